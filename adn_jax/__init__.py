@@ -1,0 +1,1 @@
+"""Asymmetry disentanglement for stroke segmentation in non-contrast CT, in JAX."""

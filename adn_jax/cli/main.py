@@ -1,0 +1,47 @@
+"""`python -m adn_jax VERB`: finds the verb, turns errors into one sentence."""
+
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+
+from adn_jax.errors import UserError
+
+VERBS = {
+    "phantom": "make head phantoms with known lesions, tissue and pose",
+    "prepare": "turn raw scans (NIfTI, DICOM) into prepared cases",
+    "train": "train every stage of a recipe that is not finished yet",
+    "evaluate": "score a run on held-out cases; tables, figures, report",
+    "predict": "segment unseen scans, results on each scan's own grid",
+    "import-torch": "turn the authors' PyTorch checkpoints into a run",
+}
+
+
+def usage() -> str:
+    """The verbs, a line each."""
+    lines = [f"  {verb:<14}{meaning}" for verb, meaning in VERBS.items()]
+    return "\n".join(["usage: python -m adn_jax VERB ...", "", *lines])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one verb; exit code 2 for a mistake in the call or its input."""
+    verb, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if verb in {"-h", "--help"}:
+        print(usage())
+        return
+    if verb not in VERBS:
+        print(f"adn: there is no verb {verb!r}.\n{usage()}", file=sys.stderr)
+        raise SystemExit(2)
+    module = importlib.import_module(f"adn_jax.cli.{verb.replace('-', '_')}")
+    run_verb(module.main, rest)
+
+
+def run_verb(verb_main: Callable[[Sequence[str]], None], rest: Sequence[str]) -> None:
+    """Call a verb's main; a `UserError` becomes one sentence and exit code 2."""
+    try:
+        verb_main(rest)
+    except UserError as error:
+        print(f"adn: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("adn: stopped; the same command continues.", file=sys.stderr)
+        raise SystemExit(130) from None

@@ -1,0 +1,8 @@
+"""The one error that users meet: a sentence about their input, and exit code 2."""
+
+
+class UserError(Exception):
+    """Bad input: the message says what was found, what is wanted and what to do.
+
+    Command-line programs print the message without a traceback and exit with code 2.
+    """

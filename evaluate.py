@@ -1,0 +1,8 @@
+"""`python evaluate.py ...`: the same as `python -m adn_jax evaluate ...`."""
+
+import sys
+
+from adn_jax.cli.main import main
+
+if __name__ == "__main__":
+    main(["evaluate", *sys.argv[1:]])

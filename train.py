@@ -1,0 +1,8 @@
+"""`python train.py ...`: the same as `python -m adn_jax train ...`."""
+
+import sys
+
+from adn_jax.cli.main import main
+
+if __name__ == "__main__":
+    main(["train", *sys.argv[1:]])
