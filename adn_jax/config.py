@@ -61,18 +61,18 @@ class UNetSettings:
 class AlignmentSettings:
     """How T finds the mid-sagittal plane."""
 
-    start: Literal["network", "search", "identity"] = "network"
-    """First guess: T, a coarse search over the angle, or none at all."""
+    network: bool = True
+    """Let T look at the volume; else the search below has to find the view alone."""
     centre: bool = False
-    """Move the centre of mass to the centre of the volume before the first guess."""
-    search_limit_deg: float = 30.0
-    """Largest angle of the coarse search."""
+    """Move the centre of mass to the centre of the volume before anything else."""
+    search_limit_deg: float = 0.0
+    """Search this far around T's angle (around 0 without T); 0: no search."""
     search_step_deg: float = 2.0
-    """Step of the coarse search."""
+    """Step of the search."""
     refine_steps: int = 0
     """Optimizer steps on the mirror loss that refine the view of each scan."""
-    refine_rate: float = 0.01
-    """Step size of the refinement (radians and half-extents)."""
+    refine_rate: float = 0.02
+    """Step size of the refinement at its start (radians and half-extents)."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ Command = TypeVar("Command")
 
 
 def parse(command: type[Command], verb: str, arguments: Sequence[str]) -> Command:
-    """Fill the dataclass `command` from the arguments of `verb`; exit code 2 if wrong."""
+    """Fill the dataclass `command` from `arguments`; exit code 2 where they are wrong."""
     return tyro.cli(
         command,
         prog=f"adn {verb}",

@@ -1,0 +1,1 @@
+"""T, the asymmetry maps, and the whole chain as pure functions."""

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: everything is written beside its place, then moved."""
+"""Files that are whole or absent: written beside their place, then moved there."""
 
 import json
 import os

@@ -1,0 +1,95 @@
+"""The whole chain, T to O: the one composition that every other part uses."""
+
+import jax
+import jax.numpy as jnp
+
+from adn_jax.config import Recipe
+from adn_jax.geometry.mirror import mirror
+from adn_jax.geometry.sampler import sample
+from adn_jax.models import apply_unet, init_unet, init_view_net
+from adn_jax.pipeline.align import align_volume, find_view, is_in_plane
+from adn_jax.pipeline.asymmetry import (
+    anatomical_asymmetry,
+    compensated_volume,
+    salient_volume,
+    total_asymmetry,
+)
+from adn_jax.types import AdnOutputs, AdnParams, Key, Volume
+
+
+def init_adn(key: Key, recipe: Recipe) -> AdnParams:
+    """Fresh parameters of T (None where the recipe does not use it), D and F."""
+    view_key, disentangle_key, segment_key = jax.random.split(key, 3)
+    view = None
+    if recipe.alignment.network:
+        view = init_view_net(view_key, recipe.view_net, recipe.prepare.shape)
+    return AdnParams(
+        view=view,
+        disentangle=init_unet(disentangle_key, recipe.disentangle_net),
+        segment=init_unet(segment_key, recipe.segment_net),
+    )
+
+
+def apply_adn(
+    params: AdnParams, volume: Volume, recipe: Recipe, *, key: Key | None = None
+) -> AdnOutputs:
+    """Run T, the asymmetry split, D and F on prepared scans (Fig. 2 of the paper).
+
+    Args:
+      params: parameters of T, D and F; no gradient reaches T's.
+      volume: I, one channel in [0, 1] on the recipe's prepared grid.
+      recipe: networks, alignment and reading of the equations; static under jit.
+      key: randomness of dropout; None leaves dropout out.
+
+    Returns:
+      Every intermediate by its name; unused ones cost nothing under jit.
+    """
+    disentangle_key, segment_key = (
+        (None, None) if key is None else jax.random.split(key)
+    )
+    view = find_view(params.view, volume, recipe)
+    aligned, matrix, inverse = align_volume(volume, view, recipe)
+    mirrored = mirror(aligned)
+    asymmetry = total_asymmetry(aligned, mirrored)
+    pathological = jax.nn.sigmoid(
+        apply_unet(
+            params.disentangle, aligned, recipe.disentangle_net, key=disentangle_key
+        )
+    )
+    anatomical = anatomical_asymmetry(asymmetry, pathological, recipe.asymmetry)
+    salient = salient_volume(aligned, anatomical)
+    aligned_prediction = jax.nn.sigmoid(
+        apply_unet(params.segment, salient, recipe.segment_net, key=segment_key)
+    )
+    return AdnOutputs(
+        view=view,
+        matrix=matrix,
+        inverse=inverse,
+        aligned=aligned,
+        mirrored=mirrored,
+        asymmetry=asymmetry,
+        pathological=pathological,
+        anatomical=anatomical,
+        salient=salient,
+        compensated=compensated_volume(
+            aligned, mirrored, pathological, recipe.asymmetry
+        ),
+        aligned_prediction=aligned_prediction,
+        prediction=unalign(aligned_prediction, inverse, recipe),
+    )
+
+
+def unalign(volume: Volume, inverse: jax.Array, recipe: Recipe) -> Volume:
+    """Take a map from X's grid back to I's: sample(map, M^-1)."""
+    return sample(volume, inverse, in_plane=is_in_plane(recipe))
+
+
+def realign_labels(labels: Volume, matrix: jax.Array, recipe: Recipe) -> Volume:
+    """T(G): labels on X's grid, nearest neighbours."""
+    moved = sample(
+        labels.astype(jnp.float32),
+        matrix,
+        nearest=True,
+        in_plane=is_in_plane(recipe),
+    )
+    return jax.lax.stop_gradient(moved)
