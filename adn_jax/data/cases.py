@@ -1,0 +1,224 @@
+"""Prepared cases on disk: NIfTI files that any viewer opens, and what is known of them.
+
+A prepared data set is `DIR/<case>/` with `ct.nii` (uncompressed, so reading is a memory
+map), `lesion.nii.gz`, `brain.nii.gz`, `tissue.nii.gz`, `case.json`, and
+`DIR/manifest.json` over all of them.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from jaxtyping import Float, Float32, Shaped, UInt8
+
+from adn_jax.config import PrepareSettings
+from adn_jax.data.nifti import open_nifti, read_voxels, write_volume
+from adn_jax.errors import UserError
+from adn_jax.runtime.files import atomic_path, read_json, write_json
+
+FORMAT = 1
+"""Version of the files of a prepared case."""
+
+SPLITS = ("train", "validation", "test")
+
+VOLUME_FILES = {
+    "volume": ("ct.nii", np.float32),
+    "lesion": ("lesion.nii.gz", np.uint8),
+    "brain": ("brain.nii.gz", np.uint8),
+    "tissue": ("tissue.nii.gz", np.uint8),
+    "pathological": ("pathological.nii.gz", np.float32),
+}
+"""File and voxel type of each volume of a `PreparedCase`."""
+
+NATIVE_LESION = "lesion_native.nii.gz"
+
+
+@dataclass(frozen=True)
+class PreparedCase:
+    """One scan on the prepared grid (RAS+), with what belongs to it.
+
+    `volume` is the HU window mapped to [0, 1], 0 outside the brain. `lesion` and
+    `brain` are 0 or 1; `tissue` is 0 background, 1 grey matter, 2 white matter, 3 CSF;
+    `pathological` is how much the infarct darkened each voxel, in window units
+    (phantoms only). `affine` takes voxel (x, y, z) to mm. `geometry` holds both grids
+    in NIfTI's axis order: `shape` and `affine` of the prepared one, `native_shape` and
+    `native_affine` of the scan's own.
+    """
+
+    name: str
+    volume: Float32[np.ndarray, "z y x"]
+    brain: UInt8[np.ndarray, "z y x"]
+    affine: Float[np.ndarray, "4 4"]
+    geometry: dict[str, Any]
+    lesion: UInt8[np.ndarray, "z y x"] | None = None
+    tissue: UInt8[np.ndarray, "z y x"] | None = None
+    pathological: Float32[np.ndarray, "z y x"] | None = None
+    quality: dict[str, Any] = field(default_factory=dict)
+    """Figures of quality: brain volume in mL, coverage and so on."""
+    flags: tuple[str, ...] = ()
+    """What deserves a look, a sentence each."""
+    source: dict[str, Any] = field(default_factory=dict)
+    """Where the scan came from, how it was read, and by which rules."""
+    truth: dict[str, Any] = field(default_factory=dict)
+    """What only phantoms know: `head_to_world`, a 4 x 4 matrix in mm."""
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Voxel size (z y x)."""
+        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
+        return z, y, x
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a prepared data set holds; `failed` says why a scan is missing."""
+
+    settings: PrepareSettings
+    cases: tuple[str, ...]
+    splits: dict[str, tuple[str, ...]]
+    folder: Path
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def write_case(
+    folder: Path,
+    case: PreparedCase,
+    native_lesion: nib.Nifti1Image | None = None,
+    record: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a case to `folder`, whole or not at all.
+
+    `native_lesion` is the label on the scan's own grid, for scores on that grid;
+    `record` joins case.json (what a later run compares to see whether to redo it).
+    """
+    with atomic_path(folder) as temporary:
+        temporary.mkdir()
+        for name, (file, _) in VOLUME_FILES.items():
+            volume = getattr(case, name)
+            if volume is not None:
+                write_volume(temporary / file, volume, case.affine)
+        if native_lesion is not None:
+            native_lesion.to_filename(temporary / NATIVE_LESION)
+        content = {
+            "format": FORMAT,
+            "name": case.name,
+            "geometry": case.geometry,
+            "quality": case.quality,
+            "flags": list(case.flags),
+            "source": case.source,
+            "truth": case.truth,
+            **(record or {}),
+            "sha256": {path.name: sha256(path) for path in sorted(temporary.iterdir())},
+        }
+        write_json(temporary / "case.json", content)
+
+
+def sha256(path: Path) -> str:
+    """Checksum of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_case(folder: Path) -> PreparedCase:
+    """Read a prepared case; `volume` is a memory map.
+
+    Raises `UserError`, naming the file, where something is missing or does not fit.
+    """
+    content = read_json(folder / "case.json")
+    try:
+        affine = np.array(content["geometry"]["affine"], float).reshape(4, 4)
+        shape_zyx = tuple(content["geometry"]["shape"][::-1])
+        files = set(content["sha256"])
+        facts = {
+            key: content[key]
+            for key in ("name", "geometry", "quality", "source", "truth")
+        }
+        flags = tuple(content["flags"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{folder / 'case.json'} lacks or spoils {error}; prepare the case again."
+        ) from error
+    if not np.isfinite(affine).all():
+        raise UserError(
+            f"{folder / 'case.json'} holds an affine that is not finite; "
+            "prepare the case again."
+        )
+    volumes = {
+        name: read_prepared_volume(folder / file, dtype, shape_zyx)
+        for name, (file, dtype) in VOLUME_FILES.items()
+        if file in files or name in {"volume", "brain"}
+    }
+    return PreparedCase(**facts, **volumes, affine=affine, flags=flags)
+
+
+def read_prepared_volume(
+    path: Path, dtype: type, shape_zyx: tuple[int, ...]
+) -> Shaped[np.ndarray, "z y x"]:
+    """One file of a prepared case as (z, y, x), checked against the case's shape."""
+    image = open_nifti(path)
+    if image.shape[::-1] != shape_zyx or image.get_data_dtype() != dtype:
+        raise UserError(
+            f"{path} holds {image.get_data_dtype()} {image.shape[::-1]} instead of "
+            f"{np.dtype(dtype)} {shape_zyx}; prepare the case again."
+        )
+    return read_voxels(image, dtype).transpose(2, 1, 0)
+
+
+def read_native_lesion(folder: Path) -> nib.Nifti1Image | None:
+    """The infarct label on the scan's own grid (0 or 1); None where there is none."""
+    path = folder / NATIVE_LESION
+    return open_nifti(path) if path.is_file() else None
+
+
+def check_sums(folder: Path) -> None:
+    """Raise `UserError`, naming the file, where a case is not as it was written."""
+    for file, expected in read_json(folder / "case.json")["sha256"].items():
+        path = folder / file
+        if not path.is_file() or sha256(path) != expected:
+            raise UserError(
+                f"{path} is missing or has changed since it was prepared; "
+                "prepare the case again."
+            )
+
+
+def write_manifest(manifest: Manifest) -> None:
+    """Write `manifest.json` into the data set's folder."""
+    content = {
+        "format": FORMAT,
+        "settings": asdict(manifest.settings),
+        "cases": manifest.cases,
+        "splits": manifest.splits,
+        "failed": manifest.failed,
+    }
+    write_json(manifest.folder / "manifest.json", content)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read `manifest.json`; `UserError` where `folder` is no prepared data set."""
+    path = folder / "manifest.json"
+    if not path.is_file():
+        raise UserError(
+            f"{folder} is no prepared data set (it has no manifest.json); "
+            "make one with `python -m adn_jax prepare RAW OUT`."
+        )
+    content = read_json(path)
+    try:
+        settings = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in content["settings"].items()
+        }
+        return Manifest(
+            settings=PrepareSettings(**settings),
+            cases=tuple(content["cases"]),
+            splits={name: tuple(cases) for name, cases in content["splits"].items()},
+            folder=folder,
+            failed=dict(content["failed"]),
+        )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path} lacks or spoils {error}; prepare the data set again."
+        ) from error

@@ -1,0 +1,85 @@
+"""Which cases train, validate and test: from `splits.json`, or drawn by a seed."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adn_jax.data.cases import SPLITS
+from adn_jax.errors import UserError
+from adn_jax.runtime.files import read_json
+
+SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}
+"""Shares of a drawn split."""
+
+
+def choose_splits(
+    raw: Path, cases: Sequence[str], seed: int = 0
+) -> dict[str, tuple[str, ...]]:
+    """The split of a raw data set: its `splits.json`, or a drawn one without it.
+
+    Where `splits.json` names no validation cases, a tenth of its training cases,
+    drawn by `seed`, validates.
+    """
+    path = raw / "splits.json"
+    if not path.is_file():
+        return draw_splits(cases, seed)
+    splits = check_splits(read_json(path), cases, path)
+    if splits["validation"] or len(splits["train"]) < 2:
+        return splits
+    shares = {"train": 0.9, "validation": 0.1}
+    return {**splits, **draw_splits(splits["train"], seed, shares)}
+
+
+def draw_splits(
+    cases: Iterable[str], seed: int, shares: dict[str, float] = SHARES
+) -> dict[str, tuple[str, ...]]:
+    """Draw disjoint splits of the given shares; the same cases give the same draw.
+
+    Each split but the first gets at least one case while the first keeps one.
+    """
+    names = sorted(cases)
+    order = np.random.default_rng(seed).permutation(len(names))
+    first, *rest = shares
+    splits: dict[str, tuple[str, ...]] = {}
+    start = 0
+    for split in rest:
+        wanted = max(1, round(shares[split] * len(names)))
+        stop = min(start + wanted, max(len(names) - 1, 0))
+        splits[split] = tuple(sorted(names[i] for i in order[start:stop]))
+        start = stop
+    return {first: tuple(sorted(names[i] for i in order[start:])), **splits}
+
+
+def check_splits(
+    content: Any, cases: Iterable[str], path: Path
+) -> dict[str, tuple[str, ...]]:
+    """Check the content of a `splits.json` against the cases that exist.
+
+    Raises `UserError` for another layout, unknown split or case names, and a case that
+    is named twice.
+    """
+    if not isinstance(content, dict) or not all(
+        isinstance(names, list) and all(isinstance(name, str) for name in names)
+        for names in content.values()
+    ):
+        raise UserError(
+            f"{path} is no table of case names; write it as "
+            '{"train": ["a", "b"], "validation": ["c"], "test": ["d"]}.'
+        )
+    if unknown := sorted(set(content) - set(SPLITS)):
+        raise UserError(
+            f"{path} has a split named {unknown[0]!r}; use {', '.join(SPLITS)}."
+        )
+    named = [name for names in content.values() for name in names]
+    if missing := sorted(set(named) - set(cases)):
+        raise UserError(
+            f"{path} names {missing[0]!r}, which is no case folder beside it; "
+            f"correct the name or add the case ({len(missing)} such in all)."
+        )
+    if twice := sorted({name for name in named if named.count(name) > 1}):
+        raise UserError(
+            f"{path} names {twice[0]!r} twice; a case belongs to one split."
+        )
+    return {split: tuple(content.get(split, ())) for split in SPLITS}
