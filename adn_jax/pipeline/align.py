@@ -131,7 +131,7 @@ def refine_view(volume: Volume, view: View, recipe: Recipe) -> View:
         distance = mirror_distance(volume, view + free * change, recipe)
         return distance.sum(), distance
 
-    def step(carry, _):  # noqa: ANN001, ANN202
+    def step(carry, _):
         change, state, best, best_distance = carry
         gradient, distance = jax.grad(loss, has_aux=True)(change)
         better = distance < best_distance

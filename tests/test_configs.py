@@ -1,0 +1,52 @@
+"""Every file in configs/ builds a recipe that traces, from the volume to the loss."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from adn_jax.cli.arguments import load_recipe
+from adn_jax.config import Recipe
+from adn_jax.config_checks import check_recipe
+from adn_jax.losses.recipes import joint_loss
+from adn_jax.models import init_unet
+from adn_jax.pipeline.adn import apply_adn, init_adn
+from adn_jax.pipeline.targets import make_targets
+from adn_jax.types import Batch
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
+
+
+def test_the_promised_recipes_are_there():
+    names = {path.stem for path in CONFIGS}
+    assert {"adn_paper", "adn_reference", "adn", "adn_no_tissue", "demo"} <= names
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_recipe_builds_and_traces(path):
+    recipe = load_recipe(path)
+    assert isinstance(recipe, Recipe)
+    assert recipe.name == path.stem
+    check_recipe(recipe)
+    hash(recipe)
+    shape = (2, *recipe.prepare.shape)
+
+    def one_loss(key):
+        volume = jnp.zeros((*shape, 1))
+        labels = jnp.zeros(shape, jnp.int32)
+        batch = Batch(volume, volume, labels, jnp.arange(2))
+        tissue = init_unet(key, recipe.tissue_net)
+        outputs = apply_adn(init_adn(key, recipe), volume, recipe, key=key)
+        targets = make_targets(outputs, batch, recipe, tissue)
+        total, _ = joint_loss(outputs, targets, recipe.joint_loss, jnp.int32(0))
+        return outputs.prediction, total
+
+    prediction, total = jax.eval_shape(one_loss, jax.random.key(0))
+    assert prediction.shape == (*shape, 1)
+    assert total.shape == ()
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_docstring_says_command_and_hardware(path):
+    text = path.read_text()
+    assert "Command:" in text
+    assert "Hardware:" in text

@@ -1,0 +1,95 @@
+"""The order of the house: imports point down, flax in models, no jax in workers."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "adn_jax"
+ORDER = (
+    "cli",
+    "evaluation",
+    "training",
+    "losses",
+    "pipeline",
+    "models",
+    "data",
+    "prepare",
+    "geometry",
+    "metrics",
+    "runtime",
+)
+"""Top first: a folder may import from those behind it only."""
+
+FOUNDATION = {"config", "config_checks", "types", "errors"}
+NUMPY_ONLY = (
+    "prepare",
+    "metrics",
+    "data/cases.py",
+    "data/splits.py",
+    "data/phantom.py",
+)
+"""What worker processes import: starting jax there costs seconds and memory."""
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Every module named in an import anywhere in the file."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} has a relative import"
+            names.add(node.module)
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def folder(module: str) -> str:
+    """`geometry` of `adn_jax.geometry.rigid`."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def test_all_modules_are_seen():
+    assert len(MODULES) > 40
+    assert {path.parent.name for path in MODULES} == {*ORDER, "adn_jax"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_down(path):
+    own = path.relative_to(PACKAGE).parts[0]
+    inside = {folder(m) for m in imported_modules(path) if m.startswith("adn_jax.")}
+    if own in ORDER:
+        allowed = {*ORDER[ORDER.index(own) :], *FOUNDATION}
+    elif own == "__main__.py":
+        allowed = {"cli"}
+    else:
+        allowed = FOUNDATION
+    assert inside <= allowed, f"{own} imports {inside - allowed}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_flax_stays_in_models(path):
+    uses_flax = any(m.split(".")[0] == "flax" for m in imported_modules(path))
+    assert not uses_flax or path.parent.name == "models"
+
+
+def closure(path: Path) -> set[str]:
+    """Modules that importing the file brings in, over the project's own files."""
+    seen, waiting = set(), [path]
+    while waiting:
+        for module in imported_modules(waiting.pop()):
+            own = PACKAGE.parent / (module.replace(".", "/") + ".py")
+            if module not in seen and own.is_file():
+                waiting.append(own)
+            seen.add(module)
+    return {module.split(".")[0] for module in seen}
+
+
+@pytest.mark.parametrize("place", NUMPY_ONLY)
+def test_workers_never_import_jax(place):
+    root = PACKAGE / place
+    for path in [root] if root.is_file() else root.rglob("*.py"):
+        assert not closure(path) & {"jax", "flax", "optax", "orbax"}, path
