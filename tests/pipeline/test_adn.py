@@ -1,0 +1,104 @@
+"""The whole chain: shapes, properties, who gets gradients, randomness."""
+
+from dataclasses import fields
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from adn_jax.config import AlignmentSettings
+from adn_jax.pipeline.adn import apply_adn, init_adn, realign_labels, unalign
+from adn_jax.pipeline.align import align_volume
+from adn_jax.types import AdnOutputs, AdnParams
+from tests.pipeline.heads import small_recipe, symmetric_head, turned_heads
+
+RECIPE = small_recipe(network=True, centre=True, refine_steps=2)
+
+
+@pytest.fixture(scope="module")
+def params():
+    return init_adn(jax.random.key(0), RECIPE)
+
+
+@pytest.fixture(scope="module")
+def heads():
+    return turned_heads(np.array([10.0, -5.0]), np.array([0.05, 0.0]), RECIPE)
+
+
+@pytest.fixture(scope="module")
+def outputs(params, heads):
+    return jax.jit(apply_adn, static_argnums=2)(params, heads, RECIPE)
+
+
+def test_every_map_has_the_scans_shape(outputs, heads):
+    for field in fields(AdnOutputs):
+        value = getattr(outputs, field.name)
+        if field.name == "view":
+            assert value.shape == (2, 6)
+        elif field.name in {"matrix", "inverse"}:
+            assert value.shape == (2, 4, 4)
+        else:
+            assert value.shape == heads.shape, field.name
+
+
+def test_probabilities_and_asymmetry_have_their_range(outputs):
+    for name in ("pathological", "aligned_prediction"):
+        assert 0 < getattr(outputs, name).min() <= getattr(outputs, name).max() < 1
+    assert outputs.asymmetry.min() == 0
+    assert 0 <= outputs.prediction.min() <= outputs.prediction.max() < 1
+
+
+def test_asymmetry_is_never_on_both_sides(outputs):
+    both = np.minimum(outputs.asymmetry, outputs.asymmetry[..., ::-1, :])
+    assert not both.any()
+
+
+def test_a_symmetric_head_has_no_asymmetry():
+    recipe = small_recipe(network=False)
+    head = jnp.asarray(symmetric_head())
+    outputs = apply_adn(init_adn(jax.random.key(0), recipe), head, recipe)
+    np.testing.assert_allclose(outputs.asymmetry, 0, atol=1e-6)
+
+
+def test_t_learns_nothing_from_the_joint_loss(params, heads):
+    def total(p: AdnParams):
+        return apply_adn(p, heads, RECIPE).prediction.sum()
+
+    gradient = jax.jit(jax.grad(total))(params)
+
+    def norm(tree):
+        return sum(float(jnp.abs(leaf).sum()) for leaf in jax.tree.leaves(tree))
+
+    assert norm(gradient.view) == 0
+    assert norm(gradient.disentangle) > 0
+    assert norm(gradient.segment) > 0
+
+
+def test_dropout_follows_the_key(params, heads):
+    run = jax.jit(lambda key: apply_adn(params, heads, RECIPE, key=key).prediction)
+    first, again, other = (run(jax.random.key(seed)) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(np.asarray(first - other)).max() > 0
+
+
+def test_without_t_there_are_no_view_parameters():
+    recipe = small_recipe(network=False, centre=True, search_limit_deg=10.0)
+    assert recipe.alignment == AlignmentSettings(False, True, 10.0)
+    assert init_adn(jax.random.key(0), recipe).view is None
+
+
+def test_aligned_maps_return_to_the_scan(outputs, heads):
+    back = unalign(outputs.aligned, outputs.inverse, RECIPE)
+    inside = (slice(None), slice(None), slice(8, -8), slice(8, -8))
+    difference = np.abs(np.asarray(back - heads))[inside]
+    assert difference.mean() < 0.01
+
+
+def test_labels_move_with_the_head_and_stay_labels(outputs, heads):
+    labels = (heads > 0.3).astype(jnp.float32)
+    moved = realign_labels(labels, outputs.matrix, RECIPE)
+    assert set(np.unique(moved)) <= {0.0, 1.0}
+    aligned, _, _ = align_volume(heads, outputs.view, RECIPE)
+    agreement = np.mean(np.asarray(moved == (aligned > 0.3)))
+    assert agreement > 0.97

@@ -1,0 +1,130 @@
+"""T finds known poses, the mirror loss falls, and no gradient passes through it."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from adn_jax.models import init_view_net
+from adn_jax.pipeline.align import (
+    align_volume,
+    centre_view,
+    coarse,
+    find_view,
+    first_view,
+    is_in_plane,
+    mirror_distance,
+    refine_view,
+    search_view,
+)
+from tests.pipeline.heads import small_recipe, symmetric_head, turned_heads
+
+DEGREES = np.array([-22.0, -7.0, 0.0, 13.0, 25.0])
+SHIFTS = np.array([0.1, -0.06, 0.0, 0.05, -0.1])
+WITHOUT_T = {
+    "network": False,
+    "centre": True,
+    "search_limit_deg": 30.0,
+    "refine_steps": 30,
+}
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    return small_recipe(**WITHOUT_T)
+
+
+@pytest.fixture(scope="module")
+def heads(recipe):
+    return turned_heads(DEGREES, SHIFTS, recipe)
+
+
+def angles(view):
+    return np.rad2deg(np.asarray(view[:, 2]))
+
+
+def test_search_finds_the_angle_within_its_step(recipe, heads):
+    view = jax.jit(search_view, static_argnums=(1, 2))(heads, recipe, 30.0)
+    np.testing.assert_allclose(angles(view), DEGREES, atol=2.0)
+
+
+def test_refinement_finds_angle_and_shift(recipe, heads):
+    view = jax.jit(find_view, static_argnums=2)(None, heads, recipe)
+    np.testing.assert_allclose(angles(view), DEGREES, atol=0.5)
+    np.testing.assert_allclose(view[:, 3], SHIFTS, atol=0.02)
+    np.testing.assert_array_equal(view[:, :2], 0)
+
+
+def test_refinement_never_raises_the_mirror_loss(recipe, heads):
+    start = centre_view(heads)
+    refined = refine_view(heads, start, recipe)
+    before = mirror_distance(heads, start, recipe)
+    after = mirror_distance(heads, refined, recipe)
+    assert np.all(np.asarray(after) <= np.asarray(before))
+
+
+def test_each_head_is_aligned_by_itself(recipe, heads):
+    together = find_view(None, heads, recipe)
+    alone = find_view(None, heads[1:2], recipe)
+    np.testing.assert_allclose(together[1:2], alone, atol=1e-4)
+
+
+@pytest.mark.parametrize("network", [False, True])
+@pytest.mark.parametrize("centre", [False, True])
+@pytest.mark.parametrize("refine_steps", [0, 3])
+def test_jit_equals_eager_for_every_option(heads, network, centre, refine_steps):
+    recipe = small_recipe(
+        network=network,
+        centre=centre,
+        search_limit_deg=4.0,
+        refine_steps=refine_steps,
+    )
+    params = init_view_net(jax.random.key(0), recipe.view_net, recipe.prepare.shape)
+    eager = find_view(params, heads[:2], recipe)
+    jitted = jax.jit(find_view, static_argnums=2)(params, heads[:2], recipe)
+    np.testing.assert_allclose(eager, jitted, atol=1e-4)
+
+
+def test_identity_start_of_the_network_leaves_the_centred_head(heads):
+    recipe = small_recipe(network=True, centre=True)
+    params = init_view_net(jax.random.key(0), recipe.view_net, recipe.prepare.shape)
+    view = first_view(params, heads, recipe)
+    np.testing.assert_allclose(view, centre_view(heads), atol=0.02)
+
+
+def test_a_symmetric_head_stays_as_it_is(recipe):
+    head = jnp.asarray(symmetric_head())
+    view = find_view(None, head, recipe)
+    np.testing.assert_allclose(angles(view), 0, atol=0.1)
+    aligned, _, _ = align_volume(head, view, recipe)
+    inner = (slice(None), slice(1, -1), slice(4, -4), slice(4, -4))
+    np.testing.assert_allclose(aligned[inner].mean(), head[inner].mean(), rtol=0.01)
+
+
+def test_no_gradient_flows_through_the_view(heads):
+    recipe = small_recipe(network=True, centre=True, refine_steps=2)
+    params = init_view_net(jax.random.key(0), recipe.view_net, recipe.prepare.shape)
+    gradient = jax.grad(lambda p: find_view(p, heads[:1], recipe).sum())(params)
+    assert all(not np.any(leaf) for leaf in jax.tree.leaves(gradient))
+
+
+def test_coarse_keeps_means_and_small_volumes():
+    volume = jax.random.uniform(jax.random.key(0), (1, 2, 128, 256, 1))
+    small = coarse(volume)
+    assert small.shape == (1, 2, 64, 64, 1)
+    np.testing.assert_allclose(small.mean(), volume.mean(), rtol=1e-5)
+    assert coarse(small) is not None
+    assert coarse(volume[:, :, :62, :62]).shape == (1, 2, 62, 62, 1)
+
+
+def test_centre_of_an_empty_volume_is_the_middle():
+    view = centre_view(jnp.zeros((1, 4, 8, 8, 1)))
+    np.testing.assert_array_equal(view, 0)
+
+
+def test_in_plane_only_where_nothing_else_can_move(recipe):
+    assert is_in_plane(recipe)
+    tilting = replace(recipe.view_net, rotation_limit_deg=(5.0, 0.0, 60.0))
+    assert not is_in_plane(replace(recipe, view_net=tilting))
