@@ -1,18 +1,68 @@
-"""Command lines from dataclasses."""
+"""Command lines from dataclasses, recipes from files."""
 
+import difflib
+import importlib.util
+import re
 from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
 from typing import TypeVar
 
 import tyro
+
+from adn_jax.config import Recipe
+from adn_jax.config_checks import check_recipe, sections
+from adn_jax.errors import UserError
 
 Command = TypeVar("Command")
 
 
 def parse(command: type[Command], verb: str, arguments: Sequence[str]) -> Command:
-    """Fill the dataclass `command` from `arguments`; exit code 2 where they are wrong."""
+    """Fill the dataclass `command` from a verb's arguments; exit code 2 if wrong."""
     return tyro.cli(
         command,
         prog=f"adn {verb}",
         args=list(arguments),
         config=(tyro.conf.AvoidSubcommands,),
     )
+
+
+def load_recipe(path: Path) -> Recipe:
+    """The recipe that `get_config()` of the Python file `path` returns, checked."""
+    if not path.is_file():
+        raise UserError(f"the config {path} does not exist; see configs/ for examples.")
+    spec = importlib.util.spec_from_file_location(f"recipe_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"the config {path} is no Python file; see configs/.")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        recipe = module.get_config() if hasattr(module, "get_config") else None
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"the config {path} failed with {type(error).__name__}: {error}"
+            f"{field_hint(error)}; correct it there."
+        ) from error
+    if not isinstance(recipe, Recipe):
+        raise UserError(
+            f"the config {path} gives no recipe; it needs a function get_config() "
+            "that returns an adn_jax.config.Recipe."
+        )
+    check_recipe(recipe)
+    return recipe
+
+
+def field_hint(error: Exception) -> str:
+    """The known field nearest to an unknown one that a config set."""
+    unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+    if unknown is None:
+        return ""
+    known = {
+        field.name
+        for _, settings in sections(Recipe(name=""))
+        for field in fields(settings)
+    }
+    near = difflib.get_close_matches(unknown[1], known, n=1)
+    return f" (perhaps {near[0]!r} is meant)" if near else ""

@@ -1,0 +1,212 @@
+"""Recipes as JSON and back, the fields in which two differ, and impossible values."""
+
+import difflib
+import types
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from adn_jax.config import (
+    AugmentSettings,
+    OptimizerSettings,
+    PrepareSettings,
+    Recipe,
+    StageSettings,
+    UNetSettings,
+    ViewNetSettings,
+)
+from adn_jax.errors import UserError
+
+Settings = TypeVar("Settings")
+
+
+def settings_to_json(settings: Any) -> Any:
+    """Settings as JSON values: dataclasses become dicts, tuples lists."""
+    if is_dataclass(settings):
+        return {
+            field.name: settings_to_json(getattr(settings, field.name))
+            for field in fields(settings)
+        }
+    if isinstance(settings, tuple):
+        return [settings_to_json(value) for value in settings]
+    return settings
+
+
+def settings_from_json(kind: type[Settings], content: Any, where: str) -> Settings:
+    """Build the dataclass `kind` from JSON values; absent fields take their default.
+
+    `where` names the place in messages. Raises `UserError` for an unknown field, with
+    the nearest known one, and for a value of the wrong type.
+    """
+    if not isinstance(content, Mapping):
+        raise UserError(f"{where} is {content!r}; a table of settings is wanted there.")
+    hints = get_type_hints(kind)
+    for name in content:
+        if name not in hints:
+            near = difflib.get_close_matches(name, hints, n=1, cutoff=0.0)[0]
+            raise UserError(
+                f"{where} has an unknown field {name!r}; perhaps {near!r} is meant."
+            )
+    values = {
+        name: value_from_json(hints[name], value, f"{where}.{name}")
+        for name, value in content.items()
+    }
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise UserError(f"{where} is not complete ({error}); add the field.") from error
+
+
+def value_from_json(hint: Any, value: Any, where: str) -> Any:
+    """One JSON value as the type `hint` of a settings field."""
+    if is_dataclass(hint):
+        return settings_from_json(hint, value, where)
+    kind, choices = get_origin(hint), get_args(hint)
+    if kind in {Union, types.UnionType}:
+        if value is None:
+            return None
+        (hint,) = (choice for choice in choices if choice is not types.NoneType)
+        return value_from_json(hint, value, where)
+    if kind is Literal and value in choices:
+        return value
+    if kind is tuple and isinstance(value, (list, tuple)):
+        any_length = choices[-1] is Ellipsis
+        hints = [choices[0]] * len(value) if any_length else choices
+        if len(hints) == len(value):
+            return tuple(
+                value_from_json(hint, item, f"{where}[{index}]")
+                for index, (hint, item) in enumerate(zip(hints, value, strict=True))
+            )
+    if hint is float and type(value) in {int, float}:
+        return float(value)
+    if hint in {int, bool, str} and type(value) is hint:
+        return value
+    raise UserError(f"{where} is {value!r}; {in_words(hint)} is wanted there.")
+
+
+def in_words(hint: Any) -> str:
+    """A type of a settings field as a user reads it."""
+    if get_origin(hint) is Literal:
+        return f"one of {', '.join(map(repr, get_args(hint)))}"
+    return hint.__name__ if isinstance(hint, type) else str(hint)
+
+
+def differing_fields(one: Any, other: Any, prefix: str = "") -> Iterator[str]:
+    """Lines `field: value -> other value` for every field in which settings differ."""
+    for field in fields(one):
+        name = prefix + field.name
+        here, there = getattr(one, field.name), getattr(other, field.name)
+        if is_dataclass(here):
+            yield from differing_fields(here, there, f"{name}.")
+        elif here != there:
+            yield f"{name} {here!r} -> {there!r}"
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Raise `UserError`, naming field and rule, for a value that cannot work."""
+    for where, settings in sections(recipe):
+        for name, rule, holds in RULES.get(type(settings), ()):
+            value = getattr(settings, name)
+            if not holds(value):
+                raise UserError(f"{where}{name} is {value!r}; it has to be {rule}.")
+    if recipe.tissue_net.outputs < 4:
+        raise UserError(
+            f"tissue_net.outputs is {recipe.tissue_net.outputs}; it has to be at least "
+            "4: background, grey matter, white matter, CSF."
+        )
+    if recipe.align.steps > 0 and not recipe.alignment.network:
+        raise UserError(
+            f"align.steps is {recipe.align.steps} but alignment.network is False; "
+            "set the steps to 0 or let network T take part."
+        )
+
+
+def sections(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The dataclass and all those inside it, each with its dotted prefix."""
+    yield prefix, settings
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if is_dataclass(value):
+            yield from sections(value, f"{prefix}{field.name}.")
+
+
+Rule = tuple[str, str, Callable[[Any], bool]]
+
+
+def positive(name: str) -> Rule:
+    """Rule for one number above 0."""
+    return name, "above 0", lambda value: value > 0
+
+
+def not_negative(name: str) -> Rule:
+    """Rule for a number, or all of several, of at least 0."""
+    return name, "at least 0", lambda value: min(as_tuple(value)) >= 0
+
+
+def all_positive(name: str, what: str) -> Rule:
+    """Rule for at least one number, all above 0."""
+    return name, what, lambda values: len(values) > 0 and min(values) > 0
+
+
+def in_range(name: str, low: float, high: float) -> Rule:
+    """Rule for numbers with `low` <= number < `high`."""
+    return (
+        name,
+        f"at least {low:g} and below {high:g}",
+        lambda value: all(low <= number < high for number in as_tuple(value)),
+    )
+
+
+def as_tuple(value: Any) -> tuple:
+    """One value as a tuple of one; a tuple as it is."""
+    return value if isinstance(value, tuple) else (value,)
+
+
+RULES: dict[type, tuple[Rule, ...]] = {
+    Recipe: (
+        ("threshold", "between 0 and 1", lambda value: 0 < value < 1),
+        in_range("seed", 0, 2**31),
+    ),
+    PrepareSettings: (
+        all_positive("shape", "three sizes above 0"),
+        all_positive("spacing_mm", "three sizes in mm above 0"),
+        ("window_hu", "a lower and a higher HU", lambda window: window[0] < window[1]),
+        all_positive("infarct_labels", "label values above 0"),
+    ),
+    ViewNetSettings: (
+        all_positive("widths", "feature maps of at least one stage, all above 0"),
+        in_range("rotation_limit_deg", 0, 180.0001),
+        not_negative("translation_limit"),
+    ),
+    UNetSettings: (
+        all_positive("widths", "feature maps of at least one level, all above 0"),
+        positive("outputs"),
+        positive("groups"),
+        in_range("dropout", 0, 1),
+        (
+            "prior",
+            "between 0 and 1, or None",
+            lambda prior: prior is None or 0 < prior < 1,
+        ),
+    ),
+    StageSettings: (
+        not_negative("steps"),
+        positive("batch"),
+        positive("validate_every"),
+        not_negative("patience_epochs"),
+        not_negative("patience_tolerance"),
+    ),
+    OptimizerSettings: (
+        positive("learning_rate"),
+        not_negative("weight_decay"),
+        in_range("betas", 0, 1),
+        not_negative("decay_power"),
+        ("clip_norm", "above 0, or None", lambda norm: norm is None or norm > 0),
+    ),
+    AugmentSettings: (
+        in_range("gamma", 0, 1),
+        in_range("rotation_deg", 0, 180.0001),
+        not_negative("translation"),
+    ),
+}
+"""Settings -> (field, rule in words, test)."""

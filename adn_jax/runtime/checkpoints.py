@@ -1,0 +1,160 @@
+"""Checkpoints by Orbax: the latest and the best of a stage, each whole or absent.
+
+A checkpoint has three items: `params`, `optimizer` (absent where weights were
+imported) and `progress` (JSON values).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as policies
+
+from adn_jax.errors import UserError
+from adn_jax.types import Params
+
+Mode = Literal["min", "max"]
+"""Whether the lowest or the highest score is the best."""
+
+WORST = {"min": float("inf"), "max": float("-inf")}
+
+
+@contextmanager
+def open_checkpoints(folder: Path, mode: Mode) -> Iterator[ocp.CheckpointManager]:
+    """The checkpoints in `folder`; the end of the block waits for running saves."""
+
+    def score(metrics: dict[str, float]) -> float:
+        return metrics["score"]
+
+    keep = policies.AnyPreservationPolicy(
+        [
+            policies.LatestN(1),
+            policies.BestN(get_metric_fn=score, reverse=mode == "min", n=1),
+        ]
+    )
+    registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
+    for item in ("params", "optimizer"):
+        handler = ocp.StandardCheckpointHandler()
+        registry.add(item, ocp.args.StandardSave, handler)
+        registry.add(item, ocp.args.StandardRestore, handler)
+    for item in ("progress", "metrics"):
+        handler = ocp.JsonCheckpointHandler()
+        registry.add(item, ocp.args.JsonSave, handler)
+        registry.add(item, ocp.args.JsonRestore, handler)
+    manager = ocp.CheckpointManager(
+        folder.absolute(),
+        options=ocp.CheckpointManagerOptions(
+            best_fn=score,
+            best_mode=mode,
+            preservation_policy=keep,
+            cleanup_tmp_directories=True,
+        ),
+        handler_registry=registry,
+    )
+    try:
+        yield manager
+        wait(manager)
+    finally:
+        manager.close()
+
+
+def save(
+    manager: ocp.CheckpointManager,
+    step: int,
+    mode: Mode,
+    params: Params,
+    optimizer: Any = None,
+    progress: dict[str, Any] | None = None,
+    score: float | None = None,
+) -> None:
+    """Save in the background; a checkpoint without `score` is never the best."""
+    items = {
+        "params": ocp.args.StandardSave(params),
+        "progress": ocp.args.JsonSave(progress or {}),
+    }
+    if optimizer is not None:
+        items["optimizer"] = ocp.args.StandardSave(optimizer)
+    with as_user_error(manager, "written", "free space, then run the command again"):
+        manager.save(
+            step,
+            args=ocp.args.Composite(**items),
+            metrics={"score": WORST[mode] if score is None else score},
+        )
+
+
+def wait(manager: ocp.CheckpointManager) -> None:
+    """Return when every save is on disk."""
+    with as_user_error(manager, "written", "free space, then run the command again"):
+        manager.wait_until_finished()
+
+
+def restore_params(manager: ocp.CheckpointManager, step: int, like: Params) -> Params:
+    """Parameters of a step; shapes, dtypes and sharding as in `like`."""
+    check_architecture(manager, step, like)
+    return restore(manager, step, params=ocp.args.StandardRestore(like)).params
+
+
+def restore_training(
+    manager: ocp.CheckpointManager, step: int, params: Params, optimizer: Any
+) -> tuple[Params, Any, dict[str, Any]]:
+    """Params, optimizer and progress of a step; the first two like the given ones."""
+    check_architecture(manager, step, params)
+    restored = restore(
+        manager,
+        step,
+        params=ocp.args.StandardRestore(params),
+        optimizer=ocp.args.StandardRestore(optimizer),
+        progress=ocp.args.JsonRestore(),
+    )
+    return restored.params, restored.optimizer, restored.progress
+
+
+def restore(manager: ocp.CheckpointManager, step: int, **items: Any) -> Any:
+    """Items of a step; `UserError` where the files are damaged."""
+    advice = f"delete the folder {step} there to go on from an earlier checkpoint"
+    with as_user_error(manager, f"read at step {step}", advice):
+        return manager.restore(step, args=ocp.args.Composite(**items))
+
+
+@contextmanager
+def as_user_error(
+    manager: ocp.CheckpointManager, done: str, advice: str
+) -> Iterator[None]:
+    """Turn what Orbax raises for bad files and full disks into `UserError`."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"the checkpoint in {manager.directory} could not be {done} ({reason}); "
+            f"{advice}."
+        ) from error
+
+
+def check_architecture(manager: ocp.CheckpointManager, step: int, like: Params) -> None:
+    """Raise `UserError` naming the first parameters that do not fit `like`."""
+    with as_user_error(manager, f"read at step {step}", "train it again"):
+        saved = shapes(manager.item_metadata(step).params.tree)
+    wanted = shapes(like)
+    wrong = [
+        f"{name} ({saved.get(name, 'absent')} instead of {wanted.get(name, 'absent')})"
+        for name in sorted(saved.keys() | wanted.keys())
+        if saved.get(name) != wanted.get(name)
+    ]
+    if wrong:
+        raise UserError(
+            f"the checkpoint in {manager.directory} is of another architecture: "
+            f"{', '.join(wrong[:3])}{' and more' if len(wrong) > 3 else ''}; use the "
+            "recipe that it was trained with."
+        )
+
+
+def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """Shape of every leaf by its dotted name."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): tuple(leaf.shape)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }

@@ -1,0 +1,189 @@
+"""Run folders: the recipe, the data set, which stages are finished, their best weights.
+
+`RUN/config.json` holds the recipe, `RUN/stages.json` the finished stages and
+`RUN/checkpoints/<stage>/` the weights.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from adn_jax.config import Recipe
+from adn_jax.config_checks import (
+    check_recipe,
+    differing_fields,
+    settings_from_json,
+    settings_to_json,
+)
+from adn_jax.errors import UserError
+from adn_jax.models import init_unet
+from adn_jax.pipeline.adn import init_adn
+from adn_jax.runtime import checkpoints
+from adn_jax.runtime.checkpoints import Mode
+from adn_jax.runtime.files import read_json, write_json
+from adn_jax.types import AdnParams, Key, Params
+
+STAGE_MODES: dict[str, Mode] = {"align": "min", "tissue": "max", "joint": "max"}
+"""Stages in their order, and whether a low or a high validation score is better."""
+
+PACKAGES = ("adn-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A finished run: what is needed to score or predict."""
+
+    recipe: Recipe
+    params: AdnParams
+    tissue: Params
+    """Parameters of the tissue net; None where the recipe has none."""
+    data: Path | None
+    """The prepared data set it was trained on; None for imported weights."""
+    steps: dict[str, int]
+    """Stage -> step of the weights in use."""
+
+
+def stages_of(recipe: Recipe) -> tuple[str, ...]:
+    """Names of the stages with parameters in this recipe, in their order."""
+    wanted = {
+        "align": recipe.alignment.network,
+        "tissue": recipe.tissue_source == "network",
+        "joint": True,
+    }
+    return tuple(stage for stage in STAGE_MODES if wanted[stage])
+
+
+def initial_params(key: Key, recipe: Recipe, stage: str) -> Params:
+    """Fresh parameters of what a stage trains."""
+    if stage == "tissue":
+        return init_unet(jax.random.fold_in(key, 1), recipe.tissue_net)
+    adn = init_adn(key, recipe)
+    return adn.view if stage == "align" else joint_params(adn)
+
+
+def joint_params(adn: AdnParams) -> Params:
+    """What the joint stage trains: D and F."""
+    return {"disentangle": adn.disentangle, "segment": adn.segment}
+
+
+def checkpoint_folder(run: Path, stage: str) -> Path:
+    """Where a stage keeps its checkpoints."""
+    return run / "checkpoints" / stage
+
+
+def load_run(run: Path) -> TrainedModel:
+    """Read a finished run with the best weights of each stage.
+
+    Raises `UserError` where there is no run, a stage is not finished, or a checkpoint
+    is damaged or of another architecture.
+    """
+    config = read_config(run)
+    recipe = config_recipe(run, config)
+    finished = read_finished(run)
+    for stage in stages_of(recipe):
+        if stage not in finished:
+            raise UserError(
+                f"the run {run} is not finished: stage {stage!r} has to be trained; "
+                f"run `python train.py CONFIG --data DIR --run {run}` to continue."
+            )
+    params = {stage: load_stage(run, recipe, stage) for stage in stages_of(recipe)}
+    return TrainedModel(
+        recipe=recipe,
+        params=AdnParams(view=params.get("align"), **params["joint"]),
+        tissue=params.get("tissue"),
+        data=Path(config["data"]) if config.get("data") else None,
+        steps={stage: finished[stage]["best_step"] for stage in params},
+    )
+
+
+def load_stage(run: Path, recipe: Recipe, stage: str) -> Params:
+    """The best weights of a finished stage."""
+    like = jax.eval_shape(
+        lambda key: initial_params(key, recipe, stage), jax.random.key(0)
+    )
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    like = jax.tree.map(lambda leaf: leaf.update(sharding=sharding), like)
+    step = read_finished(run)[stage]["best_step"]
+    folder = checkpoint_folder(run, stage)
+    if not (folder / str(step)).is_dir():
+        raise UserError(
+            f"{folder / str(step)} is missing, the weights of stage {stage!r}; "
+            "restore it or train the run again."
+        )
+    with checkpoints.open_checkpoints(folder, STAGE_MODES[stage]) as manager:
+        return checkpoints.restore_params(manager, step, like)
+
+
+def write_run(
+    run: Path, recipe: Recipe, params: AdnParams, tissue: Params = None
+) -> None:
+    """Make a finished run of weights that come from elsewhere."""
+    if (run / "config.json").exists():
+        raise UserError(f"{run} already holds a run; choose a new folder.")
+    write_config(run, recipe, data=None)
+    trained = {"align": params.view, "tissue": tissue, "joint": joint_params(params)}
+    for stage in stages_of(recipe):
+        mode = STAGE_MODES[stage]
+        folder = checkpoint_folder(run, stage)
+        with checkpoints.open_checkpoints(folder, mode) as manager:
+            checkpoints.save(manager, 0, mode, trained[stage])
+        mark_finished(run, stage, {"steps": 0, "best_step": 0})
+
+
+def read_config(run: Path) -> dict[str, Any]:
+    """Content of `config.json`; `UserError` where `run` is no run."""
+    path = run / "config.json"
+    if not path.is_file():
+        raise UserError(
+            f"{run} is no run (it has no config.json); train one with "
+            f"`python train.py CONFIG --data DIR --run {run}`."
+        )
+    content = read_json(path)
+    if not isinstance(content, Mapping) or "recipe" not in content:
+        raise UserError(f"{path} holds no recipe; restore it or train the run again.")
+    return dict(content)
+
+
+def config_recipe(run: Path, config: Mapping[str, Any]) -> Recipe:
+    """The recipe in the content of a `config.json`, checked."""
+    recipe = settings_from_json(Recipe, config["recipe"], f"{run}/config.json: recipe")
+    check_recipe(recipe)
+    return recipe
+
+
+def write_config(run: Path, recipe: Recipe, data: Path | None, **more: Any) -> None:
+    """Write `config.json`: recipe, data set, versions, and more JSON values."""
+    content = {
+        "recipe": settings_to_json(recipe),
+        "data": None if data is None else str(data.absolute()),
+        **more,
+        "versions": {package: version(package) for package in PACKAGES},
+    }
+    write_json(run / "config.json", content)
+
+
+def check_same_recipe(run: Path, recipe: Recipe) -> None:
+    """Raise `UserError`, naming the fields, where `run` is of another recipe."""
+    old = config_recipe(run, read_config(run))
+    changed = list(differing_fields(old, recipe))
+    if changed:
+        raise UserError(
+            f"{run} was trained with other settings ({'; '.join(changed[:5])}"
+            f"{'; and more' if len(changed) > 5 else ''}); choose another --run "
+            "folder or the settings of this one."
+        )
+
+
+def read_finished(run: Path) -> dict[str, dict[str, Any]]:
+    """Finished stages: their steps, best step and best score."""
+    path = run / "stages.json"
+    return read_json(path) if path.exists() else {}
+
+
+def mark_finished(run: Path, stage: str, facts: dict[str, Any]) -> None:
+    """Note in `stages.json` that a stage is finished."""
+    write_json(run / "stages.json", {**read_finished(run), stage: facts})
