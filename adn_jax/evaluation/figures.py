@@ -1,0 +1,291 @@
+"""The figures of reports, predictions and the README, from the maps of cases."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from adn_jax.evaluation.maps import CaseMaps, Map
+from adn_jax.evaluation.panels import (
+    LABEL,
+    MIDLINE,
+    PREDICTION,
+    Box,
+    caption,
+    common_extent,
+    corner_text,
+    dark_sheet,
+    draw_midline,
+    draw_outline,
+    draw_slice,
+    footer,
+    head_box,
+    show_head,
+    side_label,
+)
+from adn_jax.metrics.alignment import Plane
+from adn_jax.metrics.overlap import Mask
+from adn_jax.runtime.files import atomic_path
+
+DISPLAY_HU = (5.0, 60.0)
+"""Shown range of CT panels."""
+BRIGHT_PERCENTILE = 99.8
+"""Percentile of a map inside the head that is drawn brightest."""
+UPRIGHT = Plane(np.array([1.0, 0.0, 0.0]), np.zeros(3))
+CONVENTION = "Axial, front up, patient's left on the image's right."
+UNITS = "Maps: black is 0, brightest the value in the corner."
+OUTLINES = {"label": LABEL, "prediction": PREDICTION}
+MAP_COLOURS = "inferno"
+BAR = "#3b6ea5"
+MEDIAN = "#c2410c"
+
+
+def segmentation_figure(cases: Sequence[CaseMaps], captions: Sequence[str]) -> Figure:
+    """Largest lesion slice of each case's X, plain above, outlined below (Fig. 3)."""
+    boxes = [aligned_box(maps) for maps in cases]
+    extent = common_extent(boxes)
+    sheet = dark_sheet(2, len(cases), extent, [], captions=True)
+    for column, (maps, box) in enumerate(zip(cases, boxes, strict=True)):
+        z = lesion_slice(maps)
+        above, below = (panels[column] for panels in sheet.panels)
+        for axes in (above, below):
+            draw_ct(axes, maps, maps.aligned, z)
+            show_head(axes, box, extent, marks=column == 0)
+        draw_outlines(below, maps, z)
+        caption(below, captions[column])
+    footer(sheet, CONVENTION, outlines_of(cases))
+    return sheet.figure
+
+
+def maps_figure(cases: Sequence[CaseMaps], names: Sequence[str]) -> Figure:
+    """Every map of each case at its largest lesion slice (Fig. 4)."""
+    boxes = [aligned_box(maps) for maps in cases]
+    extent = common_extent(boxes)
+    titles = ["X", "label", "prediction", "X̂ = X + Q", "X̃ = X + P", "A", "P", "Q"]
+    sheet = dark_sheet(len(cases), len(titles), extent, titles, captions=False)
+    for panels, maps, box, name in zip(sheet.panels, cases, boxes, names, strict=True):
+        z = lesion_slice(maps)
+        volumes = [maps.aligned] * 3 + [maps.salient, maps.compensated]
+        for axes, volume in zip(panels, volumes, strict=False):
+            draw_ct(axes, maps, volume, z)
+        outline(panels[1], maps, maps.aligned_lesion, z, LABEL)
+        outline(panels[2], maps, maps.aligned_predicted, z, PREDICTION)
+        draw_maps(panels[5:], maps, z)
+        for axes in panels:
+            show_head(axes, box, extent, marks=axes is panels[0])
+        side_label(panels[0], name)
+    footer(sheet, f"{CONVENTION} {UNITS}")
+    return sheet.figure
+
+
+def overview_figure(maps: CaseMaps) -> Figure:
+    """One case from scan to prediction in one row, for the README."""
+    titles = ["scan I", "aligned X", "asymmetry A", "pathological P", "anatomical Q"]
+    titles += ["X̂ = X + Q", "prediction"]
+    scan_box, box = head_box(maps.volume, maps.spacing_mm[1:]), aligned_box(maps)
+    extent = common_extent([scan_box, box])
+    sheet = dark_sheet(1, len(titles), extent, titles, captions=False)
+    (panels,), z = sheet.panels, lesion_slice(maps)
+    volumes = {0: maps.volume, 1: maps.aligned, 5: maps.salient, 6: maps.aligned}
+    for place, volume in volumes.items():
+        draw_ct(panels[place], maps, volume, z)
+    draw_midline(panels[0], maps.plane, height_mm(maps, z))
+    draw_midline(panels[1], UPRIGHT, 0.0)
+    draw_maps(panels[2:5], maps, z)
+    draw_outlines(panels[6], maps, z)
+    for column, axes in enumerate(panels):
+        show_head(axes, box if column else scan_box, extent, marks=column == 0)
+    footer(sheet, CONVENTION, {"mid-line": MIDLINE, **outlines_of([maps])})
+    return sheet.figure
+
+
+def alignment_figure(cases: Sequence[CaseMaps], captions: Sequence[str]) -> Figure:
+    """Scans with the mid-line found (above) and turned upright (below)."""
+    scan_boxes = [head_box(maps.volume, maps.spacing_mm[1:]) for maps in cases]
+    boxes = [aligned_box(maps) for maps in cases]
+    extent = common_extent([*scan_boxes, *boxes])
+    sheet = dark_sheet(2, len(cases), extent, [], captions=True)
+    for column, maps in enumerate(cases):
+        z = lesion_slice(maps)
+        above, below = (panels[column] for panels in sheet.panels)
+        draw_ct(above, maps, maps.volume, z)
+        draw_midline(above, maps.plane, height_mm(maps, z))
+        show_head(above, scan_boxes[column], extent, marks=column == 0)
+        draw_ct(below, maps, maps.aligned, z)
+        draw_midline(below, UPRIGHT, 0.0)
+        show_head(below, boxes[column], extent, marks=column == 0)
+        caption(below, captions[column])
+    for panels, name in zip(sheet.panels, ["scan I", "aligned X"], strict=True):
+        side_label(panels[0], name)
+    footer(sheet, CONVENTION, {"mid-line": MIDLINE})
+    return sheet.figure
+
+
+def scan_figure(maps: CaseMaps, slices: int = 7) -> Figure:
+    """A predicted scan slice by slice: X with mid-line and prediction, A, and P."""
+    levels = spread_slices(maps, slices)
+    box = aligned_box(maps)
+    extent = common_extent([box])
+    titles = [f"{height_mm(maps, z):+.0f} mm" for z in levels]
+    sheet = dark_sheet(3, len(levels), extent, titles, captions=False)
+    tops = {
+        name: brightest(maps, getattr(maps, name)[levels], levels)
+        for name in ("asymmetry", "pathological")
+    }
+    for column, z in enumerate(levels):
+        above, middle, below = (panels[column] for panels in sheet.panels)
+        draw_ct(above, maps, maps.aligned, z)
+        draw_midline(above, UPRIGHT, 0.0)
+        outline(above, maps, maps.aligned_predicted, z, PREDICTION)
+        draw_map(middle, maps, maps.asymmetry, z, tops["asymmetry"])
+        draw_map(below, maps, maps.pathological, z, tops["pathological"])
+        for axes in (above, middle, below):
+            show_head(axes, box, extent, marks=column == 0)
+    names = [
+        "aligned X",
+        f"A, to {tops['asymmetry'] * window_width(maps):.0f} HU",
+        f"P, to {tops['pathological']:.2g}",
+    ]
+    for panels, name in zip(sheet.panels, names, strict=True):
+        side_label(panels[0], name)
+    footer(sheet, CONVENTION, {"mid-line": MIDLINE, "prediction": PREDICTION})
+    return sheet.figure
+
+
+def lesion_slice(maps: CaseMaps) -> int:
+    """Slice with the largest lesion on X's grid: the label's, else the prediction's,
+    else the one with most asymmetry."""
+    if maps.aligned_lesion is not None and maps.aligned_lesion.any():
+        weight = maps.aligned_lesion
+    elif maps.aligned_predicted.any():
+        weight = maps.aligned_predicted
+    else:
+        weight = maps.asymmetry
+    return int(np.argmax(weight.sum(axis=(1, 2))))
+
+
+def spread_slices(maps: CaseMaps, count: int) -> list[int]:
+    """Evenly spread slices of the head, one of them the lesion slice."""
+    filled = (maps.aligned > 0).mean(axis=(1, 2))
+    inside = np.flatnonzero(filled > 0.25 * filled.max())
+    count = min(count, inside.size)
+    levels = inside[np.linspace(0, inside.size - 1, count).round().astype(int)]
+    if maps.aligned_predicted.any():
+        chosen = lesion_slice(maps)
+        levels[np.argmin(abs(levels - chosen))] = chosen
+    return levels.tolist()
+
+
+def draw_ct(axes: Axes, maps: CaseMaps, volume: Map, z: int) -> None:
+    """A slice of a scan in the shown range of HU."""
+    low = maps.window_hu[0]
+    limits = [(hu - low) / window_width(maps) for hu in DISPLAY_HU]
+    draw_slice(axes, volume[z], maps.spacing_mm[1:], (limits[0], limits[1]))
+
+
+def draw_maps(panels: Sequence[Axes], maps: CaseMaps, z: int) -> None:
+    """A, P and Q of a slice; A and Q share a scale, P has its own."""
+    top = brightest(maps, maps.asymmetry[[z]], [z])
+    own = brightest(maps, maps.pathological[[z]], [z])
+    hu = f"{top * window_width(maps):.0f} HU"
+    draw_map(panels[0], maps, maps.asymmetry, z, top, hu)
+    draw_map(panels[1], maps, maps.pathological, z, own, f"{own:.2g}")
+    draw_map(panels[2], maps, maps.anatomical, z, top, hu)
+
+
+def draw_map(
+    axes: Axes, maps: CaseMaps, volume: Map, z: int, top: float, note: str = ""
+) -> None:
+    """A slice of an asymmetry map, black at 0 and below, brightest at `top`."""
+    draw_slice(axes, volume[z], maps.spacing_mm[1:], (0.0, top), MAP_COLOURS)
+    corner_text(axes, note, 0.97, "right")
+
+
+def brightest(maps: CaseMaps, volume: Map, levels: Sequence[int]) -> float:
+    """The value drawn brightest: a high percentile of the map inside the head."""
+    inside = volume[maps.aligned[list(levels)] > 0]
+    return (
+        max(float(np.percentile(inside, BRIGHT_PERCENTILE)), 1e-3)
+        if inside.size
+        else 1.0
+    )
+
+
+def draw_outlines(axes: Axes, maps: CaseMaps, z: int) -> None:
+    """Label and prediction on X's grid."""
+    outline(axes, maps, maps.aligned_lesion, z, LABEL)
+    outline(axes, maps, maps.aligned_predicted, z, PREDICTION)
+
+
+def outline(axes: Axes, maps: CaseMaps, mask: Mask | None, z: int, colour: str) -> None:
+    """One outlined mask, where there is one."""
+    if mask is not None:
+        draw_outline(axes, mask[z], maps.spacing_mm[1:], colour)
+
+
+def outlines_of(cases: Sequence[CaseMaps]) -> dict[str, str]:
+    """The legend: without the label where no case has one."""
+    labelled = any(maps.aligned_lesion is not None for maps in cases)
+    return OUTLINES if labelled else {"prediction": PREDICTION}
+
+
+def aligned_box(maps: CaseMaps) -> Box:
+    """The head on X's grid, centred on the mid-line."""
+    box = head_box(maps.aligned, maps.spacing_mm[1:])
+    reach = np.abs(box[:, 0]).max()
+    return np.array([[-reach, box[0, 1]], [reach, box[1, 1]]])
+
+
+def height_mm(maps: CaseMaps, z: int) -> float:
+    """Height of a slice above the grid's centre."""
+    return (z - (maps.volume.shape[0] - 1) / 2) * maps.spacing_mm[0]
+
+
+def window_width(maps: CaseMaps) -> float:
+    """HU that one unit of a prepared volume or map stands for."""
+    return maps.window_hu[1] - maps.window_hu[0]
+
+
+def score_figure(
+    dice: Float[np.ndarray, " n"], label_ml: Float[np.ndarray, " n"]
+) -> Figure:
+    """Dice against lesion volume, and how Dice is spread over the cases."""
+    figure = Figure(
+        figsize=(8.4, 3.0), facecolor="white", dpi=160, layout="constrained"
+    )
+    scatter, histogram = figure.subplots(1, 2, sharey=True, width_ratios=[2.2, 1])
+    scatter.scatter(label_ml, dice, s=26, color=BAR, edgecolor="white", linewidth=0.6)
+    scatter.set_xscale("symlog", linthresh=1.0)
+    scatter.set_xlim(left=0)
+    scatter.set(xlabel="lesion volume (mL)", ylabel="Dice", ylim=(-0.03, 1.03))
+    bins = np.linspace(0, 1, 21)
+    histogram.hist(dice, bins=bins, orientation="horizontal", color=BAR, rwidth=0.88)
+    histogram.set_xlabel("cases")
+    histogram.xaxis.get_major_locator().set_params(integer=True)
+    for axes in (scatter, histogram):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25, linewidth=0.6)
+        axes.set_axisbelow(True)
+        if dice.size:
+            axes.axhline(np.median(dice), color=MEDIAN, linewidth=1.2)
+    if dice.size:
+        note = f"median {np.median(dice):.2f}"
+        scatter.annotate(
+            note,
+            (0.01, np.median(dice)),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, 3),
+            textcoords="offset points",
+            color=MEDIAN,
+            fontsize=8,
+        )
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure, whole or not at all."""
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, facecolor=figure.get_facecolor())

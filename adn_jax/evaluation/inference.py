@@ -1,0 +1,115 @@
+"""One prepared case through the jitted chain, its maps brought back as NumPy arrays."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from adn_jax.config import Recipe
+from adn_jax.data.cases import PreparedCase
+from adn_jax.evaluation.maps import CaseMaps, Map
+from adn_jax.geometry.rigid import half_extents_mm, mid_plane
+from adn_jax.geometry.sampler import sample
+from adn_jax.metrics.alignment import Plane
+from adn_jax.metrics.disentanglement import PATHOLOGY_THRESHOLD
+from adn_jax.metrics.overlap import Mask
+from adn_jax.pipeline.adn import apply_adn, realign_labels, unalign
+from adn_jax.pipeline.align import first_view, is_in_plane, matrices
+from adn_jax.types import AdnOutputs, AdnParams, Matrix, Volume
+
+
+@partial(jax.jit, static_argnames="recipe")
+def infer(
+    params: AdnParams, volume: Volume, recipe: Recipe
+) -> tuple[AdnOutputs, Matrix]:
+    """The whole chain for a batch, and M before the search and the refinement."""
+    first = first_view(params.view, volume, recipe)
+    return apply_adn(params, volume, recipe), matrices(first, recipe)[0]
+
+
+@partial(jax.jit, static_argnames="recipe")
+def on_scan_grid(outputs: AdnOutputs, recipe: Recipe) -> dict[str, Volume]:
+    """A, P, Q and what X_hat and X_tilde add to X, taken back to I's grid."""
+    maps = {
+        "asymmetry": outputs.asymmetry,
+        "pathological": outputs.pathological,
+        "anatomical": outputs.anatomical,
+        "salient_change": outputs.salient - outputs.aligned,
+        "compensated_change": outputs.compensated - outputs.aligned,
+    }
+    stacked = jnp.concatenate(list(maps.values()), axis=-1)
+    moved = unalign(stacked, outputs.inverse, recipe)
+    return dict(zip(maps, jnp.split(moved, len(maps), axis=-1), strict=True))
+
+
+@partial(jax.jit, static_argnames="recipe")
+def align_truth(
+    lesion: Volume, darkening: Volume, matrix: Matrix, recipe: Recipe
+) -> tuple[Volume, Volume]:
+    """Label (nearest neighbours) and true darkening (linear) on X's grid."""
+    moved = sample(darkening, matrix, in_plane=is_in_plane(recipe))
+    return realign_labels(lesion, matrix, recipe), moved
+
+
+def as_batch(volume: np.ndarray) -> Float[Array, "1 z y x 1"]:
+    """One volume as a batch of one with one channel."""
+    return jnp.asarray(np.asarray(volume, np.float32)[None, ..., None])
+
+
+def as_map(volume: Volume) -> Map:
+    """The first volume of a batch as NumPy."""
+    return np.asarray(volume[0, ..., 0])
+
+
+def infer_case(
+    params: AdnParams, case: PreparedCase, recipe: Recipe
+) -> tuple[CaseMaps, AdnOutputs]:
+    """Run one case; the maps as NumPy, and the outputs still on the device."""
+    outputs, first_matrix = infer(params, as_batch(case.volume), recipe)
+    maps = CaseMaps(
+        name=case.name,
+        spacing_mm=case.spacing_mm,
+        window_hu=recipe.prepare.window_hu,
+        threshold=recipe.threshold,
+        volume=np.asarray(case.volume),
+        prediction=as_map(outputs.prediction),
+        aligned=as_map(outputs.aligned),
+        asymmetry=as_map(outputs.asymmetry),
+        pathological=as_map(outputs.pathological),
+        anatomical=as_map(outputs.anatomical),
+        salient=as_map(outputs.salient),
+        compensated=as_map(outputs.compensated),
+        aligned_prediction=as_map(outputs.aligned_prediction),
+        plane=plane_in_scan(outputs.matrix, recipe),
+        first_plane=plane_in_scan(first_matrix, recipe),
+        **truth_maps(case, outputs.matrix, recipe),
+    )
+    return maps, outputs
+
+
+def truth_maps(
+    case: PreparedCase, matrix: Matrix, recipe: Recipe
+) -> dict[str, Mask | None]:
+    """The label and, for phantoms, the truly pathological voxels, as far as known."""
+    if case.lesion is None:
+        return {}
+    nothing = np.zeros(case.volume.shape, np.float32)
+    darkening = nothing if case.pathological is None else case.pathological
+    lesion, moved = align_truth(
+        as_batch(case.lesion), as_batch(darkening), matrix, recipe
+    )
+    known = case.pathological is not None
+    return {
+        "lesion": np.asarray(case.lesion) > 0,
+        "aligned_lesion": as_map(lesion) > 0,
+        "aligned_truth": as_map(moved) > PATHOLOGY_THRESHOLD if known else None,
+    }
+
+
+def plane_in_scan(matrix: Matrix, recipe: Recipe) -> Plane:
+    """The mid-sagittal plane of a view in mm of I's grid, from its centre."""
+    extents = half_extents_mm(recipe.prepare.shape, recipe.prepare.spacing_mm)
+    normal, point = mid_plane(matrix, extents)
+    return Plane(np.asarray(normal[0], float), np.asarray(point[0], float))

@@ -1,0 +1,234 @@
+"""Axial slices and maps drawn as a radiologist reads them, in mm.
+
+The front is up and the patient's left on the image's right (radiological convention):
+the x axis, which grows to the patient's right, runs to the left. All panels of a
+figure have one scale.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from adn_jax.metrics.alignment import Plane
+
+Slice = Float[np.ndarray, "y x"]
+SliceMask = Bool[np.ndarray, "y x"]
+Box = Float[np.ndarray, "2 2"]
+"""Lowest and highest (x, y) in mm from the grid's centre."""
+
+BACKGROUND = "#0b0d11"
+INK = "#eef1f5"
+FAINT = "#9aa3b2"
+LABEL = "#ff5a52"
+PREDICTION = "#3fd2ff"
+MIDLINE = "#ffd23f"
+
+PANEL_INCHES = 1.6
+GAP = 0.05
+TITLE_INCHES = 0.34
+CAPTION_INCHES = 0.26
+FOOTER_INCHES = 0.36
+SIDE_INCHES = 0.24
+MARGIN_MM = 5.0
+
+
+@dataclass(frozen=True)
+class Extent:
+    """Half width and half height in mm of what the panels of a figure show."""
+
+    half_width: float
+    half_height: float
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A dark figure and its panels, row by row."""
+
+    figure: Figure
+    panels: list[list[Axes]]
+    height: float
+    """In inches."""
+
+
+def head_box(
+    volume: Float[np.ndarray, "z y x"], spacing_yx: tuple[float, float]
+) -> Box:
+    """The rectangle around all of the head."""
+    outline = (volume > 0).any(axis=0)
+    if not outline.any():
+        outline = np.ones_like(outline)
+    low = [np.flatnonzero(outline.any(axis=axis))[0] for axis in (0, 1)]
+    high = [np.flatnonzero(outline.any(axis=axis))[-1] + 1 for axis in (0, 1)]
+    half = np.array(outline.shape[::-1]) / 2
+    return (np.array([low, high]) - half) * spacing_yx[::-1]
+
+
+def common_extent(boxes: Sequence[Box]) -> Extent:
+    """Room for the largest of several heads, each centred on its own box."""
+    width, height = np.max([box[1] - box[0] for box in boxes], axis=0)
+    return Extent(width / 2 + MARGIN_MM, height / 2 + MARGIN_MM)
+
+
+def dark_sheet(
+    rows: int, columns: int, extent: Extent, titles: Sequence[str], captions: bool
+) -> Sheet:
+    """A figure of equal panels with column titles, and room for captions at the end."""
+    panel_height = PANEL_INCHES * extent.half_height / extent.half_width
+    step = panel_height + GAP
+    top = TITLE_INCHES if titles else GAP
+    width = 2 * SIDE_INCHES + columns * (PANEL_INCHES + GAP) - GAP
+    height = top + rows * step + CAPTION_INCHES * captions + FOOTER_INCHES
+    figure = Figure(figsize=(width, height), facecolor=BACKGROUND, dpi=160)
+    panels = []
+    for row in range(rows):
+        bottom = height - top - row * step - panel_height
+        panels.append(
+            [
+                figure.add_axes(
+                    (
+                        (SIDE_INCHES + column * (PANEL_INCHES + GAP)) / width,
+                        bottom / height,
+                        PANEL_INCHES / width,
+                        panel_height / height,
+                    ),
+                    facecolor=BACKGROUND,
+                )
+                for column in range(columns)
+            ]
+        )
+    for axes, title in zip(panels[0], titles, strict=False):
+        axes.set_title(title, color=INK, fontsize=11, pad=6)
+    return Sheet(figure, panels, height)
+
+
+def draw_slice(
+    axes: Axes,
+    image: Slice,
+    spacing_yx: tuple[float, float],
+    limits: tuple[float, float],
+    colours: str = "gray",
+) -> None:
+    """Draw a slice in mm from the grid's centre, patient's left on the right."""
+    half_y, half_x = np.multiply(image.shape, spacing_yx) / 2
+    axes.imshow(
+        image,
+        cmap=colours,
+        vmin=limits[0],
+        vmax=limits[1],
+        origin="lower",
+        extent=(-half_x, half_x, -half_y, half_y),
+        interpolation="bilinear",
+    )
+    axes.set_axis_off()
+
+
+def show_head(axes: Axes, box: Box, extent: Extent, marks: bool = False) -> None:
+    """Cut the panel to the head; `marks` adds R and L beside it."""
+    x, y = box.mean(axis=0)
+    axes.set_aspect("equal")
+    axes.set_xlim(x + extent.half_width, x - extent.half_width)
+    axes.set_ylim(y - extent.half_height, y + extent.half_height)
+    if marks:
+        for place, side in ((0.03, "R"), (0.97, "L")):
+            corner_text(axes, side, place, "left" if side == "R" else "right")
+
+
+def corner_text(axes: Axes, text: str, place: float, side: str) -> None:
+    """A faint note in the lower part of a panel."""
+    axes.text(
+        place,
+        0.03,
+        text,
+        color=FAINT,
+        fontsize=7.5,
+        ha=side,
+        va="bottom",
+        transform=axes.transAxes,
+    )
+
+
+def draw_outline(
+    axes: Axes, mask: SliceMask, spacing_yx: tuple[float, float], colour: str
+) -> None:
+    """Outline a mask; nothing is drawn where it is empty."""
+    if not mask.any() or mask.all():
+        return
+    y, x = (
+        (np.arange(size) - (size - 1) / 2) * step
+        for size, step in zip(mask.shape, spacing_yx, strict=True)
+    )
+    axes.contour(x, y, mask.astype(float), levels=[0.5], colors=colour, linewidths=1.1)
+
+
+def draw_midline(axes: Axes, plane: Plane, height_mm: float) -> None:
+    """The trace of a mid-sagittal plane in the axial slice at `height_mm`."""
+    a, b, c = plane.normal
+    level = plane.normal @ plane.point - c * height_mm
+    axes.axline(
+        (a * level / (a * a + b * b), b * level / (a * a + b * b)),
+        (
+            a * level / (a * a + b * b) - b,
+            b * level / (a * a + b * b) + a,
+        ),
+        color=MIDLINE,
+        linewidth=0.9,
+        linestyle=(0, (5, 3)),
+    )
+
+
+def caption(axes: Axes, text: str) -> None:
+    """A line below a panel."""
+    axes.text(
+        0.5,
+        -0.025,
+        text,
+        color=INK,
+        fontsize=8,
+        ha="center",
+        va="top",
+        transform=axes.transAxes,
+    )
+
+
+def side_label(axes: Axes, text: str) -> None:
+    """A name along the left edge of a row."""
+    axes.text(
+        -0.04,
+        0.5,
+        text,
+        color=INK,
+        fontsize=8.5,
+        ha="right",
+        va="center",
+        rotation=90,
+        transform=axes.transAxes,
+    )
+
+
+def footer(sheet: Sheet, text: str, outlines: dict[str, str] | None = None) -> None:
+    """A note at the lower left, a legend of outline colours at the lower right."""
+    width = sheet.figure.get_figwidth()
+    sheet.figure.text(
+        SIDE_INCHES / width, 0.1 / sheet.height, text, color=FAINT, fontsize=8
+    )
+    if outlines:
+        sheet.figure.legend(
+            handles=[
+                Line2D([], [], color=colour, label=name)
+                for name, colour in outlines.items()
+            ],
+            loc="lower right",
+            bbox_to_anchor=(1 - SIDE_INCHES / width, 0.03 / sheet.height),
+            ncols=len(outlines),
+            frameon=False,
+            fontsize=8,
+            labelcolor=INK,
+            borderaxespad=0.0,
+            handlelength=1.4,
+            columnspacing=1.2,
+        )

@@ -1,0 +1,72 @@
+"""How far an estimated mid-sagittal plane lies from the true one.
+
+Planes are given in mm of the prepared grid, (x, y, z) from the grid's centre, x to the
+patient's right and y to the front.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+
+class Plane(NamedTuple):
+    """A plane by its unit normal, which points to the patient's right, and a point."""
+
+    normal: Float[np.ndarray, "3"]
+    point: Float[np.ndarray, "3"]
+
+
+class AlignmentError(NamedTuple):
+    """Error of a mid-sagittal plane."""
+
+    angle_deg: float
+    """Angle between the two planes' traces in an axial slice, 0 to 90 degrees."""
+    offset_mm: float
+    """Distance of the head's true centre from the estimated plane."""
+
+
+def true_plane(
+    head_to_world: Float[np.ndarray, "4 4"],
+    affine: Float[np.ndarray, "4 4"],
+    shape_zyx: tuple[int, int, int],
+) -> Plane:
+    """The head's plane x = 0, carried through world mm onto the prepared grid.
+
+    Args:
+        head_to_world: head coordinates (mm, x to the patient's right, mid-sagittal
+            plane x = 0) to world (mm, RAS).
+        affine: voxel indices (x, y, z) of the prepared grid to world (mm, RAS).
+        shape_zyx: voxels of the prepared grid.
+    """
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    centre = (np.array(shape_zyx[::-1]) - 1) / 2
+    grid_to_world = affine[:3, :3] / spacing
+    head_origin = np.linalg.solve(affine, head_to_world[:, 3])[:3]
+    across = np.linalg.inv(head_to_world[:3, :3])[0]
+    normal = grid_to_world.T @ across
+    return Plane(normal / np.linalg.norm(normal), (head_origin - centre) * spacing)
+
+
+def in_plane_angle_deg(plane: Plane) -> float:
+    """Rotation of a plane's trace in an axial slice, -90 to 90 degrees.
+
+    0 where the plane runs straight front to back; positive where the nose is turned to
+    the patient's left (counter-clockwise with x to the right and y up).
+    """
+    angle = float(np.degrees(np.arctan2(plane.normal[1], plane.normal[0])))
+    return (angle + 90.0) % 180.0 - 90.0
+
+
+def offset_mm(plane: Plane) -> float:
+    """Signed distance from the grid's centre to the plane, positive to the right."""
+    return float(plane.normal @ plane.point) * float(np.sign(plane.normal[0]) or 1.0)
+
+
+def alignment_error(estimate: Plane, truth: Plane) -> AlignmentError:
+    """Compare an estimated mid-sagittal plane with the true one."""
+    difference = abs(in_plane_angle_deg(estimate) - in_plane_angle_deg(truth))
+    return AlignmentError(
+        angle_deg=min(difference, 180.0 - difference),
+        offset_mm=float(abs(estimate.normal @ (truth.point - estimate.point))),
+    )

@@ -1,0 +1,74 @@
+"""How much of a lesion a prediction covers: voxels, volumes, and whole lesions."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool
+from scipy import ndimage
+
+Mask = Bool[np.ndarray, "z y x"]
+Spacing = tuple[float, float, float]
+"""Voxel size in mm, (z, y, x)."""
+
+TOUCHING = np.ones((3, 3, 3), bool)
+"""26-connectivity: voxels that share a corner belong to one lesion."""
+
+
+def dice(prediction: Mask, lesion: Mask) -> float:
+    """Dice coefficient 2 |B and G| / (|B| + |G|); NaN where both are empty."""
+    total = np.count_nonzero(prediction) + np.count_nonzero(lesion)
+    if total == 0:
+        return float("nan")
+    return 2.0 * np.count_nonzero(prediction & lesion) / total
+
+
+def volume_ml(mask: Mask, spacing_mm: Spacing) -> float:
+    """Volume of a mask in millilitres."""
+    return float(np.count_nonzero(mask) * np.prod(spacing_mm) / 1000.0)
+
+
+@dataclass(frozen=True)
+class LesionCounts:
+    """Whole lesions, as 26-connected components; any shared voxel counts as a hit."""
+
+    true: int
+    """Components of the label."""
+    found: int
+    """Components of the label that a predicted voxel touches."""
+    predicted: int
+    """Components of the prediction."""
+    right: int
+    """Components of the prediction that touch the label."""
+
+    @property
+    def recall(self) -> float:
+        """Found share of the true lesions; NaN where there are none."""
+        return self.found / self.true if self.true else float("nan")
+
+    @property
+    def precision(self) -> float:
+        """Right share of the predicted lesions; NaN where there are none."""
+        return self.right / self.predicted if self.predicted else float("nan")
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of precision and recall; 0 where only one side has lesions,
+        NaN where neither has."""
+        if not self.true and not self.predicted:
+            return float("nan")
+        if not self.found:
+            return 0.0
+        return 2.0 * self.precision * self.recall / (self.precision + self.recall)
+
+
+def count_lesions(prediction: Mask, lesion: Mask) -> LesionCounts:
+    """Count the lesions on both sides and those that overlap by at least one voxel."""
+    true, found = components_touching(lesion, prediction)
+    predicted, right = components_touching(prediction, lesion)
+    return LesionCounts(true=true, found=found, predicted=predicted, right=right)
+
+
+def components_touching(mask: Mask, other: Mask) -> tuple[int, int]:
+    """Number of components of `mask`, and of those that share a voxel with `other`."""
+    labels, count = ndimage.label(mask, structure=TOUCHING)
+    return int(count), np.unique(labels[mask & other]).size
