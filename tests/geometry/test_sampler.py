@@ -1,0 +1,236 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from adn_jax.geometry.rigid import half_extents_mm, view_to_matrices
+from adn_jax.geometry.sampler import sample
+from tests import golden
+
+FLAGS = [
+    {"nearest": nearest, "in_plane": in_plane}
+    for nearest in (False, True)
+    for in_plane in (False, True)
+]
+SHAPES = [(3, 5, 4), (4, 6, 9), (2, 8, 8), (1, 3, 7)]
+IN_PLANE = jnp.asarray(
+    [[0, 0, 0.3, 0.21, -0.12, 0], [0, 0, -0.41, -0.15, 0.11, 0]], jnp.float32
+)
+VIEWS = IN_PLANE + jnp.asarray([0.1, -0.2, 0, 0, 0, 0.07], jnp.float32)
+
+
+warp = jax.jit(sample, static_argnames=("nearest", "in_plane"))
+
+
+@partial(jax.jit, static_argnames=("extents", "nearest", "in_plane"))
+def warp_by_view(volume, view, extents=None, **flags):
+    return sample(volume, view_to_matrices(view, extents)[0], **flags)
+
+
+def random_volume(shape, channels=1, seed=0):
+    drawn = np.random.default_rng(seed).random((2, *shape, channels), np.float32)
+    return jnp.asarray(drawn)
+
+
+def relative_error(found, expected):
+    expected = np.asarray(expected)
+    return np.abs(np.asarray(found) - expected).max() / np.abs(expected).max()
+
+
+def test_output_and_gradients_are_the_authors():
+    volume = jnp.asarray(golden.value("sampler_x"))
+    matrix = jnp.asarray(golden.value("sampler_M"))
+    out, pull_back = jax.vjp(warp, volume, matrix)
+    by_volume, by_matrix = pull_back(jnp.asarray(golden.value("sampler_cotangent")))
+    assert relative_error(out, golden.value("sampler_out")) < 1e-5
+    assert relative_error(by_volume, golden.value("sampler_dx")) < 1e-5
+    assert relative_error(by_matrix[:, :3], golden.value("sampler_dtheta")) < 1e-5
+    assert not by_matrix[:, 3].any()
+
+
+def test_gradient_by_view_is_the_authors_chained_through_the_matrix():
+    volume = jnp.asarray(golden.value("sampler_x"))
+    view = jnp.asarray(golden.value("sampler_view"))
+    cotangent = jnp.asarray(golden.value("sampler_cotangent"))
+
+    def score(view):
+        return jnp.sum(warp_by_view(volume, view) * cotangent)
+
+    def authors(view):
+        matrix = view_to_matrices(view)[0][:, :3]
+        return jnp.sum(matrix * golden.value("sampler_dtheta"))
+
+    assert relative_error(jax.grad(score)(view), jax.grad(authors)(view)) < 1e-5
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
+def test_any_shape_as_torch_does_it(shape, mode):
+    torch = pytest.importorskip("torch")
+    volume = random_volume(shape, channels=2)
+    matrix, _ = view_to_matrices(VIEWS)
+    cotangent = random_volume(shape, channels=2, seed=1)
+    source = torch.tensor(np.moveaxis(volume, -1, 1), requires_grad=True)
+    theta = torch.tensor(np.array(matrix[:, :3]), requires_grad=True)
+    functional = torch.nn.functional
+    grid = functional.affine_grid(theta, source.shape, align_corners=False)
+    warped = functional.grid_sample(source, grid, mode=mode, align_corners=False)
+    warped.backward(torch.tensor(np.moveaxis(cotangent, -1, 1)))
+
+    nearest = mode == "nearest"
+    out, pull_back = jax.vjp(partial(warp, nearest=nearest), volume, matrix)
+    by_volume, by_matrix = pull_back(cotangent)
+    np.testing.assert_allclose(
+        out, np.moveaxis(warped.detach().numpy(), 1, -1), atol=1e-5
+    )
+    np.testing.assert_allclose(
+        by_volume, np.moveaxis(source.grad.numpy(), 1, -1), atol=1e-5
+    )
+    np.testing.assert_allclose(by_matrix[:, :3], theta.grad, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("nearest", [False, True])
+def test_in_plane_path_equals_the_general_one(shape, nearest):
+    volume = random_volume(shape, channels=3)
+    cotangent = random_volume(shape, channels=3, seed=1)
+
+    def results(in_plane):
+        moved = partial(warp_by_view, nearest=nearest, in_plane=in_plane)
+        out, pull_back = jax.vjp(moved, volume, IN_PLANE)
+        by_volume, by_view = pull_back(cotangent)
+        return out, by_volume, by_view[:, jnp.asarray([2, 3, 4])]
+
+    for general, fast in zip(results(False), results(True), strict=True):
+        np.testing.assert_allclose(fast, general, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("flags", FLAGS)
+def test_identity_changes_nothing_at_all(flags):
+    volume = random_volume((5, 6, 7))
+    identity, _ = view_to_matrices(jnp.zeros((2, 6), jnp.float32))
+    np.testing.assert_array_equal(warp(volume, identity, **flags), volume)
+
+
+@pytest.mark.parametrize("flags", FLAGS)
+def test_whole_voxel_shift_moves_and_fills_with_zeros(flags):
+    volume = random_volume((3, 4, 8)) + 1
+    view = jnp.zeros((2, 6), jnp.float32).at[:, 3].set(2 * 2 / 8)
+    shifted = warp_by_view(volume, view, **flags)
+    np.testing.assert_allclose(shifted[:, :, :, :-2], volume[:, :, :, 2:], rtol=1e-6)
+    assert not shifted[:, :, :, -2:].any()
+
+
+def test_half_of_a_border_voxel_is_zero_padding():
+    volume = jnp.ones((1, 2, 2, 4, 1), jnp.float32)
+    view = jnp.zeros((1, 6), jnp.float32).at[:, 3].set(0.25)
+    shifted = warp_by_view(volume, view, in_plane=True)
+    np.testing.assert_allclose(shifted[0, 0, 0, :, 0], [1, 1, 1, 0.5])
+
+
+@pytest.mark.parametrize("flags", FLAGS)
+def test_far_outside_is_zero(flags):
+    view = jnp.zeros((2, 6), jnp.float32).at[:, 4].set(1e12)
+    warped = warp_by_view(random_volume((2, 4, 4)), view, **flags)
+    assert not warped.any()
+
+
+def blob(shape, spacing, centre_mm, sigma_mm):
+    """Gaussian at a point given in mm (z y x) from the centre of the grid."""
+    axes = [
+        (np.arange(size) - (size - 1) / 2) * step
+        for size, step in zip(shape, spacing, strict=True)
+    ]
+    distances = np.meshgrid(
+        *[axis - centre for axis, centre in zip(axes, centre_mm, strict=True)],
+        indexing="ij",
+    )
+    values = np.exp(-sum(d**2 for d in distances) / (2 * sigma_mm**2))
+    return values.astype(np.float32)
+
+
+@pytest.mark.parametrize("in_plane", [False, True])
+def test_blobs_turn_rigidly_in_mm_on_an_anisotropic_grid(in_plane):
+    shape, spacing = (6, 64, 48), (5.0, 1.0, 2.0)
+    extents = half_extents_mm(shape, spacing)
+    angle, shift_mm = np.deg2rad(25), np.array([6.0, -4.0])
+    view = np.zeros((1, 6), np.float32)
+    view[0, 2], view[0, 3:5] = angle, shift_mm / extents[:2]
+    matrix, inverse = view_to_matrices(jnp.asarray(view), extents)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    for x, y in [(20.0, 0.0), (0.0, 18.0), (-15.0, 10.0)]:
+        volume = jnp.asarray(blob(shape, spacing, (0, y, x), 5))[None, ..., None]
+        moved = warp(volume, inverse, in_plane=in_plane)[0, ..., 0]
+        to_x, to_y = turn @ (x, y) + shift_mm
+        assert np.abs(moved - blob(shape, spacing, (0, to_y, to_x), 5)).max() < 0.04
+        back = warp(volume, matrix, in_plane=in_plane)[0, ..., 0]
+        to_x, to_y = turn.T @ (np.array([x, y]) - shift_mm)
+        assert np.abs(back - blob(shape, spacing, (0, to_y, to_x), 5)).max() < 0.04
+
+
+@pytest.mark.parametrize("in_plane", [False, True])
+def test_warp_then_inverse_is_near_identity_inside(in_plane):
+    smooth = jnp.asarray(blob((9, 30, 30), (3, 2, 2), (2, 5, -3), sigma_mm=8))
+    volume = jnp.tile(smooth[None, ..., None], (2, 1, 1, 1, 1))
+    matrix, inverse = view_to_matrices(IN_PLANE if in_plane else VIEWS * 0.5)
+    there = warp(volume, matrix, in_plane=in_plane)
+    back = warp(there, inverse, in_plane=in_plane)
+    assert np.abs(there - volume).max() > 0.2
+    assert np.abs(back - volume).max() < 0.06
+
+
+@pytest.mark.parametrize("flags", FLAGS)
+def test_jit_and_vmap_equal_eager(flags):
+    volume = random_volume((3, 6, 5), channels=2)
+    matrix, _ = view_to_matrices(IN_PLANE)
+    eager = sample(volume, matrix, **flags)
+    np.testing.assert_allclose(warp(volume, matrix, **flags), eager, atol=1e-6)
+    one_by_one = jax.vmap(lambda v, m: warp(v[None], m[None], **flags)[0])
+    np.testing.assert_allclose(one_by_one(volume, matrix), eager, atol=1e-6)
+
+
+@pytest.mark.parametrize("in_plane", [False, True])
+def test_gradients_are_finite_differences(in_plane):
+    shape = (3, 5, 6)
+    volume, view = random_volume(shape), IN_PLANE if in_plane else VIEWS
+    cotangent = random_volume(shape, seed=1)
+
+    def score(volume, view):
+        warped = warp_by_view(volume, view, in_plane=in_plane)
+        return float(np.sum(np.asarray(warped * cotangent), dtype=np.float64))
+
+    @jax.jit
+    def gradients(volume, view):
+        _, pull_back = jax.vjp(partial(warp_by_view, in_plane=in_plane), volume, view)
+        return pull_back(cotangent)
+
+    by_volume, by_view = map(np.asarray, gradients(volume, view))
+    for index in [(0, 1, 2, 3, 0), (1, 0, 4, 0, 0), (1, 2, 1, 4, 0)]:
+        step = np.zeros(volume.shape, np.float32)
+        step[index] = 0.5
+        difference = score(volume + step, view) - score(volume - step, view)
+        assert by_volume[index] == pytest.approx(difference, abs=1e-4)
+    for index in [(0, 2), (0, 3), (1, 4)] + ([] if in_plane else [(0, 0), (1, 5)]):
+        step = np.zeros(view.shape, np.float32)
+        step[index] = 2e-4
+        difference = (score(volume, view + step) - score(volume, view - step)) / 4e-4
+        assert by_view[index] == pytest.approx(difference, rel=1e-2, abs=1e-2)
+
+
+def test_labels_keep_their_values_and_type():
+    labels = jnp.asarray(np.random.default_rng(2).integers(0, 4, (2, 3, 6, 6, 1)))
+    warped = warp_by_view(labels, IN_PLANE, nearest=True)
+    assert warped.dtype == labels.dtype
+    assert set(np.unique(warped)) <= {0, 1, 2, 3}
+    with pytest.raises(ValueError, match="int32 cannot be interpolated; use nearest"):
+        sample(labels, view_to_matrices(IN_PLANE)[0])
+
+
+def test_half_precision_volumes_use_float32_coordinates():
+    volume = random_volume((2, 16, 16))
+    half = warp_by_view(volume.astype(jnp.bfloat16), IN_PLANE, in_plane=True)
+    assert half.dtype == jnp.bfloat16
+    full = warp_by_view(volume, IN_PLANE, in_plane=True)
+    np.testing.assert_allclose(half.astype(jnp.float32), full, atol=0.02)
