@@ -1,0 +1,211 @@
+"""One scan becomes one prepared case, and results go back to the scan's own grid."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Num, UInt8
+from scipy import ndimage
+
+from adn_jax.config import PrepareSettings
+from adn_jax.data.cases import PreparedCase
+from adn_jax.data.nifti import read_voxels
+from adn_jax.errors import UserError
+from adn_jax.prepare.labels import check_same_grid, infarct_mask
+from adn_jax.prepare.quality import measure_lesion, measure_quality
+from adn_jax.prepare.read import RawScan
+from adn_jax.prepare.resample import centred_affine, resample
+from adn_jax.prepare.strip import find_brain
+from adn_jax.prepare.tissue import TISSUES, TissueMaps, atlas_tissue, strongest_tissue
+from adn_jax.prepare.window import to_window
+
+RIM = 2
+"""Voxels kept around the brain, so that interpolation at its edge is the same."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """A scan in HU with its brain mask, axes flipped and permuted to be nearest RAS."""
+
+    hu: Float32[np.ndarray, "z y x"]
+    brain: UInt8[np.ndarray, "z y x"]
+    affine: Float[np.ndarray, "4 4"]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the voxels of the prepared grid lie."""
+
+    shape: tuple[int, int, int]
+    affine: Float[np.ndarray, "4 4"]
+
+
+def strip_scan(scan: RawScan) -> Head:
+    """Find the brain of a scan; `UserError` where there is none."""
+    hu, affine = nearest_ras(scan.image)
+    return Head(hu, find_brain(hu, affine), affine)
+
+
+def prepare_scan(
+    scan: RawScan,
+    settings: PrepareSettings,
+    *,
+    lesion: nib.Nifti1Image | None = None,
+    tissue: TissueMaps | None = None,
+    pathological: nib.Nifti1Image | None = None,
+    truth: Mapping[str, Any] | None = None,
+    head: Head | None = None,
+) -> PreparedCase:
+    """Prepare one scan in memory: strip, resample, window, label, tissue, quality.
+
+    Args:
+        scan: the scan in HU.
+        settings: the prepared grid, the HU window, the label rule, the tissue way.
+        lesion: infarct, 0 or 1, on the scan's grid (`native_label`).
+        tissue: maps of grey matter, white matter and CSF on the scan's grid.
+        pathological: HU that the infarct took away, on the scan's grid (phantoms).
+        truth: what else a phantom knows; kept as it is.
+        head: the result of `strip_scan`, where it is at hand.
+    """
+    head = strip_scan(scan) if head is None else head
+    affine = centred_affine(head.affine, centre_of_mass(head), settings)
+    grid = Grid(settings.shape, affine)
+    hu, brain = resample_brain(head, grid)
+    label = None if lesion is None else onto(grid, lesion, scan) >= 0.5
+    loss = None if pathological is None else onto(grid, pathological, scan)
+    quality, flags = measure_quality(
+        head.hu, head.brain, head.affine, settings.shape, affine
+    )
+    lesion_quality, lesion_flags = measure_lesion(lesion, label, brain)
+    return PreparedCase(
+        name=scan.name,
+        volume=np.where(brain, to_window(hu, settings.window_hu), np.float32(0)),
+        brain=brain.astype(np.uint8),
+        affine=affine,
+        geometry=describe_grids(scan.image, grid),
+        lesion=None if label is None else label.astype(np.uint8),
+        tissue=find_tissue(settings, tissue, hu, brain, grid, scan),
+        pathological=None if loss is None else loss / np.ptp(settings.window_hu),
+        quality=quality | lesion_quality,
+        flags=scan.flags + flags + lesion_flags,
+        source=scan.source,
+        truth=dict(truth or {}),
+    )
+
+
+def native_label(
+    image: nib.Nifti1Image, scan: RawScan, infarct_labels: Sequence[int]
+) -> nib.Nifti1Image:
+    """Infarct or not on the scan's grid; `UserError` for another grid or odd values."""
+    check_same_grid(image, scan.image, "lesion label")
+    return nib.Nifti1Image(infarct_mask(image, infarct_labels), scan.image.affine)
+
+
+def onto(
+    grid: Grid, image: nib.Nifti1Image, scan: RawScan
+) -> Float32[np.ndarray, "z y x"]:
+    """An image that lies on the scan's voxels, resampled to the prepared grid."""
+    check_same_grid(image, scan.image, "map")
+    return resample(*nearest_ras(image), grid.shape, grid.affine)
+
+
+def find_tissue(
+    settings: PrepareSettings,
+    maps: TissueMaps | None,
+    hu: Float32[np.ndarray, "z y x"],
+    brain: Bool[np.ndarray, "z y x"],
+    grid: Grid,
+    scan: RawScan,
+) -> UInt8[np.ndarray, "z y x"] | None:
+    """Tissue labels on the prepared grid, the way the settings ask for."""
+    if settings.tissue == "atlas":
+        return atlas_tissue(hu, brain, grid.affine)
+    if settings.tissue == "given" and maps is None:
+        raise UserError(
+            "no tissue maps are given (tissue/grey.nii.gz, white, csf, or SPM's c1 to "
+            "c3); add them, or set tissue to auto, atlas or none."
+        )
+    if settings.tissue == "none" or maps is None:
+        return None
+    shares = [onto(grid, maps[name], scan) for name in TISSUES]
+    return strongest_tissue(np.stack(shares), brain)
+
+
+def nearest_ras(
+    image: nib.Nifti1Image,
+) -> tuple[Float32[np.ndarray, "z y x"], Float[np.ndarray, "4 4"]]:
+    """Voxels as (z, y, x) and the affine, with the axes nearest RAS in their order."""
+    canonical = nib.as_closest_canonical(image)
+    voxels = read_voxels(canonical, np.float32).transpose(2, 1, 0)
+    return np.ascontiguousarray(voxels), canonical.affine
+
+
+def centre_of_mass(head: Head) -> Float[np.ndarray, "3"]:
+    """Centre of the brain mask in mm (x, y, z)."""
+    weights = head.brain.astype(bool)
+    index = [
+        np.average(np.arange(n), weights=weights.sum(axis=others))
+        for n, others in zip(weights.shape[::-1], ((0, 1), (0, 2), (1, 2)), strict=True)
+    ]
+    return (head.affine @ np.array([*index, 1.0]))[:3]
+
+
+def resample_brain(
+    head: Head, grid: Grid
+) -> tuple[Float32[np.ndarray, "z y x"], Bool[np.ndarray, "z y x"]]:
+    """HU and brain mask on the prepared grid.
+
+    HU are averaged over brain voxels only, so that the skull does not shine into the
+    rim; a prepared voxel is brain where at least half of it is.
+    """
+    box = tuple(
+        slice(max(0, one.start - RIM), one.stop + RIM)
+        for one in ndimage.find_objects(head.brain)[0]
+    )
+    inside = head.brain[box].astype(np.float32)
+    corner = np.eye(4)
+    corner[:3, 3] = [one.start for one in box[::-1]]
+    cut_affine = head.affine @ corner
+    share = resample(inside, cut_affine, grid.shape, grid.affine)
+    summed = resample(head.hu[box] * inside, cut_affine, grid.shape, grid.affine)
+    brain = share >= 0.5
+    return np.where(brain, summed / np.maximum(share, 0.5), np.float32(0)), brain
+
+
+def describe_grids(image: nib.Nifti1Image, grid: Grid) -> dict[str, Any]:
+    """Both grids for `case.json`, shapes and affines in NIfTI's order (x, y, z)."""
+    return {
+        "native_shape": list(image.shape),
+        "native_affine": image.affine.tolist(),
+        "shape": list(grid.shape[::-1]),
+        "affine": grid.affine.tolist(),
+    }
+
+
+def to_native(
+    volume: Num[np.ndarray, "z y x"], geometry: Mapping[str, Any], order: int = 1
+) -> nib.Nifti1Image:
+    """Bring a volume of the prepared grid onto the scan's own voxels.
+
+    Args:
+        volume: on the prepared grid.
+        geometry: `PreparedCase.geometry`.
+        order: 1 linear, 0 nearest neighbour. For a mask that keeps its volume, bring
+            the probability (or 0 and 1) linearly and cut at 0.5.
+
+    Returns:
+        float32 image with the scan's shape, orientation and affine.
+    """
+    native_affine = np.array(geometry["native_affine"], float)
+    native = resample(
+        volume,
+        np.array(geometry["affine"], float),
+        tuple(geometry["native_shape"][::-1]),
+        native_affine,
+        order=order,
+    )
+    image = nib.Nifti1Image(native.transpose(2, 1, 0), native_affine)
+    image.header.set_xyzt_units("mm")
+    return image

@@ -1,0 +1,91 @@
+"""From one voxel grid to another: the prepared grid, and the way back."""
+
+import numpy as np
+from jaxtyping import Float, Float32, Num
+from scipy import ndimage
+
+from adn_jax.config import PrepareSettings
+
+FWHM_PER_SIGMA = 2.3548
+
+
+def spacing_of(affine: Float[np.ndarray, "4 4"]) -> tuple[float, float, float]:
+    """Voxel size in mm (z y x)."""
+    x, y, z = np.linalg.norm(affine[:3, :3], axis=0).tolist()
+    return z, y, x
+
+
+def centred_affine(
+    scan_affine: Float[np.ndarray, "4 4"],
+    centre_mm: Float[np.ndarray, "3"],
+    settings: PrepareSettings,
+) -> Float[np.ndarray, "4 4"]:
+    """Affine of the prepared grid: the scan's own axes around a point in mm.
+
+    `scan_affine` is nearest RAS. Axes that are not at right angles are replaced by the
+    nearest ones that are (polar decomposition), so that a rotation of the prepared grid
+    is one of the head.
+    """
+    axes = scan_affine[:3, :3] / np.linalg.norm(scan_affine[:3, :3], axis=0)
+    left, _, right = np.linalg.svd(axes)
+    affine = np.eye(4)
+    affine[:3, :3] = (left @ right) * settings.spacing_mm[::-1]
+    middle = (np.array(settings.shape[::-1]) - 1) / 2
+    affine[:3, 3] = centre_mm - affine[:3, :3] @ middle
+    return affine
+
+
+def resample(
+    volume: Num[np.ndarray, "z y x"],
+    affine: Float[np.ndarray, "4 4"],
+    to_shape: tuple[int, int, int],
+    to_affine: Float[np.ndarray, "4 4"],
+    *,
+    order: int = 1,
+    outside: float = 0.0,
+) -> Float32[np.ndarray, "to_z to_y to_x"]:
+    """Values of a volume at the voxels of another grid, `outside` beyond its edge.
+
+    Order 1 is linear, after a Gaussian along each axis whose voxels grow (the width
+    that turns the old voxel's profile into the new one's); order 0 is nearest
+    neighbour.
+    """
+    to_index = np.linalg.inv(affine) @ to_affine
+    matrix, offset = to_index[2::-1, 2::-1], to_index[2::-1, 3]
+    steps = np.linalg.norm(matrix, axis=1)
+    volume = volume.astype(np.float32, copy=False)
+    if order > 0:
+        for axis, step in enumerate(steps):
+            if step > 1.01:
+                sigma = np.sqrt(step**2 - 1) / FWHM_PER_SIGMA
+                volume = ndimage.gaussian_filter1d(
+                    volume, sigma, axis, mode="nearest", truncate=3.0
+                )
+    return ndimage.affine_transform(
+        volume, matrix, offset, to_shape, order=order, cval=outside
+    )
+
+
+def shrink(
+    volume: Num[np.ndarray, "z y x"],
+    affine: Float[np.ndarray, "4 4"],
+    smallest_mm: tuple[float, float, float],
+) -> tuple[Float32[np.ndarray, "z2 y2 x2"], Float[np.ndarray, "4 4"]]:
+    """Average whole blocks of voxels until they are about `smallest_mm` (z y x) wide.
+
+    Returns the smaller volume and its affine; voxels that fill no block are dropped.
+    """
+    factors = [
+        max(1, round(smallest / spacing))
+        for smallest, spacing in zip(smallest_mm, spacing_of(affine), strict=True)
+    ]
+    blocks = [n // factor for n, factor in zip(volume.shape, factors, strict=True)]
+    kept = volume[tuple(slice(n * f) for n, f in zip(blocks, factors, strict=True))]
+    for axis, (count, factor) in enumerate(zip(blocks, factors, strict=True)):
+        if factor > 1:
+            shape = (*kept.shape[:axis], count, factor, *kept.shape[axis + 1 :])
+            kept = kept.reshape(shape).mean(axis=axis + 1, dtype=np.float32)
+    step = np.array(factors[::-1], float)
+    smaller = affine @ np.diag([*step, 1.0])
+    smaller[:3, 3] = (affine @ np.array([*(step - 1) / 2, 1.0]))[:3]
+    return kept.astype(np.float32, copy=False), smaller
