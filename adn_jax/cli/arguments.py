@@ -4,9 +4,9 @@ import difflib
 import importlib.util
 import re
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import field, fields, make_dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import tyro
 
@@ -25,6 +25,42 @@ def parse(command: type[Command], verb: str, arguments: Sequence[str]) -> Comman
         args=list(arguments),
         config=(tyro.conf.AvoidSubcommands,),
     )
+
+
+def parse_with_recipe(
+    command: type[Command], verb: str, arguments: Sequence[str]
+) -> tuple[Command, Recipe]:
+    """Fill `command` and the recipe of the config file that comes first.
+
+    Every field of the recipe is an option, `--section.field value`.
+    """
+    config, rest = arguments[:1], arguments[1:]
+    if config and config[0] in {"-h", "--help"}:
+        recipe, rest = Recipe(name="recipe"), arguments
+    elif not config or config[0].startswith("-"):
+        raise UserError(
+            f"the config file is missing; it comes first: adn {verb} configs/adn.py ..."
+        )
+    else:
+        recipe = load_recipe(Path(config[0]))
+
+    unnamed = tyro.conf.arg(name="")
+    with_recipe = make_dataclass(
+        "WithRecipe",
+        [
+            ("command", Annotated[command, unnamed]),
+            ("recipe", Annotated[Recipe, unnamed], field(default=recipe)),
+        ],
+    )
+    both = tyro.cli(
+        with_recipe,
+        prog=f"adn {verb} CONFIG",
+        description=command.__doc__,
+        args=list(rest),
+        config=(tyro.conf.AvoidSubcommands,),
+    )
+    check_recipe(both.recipe)
+    return both.command, both.recipe
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -60,9 +96,9 @@ def field_hint(error: Exception) -> str:
     if unknown is None:
         return ""
     known = {
-        field.name
+        each.name
         for _, settings in sections(Recipe(name=""))
-        for field in fields(settings)
+        for each in fields(settings)
     }
     near = difflib.get_close_matches(unknown[1], known, n=1)
     return f" (perhaps {near[0]!r} is meant)" if near else ""

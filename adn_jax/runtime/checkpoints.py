@@ -23,7 +23,9 @@ WORST = {"min": float("inf"), "max": float("-inf")}
 
 
 @contextmanager
-def open_checkpoints(folder: Path, mode: Mode) -> Iterator[ocp.CheckpointManager]:
+def open_checkpoints(
+    folder: Path, mode: Mode, read_only: bool = False
+) -> Iterator[ocp.CheckpointManager]:
     """The checkpoints in `folder`; the end of the block waits for running saves."""
 
     def score(metrics: dict[str, float]) -> float:
@@ -50,7 +52,9 @@ def open_checkpoints(folder: Path, mode: Mode) -> Iterator[ocp.CheckpointManager
             best_fn=score,
             best_mode=mode,
             preservation_policy=keep,
-            cleanup_tmp_directories=True,
+            create=not read_only,
+            read_only=read_only,
+            cleanup_tmp_directories=not read_only,
         ),
         handler_registry=registry,
     )

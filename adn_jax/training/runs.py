@@ -106,7 +106,10 @@ def load_stage(run: Path, recipe: Recipe, stage: str) -> Params:
         lambda key: initial_params(key, recipe, stage), jax.random.key(0)
     )
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    like = jax.tree.map(lambda leaf: leaf.update(sharding=sharding), like)
+    like = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        like,
+    )
     step = read_finished(run)[stage]["best_step"]
     folder = checkpoint_folder(run, stage)
     if not (folder / str(step)).is_dir():
@@ -114,7 +117,8 @@ def load_stage(run: Path, recipe: Recipe, stage: str) -> Params:
             f"{folder / str(step)} is missing, the weights of stage {stage!r}; "
             "restore it or train the run again."
         )
-    with checkpoints.open_checkpoints(folder, STAGE_MODES[stage]) as manager:
+    mode = STAGE_MODES[stage]
+    with checkpoints.open_checkpoints(folder, mode, read_only=True) as manager:
         return checkpoints.restore_params(manager, step, like)
 
 

@@ -1,0 +1,33 @@
+"""`train`: every stage of a recipe that is not finished yet."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from adn_jax.cli.arguments import parse_with_recipe
+from adn_jax.training.train import train
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a recipe; the same command again continues where it stopped.
+
+    Any setting of the recipe can be changed: `--section.field value`.
+    """
+
+    data: Path
+    """Prepared data set, or a raw one (it is prepared into RUN/prepared first)."""
+    run: Path
+    """Folder of the run: config.json, checkpoints/, metrics.jsonl, tensorboard/."""
+    workers: int | None = None
+    """Processes that prepare a raw data set; as many as cores by default."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Train; stopped by SIGTERM or Ctrl-C it saves and exits with 128 + the signal."""
+    command, recipe = parse_with_recipe(Train, "train", arguments)
+    signal = train(recipe, command.data, command.run, command.workers)
+    if signal:
+        print(f"Stopped by signal {signal}; the same command continues.")
+        raise SystemExit(128 + signal)
+    print(f"Every stage is trained: python evaluate.py {command.run}")

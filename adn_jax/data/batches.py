@@ -1,0 +1,135 @@
+"""Batches of prepared cases: each one a pure function of (seed, step)."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from adn_jax.data.cases import VOLUME_FILES, Manifest, read_case
+from adn_jax.errors import UserError
+from adn_jax.types import Batch
+
+PREFETCH = 4
+"""Batches that wait in memory ahead of the training."""
+
+CaseArrays = dict[str, np.ndarray]
+"""`volume`, `lesion`, `tissue` (z y x) and `case`, the index in the data set."""
+
+Place = Callable[[np.ndarray], jax.Array]
+"""Puts one array of a batch on its devices."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """The cases of one split, each read once.
+
+    A volume stays a memory map of its file, which the system keeps in memory as long
+    as there is room; labels are kept decoded.
+    """
+
+    manifest: Manifest
+    names: tuple[str, ...]
+    memory: dict[int, CaseArrays] = field(default_factory=dict, repr=False)
+
+    def __len__(self) -> int:
+        """Number of cases."""
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> CaseArrays:
+        """Arrays of the case at `index` of this split."""
+        if index not in self.memory:
+            self.memory[index] = read_arrays(self.manifest, self.names[index])
+        return self.memory[index]
+
+
+def open_split(
+    manifest: Manifest, name: str, needs: Sequence[str] = (), at_least: int = 1
+) -> Split:
+    """The cases of the split `name`.
+
+    Raises `UserError` where it has fewer than `at_least`, or a case lacks a volume
+    named in `needs` ("lesion", "tissue").
+    """
+    names = manifest.splits.get(name, ())
+    if len(names) < at_least:
+        raise UserError(
+            f"the split {name!r} of {manifest.folder} has {len(names)} cases, and a "
+            f"batch needs {at_least}; name more in splits.json and prepare the data "
+            "set again, or lower the batch."
+        )
+    for volume in needs:
+        file = VOLUME_FILES[volume][0]
+        for case in names:
+            if not (manifest.folder / case / file).is_file():
+                raise UserError(
+                    f"{manifest.folder / case} has no {file}, which this recipe needs "
+                    f"for every case; add the {volume} to the raw case and prepare it "
+                    "again, or choose a recipe without it."
+                )
+    return Split(manifest, tuple(names))
+
+
+def read_arrays(manifest: Manifest, name: str) -> CaseArrays:
+    """Read what training needs of one case; absent labels are 0."""
+    case = read_case(manifest.folder / name)
+    nothing = np.zeros(case.volume.shape, np.uint8)
+    return {
+        "volume": case.volume,
+        "lesion": nothing if case.lesion is None else case.lesion,
+        "tissue": nothing if case.tissue is None else case.tissue,
+        "case": np.int32(manifest.cases.index(name)),
+    }
+
+
+def train_batches(
+    split: Split, batch: int, seed: int, start_step: int = 0, place: Place = jnp.asarray
+) -> Iterator[Batch]:
+    """Endless shuffled batches from `start_step` on, read ahead by threads.
+
+    Every epoch has its own order; a batch may span two epochs.
+    """
+    batches = (
+        grain.MapDataset.range(len(split))
+        .seed(seed)
+        .shuffle()
+        .repeat()
+        .batch(batch)
+        .map(lambda indices: stack_cases(split, indices))
+    )
+    options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=PREFETCH)
+    iterator = iter(batches.to_iter_dataset(options))
+    iterator.set_state({"next_index": start_step})
+    return (make_batch(arrays, place) for arrays in iterator)
+
+
+def epoch_batches(
+    split: Split, batch: int, place: Place = jnp.asarray
+) -> Iterator[tuple[Batch, int]]:
+    """Every case once, in order: batches and how many of their cases count.
+
+    The last batch is filled up with its last case, so that all have one shape.
+    """
+    for start in range(0, len(split), batch):
+        indices = np.arange(start, start + batch)
+        arrays = stack_cases(split, np.minimum(indices, len(split) - 1))
+        yield make_batch(arrays, place), min(batch, len(split) - start)
+
+
+def stack_cases(split: Split, indices: Sequence[int] | np.ndarray) -> CaseArrays:
+    """The cases at `indices` side by side."""
+    cases = [split[int(index)] for index in indices]
+    return {name: np.stack([case[name] for case in cases]) for name in cases[0]}
+
+
+def make_batch(arrays: CaseArrays, place: Place) -> Batch:
+    """A `Batch` on its devices; labels travel as bytes and grow there."""
+    placed = {name: place(array) for name, array in arrays.items()}
+    return Batch(
+        volume=placed["volume"][..., None],
+        lesion=placed["lesion"][..., None].astype(jnp.float32),
+        tissue=placed["tissue"],
+        case=placed["case"],
+    )

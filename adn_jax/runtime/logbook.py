@@ -1,0 +1,116 @@
+"""What a training says while it runs: metrics.jsonl, TensorBoard, one progress bar."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from tensorboardX import SummaryWriter
+
+from adn_jax.runtime.files import write_text
+
+SPEED_SECONDS = 300.0
+"""The time left is estimated from the speed over this time."""
+
+
+@dataclass(frozen=True)
+class Logbook:
+    """Open logs of one stage; a step is counted by the updates done."""
+
+    stage: str
+    steps: int
+    lines: TextIO
+    events: SummaryWriter
+    progress: Progress
+    task: TaskID
+
+    def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
+        """Add one line to metrics.jsonl and the same values to TensorBoard."""
+        line = {"stage": self.stage, "step": step, "split": split, **values}
+        self.lines.write(json.dumps(line, allow_nan=False) + "\n")
+        for name, value in values.items():
+            self.events.add_scalar(f"{split}/{name}", value, step)
+
+    def show(self, step: int, values: Mapping[str, float]) -> None:
+        """Move the bar to `step`, with these values beside it."""
+        text = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+        self.progress.update(self.task, completed=step, values=text)
+
+    def say(self, sentence: str) -> None:
+        """Print a line that stays above the bar."""
+        self.progress.console.print(sentence, highlight=False, markup=False)
+
+    def sync(self) -> None:
+        """Return when everything written is on disk."""
+        self.lines.flush()
+        os.fsync(self.lines.fileno())
+        self.events.flush()
+
+
+@contextmanager
+def open_logbook(run: Path, stage: str, start: int, steps: int) -> Iterator[Logbook]:
+    """Logs of a stage that goes on from step `start`; what came after it is dropped."""
+    path = run / "metrics.jsonl"
+    drop_lines(path, stage, start)
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[values]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        speed_estimate_period=SPEED_SECONDS,
+        refresh_per_second=2,
+    )
+    events = SummaryWriter(str(run / "tensorboard" / stage), purge_step=start + 1)
+    with path.open("a", encoding="utf-8") as lines, progress:
+        task = progress.add_task(stage, total=steps, completed=start, values="")
+        try:
+            yield Logbook(stage, steps, lines, events, progress, task)
+        finally:
+            events.close()
+
+
+def drop_lines(path: Path, stage: str, step: int) -> None:
+    """Drop a stage's lines after `step` and any line that a kill cut short."""
+    if not path.exists():
+        return
+    lines = path.read_text(encoding="utf-8").splitlines()
+    kept = [line for line in lines if is_before(parse_line(line), stage, step)]
+    if kept != lines:
+        write_text(path, "".join(line + "\n" for line in kept))
+
+
+def is_before(content: dict[str, Any] | None, stage: str, step: int) -> bool:
+    """Whether a line is whole and not from after `step` of `stage`."""
+    return content is not None and (
+        content["stage"] != stage or content["step"] <= step
+    )
+
+
+def parse_line(line: str) -> dict[str, Any] | None:
+    """Content of one line; None where it is damaged."""
+    try:
+        content = json.loads(line)
+    except ValueError:
+        return None
+    known = isinstance(content, dict) and {"stage", "step"} <= content.keys()
+    return content if known else None
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """Every whole line of a run's metrics.jsonl, in its order."""
+    text = (run / "metrics.jsonl").read_text(encoding="utf-8")
+    return [content for line in text.splitlines() if (content := parse_line(line))]

@@ -1,0 +1,50 @@
+"""Devices side by side: a batch is split over them, parameters are on each."""
+
+from typing import TypeVar
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from adn_jax.errors import UserError
+
+Tree = TypeVar("Tree")
+
+
+def data_mesh(devices: int | None = None) -> Mesh:
+    """A mesh of the first `devices` devices (all of them) along the batch."""
+    count = jax.device_count() if devices is None else devices
+    return jax.make_mesh(
+        (count,), ("data",), (AxisType.Auto,), devices=jax.devices()[:count]
+    )
+
+
+def check_batch(batch: int, mesh: Mesh, where: str) -> None:
+    """Raise `UserError` where a batch does not divide over the devices."""
+    count = mesh.shape["data"]
+    lower = batch // count * count
+    if batch % count:
+        nearest = [size for size in (lower, lower + count) if size > 0]
+        raise UserError(
+            f"{where} is {batch}, which does not divide over {count} devices; "
+            f"set it to {' or '.join(map(str, nearest))}."
+        )
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Sharding of what every device holds whole."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def replicate(tree: Tree, mesh: Mesh) -> Tree:
+    """A copy of every array on every device."""
+    return jax.device_put(tree, replicated(mesh))
+
+
+def place_cases(array: np.ndarray, mesh: Mesh) -> jax.Array:
+    """Split an array over the devices along its first axis, the cases.
+
+    On several hosts each gives its own share of the cases.
+    """
+    sharding = NamedSharding(mesh, PartitionSpec("data"))
+    return jax.make_array_from_process_local_data(sharding, array)

@@ -1,0 +1,259 @@
+"""Runs one stage: resume, update, validate, save, and stop when it is time."""
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from orbax.checkpoint import CheckpointManager
+from rich.progress import track
+
+from adn_jax.config import Recipe
+from adn_jax.data.batches import Split, epoch_batches, train_batches
+from adn_jax.errors import UserError
+from adn_jax.pipeline.align import search_view
+from adn_jax.runtime import checkpoints
+from adn_jax.runtime.logbook import Logbook, open_logbook
+from adn_jax.runtime.mesh import check_batch, place_cases, replicate, replicated
+from adn_jax.runtime.stop import catch_stop
+from adn_jax.training.history import DiceHistory
+from adn_jax.training.optimizer import make_optimizer
+from adn_jax.training.runs import (
+    STAGE_MODES,
+    checkpoint_folder,
+    initial_params,
+    mark_finished,
+)
+from adn_jax.training.stages import Stage
+from adn_jax.training.state import TrainState, initial_state
+from adn_jax.training.steps import Values, make_train_step
+from adn_jax.types import Params
+
+FETCH_SECONDS = 1.0
+"""Values of updates are fetched from the device about this often."""
+
+MOST_IN_FLIGHT = 16
+"""Updates that may be under way before the oldest one is waited for."""
+
+Validate = Callable[[Params], dict[str, float]]
+
+
+@dataclass
+class Session:
+    """One stage under way: where it saves and logs, what it has not fetched yet."""
+
+    stage: Stage
+    manager: CheckpointManager
+    log: Logbook
+    history: DiceHistory
+    validate: Validate
+    waiting: deque[tuple[int, Values]] = field(default_factory=deque)
+    last_fetch: float = field(default_factory=time.monotonic)
+    scores: str = ""
+
+
+def train_stage(
+    stage: Stage,
+    recipe: Recipe,
+    run: Path,
+    train: Split,
+    validation: Split,
+    frozen: Any,
+    mesh: Mesh,
+) -> int:
+    """Train a stage to its end, from its latest checkpoint if there is one.
+
+    Args:
+      stage: loss, validation and settings.
+      recipe: the whole recipe.
+      run: folder of the run.
+      train: cases to learn from.
+      validation: held-out cases that choose the best weights.
+      frozen: what the stage's functions need besides the trained parameters.
+      mesh: devices; the batch is split over them.
+
+    Returns:
+      0 when the stage is finished, else the number of the signal that stopped it;
+      its last state is saved then.
+    """
+    settings = stage.settings
+    check_batch(settings.batch, mesh, f"{stage.name}.batch")
+    place = partial(place_cases, mesh=mesh)
+    frozen = replicate(frozen, mesh)
+    seed = recipe.seed + list(STAGE_MODES).index(stage.name)
+    init_key, step_key = jax.random.split(jax.random.key(seed))
+    optimizer = make_optimizer(settings.optimizer, settings.steps)
+    train_step = make_train_step(stage.loss, optimizer, step_key, replicated(mesh))
+
+    def fresh(key: jax.Array) -> TrainState:
+        return initial_state(initial_params(key, recipe, stage.name), optimizer)
+
+    mode = STAGE_MODES[stage.name]
+    folder = checkpoint_folder(run, stage.name)
+    with catch_stop() as stop, checkpoints.open_checkpoints(folder, mode) as manager:
+        make_state = jax.jit(fresh, out_shardings=replicated(mesh))
+        state, sums = resume(manager, lambda: make_state(init_key), mesh)
+        step = int(state.step)
+        history = DiceHistory(math.ceil(len(train) / settings.batch), sums)
+        validate = make_validation(stage, frozen, validation, place)
+        with open_logbook(run, stage.name, step, settings.steps) as log:
+            session = Session(stage, manager, log, history, validate)
+            batches = train_batches(train, settings.batch, seed, step, place)
+            while not is_finished(session, recipe, step):
+                state, values = train_step(state, frozen, next(batches))
+                step += 1
+                session.waiting.append((step, values))
+                if stop.signal:
+                    save(session, step, state, with_score=False)
+                    log.say(f"{stage.name}: stopped and saved at step {step}.")
+                    return stop.signal
+                after_step(session, recipe, step, state)
+        checkpoints.wait(manager)
+        finish(run, session, step)
+    return 0
+
+
+def is_finished(session: Session, recipe: Recipe, step: int) -> bool:
+    """Whether all steps are done, or the stop rule holds."""
+    settings = session.stage.settings
+    warm_start = recipe.joint_loss.warm_start_steps
+    settled = session.history.has_settled(step, settings, warm_start)
+    return step >= settings.steps or settled
+
+
+def after_step(session: Session, recipe: Recipe, step: int, state: TrainState) -> None:
+    """Fetch values, and validate and save where it is due."""
+    settings = session.stage.settings
+    late = time.monotonic() - session.last_fetch > FETCH_SECONDS
+    if settings.patience_epochs and step % session.history.steps_per_epoch == 0:
+        fetch(session, leave=0)
+    elif late or len(session.waiting) > MOST_IN_FLIGHT:
+        fetch(session, leave=1)
+    due = step % settings.validate_every == 0
+    if due or is_finished(session, recipe, step):
+        save(session, step, state, with_score=True)
+
+
+def fetch(session: Session, leave: int) -> None:
+    """Take the values of all but the last `leave` updates from the device and log them.
+
+    Leaving one lets the device work on while the host writes.
+    """
+    count = max(len(session.waiting) - leave, 0)
+    taken = [session.waiting.popleft() for _ in range(count)]
+    for step, values in jax.device_get(taken):
+        numbers = {name: float(value) for name, value in values.items()}
+        check_finite(session, int(step), numbers)
+        session.log.write(int(step), "train", numbers)
+        if "dice" in numbers:
+            session.history.add(int(step), numbers["dice"])
+    if taken:
+        shown = {name: numbers[name] for name in ("loss", "dice") if name in numbers}
+        session.log.show(int(step), shown)
+        session.last_fetch = time.monotonic()
+
+
+def check_finite(session: Session, step: int, numbers: dict[str, float]) -> None:
+    """Stop where a value is no longer a number."""
+    bad = [name for name, number in numbers.items() if not math.isfinite(number)]
+    if bad:
+        name, saved = session.stage.name, session.manager.latest_step()
+        kept = "nothing was saved yet" if saved is None else f"step {saved} is saved"
+        raise UserError(
+            f"{bad[0]} became {numbers[bad[0]]} at step {step} of stage {name!r} "
+            f"({kept}); start a new run with a lower "
+            f"--{name}.optimizer.learning-rate or with --{name}.optimizer.clip-norm 1."
+        )
+
+
+def save(session: Session, step: int, state: TrainState, with_score: bool) -> None:
+    """Bring the logs up to `step`, validate if asked, and save the state."""
+    fetch(session, leave=0)
+    stage, score = session.stage, None
+    if with_score:
+        numbers = session.validate(state.params)
+        check_finite(session, step, numbers)
+        session.log.write(step, "validation", numbers)
+        score = numbers[stage.score]
+        session.log.say(
+            f"{stage.name} step {step}: validation {stage.score} {score:.4f}"
+        )
+    session.log.sync()
+    checkpoints.save(
+        session.manager,
+        step,
+        STAGE_MODES[stage.name],
+        params=state.params,
+        optimizer={"step": state.step, "opt_state": state.opt_state},
+        progress={"dice_sums": session.history.sums},
+        score=score,
+    )
+
+
+def finish(run: Path, session: Session, step: int) -> None:
+    """Note that the stage is finished and which weights are its best."""
+    best = session.manager.best_step()
+    score = session.manager.metrics(best)["score"]
+    facts = {"steps": step, "best_step": best, session.stage.score: score}
+    mark_finished(run, session.stage.name, facts)
+
+
+def resume(
+    manager: CheckpointManager, fresh: Callable[[], TrainState], mesh: Mesh
+) -> tuple[TrainState, list[float]]:
+    """The latest state and its Dice history, or a fresh start."""
+    step = manager.latest_step()
+    if step is None:
+        return fresh(), []
+    sharding = replicated(mesh)
+    like = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        jax.eval_shape(fresh),
+    )
+    params, optimizer, progress = checkpoints.restore_training(
+        manager, step, like.params, {"step": like.step, "opt_state": like.opt_state}
+    )
+    return TrainState(params=params, **optimizer), progress["dice_sums"]
+
+
+def make_validation(
+    stage: Stage,
+    frozen: Any,
+    split: Split,
+    place: Callable[[np.ndarray], jax.Array],
+) -> Validate:
+    """A function from parameters to the mean of every value over the split."""
+    evaluate = jax.jit(stage.evaluate)
+
+    def validate(params: Params) -> dict[str, float]:
+        found: dict[str, list[float]] = {}
+        for batch, count in epoch_batches(split, stage.settings.batch, place):
+            values = jax.device_get(evaluate(params, frozen, batch))
+            for name, per_case in values.items():
+                found.setdefault(name, []).extend(per_case[:count].tolist())
+        return {name: math.fsum(each) / len(each) for name, each in found.items()}
+
+    return validate
+
+
+def search_table(recipe: Recipe, split: Split, batch: int, mesh: Mesh) -> jax.Array:
+    """Answer of the coarse search for every case of a split, by index in the data set.
+
+    It looks as far as T can turn.
+    """
+    limit = recipe.view_net.rotation_limit_deg[2]
+    search = jax.jit(partial(search_view, recipe=recipe, limit_deg=limit))
+    table = np.zeros((len(split.manifest.cases), 6), np.float32)
+    batches = epoch_batches(split, batch, partial(place_cases, mesh=mesh))
+    total = math.ceil(len(split) / batch)
+    for cases, count in track(batches, "search", total, transient=True):
+        table[np.asarray(cases.case)[:count]] = np.asarray(search(cases.volume))[:count]
+    return jnp.asarray(table)

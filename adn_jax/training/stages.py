@@ -1,0 +1,208 @@
+"""The three stages of training: T alone, the tissue net, then D and F with T fixed."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Integer
+
+from adn_jax.config import Recipe, StageSettings
+from adn_jax.data.augment import augment, augmented_view
+from adn_jax.geometry.mirror import mirror
+from adn_jax.geometry.rigid import half_extents_mm
+from adn_jax.losses.recipes import align_loss, joint_loss
+from adn_jax.models import apply_unet
+from adn_jax.pipeline.adn import apply_adn, unalign
+from adn_jax.pipeline.align import align_volume, first_view
+from adn_jax.pipeline.targets import make_targets
+from adn_jax.training.steps import Loss, Values
+from adn_jax.types import AdnParams, Batch, Key, Params, Volume
+
+Evaluate = Callable[[Params, Any, Batch], Mapping[str, Float[Array, " b"]]]
+"""(params, frozen, batch) -> named values of each case."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What the loop needs to know of a stage.
+
+    The frozen argument of `loss` and `evaluate` is a dict: the weights of finished
+    stages by their names, and what `align_frozen` adds.
+    """
+
+    name: str
+    settings: StageSettings
+    loss: Loss
+    evaluate: Evaluate
+    score: str
+    """The value of `evaluate` that chooses the best weights."""
+
+
+def make_stage(name: str, recipe: Recipe) -> Stage:
+    """The stage `name` of a recipe."""
+    losses = {"align": loss_of_align, "tissue": loss_of_tissue, "joint": loss_of_joint}
+    evaluations = {
+        "align": ("unmatched", evaluate_align),
+        "tissue": ("accuracy", evaluate_tissue),
+        "joint": ("dice", evaluate_joint),
+    }
+    score, evaluate = evaluations[name]
+    return Stage(
+        name=name,
+        settings=getattr(recipe, name),
+        loss=partial(losses[name], recipe),
+        evaluate=partial(evaluate, recipe),
+        score=score,
+    )
+
+
+def loss_of_align(
+    recipe: Recipe,
+    params: Params,
+    frozen: Any,
+    batch: Batch,
+    key: Key,
+    step: Integer[Array, ""],
+) -> tuple[Float[Array, ""], Values]:
+    """L_T; where the recipe asks for it, the view is also led to the search's answer.
+
+    The search has looked at each head once; its answer follows the augmentation.
+    """
+    spacing, augmentation = recipe.prepare.spacing_mm, recipe.align.augment
+    volume = augment(key, batch, augmentation, spacing).volume
+    view = first_view(params, volume, recipe)
+    aligned, _, inverse = align_volume(volume, view, recipe)
+    mirrored = mirror(aligned)
+    search_view = view
+    if needs_search(recipe):
+        search_view = augmented_view(
+            key,
+            frozen["search"][batch.case],
+            batch.case,
+            augmentation,
+            half_extents_mm(recipe.prepare.shape, spacing),
+        )
+    return align_loss(
+        aligned=aligned,
+        mirrored=mirrored,
+        volume=volume,
+        reconstruction=unalign(mirrored, inverse, recipe),
+        view=view,
+        search_view=jax.lax.stop_gradient(search_view),
+        settings=recipe.align_loss,
+        step=step,
+    )
+
+
+def needs_search(recipe: Recipe) -> bool:
+    """Whether T's loss compares with the answer of the coarse search."""
+    loss = recipe.align_loss
+    return loss.view_regression > 0 or loss.warm_start_steps > 0
+
+
+def evaluate_align(
+    recipe: Recipe,
+    params: Params,
+    frozen: Any,  # noqa: ARG001
+    batch: Batch,
+) -> Mapping[str, Float[Array, " b"]]:
+    """How well T alone aligns each head."""
+    view = first_view(params, batch.volume, recipe)
+    aligned, _, _ = align_volume(batch.volume, view, recipe)
+    return {"unmatched": unmatched_share(batch.volume, aligned)}
+
+
+def unmatched_share(volume: Volume, aligned: Volume) -> Float[Array, " b"]:
+    """Share of each head's intensity without an equal partner on the other side.
+
+    (sum |X - X'| / 2 + what of I is out of view) / sum I: 0 is a symmetric head, and
+    unlike mean |X - X'| it does not fall when the head is pushed out of view.
+    """
+    axes = (1, 2, 3, 4)
+    total = volume.sum(axes)
+    unequal = jnp.abs(aligned - mirror(aligned)).sum(axes) / 2
+    out_of_view = jnp.maximum(total - aligned.sum(axes), 0.0)
+    return (unequal + out_of_view) / jnp.maximum(total, 1e-6)
+
+
+def loss_of_tissue(
+    recipe: Recipe,
+    params: Params,
+    frozen: Any,  # noqa: ARG001
+    batch: Batch,
+    key: Key,
+    step: Integer[Array, ""],  # noqa: ARG001
+) -> tuple[Float[Array, ""], Values]:
+    """Cross-entropy of the tissue net against the maps, lesion voxels left out."""
+    augment_key, dropout_key = jax.random.split(key)
+    settings = recipe.tissue
+    batch = augment(augment_key, batch, settings.augment, recipe.prepare.spacing_mm)
+    logits = apply_unet(params, batch.volume, recipe.tissue_net, key=dropout_key)
+    labels = batch.tissue.astype(jnp.int32)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    normal = 1 - batch.lesion[..., 0]
+    total = (losses * normal).sum() / jnp.maximum(normal.sum(), 1.0)
+    return total, {"accuracy": tissue_accuracy(logits, batch).mean()}
+
+
+def evaluate_tissue(
+    recipe: Recipe,
+    params: Params,
+    frozen: Any,  # noqa: ARG001
+    batch: Batch,
+) -> Mapping[str, Float[Array, " b"]]:
+    """Share of each head's tissue voxels that the tissue net gets right."""
+    logits = apply_unet(params, batch.volume, recipe.tissue_net)
+    return {"accuracy": tissue_accuracy(logits, batch)}
+
+
+def tissue_accuracy(logits: Volume, batch: Batch) -> Float[Array, " b"]:
+    """Share of right voxels among those of grey matter, white matter and CSF."""
+    axes = (1, 2, 3)
+    inside = batch.tissue > 0
+    right = (jnp.argmax(logits, axis=-1) == batch.tissue) & inside
+    return right.sum(axes) / jnp.maximum(inside.sum(axes), 1)
+
+
+def loss_of_joint(
+    recipe: Recipe,
+    params: Params,
+    frozen: Any,
+    batch: Batch,
+    key: Key,
+    step: Integer[Array, ""],
+) -> tuple[Float[Array, ""], Values]:
+    """L_F + lambda L_D of D and F (equation 6), with the training Dice beside it."""
+    augment_key, dropout_key = jax.random.split(key)
+    settings = recipe.joint
+    batch = augment(augment_key, batch, settings.augment, recipe.prepare.spacing_mm)
+    adn = AdnParams(view=frozen.get("align"), **params)
+    outputs = apply_adn(adn, batch.volume, recipe, key=dropout_key)
+    targets = make_targets(outputs, batch, recipe, frozen.get("tissue"))
+    total, values = joint_loss(outputs, targets, recipe.joint_loss, step)
+    dice = hard_dice(outputs.prediction, batch.lesion, recipe.threshold)
+    return total, {**values, "dice": dice.mean()}
+
+
+def evaluate_joint(
+    recipe: Recipe, params: Params, frozen: Any, batch: Batch
+) -> Mapping[str, Float[Array, " b"]]:
+    """Dice of each case on the prepared grid."""
+    adn = AdnParams(view=frozen.get("align"), **params)
+    outputs = apply_adn(adn, batch.volume, recipe)
+    return {"dice": hard_dice(outputs.prediction, batch.lesion, recipe.threshold)}
+
+
+def hard_dice(
+    prediction: Volume, lesion: Volume, threshold: float
+) -> Float[Array, " b"]:
+    """2 |O and G| / (|O| + |G|) of each case; 1 where both are empty."""
+    axes = (1, 2, 3, 4)
+    found = (prediction >= threshold).astype(jnp.float32)
+    both = (found * lesion).sum(axes)
+    sizes = found.sum(axes) + lesion.sum(axes)
+    return jnp.where(sizes > 0, 2 * both / jnp.maximum(sizes, 1.0), 1.0)

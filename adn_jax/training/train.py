@@ -1,0 +1,151 @@
+"""Trains every stage of a recipe that is not finished yet."""
+
+import fcntl
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from jax.sharding import Mesh
+
+from adn_jax.config import Recipe
+from adn_jax.config_checks import check_recipe, differing_fields
+from adn_jax.data.batches import open_split
+from adn_jax.data.cases import Manifest, read_manifest
+from adn_jax.errors import UserError
+from adn_jax.prepare.dataset import prepare_dataset
+from adn_jax.runtime.mesh import check_batch, data_mesh
+from adn_jax.training.loop import search_table, train_stage
+from adn_jax.training.runs import (
+    check_same_recipe,
+    load_stage,
+    read_config,
+    read_finished,
+    stages_of,
+    write_config,
+)
+from adn_jax.training.stages import make_stage, needs_search
+
+
+def train(recipe: Recipe, data: Path, run: Path, workers: int | None = None) -> int:
+    """Train what is left of a recipe in the folder `run`.
+
+    Args:
+      recipe: has to be the one that the folder was begun with.
+      data: a prepared data set, or a raw one, which is prepared into `run/prepared`.
+      run: folder of the run; made where it is absent.
+      workers: processes that prepare; None takes one a core.
+
+    Returns:
+      0 when every stage is finished, else the number of the signal that stopped it.
+
+    Raises:
+      UserError: the recipe cannot work, the data does not fit it, or the folder
+        belongs to another run.
+    """
+    check_recipe(recipe)
+    mesh = data_mesh()
+    pending = check_stages(recipe, mesh)
+    with claim(run):
+        if (run / "config.json").exists():
+            check_same_recipe(run, recipe)
+        manifest = find_data(recipe, data, run, workers)
+        begin(run, recipe, manifest)
+        for name in pending:
+            if name not in read_finished(run):
+                signal = train_next(name, recipe, run, manifest, mesh)
+                if signal:
+                    return signal
+    return 0
+
+
+def check_stages(recipe: Recipe, mesh: Mesh) -> tuple[str, ...]:
+    """The stages of a recipe, after a check that each can be trained."""
+    names = stages_of(recipe)
+    for name in names:
+        settings = getattr(recipe, name)
+        if settings.steps == 0:
+            raise UserError(
+                f"{name}.steps is 0, but this recipe needs its weights; set "
+                f"--{name}.steps."
+            )
+        check_batch(settings.batch, mesh, f"{name}.batch")
+    return names
+
+
+@contextmanager
+def claim(run: Path) -> Iterator[None]:
+    """Keep a second training out of the folder while the block runs."""
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        file = (run / ".lock").open("w")
+    except OSError as error:
+        raise UserError(
+            f"the run folder {run} cannot be written ({error.strerror}); "
+            "choose another --run folder."
+        ) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(
+                f"another training is at work in {run}; wait for it or choose "
+                "another --run folder."
+            ) from error
+        yield
+
+
+def find_data(recipe: Recipe, data: Path, run: Path, workers: int | None) -> Manifest:
+    """The prepared data set; a raw one is prepared first."""
+    if not data.is_dir():
+        raise UserError(f"the data folder {data} does not exist; check --data.")
+    if not (data / "manifest.json").is_file():
+        return prepare_dataset(data, run / "prepared", recipe.prepare, workers)
+    manifest = read_manifest(data)
+    differing = list(differing_fields(manifest.settings, recipe.prepare))
+    if differing:
+        raise UserError(
+            f"{data} was prepared with other settings than this recipe wants "
+            f"({'; '.join(differing)}); give the raw data set as --data, or prepare "
+            "it again."
+        )
+    return manifest
+
+
+def begin(run: Path, recipe: Recipe, manifest: Manifest) -> None:
+    """Write `config.json`, or check that the run was begun with the same cases."""
+    cases = json.dumps([manifest.cases, manifest.splits], sort_keys=True)
+    digest = hashlib.sha256(cases.encode()).hexdigest()
+    if (run / "config.json").exists():
+        if read_config(run).get("cases_sha256", digest) != digest:
+            raise UserError(
+                f"{run} was begun with other cases or splits than {manifest.folder} "
+                "has now; restore the data set or choose another --run folder."
+            )
+    else:
+        write_config(run, recipe, manifest.folder, cases_sha256=digest)
+
+
+def train_next(
+    name: str, recipe: Recipe, run: Path, manifest: Manifest, mesh: Mesh
+) -> int:
+    """Train one stage on top of the finished ones."""
+    stage = make_stage(name, recipe)
+    needs = {
+        "align": (),
+        "tissue": ("lesion", "tissue"),
+        "joint": ("lesion", "tissue")
+        if recipe.tissue_source == "maps"
+        else ("lesion",),
+    }[name]
+    batch = stage.settings.batch
+    training = open_split(manifest, "train", needs, at_least=batch)
+    validation = open_split(manifest, "validation", needs)
+    frozen: dict[str, Any] = {
+        former: load_stage(run, recipe, former) for former in read_finished(run)
+    }
+    if name == "align" and needs_search(recipe):
+        frozen["search"] = search_table(recipe, training, batch, mesh)
+    return train_stage(stage, recipe, run, training, validation, frozen, mesh)
