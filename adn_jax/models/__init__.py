@@ -1,0 +1,96 @@
+"""The networks as pure functions: `init_*(key, settings)` and `apply_*(params, ...)`.
+
+No other part of the package knows how the networks are built.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from adn_jax.config import UNetSettings, ViewNetSettings
+from adn_jax.errors import UserError
+from adn_jax.models.residual_unet import ResidualUNet
+from adn_jax.models.unet import UNet
+from adn_jax.models.view_net import ViewNet
+from adn_jax.types import Key, Params, View
+
+__all__ = ["apply_unet", "apply_view_net", "check_shape", "init_unet", "init_view_net"]
+
+
+@partial(jax.jit, static_argnames=("settings", "shape_zyx"))
+def init_view_net(
+    key: Key, settings: ViewNetSettings, shape_zyx: tuple[int, int, int]
+) -> Params:
+    """Draw the parameters of T for volumes of `shape_zyx` voxels."""
+    check_shape(shape_zyx, settings)
+    volume = jnp.zeros((1, *shape_zyx, 1))
+    return ViewNet(settings).init(key, volume)["params"]
+
+
+def apply_view_net(
+    params: Params, volume: Float[Array, "b z y x 1"], settings: ViewNetSettings
+) -> View:
+    """Estimate how each head lies: rotations in radians, shifts in half-extents.
+
+    Raises:
+      UserError: the volume is too small for the stages.
+    """
+    check_shape(volume.shape[1:4], settings)
+    return ViewNet(settings).apply({"params": params}, volume)
+
+
+@partial(jax.jit, static_argnames=("settings", "inputs"))
+def init_unet(key: Key, settings: UNetSettings, inputs: int = 1) -> Params:
+    """Draw the parameters of a U-Net that takes `inputs` channels."""
+    side = 2 ** (len(settings.widths) - 1)
+    volume = jnp.zeros((1, side, side, side, inputs))
+    return _unet(settings).init(key, volume, None)["params"]
+
+
+def apply_unet(
+    params: Params,
+    volume: Float[Array, "b z y x c"],
+    settings: UNetSettings,
+    *,
+    key: Key | None = None,
+) -> Float[Array, "b z y x outputs"]:
+    """Compute the logits of each voxel; a key switches dropout on.
+
+    Raises:
+      UserError: a size of the volume does not halve as often as the levels need.
+    """
+    check_shape(volume.shape[1:4], settings)
+    return _unet(settings).apply({"params": params}, volume, key)
+
+
+def _unet(settings: UNetSettings) -> nn.Module:
+    return {"residual_unet": ResidualUNet, "unet": UNet}[settings.kind](settings)
+
+
+def check_shape(
+    shape_zyx: tuple[int, ...], settings: UNetSettings | ViewNetSettings
+) -> None:
+    """Refuse a volume whose sizes a network cannot take, and name sizes that it can."""
+    if isinstance(settings, ViewNetSettings):
+        least = 2 ** len(settings.widths)
+        suitable = tuple(max(size, least) for size in shape_zyx)
+        need = f"at least {least} voxels along each axis"
+    else:
+        step = 2 ** (len(settings.widths) - 1)
+        suitable = tuple(
+            max(1, (2 * size + step) // (2 * step)) * step for size in shape_zyx
+        )
+        need = f"sizes that are multiples of {step}"
+    if suitable != tuple(shape_zyx):
+        raise UserError(
+            f"a volume of {_sizes(shape_zyx)} voxels (z y x) does not fit a network of "
+            f"{len(settings.widths)} levels, which needs {need}; the nearest that fits "
+            f"is {_sizes(suitable)}: set --prepare.shape or fewer widths."
+        )
+
+
+def _sizes(shape_zyx: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape_zyx))

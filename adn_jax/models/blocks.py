@@ -1,0 +1,151 @@
+"""Parts that the networks share: group normalisation, pooling, dropout, layers."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from adn_jax.errors import UserError
+from adn_jax.models.convolution import convolve
+from adn_jax.types import Key
+
+Volume = Float[Array, "b z y x c"]
+
+EPSILON = 1e-5
+SPACE = (1, 2, 3)
+
+
+def group_count(channels: int, groups: int) -> int:
+    """Groups of a normalisation: 1 where there are fewer channels than `groups`."""
+    if channels < groups:
+        return 1
+    if channels % groups:
+        raise UserError(
+            f"{channels} feature maps do not divide into {groups} groups; choose "
+            "widths that are multiples of the groups, or another number of groups."
+        )
+    return groups
+
+
+def group_statistics(
+    volume: Volume, groups: int
+) -> tuple[Float[Array, "b 1 1 1 c"], Float[Array, "b 1 1 1 c"]]:
+    """Mean and 1 / standard deviation of each channel's group, in float32.
+
+    Each axis is summed for itself (never merged by reshape), so that a volume may be
+    split over devices along y; the variance is that of the differences from the mean.
+    """
+
+    def over_groups(mean: Float[Array, "b c"]) -> Float[Array, "b 1 1 1 c"]:
+        grouped = mean.reshape(len(mean), groups, -1).mean(axis=2)
+        repeated = jnp.repeat(grouped, mean.shape[1] // groups, axis=1)
+        return repeated[:, None, None, None]
+
+    volume = volume.astype(jnp.float32)
+    mean = over_groups(volume.mean(axis=SPACE))
+    variance = over_groups(jnp.square(volume - mean).mean(axis=SPACE))
+    return mean, jax.lax.rsqrt(variance + EPSILON)
+
+
+class GroupNorm(nn.Module):
+    """Group normalisation with a scale and bias for each channel (Wu and He, 2018)."""
+
+    groups: int
+
+    @nn.compact
+    def __call__(self, volume: Volume) -> Volume:
+        """Normalise in float32; the result has the type of `volume`."""
+        channels = volume.shape[-1]
+        scale = self.param("scale", nn.initializers.ones, (channels,))
+        bias = self.param("bias", nn.initializers.zeros, (channels,))
+        mean, rate = group_statistics(volume, self.groups)
+        normalised = (volume.astype(jnp.float32) - mean) * (rate * scale) + bias
+        return normalised.astype(volume.dtype)
+
+
+class Convolution(nn.Module):
+    """3 x 3 x 3 convolution, zeros outside."""
+
+    features: int
+    use_bias: bool = False
+
+    @nn.compact
+    def __call__(self, volume: Volume) -> Float[Array, "b z y x o"]:
+        """Convolve; sizes stay."""
+        kernel = convolution_kernel(self, 3, volume.shape[-1], self.features)
+        out = convolve(volume, kernel.astype(volume.dtype), 1)
+        return add_bias(self, out) if self.use_bias else out
+
+
+def convolution_kernel(
+    module: nn.Module, side: int, inputs: int, features: int
+) -> Float[Array, "d h w c o"]:
+    """Kernel parameter of a layer: normal with variance 1 / fan-in (LeCun)."""
+    shape = (side, side, side, inputs, features)
+    return module.param("kernel", nn.initializers.lecun_normal(), shape)
+
+
+def add_bias(module: nn.Module, volume: Volume, start: float = 0.0) -> Volume:
+    """Add the bias parameter of a layer, `start` before training."""
+    start_from = nn.initializers.constant(start)
+    bias = module.param("bias", start_from, (volume.shape[-1],))
+    return volume + bias.astype(volume.dtype)
+
+
+class NormConvolution(nn.Module):
+    """Group normalisation, then a 3 x 3 x 3 convolution without bias."""
+
+    features: int
+    groups: int
+
+    @nn.compact
+    def __call__(self, volume: Volume) -> Float[Array, "b z y x o"]:
+        """Normalise and convolve; sizes stay."""
+        groups = group_count(volume.shape[-1], self.groups)
+        normalised = GroupNorm(groups, name="norm")(volume)
+        return Convolution(self.features, name="convolution")(normalised)
+
+
+class Head(nn.Module):
+    """1 x 1 x 1 convolution to logits, whose bias starts at the logit of `prior`."""
+
+    outputs: int
+    prior: float | None = None
+
+    @nn.compact
+    def __call__(self, volume: Volume) -> Float[Array, "b z y x o"]:
+        """Compute the logits of each voxel."""
+        kernel = convolution_kernel(self, 1, volume.shape[-1], self.outputs)
+        start = 0.0 if self.prior is None else math.log(self.prior / (1 - self.prior))
+        return add_bias(self, volume @ kernel[0, 0, 0].astype(volume.dtype), start)
+
+
+def max_pool(volume: Volume) -> Float[Array, "b z2 y2 x2 c"]:
+    """Largest of each 2 x 2 x 2 voxels; among equals the gradient goes to the first.
+
+    First is meant in the order z, y, x, as in torch: x is halved first, so that the
+    choice between rows, then slices, outranks it.
+    """
+    for axis in (3, 2, 1):
+        first, second = (
+            jax.lax.slice_in_dim(volume, start, None, stride=2, axis=axis)
+            for start in (0, 1)
+        )
+        volume = jnp.where(second > first, second, first)
+    return volume
+
+
+def dropout(volume: Volume, rate: float, key: Key | None, stage: int) -> Volume:
+    """Set each element to 0 with probability `rate`, scale the rest; no key: keep all.
+
+    `stage` numbers the calls of a network, so that one key serves them all. The draw
+    has 16 bits: the rate used is the nearest multiple of 1 / 65536.
+    """
+    dropped = round(rate * 2**16)
+    if key is None or dropped == 0:
+        return volume
+    bits = jax.random.bits(jax.random.fold_in(key, stage), volume.shape, jnp.uint16)
+    scale = jnp.asarray(2**16 / (2**16 - dropped), volume.dtype)
+    return jnp.where(bits >= dropped, volume * scale, jnp.zeros((), volume.dtype))

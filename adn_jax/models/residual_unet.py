@@ -1,0 +1,74 @@
+"""3D residual U-Net: networks D and F, the tissue network, and a baseline.
+
+Skips are added; each block is three convolutions with a short cut around the last two
+(Lee et al. 2017 in spirit; the numbers follow the authors' code).
+"""
+
+from functools import partial
+
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from adn_jax.config import UNetSettings
+from adn_jax.models.blocks import (
+    Head,
+    NormConvolution,
+    Volume,
+    add_bias,
+    convolution_kernel,
+    dropout,
+    max_pool,
+)
+from adn_jax.models.convolution import convolve_upsampled
+from adn_jax.types import Key
+
+
+class ResidualBlock(nn.Module):
+    """r = ReLU(conv(x)); output ReLU(conv(ReLU(conv(r))) + r)."""
+
+    features: int
+    groups: int
+
+    @nn.compact
+    def __call__(self, volume: Volume) -> Float[Array, "b z y x o"]:
+        """Apply the three convolutions; sizes stay."""
+        layer = partial(NormConvolution, self.features, self.groups)
+        first = nn.relu(layer(name="conv_1")(volume))
+        second = nn.relu(layer(name="conv_2")(first))
+        third = layer(name="conv_3")(second)
+        return nn.relu(third + first)
+
+
+class UpConvolution(nn.Module):
+    """Nearest upsampling x2, then a 3 x 3 x 3 convolution with bias."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, volume: Volume) -> Float[Array, "b z2 y2 x2 o"]:
+        """Upsample and convolve; every axis doubles."""
+        kernel = convolution_kernel(self, 3, volume.shape[-1], self.features)
+        return add_bias(self, convolve_upsampled(volume, kernel.astype(volume.dtype)))
+
+
+class ResidualUNet(nn.Module):
+    """Encoder of residual blocks, decoder that adds the encoder's maps, logits."""
+
+    settings: UNetSettings
+
+    @nn.compact
+    def __call__(self, volume: Volume, key: Key | None) -> Float[Array, "b z y x o"]:
+        """Compute logits; a key switches dropout on."""
+        widths, groups = self.settings.widths, self.settings.groups
+        skips = []
+        for level, features in enumerate(widths):
+            volume = max_pool(volume) if level else volume
+            volume = ResidualBlock(features, groups, name=f"encoder_{level}")(volume)
+            volume = dropout(volume, self.settings.dropout, key, level)
+            skips.append(volume)
+        for level, features in enumerate(widths[-2::-1]):
+            volume = UpConvolution(features, name=f"up_{level}")(volume)
+            volume = volume + skips[-2 - level]
+            volume = ResidualBlock(features, groups, name=f"decoder_{level}")(volume)
+            volume = dropout(volume, self.settings.dropout, key, len(widths) + level)
+        return Head(self.settings.outputs, self.settings.prior, name="head")(volume)

@@ -1,0 +1,60 @@
+"""Plain 3D U-Net, a baseline (Cicek et al. 2016, with the usual group norm)."""
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from adn_jax.config import UNetSettings
+from adn_jax.models.blocks import Head, NormConvolution, Volume, dropout, max_pool
+from adn_jax.types import Key
+
+
+class DoubleConvolution(nn.Module):
+    """Two normalised convolutions with ReLU."""
+
+    middle: int
+    features: int
+    groups: int
+
+    @nn.compact
+    def __call__(self, volume: Volume) -> Float[Array, "b z y x o"]:
+        """Apply the two convolutions; sizes stay."""
+        for number, features in ((1, self.middle), (2, self.features)):
+            layer = NormConvolution(features, self.groups, name=f"conv_{number}")
+            volume = nn.relu(layer(volume))
+        return volume
+
+
+def upsample(volume: Volume) -> Float[Array, "b z2 y2 x2 c"]:
+    """Repeat each voxel twice along every axis (nearest neighbour)."""
+    for axis in (1, 2, 3):
+        volume = jnp.repeat(volume, 2, axis=axis)
+    return volume
+
+
+class UNet(nn.Module):
+    """Encoder and decoder of double convolutions, skips joined as channels, logits."""
+
+    settings: UNetSettings
+
+    @nn.compact
+    def __call__(self, volume: Volume, key: Key | None) -> Float[Array, "b z y x o"]:
+        """Compute logits; a key switches dropout on."""
+        widths, groups = self.settings.widths, self.settings.groups
+        skips = []
+        for level, features in enumerate(widths):
+            volume = max_pool(volume) if level else volume
+            middle = max(volume.shape[-1], features // 2)
+            volume = DoubleConvolution(
+                middle, features, groups, name=f"encoder_{level}"
+            )(volume)
+            volume = dropout(volume, self.settings.dropout, key, level)
+            skips.append(volume)
+        for level, features in enumerate(widths[-2::-1]):
+            upsampled = upsample(volume)
+            volume = jnp.concatenate([skips[-2 - level], upsampled], axis=-1)
+            volume = DoubleConvolution(
+                features, features, groups, name=f"decoder_{level}"
+            )(volume)
+            volume = dropout(volume, self.settings.dropout, key, len(widths) + level)
+        return Head(self.settings.outputs, self.settings.prior, name="head")(volume)
