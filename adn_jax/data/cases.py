@@ -7,7 +7,7 @@ map), `lesion.nii.gz`, `brain.nii.gz`, `tissue.nii.gz`, `case.json`, and
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Shaped, UInt8
 
 from adn_jax.config import PrepareSettings
+from adn_jax.config_checks import settings_from_json, settings_to_json
 from adn_jax.data.nifti import open_nifti, read_voxels, write_volume
 from adn_jax.errors import UserError
 from adn_jax.runtime.files import atomic_path, read_json, write_json
@@ -189,7 +190,7 @@ def write_manifest(manifest: Manifest) -> None:
     """Write `manifest.json` into the data set's folder."""
     content = {
         "format": FORMAT,
-        "settings": asdict(manifest.settings),
+        "settings": settings_to_json(manifest.settings),
         "cases": manifest.cases,
         "splits": manifest.splits,
         "failed": manifest.failed,
@@ -207,18 +208,12 @@ def read_manifest(folder: Path) -> Manifest:
         )
     content = read_json(path)
     try:
-        settings = {
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in content["settings"].items()
-        }
-        return Manifest(
-            settings=PrepareSettings(**settings),
-            cases=tuple(content["cases"]),
-            splits={name: tuple(cases) for name, cases in content["splits"].items()},
-            folder=folder,
-            failed=dict(content["failed"]),
-        )
+        settings, failed = content["settings"], dict(content["failed"])
+        splits = {name: tuple(names) for name, names in content["splits"].items()}
+        cases = tuple(content["cases"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{path} lacks or spoils {error}; prepare the data set again."
         ) from error
+    settings = settings_from_json(PrepareSettings, settings, f"{path} settings")
+    return Manifest(settings, cases, splits, folder, failed)

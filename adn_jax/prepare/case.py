@@ -87,7 +87,7 @@ def prepare_scan(
         geometry=describe_grids(scan.image, grid),
         lesion=None if label is None else label.astype(np.uint8),
         tissue=find_tissue(settings, tissue, hu, brain, grid, scan),
-        pathological=None if loss is None else loss / np.ptp(settings.window_hu),
+        pathological=None if loss is None else loss / float(np.ptp(settings.window_hu)),
         quality=quality | lesion_quality,
         flags=scan.flags + flags + lesion_flags,
         source=scan.source,

@@ -64,7 +64,8 @@ def brain_in_box(
 ) -> Bool[np.ndarray, "z y x"]:
     """The brain mask of a volume that is cut to the skull's box."""
     sigma = (0.0, SMOOTHING_MM / spacing_mm[0], SMOOTHING_MM / spacing_mm[1])
-    smooth = ndimage.gaussian_filter(hu, sigma, mode="nearest", truncate=2.0)
+    dull = np.clip(hu, -BONE_HU, BONE_HU)
+    smooth = ndimage.gaussian_filter(dull, sigma, mode="nearest", truncate=2.0)
     bone = hu > BONE_HU
     soft = (smooth > SOFT_HU[0]) & (smooth < SOFT_HU[1]) & ~bone
     inside = rays_that_meet(bone) >= RAYS_TO_BONE

@@ -1,0 +1,67 @@
+"""`python -m adn_jax prepare RAW OUT`: raw scans become prepared cases."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, make_dataclass
+from pathlib import Path
+
+import tyro
+
+from adn_jax.cli.arguments import load_recipe, parse
+from adn_jax.config import PrepareSettings, Recipe
+from adn_jax.config_checks import check_recipe
+from adn_jax.prepare.dataset import prepare_dataset
+
+Settings = tyro.conf.OmitArgPrefixes[PrepareSettings]
+
+
+@dataclass(frozen=True)
+class PrepareCommand:
+    """Turn raw scans (NIfTI, DICOM) into prepared cases; those that are done are kept.
+
+    A case that cannot be prepared is named with its reason and left out.
+    """
+
+    raw: tyro.conf.Positional[Path]
+    """Raw data set: folders <case>/ with ct.nii.gz or dicom/ in them."""
+    out: tyro.conf.Positional[Path]
+    """Folder of the prepared data set."""
+    recipe: Path | None = None
+    """Config whose `prepare` section gives the defaults of the options below."""
+    workers: int | None = None
+    """Processes side by side; one a processor where not given."""
+    settings: Settings = field(default_factory=PrepareSettings)
+    """How a raw scan becomes a prepared case."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Prepare the data set, name the cases that failed, say where it is."""
+    command = parse(command_for(arguments), "prepare", arguments)
+    check_recipe(Recipe(name="prepare", prepare=command.settings))
+    manifest = prepare_dataset(
+        command.raw, command.out, command.settings, command.workers
+    )
+    for name, reason in manifest.failed.items():
+        print(f"adn: {name} is left out: {reason}", file=sys.stderr)
+    counts = ", ".join(
+        f"{len(names)} {split}" for split, names in manifest.splits.items()
+    )
+    print(f"{len(manifest.cases)} prepared cases ({counts}) are in {command.out}")
+
+
+def command_for(arguments: Sequence[str]) -> type[PrepareCommand]:
+    """The command; the recipe that the arguments name gives its default settings."""
+    first_look = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first_look.add_argument("--recipe", type=Path)
+    path = first_look.parse_known_args(list(arguments))[0].recipe
+    if path is None:
+        return PrepareCommand
+    settings = ("settings", Settings, field(default=load_recipe(path).prepare))
+    return make_dataclass(
+        "PrepareCommand",
+        [settings],
+        bases=(PrepareCommand,),
+        frozen=True,
+        namespace={"__doc__": PrepareCommand.__doc__},
+    )
