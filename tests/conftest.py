@@ -11,8 +11,6 @@ from pathlib import Path
 import jax
 import pytest
 
-jax.config.update("jax_numpy_dtype_promotion", "strict")
-
 SHARED = Path(__file__).parents[2] / "shared"
 
 
@@ -22,3 +20,15 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"the development data folder {SHARED} is absent")
     return SHARED
+
+
+STRICT_FOLDERS = {"geometry", "losses", "models"}
+"""Our own arithmetic; optax, which the rest calls, needs ordinary promotion."""
+
+
+@pytest.fixture(autouse=True)
+def strict_promotion(request):
+    """Implicit changes of dtype are errors in the numerical folders."""
+    strict = request.path.parent.name in STRICT_FOLDERS
+    with jax.numpy_dtype_promotion("strict" if strict else "standard"):
+        yield

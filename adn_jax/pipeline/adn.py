@@ -1,7 +1,7 @@
 """The whole chain, T to O: the one composition that every other part uses."""
 
 import jax
-import jax.numpy as jnp
+from jaxtyping import Array, Num
 
 from adn_jax.config import Recipe
 from adn_jax.geometry.mirror import mirror
@@ -14,7 +14,7 @@ from adn_jax.pipeline.asymmetry import (
     salient_volume,
     total_asymmetry,
 )
-from adn_jax.types import AdnOutputs, AdnParams, Key, Volume
+from adn_jax.types import AdnOutputs, AdnParams, Key, Matrix, Volume
 
 
 def init_adn(key: Key, recipe: Recipe) -> AdnParams:
@@ -79,17 +79,14 @@ def apply_adn(
     )
 
 
-def unalign(volume: Volume, inverse: jax.Array, recipe: Recipe) -> Volume:
+def unalign(volume: Volume, inverse: Matrix, recipe: Recipe) -> Volume:
     """Take a map from X's grid back to I's: sample(map, M^-1)."""
     return sample(volume, inverse, in_plane=is_in_plane(recipe))
 
 
-def realign_labels(labels: Volume, matrix: jax.Array, recipe: Recipe) -> Volume:
+def realign_labels(
+    labels: Num[Array, "b z y x c"], matrix: Matrix, recipe: Recipe
+) -> Num[Array, "b z y x c"]:
     """T(G): labels on X's grid, nearest neighbours."""
-    moved = sample(
-        labels.astype(jnp.float32),
-        matrix,
-        nearest=True,
-        in_plane=is_in_plane(recipe),
-    )
+    moved = sample(labels, matrix, nearest=True, in_plane=is_in_plane(recipe))
     return jax.lax.stop_gradient(moved)

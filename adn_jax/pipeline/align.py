@@ -85,7 +85,7 @@ def centres(size: int) -> Float[Array, " size"]:
     return (2 * jnp.arange(size, dtype=jnp.float32) + 1) / size - 1
 
 
-def coarse(volume: Volume) -> Volume:
+def coarse(volume: Volume) -> Float[Array, "b z y1 x1 c"]:
     """Average in plane to about `SEARCH_SIZE` voxels; normalised coordinates stay."""
     b, z, y, x, c = volume.shape
     fy, fx = (max(n // SEARCH_SIZE, 1) for n in (y, x))
@@ -122,26 +122,25 @@ def refine_view(volume: Volume, view: View, recipe: Recipe) -> View:
     A shift along y moves along the mid-line and changes nothing, so it stays. A head
     keeps its start where the steps did not lower its loss.
     """
-    steps = recipe.alignment.refine_steps
-    rate = optax.cosine_decay_schedule(recipe.alignment.refine_rate, steps)
-    optimizer = optax.adam(rate, b1=0.8, b2=0.95)
+    steps, rate = recipe.alignment.refine_steps, recipe.alignment.refine_rate
+    adam = optax.scale_by_adam(b1=0.8, b2=0.95)
     free = jnp.array([0, 0, 1, 1, 0, 0], jnp.float32)
 
-    def loss(change: View) -> tuple[Float[Array, ""], Float[Array, " b"]]:
+    def distances(change: View) -> tuple[Float[Array, ""], Float[Array, " b"]]:
         distance = mirror_distance(volume, view + free * change, recipe)
         return distance.sum(), distance
 
-    def step(carry, _):
+    def step(carry, falling_rate):
         change, state, best, best_distance = carry
-        gradient, distance = jax.grad(loss, has_aux=True)(change)
-        better = distance < best_distance
-        best = jnp.where(better[:, None], change, best)
-        updates, state = optimizer.update(gradient, state)
-        change = optax.apply_updates(change, updates)
+        gradient, distance = jax.grad(distances, has_aux=True)(change)
+        best = jnp.where((distance < best_distance)[:, None], change, best)
+        direction, state = adam.update(gradient, state)
+        change = change - falling_rate * direction
         return (change, state, best, jnp.minimum(distance, best_distance)), None
 
     start = jnp.zeros_like(view)
     unknown = jnp.full(view.shape[:1], jnp.inf, jnp.float32)
-    carry = (start, optimizer.init(start), start, unknown)
-    (_, _, best, _), _ = jax.lax.scan(step, carry, length=steps)
+    rates = rate * (1 - jnp.arange(steps, dtype=jnp.float32) / steps)
+    carry = (start, adam.init(start), start, unknown)
+    (_, _, best, _), _ = jax.lax.scan(step, carry, rates)
     return view + free * best
