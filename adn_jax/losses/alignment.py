@@ -1,0 +1,63 @@
+"""The terms of L_T, which train the view network without labels of the mid-line."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from adn_jax.types import View, Volume
+
+Scalar = Float[Array, ""]
+
+LEAST_IN_VIEW = 0.01
+"""Share of the head below which `mirror_in_view` stops rising."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class AlignOutputs:
+    """What T makes of a batch: I, X, X', X' warped back by M^-1, and the view.
+
+    `search_view` is the answer of the coarse search that T may learn from.
+    """
+
+    volume: Volume
+    aligned: Volume
+    mirrored: Volume
+    reconstruction: Volume
+    view: View
+    search_view: View
+
+
+def mirror(outputs: AlignOutputs) -> Scalar:
+    """L_T = mean |X - X'| (equation 1)."""
+    return jnp.mean(jnp.abs(outputs.aligned - outputs.mirrored))
+
+
+def mirror_in_view(outputs: AlignOutputs) -> Scalar:
+    """mean |X - X'| of each head over the share of its intensity still in view.
+
+    An empty X is perfectly symmetric; divided by what is left of the head, pushing it
+    out does not pay. The share is no smaller than 0.01.
+    """
+    axes = (1, 2, 3, 4)
+    distance = jnp.mean(jnp.abs(outputs.aligned - outputs.mirrored), axes)
+    brightness = jnp.maximum(jnp.mean(outputs.volume, axes), 1e-6)
+    in_view = jnp.mean(outputs.aligned, axes) / brightness
+    return jnp.mean(distance / jnp.maximum(in_view, LEAST_IN_VIEW))
+
+
+def reconstruction(outputs: AlignOutputs) -> Scalar:
+    """mean |I - sample(X', M^-1)| of the authors' code (transform_net.py)."""
+    return jnp.mean(jnp.abs(outputs.volume - outputs.reconstruction))
+
+
+def view_regression(outputs: AlignOutputs) -> Scalar:
+    """Squared distance of the view's six numbers to the search's, mean of the heads.
+
+    Radians and half-extents count alike: both move a point at the rim of the volume
+    by one half-extent a unit.
+    """
+    difference = outputs.view - outputs.search_view
+    return jnp.mean(jnp.sum(jnp.square(difference), axis=1))

@@ -1,0 +1,80 @@
+"""The terms of L_D, which make P pathological and Q anatomical (equation 5).
+
+Each takes the outputs of the chain and what they are compared with, and gives one
+number for the batch. Means run over all voxels of the batch. Where the paper and the
+authors' code (train.py) differ, each reading is a term of its own.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from adn_jax.geometry.mirror import mirror
+from adn_jax.types import AdnOutputs, Targets
+
+Scalar = Float[Array, ""]
+
+
+def tissue(outputs: AdnOutputs, targets: Targets) -> Scalar:
+    """L_tissue: mean of P where grey matter faces white, or white grey, and in CSF.
+
+    There the two sides differ because their tissue does. Only normal tissue counts, on
+    both sides: infarcted voxels belong to none.
+    """
+    normal = targets.tissue * (1 - targets.aligned_lesion)
+    grey, white, csf = jnp.split(normal, 3, axis=-1)
+    unlike = mirror(grey) * white + mirror(white) * grey
+    return jnp.mean(outputs.pathological * (unlike + csf))
+
+
+def tissue_one_way(outputs: AdnOutputs, targets: Targets) -> Scalar:
+    """L_tissue of the authors' code: only white voxels whose mirror image is grey.
+
+    The voxel itself must be normal; its mirror image may be infarcted.
+    """
+    grey, white, csf = jnp.split(targets.tissue, 3, axis=-1)
+    charged = (mirror(grey) * white + csf) * (1 - targets.aligned_lesion)
+    return jnp.mean(outputs.pathological * charged)
+
+
+def size(outputs: AdnOutputs, targets: Targets) -> Scalar:
+    """L_size = |mean P - mean T(G)|: P is about as large as the infarct."""
+    return jnp.abs(jnp.mean(outputs.pathological) - jnp.mean(targets.aligned_lesion))
+
+
+def size_in_asymmetry(outputs: AdnOutputs, targets: Targets) -> Scalar:
+    """L_size of the authors' code, |mean P - mean(A T(G))|."""
+    within = jnp.mean(outputs.asymmetry * targets.aligned_lesion)
+    return jnp.abs(jnp.mean(outputs.pathological) - within)
+
+
+def symmetric(
+    outputs: AdnOutputs,
+    targets: Targets,  # noqa: ARG001
+) -> Scalar:
+    """L_asymmetry = mean(P (1 - A)): no P where the sides are alike."""
+    return jnp.mean(outputs.pathological * (1 - outputs.asymmetry))
+
+
+def symmetric_voxels(
+    outputs: AdnOutputs,
+    targets: Targets,  # noqa: ARG001
+) -> Scalar:
+    """L_asymmetry of the authors' code, mean(P [A = 0])."""
+    return jnp.mean(jnp.where(outputs.asymmetry == 0, outputs.pathological, 0))
+
+
+def intrinsic(
+    outputs: AdnOutputs,
+    targets: Targets,  # noqa: ARG001
+) -> Scalar:
+    """L_intrinsic = -|mean(A - P)|: all that is not pathological is anatomical."""
+    return -jnp.abs(jnp.mean(outputs.asymmetry - outputs.pathological))
+
+
+def intrinsic_positive(
+    outputs: AdnOutputs,
+    targets: Targets,  # noqa: ARG001
+) -> Scalar:
+    """L_intrinsic of the authors' code, -mean max(A - P, 0)."""
+    return -jnp.mean(jax.nn.relu(outputs.asymmetry - outputs.pathological))

@@ -1,0 +1,138 @@
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from adn_jax.losses import disentanglement
+from adn_jax.losses.recipes import DISENTANGLEMENT
+from tests import golden
+from tests.losses.arrays import golden_chain, random_chain
+
+TERMS = list(DISENTANGLEMENT.values())
+
+
+@pytest.mark.parametrize(
+    ("term", "names"),
+    [
+        (disentanglement.size_in_asymmetry, ["dis_size"]),
+        (disentanglement.symmetric_voxels, ["dis_asymmetry"]),
+        (disentanglement.intrinsic_positive, ["dis_intrinsic"]),
+        (disentanglement.tissue_one_way, ["dis_greywhite", "dis_csf"]),
+    ],
+)
+def test_readings_of_the_code_give_its_values(term, names):
+    expected = sum(float(golden.value(name)) for name in names)
+    assert term(*golden_chain()) == pytest.approx(expected, rel=1e-5)
+
+
+def paper_values(outputs, targets):
+    """The paper's equations, written out in NumPy float64."""
+    arrays = (outputs.asymmetry, outputs.pathological, targets.aligned_lesion)
+    a, p, g = (np.asarray(array, np.float64) for array in arrays)
+    grey, white, csf = np.moveaxis(np.asarray(targets.tissue) * (1 - g), -1, 0)
+    charged = np.zeros(grey.shape)
+    for index in np.ndindex(*grey.shape):
+        opposite = (*index[:3], grey.shape[3] - 1 - index[3])
+        charged[index] = (
+            grey[index] * white[opposite] + white[index] * grey[opposite] + csf[index]
+        )
+    return {
+        "tissue": (p[..., 0] * charged).mean(),
+        "size": abs(p.mean() - g.mean()),
+        "symmetric": (p * (1 - a)).mean(),
+        "intrinsic": -abs((a - p).mean()),
+    }
+
+
+@pytest.mark.parametrize("chain", [random_chain, golden_chain])
+def test_readings_of_the_paper_are_its_equations(chain):
+    outputs, targets = chain()
+    for name, expected in paper_values(outputs, targets).items():
+        value = DISENTANGLEMENT[name](outputs, targets)
+        assert value == pytest.approx(expected, rel=1e-5), name
+
+
+def test_intrinsic_takes_the_difference_whatever_q_is():
+    outputs, targets = random_chain()
+    other = replace(outputs, anatomical=jnp.zeros_like(outputs.anatomical))
+    for name in ("intrinsic", "intrinsic_positive"):
+        term = DISENTANGLEMENT[name]
+        assert term(other, targets) == term(outputs, targets)
+
+
+def test_p_in_symmetric_voxels_is_charged_and_p_in_csf_too():
+    outputs, targets = random_chain()
+    alike = replace(outputs, asymmetry=jnp.zeros_like(outputs.asymmetry))
+    mean = float(jnp.mean(outputs.pathological))
+    for name in ("symmetric", "symmetric_voxels"):
+        assert DISENTANGLEMENT[name](alike, targets) == pytest.approx(mean, rel=1e-6)
+    no_lesion = jnp.zeros_like(targets.aligned_lesion)
+    all_csf = jnp.zeros_like(targets.tissue).at[..., 2].set(1)
+    for name in ("tissue", "tissue_one_way"):
+        value = DISENTANGLEMENT[name](
+            outputs, replace(targets, tissue=all_csf, aligned_lesion=no_lesion)
+        )
+        assert value == pytest.approx(mean, rel=1e-6)
+
+
+def facing_tissue():
+    """P at one grey voxel (0.8) and at the white one that it faces (0.4)."""
+    outputs, targets = random_chain()
+    left, right = (0, 0, 0, 0), (0, 0, 0, -1)
+    blank = jnp.zeros_like(outputs.pathological)
+    tissue = jnp.zeros_like(targets.tissue)
+    return (
+        replace(outputs, pathological=blank.at[left].set(0.8).at[right].set(0.4)),
+        replace(
+            targets,
+            aligned_lesion=blank,
+            tissue=tissue.at[(*left, 0)].set(1).at[(*right, 1)].set(1),
+        ),
+    )
+
+
+def charge(term, outputs, targets):
+    return float(term(outputs, targets)) * outputs.pathological.size
+
+
+def test_tissue_charges_both_sides_and_one_way_only_white():
+    chain = facing_tissue()
+    assert charge(disentanglement.tissue, *chain) == pytest.approx(1.2)
+    assert charge(disentanglement.tissue_one_way, *chain) == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize(
+    ("infarcted", "both_ways", "one_way"), [(0, 0.0, 0.4), (-1, 0.0, 0.0)]
+)
+def test_infarcted_tissue_is_not_charged(infarcted, both_ways, one_way):
+    outputs, targets = facing_tissue()
+    lesion = targets.aligned_lesion.at[0, 0, 0, infarcted].set(1)
+    chain = outputs, replace(targets, aligned_lesion=lesion)
+    assert charge(disentanglement.tissue, *chain) == pytest.approx(both_ways)
+    assert charge(disentanglement.tissue_one_way, *chain) == pytest.approx(one_way)
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_jit_equals_eager(term):
+    chain = random_chain()
+    assert jax.jit(term)(*chain) == pytest.approx(float(term(*chain)), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", list(DISENTANGLEMENT))
+def test_gradient_by_p_is_the_finite_difference(name):
+    outputs, targets = random_chain()
+
+    @jax.jit
+    def loss(pathological):
+        return DISENTANGLEMENT[name](
+            replace(outputs, pathological=pathological), targets
+        )
+
+    p = outputs.pathological
+    gradient = jax.grad(loss)(p)
+    assert np.abs(gradient).max() > 0
+    direction = jnp.sign(gradient) * 2e-3
+    difference = (loss(p + direction) - loss(p - direction)) / 2
+    assert jnp.sum(gradient * direction) == pytest.approx(float(difference), rel=2e-2)

@@ -1,0 +1,64 @@
+import jax.numpy as jnp
+import pytest
+
+from adn_jax.errors import UserError
+from adn_jax.losses.extra import resolve_term
+
+
+@pytest.fixture
+def my_module(tmp_path, monkeypatch):
+    """A module of the user's, under a name of its own."""
+    (tmp_path / "my_module.py").write_text(
+        "import jax.numpy as jnp\n"
+        "LIST = [1]\n"
+        "def total(array): return jnp.sum(array)\n"
+        "def voxels(array): return array\n"
+        "def nothing(array): return None\n"
+    )
+    (tmp_path / "broken_module.py").write_text("1 / 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    resolve_term.cache_clear()
+
+
+@pytest.mark.usefixtures("my_module")
+def test_function_and_weight_are_found_once():
+    term = resolve_term("my_module:total:0.5")
+    assert (term.name, term.weight) == ("my_module:total", 0.5)
+    assert term(jnp.ones(3, jnp.float32)) == 3
+    assert resolve_term("my_module:total:0.5") is term
+    assert resolve_term("my_module:total").weight == 1
+
+
+@pytest.mark.usefixtures("my_module")
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("total", "'total' has another form than module:function"),
+        ("my_module:total:1:2", "has another form than module:function or"),
+        ("my_module:", "write for example my_terms:boundary_charge:0.5"),
+        ("my_module:total:much", "weight 'much'; a number is wanted"),
+        ("my_module:total:nan", "weight 'nan'; a number is wanted"),
+        ("absent_module:total", "No module named 'absent_module'.*PYTHONPATH"),
+        ("broken_module:total", "ZeroDivisionError: division by zero"),
+        ("my_module:absent", "my_module.py.* has no function 'absent'"),
+        ("my_module:LIST", "has no function 'LIST'; correct the name"),
+    ],
+)
+def test_wrong_terms_are_named(text, message):
+    with pytest.raises(UserError, match=message):
+        resolve_term(text)
+
+
+@pytest.mark.usefixtures("my_module")
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("voxels", r"gives an array of shape \(2, 3\); one number is wanted"),
+        ("nothing", "my_module:nothing gives a NoneType; one number"),
+    ],
+)
+def test_terms_that_give_no_number_are_named(function, message):
+    term = resolve_term(f"my_module:{function}")
+    with pytest.raises(UserError, match=message):
+        term(jnp.ones((2, 3), jnp.float32))
