@@ -114,8 +114,10 @@ class CaseResult:
     """The fields of `metrics.disentanglement.Disentanglement`."""
     disentanglement_truth: str
     """What counted as pathological."""
+    pose: dict[str, float]
+    """The estimated mid-sagittal plane: `rotation_deg` and `offset_mm`."""
     flags: tuple[str, ...]
-    """What preparation found odd in the scan."""
+    """What preparation found odd in the scan, and what is odd in the result."""
 
     def to_json(self) -> dict[str, Any]:
         """The result as JSON values, None for NaN."""
@@ -134,6 +136,7 @@ class CaseResult:
             alignment=nan_for_none(content["alignment"]),
             disentanglement=nan_for_none(content["disentanglement"]),
             disentanglement_truth=content["disentanglement_truth"],
+            pose=nan_for_none(content["pose"]),
             flags=tuple(content["flags"]),
         )
 

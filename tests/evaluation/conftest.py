@@ -1,10 +1,99 @@
-"""Small synthetic heads and their maps, for tests of figures and reports."""
+"""Small synthetic heads, their maps, a prepared data set, and an untrained run."""
 
+import jax
+import nibabel as nib
 import numpy as np
+import pytest
 from scipy import ndimage
 
+from adn_jax.config import PrepareSettings, Recipe, UNetSettings, ViewNetSettings
+from adn_jax.data.cases import Manifest, PreparedCase, write_case, write_manifest
 from adn_jax.evaluation.maps import CaseMaps
 from adn_jax.metrics.alignment import Plane
+from adn_jax.pipeline.adn import init_adn
+from adn_jax.training.runs import write_run
+
+SHAPE = (8, 48, 40)
+SPACING = (12.0, 4.0, 4.0)
+ANGLES = {"turned": 12.0, "upright": 0.0, "healthy": -7.0, "tilted": 5.0}
+
+RECIPE = Recipe(
+    name="tiny",
+    prepare=PrepareSettings(shape=SHAPE, spacing_mm=SPACING),
+    view_net=ViewNetSettings(widths=(4, 8)),
+    disentangle_net=UNetSettings(widths=(4, 8), groups=2),
+    segment_net=UNetSettings(widths=(4, 8), groups=2),
+)
+
+
+@pytest.fixture(name="make_maps", scope="session")
+def make_maps_fixture():
+    return make_maps
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe():
+    return RECIPE
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory):
+    """Four prepared phantoms, one without an infarct; two are of the test split."""
+    folder = tmp_path_factory.mktemp("data")
+    for seed, (name, angle) in enumerate(ANGLES.items()):
+        write_prepared(folder / name, name, angle, seed)
+    names = tuple(ANGLES)
+    splits = {"train": names[3:], "validation": (), "test": names[:3]}
+    write_manifest(Manifest(RECIPE.prepare, names, splits, folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_params():
+    return init_adn(jax.random.key(0), RECIPE)
+
+
+@pytest.fixture
+def tiny_run(tmp_path, tiny_params):
+    """A run with untrained weights; it belongs to no data set."""
+    write_run(tmp_path / "run", RECIPE, tiny_params)
+    return tmp_path / "run"
+
+
+def write_prepared(folder, name, angle_deg, seed):
+    """A phantom as `prepare` would leave it, on a native grid of half the height."""
+    maps = make_maps(SHAPE, angle_deg, lesion=name != "healthy", seed=seed, name=name)
+    c, s = np.cos(np.radians(angle_deg)), np.sin(np.radians(angle_deg))
+    head_to_world = np.eye(4)
+    head_to_world[:2, :2] = [[c, -s], [s, c]]
+    affine = np.diag([*SPACING[::-1], 1.0])
+    affine[:3, 3] = -affine[:3, :3] @ ((np.array(SHAPE[::-1]) - 1) / 2)
+    native_affine = affine @ np.diag([-1.0, 1.0, 0.5, 1.0])
+    native_affine[0, 3] = -affine[0, 3]
+    native_shape = (SHAPE[2], SHAPE[1], 2 * SHAPE[0])
+    lesion = maps.lesion.astype(np.uint8)
+    native_lesion = np.repeat(lesion.transpose(2, 1, 0)[::-1], 2, axis=2)
+    darkening = turn(0.09 * maps.aligned_lesion, angle_deg).astype(np.float32)
+    write_case(
+        folder,
+        PreparedCase(
+            name=name,
+            volume=maps.volume,
+            brain=(maps.volume > 0).astype(np.uint8),
+            affine=affine,
+            geometry={
+                "shape": SHAPE[::-1],
+                "affine": affine.tolist(),
+                "native_shape": native_shape,
+                "native_affine": native_affine.tolist(),
+            },
+            lesion=lesion,
+            pathological=darkening,
+            flags=("The head is cut at the top.",) if name == "tilted" else (),
+            truth={"head_to_world": head_to_world.tolist()},
+        ),
+        nib.Nifti1Image(native_lesion, native_affine),
+    )
 
 
 def make_maps(
@@ -39,7 +128,7 @@ def make_maps(
     }
     return CaseMaps(
         name=name,
-        spacing_mm=(12.0, 4.0, 4.0),
+        spacing_mm=SPACING,
         window_hu=(0.0, 80.0),
         threshold=0.5,
         plane=plane(angle_deg),

@@ -1,0 +1,104 @@
+"""`python evaluate.py RUN`: score a run, write its report, print the headline."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from adn_jax.cli.arguments import parse
+from adn_jax.evaluation.evaluate import Evaluation, evaluate_run
+from adn_jax.evaluation.report import format_number
+from adn_jax.evaluation.scores import EmptyRule
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Score a run on held-out cases; writes RUN/evaluation/SPLIT/."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of a finished run."""
+    split: str = "test"
+    """Split of the data set: train, validation or test."""
+    data: Path | None = None
+    """Prepared data set; default: the one that the run was trained on."""
+    empty: EmptyRule = "penalise"
+    """Rule for empty masks: penalise (HD95 is the image's diagonal) or leave_out."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run the verb."""
+    command = parse(Evaluate, "evaluate", arguments)
+    print_evaluation(
+        evaluate_run(command.run, command.data, command.split, command.empty)
+    )
+
+
+def print_evaluation(evaluation: Evaluation) -> None:
+    """Print the headline table and where the report is."""
+    console = Console()
+    console.print(headline(evaluation.summary))
+    console.print(
+        f"report: {evaluation.folder / 'report.html'}", soft_wrap=True, highlight=False
+    )
+
+
+def headline(summary: Mapping[str, Any]) -> Table:
+    """Dice, HD95, alignment and disentanglement in a few lines."""
+    table = Table(
+        title=f"{summary['recipe']}, {summary['split']}: {summary['cases']} cases, "
+        f"{summary['grid']} grid",
+        title_justify="left",
+    )
+    for column in ("score", "mean", "95 % interval", "median", "beside it"):
+        table.add_column(column, justify="left" if column == "score" else "right")
+    prepared = summary["grids"]["prepared"]
+    pooled = format_number(summary["hd95_pooled_mm"]["mean"], 1)
+    table.add_row(
+        "Dice",
+        *mean_row(summary["dice"], 3),
+        f"prepared grid {format_number(prepared['dice']['mean'], 3)}",
+    )
+    table.add_row(
+        "HD95 mm",
+        *mean_row(summary["hd95_mm"], 1),
+        f"pooled {format_number(pooled, 1)}",
+    )
+    table.add_row("lesion F1", *mean_row(summary["lesion_f1"], 3), "")
+    error = summary["alignment_error_deg"]
+    if error:
+        first = "network_alone" if "network_alone" in error else "first_guess"
+        table.add_row(
+            "mid-line error °",
+            format_number(error["mean"]),
+            f"p95 {format_number(error['p95'])}",
+            format_number(error["median"]),
+            f"{first.replace('_', ' ')} {format_number(error[first]['median'])}",
+        )
+    split_up = summary["disentanglement"]
+    if split_up:
+        table.add_row(
+            "AUROC of P",
+            *mean_row(split_up["auroc"], 3),
+            f"of A {format_number(split_up['auroc_asymmetry']['mean'], 3)}",
+        )
+        table.add_row(
+            "share of min(P, A)",
+            *mean_row(split_up["mass_share"], 3),
+            f"of A {format_number(split_up['mass_share_asymmetry']['mean'], 3)}",
+        )
+    return table
+
+
+def mean_row(statistics: Mapping[str, Any], digits: int) -> tuple[str, str, str]:
+    """Mean, interval and median as text."""
+    interval = statistics["ci95"]
+    between = " to ".join(format_number(value, digits) for value in interval or ())
+    return (
+        format_number(statistics["mean"], digits),
+        between or "–",
+        format_number(statistics["median"], digits),
+    )

@@ -1,0 +1,35 @@
+"""`python -m adn_jax predict RUN SCAN...`: segment unseen scans."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from adn_jax.cli.arguments import parse
+from adn_jax.evaluation.predict import predict_scans
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Segment scans; writes OUT/<scan>/ with volumes on the scan's own grid."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of a finished run."""
+    scans: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """NIfTI files or folders of DICOM slices."""
+    out: Path
+    """Folder for the results; a scan's older results are replaced."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run the verb; exit code 2 if any scan failed, after doing the others."""
+    command = parse(Predict, "predict", arguments)
+    failures = predict_scans(command.run, command.scans, command.out)
+    for sentence in failures.values():
+        print(f"adn: {sentence}", file=sys.stderr)
+    print(f"{len(command.scans) - len(failures)} scans are in {command.out}")
+    if failures:
+        raise SystemExit(2)

@@ -1,0 +1,108 @@
+"""Everything that is scored of one case: masks, mid-sagittal plane, asymmetry."""
+
+from pathlib import Path
+
+import numpy as np
+
+from adn_jax.data.cases import PreparedCase, read_native_lesion
+from adn_jax.data.nifti import read_voxels
+from adn_jax.evaluation.inference import infer_case
+from adn_jax.evaluation.maps import CaseMaps
+from adn_jax.evaluation.scores import CaseResult, EmptyRule, GridScores, score_masks
+from adn_jax.metrics.alignment import (
+    Plane,
+    alignment_error,
+    in_plane_angle_deg,
+    offset_mm,
+    true_plane,
+)
+from adn_jax.metrics.disentanglement import disentanglement
+from adn_jax.prepare.case import to_native
+from adn_jax.training.runs import TrainedModel
+
+
+def evaluate_case(
+    model: TrainedModel, case: PreparedCase, case_folder: Path, empty: EmptyRule
+) -> CaseResult:
+    """Run and score one labelled case."""
+    maps, _ = infer_case(model.params, case, model.recipe)
+    grids = {
+        "prepared": score_masks(maps.predicted, maps.lesion, maps.spacing_mm, empty)
+    }
+    native = score_native(maps, case, case_folder, empty)
+    if native is not None:
+        grids = {"native": native, **grids}
+    first = "network_alone" if model.recipe.alignment.network else "first_guess"
+    scores, truth = score_disentanglement(maps)
+    return CaseResult(
+        name=case.name,
+        grids=grids,
+        alignment=score_alignment(maps, case, first),
+        disentanglement=scores,
+        disentanglement_truth=truth,
+        pose={
+            "rotation_deg": in_plane_angle_deg(maps.plane),
+            "offset_mm": offset_mm(maps.plane),
+        },
+        flags=(*case.flags, *result_flags(grids)),
+    )
+
+
+def score_native(
+    maps: CaseMaps, case: PreparedCase, case_folder: Path, empty: EmptyRule
+) -> GridScores | None:
+    """Scores on the scan's own grid; None where the label is not there.
+
+    The probability is taken back by linear interpolation, then thresholded.
+    """
+    lesion = read_native_lesion(case_folder)
+    if lesion is None:
+        return None
+    probability = to_native(maps.prediction, case.geometry, order=1)
+    x, y, z = np.linalg.norm(lesion.affine[:3, :3], axis=0).tolist()
+    return score_masks(
+        read_voxels(probability, np.float32).transpose(2, 1, 0) >= maps.threshold,
+        read_voxels(lesion, np.uint8).transpose(2, 1, 0) > 0,
+        (z, y, x),
+        empty,
+    )
+
+
+def score_alignment(
+    maps: CaseMaps, case: PreparedCase, first: str
+) -> dict[str, dict[str, float]]:
+    """Errors of the plane at the end, after the first guess, and before any step;
+    empty where the pose is not known."""
+    head_to_world = case.truth.get("head_to_world")
+    if head_to_world is None:
+        return {}
+    truth = true_plane(np.array(head_to_world, float), case.affine, case.volume.shape)
+    untouched = Plane(np.array([1.0, 0.0, 0.0]), np.zeros(3))
+    planes = {"final": maps.plane, first: maps.first_plane, "input": untouched}
+    return {
+        stage: alignment_error(plane, truth)._asdict()
+        for stage, plane in planes.items()
+    }
+
+
+def score_disentanglement(maps: CaseMaps) -> tuple[dict[str, float], str]:
+    """Scores of P, and what counted as pathological: the known darkening of a
+    phantom's infarct, else the lesion label."""
+    if maps.aligned_truth is not None:
+        truth, name = maps.aligned_truth, "darkening by the infarct"
+    else:
+        truth, name = maps.aligned_lesion, "lesion label"
+    return disentanglement(maps.asymmetry, maps.pathological, truth)._asdict(), name
+
+
+def result_flags(grids: dict[str, GridScores]) -> tuple[str, ...]:
+    """What deserves a look in a result, a sentence each."""
+    scores = next(iter(grids.values()))
+    sentences = {
+        "both": "Label and prediction are empty.",
+        "label": "The label is empty, the prediction is not.",
+        "prediction": "Nothing was predicted.",
+    }
+    if scores.empty != "none":
+        return (sentences[scores.empty],)
+    return ("Label and prediction do not overlap.",) if scores.dice == 0 else ()

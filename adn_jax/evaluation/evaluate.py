@@ -1,0 +1,159 @@
+"""A run scored on the cases of a split: per case, in sum, in figures, in a report.
+
+Each case's result is a file, so a second call only does what is missing; a result is
+redone when the weights, the case or the rule for empty masks have changed.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.progress import track
+
+from adn_jax.config import Recipe
+from adn_jax.config_checks import settings_to_json
+from adn_jax.data.cases import Manifest, read_case, read_manifest
+from adn_jax.errors import UserError
+from adn_jax.evaluation.case import evaluate_case
+from adn_jax.evaluation.gallery import write_figures
+from adn_jax.evaluation.report import render_report
+from adn_jax.evaluation.scores import CaseResult, EmptyRule
+from adn_jax.evaluation.summary import per_case_csv, summarise_results
+from adn_jax.runtime.files import read_json, write_json, write_text
+from adn_jax.training.runs import TrainedModel, load_run, read_finished
+
+RESULT_FORMAT = 1
+"""Version of the results of single cases: raise it when a score changes."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found, and where it was written."""
+
+    summary: dict[str, Any]
+    folder: Path
+
+
+def evaluate_run(
+    run: Path,
+    data: Path | None = None,
+    split: str = "test",
+    empty: EmptyRule = "penalise",
+) -> Evaluation:
+    """Score a finished run; writes `RUN/evaluation/<split>/`.
+
+    Args:
+        run: the run's folder.
+        data: the prepared data set; None: the one that the run was trained on.
+        split: which of the data set's splits.
+        empty: rule for empty masks (`scores.EMPTY_RULES`).
+
+    Raises:
+        UserError: no run, no data, another grid, no such split, no labelled case.
+    """
+    model = load_run(run)
+    manifest = find_data(model, run, data)
+    check_grid(model.recipe, manifest)
+    cases = split_cases(manifest, split)
+    folder = run / "evaluation" / split
+    state = {"weights": read_finished(run), "empty": empty, "format": RESULT_FORMAT}
+    results = [
+        result
+        for name in track(cases, description=f"evaluate {split}")
+        if (result := case_result(model, manifest.folder / name, folder, state, empty))
+    ]
+    if not results:
+        raise UserError(
+            f"no case of split {split!r} in {manifest.folder} has a lesion label; "
+            "prepare the data set with labels, or use predict."
+        )
+    summary = {
+        "split": split,
+        **summarise_results(results, model.recipe, manifest, empty),
+        "without_label": len(cases) - len(results),
+        "run": run.name,
+        "data": str(manifest.folder.absolute()),
+        "steps": model.steps,
+    }
+    figures = write_figures(
+        model, manifest, results, summary["grid"], folder / "figures"
+    )
+    write_text(folder / "per_case.csv", per_case_csv(results))
+    write_text(
+        folder / "report.html", render_report(summary, results, figures, model.recipe)
+    )
+    write_json(folder / "summary.json", summary)
+    return Evaluation(summary, folder)
+
+
+def find_data(model: TrainedModel, run: Path, data: Path | None) -> Manifest:
+    """The data set given, or the one the run was trained on."""
+    if data is not None:
+        return read_manifest(data)
+    if model.data is None:
+        raise UserError(
+            f"{run} was not trained here, so it names no data set; give --data DIR."
+        )
+    if not model.data.is_dir():
+        raise UserError(
+            f"{run} was trained on {model.data}, which is not there any more; "
+            "give the prepared data set with --data DIR."
+        )
+    return read_manifest(model.data)
+
+
+def check_grid(recipe: Recipe, manifest: Manifest) -> None:
+    """Raise `UserError` where the data set was prepared unlike the run's."""
+    for name in ("shape", "spacing_mm", "window_hu"):
+        here, wanted = getattr(manifest.settings, name), getattr(recipe.prepare, name)
+        if here != wanted:
+            raise UserError(
+                f"{manifest.folder} was prepared with {name} {here}, the run needs "
+                f"{wanted}; prepare the data with the run's settings."
+            )
+
+
+def split_cases(manifest: Manifest, split: str) -> tuple[str, ...]:
+    """Cases of a split; `UserError`, naming those there are, where it has none."""
+    cases = manifest.splits.get(split, ())
+    if not cases:
+        filled = [name for name, names in manifest.splits.items() if names]
+        raise UserError(
+            f"{manifest.folder} has no cases in split {split!r}; "
+            f"those with cases are: {', '.join(filled) or 'none'}."
+        )
+    return cases
+
+
+def case_result(
+    model: TrainedModel,
+    case_folder: Path,
+    folder: Path,
+    state: dict[str, Any],
+    empty: EmptyRule,
+) -> CaseResult | None:
+    """The result of a case, from its file if that is still true; None: no label."""
+    key = fingerprint(
+        state,
+        settings_to_json(model.recipe),
+        read_json(case_folder / "case.json").get("sha256"),
+    )
+    path = folder / "cases" / f"{case_folder.name}.json"
+    if path.is_file():
+        known = read_json(path)
+        if known.get("key") == key:
+            return CaseResult.from_json(known)
+    case = read_case(case_folder)
+    if case.lesion is None:
+        return None
+    result = evaluate_case(model, case, case_folder, empty)
+    write_json(path, {"key": key, **result.to_json()})
+    return result
+
+
+def fingerprint(*values: Any) -> str:
+    """A checksum over JSON values."""
+    text = json.dumps(values, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,77 @@
+"""The figures of an evaluation: which cases are drawn, with which captions."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.progress import track
+
+from adn_jax.data.cases import Manifest, read_case
+from adn_jax.evaluation.figures import (
+    alignment_figure,
+    maps_figure,
+    overview_figure,
+    save_figure,
+    score_figure,
+    segmentation_figure,
+)
+from adn_jax.evaluation.inference import infer_case
+from adn_jax.evaluation.scores import CaseResult
+from adn_jax.training.runs import TrainedModel
+
+PICTURED = 6
+"""Cases in the figures, spread from the best to the worst."""
+
+
+def write_figures(
+    model: TrainedModel,
+    manifest: Manifest,
+    results: Sequence[CaseResult],
+    grid: str,
+    folder: Path,
+) -> dict[str, Path]:
+    """Draw the figures; returns them by name in the order of the report."""
+    chosen = pictured(results, grid)
+    maps = [
+        infer_case(
+            model.params, read_case(manifest.folder / result.name), model.recipe
+        )[0]
+        for result in track(chosen, description="figures")
+    ]
+    captions = [
+        f"{result.name} · Dice {result.grids[grid].dice:.2f} · "
+        f"{result.grids[grid].label_ml:.0f} mL"
+        for result in chosen
+    ]
+    turns = [
+        f"{result.name} · turned {result.pose['rotation_deg']:+.1f}°"
+        for result in chosen
+    ]
+    best_to_worst = sorted({0, len(chosen) // 2, len(chosen) - 1})
+    scores = [result.grids[grid] for result in results]
+    drawn = {
+        "overview": overview_figure(maps[len(chosen) // 2]),
+        "segmentation": segmentation_figure(maps, captions),
+        "maps": maps_figure(
+            [maps[i] for i in best_to_worst], [chosen[i].name for i in best_to_worst]
+        ),
+        "alignment": alignment_figure(maps, turns),
+        "scores": score_figure(
+            np.array([score.dice for score in scores], float),
+            np.array([score.label_ml for score in scores], float),
+        ),
+    }
+    paths = {name: folder / f"{name}.png" for name in drawn}
+    for name, figure in drawn.items():
+        save_figure(figure, paths[name])
+    return paths
+
+
+def pictured(results: Sequence[CaseResult], grid: str) -> list[CaseResult]:
+    """Cases spread evenly from the best Dice to the worst."""
+    ranked = sorted(
+        results, key=lambda result: np.nan_to_num(-result.grids[grid].dice, nan=1.0)
+    )
+    count = min(PICTURED, len(ranked))
+    places = np.linspace(0, len(ranked) - 1, count).round().astype(int)
+    return [ranked[place] for place in places]

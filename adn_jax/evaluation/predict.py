@@ -1,0 +1,175 @@
+"""Unseen scans segmented, with every result on the scan's own grid."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from rich.progress import track
+
+from adn_jax.config import Recipe
+from adn_jax.data.cases import PreparedCase
+from adn_jax.errors import UserError
+from adn_jax.evaluation.figures import save_figure, scan_figure
+from adn_jax.evaluation.inference import as_map, infer_case, on_scan_grid
+from adn_jax.evaluation.maps import CaseMaps
+from adn_jax.evaluation.scores import none_for_nan
+from adn_jax.evaluation.summary import versions
+from adn_jax.evaluation.viewer import write_viewer
+from adn_jax.metrics.alignment import in_plane_angle_deg, offset_mm
+from adn_jax.metrics.overlap import Mask, volume_ml
+from adn_jax.prepare.case import prepare_scan, to_native
+from adn_jax.prepare.read import RawScan, read_scan, scan_name
+from adn_jax.runtime.files import atomic_path, write_json
+from adn_jax.training.runs import TrainedModel, load_run
+from adn_jax.types import AdnOutputs
+
+ONE_SIDED = 0.9
+"""From this share of its volume on one side a lesion is called one-sided."""
+
+UNITS = {
+    "lesion": "1 infarct, 0 not",
+    "probability": "infarct probability, 0 to 1",
+    "asymmetry": "HU darker than the mirror voxel (A)",
+    "pathological": "HU of the asymmetry taken for ischaemia (P)",
+    "anatomical": "HU of the asymmetry taken for normal anatomy (Q)",
+    "salient": "HU of the scan with only pathological asymmetry left (X_hat)",
+    "compensated": "HU of the scan with only anatomical asymmetry left (X_tilde)",
+    "ct": "HU of the scan as it was used, gantry tilt corrected",
+}
+"""The volumes written for each scan, with their units."""
+
+
+def predict_scans(run: Path, scans: Sequence[Path], out: Path) -> dict[Path, str]:
+    """Predict scans one after the other; a scan that fails does not stop the rest.
+
+    Args:
+        run: a finished run.
+        scans: NIfTI files or DICOM folders.
+        out: each scan's results go to `out/<name>/`, replacing older ones.
+
+    Returns:
+        What went wrong, a sentence for each scan that failed.
+
+    Raises:
+        UserError: the run is not usable, or two scans would share a folder.
+    """
+    model = load_run(run)
+    folders = result_folders(scans, out)
+    failures = {}
+    for scan, folder in track(folders.items(), description="predict"):
+        try:
+            predict_scan(model, run, scan, folder)
+        except UserError as error:
+            failures[scan] = str(error)
+    return failures
+
+
+def result_folders(scans: Sequence[Path], out: Path) -> dict[Path, Path]:
+    """Folder of results of each scan, by the scan's name."""
+    folders: dict[Path, Path] = {}
+    for scan in scans:
+        folder = out / scan_name(scan)
+        for other, taken in folders.items():
+            if taken == folder:
+                raise UserError(
+                    f"{other} and {scan} would both write to {folder}; "
+                    "rename one, or give them in two calls with different --out."
+                )
+        folders[scan] = folder
+    return folders
+
+
+def predict_scan(model: TrainedModel, run: Path, path: Path, folder: Path) -> None:
+    """Predict one scan and write its folder, whole or not at all."""
+    scan = read_scan(path)
+    settings = replace(model.recipe.prepare, tissue="none")
+    case = prepare_scan(scan, settings)
+    maps, outputs = infer_case(model.params, case, model.recipe)
+    volumes = scan_volumes(scan, case, outputs, model.recipe)
+    facts = describe_scan(scan, case, maps, volumes["lesion"])
+    with atomic_path(folder) as temporary:
+        temporary.mkdir()
+        for name, image in volumes.items():
+            image.header.set_xyzt_units("mm")
+            image.to_filename(temporary / f"{name}.nii.gz")
+        save_figure(scan_figure(maps), temporary / "figure.png")
+        write_viewer(temporary / "viewer.html", scan.image, case, maps, settings)
+        facts |= {
+            "model": {"recipe": model.recipe.name, "run": run.name}
+            | {"steps": model.steps},
+            "versions": versions(),
+        }
+        write_json(temporary / "scan.json", none_for_nan(facts))
+
+
+def scan_volumes(
+    scan: RawScan, case: PreparedCase, outputs: AdnOutputs, recipe: Recipe
+) -> dict[str, nib.Nifti1Image]:
+    """Every result on the scan's own voxels, by the names of `UNITS`.
+
+    The two synthetic scans are the scan itself plus what the model adds, so that they
+    stay as sharp as the scan and keep the skull.
+    """
+    low, high = recipe.prepare.window_hu
+
+    def native(volume: np.ndarray, unit: float = 1.0) -> np.ndarray:
+        image = to_native(volume, case.geometry, order=1)
+        return np.asarray(image.dataobj, np.float32) * np.float32(unit)
+
+    hu = np.asarray(scan.image.dataobj, np.float32)
+    probability = native(as_map(outputs.prediction))
+    moved = {
+        name: native(as_map(volume), high - low)
+        for name, volume in on_scan_grid(outputs, recipe).items()
+    }
+    arrays = {
+        "lesion": (probability >= recipe.threshold).astype(np.uint8),
+        "probability": probability,
+        "salient": hu + moved.pop("salient_change"),
+        "compensated": hu + moved.pop("compensated_change"),
+        **moved,
+        "ct": hu,
+    }
+    return {name: nib.Nifti1Image(arrays[name], scan.image.affine) for name in UNITS}
+
+
+def describe_scan(
+    scan: RawScan, case: PreparedCase, maps: CaseMaps, lesion: nib.Nifti1Image
+) -> dict[str, Any]:
+    """What `scan.json` says: lesion, pose of the head, quality, units."""
+    x, y, z = np.linalg.norm(scan.image.affine[:3, :3], axis=0).tolist()
+    mask = np.asarray(lesion.dataobj).transpose(2, 1, 0) > 0
+    return {
+        "name": scan.name,
+        "purpose": "research only, not for diagnosis",
+        "lesion_volume_ml": volume_ml(mask, (z, y, x)),
+        "lesion_side": lesion_side(maps.aligned_predicted),
+        "threshold": maps.threshold,
+        "head_rotation_deg": in_plane_angle_deg(maps.plane),
+        "head_offset_mm": offset_mm(maps.plane),
+        "pose_signs": "rotation positive: nose turned to the patient's left; offset "
+        "positive: mid-line to the patient's right of the brain's centre",
+        "flags": list(case.flags),
+        "quality": case.quality,
+        "source": case.source,
+        "units": UNITS,
+    }
+
+
+def lesion_side(aligned: Mask) -> str:
+    """The patient's side of a mask on X's grid: left, right, both or none.
+
+    x grows to the patient's right, and X's mid-line is the middle of x.
+    """
+    total = np.count_nonzero(aligned)
+    if total == 0:
+        return "none"
+    width = aligned.shape[2]
+    right = np.count_nonzero(aligned[:, :, (width + 1) // 2 :])
+    left = np.count_nonzero(aligned[:, :, : width // 2])
+    if max(left, right) < ONE_SIDED * total:
+        return "both"
+    return "left" if left > right else "right"

@@ -1,0 +1,145 @@
+"""From the results of cases to `summary.json` and `per_case.csv`."""
+
+import csv
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from io import StringIO
+from typing import Any
+
+from adn_jax.config import Recipe
+from adn_jax.data.cases import Manifest
+from adn_jax.evaluation.scores import EMPTY_RULES, SCORES, CaseResult, EmptyRule
+from adn_jax.evaluation.statistics import Summary, summarise, summarise_tail
+from adn_jax.metrics.disentanglement import (
+    ASYMMETRY_THRESHOLD,
+    PATHOLOGY_THRESHOLD,
+    Disentanglement,
+)
+
+PACKAGES = ("adn-jax", "jax", "jaxlib", "flax", "numpy", "scipy", "nibabel")
+
+
+def summarise_results(
+    results: Sequence[CaseResult], recipe: Recipe, manifest: Manifest, rule: EmptyRule
+) -> dict[str, Any]:
+    """The content of `summary.json`: the headline grid on top, both grids below.
+
+    The headline is the native grid, unless a case has no label there.
+    """
+    grid = headline_grid(results)
+    grids = {
+        name: summarise_grid(results, name, rule)
+        for name in ("native", "prepared")
+        if all(name in result.grids for result in results)
+    }
+    low, high = recipe.prepare.window_hu
+    return {
+        "cases": len(results),
+        "grid": grid,
+        "label_rule": label_rule(manifest),
+        "hd95_convention": "directed (larger of the two directed 95th percentiles, "
+        "as MONAI); hd95_pooled_mm: 95th percentile of both directions together",
+        "lesion_rule": "26-connected components; one shared voxel is a hit",
+        "threshold": recipe.threshold,
+        **grids[grid],
+        "alignment_error_deg": summarise_alignment(results, "angle_deg"),
+        "alignment_offset_mm": summarise_alignment(results, "offset_mm"),
+        "disentanglement": summarise_disentanglement(results, high - low),
+        "grids": grids,
+        "recipe": recipe.name,
+        "versions": versions(),
+    }
+
+
+def headline_grid(results: Sequence[CaseResult]) -> str:
+    """ "native" where every case has its label there, else "prepared"."""
+    native = all("native" in result.grids for result in results)
+    return "native" if native else "prepared"
+
+
+def summarise_grid(
+    results: Sequence[CaseResult], grid: str, rule: EmptyRule
+) -> dict[str, Any]:
+    """Statistics of every score on one grid, and the count of empty masks."""
+    scores = [result.grids[grid] for result in results]
+    empty = [score.empty for score in scores]
+    return {
+        **{
+            name: summarise(getattr(score, name) for score in scores) for name in SCORES
+        },
+        "empty": {
+            **{kind: empty.count(kind) for kind in ("label", "prediction", "both")},
+            "rule": EMPTY_RULES[rule],
+        },
+    }
+
+
+def summarise_alignment(results: Sequence[CaseResult], what: str) -> Summary | None:
+    """Errors of the final plane, those of each earlier stage beside it; None where
+    the truth is not known."""
+    known = [result.alignment for result in results if result.alignment]
+    if not known:
+        return None
+    stages = {
+        stage: summarise_tail(errors[stage][what] for errors in known)
+        for stage in known[0]
+    }
+    return {**stages.pop("final"), **stages}
+
+
+def summarise_disentanglement(
+    results: Sequence[CaseResult], window_width_hu: float
+) -> dict[str, Any] | None:
+    """Statistics of the disentanglement scores; None where no case has one."""
+    known = [result for result in results if result.disentanglement]
+    if not known:
+        return None
+    return {
+        **{
+            name: summarise(result.disentanglement[name] for result in known)
+            for name in Disentanglement._fields
+        },
+        "truth": sorted({result.disentanglement_truth for result in known}),
+        "asymmetric_above_hu": ASYMMETRY_THRESHOLD * window_width_hu,
+        "pathological_above_hu": PATHOLOGY_THRESHOLD * window_width_hu,
+    }
+
+
+def label_rule(manifest: Manifest) -> str:
+    """Which label values counted as infarct."""
+    values = ", ".join(str(value) for value in manifest.settings.infarct_labels)
+    return f"label values {values} are infarct"
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that make the numbers."""
+    return {
+        "python": platform.python_version(),
+        **{package: version(package) for package in PACKAGES},
+    }
+
+
+def per_case_csv(results: Sequence[CaseResult]) -> str:
+    """One line a case: every score of every grid, pose, errors, flags."""
+    rows = [flat_row(result) for result in results]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    buffer = StringIO()
+    writer = csv.DictWriter(buffer, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def flat_row(result: CaseResult) -> dict[str, Any]:
+    """The numbers of a case under one name each; an undefined one is left empty."""
+    row: dict[str, Any] = {"case": result.name}
+    for grid, scores in result.grids.items():
+        for name in (*SCORES, "empty"):
+            row[f"{grid}_{name}"] = getattr(scores, name)
+    row |= result.pose
+    for stage, errors in result.alignment.items():
+        row |= {f"error_{stage}_{name}": value for name, value in errors.items()}
+    row |= result.disentanglement
+    row["flags"] = " ".join(result.flags)
+    return {name: "" if value != value else value for name, value in row.items()}

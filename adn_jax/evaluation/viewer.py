@@ -1,0 +1,89 @@
+"""An interactive page of one predicted scan that opens in any browser, offline."""
+
+import re
+import warnings
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from jaxtyping import Float
+from nilearn.plotting import view_img
+
+from adn_jax.config import PrepareSettings
+from adn_jax.data.cases import PreparedCase
+from adn_jax.evaluation.maps import CaseMaps, Map
+from adn_jax.prepare.case import nearest_ras
+from adn_jax.prepare.resample import resample
+from adn_jax.prepare.window import to_window
+from adn_jax.runtime.files import write_text
+
+VOXEL_MM = 2.0
+"""Cubic voxels of the page: it stays near 2 MB and loads at once."""
+MARGIN_MM = 18.0
+"""Room around the brain, for the skull."""
+
+
+def write_viewer(
+    path: Path,
+    scan: nib.Nifti1Image,
+    case: PreparedCase,
+    maps: CaseMaps,
+    settings: PrepareSettings,
+) -> None:
+    """Write the page: three planes of the CT with the infarct probability over it.
+
+    The page starts where the infarct is most probable, or else in the middle.
+    """
+    shape, affine = viewer_grid(case)
+    hu = resample(*nearest_ras(scan), shape, affine, outside=-1000.0)
+    probability = resample(maps.prediction, case.affine, shape, affine)
+    start = np.array(shape) // 2
+    if probability.max() >= maps.threshold:
+        start = np.array(np.unravel_index(np.argmax(probability), shape))
+    with warnings.catch_warnings():
+        # Where nothing is predicted, the threshold is above every value.
+        warnings.filterwarnings("ignore", message="The given float value must not")
+        view = view_img(
+            as_image(probability, affine),
+            bg_img=as_image(to_window(hu, settings.window_hu), affine),
+            cut_coords=(affine @ [*start[::-1], 1.0])[:3].tolist(),
+            threshold=maps.threshold,
+            vmin=0.0,
+            vmax=1.0,
+            symmetric_cmap=False,
+            cmap="autumn",
+            opacity=0.6,
+            dim=0,
+            black_bg=True,
+            title=case.name,
+            resampling_interpolation="nearest",
+        )
+    write_text(path, without_remote_links(view.get_standalone()))
+
+
+def viewer_grid(
+    case: PreparedCase,
+) -> tuple[tuple[int, int, int], Float[np.ndarray, "4 4"]]:
+    """Shape (z y x) and affine of a cubic grid around the brain."""
+    inside = np.argwhere(case.brain)[:, ::-1]
+    low, high = inside.min(axis=0), inside.max(axis=0)
+    spacing = np.array(case.spacing_mm[::-1])
+    corner = low * spacing - MARGIN_MM
+    size = np.ceil(((high - low) * spacing + 2 * MARGIN_MM) / VOXEL_MM).astype(int)
+    turned = case.affine[:3, :3] / spacing
+    affine = np.eye(4)
+    affine[:3, :3] = turned * VOXEL_MM
+    affine[:3, 3] = case.affine[:3, 3] + turned @ corner
+    x, y, z = size.tolist()
+    return (z, y, x), affine
+
+
+def as_image(volume: Map, affine: Float[np.ndarray, "4 4"]) -> nib.Nifti1Image:
+    """A NIfTI image of a volume in memory."""
+    return nib.Nifti1Image(volume.transpose(2, 1, 0), affine)
+
+
+def without_remote_links(page: str) -> str:
+    """Drop what would be fetched from the network (nilearn's icon): opening a
+    patient's page must not tell anyone."""
+    return re.sub(r'<link[^>]*href="https?://[^"]*"[^>]*>', "", page)

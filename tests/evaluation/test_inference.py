@@ -1,0 +1,76 @@
+import jax
+import numpy as np
+import pytest
+
+from adn_jax.data.cases import read_case
+from adn_jax.evaluation.inference import as_batch, infer, infer_case, on_scan_grid
+from adn_jax.pipeline.adn import apply_adn
+
+
+@pytest.fixture(scope="module")
+def inferred(tiny_data, tiny_params, tiny_recipe):
+    return infer_case(tiny_params, read_case(tiny_data / "turned"), tiny_recipe)
+
+
+def test_maps_are_the_chains_outputs(inferred, tiny_data, tiny_params, tiny_recipe):
+    maps, _ = inferred
+    case = read_case(tiny_data / "turned")
+    with jax.disable_jit(False):
+        outputs = apply_adn(tiny_params, as_batch(case.volume), tiny_recipe)
+    for name in ("aligned", "asymmetry", "pathological", "prediction", "salient"):
+        expected = np.asarray(getattr(outputs, name))[0, ..., 0]
+        np.testing.assert_allclose(getattr(maps, name), expected, atol=2e-5)
+
+
+def test_truth_is_carried_to_the_aligned_grid(inferred, tiny_data):
+    maps, outputs = inferred
+    case = read_case(tiny_data / "turned")
+    assert maps.lesion.sum() == case.lesion.sum()
+    assert maps.aligned_lesion.any()
+    shared = (maps.aligned_lesion & maps.aligned_truth).sum()
+    assert shared > 0.95 * maps.aligned_lesion.sum()
+    # The untrained network turns the head by its own angle: the label goes along.
+    assert maps.plane.normal @ maps.plane.normal == pytest.approx(1.0, abs=1e-5)
+    assert not np.allclose(np.asarray(outputs.matrix[0]), np.eye(4), atol=1e-3)
+
+
+def test_a_case_without_truth_has_none(tiny_data, tiny_params, tiny_recipe):
+    from dataclasses import replace
+
+    case = replace(read_case(tiny_data / "upright"), lesion=None, pathological=None)
+    maps, _ = infer_case(tiny_params, case, tiny_recipe)
+    assert maps.lesion is maps.aligned_lesion is maps.aligned_truth is None
+
+
+def test_a_label_never_reaches_a_prediction(tiny_data, tiny_params, tiny_recipe):
+    from dataclasses import replace
+
+    case = read_case(tiny_data / "turned")
+    other = replace(case, lesion=1 - case.lesion, pathological=None)
+    one, _ = infer_case(tiny_params, case, tiny_recipe)
+    two, _ = infer_case(tiny_params, other, tiny_recipe)
+    np.testing.assert_array_equal(one.prediction, two.prediction)
+
+
+def test_maps_go_back_to_the_scans_grid(inferred, tiny_recipe):
+    maps, outputs = inferred
+    moved = on_scan_grid(outputs, tiny_recipe)
+    inside = maps.volume > 0
+    inside[[0, -1]] = False
+    back = {name: np.asarray(volume[0, ..., 0]) for name, volume in moved.items()}
+    np.testing.assert_allclose(
+        back["asymmetry"],
+        back["pathological"] + back["anatomical"],
+        atol=1e-5,
+    )
+    np.testing.assert_allclose(back["salient_change"], back["anatomical"], atol=1e-5)
+    np.testing.assert_allclose(
+        back["compensated_change"], back["pathological"], atol=1e-5
+    )
+
+
+def test_one_compilation_serves_all_cases(tiny_data, tiny_params, tiny_recipe):
+    infer_case(tiny_params, read_case(tiny_data / "turned"), tiny_recipe)
+    before = infer._cache_size()
+    infer_case(tiny_params, read_case(tiny_data / "healthy"), tiny_recipe)
+    assert infer._cache_size() == before

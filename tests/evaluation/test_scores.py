@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+
+from adn_jax.evaluation.scores import (
+    CaseResult,
+    none_for_nan,
+    score_masks,
+)
+
+SPACING = (5.0, 1.0, 2.0)
+EMPTY = np.zeros((4, 8, 8), bool)
+BOX = EMPTY.copy()
+BOX[1:3, 2:6, 2:6] = True
+SHIFTED = np.roll(BOX, 1, axis=2)
+
+
+def test_scores_of_a_shifted_box():
+    scores = score_masks(SHIFTED, BOX, SPACING)
+    assert scores.dice == 0.75
+    assert scores.hd95_mm == scores.hd95_pooled_mm == 2.0
+    assert scores.lesion_f1 == scores.lesion_precision == scores.lesion_recall == 1.0
+    assert scores.label_ml == scores.predicted_ml == pytest.approx(32 * 10 / 1000)
+    assert scores.volume_error_ml == 0.0
+    assert scores.empty == "none"
+
+
+def test_volume_error_has_a_sign():
+    smaller = BOX.copy()
+    smaller[1] = False
+    scores = score_masks(smaller, BOX, SPACING)
+    assert scores.volume_error_ml == pytest.approx(-0.16)
+    assert scores.absolute_volume_error_ml == pytest.approx(0.16)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "lesion", "empty", "dice", "distance"),
+    [
+        (EMPTY, EMPTY, "both", 1.0, 0.0),
+        (BOX, EMPTY, "label", 0.0, np.sqrt(20**2 + 8**2 + 16**2)),
+        (EMPTY, BOX, "prediction", 0.0, np.sqrt(20**2 + 8**2 + 16**2)),
+    ],
+)
+def test_empty_masks_are_penalised(prediction, lesion, empty, dice, distance):
+    scores = score_masks(prediction, lesion, SPACING)
+    assert scores.empty == empty
+    assert scores.dice == scores.lesion_f1 == dice
+    assert scores.hd95_mm == scores.hd95_pooled_mm == pytest.approx(distance)
+
+
+def test_empty_masks_are_left_out():
+    both = score_masks(EMPTY, EMPTY, SPACING, "leave_out")
+    assert np.isnan([both.dice, both.lesion_f1, both.hd95_mm]).all()
+    one = score_masks(BOX, EMPTY, SPACING, "leave_out")
+    assert one.dice == one.lesion_f1 == 0.0
+    assert np.isnan([one.hd95_mm, one.hd95_pooled_mm]).all()
+
+
+def test_results_survive_json_with_none_for_nan():
+    result = CaseResult(
+        name="head",
+        grids={"prepared": score_masks(BOX, EMPTY, SPACING, "leave_out")},
+        alignment={"final": {"angle_deg": 1.0, "offset_mm": 0.5}},
+        disentanglement={"auroc": float("nan"), "mass_share": 0.25},
+        disentanglement_truth="lesion label",
+        pose={"rotation_deg": 3.0, "offset_mm": -1.0},
+        flags=("Odd.",),
+    )
+    content = result.to_json()
+    assert content["disentanglement"] == {"auroc": None, "mass_share": 0.25}
+    assert content["grids"]["prepared"]["hd95_mm"] is None
+    again = CaseResult.from_json(content)
+    assert again.to_json() == content
+    assert np.isnan(again.disentanglement["auroc"])
+
+
+def test_none_for_nan_at_any_depth():
+    value = {"a": [float("nan"), 1.0], "b": ({"c": float("nan")}, "text")}
+    assert none_for_nan(value) == {"a": [None, 1.0], "b": [{"c": None}, "text"]}
