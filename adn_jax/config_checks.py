@@ -120,6 +120,14 @@ def check_recipe(recipe: Recipe) -> None:
             "set the steps to 0 or let network T take part."
         )
 
+    for name in ("align", "tissue"):
+        patience = getattr(recipe, name).patience_epochs
+        if patience > 0:
+            raise UserError(
+                f"{name}.patience_epochs is {patience}; it has to be 0, since only "
+                "the joint stage has a training Dice that could settle."
+            )
+
 
 def sections(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """The dataclass and all those inside it, each with its dotted prefix."""
@@ -148,7 +156,7 @@ def all_positive(name: str, what: str) -> Rule:
     return name, what, lambda values: len(values) > 0 and min(values) > 0
 
 
-def in_range(name: str, low: float, high: float) -> Rule:
+def in_range(name: str, low: float | int, high: float | int) -> Rule:
     """Rule for numbers with `low` <= number < `high`."""
     return (
         name,

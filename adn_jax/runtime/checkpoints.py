@@ -6,6 +6,7 @@ imported) and `progress` (JSON values).
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,22 +43,22 @@ def open_checkpoints(
         handler = ocp.StandardCheckpointHandler()
         registry.add(item, ocp.args.StandardSave, handler)
         registry.add(item, ocp.args.StandardRestore, handler)
-    for item in ("progress", "metrics"):
-        handler = ocp.JsonCheckpointHandler()
-        registry.add(item, ocp.args.JsonSave, handler)
-        registry.add(item, ocp.args.JsonRestore, handler)
-    manager = ocp.CheckpointManager(
-        folder.absolute(),
-        options=ocp.CheckpointManagerOptions(
-            best_fn=score,
-            best_mode=mode,
-            preservation_policy=keep,
-            create=not read_only,
-            read_only=read_only,
-            cleanup_tmp_directories=not read_only,
-        ),
-        handler_registry=registry,
+    handler = ocp.JsonCheckpointHandler()
+    registry.add("progress", ocp.args.JsonSave, handler)
+    registry.add("progress", ocp.args.JsonRestore, handler)
+    options = ocp.CheckpointManagerOptions(
+        best_fn=score,
+        best_mode=mode,
+        preservation_policy=keep,
+        read_only=read_only,
+        cleanup_tmp_directories=not read_only,
     )
+    with as_user_error(folder, "opened", "choose a folder that can be written"):
+        if not read_only:
+            folder.mkdir(parents=True, exist_ok=True)
+        manager = ocp.CheckpointManager(
+            folder.absolute(), options=options, handler_registry=registry
+        )
     try:
         yield manager
         wait(manager)
@@ -81,7 +82,9 @@ def save(
     }
     if optimizer is not None:
         items["optimizer"] = ocp.args.StandardSave(optimizer)
-    with as_user_error(manager, "written", "free space, then run the command again"):
+    with as_user_error(
+        manager.directory, "written", "free space, then run the command again"
+    ):
         manager.save(
             step,
             args=ocp.args.Composite(**items),
@@ -91,7 +94,9 @@ def save(
 
 def wait(manager: ocp.CheckpointManager) -> None:
     """Return when every save is on disk."""
-    with as_user_error(manager, "written", "free space, then run the command again"):
+    with as_user_error(
+        manager.directory, "written", "free space, then run the command again"
+    ):
         manager.wait_until_finished()
 
 
@@ -119,28 +124,25 @@ def restore_training(
 def restore(manager: ocp.CheckpointManager, step: int, **items: Any) -> Any:
     """Items of a step; `UserError` where the files are damaged."""
     advice = f"delete the folder {step} there to go on from an earlier checkpoint"
-    with as_user_error(manager, f"read at step {step}", advice):
+    with as_user_error(manager.directory, f"read at step {step}", advice):
         return manager.restore(step, args=ocp.args.Composite(**items))
 
 
 @contextmanager
-def as_user_error(
-    manager: ocp.CheckpointManager, done: str, advice: str
-) -> Iterator[None]:
+def as_user_error(folder: PathLike[str], done: str, advice: str) -> Iterator[None]:
     """Turn what Orbax raises for bad files and full disks into `UserError`."""
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"the checkpoint in {manager.directory} could not be {done} ({reason}); "
-            f"{advice}."
+            f"the checkpoint in {folder} could not be {done} ({reason}); {advice}."
         ) from error
 
 
 def check_architecture(manager: ocp.CheckpointManager, step: int, like: Params) -> None:
     """Raise `UserError` naming the first parameters that do not fit `like`."""
-    with as_user_error(manager, f"read at step {step}", "train it again"):
+    with as_user_error(manager.directory, f"read at step {step}", "train it again"):
         saved = shapes(manager.item_metadata(step).params.tree)
     wanted = shapes(like)
     wrong = [

@@ -1,0 +1,74 @@
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+import pytest
+
+from adn_jax.data.batches import epoch_batches, open_split, train_batches
+from adn_jax.data.cases import write_case
+from adn_jax.errors import UserError
+from tests.training.tiny import SHAPE, head, write_heads
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    return write_heads(tmp_path_factory.mktemp("heads"), train=5, validation=3)
+
+
+def cases(batches, count):
+    return [batch.case.tolist() for batch in islice(batches, count)]
+
+
+def test_a_batch_depends_on_seed_and_step_alone(manifest):
+    split = open_split(manifest, "train")
+    whole = cases(train_batches(split, 2, seed=3), 8)
+    assert cases(train_batches(split, 2, seed=3, start_step=5), 3) == whole[5:]
+    assert cases(train_batches(split, 2, seed=4), 8) != whole
+
+
+def test_every_epoch_has_every_case_in_its_own_order(manifest):
+    split = open_split(manifest, "train")
+    epochs = cases(train_batches(split, 5, seed=0), 4)
+    assert all(sorted(epoch) == [0, 1, 2, 3, 4] for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 1
+
+
+def test_batch_holds_the_arrays_of_its_cases(manifest):
+    batch = next(train_batches(open_split(manifest, "train"), 3, seed=0))
+    assert batch.volume.shape == batch.lesion.shape == (3, *SHAPE, 1)
+    for row, case in enumerate(batch.case.tolist()):
+        expected = head("any", seed=case)
+        np.testing.assert_array_equal(batch.volume[row, ..., 0], expected.volume)
+        np.testing.assert_array_equal(batch.lesion[row, ..., 0], expected.lesion)
+        np.testing.assert_array_equal(batch.tissue[row], expected.tissue)
+
+
+def test_case_is_the_index_in_the_data_set(manifest):
+    batches = epoch_batches(open_split(manifest, "validation"), 2)
+    assert [(b.case.tolist(), count) for b, count in batches] == [
+        ([5, 6], 2),
+        ([7, 7], 1),
+    ]
+
+
+def test_each_case_is_read_once(manifest, monkeypatch):
+    split = open_split(manifest, "train")
+    first = split[0]
+    monkeypatch.setattr("adn_jax.data.batches.read_case", None)
+    assert split[0] is first
+
+
+def test_absent_labels_are_zero_unless_needed(tmp_path):
+    manifest = write_heads(tmp_path, train=1, validation=0)
+    write_case(tmp_path / "head00", replace(head("head00", 0), tissue=None))
+    split = open_split(manifest, "train", needs=("lesion",))
+    assert not split[0]["tissue"].any()
+    with pytest.raises(UserError, match=r"head00 has no tissue\.nii\.gz.*prepare"):
+        open_split(manifest, "train", needs=("lesion", "tissue"))
+
+
+def test_small_split(manifest):
+    with pytest.raises(UserError, match=r"'test' of .* has 0 cases, and a batch needs"):
+        open_split(manifest, "test")
+    with pytest.raises(UserError, match="has 5 cases, and a batch needs 6"):
+        open_split(manifest, "train", at_least=6)

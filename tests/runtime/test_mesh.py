@@ -1,0 +1,33 @@
+import jax
+import numpy as np
+import pytest
+
+from adn_jax.errors import UserError
+from adn_jax.runtime.mesh import check_batch, data_mesh, place_cases, replicate
+
+
+def test_cases_are_split_and_parameters_are_everywhere():
+    mesh = data_mesh(2)
+    cases = place_cases(np.arange(8.0).reshape(4, 2), mesh)
+    assert [shard.data.shape for shard in cases.addressable_shards] == [(2, 2)] * 2
+    params = replicate({"a": np.ones(3)}, mesh)
+    assert [s.data.shape for s in params["a"].addressable_shards] == [(3,)] * 2
+
+
+def test_mean_over_a_split_batch_is_the_global_one():
+    cases = np.random.default_rng(0).random((4, 3)).astype(np.float32)
+    split = place_cases(cases, data_mesh(2))
+    assert jax.jit(lambda a: a.mean())(split) == pytest.approx(cases.mean(), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("batch", "advice"), [(3, "set it to 2 or 4"), (1, "set it to 2")]
+)
+def test_batch_that_does_not_divide(batch, advice):
+    message = f"joint.batch is {batch}, which does not divide over 2 devices; {advice}"
+    with pytest.raises(UserError, match=message):
+        check_batch(batch, data_mesh(2), "joint.batch")
+
+
+def test_batch_that_divides():
+    check_batch(4, data_mesh(2), "joint.batch")

@@ -1,0 +1,140 @@
+from dataclasses import replace
+
+import pytest
+
+from adn_jax.config import (
+    AugmentSettings,
+    OptimizerSettings,
+    PrepareSettings,
+    Recipe,
+    StageSettings,
+    UNetSettings,
+    ViewNetSettings,
+)
+from adn_jax.config_checks import (
+    check_recipe,
+    differing_fields,
+    settings_from_json,
+    settings_to_json,
+)
+from adn_jax.errors import UserError
+
+RECIPE = Recipe(
+    name="checks",
+    align=StageSettings(steps=3, optimizer=OptimizerSettings(clip_norm=1.0)),
+    prepare=PrepareSettings(infarct_labels=(1,)),
+)
+
+
+def test_json_and_back_is_the_same_recipe():
+    content = settings_to_json(RECIPE)
+    assert content["prepare"]["shape"] == [40, 256, 256]
+    assert settings_from_json(Recipe, content, "config") == RECIPE
+
+
+def test_absent_fields_take_their_default():
+    assert settings_from_json(Recipe, {"name": "a"}, "config") == Recipe(name="a")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"name": "a", "sead": 1}, "config has an unknown field 'sead'.*'seed'"),
+        ({"name": "a", "joint": {"stps": 1}}, r"config\.joint .*'stps'.*'steps'"),
+        ({}, "config is not complete .*name"),
+        ({"name": "a", "joint": 3}, r"config\.joint is 3; a table"),
+        ({"name": 5}, r"config\.name is 5; str is wanted"),
+        ({"name": "a", "seed": 1.5}, r"config\.seed is 1\.5; int is wanted"),
+        ({"name": "a", "seed": True}, r"config\.seed is True; int is wanted"),
+        ({"name": "a", "threshold": "x"}, r"config\.threshold is 'x'; float"),
+        ({"name": "a", "tissue_source": "mops"}, "'mops'; one of 'maps', 'network'"),
+        ({"name": "a", "prepare": {"shape": [1, 2]}}, r"prepare\.shape is \[1, 2\]"),
+        ({"name": "a", "unet": {}}, "unknown field 'unet'"),
+    ],
+)
+def test_wrong_json(content, message):
+    with pytest.raises(UserError, match=message):
+        settings_from_json(Recipe, content, "config")
+
+
+def test_differing_fields_name_the_place_and_both_values():
+    other = replace(RECIPE, seed=7, align=replace(RECIPE.align, batch=2))
+    assert list(differing_fields(RECIPE, other)) == [
+        "seed 0 -> 7",
+        "align.batch 6 -> 2",
+    ]
+    assert not list(differing_fields(RECIPE, RECIPE))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"threshold": 7.0}, "threshold is 7.0; it has to be between 0 and 1"),
+        ({"seed": -1}, "seed is -1"),
+        (
+            {"prepare": PrepareSettings(window_hu=(80.0, 0.0))},
+            r"prepare\.window_hu is \(80",
+        ),
+        ({"prepare": PrepareSettings(shape=(0, 8, 8))}, r"prepare\.shape .*above 0"),
+        (
+            {"prepare": PrepareSettings(spacing_mm=(1.0, -1.0, 1.0))},
+            r"prepare\.spacing_mm",
+        ),
+        ({"prepare": PrepareSettings(infarct_labels=())}, r"prepare\.infarct_labels"),
+        ({"view_net": ViewNetSettings(widths=())}, r"view_net\.widths is \(\)"),
+        (
+            {"view_net": ViewNetSettings(rotation_limit_deg=(0.0, 0.0, 200.0))},
+            r"view_net\.rotation_limit_deg",
+        ),
+        (
+            {"view_net": ViewNetSettings(translation_limit=(-1.0, 0.0, 0.0))},
+            "translation",
+        ),
+        ({"segment_net": UNetSettings(dropout=2.0)}, r"segment_net\.dropout is 2.0"),
+        ({"disentangle_net": UNetSettings(widths=(8, 0))}, r"disentangle_net\.widths"),
+        ({"segment_net": UNetSettings(outputs=0)}, r"segment_net\.outputs is 0"),
+        ({"segment_net": UNetSettings(groups=0)}, r"segment_net\.groups is 0"),
+        ({"segment_net": UNetSettings(prior=1.0)}, r"segment_net\.prior is 1.0"),
+        ({"tissue_net": UNetSettings(outputs=1)}, r"tissue_net\.outputs is 1"),
+        ({"joint": StageSettings(steps=-1)}, r"joint\.steps is -1"),
+        ({"joint": StageSettings(batch=0)}, r"joint\.batch is 0"),
+        ({"joint": StageSettings(validate_every=0)}, r"joint\.validate_every is 0"),
+        ({"joint": StageSettings(patience_epochs=-1)}, r"joint\.patience_epochs"),
+        ({"joint": StageSettings(patience_tolerance=-1.0)}, "patience_tolerance"),
+        ({"align": StageSettings(patience_epochs=2)}, r"align\.patience_epochs is 2"),
+    ],
+)
+def test_impossible_values(changes, message):
+    with pytest.raises(UserError, match=message):
+        check_recipe(replace(RECIPE, **changes))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"learning_rate": 0.0},
+        {"weight_decay": -1.0},
+        {"betas": (0.9, 1.0)},
+        {"decay_power": -1.0},
+        {"clip_norm": 0.0},
+    ],
+)
+def test_impossible_optimizer(wrong):
+    stage = StageSettings(optimizer=OptimizerSettings(**wrong))
+    with pytest.raises(UserError, match=f"joint.optimizer.{next(iter(wrong))} is"):
+        check_recipe(replace(RECIPE, joint=stage))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"gamma": 1.0}, {"rotation_deg": -1.0}, {"translation": -0.1}]
+)
+def test_impossible_augmentation(wrong):
+    stage = StageSettings(augment=AugmentSettings(**wrong))
+    with pytest.raises(UserError, match=f"joint.augment.{next(iter(wrong))} is"):
+        check_recipe(replace(RECIPE, joint=stage))
+
+
+def test_align_steps_without_network():
+    alignment = replace(RECIPE.alignment, network=False)
+    with pytest.raises(UserError, match=r"align\.steps is 3 but alignment\.network"):
+        check_recipe(replace(RECIPE, alignment=alignment))
