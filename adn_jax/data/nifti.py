@@ -1,5 +1,6 @@
 """NIfTI files in and out; arrays are (z, y, x) in memory and (x, y, z) on disk."""
 
+import gzip
 import zlib
 from pathlib import Path
 
@@ -13,13 +14,19 @@ UNREADABLE = (
     OSError,
     EOFError,
     ValueError,
+    OverflowError,
     zlib.error,
+    nib.filebasedimages.ImageFileError,
+    nib.spatialimages.HeaderDataError,
     nib.spatialimages.ImageDataError,
+    nib.wrapstruct.WrapStructError,
 )
 """What nibabel and the decompressors raise on damaged files."""
 
 LARGEST_VOXEL_COUNT = 300_000_000
 """A header that declares more than this is damaged, or no head scan."""
+
+CHUNK = 1 << 22
 
 
 def open_nifti(path: Path) -> nib.Nifti1Image:
@@ -32,7 +39,7 @@ def open_nifti(path: Path) -> nib.Nifti1Image:
     try:
         image = nib.Nifti1Image.from_filename(path)
         affine_is_usable = abs(np.linalg.det(image.affine[:3, :3])) > 1e-6
-    except (nib.filebasedimages.ImageFileError, *UNREADABLE) as error:
+    except UNREADABLE as error:
         raise UserError(
             f"{path} is not a readable NIfTI file ({one_line(error)}); "
             "restore or convert it."
@@ -57,12 +64,21 @@ def read_voxels(image: nib.Nifti1Image, dtype: type) -> Shaped[np.ndarray, "..."
     Raises `UserError` where the data is truncated or damaged.
     """
     try:
+        check_gzip(image.get_filename())
         return np.asanyarray(image.dataobj).astype(dtype, copy=False)
     except UNREADABLE as error:
         raise UserError(
             f"{image.get_filename()} is truncated or damaged ({one_line(error)}); "
             "copy or convert it again."
         ) from error
+
+
+def check_gzip(path: str | None) -> None:
+    """Read a compressed file to its end: only there does gzip compare its checksum."""
+    if path is not None and path.endswith(".gz"):
+        with gzip.open(path) as file:
+            while file.read(CHUNK):
+                pass
 
 
 def write_volume(

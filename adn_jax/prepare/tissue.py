@@ -5,7 +5,6 @@ from collections.abc import Mapping
 import nibabel as nib
 import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
-from nilearn import datasets
 from scipy import ndimage
 
 from adn_jax.errors import UserError
@@ -20,7 +19,7 @@ SMOOTHING_MM = 1.5
 """One voxel of a CT is too noisy to tell grey from white matter."""
 LEAST_PRIOR = 0.02
 """The registration is never trusted fully."""
-ATLAS_MM = 2
+ATLAS_MM = 1
 
 TissueMaps = Mapping[str, nib.Nifti1Image]
 """Probability maps under the names of `TISSUES`."""
@@ -109,6 +108,8 @@ def registered_priors(
 
 def atlas_maps() -> tuple[nib.Nifti1Image, ...]:
     """ICBM 152 probabilities of grey matter, white matter and CSF (nilearn's wheel)."""
+    from nilearn import datasets  # seconds, which every worker process would pay
+
     grey = datasets.load_mni152_gm_template(resolution=ATLAS_MM)
     white = datasets.load_mni152_wm_template(resolution=ATLAS_MM)
     mask = datasets.load_mni152_brain_mask(resolution=ATLAS_MM)

@@ -6,6 +6,9 @@ from jaxtyping import Bool, Float, Float32, Num
 STORED_OFFSET_HU = 1024.0
 """Some converters leave out the rescale intercept: air is then near 0."""
 
+LEAST_SOFT_TISSUE = 0.02
+"""Share of a head scan's voxels; bone alone puts fewer into so narrow a range."""
+
 FLOOR_HU = -1024.0
 """Padding outside the scanner's field of view is stored lower than any tissue."""
 
@@ -23,18 +26,14 @@ def to_hounsfield(
 ) -> tuple[Float32[np.ndarray, "..."], tuple[str, ...]]:
     """HU with the padding set to air, and a sentence on what had to be corrected.
 
-    An offset of 1024 is recognised by a scan without negative values whose air is near
-    0 and whose soft tissue is near 1024.
+    An offset of 1024 is recognised by a scan without negative values whose soft tissue
+    is near 1024.
     """
-    hu = values.astype(np.float32)
+    hu = np.array(values, np.float32)
     flags: tuple[str, ...] = ()
-    if hu.min() >= 0:
-        corrected = hu - STORED_OFFSET_HU
-        if soft_tissue_share(corrected) > max(soft_tissue_share(hu), 0.02):
-            hu = corrected
-            flags = (
-                "values were stored without the rescale intercept; 1024 taken off",
-            )
+    if hu.min() >= 0 and soft_tissue_share(hu - STORED_OFFSET_HU) > LEAST_SOFT_TISSUE:
+        hu -= STORED_OFFSET_HU
+        flags = ("values were stored without the rescale intercept; 1024 taken off",)
     return np.maximum(hu, FLOOR_HU, out=hu), flags
 
 

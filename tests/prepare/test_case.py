@@ -1,0 +1,190 @@
+from dataclasses import replace
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from adn_jax.config import PrepareSettings
+from adn_jax.errors import UserError
+from adn_jax.prepare.case import (
+    native_label,
+    nearest_ras,
+    prepare_scan,
+    strip_scan,
+    to_native,
+)
+from adn_jax.prepare.read import RawScan
+
+SETTINGS = PrepareSettings(shape=(24, 56, 48), spacing_mm=(6.0, 3.4, 3.4))
+
+
+def scan_of(head) -> RawScan:
+    return RawScan("one", head.ct, {"file": "ct.nii.gz"}, ("first flag",))
+
+
+def overlap(one, other):
+    return 2 * np.sum(one & other) / (one.sum() + other.sum())
+
+
+@pytest.fixture(scope="module")
+def prepared(make_head):
+    head = make_head()
+    scan = scan_of(head)
+    return prepare_scan(scan, SETTINGS, lesion=native_label(head.lesion, scan, (1,)))
+
+
+def test_volume_is_windowed_inside_the_brain_and_zero_outside(prepared):
+    inside = prepared.brain.astype(bool)
+    assert prepared.volume.dtype == np.float32
+    assert not prepared.volume[~inside].any()
+    healthy = prepared.volume[inside & (prepared.lesion == 0)]
+    assert np.median(healthy) == pytest.approx(35 / 80, abs=0.01)
+    assert np.median(prepared.volume[prepared.lesion == 1]) == pytest.approx(
+        23 / 80, abs=0.02
+    )
+    assert prepared.volume.max() < 0.6, "the skull shines into the brain's rim"
+
+
+def test_brain_is_centred_on_the_grid(prepared):
+    middle = [np.average(np.arange(n), weights=w) for n, w in profile(prepared.brain)]
+    expected = [(n - 1) / 2 for n in prepared.brain.shape]
+    np.testing.assert_allclose(middle, expected, atol=0.3)
+
+
+def profile(mask):
+    others = ((1, 2), (0, 2), (0, 1))
+    return [(n, mask.sum(axis=o)) for n, o in zip(mask.shape, others, strict=True)]
+
+
+def test_quality_and_flags_are_kept(prepared, head):
+    voxel_ml = abs(np.linalg.det(head.ct.affine)) / 1000
+    assert prepared.quality["brain_ml"] == pytest.approx(
+        np.sum(head.brain.dataobj) * voxel_ml, rel=0.05
+    )
+    assert prepared.quality["lesion_ml"] == pytest.approx(
+        np.sum(head.lesion.dataobj) * voxel_ml
+    )
+    assert prepared.quality["lesion_outside_brain"] == 0
+    assert prepared.quality["brain_outside_grid"] == 0
+    assert prepared.flags == ("first flag",)
+    assert prepared.source == {"file": "ct.nii.gz"}
+
+
+def test_lesion_keeps_its_volume(prepared):
+    ml = prepared.lesion.sum() * np.prod(prepared.spacing_mm) / 1000
+    assert ml == pytest.approx(prepared.quality["lesion_ml"], rel=0.05)
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LPS", "PIR", "SAL", "LAI"])
+def test_every_orientation_gives_the_same_case_and_finds_its_way_back(
+    make_head, codes, prepared
+):
+    head = make_head(codes=codes)
+    scan = scan_of(head)
+    case = prepare_scan(scan, SETTINGS, lesion=native_label(head.lesion, scan, (1,)))
+    np.testing.assert_allclose(case.volume, prepared.volume, atol=1e-4)
+    np.testing.assert_array_equal(case.lesion, prepared.lesion)
+    back = to_native(case.lesion, case.geometry)
+    assert back.shape == head.ct.shape
+    np.testing.assert_array_equal(back.affine, head.ct.affine)
+    truth = np.asarray(head.lesion.dataobj).astype(bool)
+    assert overlap(np.asarray(back.dataobj) >= 0.5, truth) > 0.9
+
+
+def test_way_back_is_exact_where_grids_have_the_same_voxels(small_grid, head):
+    case = prepare_scan(scan_of(head), small_grid)
+    geometry = {
+        **case.geometry,
+        "native_affine": case.geometry["affine"],
+        "native_shape": case.geometry["shape"],
+    }
+    back = np.asarray(to_native(case.volume, geometry).dataobj).transpose(2, 1, 0)
+    np.testing.assert_allclose(back, case.volume, atol=1e-5)
+
+
+def test_way_back_through_a_tilted_and_sheared_scan(make_head, small_grid):
+    head = make_head()
+    affine = head.ct.affine.copy()
+    affine[:3, 2] += 0.2 * affine[:3, 1]
+    angle = np.deg2rad(18)
+    turn = np.eye(4)
+    turn[1:3, 1:3] = [
+        [np.cos(angle), -np.sin(angle)],
+        [np.sin(angle), np.cos(angle)],
+    ]
+    tilted = nib.Nifti1Image(np.asarray(head.ct.dataobj), turn @ affine)
+    case = prepare_scan(RawScan("tilted", tilted), small_grid)
+    axes = case.affine[:3, :3] / np.linalg.norm(case.affine[:3, :3], axis=0)
+    np.testing.assert_allclose(axes.T @ axes, np.eye(3), atol=1e-9)
+    back = np.asarray(to_native(case.brain, case.geometry).dataobj) >= 0.5
+    brain, _ = nearest_ras(nib.Nifti1Image(back.astype(np.uint8), tilted.affine))
+    expected = strip_scan(RawScan("tilted", tilted)).brain
+    assert overlap(brain.astype(bool), expected.astype(bool)) > 0.95
+
+
+def test_brain_outside_the_grid_is_flagged(head, small_grid):
+    narrow = replace(small_grid, shape=(24, 24, 24))
+    case = prepare_scan(scan_of(head), narrow)
+    assert case.quality["brain_outside_grid"] > 0.2
+    assert any("lies outside the prepared grid" in flag for flag in case.flags)
+
+
+def test_lesion_outside_the_brain_is_flagged(head, small_grid):
+    values = np.zeros(head.ct.shape, np.uint8)
+    values[28:36, 5:8, 10:14] = 1
+    wrong = nib.Nifti1Image(values, head.ct.affine)
+    case = prepare_scan(scan_of(head), small_grid, lesion=wrong)
+    assert "100% of the infarct lies outside the brain mask" in case.flags
+
+
+def test_a_lesion_that_vanishes_is_flagged(head, small_grid):
+    values = np.zeros(head.ct.shape, np.uint8)
+    values[32, 36, 12] = 1
+    tiny = nib.Nifti1Image(values, head.ct.affine)
+    coarse = replace(small_grid, shape=(24, 32, 28), spacing_mm=(6.0, 6.0, 6.0))
+    case = prepare_scan(scan_of(head), coarse, lesion=tiny)
+    assert "the labelled infarct is lost on the prepared grid" in case.flags
+
+
+def tissue_maps(head):
+    brain = np.asarray(head.brain.dataobj).astype(np.float32)
+    left = np.zeros_like(brain)
+    left[: len(left) // 2] = 1
+    parts = {"grey": brain * left, "white": brain * (1 - left), "csf": 0 * brain}
+    return {name: nib.Nifti1Image(part, head.ct.affine) for name, part in parts.items()}
+
+
+def test_given_tissue_becomes_labels(head, small_grid):
+    case = prepare_scan(scan_of(head), small_grid, tissue=tissue_maps(head))
+    inside = case.brain.astype(bool)
+    assert case.tissue.dtype == np.uint8
+    assert not case.tissue[~inside].any()
+    assert np.mean(case.tissue[..., :19][inside[..., :19]] == 1) > 0.95
+    assert np.mean(case.tissue[..., 21:][inside[..., 21:]] == 2) > 0.95
+
+
+@pytest.mark.parametrize("way", ["auto", "none"])
+def test_no_tissue_without_maps(head, small_grid, way):
+    case = prepare_scan(scan_of(head), replace(small_grid, tissue=way))
+    assert case.tissue is None
+
+
+def test_tissue_that_should_be_given_is_missed(head, small_grid):
+    with pytest.raises(UserError, match="no tissue maps are given"):
+        prepare_scan(scan_of(head), replace(small_grid, tissue="given"))
+
+
+def test_phantom_truth_is_in_window_units(head, small_grid):
+    lost = nib.Nifti1Image(12.0 * np.asarray(head.lesion.dataobj), head.ct.affine)
+    case = prepare_scan(
+        scan_of(head), small_grid, pathological=lost, truth={"head_to_world": [1]}
+    )
+    assert case.pathological.dtype == np.float32
+    assert case.pathological.max() == pytest.approx(12 / 80, rel=0.02)
+    assert case.truth == {"head_to_world": [1]}
+
+
+def test_label_on_another_grid_is_refused(head):
+    moved = nib.Nifti1Image(np.asarray(head.lesion.dataobj), np.eye(4))
+    with pytest.raises(UserError, match="lesion label has another affine"):
+        native_label(moved, scan_of(head), (1,))

@@ -1,0 +1,213 @@
+import errno
+import json
+import shutil
+from dataclasses import replace
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from adn_jax.data.cases import read_case, read_manifest, read_native_lesion
+from adn_jax.errors import UserError
+from adn_jax.prepare import dataset
+from adn_jax.prepare.dataset import prepare_dataset
+
+
+def contents(folder):
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {path.relative_to(folder): path.read_bytes() for path in files}
+
+
+def test_every_case_is_prepared(raw, small_grid, tmp_path):
+    manifest = prepare_dataset(raw, tmp_path / "out", small_grid, workers=1)
+    assert read_manifest(tmp_path / "out") == manifest
+    assert manifest.cases == ("a", "b")
+    assert manifest.failed == {}
+    assert sorted(name for names in manifest.splits.values() for name in names) == [
+        "a",
+        "b",
+    ]
+    case = read_case(tmp_path / "out" / "a")
+    assert case.volume.shape == small_grid.shape
+    assert case.spacing_mm == pytest.approx(small_grid.spacing_mm)
+    assert case.lesion.any()
+    label = nib.load(raw / "a" / "lesion.nii.gz")
+    native = read_native_lesion(tmp_path / "out" / "a")
+    np.testing.assert_array_equal(native.dataobj, label.dataobj)
+    np.testing.assert_array_equal(native.affine, label.affine)
+    assert read_native_lesion(tmp_path / "out" / "b") is None
+    assert read_case(tmp_path / "out" / "b").lesion is None
+    assert (tmp_path / "out" / "quality" / "b.png").is_file()
+    table = (tmp_path / "out" / "quality.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in table] == ["case", "a", "b"]
+
+
+def test_two_processes_write_the_same_bytes(raw, small_grid, tmp_path):
+    prepare_dataset(raw, tmp_path / "one", small_grid, workers=1)
+    prepare_dataset(raw, tmp_path / "two", small_grid, workers=2)
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+def count_preparations(monkeypatch) -> list[str]:
+    done, prepare = [], dataset.prepare_and_write
+
+    def counted(case, *rest):
+        done.append(case.name)
+        prepare(case, *rest)
+
+    monkeypatch.setattr(dataset, "prepare_and_write", counted)
+    return done
+
+
+def test_a_second_run_does_what_is_missing_or_changed(
+    raw, small_grid, tmp_path, monkeypatch
+):
+    out = tmp_path / "out"
+    prepare_dataset(raw, out, small_grid, workers=1)
+    before = contents(out)
+    done = count_preparations(monkeypatch)
+    prepare_dataset(raw, out, small_grid, workers=1)
+    assert done == []
+
+    (out / "b" / "ct.nii").unlink()
+    prepare_dataset(raw, out, small_grid, workers=1)
+    assert done == ["b"]
+    assert contents(out) == before
+
+    content = bytearray((out / "a" / "ct.nii").read_bytes())
+    content[-1] ^= 255
+    (out / "a" / "ct.nii").write_bytes(content)
+    prepare_dataset(raw, out, small_grid, workers=1)
+    assert done == ["b", "a"]
+    assert contents(out) == before
+
+    shutil.copy(raw / "a" / "lesion.nii.gz", raw / "b" / "lesion.nii.gz")
+    prepare_dataset(raw, out, small_grid, workers=1)
+    assert done == ["b", "a", "b"]
+    assert read_case(out / "b").lesion.any()
+
+
+def test_other_settings_prepare_again(raw, small_grid, tmp_path, monkeypatch):
+    prepare_dataset(raw, tmp_path / "out", small_grid, workers=1)
+    done = count_preparations(monkeypatch)
+    wider = replace(small_grid, window_hu=(0.0, 100.0))
+    manifest = prepare_dataset(raw, tmp_path / "out", wider, workers=1)
+    assert done == ["a", "b"]
+    assert manifest.settings == wider
+
+
+def test_what_a_killed_run_left_is_removed(raw, small_grid, tmp_path):
+    half = tmp_path / "out" / ".4711.a"
+    half.mkdir(parents=True)
+    (half / "ct.nii").write_bytes(b"half")
+    prepare_dataset(raw, tmp_path / "out", small_grid, workers=1)
+    assert not half.exists()
+
+
+def test_a_bad_case_does_not_stop_the_rest(raw, small_grid, tmp_path):
+    (raw / "a" / "ct.nii.gz").write_bytes(b"damaged")
+    (raw / "splits.json").write_text('{"train": ["a"], "test": ["b"]}')
+    manifest = prepare_dataset(raw, tmp_path / "out", small_grid, workers=1)
+    assert manifest.cases == ("b",)
+    assert manifest.splits == {"train": (), "validation": (), "test": ("b",)}
+    assert "is not a readable NIfTI file" in manifest.failed["a"]
+    assert not (tmp_path / "out" / "a").exists()
+
+
+def test_an_unexpected_error_is_named(raw, small_grid, tmp_path, monkeypatch):
+    read = dataset.read_scan
+
+    def broken(path):
+        if path.parent.name == "a":
+            raise ZeroDivisionError("in the middle")
+        return read(path)
+
+    monkeypatch.setattr(dataset, "read_scan", broken)
+    manifest = prepare_dataset(raw, tmp_path / "out", small_grid, workers=1)
+    assert manifest.failed == {"a": "unexpected ZeroDivisionError: in the middle"}
+
+
+def test_nothing_prepared_is_an_error(raw, small_grid, tmp_path):
+    for name in ("a", "b"):
+        (raw / name / "ct.nii.gz").write_bytes(b"damaged")
+    with pytest.raises(UserError, match=r"no case of .* could be prepared; a: "):
+        prepare_dataset(raw, tmp_path / "out", small_grid, workers=1)
+
+
+def test_a_full_disk_leaves_no_half_file(raw, small_grid, tmp_path, monkeypatch):
+    def full(_, path):
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(nib.Nifti1Image, "to_filename", full)
+    with pytest.raises(UserError, match="No space left on device"):
+        prepare_dataset(raw, tmp_path / "out", small_grid, workers=1)
+    left = [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert sorted(left) == ["a.png", "b.png"]
+
+
+def refuse(raw, out, settings) -> str:
+    with pytest.raises(UserError) as caught:
+        prepare_dataset(raw, out, settings, workers=1)
+    return str(caught.value)
+
+
+def test_what_is_no_raw_data_set(tmp_path, small_grid):
+    out = tmp_path / "out"
+    assert "is no folder" in refuse(tmp_path / "nothing", out, small_grid)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "is empty; a raw data set has" in refuse(empty, out, small_grid)
+    (empty / "case").mkdir()
+    assert "holds no case; a raw data set has" in refuse(empty, out, small_grid)
+    assert not out.exists()
+
+
+def test_output_over_the_input_is_refused(raw, small_grid):
+    assert "both input and output" in refuse(raw, raw, small_grid)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda v: v[:-1], "lesion label has shape"),
+        (lambda v: v * 7, "holds the value 7"),
+    ],
+)
+def test_a_bad_label_is_that_case_alone(raw, small_grid, tmp_path, change, message):
+    path = raw / "a" / "lesion.nii.gz"
+    label = nib.load(path)
+    values = change(np.asarray(label.dataobj))
+    nib.Nifti1Image(values, label.affine).to_filename(path)
+    manifest = prepare_dataset(raw, tmp_path / "out", small_grid, workers=1)
+    assert message in manifest.failed["a"]
+    assert manifest.cases == ("b",)
+
+
+@pytest.mark.parametrize("names", [("grey", "white", "csf"), ("c1ct", "c2ct", "c3ct")])
+def test_tissue_maps_under_either_name(raw, small_grid, tmp_path, head, names):
+    (raw / "a" / "tissue").mkdir()
+    for name in names:
+        head.brain.to_filename(raw / "a" / "tissue" / f"{name}.nii.gz")
+    prepare_dataset(raw, tmp_path / "out", small_grid, workers=1)
+    assert read_case(tmp_path / "out" / "a").tissue.any()
+    assert read_case(tmp_path / "out" / "b").tissue is None
+
+
+def test_two_of_three_tissue_maps_are_refused(raw, small_grid, tmp_path, head):
+    (raw / "a" / "tissue").mkdir()
+    for name in ("grey", "csf"):
+        head.brain.to_filename(raw / "a" / "tissue" / f"{name}.nii.gz")
+    manifest = prepare_dataset(raw, tmp_path / "out", small_grid, workers=1)
+    assert "none of white; give all of" in manifest.failed["a"]
+
+
+def test_truth_of_a_phantom_travels_along(raw, small_grid, tmp_path, head):
+    (raw / "a" / "truth").mkdir()
+    head.lesion.to_filename(raw / "a" / "truth" / "pathological.nii.gz")
+    pose = {"head_to_world": np.eye(4).tolist()}
+    (raw / "a" / "truth" / "pose.json").write_text(json.dumps(pose))
+    prepare_dataset(raw, tmp_path / "out", small_grid, workers=1)
+    case = read_case(tmp_path / "out" / "a")
+    assert case.truth == pose
+    assert case.pathological.max() == pytest.approx(1 / 80, rel=0.02)

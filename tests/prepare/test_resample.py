@@ -1,0 +1,100 @@
+from dataclasses import replace
+
+import nibabel as nib
+import nibabel.processing
+import numpy as np
+import pytest
+
+from adn_jax.config import PrepareSettings
+from adn_jax.prepare.resample import centred_affine, resample, shrink, spacing_of
+
+
+def affine_of(spacing_zyx, origin=(0, 0, 0)):
+    affine = np.diag([*spacing_zyx[::-1], 1.0])
+    affine[:3, 3] = origin
+    return affine
+
+
+def rotation_x(degrees):
+    c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    turn = np.eye(4)
+    turn[1:3, 1:3] = [[c, -s], [s, c]]
+    return turn
+
+
+def test_spacing_is_in_array_order():
+    assert spacing_of(rotation_x(20) @ affine_of((5, 2, 1))) == pytest.approx((5, 2, 1))
+
+
+@pytest.mark.parametrize("order", [0, 1])
+def test_equals_nibabel_where_voxels_do_not_grow(order):
+    rng = np.random.default_rng(0)
+    volume = rng.normal(size=(7, 8, 9)).astype(np.float32)
+    affine = rotation_x(15) @ affine_of((3, 2, 2), (-3, 2, 1))
+    target_shape, target = (9, 12, 11), affine_of((2.5, 1.4, 1.7), (-2, 0, 2))
+    ours = resample(volume, affine, target_shape, target, order=order, outside=-1.0)
+    image = nib.Nifti1Image(volume.transpose(2, 1, 0), affine)
+    theirs = nibabel.processing.resample_from_to(
+        image, (target_shape[::-1], target), order=order, cval=-1
+    )
+    np.testing.assert_allclose(
+        ours, theirs.get_fdata().transpose(2, 1, 0), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_a_ramp_stays_a_ramp_when_voxels_grow():
+    volume = np.broadcast_to(np.arange(60.0, dtype=np.float32), (4, 4, 60))
+    ours = resample(volume, np.eye(4), (4, 4, 8), affine_of((1, 1, 5.0), (10, 0, 0)))
+    np.testing.assert_allclose(ours[0, 0], 10 + 5 * np.arange(8), atol=1e-4)
+
+
+def test_smoothing_is_along_growing_axes_only():
+    stripes = (np.arange(40) % 2).astype(np.float32)
+    along_x = np.broadcast_to(stripes, (4, 40, 40))
+    fine, coarse = affine_of((1, 1, 1)), affine_of((1, 4, 1))
+    kept = resample(along_x, fine, (4, 10, 40), coarse)
+    np.testing.assert_allclose(kept[1, 4], stripes, atol=1e-6)
+    lost = resample(along_x.transpose(0, 2, 1), fine, (4, 10, 40), coarse)
+    np.testing.assert_allclose(lost[1, 2:-2], 0.5, atol=0.02)
+
+
+def test_outside_is_what_was_asked_for():
+    ours = resample(
+        np.ones((3, 3, 3), np.float32),
+        np.eye(4),
+        (1, 1, 2),
+        affine_of((1, 1, 9)),
+        outside=-1000.0,
+    )
+    assert ours.ravel().tolist() == [1, -1000]
+
+
+def test_shrink_averages_blocks_and_keeps_their_place():
+    volume = np.arange(2 * 5 * 6, dtype=np.float32).reshape(2, 5, 6)
+    affine = rotation_x(10) @ affine_of((5, 0.5, 0.5), (1, 2, 3))
+    small, small_affine = shrink(volume, affine, (2.5, 1.0, 1.0))
+    assert small.shape == (2, 2, 3)
+    assert small[0, 0, 0] == volume[0, :2, :2].mean()
+    np.testing.assert_allclose(
+        small_affine @ [1, 1, 1, 1], affine @ [2.5, 2.5, 1, 1], atol=1e-12
+    )
+
+
+def test_shrink_leaves_large_voxels_alone():
+    volume = np.ones((2, 3, 4), np.float32)
+    small, affine = shrink(volume, affine_of((5, 2, 2)), (2.5, 1.0, 1.0))
+    np.testing.assert_array_equal(small, volume)
+    np.testing.assert_array_equal(affine, affine_of((5, 2, 2)))
+
+
+@pytest.mark.parametrize("shear", [0.0, 0.3])
+def test_prepared_grid_is_orthogonal_and_centred(shear):
+    settings = replace(PrepareSettings(), shape=(5, 6, 8), spacing_mm=(5.0, 1.2, 1.5))
+    scan = rotation_x(18) @ affine_of((6, 0.5, 0.5))
+    scan[:3, 2] += shear * scan[:3, 1] * 12
+    affine = centred_affine(scan, np.array([1.0, 2.0, 3.0]), settings)
+    np.testing.assert_allclose(affine @ [3.5, 2.5, 2, 1], [1, 2, 3, 1], atol=1e-12)
+    gram = affine[:3, :3].T @ affine[:3, :3]
+    np.testing.assert_allclose(gram, np.diag([1.5**2, 1.2**2, 25]), atol=1e-12)
+    if not shear:
+        np.testing.assert_allclose(affine[:3, 2] / 5, scan[:3, 2] / 6, atol=1e-12)
