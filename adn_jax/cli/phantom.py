@@ -1,0 +1,51 @@
+"""`python -m adn_jax phantom OUT --cases N --seed S`: heads with known truth."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from adn_jax.cli.arguments import parse
+from adn_jax.data.phantom import write_phantoms
+from adn_jax.data.phantom_settings import PRESETS
+
+
+@dataclass(frozen=True)
+class PhantomCommand:
+    """Make head phantoms: raw CT with lesion, tissue, pose and asymmetry known."""
+
+    out: tyro.conf.Positional[Path]
+    """Folder of the new raw data set; one made half-way is completed."""
+    cases: int
+    """How many phantoms."""
+    seed: int = 0
+    """The same seed gives the same files."""
+    difficulty: Literal["easy", "hard"] = "easy"
+    """Easy: clear infarcts, small files. Hard: infarcts and anatomy as in patients."""
+    validation: int | None = None
+    """Cases for validation; 12 % where not given."""
+    test: int | None = None
+    """Cases for test; 18 % where not given."""
+    workers: int | None = None
+    """Processes side by side; one a processor where not given."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Make the phantoms and say where they are."""
+    command = parse(PhantomCommand, "phantom", arguments)
+    splits = write_phantoms(
+        command.out,
+        command.cases,
+        command.seed,
+        PRESETS[command.difficulty],
+        command.validation,
+        command.test,
+        command.workers,
+    )
+    counts = ", ".join(f"{len(names)} {split}" for split, names in splits.items())
+    print(
+        f"{command.cases} {command.difficulty} phantoms (seed {command.seed}; {counts})"
+        f" are in {command.out}"
+    )
