@@ -170,7 +170,7 @@ def lesion_slice(maps: CaseMaps) -> int:
 def spread_slices(maps: CaseMaps, count: int) -> list[int]:
     """Evenly spread slices of the head, one of them the lesion slice."""
     filled = (maps.aligned > 0).mean(axis=(1, 2))
-    inside = np.flatnonzero(filled > 0.25 * filled.max())
+    inside = np.flatnonzero(filled >= 0.25 * filled.max())
     count = min(count, inside.size)
     levels = inside[np.linspace(0, inside.size - 1, count).round().astype(int)]
     if maps.aligned_predicted.any():

@@ -19,7 +19,7 @@ def dice(prediction: Mask, lesion: Mask) -> float:
     total = np.count_nonzero(prediction) + np.count_nonzero(lesion)
     if total == 0:
         return float("nan")
-    return 2.0 * np.count_nonzero(prediction & lesion) / total
+    return 2.0 * int(np.count_nonzero(prediction & lesion)) / int(total)
 
 
 def volume_ml(mask: Mask, spacing_mm: Spacing) -> float:

@@ -1,6 +1,9 @@
 """Small synthetic heads, their maps, a prepared data set, and an untrained run."""
 
+from dataclasses import replace
+
 import jax
+import jax.numpy as jnp
 import nibabel as nib
 import numpy as np
 import pytest
@@ -20,9 +23,9 @@ ANGLES = {"turned": 12.0, "upright": 0.0, "healthy": -7.0, "tilted": 5.0}
 RECIPE = Recipe(
     name="tiny",
     prepare=PrepareSettings(shape=SHAPE, spacing_mm=SPACING),
-    view_net=ViewNetSettings(widths=(4, 8)),
-    disentangle_net=UNetSettings(widths=(4, 8), groups=2),
-    segment_net=UNetSettings(widths=(4, 8), groups=2),
+    view_net=ViewNetSettings(widths=(2, 4)),
+    disentangle_net=UNetSettings(widths=(4,), groups=2),
+    segment_net=UNetSettings(widths=(4,), groups=2),
 )
 
 
@@ -50,7 +53,15 @@ def tiny_data(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tiny_params():
-    return init_adn(jax.random.key(0), RECIPE)
+    """Untrained parameters, drawn by NumPy: nothing is compiled for them."""
+    shapes = jax.eval_shape(lambda key: init_adn(key, RECIPE), jax.random.key(0))
+    generator = np.random.default_rng(0)
+
+    def draw(leaf):
+        return jnp.asarray(generator.normal(size=leaf.shape), leaf.dtype)
+
+    params = jax.tree.map(draw, shapes)
+    return replace(params, view=jax.tree.map(lambda leaf: 0.2 * leaf, params.view))
 
 
 @pytest.fixture

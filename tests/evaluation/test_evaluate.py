@@ -1,0 +1,157 @@
+import csv
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from adn_jax.data.cases import read_case, read_manifest, write_manifest
+from adn_jax.errors import UserError
+from adn_jax.evaluation import evaluate as module
+from adn_jax.evaluation.evaluate import evaluate_run
+from adn_jax.evaluation.gallery import pictured
+from adn_jax.evaluation.inference import infer_case
+from adn_jax.evaluation.scores import CaseResult
+from adn_jax.metrics.overlap import dice
+from adn_jax.training.runs import load_run
+
+
+@pytest.fixture
+def few_figures(monkeypatch):
+    """Pictures have their own tests; here they only take time."""
+    monkeypatch.setattr(module, "write_figures", lambda *_: {})
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Names of the cases that were really run."""
+    names = []
+    original = module.evaluate_case
+
+    def evaluate_case(model, case, *rest):
+        names.append(case.name)
+        return original(model, case, *rest)
+
+    monkeypatch.setattr(module, "evaluate_case", evaluate_case)
+    return names
+
+
+def test_everything_is_written(tiny_run, tiny_data):
+    evaluation = evaluate_run(tiny_run, tiny_data)
+    folder = tiny_run / "evaluation" / "test"
+    assert evaluation.folder == folder
+    assert json.loads((folder / "summary.json").read_text()) == evaluation.summary
+    figures = {"overview", "segmentation", "maps", "alignment", "scores"}
+    assert {path.stem for path in (folder / "figures").iterdir()} == figures
+    assert (folder / "report.html").read_text().count("data:image/png;base64") == 4
+    with (folder / "per_case.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["case"] for row in rows] == ["turned", "upright", "healthy"]
+    assert {"native_dice", "prepared_hd95_mm", "rotation_deg", "auroc"} <= set(rows[0])
+    assert not list(folder.rglob(".*"))
+
+
+@pytest.mark.usefixtures("few_figures")
+def test_summary_has_what_readers_need(tiny_run, tiny_data):
+    summary = evaluate_run(tiny_run, tiny_data).summary
+    assert summary["cases"] == 3
+    assert summary["grid"] == "native"
+    assert summary["label_rule"] == "label values 1, 2, 3, 5 are infarct"
+    for score in ("dice", "hd95_mm"):
+        assert {"mean", "median", "std", "ci95", "n"} == set(summary[score])
+        assert summary[score]["n"] == 3
+    assert summary["empty"]["label"] + summary["empty"]["both"] == 1
+    assert summary["grids"]["native"]["dice"] == summary["dice"]
+    error = summary["alignment_error_deg"]
+    assert {"median", "p95", "network_alone", "input"} <= set(error)
+    assert error["input"]["max"] == pytest.approx(12.0)
+    assert summary["disentanglement"]["auroc"]["n"] == 2
+    assert summary["disentanglement"]["truth"] == ["darkening by the infarct"]
+
+
+@pytest.mark.usefixtures("few_figures")
+def test_scores_are_those_of_the_masks(tiny_run, tiny_data):
+    evaluate_run(tiny_run, tiny_data)
+    path = tiny_run / "evaluation" / "test" / "cases" / "turned.json"
+    grids = json.loads(path.read_text())["grids"]
+    case = read_case(tiny_data / "turned")
+    model = load_run(tiny_run)
+    maps, _ = infer_case(model.params, case, model.recipe)
+    expected = dice(maps.predicted, case.lesion > 0)
+    assert 0 < expected < 1
+    assert grids["prepared"]["dice"] == pytest.approx(expected)
+    # The native label has the same volume on twice as many slices.
+    assert grids["native"]["label_ml"] == pytest.approx(grids["prepared"]["label_ml"])
+    assert grids["native"]["dice"] == pytest.approx(expected, abs=0.05)
+
+
+@pytest.mark.usefixtures("few_figures")
+def test_a_second_call_does_only_what_is_missing(tiny_run, tiny_data, counted):
+    first = evaluate_run(tiny_run, tiny_data).summary
+    assert counted == ["turned", "upright", "healthy"]
+    assert evaluate_run(tiny_run, tiny_data).summary == first
+    assert len(counted) == 3
+    (tiny_run / "evaluation" / "test" / "cases" / "upright.json").unlink()
+    assert evaluate_run(tiny_run, tiny_data).summary == first
+    assert counted[3:] == ["upright"]
+
+
+@pytest.mark.usefixtures("few_figures")
+def test_new_weights_and_new_rules_redo_the_cases(tiny_run, tiny_data, counted):
+    evaluate_run(tiny_run, tiny_data)
+    evaluate_run(tiny_run, tiny_data, empty="leave_out")
+    assert len(counted) == 6
+    stages = json.loads((tiny_run / "stages.json").read_text())
+    stages["joint"]["score"] = 0.5
+    (tiny_run / "stages.json").write_text(json.dumps(stages))
+    evaluate_run(tiny_run, tiny_data, empty="leave_out")
+    assert len(counted) == 9
+
+
+def test_bad_input_is_one_sentence(tiny_run, tiny_data, tmp_path):
+    with pytest.raises(UserError, match="is no run"):
+        evaluate_run(tmp_path / "absent", tiny_data)
+    with pytest.raises(UserError, match=r"was not trained here.*give --data"):
+        evaluate_run(tiny_run)
+    with pytest.raises(UserError, match="is no prepared data set"):
+        evaluate_run(tiny_run, tmp_path)
+    with pytest.raises(
+        UserError, match="no cases in split 'tset'; those with cases are: train, test"
+    ):
+        evaluate_run(tiny_run, tiny_data, "tset")
+
+
+def test_moved_data_is_named(tiny_run):
+    config = json.loads((tiny_run / "config.json").read_text())
+    config["data"] = "/nowhere/data"
+    (tiny_run / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="/nowhere/data, which is not there any more"):
+        evaluate_run(tiny_run)
+
+
+def test_data_prepared_otherwise_is_refused(tiny_run, tiny_data, tmp_path):
+    manifest = read_manifest(tiny_data)
+    coarse = replace(manifest.settings, spacing_mm=(10.0, 4.0, 4.0))
+    write_manifest(replace(manifest, settings=coarse, folder=tmp_path))
+    with pytest.raises(UserError, match=r"prepared with spacing_mm \(10.0, 4.0, 4.0\)"):
+        evaluate_run(tiny_run, tmp_path)
+
+
+@pytest.mark.usefixtures("few_figures")
+def test_cases_without_label_are_not_scored(tiny_run, tiny_data, monkeypatch):
+    def unlabelled(folder):
+        return replace(read_case(folder), lesion=None)
+
+    monkeypatch.setattr(module, "read_case", unlabelled)
+    with pytest.raises(UserError, match=r"no case of split 'test'.*has a lesion label"):
+        evaluate_run(tiny_run, tiny_data)
+
+
+@pytest.mark.usefixtures("few_figures")
+def test_pictured_cases_run_from_best_to_worst(tiny_run, tiny_data):
+    evaluate_run(tiny_run, tiny_data)
+    cases = (tiny_run / "evaluation" / "test" / "cases").iterdir()
+    results = [CaseResult.from_json(json.loads(path.read_text())) for path in cases]
+    scores = [result.grids["native"].dice for result in pictured(results, "native")]
+    assert scores == sorted(scores, reverse=True)
+    assert np.isfinite(scores).all()

@@ -1,0 +1,117 @@
+import matplotlib.image
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+
+from adn_jax.evaluation.figures import (
+    alignment_figure,
+    brightest,
+    lesion_slice,
+    maps_figure,
+    overview_figure,
+    save_figure,
+    scan_figure,
+    score_figure,
+    segmentation_figure,
+    spread_slices,
+)
+from adn_jax.evaluation.panels import LABEL, MIDLINE, PREDICTION
+
+
+def drawn(figure):
+    """The figure as RGB in 0..1."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3] / 255.0
+
+
+def pixels(image, colour):
+    """Rows and columns of the pixels near a colour."""
+    return np.argwhere(np.abs(image - to_rgb(colour)).max(axis=2) < 0.12)
+
+
+def test_slice_of_the_largest_lesion(make_maps):
+    assert lesion_slice(make_maps(shape=(7, 48, 40))) == 3
+    nothing = make_maps(lesion=False, found=False)
+    assert lesion_slice(nothing) == np.argmax(nothing.asymmetry.sum((1, 2)))
+
+
+def test_patients_left_is_on_the_images_right(make_maps):
+    # The synthetic infarct lies on the patient's left, x below the middle.
+    maps = make_maps()
+    assert np.argwhere(maps.aligned_lesion)[:, 2].mean() < maps.aligned.shape[2] / 2
+    image = drawn(scan_figure(maps, slices=1))
+    first_row = image[: image.shape[0] // 3]
+    middle = pixels(first_row, MIDLINE)[:, 1]
+    outline = pixels(first_row, PREDICTION)[:, 1]
+    assert outline.min() > np.median(middle)
+
+
+def test_front_is_up(make_maps):
+    maps = make_maps(lesion=False, found=False)
+    maps.aligned[:, -14:] += 0.5 * (maps.aligned[:, -14:] > 0)
+    image = drawn(segmentation_figure([maps], ["head"]))
+    first_row = image[: int(0.4 * len(image))].min(axis=2)
+    bright, head = (np.argwhere(first_row > level)[:, 0] for level in (0.9, 0.4))
+    assert bright.max() < head.mean()
+
+
+def test_outlines_are_drawn_where_there_is_something(make_maps):
+    both = drawn(segmentation_figure([make_maps()], ["head"]))
+    legend_only = drawn(segmentation_figure([make_maps(found=False)], ["head"]))
+    assert len(pixels(both, LABEL)) > 100
+    assert len(pixels(legend_only, PREDICTION)) < 0.4 * len(pixels(both, PREDICTION))
+
+
+def test_midline_follows_the_plane(make_maps):
+    image = drawn(alignment_figure([make_maps(angle_deg=20.0)], ["head"]))
+    scan = pixels(image[: int(0.41 * len(image))], MIDLINE)
+    slope = np.polyfit(scan[:, 0], scan[:, 1], 1)[0]
+    # Nose to the patient's left: up is to the right, by the tangent of the angle.
+    assert slope == pytest.approx(-np.tan(np.radians(20.0)), abs=0.03)
+
+
+def test_every_figure_takes_odd_cases(make_maps):
+    cases = [
+        make_maps(lesion=False, found=False, name="healthy"),
+        make_maps(found=False, name="missed"),
+        make_maps(name="found"),
+    ]
+    names = [maps.name for maps in cases]
+    for figure in (
+        maps_figure(cases, names),
+        segmentation_figure(cases, names),
+        alignment_figure(cases, names),
+        overview_figure(cases[0]),
+        scan_figure(cases[1]),
+    ):
+        assert drawn(figure).std() > 0.01
+
+
+def test_an_empty_volume_is_drawn_black(make_maps):
+    maps = make_maps(lesion=False, found=False)
+    for volume in (maps.aligned, maps.asymmetry, maps.pathological):
+        volume[:] = 0
+    assert brightest(maps, maps.asymmetry, range(6)) == 1.0
+    assert drawn(scan_figure(maps)).mean() < 0.2
+
+
+def test_spread_slices_include_the_lesion(make_maps):
+    maps = make_maps(shape=(30, 48, 40))
+    levels = spread_slices(maps, 7)
+    assert len(levels) == 7
+    assert levels == sorted(levels)
+    assert lesion_slice(maps) in levels
+
+
+def test_score_figure_takes_volumes_from_zero_and_no_cases():
+    dice, volume = np.array([0.2, 0.9, 1.0]), np.array([3.0, 80.0, 0.0])
+    assert drawn(score_figure(dice, volume)).std() > 0.05
+    assert drawn(score_figure(dice[:0], volume[:0])).std() > 0.01
+
+
+def test_figures_are_saved_whole(make_maps, tmp_path):
+    save_figure(overview_figure(make_maps()), tmp_path / "new" / "overview.png")
+    assert matplotlib.image.imread(tmp_path / "new" / "overview.png").shape[1] > 1500
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["overview.png"]
