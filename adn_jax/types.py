@@ -90,8 +90,8 @@ class AdnOutputs:
 class Targets:
     """What the loss terms compare with: G on I's grid and on X's, tissue on X's.
 
-    `tissue` holds grey matter, white matter and CSF as 0 or 1 in its three channels,
-    lesion voxels left out ("normal tissue only").
+    `tissue` holds grey matter, white matter and CSF as 0 or 1 in its three channels;
+    the terms that want normal tissue only leave the lesion's voxels out themselves.
     """
 
     lesion: Float[Array, "b z y x 1"]

@@ -29,7 +29,7 @@ def get_config() -> Recipe:
     return Recipe(
         name="adn",
         alignment=AlignmentSettings(
-            centre=True, search_limit_deg=10.0, search_step_deg=2.0, refine_steps=30
+            centre=True, search_limit_deg=10.0, refine_steps=12, refine_rate=0.01
         ),
         view_net=ViewNetSettings(
             rotation_limit_deg=(0.0, 0.0, 60.0),

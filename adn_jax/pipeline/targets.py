@@ -1,4 +1,4 @@
-"""What the joint loss compares with: labels and normal tissue on X's grid."""
+"""What the joint loss compares with: labels and tissue on X's grid."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ TISSUES = (1, 2, 3)
 def make_targets(
     outputs: AdnOutputs, batch: Batch, recipe: Recipe, tissue_params: Params = None
 ) -> Targets:
-    """G and the normal tissue on X's grid; lesion voxels belong to no tissue."""
+    """G on both grids and the tissue on X's; the loss terms leave lesion voxels out."""
     aligned_lesion = realign_labels(batch.lesion, outputs.matrix, recipe)
     if recipe.tissue_source == "network":
         tissue = segment_tissue(tissue_params, outputs.aligned, recipe)
@@ -26,11 +26,7 @@ def make_targets(
         )
     else:
         tissue = jnp.zeros((*batch.tissue.shape, len(TISSUES)), jnp.float32)
-    return Targets(
-        lesion=batch.lesion,
-        aligned_lesion=aligned_lesion,
-        tissue=tissue * (1 - aligned_lesion),
-    )
+    return Targets(lesion=batch.lesion, aligned_lesion=aligned_lesion, tissue=tissue)
 
 
 def segment_tissue(
