@@ -54,33 +54,49 @@ def generator(seed: int, index: int, purpose: int) -> np.random.Generator:
     return np.random.default_rng([seed, index, purpose])
 
 
+@dataclass(frozen=True)
+class Scan:
+    """How a head is scanned: its pose (x y z), slices, and the stored voxel order."""
+
+    rotation_deg: tuple[float, float, float]
+    shift_mm: tuple[float, float, float]
+    slice_mm: float
+    orientation: str
+
+
+def draw_scan(rng: np.random.Generator, difficulty: Difficulty) -> Scan:
+    """Draw the pose of the head and the settings of the scanner."""
+    rotation = rng.uniform(-1, 1, 3) * difficulty.rotation_deg
+    shift = rng.uniform(-1, 1, 3) * difficulty.shift_mm
+    return Scan(
+        rotation_deg=tuple(rotation.tolist()),
+        shift_mm=tuple(shift.tolist()),
+        slice_mm=round(rng.uniform(*difficulty.slice_mm), 2),
+        orientation=str(rng.choice(difficulty.stored_orientations)),
+    )
+
+
 def build_phantom(
     seed: int, index: int, difficulty: Difficulty, infarcts: bool = True
 ) -> Phantom:
     """Build case `index` of a seed; without `infarcts` it is the same head, healthy."""
-    pose_rng, head_rng, infarct_rng, noise_rng = (
+    scan_rng, head_rng, infarct_rng, noise_rng = (
         generator(seed, index, purpose) for purpose in range(4)
     )
-    rotation_deg = pose_rng.uniform(-1, 1, 3) * difficulty.rotation_deg
-    shift_mm = pose_rng.uniform(-1, 1, 3) * difficulty.shift_mm
-    slice_mm = round(pose_rng.uniform(*difficulty.slice_mm), 2)
-    orientation = str(pose_rng.choice(difficulty.stored_orientations))
-    pose = head_to_world(rotation_deg, shift_mm)
-    grid = scan_grid(slice_mm, difficulty)
+    scan = draw_scan(scan_rng, difficulty)
+    pose = head_to_world(np.array(scan.rotation_deg), np.array(scan.shift_mm))
+    grid = scan_grid(scan.slice_mm, difficulty)
     head = build_head(head_rng, pose, grid, difficulty)
     tissue = head.grey + head.white
+    weight, loss, drawn = np.zeros_like(tissue), np.zeros_like(tissue), ()
     if infarcts:
         weight, loss, drawn = add_infarcts(infarct_rng, tissue, pose, grid, difficulty)
-    else:
-        weight, loss, drawn = np.zeros_like(tissue), np.zeros_like(tissue), ()
     mean = partial(average_slices, per_slice=grid.per_slice)
     affine = grid_affine(grid.x, grid.y, mean(grid.z[:, None, None])[:, 0, 0])
     lesion = (mean(weight) >= 0.5) & (mean(tissue) >= 0.5)
-    voxel_ml = abs(np.linalg.det(affine[:3, :3])) / 1000
     ct, pathological = mean(head.ct), mean(loss)
     if difficulty.head_holder:
         ct = add_head_holder(ct, affine)
-    sides = {infarct.side for infarct in drawn}
     return Phantom(
         ct=ct - pathological + noise(noise_rng, ct.shape, affine[0, 0], difficulty),
         lesion=lesion,
@@ -89,17 +105,22 @@ def build_phantom(
         csf=mean(head.csf),
         pathological=pathological,
         affine=affine,
-        orientation=orientation,
+        orientation=scan.orientation,
         truth={
             "head_to_world": pose.tolist(),
-            "rotation_deg": rotation_deg.tolist(),
-            "shift_mm": shift_mm.tolist(),
-            "slice_mm": slice_mm,
-            "lesion_ml": float(lesion.sum() * voxel_ml),
-            "side": sides.pop() if len(sides) == 1 else "both" if sides else "none",
-            "infarcts": [asdict(infarct) for infarct in drawn],
+            "rotation_deg": list(scan.rotation_deg),
+            "shift_mm": list(scan.shift_mm),
+            "slice_mm": scan.slice_mm,
+            "lesion_ml": float(lesion.sum() * np.linalg.det(affine[:3, :3]) / 1000),
+            "side": common_side({infarct.side for infarct in drawn}),
+            "infarcts": [read_back(asdict(infarct)) for infarct in drawn],
         },
     )
+
+
+def common_side(sides: set[str]) -> str:
+    """`left`, `right`, `both`, or `none` where there is no infarct."""
+    return "both" if len(sides) > 1 else next(iter(sides), "none")
 
 
 def grid_affine(
@@ -143,16 +164,18 @@ def add_head_holder(
 
 
 def save_map(
-    path: Path, phantom: Phantom, values: np.ndarray, dtype: Any, slope: float = 1.0
+    path: Path, phantom: Phantom, values: np.ndarray, slope: float = 1.0
 ) -> None:
-    """Write one volume in the phantom's voxel order; the same bytes every time."""
+    """Write one volume in the phantom's voxel order; the same bytes every time.
+
+    Stored values times `slope` are what a reader gets.
+    """
     image = nibabel.Nifti1Image(values.transpose(2, 1, 0), phantom.affine)
     turn = nibabel.orientations.ornt_transform(
         nibabel.io_orientation(phantom.affine),
         nibabel.orientations.axcodes2ornt(phantom.orientation),
     )
     image = image.as_reoriented(turn)
-    image.set_data_dtype(dtype)
     image.header.set_slope_inter(slope, 0)
     image.header.set_xyzt_units("mm")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -163,19 +186,17 @@ def write_phantom(folder: Path, phantom: Phantom) -> None:
     """Write one case of a raw data set, whole or not at all."""
     tissue = {"grey": phantom.grey, "white": phantom.white, "csf": phantom.csf}
     brain = sum(tissue.values()) >= 0.5
+    ct = np.clip(np.rint(phantom.ct), -1024, 3071).astype(np.int16)
     with atomic_path(folder) as case:
-        ct = np.clip(np.rint(phantom.ct), -1024, 3071).astype(np.int16)
-        save_map(case / "ct.nii.gz", phantom, ct, np.int16)
-        lesion = phantom.lesion.astype(np.uint8)
-        save_map(case / "lesion.nii.gz", phantom, lesion, np.uint8)
+        save_map(case / "ct.nii.gz", phantom, ct)
+        save_map(case / "lesion.nii.gz", phantom, phantom.lesion.astype(np.uint8))
         for name, share in tissue.items():
-            path = case / "tissue" / f"{name}.nii.gz"
-            save_map(path, phantom, share, np.uint8, slope=1 / 255)
-        path = case / "truth" / "pathological.nii.gz"
-        save_map(path, phantom, phantom.pathological, np.float32)
-        path = case / "truth" / "brain.nii.gz"
-        save_map(path, phantom, brain.astype(np.uint8), np.uint8)
-        write_json(case / "truth" / "pose.json", phantom.truth)
+            stored = np.rint(255 * share).astype(np.uint8)
+            save_map(case / "tissue" / f"{name}.nii.gz", phantom, stored, slope=1 / 255)
+        truth = case / "truth"
+        save_map(truth / "pathological.nii.gz", phantom, phantom.pathological)
+        save_map(truth / "brain.nii.gz", phantom, brain.astype(np.uint8))
+        write_json(truth / "pose.json", phantom.truth)
 
 
 def case_name(index: int) -> str:

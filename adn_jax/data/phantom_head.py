@@ -107,9 +107,9 @@ def load_template() -> Template:
         white=np.asarray(white.dataobj, np.float32),
         origin=origin,
         brain_distance=signed_distance(
-            close_gaps(brain, 7.5 / TEMPLATE_STEP), TEMPLATE_STEP
+            close_gaps(brain, 7.5 / TEMPLATE_STEP), float(TEMPLATE_STEP)
         ),
-        head_distance=signed_distance(hull, TEMPLATE_STEP),
+        head_distance=signed_distance(hull, float(TEMPLATE_STEP)),
         distance_origin=distance_origin,
     )
 
@@ -204,7 +204,7 @@ def interpolation(axis: Float[np.ndarray, " n"]) -> Float[np.ndarray, "n k"]:
     return np.maximum(weights, 0).astype(np.float32)
 
 
-def refine(coarse: Float[np.ndarray, "z y x"], grid: ScanGrid) -> Scalar:
+def refine(coarse: Float[np.ndarray, "k l m"], grid: ScanGrid) -> Scalar:
     """Values at the knots of a scan -> values at its sample points."""
     values = coarse.astype(np.float32) @ interpolation(grid.x).T
     values = interpolation(grid.y) @ values
@@ -305,7 +305,7 @@ def build_head(
 ) -> Head:
     """Draw a healthy head and look at it from a pose, without noise."""
     template = load_template()
-    distances = template.distance_origin, TEMPLATE_STEP
+    distances = template.distance_origin, float(TEMPLATE_STEP)
     coarse = points_in_head(knots(grid.z), knots(grid.y), knots(grid.x), pose)
     skull_coarse = skull_map(rng, coarse, difficulty)
     depth = -sample_template(template.brain_distance, *distances, skull_coarse)
