@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Float32, UInt8
 from scipy import ndimage
 
 from adn_jax.errors import UserError
+from adn_jax.prepare.resample import shrink
 
 TISSUES = ("grey", "white", "csf")
 """In the order of their labels, 1 to 3."""
@@ -19,7 +20,8 @@ SMOOTHING_MM = 1.5
 """One voxel of a CT is too noisy to tell grey from white matter."""
 LEAST_PRIOR = 0.02
 """The registration is never trusted fully."""
-ATLAS_MM = 1
+REGISTRATION_MM = (2.0, 2.0, 2.0)
+"""Voxels are averaged to about this size (z y x) for the registration."""
 
 TissueMaps = Mapping[str, nib.Nifti1Image]
 """Probability maps under the names of `TISSUES`."""
@@ -88,37 +90,48 @@ def registered_priors(
     The atlas is made to look like a CT by its tissues' usual HU.
     """
     ants = import_ants()
-    maps = atlas_maps()
-    contrast = sum(
-        tissue.get_fdata(dtype=np.float32) * usual
-        for tissue, usual in zip(maps, START_HU, strict=True)
+    maps, maps_affine = atlas_maps()
+    contrast = np.tensordot(np.array(START_HU, np.float32), maps, axes=1)
+    stripped = np.where(brain, hu, np.float32(0))
+    found = ants.registration(
+        fixed=to_ants(*shrink(stripped, affine, REGISTRATION_MM)),
+        moving=to_ants(contrast, maps_affine),
+        type_of_transform="Affine",
+        random_seed=1,
     )
-    scan = nib.Nifti1Image(np.where(brain, hu, 0).transpose(2, 1, 0), affine)
-    fixed = ants.from_nibabel_nifti(scan)
-    moving = ants.from_nibabel_nifti(nib.Nifti1Image(contrast, maps[0].affine))
-    found = ants.registration(fixed, moving, type_of_transform="Affine", random_seed=1)
+    grid = to_ants(stripped, affine)
     moved = [
-        ants.apply_transforms(
-            fixed, ants.from_nibabel_nifti(tissue), found["fwdtransforms"]
-        )
-        for tissue in maps
+        ants.apply_transforms(grid, to_ants(one, maps_affine), found["fwdtransforms"])
+        for one in maps
     ]
     return np.stack([image.numpy().transpose(2, 1, 0) for image in moved])
 
 
-def atlas_maps() -> tuple[nib.Nifti1Image, ...]:
-    """ICBM 152 probabilities of grey matter, white matter and CSF (nilearn's wheel)."""
+def atlas_maps() -> tuple[Float32[np.ndarray, "3 z y x"], Float[np.ndarray, "4 4"]]:
+    """ICBM 152 probabilities of the three tissues, from nilearn's wheel."""
     from nilearn import datasets  # seconds, which every worker process would pay
 
-    grey = datasets.load_mni152_gm_template(resolution=ATLAS_MM)
-    white = datasets.load_mni152_wm_template(resolution=ATLAS_MM)
-    mask = datasets.load_mni152_brain_mask(resolution=ATLAS_MM)
-    solid = np.clip(grey.get_fdata(dtype=np.float32), 0, 1)
-    solid_white = np.clip(white.get_fdata(dtype=np.float32), 0, 1)
-    csf = np.clip(mask.get_fdata(dtype=np.float32) - solid - solid_white, 0, 1)
-    return tuple(
-        nib.Nifti1Image(values, grey.affine) for values in (solid, solid_white, csf)
+    images = (
+        datasets.load_mni152_gm_template(resolution=1),
+        datasets.load_mni152_wm_template(resolution=1),
+        datasets.load_mni152_brain_mask(resolution=1),
     )
+    grey, white, mask = (
+        image.get_fdata(dtype=np.float32).clip(0, 1).transpose(2, 1, 0)
+        for image in images
+    )
+    smaller = [
+        shrink(one, images[0].affine, REGISTRATION_MM)
+        for one in (grey, white, np.clip(mask - grey - white, 0, 1))
+    ]
+    return np.stack([values for values, _ in smaller]), smaller[0][1]
+
+
+def to_ants(volume: Float32[np.ndarray, "z y x"], affine: Float[np.ndarray, "4 4"]):
+    """A volume on its grid as an ANTs image."""
+    image = nib.Nifti1Image(volume.transpose(2, 1, 0), affine)
+    image.header.set_xyzt_units("mm", "sec")
+    return import_ants().from_nibabel_nifti(image)
 
 
 def import_ants():

@@ -4,8 +4,14 @@ import numpy as np
 import pytest
 
 from adn_jax.errors import UserError
-from adn_jax.prepare import tissue
-from adn_jax.prepare.tissue import classify, import_ants, strongest_tissue
+from adn_jax.prepare.tissue import (
+    START_HU,
+    atlas_maps,
+    atlas_tissue,
+    classify,
+    import_ants,
+    strongest_tissue,
+)
 
 
 def test_strongest_tissue_counts_the_background_in():
@@ -39,10 +45,25 @@ def test_missing_ants_is_told_with_the_way_out(monkeypatch):
 
 
 def test_atlas_maps_are_probabilities():
-    maps = [image.get_fdata() for image in tissue.atlas_maps()]
-    total = sum(maps)
-    assert total.max() <= 1 + 1e-5
-    assert all(0.0 <= one.min() < one.max() <= 1.0 for one in maps)
-    litres = [one.sum() / 1e6 for one in maps]
-    assert 1.5 < sum(litres) < 2.1
+    maps, affine = atlas_maps()
+    assert maps.sum(axis=0).max() <= 1 + 1e-5
+    assert maps.min() >= 0
+    litres = maps.sum(axis=(1, 2, 3)) * np.linalg.det(affine) / 1e6
+    assert 1.5 < litres.sum() < 2.1
     assert litres[0] > litres[1] > litres[2] > 0.1
+
+
+@pytest.mark.slow
+def test_atlas_follows_a_turned_head():
+    pytest.importorskip("ants")
+    maps, affine = atlas_maps()
+    hu = np.tensordot(np.array(START_HU, np.float32), maps, axes=1)
+    truth = strongest_tissue(maps, maps.sum(axis=0) > 0.5)
+    angle = np.deg2rad(10)
+    turn = np.eye(4)
+    turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    turn[:3, 3] = [8, -5, 4]
+    found = atlas_tissue(hu, truth > 0, turn @ affine)
+    for label, least in ((1, 0.75), (2, 0.80), (3, 0.60)):
+        ours, theirs = found == label, truth == label
+        assert 2 * np.sum(ours & theirs) / (ours.sum() + theirs.sum()) > least
