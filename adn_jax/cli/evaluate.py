@@ -65,7 +65,7 @@ def headline(summary: Mapping[str, Any]) -> Table:
     table.add_row(
         "HD95 mm",
         *mean_row(summary["hd95_mm"], 1),
-        f"pooled {format_number(pooled, 1)}",
+        f"pooled {pooled}",
     )
     table.add_row("lesion F1", *mean_row(summary["lesion_f1"], 3), "")
     error = summary["alignment_error_deg"]

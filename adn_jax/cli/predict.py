@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from adn_jax.cli.arguments import parse
+from adn_jax.errors import UserError
 from adn_jax.evaluation.predict import predict_scans
 
 
@@ -27,9 +28,12 @@ class Predict:
 def main(arguments: Sequence[str]) -> None:
     """Run the verb; exit code 2 if any scan failed, after doing the others."""
     command = parse(Predict, "predict", arguments)
+    if not command.scans:
+        raise UserError("no scan was given; name NIfTI files or DICOM folders.")
     failures = predict_scans(command.run, command.scans, command.out)
     for sentence in failures.values():
         print(f"adn: {sentence}", file=sys.stderr)
-    print(f"{len(command.scans) - len(failures)} scans are in {command.out}")
+    done = len(command.scans) - len(failures)
+    print(f"{done} {'scan is' if done == 1 else 'scans are'} in {command.out}")
     if failures:
         raise SystemExit(2)

@@ -11,6 +11,8 @@ from scipy import ndimage
 
 from adn_jax.config import PrepareSettings, Recipe, UNetSettings, ViewNetSettings
 from adn_jax.data.cases import Manifest, PreparedCase, write_case, write_manifest
+from adn_jax.data.phantom import case_name, make_case
+from adn_jax.data.phantom_settings import PRESETS
 from adn_jax.evaluation.maps import CaseMaps
 from adn_jax.metrics.alignment import Plane
 from adn_jax.pipeline.adn import init_adn
@@ -69,6 +71,14 @@ def tiny_run(tmp_path, tiny_params):
     """A run with untrained weights; it belongs to no data set."""
     write_run(tmp_path / "run", RECIPE, tiny_params)
     return tmp_path / "run"
+
+
+@pytest.fixture(scope="session")
+def raw_head(tmp_path_factory):
+    """The CT of a phantom as raw NIfTI, its infarct and skull included."""
+    folder = tmp_path_factory.mktemp("raw")
+    make_case(folder, 0, PRESETS["easy"], 0)
+    return folder / case_name(0) / "ct.nii.gz"
 
 
 def write_prepared(folder, name, angle_deg, seed):

@@ -1,0 +1,127 @@
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from adn_jax.errors import UserError
+from adn_jax.evaluation import predict as module
+from adn_jax.evaluation.predict import (
+    UNITS,
+    lesion_side,
+    predict_scans,
+    result_folders,
+)
+from adn_jax.evaluation.viewer import without_remote_links
+
+
+@pytest.fixture(scope="module")
+def reoriented(raw_head, tmp_path_factory):
+    """The same head stored with other axes, so that no step may rely on RAS."""
+    path = tmp_path_factory.mktemp("scan") / "LSP.nii.gz"
+    image = nib.load(raw_head)
+    turn = nib.orientations.ornt_transform(
+        nib.io_orientation(image.affine), nib.orientations.axcodes2ornt("LSP")
+    )
+    image.as_reoriented(turn).to_filename(path)
+    return path
+
+
+def load(folder, name):
+    return nib.load(folder / f"{name}.nii.gz")
+
+
+def test_results_lie_on_the_scans_own_grid(tiny_run, reoriented, tmp_path):
+    assert predict_scans(tiny_run, [reoriented], tmp_path / "out") == {}
+    folder, scan = tmp_path / "out" / "LSP", nib.load(reoriented)
+    files = {f"{name}.nii.gz" for name in UNITS}
+    files |= {"scan.json", "figure.png", "viewer.html"}
+    assert {path.name for path in folder.iterdir()} == files
+    for name in UNITS:
+        image = load(folder, name)
+        assert image.shape == scan.shape
+        np.testing.assert_allclose(image.affine, scan.affine, atol=1e-5)
+        assert np.isfinite(image.get_fdata()).all()
+    check_values(folder, scan)
+    check_facts(json.loads((folder / "scan.json").read_text()), folder)
+    page = (folder / "viewer.html").read_text()
+    assert "http" not in page.replace("http://www.w3.org", "")
+    assert len(page) < 12e6
+
+
+def check_values(folder, scan):
+    """The relations between the volumes."""
+    values = {name: load(folder, name).get_fdata() for name in UNITS}
+    np.testing.assert_array_equal(values["ct"], scan.get_fdata())
+    np.testing.assert_array_equal(values["lesion"], values["probability"] >= 0.5)
+    assert load(folder, "lesion").get_data_dtype() == np.uint8
+    assert 0 < values["lesion"].mean() < 0.9
+    np.testing.assert_allclose(
+        values["asymmetry"], values["pathological"] + values["anatomical"], atol=1e-3
+    )
+    for name, part in (("salient", "anatomical"), ("compensated", "pathological")):
+        np.testing.assert_allclose(values[name], values["ct"] + values[part], atol=1e-2)
+
+
+def check_facts(facts, folder):
+    """What scan.json says fits the files."""
+    lesion = load(folder, "lesion")
+    voxel_ml = np.prod(lesion.header.get_zooms()) / 1000
+    assert facts["lesion_volume_ml"] == pytest.approx(
+        lesion.get_fdata().sum() * voxel_ml, rel=1e-4
+    )
+    assert facts["lesion_side"] in {"left", "right", "both"}
+    assert facts["model"]["recipe"] == "tiny"
+    assert facts["units"] == UNITS
+    assert abs(facts["head_rotation_deg"]) <= 90
+    assert {"flags", "quality", "versions", "purpose", "source"} <= set(facts)
+
+
+def test_one_bad_scan_does_not_stop_the_others(
+    tiny_run, raw_head, tmp_path, monkeypatch
+):
+    done = []
+    original = module.predict_scan
+
+    def predict_scan(model, run, path, folder):
+        if path == raw_head:
+            done.append(path)
+        else:
+            original(model, run, path, folder)
+
+    monkeypatch.setattr(module, "predict_scan", predict_scan)
+    broken = tmp_path / "broken.nii"
+    broken.write_bytes(b"no image")
+    missing = tmp_path / "missing.nii.gz"
+    failures = predict_scans(tiny_run, [broken, missing, raw_head], tmp_path / "out")
+    assert done == [raw_head]
+    assert list(failures) == [broken, missing]
+    assert all(str(path) in sentence for path, sentence in failures.items())
+    assert not (tmp_path / "out").exists()
+
+
+def test_scans_of_one_name_are_refused(tmp_path):
+    one, two = tmp_path / "a" / "scan.nii", tmp_path / "b" / "scan.nii.gz"
+    with pytest.raises(UserError, match=r"a/scan.nii and .*b/scan.nii.gz would both"):
+        result_folders([one, two], tmp_path)
+    case = tmp_path / "case_7" / "ct.nii.gz"
+    assert result_folders([one, case], Path("out")) == {
+        one: Path("out/scan"),
+        case: Path("out/case_7"),
+    }
+
+
+def test_side_is_the_patients():
+    mask = np.zeros((2, 4, 10), bool)
+    assert lesion_side(mask) == "none"
+    mask[:, :, 6:9] = True
+    assert lesion_side(mask) == "right"
+    assert lesion_side(mask[:, :, ::-1]) == "left"
+    mask[:, :, 1] = True
+    assert lesion_side(mask) == "both"
+
+
+def test_pages_fetch_nothing():
+    page = '<head><link rel="icon" href="https://x.org/a.ico" /><b>kept</b></head>'
+    assert without_remote_links(page) == "<head><b>kept</b></head>"

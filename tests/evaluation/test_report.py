@@ -1,0 +1,148 @@
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from adn_jax.data.cases import Manifest
+from adn_jax.evaluation.figures import save_figure, score_figure
+from adn_jax.evaluation.report import format_interval, format_number, render_report
+from adn_jax.evaluation.scores import CaseResult, score_masks
+from adn_jax.evaluation.summary import per_case_csv, summarise_results
+
+MASK = np.zeros((2, 6, 6), bool)
+MASK[:, 1:4, 1:4] = True
+
+
+def result(name, shift=0, *, known=True, flags=(), native=True):
+    """A case whose prediction is the label moved by `shift` voxels along x."""
+    scores = score_masks(np.roll(MASK, shift, axis=2), MASK, (5.0, 1.0, 1.0))
+    stages = ("final", "network_alone", "input")
+    return CaseResult(
+        name=name,
+        grids={"native": scores, "prepared": scores}
+        if native
+        else {"prepared": scores},
+        alignment={
+            stage: {"angle_deg": 1.0 + i, "offset_mm": 0.5}
+            for i, stage in enumerate(stages)
+        }
+        if known
+        else {},
+        disentanglement={
+            "auroc": 0.9,
+            "auroc_asymmetry": 0.6,
+            "mass_share": 0.8,
+            "mass_share_asymmetry": 0.2,
+        },
+        disentanglement_truth="lesion label",
+        pose={"rotation_deg": -4.0, "offset_mm": 1.0},
+        flags=flags,
+    )
+
+
+@pytest.fixture
+def summary_of(tiny_recipe, tmp_path):
+    def build(results):
+        manifest = Manifest(tiny_recipe.prepare, (), {}, tmp_path)
+        return {
+            "split": "test",
+            **summarise_results(results, tiny_recipe, manifest, "penalise"),
+            "without_label": 0,
+            "run": "run",
+            "data": "data <set>",
+            "steps": {"joint": 3},
+        }
+
+    return build
+
+
+class Page(HTMLParser):
+    """What a browser would fetch, the first cells of the rows, and the open tags."""
+
+    void = ("meta", "img", "br", "link")
+
+    def __init__(self, text):
+        super().__init__()
+        self.fetched, self.rows, self.open, self.first = [], [], [], False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.fetched += [v for k, v in attributes if k in {"src", "href"}]
+        self.first = tag == "td" and self.open[-1] == "tr" and self.fresh
+        self.fresh = tag == "tr"
+        if tag not in self.void:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, text):
+        if self.first:
+            self.rows.append(text)
+            self.first = False
+
+
+def test_the_page_needs_nothing_beside_it(summary_of, tiny_recipe, tmp_path):
+    results = [result("a"), result("b", 1), result("c", 2, flags=("Cut at the top.",))]
+    save_figure(score_figure(np.ones(1), np.ones(1)), tmp_path / "scores.png")
+    figures = {"scores": tmp_path / "scores.png"}
+    page = Page(render_report(summary_of(results), results, figures, tiny_recipe))
+    assert len(page.fetched) == 1
+    assert page.fetched[0].startswith("data:image/png;base64,iVBOR")
+    assert page.open == []
+    assert page.rows == ["c", "a", "b"]
+
+
+def test_numbers_and_rules_are_on_the_page(summary_of, tiny_recipe):
+    results = [result("a"), result("b", 1)]
+    text = render_report(summary_of(results), results, {}, tiny_recipe)
+    words = " ".join(text.split())
+    for expected in (
+        '<p class="value">0.83</p>',
+        "95 % interval 0.67 to 1.00",
+        "label empty 0, prediction empty 0, both 0",
+        "One of them empty: Dice 0",
+        "label values 1, 2, 3, 5 are infarct",
+        "AUROC of P",
+        "after network T alone 2.0",
+        "data &lt;set&gt;",
+        "jax 0.",
+    ):
+        assert expected in words
+
+
+def test_real_data_has_no_midline_error(summary_of, tiny_recipe):
+    results = [result("a", known=False)]
+    summary = summary_of(results)
+    assert summary["alignment_error_deg"] is None
+    text = render_report(summary, results, {}, tiny_recipe)
+    assert "Mid-line error" not in text
+    assert "AUROC of P" in text
+
+
+def test_headline_is_prepared_where_a_native_label_is_missing(summary_of, tiny_recipe):
+    results = [result("a"), result("b", 1, native=False)]
+    summary = summary_of(results)
+    assert summary["grid"] == "prepared"
+    assert list(summary["grids"]) == ["prepared"]
+    assert summary["dice"]["n"] == 2
+    assert "prepared grid" in render_report(summary, results, {}, tiny_recipe)
+
+
+def test_csv_has_every_column_for_every_case():
+    lines = per_case_csv(
+        [result("a", known=False, native=False), result("b", 9)]
+    ).splitlines()
+    columns = lines[0].split(",")
+    assert len(set(columns)) == len(columns)
+    assert {"case", "native_dice", "error_final_angle_deg", "flags"} <= set(columns)
+    assert [len(line.split(",")) for line in lines] == [len(columns)] * 3
+
+
+def test_numbers_for_readers():
+    assert format_number(0.256) == "0.26"
+    assert format_number(-3.14159, 1) == "−3.1"
+    assert format_number(3.0, 1, True) == "+3.0"
+    assert format_number(None) == format_number(float("nan")) == "–"
+    assert format_interval({"ci95": [0.5, 0.75]}, 1) == "95 % interval 0.5 to 0.8"
+    assert format_interval({"ci95": None}) == ""
