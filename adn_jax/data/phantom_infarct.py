@@ -22,8 +22,10 @@ from adn_jax.data.phantom_settings import Difficulty
 
 MID_PLANE_GAP_MM = 2.0
 """Beside the mid-sagittal plane the infarct weight rises from 0 to 1 over this."""
-WOBBLE_MM = 20.0
+WOBBLE_MM = 24.0
 """Wave length of the irregular border."""
+WOBBLE_SHARE = 0.25
+"""Depth of its waves as a share of the radius; deeper ones tear infarcts apart."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,9 @@ def grow(
     radius = np.cbrt(3000.0 * volume_ml / (4 * np.pi))
     wobble = evaluate_lattice(random_lattice(rng, WOBBLE_MM), coarse, WOBBLE_MM)
     distance = blob_distance(rng, position.reshape(3, -1), centre)
-    distance = distance.reshape(free.shape) + 0.35 * radius * refine(wobble, grid)
+    distance = distance.reshape(free.shape) + WOBBLE_SHARE * radius * refine(
+        wobble, grid
+    )
     sample_ml = np.prod([axis[1] - axis[0] for axis in (grid.z, grid.y, grid.x)]) / 1000
     count = max(1, min(round(volume_ml / sample_ml), int(0.6 * free.sum())))
     return np.partition(distance[free], count - 1)[count - 1] - distance, centre
