@@ -7,6 +7,8 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
+from scipy import ndimage
 
 from adn_jax.evaluation.maps import CaseMaps, Map
 from adn_jax.evaluation.panels import (
@@ -32,12 +34,15 @@ from adn_jax.runtime.files import atomic_path
 
 DISPLAY_HU = (5.0, 60.0)
 """Shown range of CT panels."""
-BRIGHT_PERCENTILE = 99.8
+BRIGHT_PERCENTILE = 99.5
 """Percentile of a map inside the head that is drawn brightest."""
+RIM_VOXELS = 2
+"""Outermost voxels of a head without a say in it: misfits are largest there."""
 UPRIGHT = Plane(np.array([1.0, 0.0, 0.0]), np.zeros(3))
 CONVENTION = "Axial, front up, patient's left on the image's right."
 UNITS = "Maps: black is 0, brightest the value in the corner."
 OUTLINES = {"label": LABEL, "prediction": PREDICTION}
+IN_PLANE = np.ones((1, 3, 3), bool)
 MAP_COLOURS = "inferno"
 BAR = "#3b6ea5"
 MEDIAN = "#c2410c"
@@ -206,12 +211,12 @@ def draw_map(
 
 def brightest(maps: CaseMaps, volume: Map, levels: Sequence[int]) -> float:
     """The value drawn brightest: a high percentile of the map inside the head."""
-    inside = volume[maps.aligned[list(levels)] > 0]
-    return (
-        max(float(np.percentile(inside, BRIGHT_PERCENTILE)), 1e-3)
-        if inside.size
-        else 1.0
-    )
+    head = maps.aligned[list(levels)] > 0
+    core = ndimage.binary_erosion(head, IN_PLANE, iterations=RIM_VOXELS)
+    inside = volume[core if core.any() else head]
+    if not inside.size:
+        return 1.0
+    return max(float(np.percentile(inside, BRIGHT_PERCENTILE)), 1e-3)
 
 
 def draw_outlines(axes: Axes, maps: CaseMaps, z: int) -> None:
@@ -260,6 +265,7 @@ def score_figure(
     scatter.scatter(label_ml, dice, s=26, color=BAR, edgecolor="white", linewidth=0.6)
     scatter.set_xscale("symlog", linthresh=1.0)
     scatter.set_xlim(left=0)
+    scatter.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     scatter.set(xlabel="lesion volume (mL)", ylabel="Dice", ylim=(-0.03, 1.03))
     bins = np.linspace(0, 1, 21)
     histogram.hist(dice, bins=bins, orientation="horizontal", color=BAR, rwidth=0.88)

@@ -39,12 +39,12 @@ def write_figures(
         for result in track(chosen, description="figures")
     ]
     captions = [
-        f"{result.name} · Dice {result.grids[grid].dice:.2f} · "
+        f"{result.name}\nDice {result.grids[grid].dice:.2f} · "
         f"{result.grids[grid].label_ml:.0f} mL"
         for result in chosen
     ]
     turns = [
-        f"{result.name} · turned {result.pose['rotation_deg']:+.1f}°"
+        f"{result.name}\nturned {result.pose['rotation_deg']:+.1f}°"
         for result in chosen
     ]
     best_to_worst = sorted({0, len(chosen) // 2, len(chosen) - 1})

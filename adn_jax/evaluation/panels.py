@@ -31,7 +31,7 @@ MIDLINE = "#ffd23f"
 PANEL_INCHES = 1.6
 GAP = 0.05
 TITLE_INCHES = 0.34
-CAPTION_INCHES = 0.26
+CAPTION_INCHES = 0.34
 FOOTER_INCHES = 0.36
 SIDE_INCHES = 0.24
 MARGIN_MM = 5.0
@@ -182,13 +182,14 @@ def draw_midline(axes: Axes, plane: Plane, height_mm: float) -> None:
 
 
 def caption(axes: Axes, text: str) -> None:
-    """A line below a panel."""
+    """A line or two below a panel."""
     axes.text(
         0.5,
         -0.025,
         text,
         color=INK,
         fontsize=8,
+        linespacing=1.35,
         ha="center",
         va="top",
         transform=axes.transAxes,

@@ -7,14 +7,16 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from jaxtyping import Float, Float32
 from rich.progress import track
 
 from adn_jax.config import Recipe
 from adn_jax.data.cases import PreparedCase
+from adn_jax.data.nifti import read_voxels
 from adn_jax.errors import UserError
 from adn_jax.evaluation.figures import save_figure, scan_figure
 from adn_jax.evaluation.inference import as_map, infer_case, on_scan_grid
-from adn_jax.evaluation.maps import CaseMaps
+from adn_jax.evaluation.maps import CaseMaps, Map
 from adn_jax.evaluation.scores import none_for_nan
 from adn_jax.evaluation.summary import versions
 from adn_jax.evaluation.viewer import write_viewer
@@ -40,6 +42,12 @@ UNITS = {
     "ct": "HU of the scan as it was used, gantry tilt corrected",
 }
 """The volumes written for each scan, with their units."""
+
+PROBABILITY_STEP, MAP_STEP, SCAN_STEP = 1 / 1024, 1 / 64, 1 / 8
+"""Steps in which probabilities, asymmetry maps (HU) and scans (HU) are stored."""
+
+Native = Float32[np.ndarray, "i j k"]
+"""Voxels of a scan in the order of its file."""
 
 
 def predict_scans(run: Path, scans: Sequence[Path], out: Path) -> dict[Path, str]:
@@ -93,7 +101,6 @@ def predict_scan(model: TrainedModel, run: Path, path: Path, folder: Path) -> No
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         for name, image in volumes.items():
-            image.header.set_xyzt_units("mm")
             image.to_filename(temporary / f"{name}.nii.gz")
         save_figure(scan_figure(maps), temporary / "figure.png")
         write_viewer(temporary / "viewer.html", scan.image, case, maps, settings)
@@ -110,30 +117,53 @@ def scan_volumes(
 ) -> dict[str, nib.Nifti1Image]:
     """Every result on the scan's own voxels, by the names of `UNITS`.
 
-    The two synthetic scans are the scan itself plus what the model adds, so that they
-    stay as sharp as the scan and keep the skull.
+    The asymmetry maps are 0 outside the brain. The two synthetic scans are the scan
+    itself plus what the model adds, so that they stay as sharp and keep the skull.
     """
     low, high = recipe.prepare.window_hu
 
-    def native(volume: np.ndarray, unit: float = 1.0) -> np.ndarray:
-        image = to_native(volume, case.geometry, order=1)
-        return np.asarray(image.dataobj, np.float32) * np.float32(unit)
+    def native(volume: Map) -> Native:
+        return read_voxels(to_native(volume, case.geometry, order=1), np.float32)
 
-    hu = np.asarray(scan.image.dataobj, np.float32)
-    probability = native(as_map(outputs.prediction))
+    hu = read_voxels(scan.image, np.float32)
+    probability = round_to(native(as_map(outputs.prediction)), PROBABILITY_STEP)
     moved = {
-        name: native(as_map(volume), high - low)
+        name: (high - low) * native(as_map(volume) * case.brain)
         for name, volume in on_scan_grid(outputs, recipe).items()
     }
-    arrays = {
-        "lesion": (probability >= recipe.threshold).astype(np.uint8),
-        "probability": probability,
-        "salient": hu + moved.pop("salient_change"),
-        "compensated": hu + moved.pop("compensated_change"),
-        **moved,
-        "ct": hu,
+    salient = hu + moved.pop("salient_change")
+    compensated = hu + moved.pop("compensated_change")
+    affine = scan.image.affine
+    lesion = nib.Nifti1Image((probability >= recipe.threshold).astype("u1"), affine)
+    lesion.header.set_xyzt_units("mm")
+    return {
+        "lesion": lesion,
+        "probability": compact(probability, affine, PROBABILITY_STEP),
+        **{name: compact(values, affine, MAP_STEP) for name, values in moved.items()},
+        "salient": compact(salient, affine, SCAN_STEP),
+        "compensated": compact(compensated, affine, SCAN_STEP),
+        "ct": compact(hu, affine, SCAN_STEP),
     }
-    return {name: nib.Nifti1Image(arrays[name], scan.image.affine) for name in UNITS}
+
+
+def compact(
+    values: Native, affine: Float[np.ndarray, "4 4"], step: float
+) -> nib.Nifti1Image:
+    """An image of 16-bit multiples of `step`, a fifth of the size of float32.
+
+    The step doubles until the largest value fits.
+    """
+    while np.abs(values).max() > step * np.iinfo(np.int16).max:
+        step *= 2
+    image = nib.Nifti1Image(np.rint(values / step).astype(np.int16), affine)
+    image.header.set_slope_inter(step, 0)
+    image.header.set_xyzt_units("mm")
+    return image
+
+
+def round_to(values: Native, step: float) -> Native:
+    """The nearest multiples of `step`."""
+    return np.rint(values / np.float32(step)) * np.float32(step)
 
 
 def describe_scan(
@@ -141,7 +171,7 @@ def describe_scan(
 ) -> dict[str, Any]:
     """What `scan.json` says: lesion, pose of the head, quality, units."""
     x, y, z = np.linalg.norm(scan.image.affine[:3, :3], axis=0).tolist()
-    mask = np.asarray(lesion.dataobj).transpose(2, 1, 0) > 0
+    mask = read_voxels(lesion, np.uint8).transpose(2, 1, 0) > 0
     return {
         "name": scan.name,
         "purpose": "research only, not for diagnosis",

@@ -56,6 +56,7 @@ def write_viewer(
             dim=0,
             black_bg=True,
             title=case.name,
+            radiological=True,
             resampling_interpolation="nearest",
         )
     write_text(path, without_remote_links(view.get_standalone()))
