@@ -20,7 +20,7 @@ class Difficulty:
     """Largest shift of the head along x, y, z, drawn evenly from +- this."""
     head_scale: tuple[float, float] = (0.88, 0.96)
     """Size of the head against the template, which is about 8 % larger than life."""
-    deformation_mm: float = 3.0
+    deformation_mm: float = 2.5
     """Standard deviation of the elastic deformation that both sides share."""
     asymmetry_mm: float = 1.5
     """Standard deviation of the elastic deformation that differs between the sides."""
@@ -69,7 +69,7 @@ HARD = Difficulty(
     in_plane=256,
     slice_mm=(3.0, 10.0),
     rotation_deg=(10.0, 3.0, 25.0),
-    deformation_mm=4.0,
+    deformation_mm=3.0,
     asymmetry_mm=2.5,
     atrophy=(0.3, 0.75),
     atrophy_asymmetry=0.1,
