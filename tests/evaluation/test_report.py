@@ -104,7 +104,7 @@ def test_numbers_and_rules_are_on_the_page(summary_of, tiny_recipe):
         "One of them empty: Dice 0",
         "label values 1, 2, 3, 5 are infarct",
         "AUROC of P",
-        "after network T alone 2.0",
+        "after network T alone 2.00",
         "data &lt;set&gt;",
         "jax 0.",
     ):
