@@ -12,12 +12,16 @@ from jaxtyping import Array, Float
 
 from adn_jax.config import UNetSettings, ViewNetSettings
 from adn_jax.errors import UserError
+from adn_jax.models.blocks import draw_kernels
 from adn_jax.models.residual_unet import ResidualUNet
 from adn_jax.models.unet import UNet
 from adn_jax.models.view_net import ViewNet
 from adn_jax.types import Key, Params, View
 
 __all__ = ["apply_unet", "apply_view_net", "check_shape", "init_unet", "init_view_net"]
+
+IDENTITY_START = 0.01
+"""Share of the last kernel's usual size that T keeps to start at the identity."""
 
 
 @partial(jax.jit, static_argnames=("settings", "shape_zyx"))
@@ -27,9 +31,13 @@ def init_view_net(
     """Draw the parameters of T for volumes of `shape_zyx` voxels."""
     check_shape(shape_zyx, settings)
     volume = jnp.zeros((1, *shape_zyx, 1))
-    return ViewNet(settings).init(key, volume)["params"]
+    params = draw_kernels(key, ViewNet(settings).init(key, volume)["params"])
+    if settings.identity_start:
+        params["head"]["kernel"] *= IDENTITY_START
+    return params
 
 
+@partial(jax.jit, static_argnames="settings")
 def apply_view_net(
     params: Params, volume: Float[Array, "b z y x 1"], settings: ViewNetSettings
 ) -> View:
@@ -47,9 +55,10 @@ def init_unet(key: Key, settings: UNetSettings, inputs: int = 1) -> Params:
     """Draw the parameters of a U-Net that takes `inputs` channels."""
     side = 2 ** (len(settings.widths) - 1)
     volume = jnp.zeros((1, side, side, side, inputs))
-    return _unet(settings).init(key, volume, None)["params"]
+    return draw_kernels(key, _unet(settings).init(key, volume, None)["params"])
 
 
+@partial(jax.jit, static_argnames="settings")
 def apply_unet(
     params: Params,
     volume: Float[Array, "b z y x c"],

@@ -6,6 +6,7 @@ Nearest upsampling and stride 2 are folded into convolutions of two taps a side.
 """
 
 from functools import partial
+from itertools import product
 
 import jax
 import jax.numpy as jnp
@@ -77,16 +78,37 @@ def _convolve_slices(volume, kernel, *, padding):
 
 
 def _kernel_gradient_slices(volume, cotangent, *, kernel, padding):
+    sizes_stay = kernel.shape[0] == 2 * padding + 1
+    by_form = _kernel_gradient_2d if sizes_stay else _kernel_gradient_products
+    return by_form(volume, cotangent, kernel, padding)
+
+
+def _kernel_gradient_2d(volume, cotangent, kernel, padding):
+    """One 2D kernel gradient for each tap in z; XLA is fast where sizes stay."""
     slices = cotangent.reshape(-1, *cotangent.shape[2:])
-    gradients = [
-        jax.linear_transpose(partial(_convolve_2d, shifted, padding=padding), tap)(
-            slices
-        )[0]
-        for shifted, tap in zip(
-            _shifted_slices(volume, kernel.shape[0], padding), kernel, strict=True
-        )
+    return jnp.stack(
+        [
+            jax.linear_transpose(partial(_convolve_2d, shifted, padding=padding), tap)(
+                slices
+            )[0]
+            for shifted, tap in zip(
+                _shifted_slices(volume, len(kernel), padding), kernel, strict=True
+            )
+        ]
+    )
+
+
+def _kernel_gradient_products(volume, cotangent, kernel, padding):
+    """One matrix product of the shifted volume and the cotangent for each tap."""
+    padded = jnp.pad(volume, ((0, 0), *[(padding, padding)] * 3, (0, 0)))
+    z, y, x, features = cotangent.shape[1:]
+    rows = cotangent.reshape(-1, features)
+    products = [
+        padded[:, i : i + z, j : j + y, k : k + x].reshape(-1, volume.shape[-1]).T
+        @ rows
+        for i, j, k in product(*map(range, kernel.shape[:3]))
     ]
-    return jnp.stack(gradients)
+    return jnp.stack(products).reshape(kernel.shape)
 
 
 def _shifted_slices(volume, taps, padding):

@@ -10,7 +10,6 @@ from adn_jax.models.convolution import convolve_strided
 from adn_jax.types import View
 
 CHANNELS_PER_GROUP = 4
-OUTPUT_START = 1e-3
 
 
 class Stage(nn.Module):
@@ -55,12 +54,8 @@ class ViewNet(nn.Module):
         for level, features in enumerate(self.settings.widths):
             volume = Stage(features, name=f"stage_{level}")(volume)
         maps = volume.astype(jnp.float32).mean(axis=(1, 2, 3))
-        start = (
-            nn.initializers.normal(OUTPUT_START)
-            if self.settings.identity_start
-            else nn.initializers.lecun_normal()
-        )
-        view = jnp.tanh(nn.Dense(6, kernel_init=start, name="head")(maps))
+        dense = nn.Dense(6, kernel_init=nn.initializers.zeros, name="head")
+        view = jnp.tanh(dense(maps))
         limits = (
             *jnp.deg2rad(jnp.array(self.settings.rotation_limit_deg)),
             *self.settings.translation_limit,

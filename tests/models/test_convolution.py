@@ -1,0 +1,96 @@
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from adn_jax.models.convolution import convolve, convolve_strided, convolve_upsampled
+
+
+def reference(volume, kernel, padding, stride=1):
+    return lax.conv_general_dilated(
+        volume,
+        kernel,
+        (stride,) * 3,
+        [(padding, padding)] * 3,
+        dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
+    )
+
+
+def upsampled_reference(volume, kernel):
+    for axis in (1, 2, 3):
+        volume = jnp.repeat(volume, 2, axis=axis)
+    return reference(volume, kernel, 1)
+
+
+def draw(volume_shape, taps, features):
+    random = np.random.default_rng(5)
+    kernel_shape = (taps,) * 3 + (volume_shape[-1], features)
+    return tuple(
+        jnp.asarray(random.standard_normal(shape), jnp.float32)
+        for shape in (volume_shape, kernel_shape)
+    )
+
+
+def assert_same_with_gradients(function, expected, volume, kernel):
+    with jax.default_matmul_precision("highest"):
+        out, pull_back = jax.vjp(jax.jit(function), volume, kernel)
+        expected_out, expected_pull_back = jax.vjp(expected, volume, kernel)
+        cotangent = jnp.sin(jnp.arange(out.size, dtype=jnp.float32)).reshape(out.shape)
+        results = (out, *pull_back(cotangent))
+        references = (expected_out, *expected_pull_back(cotangent))
+    for result, wanted in zip(results, references, strict=True):
+        scale = np.abs(wanted).max()
+        np.testing.assert_allclose(result, wanted, rtol=0, atol=1e-5 * scale)
+
+
+@pytest.mark.parametrize(("taps", "padding"), [(3, 1), (2, 1), (2, 0), (1, 0)])
+@pytest.mark.parametrize("shape", [(2, 3, 5, 4, 3), (1, 2, 2, 2, 1)])
+def test_convolution_equals_lax(taps, padding, shape):
+    assert_same_with_gradients(
+        lambda v, k: convolve(v, k, padding),
+        lambda v, k: reference(v, k, padding),
+        *draw(shape, taps, 4),
+    )
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5, 3), (1, 1, 1, 2, 2)])
+def test_collapsed_upsampling_equals_repeat_and_convolve(shape):
+    assert_same_with_gradients(
+        convolve_upsampled, upsampled_reference, *draw(shape, 3, 2)
+    )
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 6, 8, 3), (1, 5, 7, 4, 1), (1, 2, 3, 2, 2)])
+def test_strided_convolution_equals_lax(shape):
+    assert_same_with_gradients(
+        convolve_strided,
+        lambda v, k: reference(v, k, 1, stride=2),
+        *draw(shape, 4, 2),
+    )
+
+
+def test_jit_equals_eager_and_half_precision_is_kept():
+    volume, kernel = draw((1, 3, 4, 5, 2), 3, 3)
+    np.testing.assert_allclose(
+        convolve(volume, kernel, 1), reference(volume, kernel, 1), atol=2e-5
+    )
+    half = convolve(volume.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16), 1)
+    assert half.dtype == jnp.bfloat16
+    np.testing.assert_allclose(
+        half.astype(jnp.float32), reference(volume, kernel, 1), atol=0.3
+    )
+
+
+@pytest.mark.parametrize(("platform", "axes"), [("cpu", 4), ("cuda", 5)])
+def test_only_the_form_of_the_platform_is_compiled(platform, axes):
+    def loss(volume, kernel):
+        return jnp.sum(convolve(volume, kernel, 1) ** 2)
+
+    traced = jax.jit(jax.grad(loss, argnums=(0, 1))).trace(*draw((1, 3, 4, 5, 2), 3, 3))
+    text = traced.lower(lowering_platforms=(platform,)).as_text()
+    layouts = re.findall(r"stablehlo\.convolution.*dim_numbers = \[(.*?)\]", text)
+    assert len(layouts) >= 3
+    assert {len(layout.split(",")) for layout in layouts} == {axes}

@@ -1,0 +1,157 @@
+"""What `adn_jax.models` hands out, whatever is inside."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from adn_jax.config import UNetSettings, ViewNetSettings
+from adn_jax.errors import UserError
+from adn_jax.models import (
+    apply_unet,
+    apply_view_net,
+    check_shape,
+    init_unet,
+    init_view_net,
+)
+
+KEY = jax.random.key(0)
+SMALL = UNetSettings(widths=(8, 16))
+SMALL_UNET = replace(SMALL, kind="unet")
+SMALL_VIEW = ViewNetSettings(widths=(4, 8))
+
+
+def number_of(shapes) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes))
+
+
+@pytest.mark.parametrize(
+    ("settings", "inputs", "expected"),
+    [
+        (UNetSettings(), 1, 8_769_251),
+        (UNetSettings(), 2, 8_769_251 + 866),
+        (UNetSettings(kind="unet"), 1, 4_081_267),
+        (UNetSettings(kind="unet", widths=(64, 128, 256, 512)), 1, 16_318_691),
+    ],
+)
+def test_unets_have_the_published_number_of_parameters(settings, inputs, expected):
+    shapes = jax.eval_shape(lambda: init_unet(KEY, settings, inputs))
+    assert number_of(shapes) == expected
+
+
+def test_view_net_has_the_published_number_of_parameters():
+    shapes = jax.eval_shape(
+        lambda: init_view_net(KEY, ViewNetSettings(), (40, 256, 256))
+    )
+    assert number_of(shapes) == 7_459_142
+
+
+@pytest.mark.parametrize("settings", [SMALL, SMALL_UNET], ids=lambda s: s.kind)
+def test_gradient_of_unet_reaches_every_parameter_and_voxel(settings):
+    # with one channel a group, the bias before a norm would rightly have none
+    settings = replace(settings, outputs=3, groups=4)
+    params = init_unet(KEY, settings, 2)
+    volume = jax.random.uniform(jax.random.key(1), (2, 2, 6, 4, 2))
+
+    def loss(params, volume):
+        logits = apply_unet(params, volume, settings, key=KEY)
+        assert logits.shape == (2, 2, 6, 4, 3)
+        return jnp.mean(jnp.sin(3 * logits))
+
+    gradients = jax.jit(jax.grad(loss, argnums=(0, 1)))(params, volume)
+    for path, gradient in jax.tree.leaves_with_path(gradients):
+        assert np.abs(gradient).max() > 1e-7, jax.tree_util.keystr(path)
+
+
+@pytest.mark.parametrize("kind", ["residual_unet", "unet"])
+@pytest.mark.parametrize("key", [None, KEY], ids=["still", "dropout"])
+def test_unet_is_the_same_without_jit(kind, key):
+    settings = UNetSettings(kind, widths=(2, 4), groups=2, dropout=0.3)
+    params = init_unet(KEY, settings)
+    volume = jax.random.uniform(jax.random.key(1), (1, 2, 2, 2, 1))
+    jitted = apply_unet(params, volume, settings, key=key)
+    with jax.disable_jit():
+        eager = apply_unet(params, volume, settings, key=key)
+    np.testing.assert_allclose(eager, jitted, atol=1e-5)
+
+
+def test_dropout_acts_only_with_a_key():
+    params = init_unet(KEY, SMALL)
+    volume = jax.random.uniform(jax.random.key(1), (1, 2, 4, 4, 1))
+    still = apply_unet(params, volume, SMALL)
+    first, again, other = (
+        apply_unet(params, volume, SMALL, key=jax.random.key(seed))
+        for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first - still).max() > 1e-3
+    assert np.abs(first - other).max() > 1e-3
+
+
+def test_prior_is_the_first_output():
+    settings = replace(SMALL, prior=0.018)
+    params = init_unet(KEY, settings)
+    params["head"]["kernel"] = jnp.zeros_like(params["head"]["kernel"])
+    logits = apply_unet(params, jnp.ones((1, 2, 2, 2, 1)), settings)
+    np.testing.assert_allclose(jax.nn.sigmoid(logits), 0.018, rtol=1e-5)
+    assert init_unet(KEY, SMALL)["head"]["bias"] == 0
+
+
+def test_view_stays_within_its_limits_and_every_parameter_counts():
+    settings = ViewNetSettings(
+        (4, 8),
+        rotation_limit_deg=(10.0, 20.0, 30.0),
+        translation_limit=(0.1, 0.2, 0.3),
+    )
+    params = init_view_net(KEY, settings, (4, 6, 8))
+    volume = jax.random.uniform(jax.random.key(1), (2, 4, 6, 8, 1))
+
+    def loss(params):
+        return jnp.sum(apply_view_net(params, volume, settings))
+
+    gradients = jax.jit(jax.grad(loss))(params)
+    for path, gradient in jax.tree.leaves_with_path(gradients):
+        assert np.abs(gradient).max() > 1e-7, jax.tree_util.keystr(path)
+
+    params["head"]["bias"] = jnp.array([100.0, -100, 100, -100, 100, -100])
+    view = apply_view_net(params, volume, settings)
+    limits = [*np.deg2rad([10, -20, 30]), -0.1, 0.2, -0.3]
+    np.testing.assert_allclose(view, [limits] * 2, rtol=1e-6)
+
+
+def test_identity_start_begins_near_the_identity_view():
+    volume = jax.random.uniform(jax.random.key(1), (2, 4, 4, 4, 1))
+    views = {
+        start: apply_view_net(init_view_net(KEY, settings, (4, 4, 4)), volume, settings)
+        for start in (False, True)
+        for settings in [replace(SMALL_VIEW, identity_start=start)]
+    }
+    assert 0 < np.abs(views[True]).max() < 0.02 < np.abs(views[False]).max()
+
+
+@pytest.mark.parametrize("shape", [(4, 4, 4), (5, 7, 9), (4, 11, 6)])
+def test_view_net_takes_odd_and_small_sizes(shape):
+    params = init_view_net(KEY, SMALL_VIEW, shape)
+    view = apply_view_net(params, jnp.ones((1, *shape, 1)), SMALL_VIEW)
+    assert view.shape == (1, 6)
+    assert np.isfinite(view).all()
+
+
+@pytest.mark.parametrize(
+    ("shape", "nearest"),
+    [((41, 250, 256), "40 x 248 x 256"), ((3, 64, 65), "8 x 64 x 64")],
+)
+def test_unet_names_the_nearest_sizes_that_work(shape, nearest):
+    with pytest.raises(UserError, match=f"multiples of 8; .* {nearest}: set --prepare"):
+        check_shape(shape, UNetSettings())
+    check_shape((40, 248, 256), UNetSettings())
+
+
+def test_apply_refuses_sizes_that_do_not_fit():
+    params = init_unet(KEY, SMALL)
+    with pytest.raises(UserError, match=r"3 x 4 x 4 voxels .* 4 x 4 x 4"):
+        apply_unet(params, jnp.ones((1, 3, 4, 4, 1)), SMALL)
+    with pytest.raises(UserError, match=r"least 4 voxels .* nearest .* 4 x 4 x 6"):
+        init_view_net(KEY, SMALL_VIEW, (3, 4, 6))
