@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, Sharding
 from orbax.checkpoint import CheckpointManager
 from rich.progress import track
 
@@ -43,6 +43,9 @@ FETCH_SECONDS = 1.0
 MOST_IN_FLIGHT = 16
 """Updates that may be under way before the oldest one is waited for."""
 
+COMPILE_FAST = {"xla_backend_optimization_level": 0}
+"""For what runs once: the random draws of all parameters take long to optimize."""
+
 Validate = Callable[[Params], dict[str, float]]
 
 
@@ -57,7 +60,6 @@ class Session:
     validate: Validate
     waiting: deque[tuple[int, Values]] = field(default_factory=deque)
     last_fetch: float = field(default_factory=time.monotonic)
-    scores: str = ""
 
 
 def train_stage(
@@ -84,23 +86,21 @@ def train_stage(
       0 when the stage is finished, else the number of the signal that stopped it;
       its last state is saved then.
     """
-    settings = stage.settings
+    settings, mode = stage.settings, STAGE_MODES[stage.name]
     check_batch(settings.batch, mesh, f"{stage.name}.batch")
-    place = partial(place_cases, mesh=mesh)
+    everywhere, place = replicated(mesh), partial(place_cases, mesh=mesh)
     frozen = replicate(frozen, mesh)
     seed = recipe.seed + list(STAGE_MODES).index(stage.name)
     init_key, step_key = jax.random.split(jax.random.key(seed))
     optimizer = make_optimizer(settings.optimizer, settings.steps)
-    train_step = make_train_step(stage.loss, optimizer, step_key, replicated(mesh))
+    train_step = make_train_step(stage.loss, optimizer, step_key, everywhere)
 
-    def fresh(key: jax.Array) -> TrainState:
-        return initial_state(initial_params(key, recipe, stage.name), optimizer)
+    def fresh() -> TrainState:
+        return initial_state(initial_params(init_key, recipe, stage.name), optimizer)
 
-    mode = STAGE_MODES[stage.name]
     folder = checkpoint_folder(run, stage.name)
     with catch_stop() as stop, checkpoints.open_checkpoints(folder, mode) as manager:
-        make_state = jax.jit(fresh, out_shardings=replicated(mesh))
-        state, sums = resume(manager, lambda: make_state(init_key), mesh)
+        state, sums = resume(manager, fresh, everywhere)
         step = int(state.step)
         history = DiceHistory(math.ceil(len(train) / settings.batch), sums)
         validate = make_validation(stage, frozen, validation, place)
@@ -111,11 +111,12 @@ def train_stage(
                 state, values = train_step(state, frozen, next(batches))
                 step += 1
                 session.waiting.append((step, values))
+                after_step(session, recipe, step, state)
                 if stop.signal:
-                    save(session, step, state, with_score=False)
+                    if manager.latest_step() != step:
+                        save(session, step, state, with_score=False)
                     log.say(f"{stage.name}: stopped and saved at step {step}.")
                     return stop.signal
-                after_step(session, recipe, step, state)
         checkpoints.wait(manager)
         finish(run, session, step)
     return 0
@@ -165,6 +166,7 @@ def check_finite(session: Session, step: int, numbers: dict[str, float]) -> None
     """Stop where a value is no longer a number."""
     bad = [name for name, number in numbers.items() if not math.isfinite(number)]
     if bad:
+        bad.sort(key=lambda name: name != "loss")
         name, saved = session.stage.name, session.manager.latest_step()
         kept = "nothing was saved yet" if saved is None else f"step {saved} is saved"
         raise UserError(
@@ -191,8 +193,7 @@ def save(session: Session, step: int, state: TrainState, with_score: bool) -> No
         session.manager,
         step,
         STAGE_MODES[stage.name],
-        params=state.params,
-        optimizer={"step": state.step, "opt_state": state.opt_state},
+        **saved_items(state),
         progress={"dice_sums": session.history.sums},
         score=score,
     )
@@ -207,21 +208,25 @@ def finish(run: Path, session: Session, step: int) -> None:
 
 
 def resume(
-    manager: CheckpointManager, fresh: Callable[[], TrainState], mesh: Mesh
+    manager: CheckpointManager, fresh: Callable[[], TrainState], sharding: Sharding
 ) -> tuple[TrainState, list[float]]:
     """The latest state and its Dice history, or a fresh start."""
     step = manager.latest_step()
     if step is None:
-        return fresh(), []
-    sharding = replicated(mesh)
+        start = jax.jit(fresh, out_shardings=sharding, compiler_options=COMPILE_FAST)
+        return start(), []
     like = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        jax.eval_shape(fresh),
+        jax.eval_shape(lambda: saved_items(fresh())),
     )
-    params, optimizer, progress = checkpoints.restore_training(
-        manager, step, like.params, {"step": like.step, "opt_state": like.opt_state}
-    )
+    params, optimizer, progress = checkpoints.restore_training(manager, step, **like)
     return TrainState(params=params, **optimizer), progress["dice_sums"]
+
+
+def saved_items(state: TrainState) -> dict[str, Any]:
+    """A state as the items of a checkpoint."""
+    optimizer = {"step": state.step, "opt_state": state.opt_state}
+    return {"params": state.params, "optimizer": optimizer}
 
 
 def make_validation(

@@ -49,7 +49,7 @@ def make_train_step(
         )
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        norm = optax.global_norm(gradient)
+        norm = optax.tree.norm(gradient)
         values = {"loss": total, **values, "gradient_norm": norm}
         return TrainState(state.step + 1, params, opt_state), values
 

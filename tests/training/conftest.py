@@ -1,0 +1,54 @@
+"""One undisturbed training by the real `train.py`, shared by several tests."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.training.tiny import write_heads
+
+ROOT = Path(__file__).parents[2]
+CONFIG = "tests/training/tiny_config.py"
+
+
+@pytest.fixture(scope="session")
+def heads(tmp_path_factory) -> Path:
+    """A prepared data set of tiny heads."""
+    return write_heads(tmp_path_factory.mktemp("data") / "heads").folder
+
+
+@pytest.fixture(scope="session")
+def start_training(tmp_path_factory, heads) -> Callable[[Path], subprocess.Popen]:
+    """Start `train.py` on a run folder; all processes share what one has compiled."""
+    environment = {
+        **os.environ,
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+    }
+
+    def start(run: Path) -> subprocess.Popen:
+        command = [sys.executable, "train.py", CONFIG, "--data", heads, "--run", run]
+        return subprocess.Popen(
+            [str(part) for part in command],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def whole_run(tmp_path_factory, start_training) -> Path:
+    """The folder of a training that nothing disturbed."""
+    run = tmp_path_factory.mktemp("runs") / "whole"
+    process = start_training(run)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    return run

@@ -1,0 +1,183 @@
+"""The loop around a stage that is cheap: one parameter drawn to the mean intensity."""
+
+import os
+import signal
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from adn_jax.config import OptimizerSettings, StageSettings
+from adn_jax.data.batches import open_split
+from adn_jax.errors import UserError
+from adn_jax.geometry.mirror import mirror
+from adn_jax.pipeline.align import align_volume
+from adn_jax.runtime.logbook import read_metrics
+from adn_jax.runtime.mesh import data_mesh
+from adn_jax.training import loop
+from adn_jax.training.runs import read_finished
+from adn_jax.training.stages import Stage
+from tests.training.tiny import tiny_recipe, write_heads
+
+SETTINGS = StageSettings(
+    steps=7,
+    batch=2,
+    validate_every=3,
+    optimizer=OptimizerSettings(learning_rate=0.05),
+)
+
+
+def distance(params, frozen, batch):
+    return params["w"] + frozen["offset"] - batch.volume.mean((1, 2, 3, 4))
+
+
+def loss(params, frozen, batch, key, _):
+    noise = 0.01 * jax.random.normal(key)
+    total = (distance(params, frozen, batch) ** 2).mean() + noise * params["w"]
+    return total, {"dice": jnp.float32(0.5)}
+
+
+def evaluate(params, frozen, batch):
+    return {"dice": -jnp.abs(distance(params, frozen, batch))}
+
+
+STAGE = Stage("joint", SETTINGS, loss, evaluate, score="dice")
+
+
+@pytest.fixture(scope="module")
+def heads(tmp_path_factory):
+    return write_heads(tmp_path_factory.mktemp("heads"))
+
+
+@pytest.fixture
+def train(heads, monkeypatch):
+    """Train `STAGE`, changed as asked, in the folder given."""
+    monkeypatch.setattr(loop, "initial_params", lambda *_: {"w": jnp.float32(2)})
+
+    def call(run, **changes):
+        return loop.train_stage(
+            replace(STAGE, **changes),
+            tiny_recipe(),
+            run,
+            open_split(heads, "train"),
+            open_split(heads, "validation"),
+            {"offset": jnp.float32(0.1)},
+            data_mesh(),
+        )
+
+    return call
+
+
+def stop_at(step, number):
+    """A loss that sends a signal to its own process at a step."""
+
+    def stopping(params, frozen, batch, key, at):
+        def send(at):
+            if at == step:
+                os.kill(os.getpid(), number)
+
+        jax.debug.callback(send, at, ordered=False)
+        return loss(params, frozen, batch, key, at)
+
+    return stopping
+
+
+def test_lines_scores_and_end(train, tmp_path):
+    assert train(tmp_path) == 0
+    lines = read_metrics(tmp_path)
+    steps = {split: [x["step"] for x in lines if x["split"] == split] for split in
+             ("train", "validation")}  # fmt: skip
+    assert steps == {"train": [1, 2, 3, 4, 5, 6, 7], "validation": [3, 6, 7]}
+    scores = {x["step"]: x["dice"] for x in lines if x["split"] == "validation"}
+    finished = read_finished(tmp_path)["joint"]
+    assert finished["steps"] == 7
+    assert finished["dice"] == max(scores.values())
+    assert scores[finished["best_step"]] == finished["dice"]
+
+
+def test_validation_is_the_mean_over_every_case(train, tmp_path, heads):
+    train(tmp_path, settings=replace(SETTINGS, steps=1))
+    validation = open_split(heads, "validation")
+    means = [validation[i]["volume"].mean(dtype=float) for i in range(3)]
+    (line,) = [x for x in read_metrics(tmp_path) if x["split"] == "validation"]
+    w = 2 - 0.05 * (1 + 5e-4 * 2)
+    expected = -np.mean([abs(w + 0.1 - mean) for mean in means])
+    assert line["dice"] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("step", "number"), [(1, signal.SIGTERM), (2, signal.SIGTERM), (4, signal.SIGINT)]
+)
+def test_stopped_and_continued_equals_undisturbed(train, tmp_path, step, number):
+    train(tmp_path / "whole")
+    run = tmp_path / "stopped"
+    assert train(run, loss=stop_at(step, number)) == number
+    assert "joint" not in read_finished(run)
+    stopped_at = max(x["step"] for x in read_metrics(run))
+    assert step < stopped_at < 7
+    assert train(run) == 0
+    whole, stopped = tmp_path / "whole", run
+    assert (whole / "metrics.jsonl").read_text() == (
+        stopped / "metrics.jsonl"
+    ).read_text()
+    assert read_finished(whole) == read_finished(stopped)
+
+
+def test_finished_stage_that_was_not_noted_is_only_noted(train, tmp_path):
+    train(tmp_path)
+    before = (tmp_path / "metrics.jsonl").read_text()
+    (tmp_path / "stages.json").unlink()
+    assert train(tmp_path) == 0
+    assert read_finished(tmp_path)["joint"]["steps"] == 7
+    assert (tmp_path / "metrics.jsonl").read_text() == before
+
+
+def test_stop_rule_ends_early(train, tmp_path):
+    patient = replace(SETTINGS, steps=50, patience_epochs=2)
+    assert train(tmp_path, settings=patient) == 0
+    # 5 cases in batches of 2 are 3 steps an epoch; the first touches the warm start
+    assert read_finished(tmp_path)["joint"]["steps"] == 12
+
+
+def test_loss_that_is_no_number(train, tmp_path):
+    def breaking(params, frozen, batch, key, step):
+        total, values = loss(params, frozen, batch, key, step)
+        return jnp.where(step == 4, jnp.nan, 1.0) * total, values
+
+    message = (
+        r"loss became nan at step 5 of stage 'joint' \(step 3 is saved\).*"
+        r"--joint\.optimizer\.learning-rate"
+    )
+    with pytest.raises(UserError, match=message):
+        train(tmp_path, loss=breaking)
+    assert max(x["step"] for x in read_metrics(tmp_path)) <= 4
+
+
+def test_gradient_that_is_no_number(train, tmp_path):
+    def breaking(params, frozen, batch, key, step):
+        total, values = loss(params, frozen, batch, key, step)
+        root = jnp.sqrt(jnp.where(step == 1, 0.0, 1.0) * params["w"])
+        return total + root, values
+
+    with pytest.raises(UserError, match=r"gradient_norm became .* at step 2 .*nothing"):
+        train(tmp_path, loss=breaking)
+
+
+def test_batch_has_to_divide_over_the_devices(train, tmp_path):
+    with pytest.raises(UserError, match=r"joint\.batch is 3.*set it to 2 or 4"):
+        train(tmp_path, settings=replace(SETTINGS, batch=3))
+
+
+def test_search_table_makes_every_training_head_upright(heads):
+    recipe = tiny_recipe()
+    split = open_split(heads, "train")
+    table = loop.search_table(recipe, split, 2, data_mesh())
+    assert table.shape == (8, 6)
+    assert not table[5:].any()
+    volume = jnp.stack([split[i]["volume"] for i in range(5)])[..., None]
+    aligned, _, _ = jax.jit(align_volume, static_argnums=2)(volume, table[:5], recipe)
+    before = jnp.abs(volume - mirror(volume)).mean()
+    assert jnp.abs(aligned - mirror(aligned)).mean() < 1.1 * before
+    assert jnp.abs(jnp.rad2deg(table[:5, 2])).max() <= 60

@@ -1,0 +1,81 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from adn_jax.runtime.mesh import data_mesh, place_cases, replicate, replicated
+from adn_jax.training.state import initial_state
+from adn_jax.training.steps import make_train_step
+from adn_jax.types import Batch
+
+KEY = jax.random.key(0)
+OPTIMIZER = optax.sgd(0.1)
+
+
+def loss(params, frozen, batch, key, step):
+    """Squared distance of the parameter to the mean volume plus frozen offset."""
+    distance = params["w"] - batch.volume.mean() - frozen
+    noise = jax.random.normal(key)
+    return distance**2, {"distance": distance, "noise": noise, "step": step}
+
+
+def make_batch(place=jnp.asarray):
+    volume = np.random.default_rng(0).random((4, 2, 2, 2, 1), np.float32)
+    nothing = np.zeros_like(volume)
+    tissue = np.zeros(volume.shape[:-1], np.uint8)
+    return Batch(
+        place(volume),
+        place(nothing),
+        place(tissue),
+        place(np.arange(4, dtype=np.int32)),
+    )
+
+
+def fresh():
+    return initial_state({"w": jnp.float32(2)}, OPTIMIZER)
+
+
+def test_one_update_is_the_gradient_step():
+    batch, frozen = make_batch(), jnp.float32(0.5)
+    state, values = make_train_step(loss, OPTIMIZER, KEY)(fresh(), frozen, batch)
+    distance = 2 - float(batch.volume.mean()) - 0.5
+    assert values["loss"] == pytest.approx(distance**2)
+    assert values["gradient_norm"] == pytest.approx(2 * distance)
+    assert values["distance"] == pytest.approx(distance)
+    assert state.params["w"] == pytest.approx(2 - 0.1 * 2 * distance)
+    assert state.step == 1
+
+
+def test_randomness_follows_the_step_not_the_calls():
+    step = make_train_step(loss, OPTIMIZER, KEY)
+    state, first = step(fresh(), jnp.float32(0), make_batch())
+    _, second = step(state, jnp.float32(0), make_batch())
+    _, again = step(fresh(), jnp.float32(0), make_batch())
+    assert first["noise"] == again["noise"]
+    assert first["noise"] != second["noise"]
+    assert (first["step"], second["step"]) == (0, 1)
+
+
+def test_compiled_once_and_state_is_donated():
+    mesh = data_mesh(2)
+    step = make_train_step(loss, OPTIMIZER, KEY, replicated(mesh))
+    start = replicate(fresh(), mesh)
+    state = start
+    for _ in range(3):
+        state, _ = step(
+            state, jnp.float32(0), make_batch(lambda a: place_cases(a, mesh))
+        )
+    assert step._cache_size() == 1
+    assert start.params["w"].is_deleted()
+
+
+def test_two_devices_give_what_one_gives():
+    results = []
+    for count in (1, 2):
+        mesh = data_mesh(count)
+        step = make_train_step(loss, OPTIMIZER, KEY, replicated(mesh))
+        batch = make_batch(lambda array, mesh=mesh: place_cases(array, mesh))
+        state, values = step(replicate(fresh(), mesh), jnp.float32(0), batch)
+        results.append((float(state.params["w"]), float(values["loss"])))
+    assert results[0] == pytest.approx(results[1], rel=1e-6)
