@@ -114,12 +114,6 @@ def check_recipe(recipe: Recipe) -> None:
             f"tissue_net.outputs is {recipe.tissue_net.outputs}; it has to be at least "
             "4: background, grey matter, white matter, CSF."
         )
-    if recipe.align.steps > 0 and not recipe.alignment.network:
-        raise UserError(
-            f"align.steps is {recipe.align.steps} but alignment.network is False; "
-            "set the steps to 0 or let network T take part."
-        )
-
     for name in ("align", "tissue"):
         patience = getattr(recipe, name).patience_epochs
         if patience > 0:

@@ -132,9 +132,3 @@ def test_impossible_augmentation(wrong):
     stage = StageSettings(augment=AugmentSettings(**wrong))
     with pytest.raises(UserError, match=f"joint.augment.{next(iter(wrong))} is"):
         check_recipe(replace(RECIPE, joint=stage))
-
-
-def test_align_steps_without_network():
-    alignment = replace(RECIPE.alignment, network=False)
-    with pytest.raises(UserError, match=r"align\.steps is 3 but alignment\.network"):
-        check_recipe(replace(RECIPE, alignment=alignment))

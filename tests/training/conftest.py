@@ -27,7 +27,8 @@ def start_training(tmp_path_factory, heads) -> Callable[[Path], subprocess.Popen
         **os.environ,
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=2 "
+        "--xla_backend_optimization_level=0",
     }
 
     def start(run: Path) -> subprocess.Popen:

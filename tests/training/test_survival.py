@@ -1,4 +1,4 @@
-"""The real `train.py`, killed at several moments, ends where an undisturbed one does."""
+"""The real `train.py`, killed at several moments, ends as an undisturbed one does."""
 
 import random
 import signal
@@ -50,7 +50,6 @@ def test_killed_training_ends_bit_equal(whole_run, start_training, tmp_path):
     moments = [
         lambda: (run / "config.json").exists(),
         lambda: is_saving(run, "align"),
-        lambda: has_line(run, "joint", 1),
         lambda: is_saving(run, "joint"),
     ]
     for moment in moments:
@@ -59,10 +58,12 @@ def test_killed_training_ends_bit_equal(whole_run, start_training, tmp_path):
         time.sleep(random.Random(0).uniform(0, 0.02))
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    process = start_training(run)
-    output, _ = process.communicate()
-    assert process.returncode == 0, output
-    assert_same_run(whole_run, run)
+    for _ in ("continues", "has nothing left to do"):
+        process = start_training(run)
+        output, _ = process.communicate()
+        assert process.returncode == 0, output
+        assert f"python evaluate.py {run}" in output.replace("\n", "")
+        assert_same_run(whole_run, run)
 
 
 @pytest.mark.slow
@@ -80,24 +81,3 @@ def test_sigterm_saves_and_the_same_command_continues(
     output, _ = second.communicate()
     assert second.returncode == 0, output
     assert_same_run(whole_run, run)
-
-
-def test_finished_run_has_nothing_left_to_do(whole_run, start_training):
-    before = (whole_run / "metrics.jsonl").read_text()
-    process = start_training(whole_run)
-    output, _ = process.communicate()
-    assert process.returncode == 0
-    assert f"python evaluate.py {whole_run}" in output.replace("\n", " ")
-    assert (whole_run / "metrics.jsonl").read_text() == before
-
-
-def test_second_training_in_one_folder_is_refused(start_training, tmp_path):
-    run = tmp_path / "shared"
-    first = start_training(run)
-    wait_for(lambda: (run / "config.json").exists(), first)
-    second = start_training(run)
-    output, _ = second.communicate()
-    first.kill()
-    first.communicate()
-    assert second.returncode == 2
-    assert "another training is at work" in output.replace("\n", " ")

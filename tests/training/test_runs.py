@@ -1,0 +1,126 @@
+import json
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+from adn_jax.config import UNetSettings
+from adn_jax.errors import UserError
+from adn_jax.training.runs import (
+    check_same_recipe,
+    initial_params,
+    load_run,
+    mark_finished,
+    stages_of,
+    write_config,
+    write_run,
+)
+from adn_jax.types import AdnParams
+from tests.training.tiny import tiny_recipe
+
+RECIPE = tiny_recipe()
+
+
+def some_params(stage, recipe=RECIPE):
+    """Random numbers in the shape of a stage's parameters."""
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(
+        lambda key: initial_params(key, recipe, stage), jax.random.key(0)
+    )
+    return jax.tree.map(lambda leaf: rng.random(leaf.shape, np.float32), shapes)
+
+
+def some_adn(recipe=RECIPE):
+    view = some_params("align", recipe) if recipe.alignment.network else None
+    return AdnParams(view=view, **some_params("joint", recipe))
+
+
+@pytest.fixture
+def run(tmp_path):
+    write_run(tmp_path / "run", RECIPE, some_adn())
+    return tmp_path / "run"
+
+
+def assert_equal(one, other):
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def test_written_weights_come_back(run):
+    model = load_run(run)
+    assert model.recipe == RECIPE
+    assert model.steps == {"align": 0, "joint": 0}
+    assert model.tissue is None
+    assert model.data is None
+    for part in ("view", "disentangle", "segment"):
+        assert_equal(getattr(model.params, part), getattr(some_adn(), part))
+
+
+def test_recipe_without_t_and_with_tissue_net(tmp_path):
+    alignment = replace(RECIPE.alignment, network=False)
+    recipe = replace(RECIPE, alignment=alignment, tissue_source="network")
+    tissue = some_params("tissue", recipe)
+    write_run(tmp_path / "run", recipe, some_adn(recipe), tissue)
+    model = load_run(tmp_path / "run")
+    assert stages_of(recipe) == ("tissue", "joint")
+    assert model.params.view is None
+    assert_equal(model.tissue, tissue)
+
+
+def test_an_existing_run_is_not_overwritten(run):
+    with pytest.raises(UserError, match="already holds a run; choose a new folder"):
+        write_run(run, RECIPE, some_adn())
+
+
+def test_no_run(tmp_path):
+    with pytest.raises(UserError, match=r"is no run \(it has no config\.json\)"):
+        load_run(tmp_path)
+
+
+def test_unfinished_run_names_the_stage(tmp_path):
+    write_config(tmp_path, RECIPE, data=None)
+    mark_finished(tmp_path, "align", {"steps": 4, "best_step": 2})
+    with pytest.raises(UserError, match="not finished: stage 'joint' has to be train"):
+        load_run(tmp_path)
+
+
+def test_missing_weights_are_named(run):
+    (run / "checkpoints" / "joint" / "0").rename(run / "elsewhere")
+    with pytest.raises(UserError, match="joint/0 is missing, the weights of stage"):
+        load_run(run)
+
+
+def edit_config(run, change):
+    path = run / "config.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def test_another_architecture(run):
+    edit_config(run, lambda c: c["recipe"]["segment_net"].update(widths=[2, 8]))
+    with pytest.raises(UserError, match=r"another architecture: segment\..*instead of"):
+        load_run(run)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.pop("recipe"), "holds no recipe"),
+        (lambda c: c["recipe"].update(sead=1), "unknown field 'sead'; perhaps 'seed'"),
+        (lambda c: c["recipe"].update(threshold=7), "threshold is 7.0"),
+    ],
+)
+def test_spoilt_config(run, change, message):
+    edit_config(run, change)
+    with pytest.raises(UserError, match=message):
+        load_run(run)
+
+
+def test_same_recipe_and_another(run):
+    check_same_recipe(run, RECIPE)
+    other = replace(RECIPE, seed=3, segment_net=UNetSettings())
+    with pytest.raises(UserError) as error:
+        check_same_recipe(run, other)
+    assert "seed 0 -> 3; segment_net.widths (2, 4) -> (32, 64" in str(error.value)
+    assert "and more" not in str(error.value)

@@ -1,0 +1,116 @@
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from adn_jax.metrics.overlap import dice
+from adn_jax.training.runs import initial_params
+from adn_jax.training.stages import (
+    hard_dice,
+    make_stage,
+    tissue_accuracy,
+    unmatched_share,
+)
+from adn_jax.types import Batch
+from tests.training.tiny import head, tiny_recipe
+
+RNG = np.random.default_rng(0)
+
+
+def batch_of(*seeds):
+    heads = [head("any", seed) for seed in seeds]
+    return Batch(
+        volume=jnp.stack([h.volume for h in heads])[..., None],
+        lesion=jnp.stack([h.lesion for h in heads])[..., None].astype(jnp.float32),
+        tissue=jnp.stack([h.tissue for h in heads]),
+        case=jnp.array(seeds, jnp.int32),
+    )
+
+
+def test_hard_dice_is_the_dice_of_each_case():
+    prediction = RNG.random((3, 4, 5, 6, 1), np.float32)
+    lesion = (RNG.random((3, 4, 5, 6, 1)) > 0.7).astype(np.float32)
+    prediction[2], lesion[2] = 0.0, 0.0
+    found = hard_dice(jnp.asarray(prediction), jnp.asarray(lesion), 0.6)
+    expected = [
+        dice(prediction[i, ..., 0] >= 0.6, lesion[i, ..., 0] > 0) for i in range(2)
+    ]
+    np.testing.assert_allclose(found[:2], expected, rtol=1e-6)
+    assert found[2] == 1
+
+
+def test_unmatched_share_of_a_symmetric_head_is_zero():
+    half = RNG.random((2, 4, 4, 3, 1), np.float32)
+    whole = jnp.asarray(np.concatenate([half, half[:, :, :, ::-1]], axis=3))
+    np.testing.assert_allclose(unmatched_share(whole, whole), 0, atol=1e-6)
+
+
+def test_unmatched_share_is_one_without_any_partner_or_out_of_view():
+    one_sided = jnp.zeros((1, 2, 2, 4, 1)).at[:, :, :, :2].set(0.7)
+    assert unmatched_share(one_sided, one_sided) == pytest.approx(1)
+    assert unmatched_share(one_sided, jnp.zeros_like(one_sided)) == pytest.approx(1)
+    half_seen = jnp.zeros((1, 2, 2, 4, 1)).at[:, :, :, 1:3].set(0.35)
+    assert unmatched_share(one_sided, half_seen) == pytest.approx(0.5)
+
+
+def test_tissue_accuracy_looks_at_tissue_alone():
+    batch = batch_of(0, 1)
+    right = jax.nn.one_hot(batch.tissue, 5)
+    np.testing.assert_allclose(tissue_accuracy(right, batch), 1)
+    always_white = jnp.zeros((*batch.tissue.shape, 5)).at[..., 2].set(1.0)
+    white, inside = (batch.tissue == 2), (batch.tissue > 0)
+    expected = white.sum((1, 2, 3)) / inside.sum((1, 2, 3))
+    np.testing.assert_allclose(tissue_accuracy(always_white, batch), expected)
+
+
+@pytest.mark.parametrize("source", ["maps", "network", "none"])
+@pytest.mark.parametrize("name", ["align", "tissue", "joint"])
+def test_every_stage_has_a_loss_its_values_and_a_score(name, source):
+    recipe = tiny_recipe(tissue_source=source)
+    stage = make_stage(name, recipe)
+    params, align, tissue = (
+        jax.eval_shape(
+            partial(initial_params, recipe=recipe, stage=each), jax.random.key(0)
+        )
+        for each in (name, "align", "tissue")
+    )
+    frozen = {"align": align, "tissue": tissue, "search": jnp.zeros((2, 6))}
+    batch = batch_of(0, 1)
+
+    def both(params, frozen):
+        loss = stage.loss(params, frozen, batch, jax.random.key(0), jnp.int32(0))
+        return loss, stage.evaluate(params, frozen, batch)
+
+    (total, values), evaluated = jax.eval_shape(both, params, frozen)
+    assert total.shape == ()
+    assert all(value.shape == () for value in values.values())
+    assert evaluated[stage.score].shape == (2,)
+    assert ("dice" in values) is (name == "joint")
+    assert ("tissue" in values) is (name == "joint")
+
+
+def test_align_loss_follows_the_search_and_needs_no_label():
+    recipe = tiny_recipe()
+    recipe = replace(recipe, align_loss=replace(recipe.align_loss, mirror=0.0))
+    stage = make_stage("align", recipe)
+    params = jax.eval_shape(
+        partial(initial_params, recipe=recipe, stage="align"), jax.random.key(0)
+    )
+    params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), params)
+
+    @jax.jit
+    def loss(turn, lesion):
+        batch = batch_of(0, 1)
+        batch = Batch(batch.volume, lesion, batch.tissue, batch.case)
+        table = jnp.zeros((2, 6)).at[:, 2].set(turn)
+        key, step = jax.random.key(0), jnp.int32(0)
+        total, _ = stage.loss(params, {"search": table}, batch, key, step)
+        return total
+
+    lesion = batch_of(0, 1).lesion
+    near, far = loss(0.0, lesion), loss(1.5, lesion)
+    assert far > near + 0.1
+    assert loss(0.0, 1 - lesion) == near

@@ -1,0 +1,135 @@
+import fcntl
+import json
+from dataclasses import replace
+
+import pytest
+
+from adn_jax.config import StageSettings
+from adn_jax.data.cases import read_manifest, write_case, write_manifest
+from adn_jax.errors import UserError
+from adn_jax.training import train as module
+from adn_jax.training.runs import write_config
+from adn_jax.training.train import train
+from tests.training.tiny import head, tiny_recipe, write_heads
+
+RECIPE = tiny_recipe()
+
+
+@pytest.fixture(autouse=True)
+def no_training(monkeypatch):
+    """Stages only leave their names."""
+    started = []
+
+    def start(stage, _recipe, _run, training, validation, frozen, _mesh):
+        started.append((stage.name, len(training), len(validation), sorted(frozen)))
+        return 0
+
+    monkeypatch.setattr(module, "train_stage", start)
+    monkeypatch.setattr(module, "search_table", lambda *_: "table")
+    return started
+
+
+@pytest.fixture
+def data(tmp_path):
+    return write_heads(tmp_path / "data", train=2, validation=2).folder
+
+
+def test_stages_in_order_on_their_splits(no_training, data, tmp_path):
+    assert train(RECIPE, data, tmp_path / "run") == 0
+    assert no_training == [("align", 2, 2, ["search"]), ("joint", 2, 2, [])]
+    content = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert content["recipe"]["name"] == "tiny"
+    assert content["data"] == str(data)
+    assert "jax" in content["versions"]
+
+
+def test_a_signal_ends_it(monkeypatch, data, tmp_path):
+    monkeypatch.setattr(module, "train_stage", lambda *_: 15)
+    assert train(RECIPE, data, tmp_path / "run") == 15
+
+
+def test_raw_data_is_prepared_into_the_run(monkeypatch, no_training, tmp_path):
+    asked = []
+
+    def prepare(raw, out, settings, workers):
+        asked.append((raw, settings, workers))
+        return write_heads(out, train=2, validation=1)
+
+    monkeypatch.setattr(module, "prepare_dataset", prepare)
+    (tmp_path / "raw").mkdir()
+    train(RECIPE, tmp_path / "raw", tmp_path / "run", workers=3)
+    assert asked == [(tmp_path / "raw", RECIPE.prepare, 3)]
+    assert [name for name, *_ in no_training] == ["align", "joint"]
+    content = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert content["data"] == str(tmp_path / "run" / "prepared")
+
+
+def test_missing_data(tmp_path):
+    with pytest.raises(UserError, match=r"data folder .*nowhere does not exist"):
+        train(RECIPE, tmp_path / "nowhere", tmp_path / "run")
+
+
+def test_data_prepared_otherwise(data, tmp_path):
+    finer = replace(RECIPE.prepare, spacing_mm=(5.0, 1.2, 1.2))
+    with pytest.raises(UserError, match=r"other settings .*spacing_mm \(8\.0, 10\.0"):
+        train(replace(RECIPE, prepare=finer), data, tmp_path / "run")
+
+
+def test_another_recipe_in_the_folder(data, tmp_path):
+    train(RECIPE, data, tmp_path / "run")
+    with pytest.raises(
+        UserError, match=r"other settings \(seed 0 -> 1\); choose anoth"
+    ):
+        train(replace(RECIPE, seed=1), data, tmp_path / "run")
+
+
+def test_other_cases_than_at_the_start(data, tmp_path):
+    train(RECIPE, data, tmp_path / "run")
+    manifest = read_manifest(data)
+    splits = {**manifest.splits, "train": manifest.splits["train"][::-1]}
+    write_manifest(replace(manifest, splits=splits))
+    with pytest.raises(UserError, match="begun with other cases or splits"):
+        train(RECIPE, data, tmp_path / "run")
+
+
+def test_imported_run_has_nothing_to_train(no_training, data, tmp_path):
+    write_config(tmp_path / "run", RECIPE, data=None)
+    done = {name: {"steps": 0, "best_step": 0} for name in ("align", "joint")}
+    (tmp_path / "run" / "stages.json").write_text(json.dumps(done))
+    assert train(RECIPE, data, tmp_path / "run") == 0
+    assert no_training == []
+
+
+def test_missing_tissue_maps(data, tmp_path):
+    write_case(data / "head00", replace(head("head00", 0), tissue=None))
+    train(replace(RECIPE, tissue_source="none"), data, tmp_path / "without")
+    with pytest.raises(UserError, match=r"head00 has no tissue\.nii\.gz"):
+        train(RECIPE, data, tmp_path / "with")
+
+
+def test_stage_without_steps(data, tmp_path):
+    with pytest.raises(UserError, match=r"align\.steps is 0.*set --align\.steps"):
+        train(replace(RECIPE, align=StageSettings()), data, tmp_path / "run")
+
+
+def test_batch_that_does_not_divide(data, tmp_path):
+    wrong = replace(RECIPE, joint=replace(RECIPE.joint, batch=3))
+    with pytest.raises(UserError, match=r"joint\.batch is 3.*2 devices.*2 or 4"):
+        train(wrong, data, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_folder_in_use(data, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    with (run / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="another training is at work in"):
+            train(RECIPE, data, run)
+    assert train(RECIPE, data, run) == 0
+
+
+def test_run_folder_that_cannot_be_made(data, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"run folder .* cannot be written"):
+        train(RECIPE, data, tmp_path / "file" / "run")
