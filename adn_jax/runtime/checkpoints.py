@@ -27,7 +27,10 @@ WORST = {"min": float("inf"), "max": float("-inf")}
 def open_checkpoints(
     folder: Path, mode: Mode, read_only: bool = False
 ) -> Iterator[ocp.CheckpointManager]:
-    """The checkpoints in `folder`; the end of the block waits for running saves."""
+    """The checkpoints in `folder`; the end of the block waits for running saves.
+
+    Unless `read_only`, remains of saves that were cut short are removed.
+    """
 
     def score(metrics: dict[str, float]) -> float:
         return metrics["score"]
@@ -50,7 +53,6 @@ def open_checkpoints(
         best_fn=score,
         best_mode=mode,
         preservation_policy=keep,
-        read_only=read_only,
         cleanup_tmp_directories=not read_only,
     )
     with as_user_error(folder, "opened", "choose a folder that can be written"):

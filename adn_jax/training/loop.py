@@ -43,9 +43,6 @@ FETCH_SECONDS = 1.0
 MOST_IN_FLIGHT = 16
 """Updates that may be under way before the oldest one is waited for."""
 
-COMPILE_FAST = {"xla_backend_optimization_level": 0}
-"""For what runs once: the random draws of all parameters take long to optimize."""
-
 Validate = Callable[[Params], dict[str, float]]
 
 
@@ -213,8 +210,7 @@ def resume(
     """The latest state and its Dice history, or a fresh start."""
     step = manager.latest_step()
     if step is None:
-        start = jax.jit(fresh, out_shardings=sharding, compiler_options=COMPILE_FAST)
-        return start(), []
+        return jax.jit(fresh, out_shardings=sharding)(), []
     like = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         jax.eval_shape(lambda: saved_items(fresh())),
