@@ -19,7 +19,7 @@ def get_config() -> Recipe:
     return replace(
         adn,
         name="demo",
-        prepare=replace(adn.prepare, shape=(16, 64, 64), spacing_mm=(10.0, 3.6, 3.6)),
+        prepare=replace(adn.prepare, shape=(16, 64, 64), spacing_mm=(9.0, 3.0, 3.0)),
         view_net=replace(adn.view_net, widths=WIDTHS),
         disentangle_net=replace(adn.disentangle_net, widths=WIDTHS, dropout=0.0),
         segment_net=replace(adn.segment_net, widths=WIDTHS, dropout=0.0),

@@ -75,15 +75,32 @@ def _source_positions(
     positions = []
     for target, size in enumerate(grid):
         row = len(grid) - 1 - target
-        position = matrix[:, row, 3][entry] * (size / 2) + (size - 1) / 2
+        shift = matrix[:, row, 3][entry]
+        position = _add_product(jnp.float32((size - 1) / 2), shift, size / 2)
         for source, extent in enumerate(grid):
             column = len(grid) - 1 - source
             offset = jnp.arange(extent, dtype=jnp.float32) - (extent - 1) / 2
             along = [-1 if axis == source else 1 for axis in range(len(grid))]
             slope = matrix[:, row, column][entry] * (size / extent)
-            position = position + slope * offset.reshape(along)
+            position = _add_product(position, slope, offset.reshape(along))
         positions.append(position)
     return positions
+
+
+def _add_product(
+    total: Float[Array, "..."],
+    factor: Float[Array, "..."],
+    count: Float[Array, "..."] | float,
+) -> Float[Array, "..."]:
+    """total + factor * count, the same to the last bit wherever it is compiled.
+
+    A compiler may compute a position once for the index of a tap and again, with the
+    product fused into the sum, for its weight; near a whole number the two would then
+    speak of different voxels. So `factor` is split in halves of 12 bits, whose products
+    with a `count` of up to 11 bits (half voxels) are exact, fused or not.
+    """
+    high = jax.lax.stop_gradient(jax.lax.reduce_precision(factor, 8, 12))
+    return total + high * count + (factor - high) * count
 
 
 def _taps(position: Float[Array, "..."], size: int, nearest: bool) -> list[Tap]:

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from adn_jax.geometry.mirror import mirror
 from adn_jax.geometry.rigid import half_extents_mm, view_to_matrices
 from adn_jax.geometry.sampler import sample
 from tests import golden
@@ -256,3 +257,26 @@ def test_half_precision_volumes_use_float32_coordinates():
     assert half.dtype == jnp.bfloat16
     full = warp_by_view(volume, IN_PLANE, in_plane=True)
     np.testing.assert_allclose(half.astype(jnp.float32), full, atol=0.02)
+
+
+def test_index_and_weight_agree_wherever_a_position_is_computed():
+    """A fused copy of the warp must not take the neighbour's weights."""
+    volume = golden.volume(0, (1, 1, 8, 256, 256))
+    angle, shift = 0.21, 0.137
+    matrix = (
+        jnp.eye(4)
+        .at[:2, :2]
+        .set(
+            jnp.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        )
+    )
+    matrix = matrix.at[0, 3].set(shift)[None]
+
+    @jax.jit
+    def warp_and_mirror(volume, matrix):
+        warped = sample(volume, matrix, in_plane=True)
+        darker = jax.nn.relu(mirror(warped) - warped)
+        return warped, darker, warped + darker
+
+    warped, darker, total = warp_and_mirror(volume, matrix)
+    np.testing.assert_allclose(warped + darker, total, atol=1e-6)

@@ -1,0 +1,91 @@
+"""The whole chain at full size, 40 x 256 x 256, against the authors' code."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.ndimage import uniform_filter
+
+from adn_jax.config import (
+    AsymmetrySettings,
+    Recipe,
+    UNetSettings,
+    ViewNetSettings,
+)
+from adn_jax.models.torch_names import from_torch
+from adn_jax.pipeline.adn import apply_adn, unalign
+from adn_jax.types import AdnParams
+from tests import golden
+
+NET = UNetSettings(dropout=0.0)
+REFERENCE = Recipe(
+    name="reference",
+    asymmetry=AsymmetrySettings(anatomical="positive_part", compensated="clipped"),
+    view_net=ViewNetSettings(
+        rotation_limit_deg=(0.0, 0.0, 40.0), translation_limit=(0.5, 0.0, 0.0)
+    ),
+    disentangle_net=NET,
+    segment_net=NET,
+)
+TOLERANCE = 1e-3
+
+
+@pytest.fixture(scope="module")
+def volume():
+    drawn = golden.volume(1018, (1, 1, 40, 256, 256))
+    smooth = uniform_filter(drawn[0, ..., 0], 5, mode="constant")
+    return jnp.asarray(smooth)[None, ..., None]
+
+
+@pytest.fixture(scope="module")
+def outputs(volume):
+    params = AdnParams(
+        view=from_torch(golden.parameters("T", 1017), REFERENCE.view_net, "T"),
+        disentangle=from_torch(golden.parameters("resunet_f32", 1019), NET, "D"),
+        segment=from_torch(golden.parameters("resunet_f32", 1020), NET, "F"),
+    )
+    with jax.default_matmul_precision("highest"):
+        return jax.jit(apply_adn, static_argnums=2)(params, volume, REFERENCE)
+
+
+@pytest.fixture(scope="module")
+def stored(shared):
+    with np.load(shared / "golden" / "values.npz") as values:
+        return {name: values[name] for name in values if name[:2] in {"T_", "fu"}}
+
+
+def every(volume, z, y, x):
+    """A subset of the voxels in the order of the stored values."""
+    return np.moveaxis(np.asarray(volume), -1, 1)[:, :, ::z, ::y, ::x]
+
+
+@pytest.mark.shared
+@pytest.mark.slow
+def test_t_aligns_as_the_authors_code(stored, outputs, volume):
+    np.testing.assert_allclose(outputs.matrix, stored["T_M"], atol=TOLERANCE)
+    np.testing.assert_allclose(outputs.inverse, stored["T_Minv"], atol=TOLERANCE)
+    aligned = every(outputs.aligned, 8, 16, 16)
+    np.testing.assert_allclose(aligned, stored["T_xt_sub"], atol=TOLERANCE)
+    flip = jnp.abs(outputs.aligned - outputs.mirrored).mean()
+    back = unalign(outputs.mirrored, outputs.inverse, REFERENCE)
+    np.testing.assert_allclose(flip, stored["T_flip"], atol=TOLERANCE)
+    np.testing.assert_allclose(
+        jnp.abs(volume - back).mean(), stored["T_rec"], atol=TOLERANCE
+    )
+
+
+@pytest.mark.shared
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("letter", "name"),
+    [
+        ("A", "asymmetry"),
+        ("P", "pathological"),
+        ("Q", "anatomical"),
+        ("Y", "aligned_prediction"),
+        ("O", "prediction"),
+    ],
+)
+def test_the_maps_are_the_authors(stored, outputs, letter, name):
+    ours = every(getattr(outputs, name), 4, 8, 8)
+    np.testing.assert_allclose(ours, stored[f"full_{letter}"], atol=TOLERANCE)
