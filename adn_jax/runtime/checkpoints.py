@@ -4,6 +4,7 @@ A checkpoint has three items: `params`, `optimizer` (absent where weights were
 imported) and `progress` (JSON values).
 """
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
@@ -19,6 +20,9 @@ from adn_jax.types import Params
 
 Mode = Literal["min", "max"]
 """Whether the lowest or the highest score is the best."""
+
+SMALL_FILES = 500_000
+"""Bytes of a checkpoint's descriptions, on top of its arrays."""
 
 WORST = {"min": float("inf"), "max": float("-inf")}
 
@@ -84,6 +88,7 @@ def save(
     }
     if optimizer is not None:
         items["optimizer"] = ocp.args.StandardSave(optimizer)
+    check_space(manager, params, optimizer)
     with as_user_error(
         manager.directory, "written", "free space, then run the command again"
     ):
@@ -91,6 +96,18 @@ def save(
             step,
             args=ocp.args.Composite(**items),
             metrics={"score": WORST[mode] if score is None else score},
+        )
+
+
+def check_space(manager: ocp.CheckpointManager, *trees: Any) -> None:
+    """Raise `UserError` before a save for which the disk has no room."""
+    needed = SMALL_FILES + sum(leaf.nbytes for leaf in jax.tree.leaves(trees))
+    free = shutil.disk_usage(manager.directory).free
+    if free < needed:
+        raise UserError(
+            f"the disk of {manager.directory} has {free / 1e6:.1f} MB left and a "
+            f"checkpoint needs {needed / 1e6:.1f} MB; free space, then run the same "
+            "command again: it continues."
         )
 
 

@@ -75,8 +75,10 @@ def open_logbook(run: Path, stage: str, start: int, steps: int) -> Iterator[Logb
         refresh_per_second=2,
     )
     events = SummaryWriter(str(run / "tensorboard" / stage), purge_step=start + 1)
-    with path.open("a", encoding="utf-8") as lines, progress:
-        task = progress.add_task(stage, total=steps, completed=start, values="")
+    with path.open("a", buffering=1, encoding="utf-8") as lines, progress:
+        task = progress.add_task(
+            stage, total=steps, completed=start, values="compiling"
+        )
         try:
             yield Logbook(stage, steps, lines, events, progress, task)
         finally:

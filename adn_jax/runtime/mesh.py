@@ -15,7 +15,7 @@ def data_mesh(devices: int | None = None) -> Mesh:
     """A mesh of the first `devices` devices (all of them) along the batch."""
     count = jax.device_count() if devices is None else devices
     return jax.make_mesh(
-        (count,), ("data",), (AxisType.Auto,), devices=jax.devices()[:count]
+        (count,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:count]
     )
 
 

@@ -40,8 +40,8 @@ from adn_jax.types import Params
 FETCH_SECONDS = 1.0
 """Values of updates are fetched from the device about this often."""
 
-MOST_IN_FLIGHT = 16
-"""Updates that may be under way before the oldest one is waited for."""
+IN_FLIGHT = 2
+"""Updates handed to the device ahead of time: it never waits, and a stop comes soon."""
 
 Validate = Callable[[Params], dict[str, float]]
 
@@ -130,10 +130,11 @@ def is_finished(session: Session, recipe: Recipe, step: int) -> bool:
 def after_step(session: Session, recipe: Recipe, step: int, state: TrainState) -> None:
     """Fetch values, and validate and save where it is due."""
     settings = session.stage.settings
-    late = time.monotonic() - session.last_fetch > FETCH_SECONDS
+    if len(session.waiting) > IN_FLIGHT:
+        jax.block_until_ready(session.waiting[-1 - IN_FLIGHT])
     if settings.patience_epochs and step % session.history.steps_per_epoch == 0:
         fetch(session, leave=0)
-    elif late or len(session.waiting) > MOST_IN_FLIGHT:
+    elif time.monotonic() - session.last_fetch > FETCH_SECONDS:
         fetch(session, leave=1)
     due = step % settings.validate_every == 0
     if due or is_finished(session, recipe, step):

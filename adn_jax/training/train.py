@@ -77,7 +77,10 @@ def check_stages(recipe: Recipe, mesh: Mesh) -> tuple[str, ...]:
 
 @contextmanager
 def claim(run: Path) -> Iterator[None]:
-    """Keep a second training out of the folder while the block runs."""
+    """Keep a second training out of the folder while the block runs.
+
+    What the file system refuses in the block becomes a `UserError`.
+    """
     try:
         run.mkdir(parents=True, exist_ok=True)
         file = (run / ".lock").open("w")
@@ -94,7 +97,13 @@ def claim(run: Path) -> Iterator[None]:
                 f"another training is at work in {run}; wait for it or choose "
                 "another --run folder."
             ) from error
-        yield
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"writing to {run} failed ({error.strerror or error}); free space, "
+                "then run the same command again: it continues."
+            ) from error
 
 
 def find_data(recipe: Recipe, data: Path, run: Path, workers: int | None) -> Manifest:

@@ -1,3 +1,5 @@
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -105,3 +107,14 @@ def test_unwritable_folder(tmp_path):
         open_checkpoints(tmp_path / "c", "min"),
     ):
         pass
+
+
+def test_full_disk_is_found_before_the_save(tmp_path, monkeypatch):
+    full = shutil.disk_usage(tmp_path)._replace(free=400_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
+    message = r"/c has 0\.4 MB left and a checkpoint needs 0\.5 MB; free space"
+    with open_checkpoints(tmp_path / "c", "min") as manager:
+        with pytest.raises(UserError, match=message):
+            save(manager, 1, 0.0)
+        assert manager.all_steps() == []
+    assert not list((tmp_path / "c").iterdir())

@@ -1,6 +1,5 @@
 """The real `train.py`, killed at several moments, ends as an undisturbed one does."""
 
-import random
 import signal
 import time
 
@@ -47,37 +46,24 @@ def assert_same_run(one, other):
 @pytest.mark.slow
 def test_killed_training_ends_bit_equal(whole_run, start_training, tmp_path):
     run = tmp_path / "killed"
-    moments = [
-        lambda: (run / "config.json").exists(),
-        lambda: is_saving(run, "align"),
-        lambda: is_saving(run, "joint"),
+    blows = [
+        (signal.SIGKILL, lambda: is_saving(run, "align")),
+        (signal.SIGTERM, lambda: has_line(run, "joint", 1)),
+        (signal.SIGKILL, lambda: is_saving(run, "joint")),
     ]
-    for moment in moments:
+    for number, moment in blows:
         process = start_training(run)
         wait_for(moment, process)
-        time.sleep(random.Random(0).uniform(0, 0.02))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-    for _ in ("continues", "has nothing left to do"):
-        process = start_training(run)
+        process.send_signal(number)
         output, _ = process.communicate()
-        assert process.returncode == 0, output
-        assert f"python evaluate.py {run}" in output.replace("\n", "")
-        assert_same_run(whole_run, run)
-
-
-@pytest.mark.slow
-def test_sigterm_saves_and_the_same_command_continues(
-    whole_run, start_training, tmp_path
-):
-    run = tmp_path / "stopped"
+        if number == signal.SIGTERM:
+            assert process.returncode == 128 + signal.SIGTERM, output
+            assert "the same command continues" in output
+            assert "joint" not in read_finished(run)
+        else:
+            assert process.returncode == -signal.SIGKILL, output
     process = start_training(run)
-    wait_for(lambda: has_line(run, "align", 2), process)
-    process.send_signal(signal.SIGTERM)
     output, _ = process.communicate()
-    assert process.returncode == 128 + signal.SIGTERM, output
-    assert "the same command continues" in output
-    second = start_training(run)
-    output, _ = second.communicate()
-    assert second.returncode == 0, output
+    assert process.returncode == 0, output
+    assert f"python evaluate.py {run}" in output.replace("\n", "")
     assert_same_run(whole_run, run)

@@ -1,3 +1,4 @@
+import errno
 import fcntl
 import json
 from dataclasses import replace
@@ -133,3 +134,13 @@ def test_run_folder_that_cannot_be_made(data, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"run folder .* cannot be written"):
         train(RECIPE, data, tmp_path / "file" / "run")
+
+
+def test_full_disk_while_training(monkeypatch, data, tmp_path):
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module, "train_stage", fail)
+    message = r"writing to .*run failed \(No space left on device\); free space"
+    with pytest.raises(UserError, match=message):
+        train(RECIPE, data, tmp_path / "run")

@@ -47,7 +47,7 @@ def tiny_recipe(**changes) -> Recipe:
         align_loss=AlignLossSettings(view_regression=1.0, warm_start_steps=2),
         joint_loss=JointLossSettings(warm_start_steps=2),
         align=stage,
-        joint=stage,
+        joint=replace(stage, steps=10),
     )
     return replace(recipe, **changes)
 
