@@ -12,7 +12,7 @@ demo: .venv/ready
 	$(BIN)/python evaluate.py $(DEMO)/run
 
 test: .venv/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope
 
 lint: .venv/ready
 	$(BIN)/ruff check .

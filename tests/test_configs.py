@@ -1,5 +1,7 @@
 """Every file in configs/ builds a recipe that traces, from the volume to the loss."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import pytest
