@@ -76,10 +76,14 @@ def predict_scans(run: Path, scans: Sequence[Path], out: Path) -> dict[Path, str
 
 
 def result_folders(scans: Sequence[Path], out: Path) -> dict[Path, Path]:
-    """Folder of results of each scan, by the scan's name."""
+    """Folder of results of each scan, by the scan's name.
+
+    Raises `UserError` where two scans would share one, or one holds something else.
+    """
     folders: dict[Path, Path] = {}
     for scan in scans:
         folder = out / scan_name(scan)
+        check_replaceable(folder, scan)
         for other, taken in folders.items():
             if taken == folder:
                 raise UserError(
@@ -88,6 +92,22 @@ def result_folders(scans: Sequence[Path], out: Path) -> dict[Path, Path]:
                 )
         folders[scan] = folder
     return folders
+
+
+def check_replaceable(folder: Path, scan: Path) -> None:
+    """Raise `UserError` unless a folder of results may be replaced.
+
+    Only results of an earlier call may: `--out` next to the scans would otherwise
+    delete the case folder that holds the scan.
+    """
+    holds_scan = scan.resolve().is_relative_to(folder.resolve())
+    results = (folder / "scan.json").is_file()
+    if folder.exists() and (holds_scan or not results):
+        raise UserError(
+            f"the results of {scan} would replace {folder}, which holds "
+            f"{'the scan itself' if holds_scan else 'something else'}; "
+            "choose another --out."
+        )
 
 
 def predict_scan(model: TrainedModel, run: Path, path: Path, folder: Path) -> None:

@@ -71,11 +71,13 @@ def prepare_dataset(
         workers: processes side by side; None: one a processor.
 
     Raises:
-        UserError: where `raw` is no raw data set, or nothing could be prepared.
+        UserError: where `raw` is no raw data set, `out` holds something else under a
+            case's name, or nothing could be prepared.
     """
     cases = find_cases(raw, out)
     names = [case.name for case in cases]
     splits = choose_splits(raw, names)
+    check_replaceable(out, names)
     remove_remains(out, names)
     count = min(workers or len(os.sched_getaffinity(0)), len(cases))
     job = partial(prepare_one, out=out, settings=settings)
@@ -220,6 +222,17 @@ def is_done(folder: Path, print_of_input: str) -> bool:
     except (UserError, KeyError, TypeError):
         return False
     return same
+
+
+def check_replaceable(out: Path, names: Collection[str]) -> None:
+    """Raise `UserError` where a case would replace the folder of a raw case."""
+    for name in names:
+        prepared = (out / name / "case.json").is_file()
+        if find_case(out / name) is not None and not prepared:
+            raise UserError(
+                f"{out / name} holds a raw case, which the prepared one would replace; "
+                "give another output folder."
+            )
 
 
 def remove_remains(out: Path, names: Collection[str]) -> None:

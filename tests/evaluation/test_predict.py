@@ -124,6 +124,21 @@ def test_scans_of_one_name_are_refused(tmp_path):
     }
 
 
+def test_nothing_but_older_results_is_replaced(tmp_path):
+    case = tmp_path / "data" / "case_7"
+    (case / "dicom").mkdir(parents=True)
+    (case / "ct.nii.gz").write_bytes(b"scan")
+    for scan in (case / "ct.nii.gz", case, case / "dicom"):
+        with pytest.raises(UserError, match=r"would replace .*holds the scan itself"):
+            result_folders([scan], tmp_path / "data")
+    (tmp_path / "notes").mkdir()
+    with pytest.raises(UserError, match=r"replace .*notes, which holds something else"):
+        result_folders([Path("notes.nii.gz")], tmp_path)
+    (tmp_path / "notes" / "scan.json").write_text("{}")
+    folder = result_folders([Path("notes.nii.gz")], tmp_path)
+    assert folder == {Path("notes.nii.gz"): tmp_path / "notes"}
+
+
 def test_side_is_the_patients():
     mask = np.zeros((2, 4, 10), bool)
     assert lesion_side(mask) == "none"

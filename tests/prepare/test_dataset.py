@@ -167,6 +167,14 @@ def test_output_over_the_input_is_refused(raw, small_grid):
     assert "both input and output" in refuse(raw, raw, small_grid)
 
 
+def test_other_raw_cases_are_never_replaced(raw, small_grid, tmp_path):
+    shutil.copytree(raw, tmp_path / "other")
+    before = contents(tmp_path / "other")
+    said = refuse(raw, tmp_path / "other", small_grid)
+    assert "other/a holds a raw case, which the prepared one would replace" in said
+    assert contents(tmp_path / "other") == before
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
