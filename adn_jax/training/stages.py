@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float, Integer
 
 from adn_jax.config import Recipe, StageSettings
@@ -15,9 +14,10 @@ from adn_jax.data.augment import augment, augmented_view
 from adn_jax.geometry.mirror import mirror
 from adn_jax.geometry.rigid import half_extents_mm
 from adn_jax.losses.recipes import align_loss, joint_loss
+from adn_jax.losses.segmentation import tissue_cross_entropy
 from adn_jax.models import apply_unet
-from adn_jax.pipeline.adn import apply_adn, unalign
-from adn_jax.pipeline.align import align_volume, first_view
+from adn_jax.pipeline.adn import apply_adn, realign_labels, unalign
+from adn_jax.pipeline.align import align_volume, find_view, first_view
 from adn_jax.pipeline.targets import make_targets
 from adn_jax.training.steps import Loss, Values
 from adn_jax.types import AdnParams, Batch, Key, Params, Volume
@@ -132,7 +132,7 @@ def unmatched_share(volume: Volume, aligned: Volume) -> Float[Array, " b"]:
 def loss_of_tissue(
     recipe: Recipe,
     params: Params,
-    frozen: Any,  # noqa: ARG001
+    frozen: Any,
     batch: Batch,
     key: Key,
     step: Integer[Array, ""],  # noqa: ARG001
@@ -141,23 +141,31 @@ def loss_of_tissue(
     augment_key, dropout_key = jax.random.split(key)
     settings = recipe.tissue
     batch = augment(augment_key, batch, settings.augment, recipe.prepare.spacing_mm)
+    batch = align_batch(recipe, frozen, batch)
     logits = apply_unet(params, batch.volume, recipe.tissue_net, key=dropout_key)
-    labels = batch.tissue.astype(jnp.int32)
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    normal = 1 - batch.lesion[..., 0]
-    total = (losses * normal).sum() / jnp.maximum(normal.sum(), 1.0)
+    total = tissue_cross_entropy(logits, batch.tissue, 1 - batch.lesion[..., 0])
     return total, {"accuracy": tissue_accuracy(logits, batch).mean()}
 
 
 def evaluate_tissue(
-    recipe: Recipe,
-    params: Params,
-    frozen: Any,  # noqa: ARG001
-    batch: Batch,
+    recipe: Recipe, params: Params, frozen: Any, batch: Batch
 ) -> Mapping[str, Float[Array, " b"]]:
     """Share of each head's tissue voxels that the tissue net gets right."""
+    batch = align_batch(recipe, frozen, batch)
     logits = apply_unet(params, batch.volume, recipe.tissue_net)
     return {"accuracy": tissue_accuracy(logits, batch)}
+
+
+def align_batch(recipe: Recipe, frozen: Any, batch: Batch) -> Batch:
+    """X and the labels on its grid: what the tissue net sees in the joint stage."""
+    view = find_view(frozen.get("align"), batch.volume, recipe)
+    aligned, matrix, _ = align_volume(batch.volume, view, recipe)
+    return Batch(
+        volume=aligned,
+        lesion=realign_labels(batch.lesion, matrix, recipe),
+        tissue=realign_labels(batch.tissue[..., None], matrix, recipe)[..., 0],
+        case=batch.case,
+    )
 
 
 def tissue_accuracy(logits: Volume, batch: Batch) -> Float[Array, " b"]:

@@ -6,7 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from adn_jax.config import AlignmentSettings, AugmentSettings
 from adn_jax.metrics.overlap import dice
+from adn_jax.training import stages
 from adn_jax.training.runs import initial_params
 from adn_jax.training.stages import (
     hard_dice,
@@ -64,6 +66,37 @@ def test_tissue_accuracy_looks_at_tissue_alone():
     white, inside = (batch.tissue == 2), (batch.tissue > 0)
     expected = white.sum((1, 2, 3)) / inside.sum((1, 2, 3))
     np.testing.assert_allclose(tissue_accuracy(always_white, batch), expected)
+
+
+def test_tissue_net_learns_on_the_aligned_head(monkeypatch):
+    recipe = tiny_recipe(
+        tissue_source="network",
+        alignment=AlignmentSettings(network=False, centre=True),
+    )
+    still = AugmentSettings(gamma=0.0, mirror=False, rotation_deg=0.0)
+    recipe = replace(recipe, tissue=replace(recipe.tissue, augment=still))
+    stage = make_stage("tissue", recipe)
+    seen = []
+
+    def read_tissue(_params, volume, _settings, *, key=None):  # noqa: ARG001
+        seen.append(volume)
+        return -jnp.abs(volume - jnp.array([0.0, 0.475, 0.525, 0.575, 9.0]))
+
+    monkeypatch.setattr(stages, "apply_unet", read_tissue)
+    upright = batch_of(0, 1)
+    away = Batch(
+        volume=jnp.roll(upright.volume, 2, axis=3),
+        lesion=jnp.roll(upright.lesion, 2, axis=3),
+        tissue=jnp.roll(upright.tissue, 2, axis=3),
+        case=upright.case,
+    )
+    found = [stage.evaluate(None, {}, batch)["accuracy"] for batch in (upright, away)]
+    assert found[0].min() > 0.8
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-3)
+    np.testing.assert_allclose(seen[0], seen[1], atol=1e-3)
+    key, step = jax.random.key(0), jnp.int32(0)
+    losses = [stage.loss(None, {}, batch, key, step)[0] for batch in (upright, away)]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)
 
 
 @pytest.mark.parametrize("source", ["maps", "network", "none"])
