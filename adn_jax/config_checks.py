@@ -1,13 +1,17 @@
 """Recipes as JSON and back, the fields in which two differ, and impossible values."""
 
 import difflib
+import math
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from adn_jax.config import (
+    AlignLossSettings,
+    AlignmentSettings,
     AugmentSettings,
+    JointLossSettings,
     OptimizerSettings,
     PrepareSettings,
     Recipe,
@@ -104,6 +108,7 @@ def differing_fields(one: Any, other: Any, prefix: str = "") -> Iterator[str]:
 
 def check_recipe(recipe: Recipe) -> None:
     """Raise `UserError`, naming field and rule, for a value that cannot work."""
+    check_types(recipe)
     for where, settings in sections(recipe):
         for name, rule, holds in RULES.get(type(settings), ()):
             value = getattr(settings, name)
@@ -121,6 +126,24 @@ def check_recipe(recipe: Recipe) -> None:
                 f"{name}.patience_epochs is {patience}; it has to be 0, since only "
                 "the joint stage has a training Dice that could settle."
             )
+
+
+def check_types(settings: Any, where: str = "") -> None:
+    """Raise `UserError` for a value of another type or choice than its field's.
+
+    A Python config can hold anything. Lists are refused, since a recipe is hashed.
+    """
+    hints = get_type_hints(type(settings))
+    for field in fields(settings):
+        name, value = where + field.name, getattr(settings, field.name)
+        if is_dataclass(value) and type(value) is hints[field.name]:
+            check_types(value, f"{name}.")
+            continue
+        value_from_json(hints[field.name], value, name)
+        numbers = [one for one in as_tuple(value) if isinstance(one, float)]
+        if isinstance(value, list) or not all(map(math.isfinite, numbers)):
+            wanted = "a tuple" if isinstance(value, list) else "a finite number"
+            raise UserError(f"{name} is {value!r}; {wanted} is wanted there.")
 
 
 def sections(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -148,6 +171,12 @@ def not_negative(name: str) -> Rule:
 def all_positive(name: str, what: str) -> Rule:
     """Rule for at least one number, all above 0."""
     return name, what, lambda values: len(values) > 0 and min(values) > 0
+
+
+def weights(kind: type) -> tuple[Rule, ...]:
+    """Rules for every number of the settings of a loss."""
+    hints = get_type_hints(kind)
+    return tuple(not_negative(name) for name in hints if hints[name] in {int, float})
 
 
 def in_range(name: str, low: float | int, high: float | int) -> Rule:
@@ -180,6 +209,14 @@ RULES: dict[type, tuple[Rule, ...]] = {
         in_range("rotation_limit_deg", 0, 180.0001),
         not_negative("translation_limit"),
     ),
+    AlignmentSettings: (
+        in_range("search_limit_deg", 0, 180.0001),
+        positive("search_step_deg"),
+        not_negative("refine_steps"),
+        positive("refine_rate"),
+    ),
+    AlignLossSettings: weights(AlignLossSettings),
+    JointLossSettings: weights(JointLossSettings),
     UNetSettings: (
         all_positive("widths", "feature maps of at least one level, all above 0"),
         positive("outputs"),

@@ -1,9 +1,14 @@
-from dataclasses import replace
+import re
+from dataclasses import fields, replace
+from typing import get_type_hints
 
 import pytest
 
 from adn_jax.config import (
+    AlignLossSettings,
+    AlignmentSettings,
     AugmentSettings,
+    JointLossSettings,
     OptimizerSettings,
     PrepareSettings,
     Recipe,
@@ -12,8 +17,10 @@ from adn_jax.config import (
     ViewNetSettings,
 )
 from adn_jax.config_checks import (
+    RULES,
     check_recipe,
     differing_fields,
+    sections,
     settings_from_json,
     settings_to_json,
 )
@@ -96,6 +103,22 @@ def test_differing_fields_name_the_place_and_both_values():
         ({"segment_net": UNetSettings(groups=0)}, r"segment_net\.groups is 0"),
         ({"segment_net": UNetSettings(prior=1.0)}, r"segment_net\.prior is 1.0"),
         ({"tissue_net": UNetSettings(outputs=1)}, r"tissue_net\.outputs is 1"),
+        (
+            {"alignment": AlignmentSettings(search_step_deg=0.0)},
+            r"alignment\.search_step_deg is 0\.0; it has to be above 0",
+        ),
+        ({"alignment": AlignmentSettings(search_limit_deg=-1.0)}, "search_limit_deg"),
+        ({"alignment": AlignmentSettings(refine_steps=-1)}, "refine_steps is -1"),
+        ({"alignment": AlignmentSettings(refine_rate=0.0)}, "refine_rate is 0"),
+        ({"align_loss": AlignLossSettings(mirror=-1.0)}, r"align_loss\.mirror is -1"),
+        (
+            {"joint_loss": JointLossSettings(warm_start_steps=-1)},
+            r"joint_loss\.warm_start_steps is -1",
+        ),
+        (
+            {"joint_loss": JointLossSettings(size=float("nan"))},
+            r"joint_loss\.size is nan; a finite number",
+        ),
         ({"joint": StageSettings(steps=-1)}, r"joint\.steps is -1"),
         ({"joint": StageSettings(batch=0)}, r"joint\.batch is 0"),
         ({"joint": StageSettings(validate_every=0)}, r"joint\.validate_every is 0"),
@@ -132,3 +155,34 @@ def test_impossible_augmentation(wrong):
     stage = StageSettings(augment=AugmentSettings(**wrong))
     with pytest.raises(UserError, match=f"joint.augment.{next(iter(wrong))} is"):
         check_recipe(replace(RECIPE, joint=stage))
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "value", "message"),
+    [
+        ("asymmetry", "anatomical", "diference", "'diference'; one of 'difference'"),
+        ("segment_net", "widths", [8, 16], r"widths is \[8, 16\]; a tuple is wanted"),
+        ("prepare", "shape", (8, 8), r"prepare\.shape is \(8, 8\)"),
+        ("joint", "steps", 1.5, r"joint\.steps is 1\.5; int is wanted"),
+        ("joint", "optimizer", AugmentSettings(), r"optimizer is Augment.*a table of"),
+        ("joint_loss", "extra", "module:function", "extra is 'module:function'"),
+    ],
+)
+def test_wrong_types_of_a_python_config(section, name, value, message):
+    recipe = Recipe(name="types")
+    # No type checker stands between a user's config and the recipe.
+    object.__setattr__(getattr(recipe, section), name, value)
+    with pytest.raises(UserError, match=message):
+        check_recipe(recipe)
+
+
+def test_every_number_has_a_rule():
+    for _, settings in sections(RECIPE):
+        hints = get_type_hints(type(settings))
+        numbers = {
+            field.name
+            for field in fields(settings)
+            if re.search(r"\b(int|float)\b", str(hints[field.name]))
+        }
+        ruled = {name for name, _, _ in RULES.get(type(settings), ())}
+        assert numbers <= ruled, f"{type(settings).__name__} lacks {numbers - ruled}"
