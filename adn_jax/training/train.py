@@ -5,21 +5,26 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
 from jax.sharding import Mesh
 
 from adn_jax.config import Recipe
 from adn_jax.config_checks import check_recipe, differing_fields
-from adn_jax.data.batches import open_split
+from adn_jax.data.batches import Split, open_split
 from adn_jax.data.cases import Manifest, read_manifest
 from adn_jax.errors import UserError
+from adn_jax.losses.extra import resolve_term
+from adn_jax.models import check_shape
 from adn_jax.prepare.dataset import prepare_dataset
 from adn_jax.runtime.mesh import check_batch, data_mesh
 from adn_jax.training.loop import search_table, train_stage
 from adn_jax.training.runs import (
     check_same_recipe,
+    initial_params,
     load_stage,
     read_config,
     read_finished,
@@ -53,11 +58,14 @@ def train(recipe: Recipe, data: Path, run: Path, workers: int | None = None) -> 
             check_same_recipe(run, recipe)
         manifest = find_data(recipe, data, run, workers)
         begin(run, recipe, manifest)
-        for name in pending:
-            if name not in read_finished(run):
-                signal = train_next(name, recipe, run, manifest, mesh)
-                if signal:
-                    return signal
+        finished = read_finished(run)
+        unfinished = [name for name in pending if name not in finished]
+        for name in unfinished:
+            open_splits(name, recipe, manifest)
+        for name in unfinished:
+            signal = train_next(name, recipe, run, manifest, mesh)
+            if signal:
+                return signal
     return 0
 
 
@@ -72,7 +80,23 @@ def check_stages(recipe: Recipe, mesh: Mesh) -> tuple[str, ...]:
                 f"--{name}.steps."
             )
         check_batch(settings.batch, mesh, f"{name}.batch")
+        check_networks(name, recipe)
+    for term in (*recipe.align_loss.extra, *recipe.joint_loss.extra):
+        resolve_term(term)
     return names
+
+
+def check_networks(name: str, recipe: Recipe) -> None:
+    """Raise `UserError` where a stage's networks cannot be built for the grid."""
+    networks = {
+        "align": (recipe.view_net,),
+        "tissue": (recipe.tissue_net,),
+        "joint": (recipe.disentangle_net, recipe.segment_net),
+    }[name]
+    for network in networks:
+        check_shape(recipe.prepare.shape, network)
+    build = partial(initial_params, recipe=recipe, stage=name)
+    jax.eval_shape(build, jax.random.key(0))
 
 
 @contextmanager
@@ -137,11 +161,8 @@ def begin(run: Path, recipe: Recipe, manifest: Manifest) -> None:
         write_config(run, recipe, manifest.folder, cases_sha256=digest)
 
 
-def train_next(
-    name: str, recipe: Recipe, run: Path, manifest: Manifest, mesh: Mesh
-) -> int:
-    """Train one stage on top of the finished ones."""
-    stage = make_stage(name, recipe)
+def open_splits(name: str, recipe: Recipe, manifest: Manifest) -> tuple[Split, Split]:
+    """Training and validation cases, after a check that they have a stage's labels."""
     needs = {
         "align": (),
         "tissue": ("lesion", "tissue"),
@@ -149,12 +170,20 @@ def train_next(
         if recipe.tissue_source == "maps"
         else ("lesion",),
     }[name]
-    batch = stage.settings.batch
+    batch = getattr(recipe, name).batch
     training = open_split(manifest, "train", needs, at_least=batch)
-    validation = open_split(manifest, "validation", needs)
+    return training, open_split(manifest, "validation", needs)
+
+
+def train_next(
+    name: str, recipe: Recipe, run: Path, manifest: Manifest, mesh: Mesh
+) -> int:
+    """Train one stage on top of the finished ones."""
+    stage = make_stage(name, recipe)
+    training, validation = open_splits(name, recipe, manifest)
     frozen: dict[str, Any] = {
         former: load_stage(run, recipe, former) for former in read_finished(run)
     }
     if name == "align" and needs_search(recipe):
-        frozen["search"] = search_table(recipe, training, batch, mesh)
+        frozen["search"] = search_table(recipe, training, stage.settings.batch, mesh)
     return train_stage(stage, recipe, run, training, validation, frozen, mesh)

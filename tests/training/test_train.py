@@ -108,6 +108,44 @@ def test_missing_tissue_maps(data, tmp_path):
         train(RECIPE, data, tmp_path / "with")
 
 
+def test_labels_of_every_stage_are_looked_for_before_the_first(
+    no_training, data, tmp_path
+):
+    write_case(data / "head00", replace(head("head00", 0), lesion=None))
+    with pytest.raises(UserError, match=r"head00 has no lesion\.nii\.gz"):
+        train(RECIPE, data, tmp_path / "run")
+    assert no_training == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"joint_loss": replace(RECIPE.joint_loss, extra=("no_module:term:0.5",))},
+            "the module 'no_module' of the loss term no_module:term cannot be imported",
+        ),
+        (
+            {"align_loss": replace(RECIPE.align_loss, extra=("math",))},
+            "the loss term 'math' has another form",
+        ),
+        (
+            {"segment_net": replace(RECIPE.segment_net, widths=(2,) * 6)},
+            "a volume of 16 x 16 x 16 voxels .* does not fit a network of 6 levels",
+        ),
+        (
+            {"disentangle_net": replace(RECIPE.disentangle_net, widths=(2, 5))},
+            "5 feature maps do not divide into 2 groups",
+        ),
+    ],
+)
+def test_what_cannot_be_built_is_refused_before_any_work(
+    data, tmp_path, changes, message
+):
+    with pytest.raises(UserError, match=message):
+        train(replace(RECIPE, **changes), data, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_stage_without_steps(data, tmp_path):
     with pytest.raises(UserError, match=r"align\.steps is 0.*set --align\.steps"):
         train(replace(RECIPE, align=StageSettings()), data, tmp_path / "run")
