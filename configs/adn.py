@@ -55,7 +55,6 @@ def get_config() -> Recipe:
         joint=StageSettings(
             steps=16_700,
             batch=6,
-            patience_epochs=0,
-            optimizer=OptimizerSettings(learning_rate=1e-3, clip_norm=1.0),
+            optimizer=OptimizerSettings(learning_rate=1e-3),
         ),
     )
