@@ -2,6 +2,7 @@
 
 import difflib
 import importlib.util
+import inspect
 import re
 from collections.abc import Sequence
 from dataclasses import field, fields, make_dataclass
@@ -55,7 +56,7 @@ def parse_with_recipe(
     both = tyro.cli(
         with_recipe,
         prog=f"adn {verb} CONFIG",
-        description=command.__doc__,
+        description=inspect.getdoc(command),
         args=list(rest),
         config=(tyro.conf.AvoidSubcommands,),
     )

@@ -19,7 +19,7 @@ from adn_jax.evaluation.scores import EmptyRule
 class Evaluate:
     """Score a run on held-out cases; writes RUN/evaluation/SPLIT/."""
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of a finished run."""
     split: str = "test"
     """Split of the data set: train, validation or test."""

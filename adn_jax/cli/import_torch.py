@@ -23,7 +23,7 @@ State = dict[str, np.ndarray]
 class ImportTorch:
     """Turn the authors' PyTorch checkpoints into a run for evaluate and predict."""
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of the new run."""
     t: Path
     """Checkpoint of network T (.pth with `state_dict`)."""

@@ -19,7 +19,8 @@ VERBS = {
 def usage() -> str:
     """The verbs, a line each."""
     lines = [f"  {verb:<14}{meaning}" for verb, meaning in VERBS.items()]
-    return "\n".join(["usage: python -m adn_jax VERB ...", "", *lines])
+    ends = ["", "adn VERB --help tells more; adn is short for python -m adn_jax."]
+    return "\n".join(["usage: adn VERB ...", "", *lines, *ends])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

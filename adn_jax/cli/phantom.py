@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
@@ -16,7 +16,7 @@ from adn_jax.data.phantom_settings import PRESETS
 class PhantomCommand:
     """Make head phantoms: raw CT with lesion, tissue, pose and asymmetry known."""
 
-    out: tyro.conf.Positional[Path]
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """Folder of the new raw data set; one made half-way is completed."""
     cases: int
     """How many phantoms."""

@@ -17,9 +17,11 @@ from adn_jax.evaluation.predict import predict_scans
 class Predict:
     """Segment scans; writes OUT/<scan>/ with volumes on the scan's own grid."""
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of a finished run."""
-    scans: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    scans: Annotated[
+        tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SCAN [SCAN ...]")
+    ]
     """NIfTI files or folders of DICOM slices."""
     out: Path
     """Folder for the results; a scan's older results are replaced."""

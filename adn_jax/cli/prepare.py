@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -23,9 +24,9 @@ class PrepareCommand:
     A case that cannot be prepared is named with its reason and left out.
     """
 
-    raw: tyro.conf.Positional[Path]
+    raw: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RAW")]
     """Raw data set: folders <case>/ with ct.nii.gz or dicom/ in them."""
-    out: tyro.conf.Positional[Path]
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """Folder of the prepared data set."""
     recipe: Path | None = None
     """Config whose `prepare` section gives the defaults of the options below."""

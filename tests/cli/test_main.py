@@ -1,0 +1,63 @@
+import sys
+
+import pytest
+
+from adn_jax.cli.main import VERBS, main, run_verb
+from adn_jax.errors import UserError
+
+
+@pytest.mark.parametrize("arguments", [[], ["-h"], ["--help"]])
+def test_help_names_every_verb(capsys, arguments):
+    main(arguments)
+    said = capsys.readouterr().out
+    assert said.startswith("usage: adn VERB ...")
+    assert all(f"  {verb} " in said for verb in VERBS)
+
+
+def test_arguments_come_from_the_command_line(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["adn", "segment"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("adn: there is no verb 'segment'.\nusage: adn VERB")
+
+
+@pytest.mark.parametrize(
+    ("verb", "usage"),
+    [
+        ("phantom", "adn phantom [-h] [OPTIONS] OUT"),
+        ("prepare", "adn prepare [-h] [OPTIONS] RAW OUT"),
+        ("train", "adn train CONFIG [-h] [OPTIONS]"),
+        ("evaluate", "adn evaluate [-h] RUN"),
+        ("predict", "adn predict [-h] RUN SCAN [SCAN ...] --out PATH"),
+        ("import-torch", "adn import-torch [-h] RUN --t PATH --df PATH"),
+    ],
+)
+def test_help_of_each_verb_names_its_arguments(capsys, verb, usage):
+    assert verb in VERBS
+    with pytest.raises(SystemExit) as end:
+        main([verb, "--help"])
+    assert end.value.code == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"usage: {usage}")
+    assert "\n    Any" not in said
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence", "code"),
+    [
+        (UserError("the scan is no scan; give one."), "the scan is no scan; give", 2),
+        (KeyboardInterrupt(), "stopped; the same command continues.", 130),
+    ],
+)
+def test_errors_become_one_sentence_and_an_exit_code(capsys, error, sentence, code):
+    def verb(_):
+        raise error
+
+    with pytest.raises(SystemExit) as end:
+        run_verb(verb, [])
+    assert end.value.code == code
+    said = capsys.readouterr().err
+    assert said.startswith(f"adn: {sentence}")
+    assert said.count("\n") == 1
