@@ -125,9 +125,12 @@ def write_mosaic(
     brain: UInt8[np.ndarray, "z y x"],
     affine: Float[np.ndarray, "4 4"],
 ) -> None:
-    """Write a PNG of every slice, front up, with the outline of the brain."""
+    """Write a PNG of every slice with the outline of the brain.
+
+    The front is up and the patient's left on the image's right, as in all figures.
+    """
     step = max(1, round(MOSAIC_MM / spacing_of(affine)[1]))
-    hu, inside = hu[:, ::-step, ::step], brain[:, ::-step, ::step].astype(bool)
+    hu, inside = hu[:, ::-step, ::-step], brain[:, ::-step, ::-step].astype(bool)
     grey = np.clip((hu + 20) * (255 / 120), 0, 255).astype(np.uint8)
     picture = np.repeat(grey[..., None], 3, axis=-1)
     picture[inside & ~ndimage.binary_erosion(inside, np.ones((1, 3, 3)))] = CONTOUR_RGB

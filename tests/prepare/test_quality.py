@@ -92,5 +92,8 @@ def test_mosaic_shows_front_up_and_the_outline(tmp_path):
     picture = np.round(imread(tmp_path / "a.png")[..., :3] * 255)
     assert picture.shape == (10, 96, 3)
     assert (picture[0] == 255).all()
+    # The outline reaches x = 4 to 9, counted from the patient's left, of 12.
+    columns = np.flatnonzero((picture[:, :12] == CONTOUR_RGB).all(-1).any(0))
+    assert columns[[0, -1]].tolist() == [12 - 10, 12 - 5]
     outline = (picture == CONTOUR_RGB).all(-1)
     assert outline.sum() == 8 * (2 * 5 + 2 * 4)
