@@ -1,7 +1,6 @@
 """`python -m adn_jax prepare RAW OUT`: raw scans become prepared cases."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import tyro
 from adn_jax.cli.arguments import load_recipe, parse
 from adn_jax.config import PrepareSettings, Recipe
 from adn_jax.config_checks import check_recipe
-from adn_jax.prepare.dataset import prepare_dataset
+from adn_jax.prepare.dataset import name_failures, prepare_dataset
 
 Settings = tyro.conf.OmitArgPrefixes[PrepareSettings]
 
@@ -37,18 +36,19 @@ class PrepareCommand:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Prepare the data set, name the cases that failed, say where it is."""
+    """Prepare the data set; exit code 2 if any case failed, after doing the others."""
     command = parse(command_for(arguments), "prepare", arguments)
     check_recipe(Recipe(name="prepare", prepare=command.settings))
     manifest = prepare_dataset(
         command.raw, command.out, command.settings, command.workers
     )
-    for name, reason in manifest.failed.items():
-        print(f"adn: {name} is left out: {reason}", file=sys.stderr)
+    name_failures(manifest)
     counts = ", ".join(
         f"{len(names)} {split}" for split, names in manifest.splits.items()
     )
     print(f"{len(manifest.cases)} prepared cases ({counts}) are in {command.out}")
+    if manifest.failed:
+        raise SystemExit(2)
 
 
 def command_for(arguments: Sequence[str]) -> type[PrepareCommand]:

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -101,6 +102,12 @@ def prepare_dataset(
     )
     write_manifest(manifest)
     return manifest
+
+
+def name_failures(manifest: Manifest) -> None:
+    """Say on stderr which cases are left out of a prepared data set, and why."""
+    for name, reason in manifest.failed.items():
+        print(f"adn: {name} is left out: {reason}", file=sys.stderr)
 
 
 def find_cases(raw: Path, out: Path) -> list[RawCase]:

@@ -19,7 +19,7 @@ from adn_jax.data.cases import Manifest, read_manifest
 from adn_jax.errors import UserError
 from adn_jax.losses.extra import resolve_term
 from adn_jax.models import check_shape
-from adn_jax.prepare.dataset import prepare_dataset
+from adn_jax.prepare.dataset import name_failures, prepare_dataset
 from adn_jax.runtime.mesh import check_batch, data_mesh
 from adn_jax.training.loop import search_table, train_stage
 from adn_jax.training.runs import (
@@ -135,7 +135,9 @@ def find_data(recipe: Recipe, data: Path, run: Path, workers: int | None) -> Man
     if not data.is_dir():
         raise UserError(f"the data folder {data} does not exist; check --data.")
     if not (data / "manifest.json").is_file():
-        return prepare_dataset(data, run / "prepared", recipe.prepare, workers)
+        manifest = prepare_dataset(data, run / "prepared", recipe.prepare, workers)
+        name_failures(manifest)
+        return manifest
     manifest = read_manifest(data)
     differing = list(differing_fields(manifest.settings, recipe.prepare))
     if differing:

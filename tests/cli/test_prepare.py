@@ -23,7 +23,9 @@ def raw(tmp_path):
 
 
 def test_good_cases_are_prepared_and_bad_ones_named(raw, tmp_path, capsys):
-    main(["prepare", str(raw), str(tmp_path / "out"), *GRID])
+    with pytest.raises(SystemExit) as end:
+        main(["prepare", str(raw), str(tmp_path / "out"), *GRID])
+    assert end.value.code == 2
     said = capsys.readouterr()
     assert "1 prepared cases (" in said.out
     assert f"are in {tmp_path / 'out'}" in said.out
@@ -34,6 +36,12 @@ def test_good_cases_are_prepared_and_bad_ones_named(raw, tmp_path, capsys):
     assert case.spacing_mm == pytest.approx((12, 8, 8))
 
 
+def test_without_a_bad_case_all_is_well(raw, tmp_path, capsys):
+    (raw / "bad" / "ct.nii.gz").unlink()
+    main(["prepare", str(raw), str(tmp_path / "out"), *GRID])
+    assert "adn: " not in capsys.readouterr().err
+
+
 def test_settings_come_from_a_recipe_and_flags_change_them(raw, tmp_path):
     recipe = tmp_path / "mine.py"
     recipe.write_text(
@@ -42,6 +50,7 @@ def test_settings_come_from_a_recipe_and_flags_change_them(raw, tmp_path):
         "    settings = PrepareSettings((16, 16, 16), (10.0, 12.0, 12.0))\n"
         "    return Recipe('mine', prepare=settings)\n"
     )
+    (raw / "bad" / "ct.nii.gz").unlink()
     arguments = ["--recipe", str(recipe), "--window-hu", "0", "100", "--workers", "1"]
     main(["prepare", str(raw), str(tmp_path / "out"), *arguments])
     settings = read_manifest(tmp_path / "out").settings
