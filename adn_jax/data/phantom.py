@@ -4,7 +4,6 @@ They make the demo and the tests independent of patient data, and carry the trut
 no patient data has: which asymmetry is pathological, and how the head lies.
 """
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -30,6 +29,7 @@ from adn_jax.data.phantom_infarct import add_infarcts
 from adn_jax.data.phantom_settings import Difficulty
 from adn_jax.errors import UserError
 from adn_jax.runtime.files import atomic_path, read_json, write_json
+from adn_jax.runtime.workers import worker_count
 
 AIR_HU = -1000.0
 
@@ -280,9 +280,9 @@ def write_phantoms(
     """
     splits = split_cases(cases, validation, test)
     settings = {"seed": seed, "difficulty": asdict(difficulty), "splits": splits}
+    workers = worker_count(workers, cases)
     claim_folder(out, read_back(settings))
     make = partial(make_case, out, seed, difficulty)
-    workers = min(workers or os.cpu_count() or 1, cases)
     with progress_bar("phantoms", cases) as count_one:
         if workers == 1:
             for index in range(cases):

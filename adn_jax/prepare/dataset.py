@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import sys
@@ -30,6 +29,7 @@ from adn_jax.prepare.quality import write_mosaic, write_quality_table
 from adn_jax.prepare.read import NIFTI_ENDINGS, find_nifti, read_scan
 from adn_jax.prepare.tissue import TISSUES, TissueMaps
 from adn_jax.runtime.files import read_json
+from adn_jax.runtime.workers import worker_count
 
 VERSION = 1
 """Raised when the same input would be prepared differently: all cases are redone."""
@@ -80,7 +80,7 @@ def prepare_dataset(
     splits = choose_splits(raw, names)
     check_replaceable(out, names)
     remove_remains(out, names)
-    count = min(workers or len(os.sched_getaffinity(0)), len(cases))
+    count = worker_count(workers, len(cases))
     job = partial(prepare_one, out=out, settings=settings)
     failed = {name: reason for name, reason in run_all(job, cases, count) if reason}
     if len(failed) == len(cases):
