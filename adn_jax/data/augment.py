@@ -10,7 +10,12 @@ from jaxtyping import Array, Bool, Float, Integer
 
 from adn_jax.config import AugmentSettings
 from adn_jax.geometry.mirror import mirror
-from adn_jax.geometry.rigid import HalfExtents, half_extents_mm, view_to_matrices
+from adn_jax.geometry.rigid import (
+    HalfExtents,
+    compose_in_plane,
+    half_extents_mm,
+    view_to_matrices,
+)
 from adn_jax.geometry.sampler import sample
 from adn_jax.types import Batch, Key, View
 
@@ -110,6 +115,5 @@ def augmented_view(
         signs = jnp.array([1, 1, -1, -1, 1, 1], view.dtype)
         view = jnp.where(flips[:, None], view * signs, view)
     _, inverse = view_to_matrices(motions, extents_mm)
-    turn = view[:, :3] - motions[:, :3]
-    shift = (inverse[:, :3, :3] * view[:, None, 3:]).sum(-1) + inverse[:, :3, 3]
-    return jnp.concatenate([turn, shift], axis=1)
+    undo = jnp.concatenate([-motions[:, :3], inverse[:, :3, 3]], axis=1)
+    return compose_in_plane(undo, view, extents_mm)
