@@ -1,5 +1,6 @@
 """Many scans: a raw data set becomes a prepared one; a second run does what is left."""
 
+import errno
 import hashlib
 import json
 import re
@@ -33,6 +34,8 @@ from adn_jax.runtime.workers import worker_count
 
 VERSION = 1
 """Raised when the same input would be prepared differently: all cases are redone."""
+
+FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
 
 SPM_MAPS = {"grey": "c1", "white": "c2", "csf": "c3"}
 
@@ -73,7 +76,7 @@ def prepare_dataset(
 
     Raises:
         UserError: where `raw` is no raw data set, `out` holds something else under a
-            case's name, or nothing could be prepared.
+            case's name, the disk is full, or nothing could be prepared.
     """
     cases = find_cases(raw, out)
     names = [case.name for case in cases]
@@ -161,12 +164,17 @@ def find_map(folder: Path, tissue: str) -> Path | None:
 def prepare_one(
     raw: RawCase, out: Path, settings: PrepareSettings
 ) -> tuple[str, str | None]:
-    """Prepare one case unless that is done; returns its name and why it failed."""
+    """Prepare one case unless that is done; returns its name and why it failed.
+
+    Raises `UserError` where the disk is full: that is no fault of the case.
+    """
     try:
         print_of_input = fingerprint(raw, settings)
         if not is_done(out / raw.name, print_of_input):
             prepare_and_write(raw, out, settings, print_of_input)
     except UserError as error:
+        if getattr(error.__cause__, "errno", None) in FULL_DISK:
+            raise
         return raw.name, str(error)
     except Exception as error:  # whatever a file holds, the other cases go on
         return raw.name, f"unexpected {type(error).__name__}: {error}"
@@ -289,5 +297,7 @@ def in_processes(
         }
         for future in as_completed(names):
             error = future.exception()
+            if isinstance(error, UserError):
+                raise error
             lost = f"its process ended ({type(error).__name__}); prepare it alone."
             yield (names[future], lost) if error is not None else future.result()

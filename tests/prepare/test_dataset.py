@@ -134,16 +134,32 @@ def test_nothing_prepared_is_an_error(raw, small_grid, tmp_path):
         prepare_dataset(raw, tmp_path / "out", small_grid, workers=1)
 
 
-def test_a_full_disk_leaves_no_half_file(raw, small_grid, tmp_path, monkeypatch):
-    def full(_, path):
-        path.write_bytes(b"half")
-        raise OSError(errno.ENOSPC, "No space left on device")
+def test_a_full_disk_ends_it_without_a_half_file(
+    raw, small_grid, tmp_path, monkeypatch
+):
+    written = nib.Nifti1Image.to_filename
+
+    def full(image, path):
+        if "b" in path.parent.name:
+            path.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written(image, path)
 
     monkeypatch.setattr(nib.Nifti1Image, "to_filename", full)
     with pytest.raises(UserError, match="No space left on device"):
         prepare_dataset(raw, tmp_path / "out", small_grid, workers=1)
-    left = [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()]
-    assert sorted(left) == ["a.png", "b.png"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"a", "quality"}
+    read_case(tmp_path / "out" / "a")
+
+
+def full_disk(name):
+    raise UserError(f"{name} could not be written (No space left on device).")
+
+
+def test_a_full_disk_in_a_process_ends_it(raw, tmp_path):
+    cases = dataset.find_cases(raw, tmp_path)
+    with pytest.raises(UserError, match="No space left on device"):
+        list(dataset.in_processes(full_disk, cases, workers=1))
 
 
 def refuse(raw, out, settings) -> str:
