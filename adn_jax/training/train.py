@@ -53,6 +53,8 @@ def train(recipe: Recipe, data: Path, run: Path, workers: int | None = None) -> 
     check_recipe(recipe)
     mesh = data_mesh()
     pending = check_stages(recipe, mesh)
+    if not data.is_dir():
+        raise UserError(f"the data folder {data} does not exist; check --data.")
     with claim(run):
         if (run / "config.json").exists():
             check_same_recipe(run, recipe)
@@ -81,6 +83,11 @@ def check_stages(recipe: Recipe, mesh: Mesh) -> tuple[str, ...]:
             )
         check_batch(settings.batch, mesh, f"{name}.batch")
         check_networks(name, recipe)
+    if recipe.tissue_source != "none" and recipe.prepare.tissue == "none":
+        raise UserError(
+            f"prepare.tissue is none, but tissue_source {recipe.tissue_source} needs "
+            "tissue maps; set --prepare.tissue auto or --tissue-source none."
+        )
     for term in (*recipe.align_loss.extra, *recipe.joint_loss.extra):
         resolve_term(term)
     return names
@@ -132,8 +139,6 @@ def claim(run: Path) -> Iterator[None]:
 
 def find_data(recipe: Recipe, data: Path, run: Path, workers: int | None) -> Manifest:
     """The prepared data set; a raw one is prepared first."""
-    if not data.is_dir():
-        raise UserError(f"the data folder {data} does not exist; check --data.")
     if not (data / "manifest.json").is_file():
         manifest = prepare_dataset(data, run / "prepared", recipe.prepare, workers)
         name_failures(manifest)

@@ -70,6 +70,7 @@ def test_raw_data_is_prepared_into_the_run(monkeypatch, no_training, tmp_path, c
 def test_missing_data(tmp_path):
     with pytest.raises(UserError, match=r"data folder .*nowhere does not exist"):
         train(RECIPE, tmp_path / "nowhere", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_data_prepared_otherwise(data, tmp_path):
@@ -125,6 +126,10 @@ def test_labels_of_every_stage_are_looked_for_before_the_first(
         (
             {"joint_loss": replace(RECIPE.joint_loss, extra=("no_module:term:0.5",))},
             "the module 'no_module' of the loss term no_module:term cannot be imported",
+        ),
+        (
+            {"prepare": replace(RECIPE.prepare, tissue="none")},
+            "prepare.tissue is none, but tissue_source maps needs tissue maps",
         ),
         (
             {"align_loss": replace(RECIPE.align_loss, extra=("math",))},
