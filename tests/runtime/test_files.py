@@ -1,0 +1,77 @@
+import errno
+import json
+
+import pytest
+
+from adn_jax.errors import UserError
+from adn_jax.runtime.files import atomic_path, read_json, write_json, write_text
+
+
+def names(folder):
+    return sorted(path.name for path in folder.rglob("*"))
+
+
+def test_a_file_appears_whole_under_its_name(tmp_path):
+    with atomic_path(tmp_path / "new" / "a.nii.gz") as temporary:
+        assert temporary.name.endswith(".nii.gz")
+        temporary.write_text("whole")
+        assert not (tmp_path / "new" / "a.nii.gz").exists()
+    assert names(tmp_path) == ["a.nii.gz", "new"]
+
+
+def test_a_folder_replaces_the_older_one(tmp_path):
+    for file in ("old", "new"):
+        with atomic_path(tmp_path / "case") as temporary:
+            temporary.mkdir()
+            (temporary / file).write_text("")
+    assert names(tmp_path) == ["case", "new"]
+
+
+@pytest.mark.parametrize("failure", [ZeroDivisionError(), UserError("no scan.")])
+def test_a_failure_keeps_the_older_file_and_leaves_no_rest(tmp_path, failure):
+    write_text(tmp_path / "a", "old")
+
+    def fail():
+        with atomic_path(tmp_path / "a") as temporary:
+            temporary.write_text("half")
+            raise failure
+
+    with pytest.raises(type(failure)):
+        fail()
+    assert names(tmp_path) == ["a"]
+    assert (tmp_path / "a").read_text() == "old"
+
+
+def test_a_full_disk_is_one_sentence(tmp_path):
+    def fail():
+        with atomic_path(tmp_path / "case") as temporary:
+            temporary.mkdir()
+            (temporary / "half").write_text("half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    message = r"case could not be written \(No space left on device\); free space"
+    with pytest.raises(UserError, match=message):
+        fail()
+    assert names(tmp_path) == []
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file/a could not be written"):
+        write_text(tmp_path / "file" / "a", "text")
+
+
+def test_json_and_back(tmp_path):
+    write_json(tmp_path / "a.json", {"b": [1, None]})
+    assert read_json(tmp_path / "a.json") == {"b": [1, None]}
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", float("nan"))
+    assert json.loads((tmp_path / "a.json").read_text()) == {"b": [1, None]}
+
+
+def test_json_that_cannot_be_read(tmp_path):
+    with pytest.raises(UserError, match=r"a\.json does not exist"):
+        read_json(tmp_path / "a.json")
+    (tmp_path / "a.json").write_bytes(b'{"b": ')
+    with pytest.raises(UserError, match=r"a\.json is not readable JSON"):
+        read_json(tmp_path / "a.json")
