@@ -1,6 +1,6 @@
 """ADN at its best so far: the paper's losses, a start that trains, a refined view.
 
-Command:  python train.py configs/adn.py --data AISD --run RUN
+Command:  python train.py configs/adn.py --data DIR --run RUN
 Hardware: one GPU with 80 GB, or several (the batch of 6 is split over them).
 Result:   not yet run at full size; `demo.py` is the same system, smaller.
 

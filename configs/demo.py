@@ -24,7 +24,7 @@ def get_config() -> Recipe:
         disentangle_net=replace(adn.disentangle_net, widths=WIDTHS, dropout=0.0),
         segment_net=replace(adn.segment_net, widths=WIDTHS, dropout=0.0),
         align_loss=replace(adn.align_loss, warm_start_steps=70),
-        joint_loss=replace(adn.joint_loss, warm_start_steps=120),
+        joint_loss=replace(adn.joint_loss, warm_start_steps=200),
         align=StageSettings(
             steps=100,
             batch=16,

@@ -136,23 +136,20 @@ def scan_figure(maps: CaseMaps, slices: int = 7) -> Figure:
     extent = common_extent([box])
     titles = [f"{height_mm(maps, z):+.0f} mm" for z in levels]
     sheet = dark_sheet(3, len(levels), extent, titles, captions=False)
-    tops = {
-        name: brightest(maps, getattr(maps, name)[levels], levels)
-        for name in ("asymmetry", "pathological")
-    }
+    tops = brightest_of_both(maps, levels)
     for column, z in enumerate(levels):
         above, middle, below = (panels[column] for panels in sheet.panels)
         draw_ct(above, maps, maps.aligned, z)
         draw_midline(above, UPRIGHT, 0.0)
         outline(above, maps, maps.aligned_predicted, z, PREDICTION)
-        draw_map(middle, maps, maps.asymmetry, z, tops["asymmetry"])
-        draw_map(below, maps, maps.pathological, z, tops["pathological"])
+        draw_map(middle, maps, maps.asymmetry, z, tops[0])
+        draw_map(below, maps, maps.pathological, z, tops[1])
         for axes in (above, middle, below):
             show_head(axes, box, extent, marks=column == 0)
     names = [
         "aligned X",
-        f"A, to {tops['asymmetry'] * window_width(maps):.0f} HU",
-        f"P, to {tops['pathological']:.2g}",
+        f"A, to {tops[0] * window_width(maps):.0f} HU",
+        f"P, to {tops[1]:.2g}",
     ]
     for panels, name in zip(sheet.panels, names, strict=True):
         side_label(panels[0], name)
@@ -193,8 +190,7 @@ def draw_ct(axes: Axes, maps: CaseMaps, volume: Map, z: int) -> None:
 
 def draw_maps(panels: Sequence[Axes], maps: CaseMaps, z: int) -> None:
     """A, P and Q of a slice; A and Q share a scale, P has its own."""
-    top = brightest(maps, maps.asymmetry[[z]], [z])
-    own = brightest(maps, maps.pathological[[z]], [z])
+    top, own = brightest_of_both(maps, [z])
     hu = f"{top * window_width(maps):.0f} HU"
     draw_map(panels[0], maps, maps.asymmetry, z, top, hu)
     draw_map(panels[1], maps, maps.pathological, z, own, f"{own:.2g}")
@@ -207,6 +203,15 @@ def draw_map(
     """A slice of an asymmetry map, black at 0 and below, brightest at `top`."""
     draw_slice(axes, volume[z], maps.spacing_mm[1:], (0.0, top), MAP_COLOURS)
     corner_text(axes, note, 0.97, "right")
+
+
+def brightest_of_both(maps: CaseMaps, levels: Sequence[int]) -> tuple[float, float]:
+    """Brightest values drawn of A and of P; a P far below A stays dark."""
+    asymmetry, pathological = (
+        brightest(maps, volume[list(levels)], levels)
+        for volume in (maps.asymmetry, maps.pathological)
+    )
+    return asymmetry, max(pathological, asymmetry)
 
 
 def brightest(maps: CaseMaps, volume: Map, levels: Sequence[int]) -> float:

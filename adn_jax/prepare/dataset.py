@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import logging
 import re
 import shutil
 import sys
@@ -278,9 +279,12 @@ def in_processes(
     workers: int,
 ) -> Iterator[tuple[str, str | None]]:
     """Results of the job as they come in from local Dask processes."""
+    import dask
     from dask.distributed import Client, LocalCluster, as_completed
 
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
     with (
+        dask.config.set({"distributed.comm.timeouts.connect": "120s"}),
         LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
