@@ -119,6 +119,12 @@ def check_recipe(recipe: Recipe) -> None:
             f"tissue_net.outputs is {recipe.tissue_net.outputs}; it has to be at least "
             "4: background, grey matter, white matter, CSF."
         )
+    charged = recipe.joint_loss.tissue or recipe.joint_loss.tissue_one_way
+    if recipe.tissue_source == "none" and charged:
+        raise UserError(
+            "tissue_source is 'none', but L_tissue has a weight; set "
+            "--joint-loss.tissue 0 and --joint-loss.tissue-one-way 0, or another source."
+        )
     for name in ("align", "tissue"):
         patience = getattr(recipe, name).patience_epochs
         if patience > 0:

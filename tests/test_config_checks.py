@@ -125,6 +125,7 @@ def test_differing_fields_name_the_place_and_both_values():
         ({"joint": StageSettings(patience_epochs=-1)}, r"joint\.patience_epochs"),
         ({"joint": StageSettings(patience_tolerance=-1.0)}, "patience_tolerance"),
         ({"align": StageSettings(patience_epochs=2)}, r"align\.patience_epochs is 2"),
+        ({"tissue_source": "none"}, "L_tissue has a weight"),
     ],
 )
 def test_impossible_values(changes, message):

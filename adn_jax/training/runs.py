@@ -24,7 +24,7 @@ from adn_jax.models import init_unet
 from adn_jax.pipeline.adn import init_adn
 from adn_jax.runtime import checkpoints
 from adn_jax.runtime.checkpoints import Mode
-from adn_jax.runtime.files import read_json, write_json
+from adn_jax.runtime.files import atomic_path, read_json, write_json
 from adn_jax.types import AdnParams, Key, Params
 
 STAGE_MODES: dict[str, Mode] = {"align": "min", "tissue": "max", "joint": "max"}
@@ -125,17 +125,18 @@ def load_stage(run: Path, recipe: Recipe, stage: str) -> Params:
 def write_run(
     run: Path, recipe: Recipe, params: AdnParams, tissue: Params = None
 ) -> None:
-    """Make a finished run of weights that come from elsewhere."""
-    if (run / "config.json").exists():
-        raise UserError(f"{run} already holds a run; choose a new folder.")
-    write_config(run, recipe, data=None)
+    """Make a finished run, whole or not at all, of weights that come from elsewhere."""
+    if run.exists() and (not run.is_dir() or any(run.iterdir())):
+        raise UserError(f"{run} already holds a run or other files; choose a new one.")
     trained = {"align": params.view, "tissue": tissue, "joint": joint_params(params)}
-    for stage in stages_of(recipe):
-        mode = STAGE_MODES[stage]
-        folder = checkpoint_folder(run, stage)
-        with checkpoints.open_checkpoints(folder, mode) as manager:
-            checkpoints.save(manager, 0, mode, trained[stage])
-        mark_finished(run, stage, {"steps": 0, "best_step": 0})
+    with atomic_path(run) as temporary:
+        write_config(temporary, recipe, data=None)
+        for stage in stages_of(recipe):
+            mode = STAGE_MODES[stage]
+            folder = checkpoint_folder(temporary, stage)
+            with checkpoints.open_checkpoints(folder, mode) as manager:
+                checkpoints.save(manager, 0, mode, trained[stage])
+            mark_finished(temporary, stage, {"steps": 0, "best_step": 0})
 
 
 def read_config(run: Path) -> dict[str, Any]:

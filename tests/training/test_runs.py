@@ -68,7 +68,7 @@ def test_recipe_without_t_and_with_tissue_net(tmp_path):
 
 
 def test_an_existing_run_is_not_overwritten(run):
-    with pytest.raises(UserError, match="already holds a run; choose a new folder"):
+    with pytest.raises(UserError, match="already holds a run or other files"):
         write_run(run, RECIPE, some_adn())
 
 

@@ -106,7 +106,9 @@ def test_imported_run_has_nothing_to_train(no_training, data, tmp_path):
 
 def test_missing_tissue_maps(data, tmp_path):
     write_case(data / "head00", replace(head("head00", 0), tissue=None))
-    train(replace(RECIPE, tissue_source="none"), data, tmp_path / "without")
+    untaught = replace(RECIPE.joint_loss, tissue=0.0)
+    recipe = replace(RECIPE, tissue_source="none", joint_loss=untaught)
+    train(recipe, data, tmp_path / "without")
     with pytest.raises(UserError, match=r"head00 has no tissue\.nii\.gz"):
         train(RECIPE, data, tmp_path / "with")
 
