@@ -123,7 +123,7 @@ def check_recipe(recipe: Recipe) -> None:
     if recipe.tissue_source == "none" and charged:
         raise UserError(
             "tissue_source is 'none', but L_tissue has a weight; set "
-            "--joint-loss.tissue 0 and --joint-loss.tissue-one-way 0, or another source."
+            "--joint-loss.tissue 0 and --joint-loss.tissue-one-way 0, or a source."
         )
     for name in ("align", "tissue"):
         patience = getattr(recipe, name).patience_epochs
