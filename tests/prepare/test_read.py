@@ -116,7 +116,9 @@ def test_truncated_uncompressed_file(tmp_path):
     assert "truncated or damaged" in refusal(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"not a scan" * 100, gzip.compress(b"x", mtime=0)])
+@pytest.mark.parametrize(
+    "content", [b"", b"not a scan" * 100, gzip.compress(b"x", mtime=0)]
+)
 def test_file_that_only_looks_like_nifti(tmp_path, content):
     path = tmp_path / "a.nii.gz"
     path.write_bytes(content)
