@@ -15,6 +15,12 @@ from adn_jax.types import Batch
 PREFETCH = 4
 """Batches that wait in memory ahead of the training."""
 
+REMEDIES = {
+    "lesion": "add lesion.nii.gz to the raw case and prepare it again",
+    "tissue": "add maps to the case or set --prepare.tissue atlas and prepare it again",
+}
+"""What to do where a case lacks a volume that training needs."""
+
 CaseArrays = dict[str, np.ndarray]
 """`volume`, `lesion`, `tissue` (z y x) and `case`, the index in the data set."""
 
@@ -66,8 +72,8 @@ def open_split(
             if not (manifest.folder / case / file).is_file():
                 raise UserError(
                     f"{manifest.folder / case} has no {file}, which this recipe needs "
-                    f"for every case; add the {volume} to the raw case and prepare it "
-                    "again, or choose a recipe without it."
+                    f"for every case; {REMEDIES[volume]}, or choose a recipe "
+                    "that needs none."
                 )
     return Split(manifest, tuple(names))
 
