@@ -70,7 +70,7 @@ def test_gradient_of_unet_reaches_every_parameter_and_voxel(settings):
 def test_unet_is_the_same_without_jit(kind, key):
     settings = UNetSettings(kind, widths=(2, 4), groups=2, dropout=0.3)
     params = init_unet(KEY, settings)
-    volume = jax.random.uniform(jax.random.key(1), (1, 2, 2, 2, 1))
+    volume = jax.random.uniform(jax.random.key(1), (1, 4, 4, 4, 1))
     jitted = apply_unet(params, volume, settings, key=key)
     with jax.disable_jit():
         eager = apply_unet(params, volume, settings, key=key)
