@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tyro
 
+from adn_jax.cli.arguments import load_recipe
 from adn_jax.config import AlignLossSettings, JointLossSettings, Recipe
 from adn_jax.errors import UserError
 from adn_jax.losses.extra import resolve_term
@@ -24,18 +25,8 @@ from tests.losses.arrays import golden_chain, random_alignment, random_chain
 
 PAGE = Path(__file__).parents[2] / "docs" / "loss-variants.md"
 PAPER = JointLossSettings(warm_start_steps=2)
-AUTHORS = JointLossSettings(
-    grid="aligned",
-    tissue=0.0,
-    tissue_one_way=1.0,
-    size=0.0,
-    size_in_asymmetry=1.0,
-    symmetric=0.0,
-    symmetric_voxels=1.0,
-    intrinsic=0.0,
-    intrinsic_positive=1.0,
-    warm_start_steps=2,
-)
+REFERENCE = load_recipe(PAGE.parents[1] / "configs" / "adn_reference.py")
+AUTHORS = replace(REFERENCE.joint_loss, warm_start_steps=2)
 ALIGN = AlignLossSettings(
     mirror=2.0, mirror_in_view=0.5, reconstruction=3.0, view_regression=0.25
 )

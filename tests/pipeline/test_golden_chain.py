@@ -1,32 +1,20 @@
 """The whole chain at full size, 40 x 256 x 256, against the authors' code."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.ndimage import uniform_filter
 
-from adn_jax.config import (
-    AsymmetrySettings,
-    Recipe,
-    UNetSettings,
-    ViewNetSettings,
-)
+from adn_jax.cli.arguments import load_recipe
 from adn_jax.models.torch_names import from_torch
 from adn_jax.pipeline.adn import apply_adn, unalign
 from adn_jax.types import AdnParams
 from tests import golden
 
-NET = UNetSettings(dropout=0.0)
-REFERENCE = Recipe(
-    name="reference",
-    asymmetry=AsymmetrySettings(anatomical="positive_part", compensated="clipped"),
-    view_net=ViewNetSettings(
-        rotation_limit_deg=(0.0, 0.0, 40.0), translation_limit=(0.5, 0.0, 0.0)
-    ),
-    disentangle_net=NET,
-    segment_net=NET,
-)
+REFERENCE = load_recipe(Path(__file__).parents[2] / "configs" / "adn_reference.py")
 TOLERANCE = 1e-3
 
 
@@ -41,8 +29,12 @@ def volume():
 def outputs(volume):
     params = AdnParams(
         view=from_torch(golden.parameters("T", 1017), REFERENCE.view_net, "T"),
-        disentangle=from_torch(golden.parameters("resunet_f32", 1019), NET, "D"),
-        segment=from_torch(golden.parameters("resunet_f32", 1020), NET, "F"),
+        disentangle=from_torch(
+            golden.parameters("resunet_f32", 1019), REFERENCE.disentangle_net, "D"
+        ),
+        segment=from_torch(
+            golden.parameters("resunet_f32", 1020), REFERENCE.segment_net, "F"
+        ),
     )
     with jax.default_matmul_precision("highest"):
         return jax.jit(apply_adn, static_argnums=2)(params, volume, REFERENCE)
