@@ -26,6 +26,27 @@ class PrepareSettings:
 
 
 @dataclass(frozen=True)
+class ReadSettings:
+    """How raw data is found and read; a recipe does not depend on it."""
+
+    layout: Literal["auto", "plain", "bids", "nnunet", "aisd"] = "auto"
+    """Layout of the raw data set; auto: recognised by its folders."""
+    series: str = ""
+    """DICOM series to take, by number or part of its description, not by our choice."""
+    atlas: str = ""
+    """Folder of another tissue atlas (grey, white and csf maps); empty: ICBM 152."""
+    aisd_images: Literal["auto", "dicom", "png"] = "auto"
+    """AISD: read HU from DICOM or the 8-bit PNG; auto: DICOM where a case has it."""
+    aisd_spacing_mm: tuple[float, float, float] = (5.0, 0.45, 0.45)
+    """AISD: voxel size (z y x) of cases read from PNG, which do not tell it."""
+    aisd_window_hu: tuple[float, float] = (0.0, 80.0)
+    """AISD: HU of the values 0 and 255 of a PNG, which does not tell them."""
+    aisd_leave_out: Literal["broken", "cl-segnet", "none"] = "broken"
+    """AISD: cases left out on purpose: those with known defects, those that Cl-SegNet
+    left out, or none."""
+
+
+@dataclass(frozen=True)
 class ViewNetSettings:
     """Network T: a strided residual encoder that looks at the whole head."""
 

@@ -9,11 +9,12 @@ from typing import Annotated
 import tyro
 
 from adn_jax.cli.arguments import load_recipe, parse
-from adn_jax.config import PrepareSettings, Recipe
+from adn_jax.config import PrepareSettings, ReadSettings, Recipe
 from adn_jax.config_checks import check_recipe
 from adn_jax.prepare.dataset import name_failures, prepare_dataset
 
 Settings = tyro.conf.OmitArgPrefixes[PrepareSettings]
+Reading = tyro.conf.OmitArgPrefixes[ReadSettings]
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class PrepareCommand:
     """
 
     raw: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RAW")]
-    """Raw data set: folders <case>/ with ct.nii.gz or dicom/ in them."""
+    """Raw data set: folders <case>/ with ct.nii.gz or dicom/ in them, BIDS, nnU-Net
+    raw, or the AISD download."""
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """Folder of the prepared data set."""
     recipe: Path | None = None
@@ -33,6 +35,8 @@ class PrepareCommand:
     """Processes side by side; one a processor where not given."""
     settings: Settings = field(default_factory=PrepareSettings)
     """How a raw scan becomes a prepared case."""
+    reading: Reading = field(default_factory=ReadSettings)
+    """How raw data is found and read."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -40,7 +44,7 @@ def main(arguments: Sequence[str]) -> None:
     command = parse(command_for(arguments), "prepare", arguments)
     check_recipe(Recipe(name="prepare", prepare=command.settings))
     manifest = prepare_dataset(
-        command.raw, command.out, command.settings, command.workers
+        command.raw, command.out, command.settings, command.workers, command.reading
     )
     name_failures(manifest)
     counts = ", ".join(

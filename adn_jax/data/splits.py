@@ -1,4 +1,4 @@
-"""Which cases train, validate and test: from `splits.json`, or drawn by a seed."""
+"""Which cases train, validate and test: given with the data, or drawn by a seed."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -8,24 +8,22 @@ import numpy as np
 
 from adn_jax.data.cases import SPLITS
 from adn_jax.errors import UserError
-from adn_jax.runtime.files import read_json
 
 SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}
 """Shares of a drawn split."""
 
 
 def choose_splits(
-    raw: Path, cases: Sequence[str], seed: int = 0
+    given: Any, cases: Sequence[str], source: Path, seed: int = 0
 ) -> dict[str, tuple[str, ...]]:
-    """The split of a raw data set: its `splits.json`, or a drawn one without it.
+    """The split of a raw data set: the given one, checked, or a drawn one for None.
 
-    Where `splits.json` names no validation cases, a tenth of its training cases,
-    drawn by `seed`, validates.
+    Where the given one names no validation cases, a tenth of its training cases, drawn
+    by `seed`, validates. `source` is where messages say that it was read.
     """
-    path = raw / "splits.json"
-    if not path.is_file():
+    if given is None:
         return draw_splits(cases, seed)
-    splits = check_splits(read_json(path), cases, path)
+    splits = check_splits(given, cases, source)
     if splits["validation"] or len(splits["train"]) < 2:
         return splits
     shares = {"train": 0.9, "validation": 0.1}
@@ -55,13 +53,14 @@ def draw_splits(
 def check_splits(
     content: Any, cases: Iterable[str], path: Path
 ) -> dict[str, tuple[str, ...]]:
-    """Check the content of a `splits.json` against the cases that exist.
+    """Check a table of splits, read from `path`, against the cases that exist.
 
     Raises `UserError` for another layout, unknown split or case names, and a case that
     is named twice.
     """
     if not isinstance(content, dict) or not all(
-        isinstance(names, list) and all(isinstance(name, str) for name in names)
+        isinstance(names, (list, tuple))
+        and all(isinstance(name, str) for name in names)
         for names in content.values()
     ):
         raise UserError(

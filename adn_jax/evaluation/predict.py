@@ -23,6 +23,7 @@ from adn_jax.evaluation.viewer import write_viewer
 from adn_jax.metrics.alignment import in_plane_angle_deg, offset_mm
 from adn_jax.metrics.overlap import Mask, volume_ml
 from adn_jax.prepare.case import prepare_scan, to_native
+from adn_jax.prepare.inputs import CaseInput
 from adn_jax.prepare.read import RawScan, read_scan, scan_name
 from adn_jax.runtime.files import atomic_path, write_json
 from adn_jax.training.runs import TrainedModel, load_run
@@ -114,7 +115,7 @@ def predict_scan(model: TrainedModel, run: Path, path: Path, folder: Path) -> No
     """Predict one scan and write its folder, whole or not at all."""
     scan = read_scan(path)
     settings = replace(model.recipe.prepare, tissue="none")
-    case = prepare_scan(scan, settings)
+    case = prepare_scan(CaseInput(scan), settings)
     maps, outputs = infer_case(model.params, case, model.recipe)
     volumes = scan_volumes(scan, case, outputs, model.recipe)
     facts = describe_scan(scan, case, maps, volumes["lesion"])

@@ -1,6 +1,6 @@
 """One scan becomes one prepared case, and results go back to the scan's own grid."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,8 @@ from adn_jax.config import PrepareSettings
 from adn_jax.data.cases import PreparedCase
 from adn_jax.data.nifti import read_voxels
 from adn_jax.errors import UserError
-from adn_jax.prepare.labels import check_same_grid, infarct_mask
+from adn_jax.prepare.inputs import CaseInput
+from adn_jax.prepare.labels import check_same_grid
 from adn_jax.prepare.quality import measure_lesion, measure_quality
 from adn_jax.prepare.read import RawScan
 from adn_jax.prepare.resample import centred_affine, resample
@@ -42,39 +43,41 @@ class Grid:
     affine: Float[np.ndarray, "4 4"]
 
 
-def strip_scan(scan: RawScan) -> Head:
-    """Find the brain of a scan; `UserError` where there is none."""
-    hu, affine = nearest_ras(scan.image)
-    return Head(hu, find_brain(hu, affine), affine)
+def strip_scan(given: CaseInput) -> Head:
+    """The given brain mask, else the one found; `UserError` where there is none."""
+    hu, affine = nearest_ras(given.scan.image)
+    if given.brain is None:
+        return Head(hu, find_brain(hu, affine), affine)
+    check_same_grid(given.brain, given.scan.image, "brain mask")
+    brain = nearest_ras(given.brain)[0] > 0.5
+    if not brain.any():
+        raise UserError(
+            "the given brain mask is empty; mark the brain with 1, or remove the mask."
+        )
+    return Head(hu, brain.astype(np.uint8), affine)
 
 
 def prepare_scan(
-    scan: RawScan,
+    given: CaseInput,
     settings: PrepareSettings,
-    *,
-    lesion: nib.Nifti1Image | None = None,
-    tissue: TissueMaps | None = None,
-    pathological: nib.Nifti1Image | None = None,
-    truth: Mapping[str, Any] | None = None,
     head: Head | None = None,
+    atlas: str = "",  # noqa: ARG001
 ) -> PreparedCase:
     """Prepare one scan in memory: strip, resample, window, label, tissue, quality.
 
     Args:
-        scan: the scan in HU.
+        given: the scan in HU and what belongs to it.
         settings: the prepared grid, the HU window, the label rule, the tissue way.
-        lesion: infarct, 0 or 1, on the scan's grid (`native_label`).
-        tissue: maps of grey matter, white matter and CSF on the scan's grid.
-        pathological: HU that the infarct took away, on the scan's grid (phantoms).
-        truth: what else a phantom knows; kept as it is.
         head: the result of `strip_scan`, where it is at hand.
+        atlas: folder of another tissue atlas; empty: ICBM 152.
     """
-    head = strip_scan(scan) if head is None else head
+    head = strip_scan(given) if head is None else head
     affine = centred_affine(head.affine, centre_of_mass(head), settings)
     grid = Grid(settings.shape, affine)
     hu, brain = resample_brain(head, grid)
+    scan, lesion, loss = given.scan, given.lesion, given.pathological
     label = None if lesion is None else onto(grid, lesion, scan) >= 0.5
-    loss = None if pathological is None else onto(grid, pathological, scan)
+    loss = None if loss is None else onto(grid, loss, scan)
     quality, flags = measure_quality(
         head.hu, head.brain, head.affine, settings.shape, affine
     )
@@ -86,21 +89,13 @@ def prepare_scan(
         affine=affine,
         geometry=describe_grids(scan.image, grid),
         lesion=None if label is None else label.astype(np.uint8),
-        tissue=find_tissue(settings, tissue, hu, brain, grid, scan),
+        tissue=find_tissue(settings, given.tissue, hu, brain, grid, scan),
         pathological=None if loss is None else loss / float(np.ptp(settings.window_hu)),
         quality=quality | lesion_quality,
         flags=scan.flags + flags + lesion_flags,
         source=scan.source,
-        truth=dict(truth or {}),
+        truth=dict(given.truth),
     )
-
-
-def native_label(
-    image: nib.Nifti1Image, scan: RawScan, infarct_labels: Sequence[int]
-) -> nib.Nifti1Image:
-    """Infarct or not on the scan's grid; `UserError` for another grid or odd values."""
-    check_same_grid(image, scan.image, "lesion label")
-    return nib.Nifti1Image(infarct_mask(image, infarct_labels), scan.image.affine)
 
 
 def onto(

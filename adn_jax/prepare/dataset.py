@@ -7,14 +7,15 @@ import logging
 import re
 import shutil
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from adn_jax.config import PrepareSettings
+from adn_jax.config import PrepareSettings, ReadSettings
 from adn_jax.config_checks import settings_to_json
 from adn_jax.data.cases import (
     Manifest,
@@ -23,13 +24,13 @@ from adn_jax.data.cases import (
     write_case,
     write_manifest,
 )
-from adn_jax.data.nifti import open_nifti
 from adn_jax.data.splits import choose_splits
 from adn_jax.errors import UserError
-from adn_jax.prepare.case import native_label, prepare_scan, strip_scan
+from adn_jax.prepare.case import prepare_scan, strip_scan
+from adn_jax.prepare.layouts.cases import RawCase
+from adn_jax.prepare.layouts.plain import find_case
+from adn_jax.prepare.layouts.recognise import find_dataset
 from adn_jax.prepare.quality import write_mosaic, write_quality_table
-from adn_jax.prepare.read import NIFTI_ENDINGS, find_nifti, read_scan
-from adn_jax.prepare.tissue import TISSUES, TissueMaps
 from adn_jax.runtime.files import read_json
 from adn_jax.runtime.workers import worker_count
 
@@ -38,54 +39,40 @@ VERSION = 1
 
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
 
-SPM_MAPS = {"grey": "c1", "white": "c2", "csf": "c3"}
-
-
-@dataclass(frozen=True)
-class RawCase:
-    """The files of one case of a raw data set; None where there is none."""
-
-    name: str
-    scan: Path
-    lesion: Path | None = None
-    tissue: dict[str, Path] | None = None
-    pathological: Path | None = None
-    pose: Path | None = None
-
-    def files(self) -> list[Path]:
-        """Every input file, in a fixed order."""
-        scan = sorted(self.scan.rglob("*")) if self.scan.is_dir() else [self.scan]
-        maps = list((self.tissue or {}).values())
-        others = [self.lesion, *maps, self.pathological, self.pose]
-        return [
-            path for path in (*scan, *others) if path is not None and path.is_file()
-        ]
-
 
 def prepare_dataset(
-    raw: Path, out: Path, settings: PrepareSettings, workers: int | None = None
+    raw: Path,
+    out: Path,
+    settings: PrepareSettings,
+    workers: int | None = None,
+    reading: ReadSettings | None = None,
 ) -> Manifest:
     """Prepare every case of a raw data set that is missing or changed in `out`.
 
     A case that cannot be prepared is left out with its reason in the manifest.
 
     Args:
-        raw: `<case>/ct.nii.gz` or `<case>/dicom/`, with labels and maps as they exist.
+        raw: a raw data set of any layout that `layouts.recognise` knows.
         out: folder of the prepared data set.
         settings: how scans are prepared.
         workers: processes side by side; None: one a processor.
+        reading: how the raw data is found and read; None: the defaults.
 
     Raises:
         UserError: where `raw` is no raw data set, `out` holds something else under a
             case's name, the disk is full, or nothing could be prepared.
     """
-    cases = find_cases(raw, out)
+    reading = ReadSettings() if reading is None else reading
+    dataset = find_dataset(raw, reading.layout)
+    if raw.resolve() == out.resolve():
+        raise UserError(f"{raw} is both input and output; give another output folder.")
+    cases = dataset.cases
     names = [case.name for case in cases]
-    splits = choose_splits(raw, names)
+    splits = choose_splits(dataset.splits, names, raw / "splits.json")
     check_replaceable(out, names)
     remove_remains(out, names)
     count = worker_count(workers, len(cases))
-    job = partial(prepare_one, out=out, settings=settings)
+    job = partial(prepare_one, out=out, settings=settings, reading=reading)
     failed = {name: reason for name, reason in run_all(job, cases, count) if reason}
     if len(failed) == len(cases):
         name, reason = next(iter(sorted(failed.items())))
@@ -114,65 +101,20 @@ def name_failures(manifest: Manifest) -> None:
         print(f"adn: {name} is left out: {reason}", file=sys.stderr)
 
 
-def find_cases(raw: Path, out: Path) -> list[RawCase]:
-    """The cases of a raw data set by name; `UserError` where there are none."""
-    if not raw.is_dir():
-        raise UserError(f"{raw} is no folder; give the folder of a raw data set.")
-    if raw.resolve() == out.resolve():
-        raise UserError(f"{raw} is both input and output; give another output folder.")
-    folders = sorted(path for path in raw.iterdir() if path.is_dir())
-    cases = [case for folder in folders if (case := find_case(folder)) is not None]
-    if not cases:
-        what = "is empty" if not any(raw.iterdir()) else "holds no case"
-        raise UserError(
-            f"{raw} {what}; a raw data set has folders <case>/ with ct.nii.gz or "
-            "dicom/ in them."
-        )
-    return cases
-
-
-def find_case(folder: Path) -> RawCase | None:
-    """The files of a case folder; None where there is no scan in it."""
-    dicom = folder / "dicom"
-    scan = find_nifti(folder) or (dicom if dicom.is_dir() else None)
-    if scan is None or folder.name.startswith("."):
-        return None
-    pose = folder / "truth" / "pose.json"
-    maps = {name: find_map(folder / "tissue", name) for name in TISSUES}
-    found = {name: path for name, path in maps.items() if path is not None}
-    return RawCase(
-        name=folder.name,
-        scan=scan,
-        lesion=first_file(folder, "lesion"),
-        tissue=found or None,
-        pathological=first_file(folder / "truth", "pathological"),
-        pose=pose if pose.is_file() else None,
-    )
-
-
-def first_file(folder: Path, stem: str) -> Path | None:
-    """`stem` with the first NIfTI ending that exists in a folder."""
-    paths = (folder / f"{stem}{ending}" for ending in NIFTI_ENDINGS)
-    return next((path for path in paths if path.is_file()), None)
-
-
-def find_map(folder: Path, tissue: str) -> Path | None:
-    """A tissue map under its own name, or as SPM writes it (`c1*.nii`)."""
-    spm = [*sorted(folder.glob(f"{SPM_MAPS[tissue]}*.nii*"))]
-    return first_file(folder, tissue) or (spm[0] if spm else None)
-
-
 def prepare_one(
-    raw: RawCase, out: Path, settings: PrepareSettings
+    raw: RawCase, out: Path, settings: PrepareSettings, reading: ReadSettings
 ) -> tuple[str, str | None]:
     """Prepare one case unless that is done; returns its name and why it failed.
 
     Raises `UserError` where the disk is full: that is no fault of the case.
     """
     try:
-        print_of_input = fingerprint(raw, settings)
-        if not is_done(out / raw.name, print_of_input):
-            prepare_and_write(raw, out, settings, print_of_input)
+        record = {
+            "input": fingerprint(raw, settings, reading),
+            "settings": settings_to_json(settings),
+        }
+        if not is_done(out / raw.name, record["input"]):
+            prepare_and_write(raw, out, settings, reading, record)
     except UserError as error:
         if getattr(error.__cause__, "errno", None) in FULL_DISK:
             raise
@@ -183,46 +125,28 @@ def prepare_one(
 
 
 def prepare_and_write(
-    raw: RawCase, out: Path, settings: PrepareSettings, print_of_input: str
+    raw: RawCase,
+    out: Path,
+    settings: PrepareSettings,
+    reading: ReadSettings,
+    record: Mapping[str, Any],
 ) -> None:
-    """Prepare one case into `out`, with its picture under `out/quality`."""
-    scan = read_scan(raw.scan)
-    head = strip_scan(scan)
-    label = None
-    if raw.lesion is not None:
-        label = native_label(open_nifti(raw.lesion), scan, settings.infarct_labels)
-    loss = None if raw.pathological is None else open_nifti(raw.pathological)
-    case = prepare_scan(
-        scan,
-        settings,
-        lesion=label,
-        tissue=open_tissue(raw),
-        pathological=loss,
-        truth=None if raw.pose is None else read_json(raw.pose),
-        head=head,
-    )
+    """Prepare one case into `out`, with its picture under `out/quality`.
+
+    `record` joins case.json.
+    """
+    given = raw.load(settings, reading)
+    head = strip_scan(given)
+    case = prepare_scan(given, settings, head, reading.atlas)
+    case = replace(case, name=raw.name)
     write_mosaic(out / "quality" / f"{raw.name}.png", head.hu, head.brain, head.affine)
-    record = {"input": print_of_input, "settings": settings_to_json(settings)}
-    write_case(out / raw.name, case, label, record)
+    write_case(out / raw.name, case, given.lesion, record)
 
 
-def open_tissue(raw: RawCase) -> TissueMaps | None:
-    """The given tissue maps; `UserError` where only some of the three exist."""
-    if raw.tissue is None:
-        return None
-    if missing := [name for name in TISSUES if name not in raw.tissue]:
-        raise UserError(
-            f"{raw.name} has tissue maps but none of {missing[0]}; give all of "
-            f"{', '.join(TISSUES)}, or none."
-        )
-    return {name: open_nifti(path) for name, path in raw.tissue.items()}
-
-
-def fingerprint(raw: RawCase, settings: PrepareSettings) -> str:
+def fingerprint(raw: RawCase, settings: PrepareSettings, reading: ReadSettings) -> str:
     """Checksum of everything a prepared case depends on."""
-    total = hashlib.sha256(
-        json.dumps([VERSION, raw.name, settings_to_json(settings)]).encode()
-    )
+    chosen = [settings_to_json(settings), settings_to_json(reading)]
+    total = hashlib.sha256(json.dumps([VERSION, raw.name, *chosen]).encode())
     for path in raw.files():
         with path.open("rb") as file:
             total.update(path.name.encode())

@@ -33,6 +33,14 @@ def check_same_grid(image: nib.Nifti1Image, scan: nib.Nifti1Image, what: str) ->
         )
 
 
+def native_label(
+    label: nib.Nifti1Image, scan: nib.Nifti1Image, infarct_labels: Sequence[int]
+) -> nib.Nifti1Image:
+    """Infarct or not on the scan's grid; `UserError` for another grid or odd values."""
+    check_same_grid(label, scan, "lesion label")
+    return nib.Nifti1Image(infarct_mask(label, infarct_labels), scan.affine)
+
+
 def infarct_mask(
     label: nib.Nifti1Image, infarct_labels: Sequence[int]
 ) -> UInt8[np.ndarray, "x y z"]:

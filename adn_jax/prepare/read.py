@@ -33,7 +33,7 @@ class RawScan:
     """What had to be corrected, a sentence each."""
 
 
-def read_scan(path: Path) -> RawScan:
+def read_scan(path: Path, series: str = "") -> RawScan:  # noqa: ARG001
     """Read a NIfTI file, a DICOM folder, or a case folder that holds either.
 
     Raises `UserError` for everything that is no head CT volume: see the messages.

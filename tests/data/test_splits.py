@@ -1,4 +1,4 @@
-import json
+from pathlib import Path
 
 import pytest
 
@@ -8,8 +8,7 @@ from adn_jax.errors import UserError
 NAMES = [f"case{index:03}" for index in range(40)]
 
 
-def write(folder, content):
-    (folder / "splits.json").write_text(json.dumps(content))
+SOURCE = Path("splits.json")
 
 
 def test_drawn_splits_share_every_case_once():
@@ -36,31 +35,31 @@ def test_small_data_sets(count, sizes):
     assert tuple(len(splits[name]) for name in ("train", "validation", "test")) == sizes
 
 
-def test_given_splits_are_taken(tmp_path):
+def test_given_splits_are_taken():
     given = {"train": NAMES[:3], "validation": NAMES[3:4], "test": NAMES[4:5]}
-    write(tmp_path, given)
-    assert choose_splits(tmp_path, NAMES) == {k: tuple(v) for k, v in given.items()}
+    assert choose_splits(given, NAMES, SOURCE) == {
+        k: tuple(v) for k, v in given.items()
+    }
 
 
-def test_validation_is_drawn_from_training_cases(tmp_path):
-    write(tmp_path, {"train": NAMES[:30], "test": NAMES[30:]})
-    splits = choose_splits(tmp_path, NAMES)
+def test_validation_is_drawn_from_training_cases():
+    given = {"train": NAMES[:30], "test": NAMES[30:]}
+    splits = choose_splits(given, NAMES, SOURCE)
     assert splits["test"] == tuple(NAMES[30:])
     assert len(splits["validation"]) == 3
     assert sorted(splits["train"] + splits["validation"]) == NAMES[:30]
 
 
-def test_a_test_set_alone_stays_alone(tmp_path):
-    write(tmp_path, {"test": NAMES})
-    assert choose_splits(tmp_path, NAMES) == {
+def test_a_test_set_alone_stays_alone():
+    assert choose_splits({"test": NAMES}, NAMES, SOURCE) == {
         "train": (),
         "validation": (),
         "test": tuple(NAMES),
     }
 
 
-def test_no_file_draws(tmp_path):
-    assert choose_splits(tmp_path, NAMES, seed=3) == draw_splits(NAMES, 3)
+def test_none_given_draws():
+    assert choose_splits(None, NAMES, SOURCE, seed=3) == draw_splits(NAMES, 3)
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,9 @@ import pytest
 
 from adn_jax.config import PrepareSettings
 from adn_jax.errors import UserError
-from adn_jax.prepare.case import (
-    native_label,
-    nearest_ras,
-    prepare_scan,
-    strip_scan,
-    to_native,
-)
+from adn_jax.prepare.case import nearest_ras, prepare_scan, strip_scan, to_native
+from adn_jax.prepare.inputs import CaseInput
+from adn_jax.prepare.labels import native_label
 from adn_jax.prepare.read import RawScan
 
 SETTINGS = PrepareSettings(shape=(24, 56, 48), spacing_mm=(6.0, 3.4, 3.4))
@@ -30,7 +26,9 @@ def overlap(one, other):
 def prepared(make_head):
     head = make_head()
     scan = scan_of(head)
-    return prepare_scan(scan, SETTINGS, lesion=native_label(head.lesion, scan, (1,)))
+    return prepare_scan(
+        CaseInput(scan, native_label(head.lesion, scan.image, (1,))), SETTINGS
+    )
 
 
 def test_volume_is_windowed_inside_the_brain_and_zero_outside(prepared):
@@ -81,7 +79,9 @@ def test_every_orientation_gives_the_same_case_and_finds_its_way_back(
 ):
     head = make_head(codes=codes)
     scan = scan_of(head)
-    case = prepare_scan(scan, SETTINGS, lesion=native_label(head.lesion, scan, (1,)))
+    case = prepare_scan(
+        CaseInput(scan, native_label(head.lesion, scan.image, (1,))), SETTINGS
+    )
     np.testing.assert_allclose(case.volume, prepared.volume, atol=1e-4)
     np.testing.assert_array_equal(case.lesion, prepared.lesion)
     back = to_native(case.lesion, case.geometry)
@@ -92,7 +92,7 @@ def test_every_orientation_gives_the_same_case_and_finds_its_way_back(
 
 
 def test_way_back_is_exact_where_grids_have_the_same_voxels(small_grid, head):
-    case = prepare_scan(scan_of(head), small_grid)
+    case = prepare_scan(CaseInput(scan_of(head)), small_grid)
     geometry = {
         **case.geometry,
         "native_affine": case.geometry["affine"],
@@ -113,18 +113,18 @@ def test_way_back_through_a_tilted_and_sheared_scan(make_head, small_grid):
         [np.sin(angle), np.cos(angle)],
     ]
     tilted = nib.Nifti1Image(np.asarray(head.ct.dataobj), turn @ affine)
-    case = prepare_scan(RawScan("tilted", tilted), small_grid)
+    case = prepare_scan(CaseInput(RawScan("tilted", tilted)), small_grid)
     axes = case.affine[:3, :3] / np.linalg.norm(case.affine[:3, :3], axis=0)
     np.testing.assert_allclose(axes.T @ axes, np.eye(3), atol=1e-9)
     back = np.asarray(to_native(case.brain, case.geometry).dataobj) >= 0.5
     brain, _ = nearest_ras(nib.Nifti1Image(back.astype(np.uint8), tilted.affine))
-    expected = strip_scan(RawScan("tilted", tilted)).brain
+    expected = strip_scan(CaseInput(RawScan("tilted", tilted))).brain
     assert overlap(brain.astype(bool), expected.astype(bool)) > 0.95
 
 
 def test_brain_outside_the_grid_is_flagged(head, small_grid):
     narrow = replace(small_grid, shape=(24, 24, 24))
-    case = prepare_scan(scan_of(head), narrow)
+    case = prepare_scan(CaseInput(scan_of(head)), narrow)
     assert case.quality["brain_outside_grid"] > 0.2
     assert any("lies outside the prepared grid" in flag for flag in case.flags)
 
@@ -133,7 +133,7 @@ def test_lesion_outside_the_brain_is_flagged(head, small_grid):
     values = np.zeros(head.ct.shape, np.uint8)
     values[28:36, 5:8, 10:14] = 1
     wrong = nib.Nifti1Image(values, head.ct.affine)
-    case = prepare_scan(scan_of(head), small_grid, lesion=wrong)
+    case = prepare_scan(CaseInput(scan_of(head), wrong), small_grid)
     assert "100% of the infarct lies outside the brain mask" in case.flags
 
 
@@ -142,7 +142,7 @@ def test_a_lesion_that_vanishes_is_flagged(head, small_grid):
     values[32, 36, 12] = 1
     tiny = nib.Nifti1Image(values, head.ct.affine)
     coarse = replace(small_grid, shape=(24, 32, 28), spacing_mm=(6.0, 6.0, 6.0))
-    case = prepare_scan(scan_of(head), coarse, lesion=tiny)
+    case = prepare_scan(CaseInput(scan_of(head), tiny), coarse)
     assert "the labelled infarct is lost on the prepared grid" in case.flags
 
 
@@ -155,7 +155,7 @@ def tissue_maps(head):
 
 
 def test_given_tissue_becomes_labels(head, small_grid):
-    case = prepare_scan(scan_of(head), small_grid, tissue=tissue_maps(head))
+    case = prepare_scan(CaseInput(scan_of(head), tissue=tissue_maps(head)), small_grid)
     inside = case.brain.astype(bool)
     assert case.tissue.dtype == np.uint8
     assert not case.tissue[~inside].any()
@@ -165,26 +165,43 @@ def test_given_tissue_becomes_labels(head, small_grid):
 
 @pytest.mark.parametrize("way", ["auto", "none"])
 def test_no_tissue_without_maps(head, small_grid, way):
-    case = prepare_scan(scan_of(head), replace(small_grid, tissue=way))
+    case = prepare_scan(CaseInput(scan_of(head)), replace(small_grid, tissue=way))
     assert case.tissue is None
 
 
 def test_tissue_that_should_be_given_is_missed(head, small_grid):
     with pytest.raises(UserError, match="no tissue maps are given"):
-        prepare_scan(scan_of(head), replace(small_grid, tissue="given"))
+        prepare_scan(CaseInput(scan_of(head)), replace(small_grid, tissue="given"))
 
 
 def test_phantom_truth_is_in_window_units(head, small_grid):
     lost = nib.Nifti1Image(12.0 * np.asarray(head.lesion.dataobj), head.ct.affine)
-    case = prepare_scan(
-        scan_of(head), small_grid, pathological=lost, truth={"head_to_world": [1]}
-    )
+    truth = {"head_to_world": [1]}
+    given = CaseInput(scan_of(head), pathological=lost, truth=truth)
+    case = prepare_scan(given, small_grid)
     assert case.pathological.dtype == np.float32
     assert case.pathological.max() == pytest.approx(12 / 80, rel=0.02)
     assert case.truth == {"head_to_world": [1]}
 
 
+def test_a_given_brain_mask_wins(head, small_grid):
+    inside = np.asarray(head.brain.dataobj)
+    half = inside * (np.arange(inside.shape[0])[:, None, None] < inside.shape[0] // 2)
+    mask = nib.Nifti1Image(half.astype(np.uint8), head.ct.affine)
+    given = CaseInput(scan_of(head), brain=mask)
+    np.testing.assert_array_equal(strip_scan(given).brain, half.T)
+    assert prepare_scan(given, small_grid).quality["brain_ml"] == pytest.approx(
+        half.sum() * 54 / 1000
+    )
+
+
+def test_an_empty_brain_mask_is_refused(head):
+    empty = nib.Nifti1Image(0 * np.asarray(head.brain.dataobj), head.ct.affine)
+    with pytest.raises(UserError, match="given brain mask is empty"):
+        strip_scan(CaseInput(scan_of(head), brain=empty))
+
+
 def test_label_on_another_grid_is_refused(head):
     moved = nib.Nifti1Image(np.asarray(head.lesion.dataobj), np.eye(4))
     with pytest.raises(UserError, match="lesion label has another affine"):
-        native_label(moved, scan_of(head), (1,))
+        native_label(moved, scan_of(head).image, (1,))

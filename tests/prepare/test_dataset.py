@@ -11,6 +11,7 @@ from adn_jax.data.cases import read_case, read_manifest, read_native_lesion
 from adn_jax.errors import UserError
 from adn_jax.prepare import dataset
 from adn_jax.prepare.dataset import prepare_dataset
+from adn_jax.prepare.layouts.recognise import find_dataset
 
 
 def contents(folder):
@@ -115,14 +116,14 @@ def test_a_bad_case_does_not_stop_the_rest(raw, small_grid, tmp_path):
 
 
 def test_an_unexpected_error_is_named(raw, small_grid, tmp_path, monkeypatch):
-    read = dataset.read_scan
+    strip = dataset.strip_scan
 
-    def broken(path):
-        if path.parent.name == "a":
+    def broken(given):
+        if given.scan.name == "a":
             raise ZeroDivisionError("in the middle")
-        return read(path)
+        return strip(given)
 
-    monkeypatch.setattr(dataset, "read_scan", broken)
+    monkeypatch.setattr(dataset, "strip_scan", broken)
     manifest = prepare_dataset(raw, tmp_path / "out", small_grid, workers=1)
     assert manifest.failed == {"a": "unexpected ZeroDivisionError: in the middle"}
 
@@ -156,8 +157,8 @@ def full_disk(name):
     raise UserError(f"{name} could not be written (No space left on device).")
 
 
-def test_a_full_disk_in_a_process_ends_it(raw, tmp_path):
-    cases = dataset.find_cases(raw, tmp_path)
+def test_a_full_disk_in_a_process_ends_it(raw):
+    cases = find_dataset(raw).cases
     with pytest.raises(UserError, match="No space left on device"):
         list(dataset.in_processes(full_disk, cases, workers=1))
 

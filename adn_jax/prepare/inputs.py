@@ -1,0 +1,27 @@
+"""What is known of one case before it is prepared."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import nibabel as nib
+
+from adn_jax.prepare.read import RawScan
+from adn_jax.prepare.tissue import TissueMaps
+
+
+@dataclass(frozen=True)
+class CaseInput:
+    """A scan and what belongs to it; all images lie on the scan's grid.
+
+    `lesion` is infarct or not (0, 1), `brain` a mask that wins over ours, `tissue` maps
+    of grey matter, white matter and CSF, `pathological` the HU that the infarct took
+    away (phantoms), `truth` what else a phantom knows.
+    """
+
+    scan: RawScan
+    lesion: nib.Nifti1Image | None = None
+    brain: nib.Nifti1Image | None = None
+    tissue: TissueMaps | None = None
+    pathological: nib.Nifti1Image | None = None
+    truth: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,105 @@
+"""What every layout of a raw data set comes down to: cases that can be loaded."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from adn_jax.config import PrepareSettings, ReadSettings
+from adn_jax.data.nifti import open_nifti
+from adn_jax.errors import UserError
+from adn_jax.prepare.inputs import CaseInput
+from adn_jax.prepare.labels import native_label
+from adn_jax.prepare.read import NIFTI_ENDINGS, read_scan
+from adn_jax.prepare.tissue import TISSUES, TissueMaps
+from adn_jax.runtime.files import read_json
+
+
+@runtime_checkable
+class RawCase(Protocol):
+    """One case of a raw data set: small enough to send to a worker process."""
+
+    @property
+    def name(self) -> str:
+        """Name of the case, and of its prepared folder."""
+
+    def files(self) -> Sequence[Path]:
+        """Every input file, in a fixed order: a change of one prepares it again."""
+
+    def load(self, settings: PrepareSettings, reading: ReadSettings) -> CaseInput:
+        """Read the case; `UserError` where it cannot be used, and why."""
+
+
+@dataclass(frozen=True)
+class RawDataset:
+    """The cases of a raw data set.
+
+    `splits` names them by split where the data set tells (None: drawn). `left_out` says
+    why a case is not used, on purpose; `remarks` is what the report should say of the
+    whole data set, a sentence each.
+    """
+
+    folder: Path
+    layout: str
+    cases: tuple[RawCase, ...]
+    splits: Mapping[str, Sequence[str]] | None = None
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FileCase:
+    """A case of separate files; None where there is none."""
+
+    name: str
+    scan: Path
+    lesion: Path | None = None
+    brain: Path | None = None
+    tissue: Mapping[str, Path] | None = None
+    pathological: Path | None = None
+    pose: Path | None = None
+
+    def files(self) -> list[Path]:
+        """Every input file, in a fixed order."""
+        scan = sorted(self.scan.rglob("*")) if self.scan.is_dir() else [self.scan]
+        maps = [(self.tissue or {}).get(name) for name in TISSUES]
+        others = [self.lesion, self.brain, *maps, self.pathological, self.pose]
+        return [
+            path for path in (*scan, *others) if path is not None and path.is_file()
+        ]
+
+    def load(self, settings: PrepareSettings, reading: ReadSettings) -> CaseInput:
+        """Read the scan and what belongs to it."""
+        scan = read_scan(self.scan, reading.series)
+        lesion = None
+        if self.lesion is not None:
+            label = open_nifti(self.lesion)
+            lesion = native_label(label, scan.image, settings.infarct_labels)
+        return CaseInput(
+            scan=scan,
+            lesion=lesion,
+            brain=None if self.brain is None else open_nifti(self.brain),
+            tissue=open_tissue(self.name, self.tissue),
+            pathological=(
+                None if self.pathological is None else open_nifti(self.pathological)
+            ),
+            truth={} if self.pose is None else read_json(self.pose),
+        )
+
+
+def open_tissue(name: str, maps: Mapping[str, Path] | None) -> TissueMaps | None:
+    """The given tissue maps; `UserError` where only some of the three exist."""
+    if not maps:
+        return None
+    if missing := [tissue for tissue in TISSUES if tissue not in maps]:
+        raise UserError(
+            f"{name} has tissue maps but none of {missing[0]}; give all of "
+            f"{', '.join(TISSUES)}, or none."
+        )
+    return {tissue: open_nifti(path) for tissue, path in maps.items()}
+
+
+def first_file(folder: Path, stem: str) -> Path | None:
+    """`stem` with the first NIfTI ending that exists in a folder."""
+    paths = (folder / f"{stem}{ending}" for ending in NIFTI_ENDINGS)
+    return next((path for path in paths if path.is_file()), None)

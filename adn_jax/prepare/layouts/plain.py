@@ -1,0 +1,56 @@
+"""The project's own layout: `<case>/ct.nii.gz` or `<case>/dicom/`, and labels."""
+
+from pathlib import Path
+
+from adn_jax.errors import UserError
+from adn_jax.prepare.layouts.cases import FileCase, RawDataset, first_file
+from adn_jax.prepare.read import find_nifti
+from adn_jax.prepare.tissue import TISSUES
+from adn_jax.runtime.files import read_json
+
+SPM_MAPS = {"grey": "c1", "white": "c2", "csf": "c3"}
+
+
+def find_plain(folder: Path) -> RawDataset:
+    """The cases of a folder by name; `UserError` where there are none."""
+    folders = sorted(path for path in folder.iterdir() if path.is_dir())
+    cases = [case for path in folders if (case := find_case(path)) is not None]
+    if not cases:
+        what = "is empty" if not any(folder.iterdir()) else "holds no case"
+        raise UserError(
+            f"{folder} {what}; a raw data set has folders <case>/ with ct.nii.gz or "
+            "dicom/ in them."
+        )
+    splits = folder / "splits.json"
+    return RawDataset(
+        folder=folder,
+        layout="plain",
+        cases=tuple(cases),
+        splits=read_json(splits) if splits.is_file() else None,
+    )
+
+
+def find_case(folder: Path) -> FileCase | None:
+    """The files of a case folder; None where there is no scan in it."""
+    dicom = folder / "dicom"
+    scan = find_nifti(folder) or (dicom if dicom.is_dir() else None)
+    if scan is None or folder.name.startswith("."):
+        return None
+    pose = folder / "truth" / "pose.json"
+    maps = {name: find_map(folder / "tissue", name) for name in TISSUES}
+    found = {name: path for name, path in maps.items() if path is not None}
+    return FileCase(
+        name=folder.name,
+        scan=scan,
+        lesion=first_file(folder, "lesion"),
+        brain=first_file(folder, "brain"),
+        tissue=found or None,
+        pathological=first_file(folder / "truth", "pathological"),
+        pose=pose if pose.is_file() else None,
+    )
+
+
+def find_map(folder: Path, tissue: str) -> Path | None:
+    """A tissue map under its own name, or as SPM writes it (`c1*.nii`)."""
+    spm = [*sorted(folder.glob(f"{SPM_MAPS[tissue]}*.nii*"))]
+    return first_file(folder, tissue) or (spm[0] if spm else None)
