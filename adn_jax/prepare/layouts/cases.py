@@ -1,9 +1,9 @@
 """What every layout of a raw data set comes down to: cases that can be loaded."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
 from adn_jax.config import PrepareSettings, ReadSettings
 from adn_jax.data.nifti import open_nifti
@@ -49,7 +49,10 @@ class RawDataset:
 
 @dataclass(frozen=True)
 class FileCase:
-    """A case of separate files; None where there is none."""
+    """A case of separate files; None where there is none.
+
+    `choice` is what `case.json` should say of how the files were chosen.
+    """
 
     name: str
     scan: Path
@@ -58,6 +61,7 @@ class FileCase:
     tissue: Mapping[str, Path] | None = None
     pathological: Path | None = None
     pose: Path | None = None
+    choice: Mapping[str, Any] = field(default_factory=dict)
 
     def files(self) -> list[Path]:
         """Every input file, in a fixed order."""
@@ -71,6 +75,7 @@ class FileCase:
     def load(self, settings: PrepareSettings, reading: ReadSettings) -> CaseInput:
         """Read the scan and what belongs to it."""
         scan = read_scan(self.scan, reading.series)
+        scan = replace(scan, source={**scan.source, **self.choice})
         lesion = None
         if self.lesion is not None:
             label = open_nifti(self.lesion)
@@ -87,6 +92,22 @@ class FileCase:
         )
 
 
+@dataclass(frozen=True)
+class RefusedCase:
+    """A case whose files contradict each other: it fails alone, the others go on."""
+
+    name: str
+    reason: str
+
+    def files(self) -> list[Path]:
+        """None: nothing of it is read."""
+        return []
+
+    def load(self, settings: PrepareSettings, reading: ReadSettings) -> NoReturn:  # noqa: ARG002
+        """Raise `UserError` with the reason."""
+        raise UserError(self.reason)
+
+
 def open_tissue(name: str, maps: Mapping[str, Path] | None) -> TissueMaps | None:
     """The given tissue maps; `UserError` where only some of the three exist."""
     if not maps:
@@ -97,6 +118,12 @@ def open_tissue(name: str, maps: Mapping[str, Path] | None) -> TissueMaps | None
             f"{', '.join(TISSUES)}, or none."
         )
     return {tissue: open_nifti(path) for tissue, path in maps.items()}
+
+
+def given_splits(folder: Path) -> Mapping[str, Sequence[str]] | None:
+    """The splits that a user wrote beside the cases, whatever the layout."""
+    path = folder / "splits.json"
+    return read_json(path) if path.is_file() else None
 
 
 def first_file(folder: Path, stem: str) -> Path | None:

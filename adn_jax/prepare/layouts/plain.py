@@ -3,12 +3,21 @@
 from pathlib import Path
 
 from adn_jax.errors import UserError
-from adn_jax.prepare.layouts.cases import FileCase, RawDataset, first_file
+from adn_jax.prepare.layouts.cases import (
+    FileCase,
+    RawDataset,
+    first_file,
+    given_splits,
+)
 from adn_jax.prepare.read import find_nifti
 from adn_jax.prepare.tissue import TISSUES
-from adn_jax.runtime.files import read_json
 
 SPM_MAPS = {"grey": "c1", "white": "c2", "csf": "c3"}
+
+
+def looks_plain(folder: Path) -> bool:
+    """Whether a folder in it holds a scan."""
+    return any(find_case(path) is not None for path in folder.glob("*/"))
 
 
 def find_plain(folder: Path) -> RawDataset:
@@ -21,12 +30,11 @@ def find_plain(folder: Path) -> RawDataset:
             f"{folder} {what}; a raw data set has folders <case>/ with ct.nii.gz or "
             "dicom/ in them."
         )
-    splits = folder / "splits.json"
     return RawDataset(
         folder=folder,
         layout="plain",
         cases=tuple(cases),
-        splits=read_json(splits) if splits.is_file() else None,
+        splits=given_splits(folder),
     )
 
 

@@ -3,11 +3,17 @@
 from pathlib import Path
 
 from adn_jax.errors import UserError
+from adn_jax.prepare.layouts.bids import find_bids, looks_like_bids
 from adn_jax.prepare.layouts.cases import RawDataset
-from adn_jax.prepare.layouts.plain import find_plain
+from adn_jax.prepare.layouts.nnunet import find_nnunet, looks_like_nnunet
+from adn_jax.prepare.layouts.plain import find_plain, looks_plain
 
-FINDERS = {"plain": find_plain}
-"""How to find the cases of each layout."""
+LAYOUTS = {
+    "nnunet": (looks_like_nnunet, find_nnunet),
+    "bids": (looks_like_bids, find_bids),
+    "plain": (looks_plain, find_plain),
+}
+"""Layout -> whether a folder shows its signs, and how to find its cases."""
 
 
 def find_dataset(folder: Path, layout: str = "auto") -> RawDataset:
@@ -17,9 +23,19 @@ def find_dataset(folder: Path, layout: str = "auto") -> RawDataset:
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; give the folder of a raw data set.")
-    return FINDERS[layout_of(folder) if layout == "auto" else layout](folder)
+    _, find = LAYOUTS[layout_of(folder) if layout == "auto" else layout]
+    return find(folder)
 
 
-def layout_of(folder: Path) -> str:  # noqa: ARG001
-    """The name of the layout that a folder looks like."""
-    return "plain"
+def layout_of(folder: Path) -> str:
+    """The layout whose signs a folder shows; "plain" where it shows none.
+
+    Raises `UserError` where it shows the signs of several.
+    """
+    found = [layout for layout, (shows, _) in LAYOUTS.items() if shows(folder)]
+    if len(found) > 1:
+        raise UserError(
+            f"{folder} looks like several layouts ({', '.join(found)}); name the one "
+            f"to read, as in --layout {found[0]}."
+        )
+    return found[0] if found else "plain"

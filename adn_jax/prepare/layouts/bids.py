@@ -1,0 +1,315 @@
+"""BIDS-like folders, above all ISLES'24: `sub-*/[ses-*/]sub-*_ncct.nii.gz`.
+
+BIDS has no suffix for CT yet; `_ct` and `_ncct` are read. ISLES'24 (Zenodo 16813698)
+keeps the scans under `raw_data` and the labels, drawn on the follow-up MRI of session 2
+and registered to the scan, under `derivatives` with `space-ncct`.
+"""
+
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from adn_jax.errors import UserError
+from adn_jax.prepare.layouts.cases import (
+    FileCase,
+    RawCase,
+    RawDataset,
+    RefusedCase,
+    given_splits,
+)
+from adn_jax.prepare.read import NIFTI_ENDINGS
+
+RAW_FOLDERS = ("rawdata", "raw_data")
+SCAN_SUFFIXES = {"ct", "ncct"}
+SCAN_SPACES = {"ct", "ncct", "orig", "individual", "native", "scanner"}
+"""Values of `space-` that mean the grid of the scan itself."""
+MASK_ENDINGS = ("mask", "msk", "dseg", "roi", "lesion")
+"""How the suffix of a mask ends."""
+LESION_WORDS = ("lesion", "infarct", "stroke")
+UNNAMED_MASKS = ("dseg", "mask", "msk")
+"""Suffixes that are taken for the lesion where no mask says what it is of."""
+TISSUE_LABELS = {"grey": "gm", "white": "wm", "csf": "csf"}
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""What the column `split` of participants.tsv may say."""
+
+
+@dataclass(frozen=True)
+class BidsFile:
+    """A file by its name: `sub-1_ses-2_space-ncct_lesion-msk.nii.gz`.
+
+    `suffix` and the values of `entities` are in lower case.
+    """
+
+    path: Path
+    entities: Mapping[str, str]
+    suffix: str
+
+    @property
+    def space(self) -> str:
+        """The grid it lies on; empty for the scan's own."""
+        space = self.entities.get("space", "")
+        return "" if space in SCAN_SPACES else space
+
+    @property
+    def about(self) -> str:
+        """All words that say what it shows."""
+        return " ".join(
+            [self.suffix, *(self.entities.get(key, "") for key in ("label", "desc"))]
+        )
+
+
+Kind = Callable[[BidsFile], int | None]
+"""How clearly a file is of a kind (0: it says so); None: it is not."""
+
+
+def looks_like_bids(folder: Path) -> bool:
+    """Whether there are `sub-*` folders with names in them as BIDS gives them."""
+    return any(
+        any(subject.glob(pattern))
+        for root in roots_of(folder)
+        for source in sources_of(root)
+        for subject in source.glob("sub-*/")
+        for pattern in ("ses-*", "sub-*", "*/sub-*")
+    )
+
+
+def roots_of(folder: Path) -> list[Path]:
+    """The folder itself where it has subjects, else those folders in it that do."""
+    if sources_of(folder):
+        return [folder]
+    return [path for path in sorted(folder.glob("[!.]*/")) if sources_of(path)]
+
+
+def sources_of(root: Path) -> list[Path]:
+    """The folders that hold subjects: of scans first, then of derivatives."""
+    scans = [root / name for name in (*RAW_FOLDERS, ".")]
+    made = [root / "derivatives", *sorted(root.glob("derivatives/[!.]*/"))]
+    with_scans, with_derivatives = (
+        [place for place in places if any(place.glob("sub-*/"))]
+        for places in (scans, made)
+    )
+    return with_scans and [*with_scans, *with_derivatives]
+
+
+def find_bids(folder: Path) -> RawDataset:
+    """One case a subject; `UserError` where there is none.
+
+    Of several scans of a subject that with a lesion label in its own session is taken,
+    then the first session and run; one with contrast agent (`ce-`) last. `case.json`
+    says which files were chosen.
+    """
+    root = root_of(folder)
+    files: dict[str, list[BidsFile]] = {}
+    for source in sources_of(root):
+        for subject in source.glob("sub-*/"):
+            files.setdefault(subject.name, []).extend(nifti_files(subject))
+    found = {name: find_case(name, files[name], root) for name in sorted(files)}
+    cases = tuple(case for case in found.values() if case is not None)
+    if not cases:
+        raise UserError(
+            f"{root} has {len(found)} subjects and no CT; scans are named "
+            "sub-*_ct.nii.gz or sub-*_ncct.nii.gz."
+        )
+    return RawDataset(
+        folder=root,
+        layout="bids",
+        cases=cases,
+        splits=given_splits(root) or find_splits(root, [case.name for case in cases]),
+        left_out={
+            name: "it has no scan named *_ct.nii.gz or *_ncct.nii.gz."
+            for name, case in found.items()
+            if case is None
+        },
+        remarks=label_remarks([case for case in cases if isinstance(case, FileCase)]),
+    )
+
+
+def root_of(folder: Path) -> Path:
+    """The one data set that a folder is or holds."""
+    roots = roots_of(folder)
+    if len(roots) != 1:
+        raise UserError(
+            f"{folder} holds {len(roots) or 'no'} data sets with folders of subjects; "
+            "give one folder with sub-*/ or rawdata/sub-*/ in it."
+        )
+    return roots[0]
+
+
+def nifti_files(subject: Path) -> list[BidsFile]:
+    """The NIfTI files of a subject, taken apart by their names."""
+    found = map(parse_name, sorted(subject.rglob("sub-*")))
+    return [file for file in found if file is not None]
+
+
+def parse_name(path: Path) -> BidsFile | None:
+    """What a name says; None where it is no NIfTI file's."""
+    ending = next((end for end in NIFTI_ENDINGS if path.name.endswith(end)), None)
+    if ending is None:
+        return None
+    *parts, suffix = path.name.removesuffix(ending).lower().split("_")
+    entities = dict(part.split("-", 1) for part in parts if "-" in part)
+    return BidsFile(path, entities, suffix)
+
+
+def find_case(name: str, files: Sequence[BidsFile], root: Path) -> RawCase | None:
+    """The files of a subject; None without a scan, refused where two could be meant."""
+    scans = [file for file in files if file.suffix in SCAN_SUFFIXES]
+    if not scans:
+        return None
+    scan = min(scans, key=partial(order_of_scan, files=files))
+    try:
+        lesion = nearest(scan, files, is_lesion)
+        brain = nearest(scan, files, is_brain)
+        maps = {
+            tissue: nearest(scan, files, partial(is_tissue, label=label))
+            for tissue, label in TISSUE_LABELS.items()
+        }
+    except UserError as error:
+        return RefusedCase(name, str(error))
+    given = {tissue: path for tissue, path in maps.items() if path is not None}
+    chosen = {"scan": scan.path, "lesion": lesion, "brain": brain, **given}
+    return FileCase(
+        name=name,
+        scan=scan.path,
+        lesion=lesion,
+        brain=brain,
+        tissue=given or None,
+        choice={
+            "chosen": {
+                what: str(path.relative_to(root))
+                for what, path in chosen.items()
+                if path is not None
+            },
+            "other_scans": [
+                str(other.path.relative_to(root)) for other in scans if other != scan
+            ],
+        },
+    )
+
+
+def order_of_scan(scan: BidsFile, files: Sequence[BidsFile]) -> tuple[Any, ...]:
+    """Sorts first the scan to take; between equal ones the first found is taken."""
+    labelled = any(
+        is_lesion(file) is not None and distance(scan, file) in {(0, 0), (0, 1)}
+        for file in files
+    )
+    session, run = (scan.entities.get(key, "") for key in ("ses", "run"))
+    return (
+        "ce" in scan.entities,
+        scan.space != "",
+        not labelled,
+        (len(session), session),
+        (len(run), run),
+    )
+
+
+def distance(scan: BidsFile, file: BidsFile) -> tuple[int, int] | None:
+    """How far a file is from a scan by its name; None where it is of another grid.
+
+    First counts the session: the scan's (0), none (1), another (2); then whether
+    `space-` says outright that it lies on the scan's grid (0). A mask of ISLES'24 is of
+    another session, and one that was left in the space of its MRI has no `space-`.
+    """
+    if file.space != scan.space:
+        return None
+    session, run = file.entities.get("ses"), file.entities.get("run")
+    sessions = (scan.entities.get("ses"), None)
+    away = sessions.index(session) if session in sessions else 2
+    if away == 0 and run is not None and run != scan.entities.get("run", run):
+        return None
+    return away, int("space" not in file.entities)
+
+
+def nearest(scan: BidsFile, files: Sequence[BidsFile], kind: Kind) -> Path | None:
+    """The file of a kind that belongs to a scan; None where there is none.
+
+    Raises `UserError` where two files are equally near.
+    """
+    near = sorted(
+        (
+            (clearness, apart, file.path)
+            for file in files
+            if (clearness := kind(file)) is not None
+            and (apart := distance(scan, file)) is not None
+        ),
+    )
+    if not near:
+        return None
+    (*best, path), *others = near
+    if others and [*others[0][:2]] == best:
+        raise UserError(
+            f"{path.name} and {others[0][2].name} could both belong to "
+            f"{scan.path.name}; keep one of them."
+        )
+    return path
+
+
+def is_lesion(file: BidsFile) -> int | None:
+    """0: a mask that says it shows a lesion; above: one that does not say what."""
+    if file.suffix.endswith(MASK_ENDINGS) and any(
+        word in file.about for word in LESION_WORDS
+    ):
+        return 0
+    if file.about.strip() in UNNAMED_MASKS:
+        return 1 + UNNAMED_MASKS.index(file.suffix)
+    return None
+
+
+def is_brain(file: BidsFile) -> int | None:
+    """0: a mask that says it shows the brain."""
+    shows_brain = file.suffix.endswith(MASK_ENDINGS) and "brain" in file.about
+    return 0 if shows_brain and is_lesion(file) is None else None
+
+
+def is_tissue(file: BidsFile, label: str) -> int | None:
+    """0: the probability of a tissue."""
+    shows_tissue = file.suffix == "probseg" and file.entities.get("label") == label
+    return 0 if shows_tissue else None
+
+
+def find_splits(root: Path, names: Sequence[str]) -> dict[str, list[str]] | None:
+    """The column `split` of participants.tsv; None where there is none."""
+    path = root / "participants.tsv"
+    if not path.is_file():
+        return None
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    told = {
+        f"sub-{(row.get('participant_id') or '').removeprefix('sub-')}": split
+        for row in rows
+        if (split := (row.get("split") or "").strip().lower()) not in {"", "n/a"}
+    }
+    if unknown := sorted(set(told.values()) - set(SPLIT_NAMES)):
+        raise UserError(
+            f"{path} has a split named {unknown[0]!r}; use train, validation and test."
+        )
+    splits: dict[str, list[str]] = {split: [] for split in SPLIT_NAMES.values()}
+    for name in names:
+        if name in told:
+            splits[SPLIT_NAMES[told[name]]].append(name)
+    return splits if any(splits.values()) else None
+
+
+def label_remarks(cases: Sequence[FileCase]) -> tuple[str, ...]:
+    """What the report should say of the lesion labels that were found, or not."""
+    labels = [parse_name(case.lesion) for case in cases if case.lesion is not None]
+    unnamed = [file for file in labels if file is not None and is_lesion(file) != 0]
+    remarks = []
+    if len(labels) < len(cases):
+        remarks.append(
+            f"{len(cases) - len(labels)} of {len(cases)} cases have no lesion label on "
+            "the scan's grid."
+        )
+    if unnamed:
+        remarks.append(
+            f"{len(unnamed)} masks do not say what they show and are taken for the "
+            f"lesion, the first one {unnamed[0].path.name}."
+        )
+    return tuple(remarks)

@@ -1,0 +1,226 @@
+"""nnU-Net's raw layout: `imagesTr/<case>_0000.nii.gz`, `labelsTr/<case>.nii.gz`."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adn_jax.errors import UserError
+from adn_jax.prepare.layouts.cases import (
+    FileCase,
+    RawCase,
+    RawDataset,
+    RefusedCase,
+    given_splits,
+)
+from adn_jax.prepare.read import NIFTI_ENDINGS
+from adn_jax.runtime.files import read_json
+
+CT_WORDS = {"ct", "ncct", "nect"}
+"""Words in the name of a channel that say it is a CT without contrast agent."""
+
+Channels = dict[str, Path]
+"""Four-digit number of a channel -> its file."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What `dataset.json` says: the channel that is the CT, endings, label names."""
+
+    channel: str
+    ending: str
+    labels: Mapping[str, Any]
+    """Name -> value, or values."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """The training (`Tr`) or test cases (`Ts`) of a data set, by their names."""
+
+    ending: str
+    images: Mapping[str, Channels]
+    labels: Mapping[str, Path]
+
+    @property
+    def names(self) -> set[str]:
+        """Every case that has an image or a label."""
+        return {*self.images, *self.labels}
+
+
+def looks_like_nnunet(folder: Path) -> bool:
+    """Whether a folder, or a `Dataset*` folder in it, has `imagesTr`."""
+    return bool(dataset_folders(folder))
+
+
+def find_nnunet(folder: Path) -> RawDataset:
+    """The cases of a `DatasetXXX_Name` folder, or of the only one in a folder.
+
+    Training cases are those of `imagesTr`, test cases those of `imagesTs`; fold 0 of a
+    `splits_final.json` beside them says which training cases validate. Raises
+    `UserError` where the folders, `dataset.json` or the channels do not fit.
+    """
+    root = dataset_folder(folder)
+    about = read_description(root / "dataset.json")
+    if not (root / "labelsTr").is_dir():
+        raise UserError(
+            f"{root} has no labelsTr folder; add the labels of its training cases."
+        )
+    train, test = (read_part(root, ending, about) for ending in ("Tr", "Ts"))
+    names = sorted(train.names | test.names)
+    if not names:
+        raise UserError(
+            f"{root / 'imagesTr'} holds no case; images are named "
+            f"<case>_0000{about.ending}."
+        )
+    return RawDataset(
+        folder=root,
+        layout="nnunet",
+        cases=tuple(find_case(name, train, test, about) for name in names),
+        splits=given_splits(root) or find_splits(root, train, test),
+        remarks=label_remarks(about),
+    )
+
+
+def dataset_folders(folder: Path) -> list[Path]:
+    """The folder itself, or the data sets in it."""
+    if (folder / "imagesTr").is_dir():
+        return [folder]
+    return [path for path in sorted(folder.glob("Dataset*/")) if dataset_folders(path)]
+
+
+def dataset_folder(folder: Path) -> Path:
+    """The one data set that a folder is or holds."""
+    found = dataset_folders(folder)
+    if not found:
+        raise UserError(
+            f"{folder} is no raw data set of nnU-Net (it has no imagesTr); give the "
+            "folder DatasetXXX_Name."
+        )
+    if len(found) > 1:
+        raise UserError(
+            f"{folder} holds {len(found)} data sets ({found[0].name}, "
+            f"{found[1].name}); give the folder of one."
+        )
+    return found[0]
+
+
+def read_description(path: Path) -> Description:
+    """What `dataset.json` says, also in the words of nnU-Net's first version."""
+    content = read_json(path)
+    if not isinstance(content, dict) or "dataset" in content:
+        raise UserError(
+            f"{path} is no table of facts, or lists each case's files itself "
+            "(`dataset`); put the files into imagesTr and labelsTr and write "
+            "channel_names, labels and file_ending."
+        )
+    channels = content.get("channel_names", content.get("modality"))
+    labels = content.get("labels")
+    ending = content.get("file_ending", ".nii.gz")
+    if not isinstance(channels, dict) or not channels or not isinstance(labels, dict):
+        raise UserError(
+            f"{path} lacks or spoils channel_names or labels; write them as "
+            '{"0": "CT"} and {"background": 0, "infarct": 1}.'
+        )
+    if ending not in NIFTI_ENDINGS:
+        raise UserError(
+            f"{path} says that files end in {ending!r}; convert them to NIfTI "
+            f"({', '.join(NIFTI_ENDINGS)})."
+        )
+    if all(str(key).isdigit() for key in labels):  # the first version: value -> name
+        labels = {name: value for value, name in labels.items()}
+    if "ignore" in labels:
+        raise UserError(
+            f"{path} has a label `ignore` ({labels['ignore']}), but every voxel has to "
+            "be infarct or not; complete these labels and remove it."
+        )
+    return Description(ct_channel(channels, path), ending, labels)
+
+
+def ct_channel(channels: Mapping[str, str], path: Path) -> str:
+    """Number of the channel that is the CT: the only one, or the only one so named."""
+    found = [
+        number
+        for number, name in channels.items()
+        if len(channels) == 1
+        or CT_WORDS & set(re.findall(r"[a-z]+", str(name).lower()))
+    ]
+    if len(found) != 1 or not found[0].isdigit():
+        raise UserError(
+            f"{path} names the channels {channels}, of which {len(found)} are a CT by "
+            'name; exactly one is wanted, as in {"0": "CT", "1": "CTA"}.'
+        )
+    return f"{int(found[0]):04d}"
+
+
+def read_part(root: Path, part: str, about: Description) -> Part:
+    """The files of `images<part>` and `labels<part>`; none where there is no folder."""
+    ending = re.escape(about.ending)
+    images: dict[str, Channels] = {}
+    for path in sorted((root / f"images{part}").glob("*")):
+        if match := re.fullmatch(rf"([^.].*)_(\d{{4}}){ending}", path.name):
+            images.setdefault(match[1], {})[match[2]] = path
+    labels = {
+        match[1]: path
+        for path in sorted((root / f"labels{part}").glob("*"))
+        if (match := re.fullmatch(rf"([^.].*){ending}", path.name))
+    }
+    return Part(part, images, labels)
+
+
+def find_case(name: str, train: Part, test: Part, about: Description) -> RawCase:
+    """The files of one case; a `RefusedCase` where they contradict each other."""
+    if name in train.names & test.names:
+        return RefusedCase(
+            name,
+            f"{name} is among the training and the test cases; keep the files of one.",
+        )
+    part = train if name in train.names else test
+    images, label = part.images.get(name, {}), part.labels.get(name)
+    if about.channel not in images:
+        file = f"images{part.ending}/{name}_{about.channel}{about.ending}"
+        return RefusedCase(
+            name, f"{file}, the CT of {name}, is missing; add it or remove the case."
+        )
+    if label is None and part is train:
+        file = f"labelsTr/{name}{about.ending}"
+        return RefusedCase(
+            name, f"{file}, the label of {name}, is missing; add it or remove the case."
+        )
+    return FileCase(name, images[about.channel], lesion=label)
+
+
+def find_splits(root: Path, train: Part, test: Part) -> dict[str, Sequence[str]]:
+    """Training, validation (fold 0 of `splits_final.json`) and test cases."""
+    only_train = sorted(train.names - test.names)
+    tested = {"test": sorted(test.names - train.names)}
+    path = root / "splits_final.json"
+    if not path.is_file():
+        return {"train": only_train, **tested}
+    try:
+        fold = read_json(path)[0]
+        chosen = {"train": list(fold["train"]), "validation": list(fold["val"])}
+        named = {*chosen["train"], *chosen["validation"]}
+    except (IndexError, KeyError, TypeError) as error:
+        raise UserError(
+            f'{path} is no list of folds {{"train": [...], "val": [...]}}; restore or '
+            "remove it."
+        ) from error
+    if unknown := sorted(map(str, named - set(only_train))):
+        raise UserError(
+            f"{path} names {unknown[0]!r}, which is no training case; correct it."
+        )
+    return {**chosen, **tested}
+
+
+def label_remarks(about: Description) -> tuple[str, ...]:
+    """Where there are several labels, which they are: the label rule chooses."""
+    named = {
+        name: value for name, value in about.labels.items() if value not in (0, "0")
+    }
+    if len(named) < 2:
+        return ()
+    listed = ", ".join(f"{value} {name}" for name, value in named.items())
+    return (
+        f"the labels are {listed}; --infarct-labels says which of them are infarct.",
+    )
