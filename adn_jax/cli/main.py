@@ -1,6 +1,7 @@
 """`python -m adn_jax VERB`: finds the verb, turns errors into one sentence."""
 
 import importlib
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -43,6 +44,7 @@ def run_verb(verb_main: Callable[[Sequence[str]], None], rest: Sequence[str]) ->
     except UserError as error:
         print(f"adn: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("adn: stopped; the same command continues.", file=sys.stderr)
-        raise SystemExit(130) from None
+        number = stop.args[0] if stop.args else signal.SIGINT
+        raise SystemExit(128 + number) from None

@@ -32,7 +32,14 @@ class PrepareCommand:
     recipe: Path | None = None
     """Config whose `prepare` section gives the defaults of the options below."""
     workers: int | None = None
-    """Processes side by side; one a processor where not given."""
+    """Processes side by side; where not given one a processor, as memory allows. 1: no
+    process but this one, which a crash would end."""
+    memory_gib: float | None = None
+    """What each process may take; one that takes more loses its case. Where not given,
+    an equal share of the memory."""
+    scheduler: str = ""
+    """Address of a Dask scheduler: its cluster prepares the cases. All its machines
+    must see RAW and OUT under the same names."""
     settings: Settings = field(default_factory=PrepareSettings)
     """How a raw scan becomes a prepared case."""
     reading: Reading = field(default_factory=ReadSettings)
@@ -44,7 +51,13 @@ def main(arguments: Sequence[str]) -> None:
     command = parse(command_for(arguments), "prepare", arguments)
     check_recipe(Recipe(name="prepare", prepare=command.settings))
     manifest = prepare_dataset(
-        command.raw, command.out, command.settings, command.workers, command.reading
+        command.raw,
+        command.out,
+        command.settings,
+        command.workers,
+        command.reading,
+        command.scheduler,
+        command.memory_gib,
     )
     name_failures(manifest)
     counts = ", ".join(

@@ -75,14 +75,30 @@ class PreparedCase:
 
 
 @dataclass(frozen=True)
+class CaseFacts:
+    """What `case.json` says of a prepared case, without its volumes."""
+
+    name: str
+    quality: dict[str, Any]
+    flags: tuple[str, ...]
+    source: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Manifest:
-    """What a prepared data set holds; `failed` says why a scan is missing."""
+    """What a prepared data set holds.
+
+    `failed` says why a case could not be prepared, `left_out` why it was left out on
+    purpose; `layout` is that of the raw data set, empty where it is not known.
+    """
 
     settings: PrepareSettings
     cases: tuple[str, ...]
     splits: dict[str, tuple[str, ...]]
     folder: Path
     failed: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    layout: str = ""
 
 
 def write_case(
@@ -122,6 +138,22 @@ def sha256(path: Path) -> str:
     """Checksum of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_facts(folder: Path) -> CaseFacts:
+    """Quality, flags and source of a prepared case; `UserError` where it is spoilt."""
+    content = read_json(folder / "case.json")
+    try:
+        return CaseFacts(
+            name=content["name"],
+            quality=dict(content["quality"]),
+            flags=tuple(content["flags"]),
+            source=dict(content["source"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{folder / 'case.json'} lacks or spoils {error}; prepare the case again."
+        ) from error
 
 
 def read_case(folder: Path) -> PreparedCase:
@@ -194,6 +226,8 @@ def write_manifest(manifest: Manifest) -> None:
         "cases": manifest.cases,
         "splits": manifest.splits,
         "failed": manifest.failed,
+        "left_out": manifest.left_out,
+        "layout": manifest.layout,
     }
     write_json(manifest.folder / "manifest.json", content)
 
@@ -209,6 +243,7 @@ def read_manifest(folder: Path) -> Manifest:
     content = read_json(path)
     try:
         settings, failed = content["settings"], dict(content["failed"])
+        left_out = dict(content.get("left_out", {}))
         splits = {name: tuple(names) for name, names in content["splits"].items()}
         cases = tuple(content["cases"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -216,4 +251,5 @@ def read_manifest(folder: Path) -> Manifest:
             f"{path} lacks or spoils {error}; prepare the data set again."
         ) from error
     settings = settings_from_json(PrepareSettings, settings, f"{path} settings")
-    return Manifest(settings, cases, splits, folder, failed)
+    layout = str(content.get("layout", ""))
+    return Manifest(settings, cases, splits, folder, failed, left_out, layout)

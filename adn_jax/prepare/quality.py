@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, UInt8
 from matplotlib.image import imsave
 from scipy import ndimage
 
-from adn_jax.data.cases import PreparedCase
+from adn_jax.data.cases import CaseFacts
 from adn_jax.data.nifti import read_voxels
 from adn_jax.prepare.resample import spacing_of
 from adn_jax.prepare.window import hounsfield_flags
@@ -105,7 +105,7 @@ def share_outside(
     return float(1 - within.all(axis=1).mean())
 
 
-def write_quality_table(path: Path, cases: Iterable[PreparedCase]) -> None:
+def write_quality_table(path: Path, cases: Iterable[CaseFacts]) -> None:
     """Write `quality.csv`: a row a case, its figures and its flags."""
     rows = [
         {"case": case.name, **case.quality, "flags": "; ".join(case.flags)}

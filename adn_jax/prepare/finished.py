@@ -1,0 +1,100 @@
+"""What earlier runs left in a prepared data set: whole cases, half ones, strangers."""
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from adn_jax.config import PrepareSettings, ReadSettings
+from adn_jax.config_checks import settings_to_json
+from adn_jax.data.cases import check_sums
+from adn_jax.errors import UserError
+from adn_jax.prepare.layouts.cases import RawCase
+from adn_jax.prepare.layouts.plain import find_case
+from adn_jax.runtime.files import read_json
+
+VERSION = 2
+"""Raised when the same input would be prepared differently: all cases are redone."""
+
+READERS = 8
+"""Threads that compare checksums: reading waits for the disk, not for Python."""
+
+UNFINISHED = re.compile(r"\.\d+\.(?P<name>.+)")
+"""Name of what `runtime.files` writes before it is whole."""
+
+
+def unfinished_cases(
+    cases: Sequence[RawCase],
+    out: Path,
+    settings: PrepareSettings,
+    reading: ReadSettings,
+) -> list[RawCase]:
+    """The cases that are not in `out` whole, made from the same input."""
+    check = partial(is_done, out=out, settings=settings, reading=reading)
+    with ThreadPoolExecutor(READERS) as threads:
+        done = list(threads.map(check, cases))
+    return [case for case, whole in zip(cases, done, strict=True) if not whole]
+
+
+def is_done(
+    case: RawCase, out: Path, settings: PrepareSettings, reading: ReadSettings
+) -> bool:
+    """Whether a case is in `out` whole, made from the same input in the same way."""
+    folder = out / case.name
+    if not (folder / "case.json").is_file():
+        return False
+    try:
+        known = read_json(folder / "case.json")["input"]
+        same = known == fingerprint(case, settings, reading)
+        if same:
+            check_sums(folder)
+    except (UserError, OSError, KeyError, TypeError):
+        return False
+    return same
+
+
+def fingerprint(case: RawCase, settings: PrepareSettings, reading: ReadSettings) -> str:
+    """Checksum of everything a prepared case depends on."""
+    chosen = [settings_to_json(settings), settings_to_json(reading)]
+    total = hashlib.sha256(json.dumps([VERSION, case.name, *chosen]).encode())
+    for path in case.files():
+        with path.open("rb") as file:
+            total.update(path.name.encode())
+            total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()
+
+
+def check_replaceable(out: Path, names: Collection[str]) -> None:
+    """Raise `UserError` where a case would replace the folder of a raw case."""
+    for name in names:
+        prepared = (out / name / "case.json").is_file()
+        if find_case(out / name) is not None and not prepared:
+            raise UserError(
+                f"{out / name} holds a raw case, which the prepared one would replace; "
+                "give another output folder."
+            )
+
+
+def remove_remains(out: Path, names: Collection[str]) -> None:
+    """Remove what a killed run left half-written, cases and pictures."""
+    pictures = {f"{name}.png" for name in names}
+    ours = {"manifest.json", "quality.csv", "quality.html", "report.md", *names}
+    for folder, known in ((out, ours), (out / "quality", pictures)):
+        for path in folder.glob(".*"):
+            unfinished = UNFINISHED.fullmatch(path.name)
+            if unfinished is None or unfinished["name"] not in known:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def strangers(out: Path, names: Collection[str]) -> list[str]:
+    """Prepared cases in `out` that the raw data set does not hold (any more)."""
+    found = {path.parent.name for path in out.glob("*/case.json")}
+    return sorted(found - set(names))

@@ -1,0 +1,128 @@
+"""Cases prepared side by side: in processes of this machine, or on a Dask cluster."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adn_jax.errors import UserError
+from adn_jax.prepare.finished import VERSION
+from adn_jax.prepare.layouts.cases import RawCase
+from adn_jax.runtime.workers import worker_count
+
+if TYPE_CHECKING:
+    from dask.distributed import Client
+
+GIB = 1 << 30
+
+MEMORY_EACH_GIB = 4.0
+"""What a process may need, the registration of an atlas included."""
+
+Outcome = tuple[str, str | None]
+"""Name of a case, and why it failed."""
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Where the cases are prepared.
+
+    `workers`: processes side by side; None: one a processor, as far as the memory
+    lasts; 1: in this very process. `memory_gib` is what each may take; None: an equal
+    share. `scheduler` is the address of a Dask cluster, which has its own of both.
+    """
+
+    workers: int | None = None
+    memory_gib: float | None = None
+    scheduler: str = ""
+
+    def __post_init__(self) -> None:
+        """Raise `UserError` where none, or no memory, is wanted."""
+        worker_count(self.workers, 1)
+        if self.memory_gib is not None and not self.memory_gib > 0:
+            raise UserError(
+                f"--memory-gib is {self.memory_gib}; give each process more than 0."
+            )
+
+    @property
+    def here(self) -> bool:
+        """Whether this very process does the work."""
+        return self.workers == 1 and not self.scheduler
+
+
+def in_processes(
+    job: Callable[[RawCase], Outcome],
+    cases: Sequence[RawCase],
+    processes: Processes,
+    folders: Sequence[Path] = (),
+) -> Iterator[Outcome]:
+    """Results of the job as they come in from processes here or on a cluster.
+
+    Every process of a cluster has to see the `folders`.
+    """
+    from adn_jax.runtime.cluster import run_jobs
+
+    with open_pool(processes, len(cases)) as client:
+        if processes.scheduler:
+            check_cluster(client, folders)
+        for case, result in run_jobs(client, job, cases):
+            yield outcome(case.name, result)
+
+
+def open_pool(processes: Processes, cases: int) -> AbstractContextManager["Client"]:
+    """The cluster, or as many processes here as cases, processors and memory allow."""
+    from distributed.system import MEMORY_LIMIT
+
+    from adn_jax.runtime.cluster import cluster_client, local_client
+
+    if processes.scheduler:
+        return cluster_client(processes.scheduler)
+    total = MEMORY_LIMIT / GIB
+    count = worker_count(processes.workers, cases)
+    if processes.workers is None:
+        each = processes.memory_gib or MEMORY_EACH_GIB
+        count = max(1, min(count, int(total / each)))
+    return local_client(count, int((processes.memory_gib or total / count) * GIB))
+
+
+def outcome(name: str, result: Outcome | Exception) -> Outcome:
+    """The outcome of a case; a full disk, which ends everything, is raised."""
+    from dask.distributed import KilledWorker
+
+    if isinstance(result, UserError):
+        raise result
+    if isinstance(result, KilledWorker):
+        return name, (
+            "the process that prepared it ended, twice, perhaps for want of memory; "
+            "allow each more with --memory-gib, or use fewer with --workers."
+        )
+    if isinstance(result, Exception):
+        return name, f"unexpected {type(result).__name__}: {result}"
+    return result
+
+
+def check_cluster(client: "Client", folders: Sequence[Path]) -> None:
+    """Raise `UserError` unless every process has this code and sees the folders."""
+    try:
+        answers = client.run(look_around, folders)
+    except Exception as error:
+        raise UserError(
+            f"the cluster's workers cannot run adn_jax ({type(error).__name__}: "
+            f"{error}); install this version of it for all of them."
+        ) from error
+    for address, (version, missing) in answers.items():
+        if version != VERSION:
+            raise UserError(
+                f"the worker at {address} has another version of adn_jax; install "
+                "this one for all of them."
+            )
+        if missing:
+            raise UserError(
+                f"the worker at {address} does not see {missing[0]}; use folders that "
+                "all machines share under one name."
+            )
+
+
+def look_around(folders: Sequence[Path]) -> tuple[int, list[Path]]:
+    """Version of the code in this process, and which of the folders it lacks."""
+    return VERSION, [folder for folder in folders if not folder.is_dir()]

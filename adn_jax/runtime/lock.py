@@ -1,0 +1,54 @@
+"""One process at a time in a folder."""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from adn_jax.errors import UserError
+
+LOCK_FILE = ".lock"
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+"""What file systems answer that know no locks: there the folder goes unguarded."""
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Hold a folder, made where it is missing, until the block or the process ends.
+
+    Raises `UserError` where another process holds it, and where nothing can be
+    written into it.
+    """
+    path = folder / LOCK_FILE
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise UserError(
+            f"{folder} could not be written ({error.strerror}); free space or choose "
+            "another folder, then run the command again."
+        ) from error
+    try:
+        lock(handle, folder)
+        yield
+    finally:
+        os.close(handle)
+
+
+def lock(handle: int, folder: Path) -> None:
+    """Lock an opened file; the system unlocks it when its process ends, however."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(
+            f"another process is writing into {folder}; wait until it has ended, or "
+            "choose another folder."
+        ) from None
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
