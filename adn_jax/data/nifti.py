@@ -2,6 +2,9 @@
 
 import gzip
 import zlib
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import product
 from pathlib import Path
 
 import nibabel as nib
@@ -26,35 +29,143 @@ UNREADABLE = (
 LARGEST_VOXEL_COUNT = 300_000_000
 """A header that declares more than this is damaged, or no head scan."""
 
+UNITS_MM = {1: ("metres", 1000.0), 3: ("microns", 0.001)}
+"""Codes of length units that a header may name besides mm: name and size in mm."""
+
+VOXEL_MM = (0.02, 50.0)
+LARGEST_EXTENT_MM = 3_000.0
+FARTHEST_MM = 10_000.0
+"""What lies outside is damage, or no scan of a patient."""
+
+FLATTEST = 0.01
+"""Least volume that three axes of length 1 must span."""
+
 CHUNK = 1 << 22
 
 
 def open_nifti(path: Path) -> nib.Nifti1Image:
-    """Open a NIfTI file; the voxels stay on disk until they are asked for.
+    """Open a NIfTI-1 or NIfTI-2 file; the voxels stay on disk until asked for.
 
-    Raises `UserError` where the file is missing, damaged or no NIfTI.
+    The affine is in mm, whatever unit the header names. Raises `UserError` where the
+    file is missing, damaged or no NIfTI, or has no usable affine.
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist; give the path of a NIfTI file.")
     try:
-        image = nib.Nifti1Image.from_filename(path)
-        affine_is_usable = abs(np.linalg.det(image.affine[:3, :3])) > 1e-6
+        image = in_millimetres(load(path))
     except UNREADABLE as error:
         raise UserError(
             f"{path} is not a readable NIfTI file ({one_line(error)}); "
             "restore or convert it."
         ) from error
-    if not affine_is_usable:
-        raise UserError(
-            f"{path} has no usable affine, so positions in mm are unknown; "
-            "write the file again with its orientation."
-        )
     if np.prod(image.shape, dtype=float) > LARGEST_VOXEL_COUNT:
         raise UserError(
             f"{path} declares {image.shape} voxels, too many for a head scan; "
             "restore or convert it."
         )
+    check_affine(image, path)
     return image
+
+
+def load(path: Path) -> nib.Nifti1Image:
+    """The image as nibabel reads it, from a file of either version."""
+    try:
+        return nib.Nifti1Image.from_filename(path)
+    except UNREADABLE:
+        with suppress(*UNREADABLE):
+            return nib.Nifti2Image.from_filename(path)
+        raise
+
+
+def in_millimetres(image: nib.Nifti1Image) -> nib.Nifti1Image:
+    """The image with sform and qform in mm, where its header names metres or microns.
+
+    The unit is believed only where it makes a smaller or larger thing the size of a
+    head: many programs name a unit without using it.
+    """
+    factor = unit_of(image.header)[1]
+    if factor == 1.0 or not has_usable_size(image.affine * factor, image.shape):
+        return image
+    header = image.header.copy()
+    scale = np.diag([factor, factor, factor, 1.0])
+    sform, sform_code = image.header.get_sform(coded=True)
+    qform, qform_code = image.header.get_qform(coded=True)
+    if qform is not None:
+        header.set_qform(scale @ qform, int(qform_code))
+    if sform is not None:
+        header.set_sform(scale @ sform, int(sform_code))
+    header.set_zooms(
+        tuple(np.array(image.header.get_zooms()[:3]) * factor)
+        + tuple(image.header.get_zooms()[3:])
+    )
+    header.set_xyzt_units("mm")
+    return type(image)(
+        image.dataobj, scale @ image.affine, header, file_map=image.file_map
+    )
+
+
+def unit_of(header: nib.Nifti1Header) -> tuple[str, float]:
+    """The unit of length that a header names, and its size in mm."""
+    return UNITS_MM.get(int(header["xyzt_units"]) % 8, ("mm", 1.0))
+
+
+def has_usable_size(affine: Float[np.ndarray, "4 4"], shape: Sequence[int]) -> bool:
+    """Whether voxels and volume have the size of a scan, in mm."""
+    if not np.isfinite(affine).all():
+        return False
+    steps = np.linalg.norm(affine[:3, :3], axis=0)
+    extent = steps * (*shape, 1, 1, 1)[:3]
+    if steps.min() < VOXEL_MM[0] or steps.max() > VOXEL_MM[1]:
+        return False
+    if extent.max() > LARGEST_EXTENT_MM or abs(affine[:3, 3]).max() > FARTHEST_MM:
+        return False
+    return bool(abs(np.linalg.det(affine[:3, :3] / steps)) > FLATTEST)
+
+
+def check_affine(image: nib.Nifti1Image, path: Path) -> None:
+    """Raise `UserError` where positions in mm are unknown or absurd."""
+    if not has_usable_size(image.affine, image.shape):
+        numbers = np.array2string(image.affine[:3], precision=3, separator=" ")
+        raise UserError(
+            f"{path} has no usable affine, so positions in mm are unknown "
+            f"({one_line(ValueError(numbers))}); write the file again with its "
+            "orientation."
+        )
+
+
+def geometry_flags(path: Path) -> tuple[str, ...]:
+    """What is doubtful about where a NIfTI file puts its voxels, a sentence each."""
+    image = open_nifti(path)
+    header, unit = image.header, unit_of(load(path).header)[0]
+    flags = []
+    if unit != unit_of(header)[0]:
+        flags.append(f"the affine was in {unit}; it was brought to mm")
+    elif unit != "mm":
+        flags.append(f"the header names {unit} as unit, but the affine is in mm")
+    sform, qform = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
+    if sform is None and qform is None:
+        flags.append(
+            "neither sform nor qform is set: which side is left is not known; x is "
+            "taken to grow to the patient's left"
+        )
+    elif (apart := corner_distance(sform, qform, image.shape)) > 1:
+        flags.append(
+            f"sform and qform disagree by up to {apart:.0f} voxels; the sform is used"
+        )
+    return tuple(flags)
+
+
+def corner_distance(
+    one: Float[np.ndarray, "4 4"] | None,
+    other: Float[np.ndarray, "4 4"] | None,
+    shape: Sequence[int],
+) -> float:
+    """How far two affines put a corner apart, in voxels of the first; 0 without one."""
+    if one is None or other is None:
+        return 0.0
+    corners = np.array(list(product(*((0, n - 1) for n in (*shape, 1, 1)[:3]), [1])))
+    apart = np.linalg.norm((other - one) @ corners.T, axis=0).max()
+    return float(apart / np.linalg.norm(one[:3, :3], axis=0).min())
 
 
 def read_voxels(image: nib.Nifti1Image, dtype: type) -> Shaped[np.ndarray, "..."]:

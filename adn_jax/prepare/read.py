@@ -1,24 +1,26 @@
-"""Reading one raw scan: a NIfTI file, or a DICOM folder through dcm2niix."""
+"""Reading one raw scan: a NIfTI file, a DICOM folder, or an archive of one."""
 
-import re
-import subprocess
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import dcm2niix
 import nibabel as nib
 import numpy as np
 
-from adn_jax.data.nifti import open_nifti, read_voxels
+from adn_jax.data.nifti import geometry_flags, open_nifti, read_voxels
 from adn_jax.errors import UserError
-from adn_jax.prepare.window import to_hounsfield
-from adn_jax.runtime.files import read_json
+from adn_jax.prepare.archive import ARCHIVE_ENDINGS, unpack
+from adn_jax.prepare.dicom import convert_dicom
+from adn_jax.prepare.dicom_headers import starts_as_dicom
+from adn_jax.prepare.dicom_series import FEWEST_SLICES
+from adn_jax.prepare.straighten import straighten
+from adn_jax.prepare.window import FLOOR_HU, check_hounsfield, to_hounsfield
 
-FEWEST_SLICES = 5
 NIFTI_ENDINGS = (".nii", ".nii.gz")
-CONVERSION_LIMIT_S = 600
+
+FEWEST_FINITE = 0.5
+"""Least share of voxels that are numbers; the others are padding."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,15 @@ class RawScan:
     """What had to be corrected, a sentence each."""
 
 
-def read_scan(path: Path, series: str = "") -> RawScan:  # noqa: ARG001
-    """Read a NIfTI file, a DICOM folder, or a case folder that holds either.
+def read_scan(path: Path, series: str = "") -> RawScan:
+    """Read a NIfTI file, DICOM files, or a case folder that holds either.
+
+    Args:
+        path: a NIfTI file, a folder of DICOM files (one or many series), a multi-frame
+            DICOM file, an archive of a folder (.zip, .tar, .tar.gz, .tgz), or a case
+            folder.
+        series: of a DICOM folder, the series to read: its number or a part of its
+            description; empty: axial, head, without contrast, soft kernel, most slices.
 
     Raises `UserError` for everything that is no head CT volume: see the messages.
     """
@@ -44,50 +53,66 @@ def read_scan(path: Path, series: str = "") -> RawScan:  # noqa: ARG001
         )
     nifti = find_nifti(path)
     if nifti is not None:
-        return finish(scan_name(path), open_nifti(nifti), {"file": nifti.name}, nifti)
-    if path.is_file():
+        return read_nifti(scan_name(path), nifti)
+    if path.is_dir() and not any(path.iterdir()):
+        raise UserError(f"{path} is empty; give a folder of DICOM files.")
+    is_archive = path.is_file() and path.name.lower().endswith(ARCHIVE_ENDINGS)
+    if path.is_file() and not is_archive and not starts_as_dicom(path):
         raise UserError(
             f"{path} is no NIfTI file (.nii, .nii.gz); for DICOM give the folder that "
             "holds the slices."
         )
-    if not any(path.iterdir()):
-        raise UserError(f"{path} is empty; give a folder of DICOM files.")
     with tempfile.TemporaryDirectory(prefix="adn-") as scratch:
-        chosen, source = convert_dicom(path, Path(scratch))
-        return finish(scan_name(path), open_nifti(chosen), source, path)
+        return read_dicom(path, Path(scratch), is_archive, series)
 
 
 def find_nifti(path: Path) -> Path | None:
     """The file itself, or `ct.nii(.gz)` of a case folder; None: DICOM."""
     if path.is_file():
-        return path if path.name.endswith(NIFTI_ENDINGS) else None
+        return path if path.name.lower().endswith(NIFTI_ENDINGS) else None
     found = [path / f"ct{ending}" for ending in NIFTI_ENDINGS]
     return next((file for file in found if file.is_file()), None)
 
 
 def scan_name(path: Path) -> str:
     """The case folder's name for `ct.nii.gz` and `dicom/`, else the path's own."""
-    name = path.name.removesuffix(".gz").removesuffix(".nii")
+    name = path.name
+    if path.is_file():
+        for ending in (*NIFTI_ENDINGS[::-1], *ARCHIVE_ENDINGS, ".dcm"):
+            if name.lower().endswith(ending):
+                name = name[: -len(ending)]
+                break
     return path.absolute().parent.name if name in {"ct", "dicom"} else name
 
 
-def finish(
-    name: str, image: nib.Nifti1Image, source: dict[str, Any], path: Path
-) -> RawScan:
-    """Check the opened image and load it as HU."""
+def read_nifti(name: str, path: Path) -> RawScan:
+    """Read one NIfTI file as HU."""
+    image = open_nifti(path)
     check_layout(image, path)
     values = read_voxels(image, np.float32).reshape(image.shape[:3])
-    if not np.isfinite(values).all():
+    if not np.isfinite(values).mean() >= FEWEST_FINITE:
         raise UserError(
-            f"{path} has voxels that are NaN or infinite; convert the scan again."
-        )
-    if values.min() == values.max():
-        raise UserError(
-            f"every voxel of {path} is {values.min():g}, so there is no image; "
-            "convert the scan again."
+            f"most voxels of {path} are NaN or infinite; convert the scan again."
         )
     hu, flags = to_hounsfield(values)
-    return RawScan(name, nib.Nifti1Image(hu, image.affine), source, flags)
+    check_hounsfield(hu, str(path))
+    return RawScan(
+        name,
+        nib.Nifti1Image(hu, image.affine),
+        {"file": path.name},
+        geometry_flags(path) + flags,
+    )
+
+
+def read_dicom(path: Path, scratch: Path, is_archive: bool, series: str) -> RawScan:
+    """Read one series of DICOM files as HU, on a regular grid."""
+    folder = unpack(path, scratch / "unpacked") if is_archive else path
+    conversion = convert_dicom(folder, scratch / "converted", series)
+    hu, affine = straighten(conversion.stack, FLOOR_HU)
+    check_hounsfield(hu, str(path))
+    source = {"file": path.name} | conversion.record
+    image = nib.Nifti1Image(hu, affine)
+    return RawScan(scan_name(path), image, source, conversion.flags)
 
 
 def check_layout(image: nib.Nifti1Image, path: Path) -> None:
@@ -107,83 +132,3 @@ def check_layout(image: nib.Nifti1Image, path: Path) -> None:
             f"{path} has only {min(image.shape[:3])} slices; a head CT needs at least "
             f"{FEWEST_SLICES}."
         )
-
-
-def convert_dicom(folder: Path, scratch: Path) -> tuple[Path, dict[str, Any]]:
-    """Convert a folder with dcm2niix and choose the series.
-
-    Returns the NIfTI file in `scratch` (with the tilt corrected and slices evenly
-    spaced) and a record of the choice. Raises `UserError` where there is no CT series.
-    """
-    command = [dcm2niix.bin, "-z", "n", "-b", "y", "-f", "series%s"]
-    try:
-        done = subprocess.run(
-            [*command, "-o", str(scratch), str(folder)],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=CONVERSION_LIMIT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise UserError(
-            f"dcm2niix took longer than {CONVERSION_LIMIT_S} s for {folder}; "
-            "give the folder of one series."
-        ) from error
-    series = [
-        describe_series(sidecar)
-        for sidecar in sorted(scratch.glob("*.json"))
-        if sidecar.with_suffix(".nii").is_file()
-    ]
-    if not series:
-        raise UserError(
-            f"{folder} holds no DICOM series that dcm2niix can read; "
-            "give a folder of CT slices or a NIfTI file."
-        )
-    ranked = sorted(series, key=preference)
-    chosen = ranked[-1]
-    if chosen["modality"] != "CT":
-        raise UserError(
-            f"{folder} holds {chosen['modality']} and no CT; give a head CT."
-        )
-    file = best_variant(scratch, chosen["file"])
-    warnings = re.findall(r"^Warning: (.*)$", done.stdout, re.MULTILINE)
-    record = {"file": file.name, "series": ranked[::-1], "warnings": warnings}
-    return file, record
-
-
-def describe_series(sidecar: Path) -> dict[str, Any]:
-    """What the choice of the series needs to know of one of dcm2niix's outputs."""
-    facts = read_json(sidecar)
-    image = nib.as_closest_canonical(open_nifti(sidecar.with_suffix(".nii")))
-    normal = image.affine[:3, 2] / np.linalg.norm(image.affine[:3, 2])
-    kinds = {str(kind).upper() for kind in facts.get("ImageType", [])}
-    return {
-        "file": sidecar.stem,
-        "modality": facts.get("Modality", "CT"),
-        "description": facts.get("SeriesDescription", ""),
-        "slices": int(image.shape[2]),
-        "axial": bool(abs(normal[2]) > np.cos(np.pi / 4)),
-        "original": not kinds & {"LOCALIZER", "SECONDARY", "DERIVED"},
-        "contrast": bool(facts.get("ContrastBolusAgent")),
-    }
-
-
-def preference(series: dict[str, Any]) -> tuple[bool, bool, bool, bool, bool, int, str]:
-    """Order of choice: CT, axial, a volume, original, without contrast, most slices."""
-    return (
-        series["modality"] == "CT",
-        series["axial"],
-        series["slices"] >= FEWEST_SLICES,
-        series["original"],
-        not series["contrast"],
-        series["slices"],
-        series["file"],
-    )
-
-
-def best_variant(folder: Path, stem: str) -> Path:
-    """dcm2niix's most corrected output of a series: tilt and slice distance, if any."""
-    corrected = re.compile(re.escape(stem) + r"(_Tilt)?(_Eq)?(_\d+)?\.nii")
-    files = [path for path in folder.iterdir() if corrected.fullmatch(path.name)]
-    return max(files, key=lambda path: ("_Eq" in path.name, "_Tilt" in path.name))

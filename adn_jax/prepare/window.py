@@ -3,6 +3,8 @@
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Num
 
+from adn_jax.errors import UserError
+
 STORED_OFFSET_HU = 1024.0
 """Some converters leave out the rescale intercept: air is then near 0."""
 
@@ -11,6 +13,14 @@ LEAST_SOFT_TISSUE = 0.02
 
 FLOOR_HU = -1024.0
 """Padding outside the scanner's field of view is stored lower than any tissue."""
+
+CEILING_HU = 31_000.0
+"""Above what even metal has on an extended CT scale."""
+
+UNSIGNED_HU = 65_536.0
+
+PICTURE_RANGE = 255.0
+"""From air to bone a head has more; 8-bit pictures and values of 0 to 1 have not."""
 
 
 def to_window(
@@ -26,15 +36,45 @@ def to_hounsfield(
 ) -> tuple[Float32[np.ndarray, "..."], tuple[str, ...]]:
     """HU with the padding set to air, and a sentence on what had to be corrected.
 
-    An offset of 1024 is recognised by a scan without negative values whose soft tissue
-    is near 1024.
+    Voxels that are no number become air. Negative HU that a converter stored without
+    sign lie just under 65,536 and are brought back. A missing rescale intercept of
+    1024 is recognised by a scan without negative values whose soft tissue is near 1024.
     """
     hu = np.array(values, np.float32)
-    flags: tuple[str, ...] = ()
+    flags = []
+    if lost := int(np.sum(~np.isfinite(hu))):
+        hu[~np.isfinite(hu)] = FLOOR_HU
+        flags.append(f"{lost} voxels are NaN or infinite; they were set to air")
+    wrapped = (hu > UNSIGNED_HU + 2 * FLOOR_HU) & (hu < UNSIGNED_HU)
+    if wrapped.any():
+        hu[wrapped] -= UNSIGNED_HU
+        flags.append("negative HU were stored without sign; 65,536 taken off")
+    if high := int(np.sum(hu > CEILING_HU)):
+        flags.append(
+            f"{high} voxels are above {CEILING_HU:,.0f} HU; they were cut there"
+        )
     if hu.min() >= 0 and soft_tissue_share(hu - STORED_OFFSET_HU) > LEAST_SOFT_TISSUE:
         hu -= STORED_OFFSET_HU
-        flags = ("values were stored without the rescale intercept; 1024 taken off",)
-    return np.maximum(hu, FLOOR_HU, out=hu), flags
+        flags.append("values were stored without the rescale intercept; 1024 taken off")
+    elif hu.min() >= 0:
+        flags.append("no value is negative although air is -1000 HU: are these HU?")
+    return np.clip(hu, FLOOR_HU, CEILING_HU, out=hu), tuple(flags)
+
+
+def check_hounsfield(hu: Float32[np.ndarray, "..."], name: str) -> None:
+    """Raise `UserError` where the values cannot be HU of a head: a picture, a mask."""
+    low, high = float(hu.min()), float(hu.max())
+    if low == high:
+        raise UserError(
+            f"every voxel of {name} is {low:g}, so there is no image; convert the scan "
+            "again."
+        )
+    if high - low <= PICTURE_RANGE:
+        raise UserError(
+            f"the values of {name} go from {low:g} to {high:g}, as in a windowed "
+            "picture or a mask; give the CT in Hounsfield units (air -1000, bone over "
+            "300)."
+        )
 
 
 def soft_tissue_share(hu: Float32[np.ndarray, "..."]) -> float:

@@ -6,6 +6,7 @@ import pytest
 
 from adn_jax.data.nifti import (
     check_gzip,
+    geometry_flags,
     one_line,
     open_nifti,
     read_voxels,
@@ -51,6 +52,101 @@ def test_checksum_of_the_compressed_stream_is_compared(tmp_path):
     path.write_bytes(content)
     with pytest.raises(UserError, match="truncated or damaged"):
         read_voxels(open_nifti(path), np.uint8)
+
+
+VALUES = np.arange(512, dtype=np.int16).reshape(8, 8, 8)
+AFFINE = np.array([[-0.5, 0, 0, 60], [0, 0.4, 3, -70], [0, -0.3, 4, 9], [0, 0, 0, 1]])
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_both_versions_and_byte_orders(tmp_path, kind, order):
+    header = kind.header_class(endianness=order)
+    header.set_data_dtype(np.dtype(np.int16).newbyteorder(order))
+    kind(VALUES, AFFINE, header).to_filename(tmp_path / "a.nii.gz")
+    image = open_nifti(tmp_path / "a.nii.gz")
+    np.testing.assert_array_equal(read_voxels(image, np.float32), VALUES)
+    np.testing.assert_allclose(image.affine, AFFINE, rtol=1e-6)
+    assert geometry_flags(tmp_path / "a.nii.gz") == ()
+
+
+@pytest.mark.parametrize("slope", [0.0, np.nan])
+def test_a_slope_of_zero_or_none_is_no_scaling(tmp_path, slope):
+    nib.Nifti1Image(VALUES, AFFINE).to_filename(tmp_path / "a.nii")
+    content = bytearray((tmp_path / "a.nii").read_bytes())
+    content[112:120] = np.array([slope, 7], "<f4").tobytes()
+    (tmp_path / "a.nii").write_bytes(content)
+    values = read_voxels(open_nifti(tmp_path / "a.nii"), np.float32)
+    np.testing.assert_array_equal(values, VALUES)
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("meter", 1e-3), ("micron", 1e3)])
+@pytest.mark.parametrize("forms", ["sform", "qform", "both"])
+def test_other_units_are_brought_to_mm(tmp_path, unit, factor, forms):
+    stored = np.diag([factor, factor, factor, 1]) @ AFFINE
+    header = nib.Nifti1Header()
+    header.set_xyzt_units(unit)
+    if forms != "qform":
+        header.set_sform(stored, 1)
+    if forms != "sform":
+        header.set_qform(stored, 1)
+    nib.Nifti1Image(VALUES, None, header).to_filename(tmp_path / "a.nii.gz")
+    image = open_nifti(tmp_path / "a.nii.gz")
+    np.testing.assert_allclose(image.affine, AFFINE, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(read_voxels(image, np.int16), VALUES)
+    (flag,) = geometry_flags(tmp_path / "a.nii.gz")
+    assert f"the affine was in {unit.replace('er', 're')}s; it was brought" in flag
+
+
+def test_a_unit_that_is_not_used_is_only_flagged(tmp_path):
+    image = nib.Nifti1Image(VALUES, AFFINE)
+    image.header.set_xyzt_units("meter")
+    image.to_filename(tmp_path / "a.nii")
+    np.testing.assert_allclose(open_nifti(tmp_path / "a.nii").affine, AFFINE, rtol=1e-6)
+    (flag,) = geometry_flags(tmp_path / "a.nii")
+    assert "the header names metres as unit, but the affine is in mm" in flag
+
+
+@pytest.mark.parametrize(("shift", "flagged"), [(0.4, False), (3.0, True)])
+def test_forms_that_disagree_are_flagged_beyond_a_voxel(tmp_path, shift, flagged):
+    header = nib.Nifti1Header()
+    header.set_qform(AFFINE, 1)
+    moved = AFFINE.copy()
+    moved[0, 3] += shift
+    header.set_sform(moved, 2)
+    nib.Nifti1Image(VALUES, None, header).to_filename(tmp_path / "a.nii")
+    flags = geometry_flags(tmp_path / "a.nii")
+    assert bool(flags) == flagged
+    assert not flagged or "disagree by up to 6 voxels; the sform is used" in flags[0]
+    np.testing.assert_allclose(open_nifti(tmp_path / "a.nii").affine, moved, rtol=1e-6)
+
+
+def test_without_forms_the_side_is_not_known(tmp_path):
+    nib.Nifti1Image(VALUES, None).to_filename(tmp_path / "a.nii")
+    (flag,) = geometry_flags(tmp_path / "a.nii")
+    assert "which side is left is not known" in flag
+    axes = nib.aff2axcodes(open_nifti(tmp_path / "a.nii").affine)
+    assert axes[0] == "L"
+
+
+@pytest.mark.parametrize(
+    "affine",
+    [
+        np.diag([1e-6, 1, 1, 1]),
+        np.diag([1, 1, 1e4, 1]),
+        np.array([[1, 0, 0, 0], [1, 1e-3, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]),
+        np.array([[1, 0, 0, 1e9], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]),
+        np.array([[1, 0, 0, np.nan], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]),
+    ],
+)
+def test_absurd_affines_are_refused(tmp_path, affine):
+    nib.Nifti1Image(VALUES, np.eye(4)).to_filename(tmp_path / "a.nii")
+    content = bytearray((tmp_path / "a.nii").read_bytes())
+    content[280:328] = np.asarray(affine, "<f4")[:3].tobytes()
+    (tmp_path / "a.nii").write_bytes(content)
+    with pytest.raises(UserError, match="no usable affine") as caught:
+        open_nifti(tmp_path / "a.nii")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from adn_jax.prepare.window import hounsfield_flags, to_hounsfield, to_window
+from adn_jax.errors import UserError
+from adn_jax.prepare.window import (
+    check_hounsfield,
+    hounsfield_flags,
+    to_hounsfield,
+    to_window,
+)
 
 
 def test_window_is_linear_and_clipped():
@@ -25,11 +31,43 @@ def test_offset_is_taken_off_where_soft_tissue_shows_it():
     assert "1024 taken off" in flags[0]
 
 
-def test_a_windowed_picture_is_left_as_it_is():
+def test_a_windowed_picture_is_left_as_it_is_and_flagged():
     picture = np.repeat([0, 100, 255], [50, 30, 20])
     hu, flags = to_hounsfield(picture)
     np.testing.assert_array_equal(hu, picture)
-    assert flags == ()
+    assert flags == ("no value is negative although air is -1000 HU: are these HU?",)
+
+
+def test_negative_hu_stored_without_sign_are_brought_back():
+    true = np.array([-1024, -1000, -1, 0, 40, 3000])
+    stored = true.astype(np.int16).view(np.uint16).astype(float)
+    hu, flags = to_hounsfield(stored)
+    np.testing.assert_array_equal(hu, true)
+    assert flags == ("negative HU were stored without sign; 65,536 taken off",)
+
+
+def test_numbers_that_are_none_and_absurd_ones_are_flagged():
+    hu, flags = to_hounsfield(np.array([-1000.0, np.nan, np.inf, -np.inf, 1e38, 40]))
+    assert hu.tolist() == [-1000, -1024, -1024, -1024, 31000, 40]
+    assert "3 voxels are NaN or infinite" in flags[0]
+    assert "1 voxels are above 31,000 HU" in flags[1]
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ([7, 7], "every voxel of a.nii is 7"),
+        ([0, 255], "the values of a.nii go from 0 to 255"),
+        ([0, 1], "as in a windowed picture or a mask"),
+    ],
+)
+def test_what_cannot_be_hu_is_refused(values, words):
+    with pytest.raises(UserError, match=words):
+        check_hounsfield(np.array(values, np.float32), "a.nii")
+
+
+def test_hu_of_a_head_are_accepted():
+    check_hounsfield(np.array([-1000, 40, 900], np.float32), "a.nii")
 
 
 @pytest.mark.parametrize(("shift", "odd"), [(0, False), (60, True), (-30, True)])

@@ -1,0 +1,380 @@
+"""The series of a DICOM folder: which is the head CT without contrast, and why."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from adn_jax.errors import UserError
+from adn_jax.prepare.dicom_headers import Frame, Headers
+from adn_jax.prepare.straighten import SAME_PLACE_MM
+
+FEWEST_SLICES = 5
+SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+SAME_ORIENTATION = 0.02
+
+HEAD_WORDS = re.compile(
+    r"HEAD|BRAIN|SKULL|CRANI|CEREB|NEURO|STROKE|KOPF|SCH[AÄ]E?DEL|\bCCT\b|NCCT|T[EÊ]TE"
+)
+OTHER_WORDS = re.compile(
+    r"NECK|SPINE|CHEST|THORA|LUNG|ABDOM|PELVI|HEART|CARDI|CAROTI|HALS|KNEE|SHOULDER"
+)
+CONTRAST_WORDS = re.compile(
+    r"CTA\b|CTA_|ANGIO|CONTRAST|\bC\+|POST.?C|ENHANCED|VENOUS|ARTERIAL|CTP\b|CTP_|PERF|"
+    r"BOLUS|\bMIP\b"
+)
+NATIVE_WORDS = re.compile(
+    r"NON.?CON|NO.?CON|WITHOUT|W/?O\b|NATIV|NCCT|UNENHANCED|NON.?ENHANCED|PLAIN|\bC-"
+)
+BONE_WORDS = re.compile(r"BONE|KNOCHEN|LUNG|EDGE|SHARP|PETROUS|INNER.?EAR")
+NO_AGENT = {"", "NONE", "NO", "N", "0", "OFF"}
+SHARPEST_SOFT_KERNEL = 49
+"""Siemens's kernels H10 to H49, J30 to J49 and so on show soft tissue."""
+SHARP_CANON_KERNELS = (range(30, 40), range(50, 60), range(80, 90))
+"""FC30 to FC39 bone, FC50 to FC59 lung, FC80 to FC89 high resolution."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """Slices that lie one above the other, in the order of their positions."""
+
+    frames: tuple[Frame, ...]
+    repeated: int = 0
+    """Places that hold more than one image; the first one of each is kept."""
+    volumes: int = 1
+    """Most images at one place."""
+    problem: str = ""
+    """Why it cannot be used, in words; empty where it can."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What the choice looks at, for the record."""
+
+    @property
+    def files(self) -> list[Path]:
+        """Every file once, in the order of the slices."""
+        return list(dict.fromkeys(frame.path for frame in self.frames))
+
+    @property
+    def title(self) -> str:
+        """Its number and description, for messages."""
+        return (
+            f"{self.facts['number'] or '?'} ({self.facts['description'] or 'no name'})"
+        )
+
+
+def find_series(headers: Headers) -> list[Series]:
+    """Sort images into series by UID, size and orientation."""
+    groups: list[list[Frame]] = []
+    for frame in headers.frames:
+        group = next((one for one in groups if belongs(frame, one[0])), None)
+        if group is None:
+            groups.append([frame])
+        else:
+            group.append(frame)
+    return [describe(*ordered(group)) for group in groups]
+
+
+def belongs(frame: Frame, other: Frame) -> bool:
+    """Whether two images are slices of one series."""
+    if series_key(frame) != series_key(other):
+        return False
+    for one, two in (
+        (frame.orientation, other.orientation),
+        (frame.pixel_spacing_mm, other.pixel_spacing_mm),
+    ):
+        if (one is None) != (two is None):
+            return False
+        if one is not None and not np.allclose(one, two, atol=SAME_ORIENTATION):
+            return False
+    return (frame.position is None) == (other.position is None)
+
+
+def series_key(frame: Frame) -> tuple[Any, ...]:
+    """What all images of a series have in common, word for word."""
+    names = ("SeriesInstanceUID", "SeriesNumber", "Modality", "SamplesPerPixel")
+    return (frame.rows, frame.columns, *(frame.header.get(name, "") for name in names))
+
+
+def ordered(frames: Sequence[Frame]) -> tuple[tuple[Frame, ...], int, int]:
+    """One image a place, from the first slice to the last.
+
+    Returns the images, how many places hold several, and the most at one place. Of
+    several the first taken is kept: without contrast, where a bolus follows.
+    """
+    if frames[0].position is None or frames[0].orientation is None:
+        return tuple(frames), 0, 1
+    heights = slice_heights(frames)
+    taken = [
+        (round(float(height) / SAME_PLACE_MM), *order_of(frame), index)
+        for index, (frame, height) in enumerate(zip(frames, heights, strict=True))
+    ]
+    places: list[list[int]] = []
+    last = None
+    for place, *_, index in sorted(taken):
+        if last is not None and place - last <= 1:
+            places[-1].append(index)
+        else:
+            places.append([index])
+        last = place
+    kept = tuple(
+        frames[min(place, key=lambda i: (*order_of(frames[i]), i))] for place in places
+    )
+    counts = [len(place) for place in places]
+    return kept, sum(count > 1 for count in counts), max(counts)
+
+
+def order_of(frame: Frame) -> tuple[float, float]:
+    """When an image was taken, as far as its header tells."""
+    return frame.number("AcquisitionNumber"), frame.number("InstanceNumber")
+
+
+def slice_normal(frame: Frame) -> Float[np.ndarray, "3"]:
+    """Direction at a right angle to a slice (DICOM's axes), to the head where axial."""
+    rows, columns = np.array(frame.orientation, float).reshape(2, 3)
+    normal = np.cross(rows, columns)
+    return normal * (np.sign(normal[np.argmax(abs(normal))]) or 1.0)
+
+
+def slice_heights(frames: Sequence[Frame]) -> Float[np.ndarray, " slices"]:
+    """Distance of each slice along their normal, in mm."""
+    return np.array([frame.position for frame in frames], float) @ slice_normal(
+        frames[0]
+    )
+
+
+def describe(frames: tuple[Frame, ...], repeated: int, volumes: int) -> Series:
+    """Gather what the choice looks at."""
+    first = frames[0]
+    header = first.header
+    placed = first.position is not None and first.orientation is not None
+    kinds = header.get("ImageType", "").upper().split("\\")
+    names = " ".join(
+        header.get(one, "")
+        for one in ("SeriesDescription", "ProtocolName", "StudyDescription")
+    ).upper()
+    facts = {
+        "number": header.get("SeriesNumber", ""),
+        "description": header.get("SeriesDescription", ""),
+        "protocol": header.get("ProtocolName", ""),
+        "body_part": header.get("BodyPartExamined", ""),
+        "modality": header.get("Modality", ""),
+        "image_type": header.get("ImageType", ""),
+        "kernel": header.get("ConvolutionKernel", ""),
+        "contrast_agent": header.get("ContrastBolusAgent", ""),
+        "slices": len(frames),
+        "thickness_mm": first.thickness_mm,
+        "distance_mm": usual_distance(frames) if placed else None,
+        "axial": bool(placed and abs(slice_normal(first)[2]) > np.cos(np.pi / 4)),
+        "original": not {"SECONDARY", "DERIVED"} & set(kinds),
+        "contrast": has_contrast(header.get("ContrastBolusAgent", ""), names),
+        "head": is_head(header.get("BodyPartExamined", "").upper(), names),
+        "bone_kernel": is_sharp(header.get("ConvolutionKernel", ""), names),
+        "volumes": volumes,
+    }
+    problem = problem_of(first, facts, placed, kinds)
+    return Series(frames, repeated, volumes, problem, facts)
+
+
+def usual_distance(frames: Sequence[Frame]) -> float | None:
+    """Median distance between neighbouring slices in mm."""
+    distances = np.diff(slice_heights(frames))
+    return round(float(np.median(distances)), 3) if len(distances) else None
+
+
+def problem_of(
+    frame: Frame, facts: dict[str, Any], placed: bool, kinds: Sequence[str]
+) -> str:
+    """Why a series is no CT volume; empty where it is."""
+    if facts["modality"] != "CT":
+        return f"it is {facts['modality'] or 'of unknown modality'}, no CT"
+    if frame.header.get("SamplesPerPixel", "1") not in {"", "1"}:
+        return "it is a colour picture"
+    if "LOCALIZER" in kinds:
+        return "it is a localiser"
+    if frame.header.get("SOPClassUID", "").startswith(SECONDARY_CAPTURE):
+        return "it is a secondary capture"
+    if not placed:
+        return "its images have no place in space"
+    if frame.pixel_spacing_mm is None or min(frame.pixel_spacing_mm) <= 0:
+        return "its voxel size is not given"
+    if facts["slices"] < FEWEST_SLICES:
+        return f"it has only {facts['slices']} slices"
+    return ""
+
+
+def has_contrast(agent: str, names: str) -> bool:
+    """Whether a contrast agent is named, or the names speak of one."""
+    if agent.strip().upper() not in NO_AGENT:
+        return True
+    return bool(CONTRAST_WORDS.search(names)) and not NATIVE_WORDS.search(names)
+
+
+def is_head(body_part: str, names: str) -> bool | None:
+    """Whether body part or names tell of a head; None where they say nothing."""
+    for text in (body_part, names):
+        if HEAD_WORDS.search(text):
+            return True
+        if OTHER_WORDS.search(text):
+            return False
+    return None
+
+
+def is_sharp(kernel: str, names: str) -> bool:
+    """Whether a reconstruction is made for bone or lung, by its kernel or its name."""
+    kernel = kernel.upper()
+    if BONE_WORDS.search(kernel):
+        return True
+    if canon := re.match(r"FC(\d\d)", kernel):
+        return any(int(canon[1]) in sharp for sharp in SHARP_CANON_KERNELS)
+    if siemens := re.match(r"[A-Z]{1,2}(\d\d)", kernel):
+        return int(siemens[1]) > SHARPEST_SOFT_KERNEL
+    return kernel in {"D", "E", "L", "YB", "YC", "YD"} or bool(BONE_WORDS.search(names))
+
+
+CRITERIA = (
+    ("axial", True, "it is not axial"),
+    ("head", (True, None), "it shows another part of the body"),
+    ("contrast", False, "it was taken with a contrast agent, or its name says so"),
+    ("original", True, "it was derived from other images"),
+    ("volumes", 1, "it holds several images at the same place"),
+    ("bone_kernel", False, "its kernel is for bone"),
+)
+"""Fact, wanted value and the reason against a series without it, weightiest first."""
+
+
+def choose(series: Sequence[Series], wanted: str, where: Path) -> Series:
+    """The series to read: the wanted one, or the best by `CRITERIA`, then most slices.
+
+    Args:
+        series: all that the folder holds.
+        wanted: a series number or a part of its description; empty: our choice.
+        where: the folder, for messages.
+
+    Raises:
+        UserError: where none or several match, or none is a CT volume.
+    """
+    if wanted:
+        return named(series, wanted, where)
+    usable = [one for one in series if not one.problem]
+    if not usable:
+        found = "; ".join(f"series {one.title}: {one.problem}" for one in series)
+        raise UserError(
+            f"{where} holds no CT volume ({found}); give the folder of a head CT."
+        )
+    if len({one.frames[0].header.get("PatientID", "") for one in usable}) > 1:
+        raise UserError(
+            f"{where} holds scans of several patients; give the folder of one patient, "
+            "or name the series."
+        )
+    return max(usable, key=preference)
+
+
+def named(series: Sequence[Series], wanted: str, where: Path) -> Series:
+    """The one series with this number, or with this in its description."""
+    found = [one for one in series if one.facts["number"] == wanted] or [
+        one
+        for one in series
+        if wanted.lower() in one.facts["description"].lower()
+        or wanted.lower() in one.facts["protocol"].lower()
+    ]
+    good = [one for one in found if not one.problem]
+    if len(good) == 1:
+        return good[0]
+    listed = ", ".join(one.title for one in series) or "none"
+    if found and not good:
+        raise UserError(
+            f"series {found[0].title} of {where} cannot be used: {found[0].problem}; "
+            f"name another one: {listed}."
+        )
+    count = "no" if not found else "more than one"
+    raise UserError(
+        f"{count} series of {where} matches {wanted!r}; name one by its number or a "
+        f"part of its description: {listed}."
+    )
+
+
+def preference(series: Series) -> tuple[Any, ...]:
+    """Order of choice, greatest first: `CRITERIA`, most slices, lowest number."""
+    facts = series.facts
+    return (
+        *(meets(facts, name, value) for name, value, _ in CRITERIA),
+        facts["head"] is True,
+        facts["slices"],
+        -series.frames[0].number("SeriesNumber"),
+        facts["description"],
+    )
+
+
+def meets(facts: dict[str, Any], name: str, value: Any) -> bool:
+    """Whether a fact has the wanted value."""
+    return facts[name] in value if isinstance(value, tuple) else facts[name] == value
+
+
+def reason_against(other: Series, chosen: Series) -> str:
+    """Why another series was not chosen, in words."""
+    if other.problem:
+        return other.problem
+    for name, value, reason in CRITERIA:
+        if meets(chosen.facts, name, value) and not meets(other.facts, name, value):
+            return reason
+    if chosen.facts["head"] and not other.facts["head"]:
+        return "it does not say that it shows a head"
+    if preference(other) > preference(chosen):
+        return "another series was asked for"
+    ours, theirs = chosen.facts["slices"], other.facts["slices"]
+    if ours > theirs:
+        return f"it has {theirs} slices instead of {ours}"
+    return "another one comes first"
+
+
+def choice_record(
+    series: Sequence[Series], chosen: Series, wanted: str
+) -> dict[str, Any]:
+    """What was chosen and why, with every series of the folder, for `case.json`."""
+    others = [one for one in series if one is not chosen]
+    against = [f"series {one.title}: {reason_against(one, chosen)}" for one in others]
+    why = f"asked for by {wanted!r}" if wanted else "; ".join(against)
+    return {
+        "chosen": chosen.facts["number"],
+        "why": why or "it is the only series",
+        "series": [chosen.facts]
+        + [one.facts | {"against": reason_against(one, chosen)} for one in others],
+    }
+
+
+def choice_flags(
+    series: Sequence[Series], chosen: Series, headers: Headers
+) -> tuple[str, ...]:
+    """What deserves a look in the chosen series, a sentence each."""
+    facts = chosen.facts
+    flags = []
+    for name, value, reason in CRITERIA:
+        if not meets(facts, name, value):
+            flags.append(f"the series {chosen.title} is used although {reason}")
+    if chosen.repeated:
+        flags.append(
+            f"{chosen.repeated} of {facts['slices']} places hold up to "
+            f"{chosen.volumes} images; the first of each is used"
+        )
+    studies = sorted(
+        {study_of(one) for one in series if not one.problem}, key=lambda one: one[::-1]
+    )
+    if len(studies) > 1:
+        order = 1 + studies.index(study_of(chosen))
+        flags.append(
+            f"there are {len(studies)} studies of this patient; the one used is "
+            f"number {order} by date"
+        )
+    if headers.damaged:
+        flags.append(f"{headers.damaged} DICOM files are damaged and left out")
+    return tuple(flags)
+
+
+def study_of(series: Series) -> tuple[str, str]:
+    """UID and time of a study."""
+    header = series.frames[0].header
+    when = header.get("StudyDate", "") + header.get("StudyTime", "")
+    return header.get("StudyInstanceUID", ""), when
