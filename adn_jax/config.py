@@ -36,7 +36,11 @@ class ReadSettings:
     atlas: str = ""
     """Folder of another tissue atlas (grey, white and csf maps); empty: ICBM 152."""
     aisd_images: Literal["auto", "dicom", "png"] = "auto"
-    """AISD: read HU from DICOM or the 8-bit PNG; auto: DICOM where a case has it."""
+    """AISD: read HU from DICOM or the 8-bit PNG; auto: DICOM for all cases, unless the
+    download has none."""
+    aisd_unpack: str = ""
+    """AISD: folder into which packed archives are unpacked, once (pictures, masks and
+    CT); empty: archives have to be unpacked before."""
     aisd_spacing_mm: tuple[float, float, float] = (5.0, 0.45, 0.45)
     """AISD: voxel size (z y x) of cases read from PNG, which do not tell it."""
     aisd_window_hu: tuple[float, float] = (0.0, 80.0)
@@ -245,5 +249,7 @@ class Recipe:
     """Stage 2: the tissue net, where `tissue_source` is network."""
     joint: StageSettings = field(default_factory=StageSettings)
     """Stage 3: D and F together, T fixed."""
+    partial_labels: bool = False
+    """Learn which share of a voxel is infarct (ours), not whether most of it is."""
     threshold: float = 0.5
     """Probability from which a voxel is called infarct."""

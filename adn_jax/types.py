@@ -16,7 +16,7 @@ paper's letters stand in docstrings, words in the code:
 | X_tilde | compensated | X + P: only anatomical asymmetry is left |
 | Y | aligned_prediction | infarct probability on X's grid |
 | O | prediction | infarct probability on I's grid |
-| G | lesion | infarct label, 0 or 1 |
+| G | lesion | infarct label, 0 to 1: the share of the voxel |
 """
 
 from dataclasses import dataclass
@@ -45,9 +45,10 @@ Params = Any
 class Batch:
     """Prepared cases side by side, as the train steps take them.
 
-    `lesion` is 0 or 1, `tissue` is 0 background, 1 grey matter, 2 white matter, 3 CSF
-    (all 0 where a data set has no maps), `case` is each case's index in its data set:
-    randomness is folded in by it, so that it does not depend on batch or devices.
+    `lesion` is the share of each voxel that is infarct, 0 to 1, `tissue` is 0
+    background, 1 grey matter, 2 white matter, 3 CSF (all 0 where a data set has no
+    maps), `case` is each case's index in its data set: randomness is folded in by it,
+    so that it does not depend on batch or devices.
     """
 
     volume: Float[Array, "b z y x 1"]

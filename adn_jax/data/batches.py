@@ -7,6 +7,7 @@ import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float32, UInt8
 
 from adn_jax.data.cases import VOLUME_FILES, Manifest, read_case
 from adn_jax.errors import UserError
@@ -84,10 +85,15 @@ def read_arrays(manifest: Manifest, name: str) -> CaseArrays:
     nothing = np.zeros(case.volume.shape, np.uint8)
     return {
         "volume": case.volume,
-        "lesion": nothing if case.lesion is None else case.lesion,
+        "lesion": nothing if case.lesion is None else to_bytes(case.lesion),
         "tissue": nothing if case.tissue is None else case.tissue,
         "case": np.int32(manifest.cases.index(name)),
     }
+
+
+def to_bytes(share: Float32[np.ndarray, "z y x"]) -> UInt8[np.ndarray, "z y x"]:
+    """Shares 0 to 1 as 0 to 255."""
+    return np.rint(share * 255).astype(np.uint8)
 
 
 def train_batches(
@@ -135,7 +141,7 @@ def make_batch(arrays: CaseArrays, place: Place) -> Batch:
     placed = {name: place(array) for name, array in arrays.items()}
     return Batch(
         volume=placed["volume"][..., None],
-        lesion=placed["lesion"][..., None].astype(jnp.float32),
+        lesion=placed["lesion"][..., None].astype(jnp.float32) / 255,
         tissue=placed["tissue"],
         case=placed["case"],
     )

@@ -28,7 +28,7 @@ SPLITS = ("train", "validation", "test")
 
 VOLUME_FILES = {
     "volume": ("ct.nii", np.float32),
-    "lesion": ("lesion.nii.gz", np.uint8),
+    "lesion": ("lesion.nii.gz", np.float32),
     "brain": ("brain.nii.gz", np.uint8),
     "tissue": ("tissue.nii.gz", np.uint8),
     "pathological": ("pathological.nii.gz", np.float32),
@@ -42,8 +42,9 @@ NATIVE_LESION = "lesion_native.nii.gz"
 class PreparedCase:
     """One scan on the prepared grid (RAS+), with what belongs to it.
 
-    `volume` is the HU window mapped to [0, 1], 0 outside the brain. `lesion` and
-    `brain` are 0 or 1; `tissue` is 0 background, 1 grey matter, 2 white matter, 3 CSF;
+    `volume` is the HU window mapped to [0, 1], 0 outside the brain. `lesion` is the
+    share of each voxel that is infarct, 0 to 1 (from a half on it counts as infarct);
+    `brain` is 0 or 1; `tissue` is 0 background, 1 grey matter, 2 white matter, 3 CSF;
     `pathological` is how much the infarct darkened each voxel, in window units
     (phantoms only). `affine` takes voxel (x, y, z) to mm. `geometry` holds both grids
     in NIfTI's axis order: `shape` and `affine` of the prepared one, `native_shape` and
@@ -55,7 +56,7 @@ class PreparedCase:
     brain: UInt8[np.ndarray, "z y x"]
     affine: Float[np.ndarray, "4 4"]
     geometry: dict[str, Any]
-    lesion: UInt8[np.ndarray, "z y x"] | None = None
+    lesion: Float32[np.ndarray, "z y x"] | None = None
     tissue: UInt8[np.ndarray, "z y x"] | None = None
     pathological: Float32[np.ndarray, "z y x"] | None = None
     quality: dict[str, Any] = field(default_factory=dict)

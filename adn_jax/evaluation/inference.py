@@ -102,8 +102,8 @@ def truth_maps(
     )
     known = case.pathological is not None
     return {
-        "lesion": np.asarray(case.lesion) > 0,
-        "aligned_lesion": as_map(lesion) > 0,
+        "lesion": np.asarray(case.lesion) >= 0.5,
+        "aligned_lesion": as_map(lesion) >= 0.5,
         "aligned_truth": as_map(moved) > PATHOLOGY_THRESHOLD if known else None,
     }
 

@@ -76,19 +76,21 @@ def prepare_scan(
     grid = Grid(settings.shape, affine)
     hu, brain = resample_brain(head, grid)
     scan, lesion, loss = given.scan, given.lesion, given.pathological
-    label = None if lesion is None else onto(grid, lesion, scan) >= 0.5
+    share = None if lesion is None else in_steps(onto(grid, lesion, scan))
     loss = None if loss is None else onto(grid, loss, scan)
     quality, flags = measure_quality(
         head.hu, head.brain, head.affine, settings.shape, affine
     )
-    lesion_quality, lesion_flags = measure_lesion(lesion, label, brain)
+    lesion_quality, lesion_flags = measure_lesion(
+        lesion, None if share is None else share >= 0.5, brain
+    )
     return PreparedCase(
         name=scan.name,
         volume=np.where(brain, to_window(hu, settings.window_hu), np.float32(0)),
         brain=brain.astype(np.uint8),
         affine=affine,
         geometry=describe_grids(scan.image, grid),
-        lesion=None if label is None else label.astype(np.uint8),
+        lesion=share,
         tissue=find_tissue(settings, given.tissue, hu, brain, grid, scan),
         pathological=None if loss is None else loss / float(np.ptp(settings.window_hu)),
         quality=quality | lesion_quality,
@@ -96,6 +98,11 @@ def prepare_scan(
         source=scan.source,
         truth=dict(given.truth),
     )
+
+
+def in_steps(share: Float32[np.ndarray, "z y x"]) -> Float32[np.ndarray, "z y x"]:
+    """Shares 0 to 1 rounded to 1/255: what a byte of a batch holds."""
+    return np.rint(share * 255) / np.float32(255)
 
 
 def onto(
@@ -187,8 +194,8 @@ def to_native(
     Args:
         volume: on the prepared grid.
         geometry: `PreparedCase.geometry`.
-        order: 1 linear, 0 nearest neighbour. For a mask that keeps its volume, bring
-            the probability (or 0 and 1) linearly and cut at 0.5.
+        order: 1 linear, 0 nearest neighbour. For a mask, bring the probability or share
+            linearly and cut at 0.5.
 
     Returns:
         float32 image with the scan's shape, orientation and affine.
@@ -200,6 +207,7 @@ def to_native(
         tuple(geometry["native_shape"][::-1]),
         native_affine,
         order=order,
+        average=False,
     )
     image = nib.Nifti1Image(native.transpose(2, 1, 0), native_affine)
     image.header.set_xyzt_units("mm")

@@ -43,18 +43,19 @@ def resample(
     *,
     order: int = 1,
     outside: float = 0.0,
+    average: bool = True,
 ) -> Float32[np.ndarray, "to_z to_y to_x"]:
     """Values of a volume at the voxels of another grid, `outside` beyond its edge.
 
     Order 1 is linear, after a Gaussian along each axis whose voxels grow (the width
-    that turns the old voxel's profile into the new one's); order 0 is nearest
-    neighbour.
+    that turns the old voxel's profile into the new one's; not without `average`);
+    order 0 is nearest neighbour.
     """
     to_index = np.linalg.inv(affine) @ to_affine
     matrix, offset = to_index[2::-1, 2::-1], to_index[2::-1, 3]
     steps = np.linalg.norm(matrix, axis=1)
     volume = volume.astype(np.float32, copy=False)
-    if order > 0:
+    if order > 0 and average:
         for axis, step in enumerate(steps):
             if step > 1.01:
                 sigma = np.sqrt(step**2 - 1) / FWHM_PER_SIGMA

@@ -1,7 +1,7 @@
 """The three stages of training: T alone, the tissue net, then D and F with T fixed."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -139,12 +139,20 @@ def loss_of_tissue(
 ) -> tuple[Float[Array, ""], Values]:
     """Cross-entropy of the tissue net against the maps, lesion voxels left out."""
     augment_key, dropout_key = jax.random.split(key)
-    settings = recipe.tissue
-    batch = augment(augment_key, batch, settings.augment, recipe.prepare.spacing_mm)
+    batch = training_batch(augment_key, batch, recipe.tissue, recipe)
     batch = align_batch(recipe, frozen, batch)
     logits = apply_unet(params, batch.volume, recipe.tissue_net, key=dropout_key)
     total = tissue_cross_entropy(logits, batch.tissue, 1 - batch.lesion[..., 0])
     return total, {"accuracy": tissue_accuracy(logits, batch).mean()}
+
+
+def training_batch(
+    key: Key, batch: Batch, settings: StageSettings, recipe: Recipe
+) -> Batch:
+    """The augmented batch, its label partial or cut at one half."""
+    if not recipe.partial_labels:
+        batch = replace(batch, lesion=jnp.round(batch.lesion))
+    return augment(key, batch, settings.augment, recipe.prepare.spacing_mm)
 
 
 def evaluate_tissue(
@@ -186,8 +194,7 @@ def loss_of_joint(
 ) -> tuple[Float[Array, ""], Values]:
     """L_F + lambda L_D of D and F (equation 6), with the training Dice beside it."""
     augment_key, dropout_key = jax.random.split(key)
-    settings = recipe.joint
-    batch = augment(augment_key, batch, settings.augment, recipe.prepare.spacing_mm)
+    batch = training_batch(augment_key, batch, recipe.joint, recipe)
     adn = AdnParams(view=frozen.get("align"), **params)
     outputs = apply_adn(adn, batch.volume, recipe, key=dropout_key)
     targets = make_targets(outputs, batch, recipe, frozen.get("tissue"))
@@ -211,6 +218,7 @@ def hard_dice(
     """2 |O and G| / (|O| + |G|) of each case; 1 where both are empty."""
     axes = (1, 2, 3, 4)
     found = (prediction >= threshold).astype(jnp.float32)
-    both = (found * lesion).sum(axes)
-    sizes = found.sum(axes) + lesion.sum(axes)
+    label = (lesion >= 0.5).astype(jnp.float32)
+    both = (found * label).sum(axes)
+    sizes = found.sum(axes) + label.sum(axes)
     return jnp.where(sizes > 0, 2 * both / jnp.maximum(sizes, 1.0), 1.0)

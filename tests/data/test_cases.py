@@ -31,7 +31,7 @@ def case() -> PreparedCase:
         brain=np.ones(SHAPE, np.uint8),
         affine=AFFINE,
         geometry={"shape": [6, 5, 4], "affine": AFFINE.tolist()},
-        lesion=rng.integers(0, 2, SHAPE, np.uint8),
+        lesion=rng.random(SHAPE, np.float32),
         tissue=rng.integers(0, 4, SHAPE, np.uint8),
         pathological=rng.random(SHAPE, np.float32),
         quality={"brain_ml": 1300.0},

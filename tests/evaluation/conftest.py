@@ -92,7 +92,7 @@ def write_prepared(folder, name, angle_deg, seed):
     native_affine = affine @ np.diag([-1.0, 1.0, 0.5, 1.0])
     native_affine[0, 3] = -affine[0, 3]
     native_shape = (SHAPE[2], SHAPE[1], 2 * SHAPE[0])
-    lesion = maps.lesion.astype(np.uint8)
+    lesion = maps.lesion.astype(np.float32)
     native_lesion = np.repeat(lesion.transpose(2, 1, 0)[::-1], 2, axis=2)
     darkening = turn(0.09 * maps.aligned_lesion, angle_deg).astype(np.float32)
     write_case(

@@ -73,6 +73,18 @@ def test_lesion_keeps_its_volume(prepared):
     assert ml == pytest.approx(prepared.quality["lesion_ml"], rel=0.05)
 
 
+@pytest.mark.parametrize("slice_mm", [3.0, 9.0])
+def test_lesion_finds_its_way_back_through_other_slices(make_head, slice_mm):
+    head = make_head(shape=(round(150 / slice_mm), 72, 64), spacing=(slice_mm, 3, 3))
+    case = prepare_scan(CaseInput(scan_of(head), head.lesion), SETTINGS)
+    back = np.asarray(to_native(case.lesion, case.geometry).dataobj) >= 0.5
+    truth = np.asarray(head.lesion.dataobj).astype(bool)
+    shares = np.unique(case.lesion)
+    assert 0 <= shares.min() <= shares.max() <= 1
+    assert len(shares) > 10
+    assert overlap(back, truth) > 0.97
+
+
 @pytest.mark.parametrize("codes", ["RAS", "LPS", "PIR", "SAL", "LAI"])
 def test_every_orientation_gives_the_same_case_and_finds_its_way_back(
     make_head, codes, prepared
@@ -83,12 +95,12 @@ def test_every_orientation_gives_the_same_case_and_finds_its_way_back(
         CaseInput(scan, native_label(head.lesion, scan.image, (1,))), SETTINGS
     )
     np.testing.assert_allclose(case.volume, prepared.volume, atol=1e-4)
-    np.testing.assert_array_equal(case.lesion, prepared.lesion)
+    np.testing.assert_allclose(case.lesion, prepared.lesion, atol=1.01 / 255)
     back = to_native(case.lesion, case.geometry)
     assert back.shape == head.ct.shape
     np.testing.assert_array_equal(back.affine, head.ct.affine)
     truth = np.asarray(head.lesion.dataobj).astype(bool)
-    assert overlap(np.asarray(back.dataobj) >= 0.5, truth) > 0.9
+    assert overlap(np.asarray(back.dataobj) >= 0.5, truth) > 0.95
 
 
 def test_way_back_is_exact_where_grids_have_the_same_voxels(small_grid, head):

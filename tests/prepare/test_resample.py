@@ -48,6 +48,14 @@ def test_a_ramp_stays_a_ramp_when_voxels_grow():
     np.testing.assert_allclose(ours[0, 0], 10 + 5 * np.arange(8), atol=1e-4)
 
 
+def test_without_averaging_the_value_at_the_centre_is_taken():
+    stripes = (np.arange(40) % 2).astype(np.float32)
+    coarse = affine_of((1, 1, 4.0), (1, 0, 0))
+    volume = np.broadcast_to(stripes, (2, 3, 40))
+    taken = resample(volume, np.eye(4), (2, 3, 10), coarse, average=False)
+    np.testing.assert_array_equal(taken, 1)
+
+
 def test_smoothing_is_along_growing_axes_only():
     stripes = (np.arange(40) % 2).astype(np.float32)
     along_x = np.broadcast_to(stripes, (4, 40, 40))

@@ -14,6 +14,7 @@ from adn_jax.training.stages import (
     hard_dice,
     make_stage,
     tissue_accuracy,
+    training_batch,
     unmatched_share,
 )
 from adn_jax.types import Batch
@@ -42,6 +43,24 @@ def test_hard_dice_is_the_dice_of_each_case():
     ]
     np.testing.assert_allclose(found[:2], expected, rtol=1e-6)
     assert found[2] == 1
+
+
+def test_from_a_half_on_a_partial_label_counts():
+    lesion = jnp.array([0.2, 0.49, 0.51, 1.0]).reshape(1, 1, 1, 4, 1)
+    found = jnp.array([0.9, 0.1, 0.9, 0.1]).reshape(1, 1, 1, 4, 1)
+    assert hard_dice(found, lesion, 0.5) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("partial_labels", [True, False])
+def test_labels_are_partial_where_the_recipe_asks_for_it(partial_labels):
+    recipe = tiny_recipe(partial_labels=partial_labels)
+    still = AugmentSettings(gamma=0.0, mirror=False, rotation_deg=0.0)
+    shares = jnp.linspace(0, 1, 256).reshape(1, 1, 16, 16, 1)
+    batch = Batch(shares, shares, shares[..., 0].astype(jnp.int32), jnp.zeros(1, int))
+    settings = replace(recipe.joint, augment=still)
+    label = training_batch(jax.random.key(0), batch, settings, recipe).lesion
+    expected = shares if partial_labels else (shares >= 0.5).astype(jnp.float32)
+    np.testing.assert_array_equal(label, expected)
 
 
 def test_unmatched_share_of_a_symmetric_head_is_zero():

@@ -72,7 +72,7 @@ def head(name: str, seed: int) -> PreparedCase:
         brain=brain,
         affine=affine,
         geometry={"shape": SHAPE[::-1], "affine": affine.tolist()},
-        lesion=lesion,
+        lesion=lesion.astype(np.float32),
         tissue=tissue.astype(np.uint8),
     )
 
