@@ -2,13 +2,17 @@
 
 from pathlib import Path
 
+from adn_jax.config import ReadSettings
 from adn_jax.errors import UserError
+from adn_jax.prepare.layouts.aisd import find_aisd
+from adn_jax.prepare.layouts.aisd_files import looks_like_aisd
 from adn_jax.prepare.layouts.bids import find_bids, looks_like_bids
 from adn_jax.prepare.layouts.cases import RawDataset
 from adn_jax.prepare.layouts.nnunet import find_nnunet, looks_like_nnunet
 from adn_jax.prepare.layouts.plain import find_plain, looks_plain
 
 LAYOUTS = {
+    "aisd": (looks_like_aisd, find_aisd),
     "nnunet": (looks_like_nnunet, find_nnunet),
     "bids": (looks_like_bids, find_bids),
     "plain": (looks_plain, find_plain),
@@ -16,15 +20,20 @@ LAYOUTS = {
 """Layout -> whether a folder shows its signs, and how to find its cases."""
 
 
-def find_dataset(folder: Path, layout: str = "auto") -> RawDataset:
+def find_dataset(
+    folder: Path, layout: str = "auto", reading: ReadSettings | None = None
+) -> RawDataset:
     """The cases of a raw data set; `UserError` where there are none.
 
     `layout` "auto" takes what the folder looks like, "plain" if like nothing else.
+    `reading` says which cases of AISD are used and from which files (None: defaults).
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; give the folder of a raw data set.")
-    _, find = LAYOUTS[layout_of(folder) if layout == "auto" else layout]
-    return find(folder)
+    layout = layout_of(folder) if layout == "auto" else layout
+    if layout == "aisd":
+        return find_aisd(folder, ReadSettings() if reading is None else reading)
+    return LAYOUTS[layout][1](folder)
 
 
 def layout_of(folder: Path) -> str:

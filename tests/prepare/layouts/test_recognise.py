@@ -4,6 +4,7 @@ from adn_jax.errors import UserError
 from adn_jax.prepare.layouts.recognise import LAYOUTS, find_dataset, layout_of
 
 SIGNS = {
+    "aisd": "dicom-0/0073410/CT/001.dcm",
     "plain": "a/ct.nii.gz",
     "bids": "sub-a/ses-1/sub-a_ses-1_ct.nii.gz",
     "nnunet": "imagesTr/a_0000.nii.gz",
