@@ -1,9 +1,11 @@
 """NIfTI files in and out; arrays are (z, y, x) in memory and (x, y, z) on disk."""
 
 import gzip
+import math
+import os
 import zlib
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 
@@ -28,6 +30,9 @@ UNREADABLE = (
 
 LARGEST_VOXEL_COUNT = 300_000_000
 """A header that declares more than this is damaged, or no head scan."""
+
+NIFTI2_HEADER_BYTES = 540
+"""What a NIfTI-2 file starts with."""
 
 UNITS_MM = {1: ("metres", 1000.0), 3: ("microns", 0.001)}
 """Codes of length units that a header may name besides mm: name and size in mm."""
@@ -69,12 +74,26 @@ def open_nifti(path: Path) -> nib.Nifti1Image:
 
 def load(path: Path) -> nib.Nifti1Image:
     """The image as nibabel reads it, from a file of either version."""
+    opened = gzip.open if path.name.lower().endswith(".gz") else open
+    with opened(path, "rb") as file:
+        start = file.read(4)
+    is_second = NIFTI2_HEADER_BYTES in {
+        int.from_bytes(start, order) for order in ("little", "big")
+    }
+    kind = nib.Nifti2Image if is_second else nib.Nifti1Image
+    with quiet_nibabel():
+        return kind.from_filename(path)
+
+
+@contextmanager
+def quiet_nibabel() -> Iterator[None]:
+    """Keep nibabel from printing what its errors, or our flags, say as well."""
+    logger = nib.imageglobals.logger
+    was, logger.disabled = logger.disabled, True
     try:
-        return nib.Nifti1Image.from_filename(path)
-    except UNREADABLE:
-        with suppress(*UNREADABLE):
-            return nib.Nifti2Image.from_filename(path)
-        raise
+        yield
+    finally:
+        logger.disabled = was
 
 
 def in_millimetres(image: nib.Nifti1Image) -> nib.Nifti1Image:
@@ -133,7 +152,7 @@ def check_affine(image: nib.Nifti1Image, path: Path) -> None:
         )
 
 
-def geometry_flags(path: Path) -> tuple[str, ...]:
+def header_flags(path: Path) -> tuple[str, ...]:
     """What is doubtful about where a NIfTI file puts its voxels, a sentence each."""
     image = open_nifti(path)
     header, unit = image.header, unit_of(load(path).header)[0]
@@ -152,7 +171,25 @@ def geometry_flags(path: Path) -> tuple[str, ...]:
         flags.append(
             f"sform and qform disagree by up to {apart:.0f} voxels; the sform is used"
         )
+    if left := bytes_left(path, image):
+        flags.append(
+            f"{left} bytes are left over after the voxels: the header may declare too "
+            "few of them"
+        )
     return tuple(flags)
+
+
+def bytes_left(path: Path, image: nib.Nifti1Image) -> int:
+    """Bytes of a file behind the voxels that its header declares."""
+    size = path.stat().st_size
+    if path.name.lower().endswith(".gz"):
+        with path.open("rb") as file:
+            file.seek(-4, os.SEEK_END)
+            size = int.from_bytes(file.read(4), "little")  # RFC 1952: modulo 2**32
+    wanted = image.dataobj.offset + image.get_data_dtype().itemsize * math.prod(
+        image.shape
+    )
+    return max(0, size - wanted)
 
 
 def corner_distance(
@@ -176,7 +213,8 @@ def read_voxels(image: nib.Nifti1Image, dtype: type) -> Shaped[np.ndarray, "..."
     """
     try:
         check_gzip(image.get_filename())
-        return np.asanyarray(image.dataobj).astype(dtype, copy=False)
+        with np.errstate(over="ignore", invalid="ignore"):  # becomes infinite
+            return np.asanyarray(image.dataobj).astype(dtype, copy=False)
     except UNREADABLE as error:
         raise UserError(
             f"{image.get_filename()} is truncated or damaged ({one_line(error)}); "
@@ -186,7 +224,7 @@ def read_voxels(image: nib.Nifti1Image, dtype: type) -> Shaped[np.ndarray, "..."
 
 def check_gzip(path: str | None) -> None:
     """Read a compressed file to its end: only there does gzip compare its checksum."""
-    if path is not None and path.endswith(".gz"):
+    if path is not None and path.lower().endswith(".gz"):
         with gzip.open(path) as file:
             while file.read(CHUNK):
                 pass

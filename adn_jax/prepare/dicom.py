@@ -10,7 +10,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from adn_jax.data.nifti import LARGEST_VOXEL_COUNT, open_nifti, read_voxels
 from adn_jax.errors import UserError
 from adn_jax.prepare.dicom_headers import Frame, read_headers
 from adn_jax.prepare.dicom_series import (
+    FEWEST_SLICES,
     Series,
     choice_flags,
     choice_record,
@@ -38,6 +39,9 @@ SECONDS, SECONDS_A_SLICE = 30, 1
 
 GAP = 1.5
 """A gap wider than this many times its neighbours misses slices."""
+
+CORRECTED = re.compile(r"_Tilt|_Eq|_ROI")
+"""In the names of what dcm2niix makes besides the slices as they are."""
 
 LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
 PLACE_TOLERANCE_MM = 0.5
@@ -75,17 +79,18 @@ def convert_dicom(path: Path, scratch: Path, series: str = "") -> Conversion:
             "a NIfTI file."
         )
     chosen = choose(found, series, path)
-    image, said = run_dcm2niix(chosen, scratch, path)
-    stack, frames = place_slices(image, chosen, path)
+    image, whole, said = read_slices(chosen, scratch, path)
+    stack, frames = place_slices(image, whole, path)
     values, value_flags = to_hounsfield(stack.values)
     stack = SliceStack(values, stack.affine, stack.origins_mm)
-    notes, gap_flags = describe_stack(stack)
+    notes, gaps = describe_stack(stack)
     record = choice_record(found, chosen, series) | {
         "copies_left_out": headers.copies,
         "geometry": notes,
         "warnings": said,
     }
-    flags = choice_flags(found, chosen, headers) + gap_flags + value_flags
+    damaged = headers.damaged + len(chosen.files) - len(whole.files)
+    flags = choice_flags(found, chosen, damaged) + gaps + value_flags
     return Conversion(stack, frames, record, flags)
 
 
@@ -94,35 +99,63 @@ def files_below(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-def run_dcm2niix(
+def read_slices(
     series: Series, scratch: Path, where: Path
-) -> tuple[nib.Nifti1Image, list[str]]:
-    """The slices of a series as one volume, and what dcm2niix warned of.
+) -> tuple[nib.Nifti1Image, Series, list[str]]:
+    """The slices of a series as one volume, those that it holds, and warnings.
 
-    The files are tried as they are; where dcm2niix leaves slices out or splits them
-    (its rules look at instance numbers and times), they are numbered by position.
+    Where dcm2niix fails, each file is tried alone, and the damaged ones are left out.
     """
-    first = series.frames[0]
-    count = len(series.frames)
+    first, count = series.frames[0], len(series.frames)
     if count * first.rows * first.columns > LARGEST_VOXEL_COUNT:
         raise UserError(
             f"series {series.title} of {where} declares {count} slices of "
             f"{first.rows} x {first.columns}, too many for a head scan; name another."
         )
-    for attempt in (link, renumber):
-        source, out = scratch / attempt.__name__, scratch / f"{attempt.__name__}_out"
+    image, said = run_dcm2niix(series, scratch / "all", where)
+    if image is None:
+        good = [path for path in series.files if is_readable(path, scratch / "alone")]
+        frames = tuple(frame for frame in series.frames if frame.path in good)
+        if FEWEST_SLICES <= len(frames) < count:
+            series = replace(series, frames=frames)
+            image, said = run_dcm2niix(series, scratch / "good", where)
+    if image is None:
+        raise UserError(
+            f"dcm2niix could not read the {count} slices of series {series.title} of "
+            f"{where} as one volume; copy them again, or name another series."
+        )
+    return image, series, said
+
+
+def run_dcm2niix(
+    series: Series, scratch: Path, where: Path
+) -> tuple[nib.Nifti1Image | None, list[str]]:
+    """dcm2niix's volume of a series, None where slices are missing, and its warnings.
+
+    The files are tried as they are; where dcm2niix leaves slices out or splits them
+    (its rules look at instance numbers and times), they are numbered by position.
+    """
+    image, said = None, []
+    limit_s = SECONDS + SECONDS_A_SLICE * len(series.frames)
+    for way in (link, renumber):
+        source, out = scratch / way.__name__, scratch / f"{way.__name__}_out"
         source.mkdir(parents=True)
         out.mkdir()
         for index, path in enumerate(series.files):
-            attempt(path, source / f"{index:05d}.dcm", index)
-        said = call_dcm2niix(source, out, SECONDS + SECONDS_A_SLICE * count, where)
+            way(path, source / f"{index:05d}.dcm", index)
+        said = call_dcm2niix([str(source)], out, limit_s, where)
         image = whole_volume(out, series)
         if image is not None:
-            return image, said
-    raise UserError(
-        f"dcm2niix could not read the {count} slices of series {series.title} of "
-        f"{where} as one volume; copy them again, or name another series."
-    )
+            break
+    return image, said
+
+
+def is_readable(path: Path, scratch: Path) -> bool:
+    """Whether dcm2niix makes an image of a file alone."""
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    call_dcm2niix(["-s", "y", str(path)], scratch, SECONDS, path)
+    return any(scratch.glob("*.nii"))
 
 
 def link(path: Path, target: Path, _: int) -> None:
@@ -149,12 +182,14 @@ def renumber(path: Path, target: Path, index: int) -> None:
     link(path, target, index)
 
 
-def call_dcm2niix(source: Path, out: Path, limit_s: int, where: Path) -> list[str]:
-    """Run dcm2niix on a folder; returns its warnings."""
+def call_dcm2niix(
+    source: Sequence[str], out: Path, limit_s: int, where: Path
+) -> list[str]:
+    """Run dcm2niix on a folder or file; returns its warnings without the paths."""
     command = [dcm2niix.bin, "-g", "i", "-z", "n", "-b", "n", "-f", "slices"]
     try:
         done = subprocess.run(
-            [*command, "-o", str(out), str(source)],
+            [*command, "-o", str(out), *source],
             capture_output=True,
             text=True,
             errors="replace",
@@ -167,17 +202,23 @@ def call_dcm2niix(source: Path, out: Path, limit_s: int, where: Path) -> list[st
             "local disk, or give the folder of one series."
         ) from error
     lines = re.findall(r"^(?:Warning|Error): (.*)$", done.stdout, re.MULTILINE)
-    return [line.replace(str(source), "...").replace(str(out), "...") for line in lines]
+    return [line.replace(source[-1], "...").replace(str(out), "...") for line in lines]
 
 
 def whole_volume(out: Path, series: Series) -> nib.Nifti1Image | None:
-    """dcm2niix's volume of the slices as they are; None where some are missing."""
+    """dcm2niix's volume of the slices as they are; None where some are missing.
+
+    Of its files the one with the shortest name: others are corrected, or overlays.
+    """
     first = series.frames[0]
     wanted = (first.columns, first.rows, len(series.frames))
-    with suppress(UserError):
-        image = open_nifti(out / "slices.nii")
-        if tuple(image.shape[:3]) == wanted and image.get_data_dtype().kind in "iuf":
-            return image
+    names = [path for path in out.glob("*.nii") if not CORRECTED.search(path.name)]
+    for path in sorted(names, key=lambda path: len(path.name)):
+        with suppress(UserError):
+            image = open_nifti(path)
+            kind = image.get_data_dtype().kind
+            if image.shape[:3] == wanted and image.ndim == 3 and kind in "iuf":
+                return image
     return None
 
 
@@ -195,7 +236,7 @@ def place_slices(
     affine[:3, 2] = normal * np.sign(normal @ affine[:3, 2]) / np.linalg.norm(normal)
     if (positions[-1] - positions[0]) @ affine[:3, 2] < 0:
         positions, frames = positions[::-1], frames[::-1]
-    check_place(affine, image.shape, positions[0], series, where)
+    check_place(affine, frames[0], series, where)
     origins = affine[:3, 3] + positions - positions[0]
     values = read_voxels(image, np.float32).reshape(image.shape[:3])
     return SliceStack(values, affine, origins), frames
@@ -203,19 +244,30 @@ def place_slices(
 
 def check_place(
     affine: Float[np.ndarray, "4 4"],
-    shape: Sequence[int],
-    position: Float[np.ndarray, "3"],
+    first: Frame,
     series: Series,
     where: Path,
 ) -> None:
-    """Raise `UserError` unless a corner of the first slice lies where DICOM puts it."""
-    corners = [
-        affine[:3, :2] @ np.array([column, row], float) + affine[:3, 3]
-        for column in (0, shape[0] - 1)
-        for row in (0, shape[1] - 1)
+    """Raise `UserError` unless the first slice lies where its header puts it.
+
+    Its corners are compared, in any order: dcm2niix turns the rows round.
+    """
+    across, down = (
+        np.outer(np.array(direction) * LPS_TO_RAS, (0, (count - 1) * step))
+        for direction, count, step in (
+            (first.orientation[:3], first.columns, first.pixel_spacing_mm[1]),
+            (first.orientation[3:], first.rows, first.pixel_spacing_mm[0]),
+        )
+    )
+    wanted = [
+        first.position * LPS_TO_RAS + one + other
+        for one in across.T
+        for other in down.T
     ]
-    off = min(np.linalg.norm(corner - position) for corner in corners)
-    if off > PLACE_TOLERANCE_MM:
+    ends = (0, first.columns - 1), (0, first.rows - 1)
+    corners = np.array([affine[:3] @ (x, y, 0, 1) for x in ends[0] for y in ends[1]])
+    off = max(np.linalg.norm(corners - one, axis=1).min() for one in wanted)
+    if not off <= PLACE_TOLERANCE_MM:
         raise UserError(
             f"dcm2niix put series {series.title} of {where} {off:.1f} mm from where "
             "its headers say; name another series, or give NIfTI."

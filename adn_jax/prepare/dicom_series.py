@@ -198,11 +198,19 @@ def problem_of(
         return "it is a secondary capture"
     if not placed:
         return "its images have no place in space"
+    if not is_square(frame):
+        return "its rows and columns are not at right angles"
     if frame.pixel_spacing_mm is None or min(frame.pixel_spacing_mm) <= 0:
         return "its voxel size is not given"
     if facts["slices"] < FEWEST_SLICES:
         return f"it has only {facts['slices']} slices"
     return ""
+
+
+def is_square(frame: Frame) -> bool:
+    """Whether rows and columns have directions of length 1 at right angles."""
+    directions = np.array(frame.orientation, float).reshape(2, 3)
+    return np.allclose(directions @ directions.T, np.eye(2), atol=SAME_ORIENTATION)
 
 
 def has_contrast(agent: str, names: str) -> bool:
@@ -346,9 +354,12 @@ def choice_record(
 
 
 def choice_flags(
-    series: Sequence[Series], chosen: Series, headers: Headers
+    series: Sequence[Series], chosen: Series, damaged: int
 ) -> tuple[str, ...]:
-    """What deserves a look in the chosen series, a sentence each."""
+    """What deserves a look in the choice, a sentence each.
+
+    `damaged` is how many files of the folder could not be read.
+    """
     facts = chosen.facts
     flags = []
     for name, value, reason in CRITERIA:
@@ -368,8 +379,8 @@ def choice_flags(
             f"there are {len(studies)} studies of this patient; the one used is "
             f"number {order} by date"
         )
-    if headers.damaged:
-        flags.append(f"{headers.damaged} DICOM files are damaged and left out")
+    if damaged:
+        flags.append(f"{damaged} DICOM files are damaged and left out")
     return tuple(flags)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from adn_jax.data.nifti import geometry_flags, open_nifti, read_voxels
+from adn_jax.data.nifti import header_flags, open_nifti, read_voxels
 from adn_jax.errors import UserError
 from adn_jax.prepare.archive import ARCHIVE_ENDINGS, unpack
 from adn_jax.prepare.dicom import convert_dicom
@@ -18,6 +18,9 @@ from adn_jax.prepare.straighten import straighten
 from adn_jax.prepare.window import FLOOR_HU, check_hounsfield, to_hounsfield
 
 NIFTI_ENDINGS = (".nii", ".nii.gz")
+
+SMALLEST_MM = (20.0, 80.0, 80.0)
+"""A slab through a newborn's head is larger."""
 
 FEWEST_FINITE = 0.5
 """Least share of voxels that are numbers; the others are padding."""
@@ -100,7 +103,7 @@ def read_nifti(name: str, path: Path) -> RawScan:
         name,
         nib.Nifti1Image(hu, image.affine),
         {"file": path.name},
-        geometry_flags(path) + flags,
+        header_flags(path) + flags,
     )
 
 
@@ -131,4 +134,11 @@ def check_layout(image: nib.Nifti1Image, path: Path) -> None:
         raise UserError(
             f"{path} has only {min(image.shape[:3])} slices; a head CT needs at least "
             f"{FEWEST_SLICES}."
+        )
+    extent = np.linalg.norm(image.affine[:3, :3], axis=0) * image.shape[:3]
+    if (np.sort(extent) < SMALLEST_MM).any():
+        size = " x ".join(f"{one:.0f}" for one in extent)
+        raise UserError(
+            f"{path} is {size} mm large, too small for a head; convert the scan with "
+            "its true voxel size."
         )

@@ -1,3 +1,4 @@
+import gzip
 from contextlib import suppress
 
 import nibabel as nib
@@ -6,7 +7,7 @@ import pytest
 
 from adn_jax.data.nifti import (
     check_gzip,
-    geometry_flags,
+    header_flags,
     one_line,
     open_nifti,
     read_voxels,
@@ -67,7 +68,7 @@ def test_both_versions_and_byte_orders(tmp_path, kind, order):
     image = open_nifti(tmp_path / "a.nii.gz")
     np.testing.assert_array_equal(read_voxels(image, np.float32), VALUES)
     np.testing.assert_allclose(image.affine, AFFINE, rtol=1e-6)
-    assert geometry_flags(tmp_path / "a.nii.gz") == ()
+    assert header_flags(tmp_path / "a.nii.gz") == ()
 
 
 @pytest.mark.parametrize("slope", [0.0, np.nan])
@@ -94,7 +95,7 @@ def test_other_units_are_brought_to_mm(tmp_path, unit, factor, forms):
     image = open_nifti(tmp_path / "a.nii.gz")
     np.testing.assert_allclose(image.affine, AFFINE, rtol=1e-4, atol=1e-4)
     np.testing.assert_array_equal(read_voxels(image, np.int16), VALUES)
-    (flag,) = geometry_flags(tmp_path / "a.nii.gz")
+    (flag,) = header_flags(tmp_path / "a.nii.gz")
     assert f"the affine was in {unit.replace('er', 're')}s; it was brought" in flag
 
 
@@ -103,7 +104,7 @@ def test_a_unit_that_is_not_used_is_only_flagged(tmp_path):
     image.header.set_xyzt_units("meter")
     image.to_filename(tmp_path / "a.nii")
     np.testing.assert_allclose(open_nifti(tmp_path / "a.nii").affine, AFFINE, rtol=1e-6)
-    (flag,) = geometry_flags(tmp_path / "a.nii")
+    (flag,) = header_flags(tmp_path / "a.nii")
     assert "the header names metres as unit, but the affine is in mm" in flag
 
 
@@ -115,7 +116,7 @@ def test_forms_that_disagree_are_flagged_beyond_a_voxel(tmp_path, shift, flagged
     moved[0, 3] += shift
     header.set_sform(moved, 2)
     nib.Nifti1Image(VALUES, None, header).to_filename(tmp_path / "a.nii")
-    flags = geometry_flags(tmp_path / "a.nii")
+    flags = header_flags(tmp_path / "a.nii")
     assert bool(flags) == flagged
     assert not flagged or "disagree by up to 6 voxels; the sform is used" in flags[0]
     np.testing.assert_allclose(open_nifti(tmp_path / "a.nii").affine, moved, rtol=1e-6)
@@ -123,10 +124,31 @@ def test_forms_that_disagree_are_flagged_beyond_a_voxel(tmp_path, shift, flagged
 
 def test_without_forms_the_side_is_not_known(tmp_path):
     nib.Nifti1Image(VALUES, None).to_filename(tmp_path / "a.nii")
-    (flag,) = geometry_flags(tmp_path / "a.nii")
+    (flag,) = header_flags(tmp_path / "a.nii")
     assert "which side is left is not known" in flag
     axes = nib.aff2axcodes(open_nifti(tmp_path / "a.nii").affine)
     assert axes[0] == "L"
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+def test_voxels_left_over_are_flagged(tmp_path, name):
+    image = nib.Nifti1Image(VALUES, AFFINE)
+    image.to_filename(tmp_path / name)
+    assert header_flags(tmp_path / name) == ()
+    content = bytearray(image.to_bytes())
+    content[46] = 5  # the third dimension
+    packed = gzip.compress(content) if name.endswith("gz") else content
+    (tmp_path / name).write_bytes(packed)
+    assert open_nifti(tmp_path / name).shape == (8, 8, 5)
+    (flag,) = header_flags(tmp_path / name)
+    assert flag.startswith("384 bytes are left over")
+
+
+def test_nibabel_prints_nothing_of_its_own(tmp_path, capfd):
+    (tmp_path / "a.nii").write_bytes(bytes(1000))
+    with pytest.raises(UserError):
+        open_nifti(tmp_path / "a.nii")
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(

@@ -250,6 +250,18 @@ def test_archives_are_read_as_their_folder(tmp_path, name):
     assert_upright(scan)
 
 
+@pytest.mark.parametrize("jpeg", [False, True])
+def test_slices_whose_pixels_are_cut_are_left_out(tmp_path, jpeg):
+    paths = write_series(tmp_path, HU, jpeg=jpeg)
+    paths[4].write_bytes(paths[4].read_bytes()[:-2000])
+    scan = read_scan(tmp_path)
+    assert_upright(
+        scan, np.where(np.arange(8)[:, None, None] == 4, HU[[3, 5]].mean(0), HU)
+    )
+    assert "1 DICOM files are damaged and left out" in scan.flags
+    assert any("slices are missing after slice 4" in flag for flag in scan.flags)
+
+
 def test_truncated_pixels_are_refused(tmp_path):
     for path in write_series(tmp_path, HU, jpeg=True):
         path.write_bytes(path.read_bytes()[:-2000])
@@ -285,7 +297,7 @@ def test_real_tilted_series_lies_where_dcm2niix_puts_it(shared, tmp_path):
     assert scan.source["geometry"]["gantry_tilt_deg"] == pytest.approx(18.5, abs=0.01)
     names = [frame.path.name for frame in conversion.frames]
     assert names == sorted(path.name for path in folder.iterdir())
-    (theirs,) = (tmp_path / "scratch" / "link_out").glob("*_Tilt_Eq_1.nii")
+    (theirs,) = (tmp_path / "scratch" / "all" / "link_out").glob("*_Tilt_Eq_1.nii")
     theirs = nib.load(theirs).slicer[::8, ::8, ::3]
     ours = nib.processing.resample_from_to(scan.image, theirs, order=1, cval=-1024)
     one, two = ours.get_fdata(), theirs.get_fdata().clip(-1024)

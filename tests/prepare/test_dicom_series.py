@@ -76,7 +76,7 @@ def test_a_worse_series_loses_though_it_has_more_slices(tmp_path, name):
     assert record["chosen"] == "2"
     assert reason in record["why"]
     assert reason in record["series"][1]["against"]
-    assert choice_flags(found, chosen, read_headers([])) == ()
+    assert choice_flags(found, chosen, 0) == ()
 
 
 def test_of_equal_series_the_one_with_most_slices_wins(tmp_path):
@@ -130,7 +130,7 @@ def test_kernels_of_the_makers(kernel, sharp):
 def test_used_with_a_flag_where_nothing_better_is_there(tmp_path):
     write_series(tmp_path, HU, ContrastBolusAgent="yes", ConvolutionKernel="H60s")
     found = series_of(tmp_path)
-    flags = choice_flags(found, choose(found, "", tmp_path), read_headers([]))
+    flags = choice_flags(found, choose(found, "", tmp_path), 0)
     assert len(flags) == 2
     assert "is used although it was taken with a contrast agent" in flags[0]
     assert "its kernel is for bone" in flags[1]
@@ -161,6 +161,7 @@ def test_a_series_by_number_or_description(tmp_path):
         ({"Modality": None}, "it is of unknown modality"),
         ({"ImagePositionPatient": None}, "no place in space"),
         ({"PixelSpacing": None}, "voxel size is not given"),
+        ({"ImageOrientationPatient": (1, 0, 0, 1, 1, 0)}, "not at right angles"),
         ({"SamplesPerPixel": 3}, "it is a colour picture"),
     ],
 )
@@ -190,7 +191,7 @@ def test_several_patients_are_refused_and_several_studies_flagged(tmp_path):
         StudyDate="20230101",
     )
     found = series_of(tmp_path)
-    flags = choice_flags(found, choose(found, "", tmp_path), read_headers([]))
+    flags = choice_flags(found, choose(found, "", tmp_path), 0)
     assert "2 studies of this patient; the one used is number 2 by date" in flags[0]
     write_series(tmp_path / "c", HU, number=4, PatientID="another")
     assert "several patients" in refusal(tmp_path)
@@ -216,5 +217,5 @@ def test_of_several_images_at_a_place_the_first_is_kept(tmp_path):
     (series,) = series_of(tmp_path)
     assert (series.repeated, series.volumes, len(series.frames)) == (8, 2, 8)
     assert [frame.number("InstanceNumber") for frame in series.frames] == [*range(1, 9)]
-    flags = choice_flags([series], series, read_headers([]))
+    flags = choice_flags([series], series, 0)
     assert any("8 of 8 places hold up to 2 images" in flag for flag in flags)

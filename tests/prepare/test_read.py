@@ -11,7 +11,8 @@ RAMP = np.linspace(-1000, 900, 216, dtype=np.float32).reshape(6, 6, 6)
 
 
 def save(path, values, affine=None):
-    image = nib.Nifti1Image(values, np.eye(4) if affine is None else affine)
+    affine = np.diag([20.0, 20.0, 20.0, 1.0]) if affine is None else affine
+    image = nib.Nifti1Image(values, affine)
     image.to_filename(path)
     return path
 
@@ -27,7 +28,7 @@ def refusal(path) -> str:
 
 def test_a_nifti_file_is_read_in_its_own_order(tmp_path):
     values = np.arange(6 * 7 * 8, dtype=np.int16).reshape(6, 7, 8) * 5 - 1000
-    affine = np.diag([-0.5, 0.5, 5.0, 1.0])
+    affine = np.diag([-15.0, 15.0, 5.0, 1.0])
     scan = read_scan(save(tmp_path / "patient7.nii.gz", values, affine))
     assert scan.name == "patient7"
     assert scan.source == {"file": "patient7.nii.gz"}
@@ -173,9 +174,14 @@ def test_series_and_several_files_are_named_after_their_case(tmp_path):
 
 def test_doubtful_affine_is_flagged(tmp_path):
     header = nib.Nifti1Header()
-    header.set_qform(np.diag([1.0, 1, 5, 1]), 1)
-    header.set_sform(np.diag([-1.0, 1, 5, 1]), 1)
+    header.set_qform(np.diag([20.0, 20, 5, 1]), 1)
+    header.set_sform(np.diag([-20.0, 20, 5, 1]), 1)
     nib.Nifti1Image(RAMP, None, header).to_filename(tmp_path / "a.nii")
     scan = read_scan(tmp_path / "a.nii")
-    assert "sform and qform disagree by up to 10 voxels" in scan.flags[0]
+    assert "sform and qform disagree by up to 40 voxels" in scan.flags[0]
     np.testing.assert_array_equal(scan.image.affine, header.get_sform())
+
+
+def test_too_small_for_a_head(tmp_path):
+    path = save(tmp_path / "a.nii", RAMP, np.diag([2.0, 2.0, 5.0, 1.0]))
+    assert "is 12 x 12 x 30 mm large, too small for a head" in refusal(path)
