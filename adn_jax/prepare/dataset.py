@@ -30,8 +30,9 @@ from adn_jax.prepare.finished import (
 )
 from adn_jax.prepare.layouts.cases import RawCase, RawDataset
 from adn_jax.prepare.layouts.recognise import find_dataset
+from adn_jax.prepare.mosaic import write_mosaic
 from adn_jax.prepare.processes import Outcome, Processes, in_processes
-from adn_jax.prepare.quality import write_mosaic, write_quality_table
+from adn_jax.prepare.quality import write_quality_table
 from adn_jax.runtime.lock import only_one
 from adn_jax.runtime.stop import interrupt_on_sigterm
 

@@ -1,4 +1,4 @@
-"""What deserves a look in a prepared case: figures, flags, a picture."""
+"""What deserves a look in a prepared case: figures, and a sentence for each odd one."""
 
 import csv
 import io
@@ -8,75 +8,218 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
-from matplotlib.image import imsave
+from jaxtyping import Bool, Float, Float32, UInt8
 from scipy import ndimage
 
 from adn_jax.data.cases import CaseFacts
 from adn_jax.data.nifti import read_voxels
-from adn_jax.prepare.resample import spacing_of
+from adn_jax.prepare.resample import shrink, spacing_of
+from adn_jax.prepare.symmetry import mirror_residual_hu
 from adn_jax.prepare.window import hounsfield_flags
-from adn_jax.runtime.files import atomic_path, write_text
+from adn_jax.runtime.files import write_text
+
+Quality = dict[str, Any]
+Flags = tuple[str, ...]
+Volume = Float[np.ndarray, "z y x"]
+Mask = Bool[np.ndarray, "z y x"]
+Affine = Float[np.ndarray, "4 4"]
+
+RIM_MM = 5.0
+"""Left out at the edge of the mask: partial volume, bone, sinuses."""
+NOISE_SMOOTHING_MM = 3.0
+NOISE_SLICES = 16
+DETAIL_MM = (0.0, 1.0, 1.0)
+"""Bright and dark spots are looked for in voxels of this size (z y x)."""
+BRIGHT_HU, DARK_HU, METAL_HU = 90.0, -20.0, 2500.0
+"""Above clotted blood; below CSF and its noise; above petrous bone."""
+METAL_MARGIN_MM = 10.0
 
 USUAL_BRAIN_ML = (900.0, 1900.0)
 LARGEST_SLICE_MM = 10.0
-CUT_CM2 = 20.0
+LARGEST_CUT_CM2 = 20.0
 """A brain that is still this large in the first or last slice goes on outside it."""
-LESION_OUTSIDE = 0.1
-MOSAIC_COLUMNS = 8
-MOSAIC_MM = 1.0
-CONTOUR_RGB = (255, 60, 60)
+LARGEST_OUTSIDE_GRID = 0.005
+LARGEST_LESION_OUTSIDE = 0.1
+HIGHEST_AIR_HU = -850.0
+LARGEST_NOISE_HU = 10.0
+LARGEST_ASYMMETRY_HU = 8.0
+LARGEST_BRIGHT_ML = 15.0
+LARGEST_DARK_ML = 2.0
+LARGEST_METAL_ML = 0.02
+SMALLEST_OVERLAP = 0.9
 
 
 def measure_quality(
-    hu: Float[np.ndarray, "z y x"],
+    hu: Volume,
     brain: UInt8[np.ndarray, "z y x"],
-    affine: Float[np.ndarray, "4 4"],
+    affine: Affine,
     grid_shape: tuple[int, int, int],
-    grid_affine: Float[np.ndarray, "4 4"],
-) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Figures of a stripped scan on its own grid, and a sentence for each odd one."""
-    spacing = spacing_of(affine)
+    grid_affine: Affine,
+) -> tuple[Quality, Flags]:
+    """Figures of a stripped scan on its own grid, and a sentence for each odd one.
+
+    The names end in the unit; shares are from 0 to 1.
+    """
     inside = brain.astype(bool)
-    areas_cm2 = inside.sum(axis=(1, 2)) * spacing[1] * spacing[2] / 100
     quality = {
-        "brain_ml": float(inside.sum() * np.prod(spacing) / 1000),
-        "slices": int(hu.shape[0]),
-        "spacing_mm": [round(size, 4) for size in spacing],
-        "brain_height_mm": float(np.count_nonzero(areas_cm2) * spacing[0]),
-        "brain_hu_median": float(np.median(hu[inside])),
+        **measure_geometry(inside, affine),
         "brain_outside_grid": share_outside(inside, affine, grid_shape, grid_affine),
+        **measure_values(hu, inside, affine),
     }
     return quality, (
         *hounsfield_flags(hu, inside),
-        *geometry_flags(quality, areas_cm2),
+        *geometry_flags(quality),
+        *value_flags(quality),
     )
 
 
-def geometry_flags(
-    quality: dict[str, Any], areas_cm2: Float[np.ndarray, " z"]
-) -> tuple[str, ...]:
+def measure_geometry(inside: Mask, affine: Affine) -> Quality:
+    """Size of the brain and of its voxels, and how large it is at the scan's ends."""
+    spacing = spacing_of(affine)
+    areas_cm2 = inside.sum(axis=(1, 2)) * spacing[1] * spacing[2] / 100
+    return {
+        "brain_ml": float(inside.sum() * np.prod(spacing) / 1000),
+        "slices": int(inside.shape[0]),
+        "slice_mm": round(spacing[0], 4),
+        "pixel_mm": round(float(np.sqrt(spacing[1] * spacing[2])), 4),
+        "brain_height_mm": float(np.count_nonzero(areas_cm2) * spacing[0]),
+        "first_slice_cm2": float(areas_cm2[0]),
+        "last_slice_cm2": float(areas_cm2[-1]),
+    }
+
+
+def measure_values(hu: Volume, inside: Mask, affine: Affine) -> Quality:
+    """What the CT numbers are like, in the brain and around it."""
+    margin = np.ceil(METAL_MARGIN_MM / np.array(spacing_of(affine))).astype(int)
+    box = tuple(
+        slice(max(0, part.start - extra), part.stop + extra)
+        for part, extra in zip(
+            ndimage.find_objects(inside.astype(np.uint8))[0], margin, strict=True
+        )
+    )
+    near, brain = hu[box].astype(np.float32, copy=False), inside[box]
+    return {
+        "brain_hu": float(np.median(near[brain])),
+        "air_hu": float(np.percentile(hu[::2, ::4, ::4], 1)),
+        "noise_hu": noise_hu(near, brain, affine),
+        "asymmetry_hu": mirror_residual_hu(near, brain, affine),
+        **measure_spots(near, brain, affine),
+    }
+
+
+def noise_hu(
+    hu: Float32[np.ndarray, "z y x"], brain: Mask, affine: Affine
+) -> float | None:
+    """Robust standard deviation of what is finer than 3 mm in the slice.
+
+    From the median of the absolute value, so that the edges of sulci and ventricles
+    weigh little. None where the mask is no wider than its rim.
+    """
+    spacing = spacing_of(affine)
+    filled = np.flatnonzero(brain.any(axis=(1, 2)))
+    chosen = filled[np.linspace(0, len(filled) - 1, NOISE_SLICES).astype(int)]
+    slices = np.clip(hu[np.unique(chosen)], -100, 200)
+    sigma = (0.0, *(NOISE_SMOOTHING_MM / size for size in spacing[1:]))
+    fine = slices - ndimage.gaussian_filter(slices, sigma, truncate=2.5)
+    core = inner(brain[np.unique(chosen)], spacing)
+    if not core.any():
+        return None
+    return float(1.4826 * np.median(np.abs(fine[core])))
+
+
+def measure_spots(
+    hu: Float32[np.ndarray, "z y x"], brain: Mask, affine: Affine
+) -> Quality:
+    """Volume of what no plain brain has: contrast agent, air and streaks, metal."""
+    small, grid = shrink(hu, affine, DETAIL_MM)
+    mask = shrink(brain.astype(np.float32), affine, DETAIL_MM)[0] > 0.5
+    spacing = spacing_of(grid)
+    core, voxel_ml = inner(mask, spacing), float(np.prod(spacing) / 1000)
+    around = ndimage.maximum_filter(mask, (1, *width_of(METAL_MARGIN_MM, spacing)))
+    return {
+        "bright_ml": voxel_ml * int(np.count_nonzero(small[core] > BRIGHT_HU)),
+        "dark_ml": voxel_ml * int(np.count_nonzero(small[core] < DARK_HU)),
+        "metal_ml": voxel_ml * int(np.count_nonzero(small[around] > METAL_HU)),
+    }
+
+
+def inner(mask: Mask, spacing: tuple[float, float, float]) -> Mask:
+    """The mask without its rim in the slice."""
+    size = (1, *width_of(RIM_MM, spacing))
+    return ndimage.minimum_filter(mask, size, mode="constant")
+
+
+def width_of(radius_mm: float, spacing: tuple[float, float, float]) -> list[int]:
+    """Voxels (y x) of a window that reaches `radius_mm` from its middle."""
+    return [2 * round(radius_mm / size) + 1 for size in spacing[1:]]
+
+
+def geometry_flags(quality: Quality) -> Flags:
     """What is odd about the size and place of the brain, a sentence each."""
     low, high = USUAL_BRAIN_ML
-    checks = {
-        f"the brain mask holds {quality['brain_ml']:.0f} mL instead of {low:.0f} to "
-        f"{high:.0f}": not low <= quality["brain_ml"] <= high,
-        f"{quality['brain_outside_grid']:.0%} of the brain lies outside the prepared "
-        "grid": quality["brain_outside_grid"] > 0.005,
-        f"slices are {quality['spacing_mm'][0]:.1f} mm apart": (
-            quality["spacing_mm"][0] > LARGEST_SLICE_MM
-        ),
-        "the scan starts inside the brain": areas_cm2[0] > CUT_CM2,
-        "the scan ends inside the brain": areas_cm2[-1] > CUT_CM2,
-    }
+    outside, thick = quality["brain_outside_grid"], quality["slice_mm"]
+    return sentences(
+        {
+            f"the brain mask holds {quality['brain_ml']:.0f} mL instead of {low:.0f} "
+            f"to {high:.0f}": not low <= quality["brain_ml"] <= high,
+            f"{outside:.0%} of the brain lies outside the prepared grid": (
+                outside > LARGEST_OUTSIDE_GRID
+            ),
+            f"slices are {thick:.1f} mm apart": thick > LARGEST_SLICE_MM,
+            "the scan starts inside the brain": (
+                quality["first_slice_cm2"] > LARGEST_CUT_CM2
+            ),
+            "the scan ends inside the brain": (
+                quality["last_slice_cm2"] > LARGEST_CUT_CM2
+            ),
+        }
+    )
+
+
+def value_flags(quality: Quality) -> Flags:
+    """What is odd about the CT numbers, a sentence each."""
+    noise, asymmetry = quality["noise_hu"] or 0.0, quality["asymmetry_hu"] or 0.0
+    return sentences(
+        {
+            f"the darkest hundredth of the scan is {quality['air_hu']:.0f} HU instead "
+            "of about -1000: no air, cut values or other units": (
+                quality["air_hu"] > HIGHEST_AIR_HU
+            ),
+            f"noise is {noise:.1f} HU: a low dose, thin slices or a sharp kernel": noise
+            > LARGEST_NOISE_HU,
+            f"the halves differ by {asymmetry:.1f} HU on average: a "
+            "large lesion, a tilted head or a mask that lacks a part": (
+                asymmetry > LARGEST_ASYMMETRY_HU
+            ),
+            f"{quality['bright_ml']:.0f} mL inside the brain are above "
+            f"{BRIGHT_HU:.0f} HU: contrast agent, bone in the mask or metal": (
+                quality["bright_ml"] > LARGEST_BRIGHT_ML
+            ),
+            f"{quality['dark_ml']:.0f} mL inside the brain are below {DARK_HU:.0f} HU: "
+            "air, fat or streaks": quality["dark_ml"] > LARGEST_DARK_ML,
+            f"{quality['metal_ml']:.2f} mL at the brain are above {METAL_HU:.0f} HU: "
+            "a clip, a coil or other metal": quality["metal_ml"] > LARGEST_METAL_ML,
+        }
+    )
+
+
+def sentences(checks: dict[str, bool]) -> Flags:
+    """Those sentences that are true."""
     return tuple(sentence for sentence, odd in checks.items() if odd)
 
 
+def measure_registration(overlap: float | None) -> tuple[Quality, Flags]:
+    """Dice of the registered atlas and the brain mask; None: nothing was registered."""
+    if overlap is None:
+        return {}, ()
+    low = overlap < SMALLEST_OVERLAP
+    said = f"the registered atlas overlaps the brain with a Dice of {overlap:.2f} only"
+    return {"registration_overlap": overlap}, (said,) if low else ()
+
+
 def measure_lesion(
-    native: nib.Nifti1Image | None,
-    prepared: Bool[np.ndarray, "z y x"] | None,
-    brain: Bool[np.ndarray, "z y x"],
-) -> tuple[dict[str, Any], tuple[str, ...]]:
+    native: nib.Nifti1Image | None, prepared: Mask | None, brain: Mask
+) -> tuple[Quality, Flags]:
     """Volume of the labelled infarct, and whether it lies in the brain and the grid."""
     if native is None or prepared is None:
         return {}, ()
@@ -86,19 +229,18 @@ def measure_lesion(
     quality = {"lesion_ml": volume_ml, "lesion_outside_brain": outside}
     if volume_ml > 0 and not prepared.any():
         return quality, ("the labelled infarct is lost on the prepared grid",)
-    if outside > LESION_OUTSIDE:
+    if outside > LARGEST_LESION_OUTSIDE:
         return quality, (f"{outside:.0%} of the infarct lies outside the brain mask",)
     return quality, ()
 
 
 def share_outside(
-    inside: Bool[np.ndarray, "z y x"],
-    affine: Float[np.ndarray, "4 4"],
-    grid_shape: tuple[int, int, int],
-    grid_affine: Float[np.ndarray, "4 4"],
+    inside: Mask, affine: Affine, grid_shape: tuple[int, int, int], grid_affine: Affine
 ) -> float:
-    """Share of the brain's voxels whose centre lies outside the prepared grid."""
-    index = np.argwhere(inside)[:, ::-1]
+    """Share of the brain that lies outside the prepared grid, at 1 mm."""
+    every = [max(1, int(1 / size)) for size in spacing_of(affine)]
+    counted = inside[tuple(slice(None, None, step) for step in every)]
+    index = (np.argwhere(counted) * every)[:, ::-1]
     to_grid = np.linalg.inv(grid_affine) @ affine
     there = index @ to_grid[:3, :3].T + to_grid[:3, 3]
     within = (there >= -0.5) & (there <= np.array(grid_shape[::-1]) - 0.5)
@@ -111,37 +253,9 @@ def write_quality_table(path: Path, cases: Iterable[CaseFacts]) -> None:
         {"case": case.name, **case.quality, "flags": "; ".join(case.flags)}
         for case in cases
     ]
-    columns = dict.fromkeys(name for row in rows for name in row)
+    columns = dict.fromkeys(name for row in rows for name in row if name != "flags")
     text = io.StringIO()
-    table = csv.DictWriter(text, list(columns), lineterminator="\n")
+    table = csv.DictWriter(text, [*columns, "flags"], lineterminator="\n")
     table.writeheader()
     table.writerows(rows)
     write_text(path, text.getvalue())
-
-
-def write_mosaic(
-    path: Path,
-    hu: Float[np.ndarray, "z y x"],
-    brain: UInt8[np.ndarray, "z y x"],
-    affine: Float[np.ndarray, "4 4"],
-) -> None:
-    """Write a PNG of every slice with the outline of the brain.
-
-    The front is up and the patient's left on the image's right, as in all figures.
-    """
-    step = max(1, round(MOSAIC_MM / spacing_of(affine)[1]))
-    hu, inside = hu[:, ::-step, ::-step], brain[:, ::-step, ::-step].astype(bool)
-    grey = np.clip((hu + 20) * (255 / 120), 0, 255).astype(np.uint8)
-    picture = np.repeat(grey[..., None], 3, axis=-1)
-    picture[inside & ~ndimage.binary_erosion(inside, np.ones((1, 3, 3)))] = CONTOUR_RGB
-    with atomic_path(path) as temporary:
-        imsave(temporary, tile(picture), format="png")
-
-
-def tile(slices: UInt8[np.ndarray, "z y x 3"]) -> UInt8[np.ndarray, "rows columns 3"]:
-    """Slices side by side, the lowest first, in rows of `MOSAIC_COLUMNS`."""
-    missing = -len(slices) % MOSAIC_COLUMNS
-    filled = np.pad(slices, ((0, missing), (0, 0), (0, 0), (0, 0)))
-    _, height, width, _ = filled.shape
-    rows = filled.reshape(-1, MOSAIC_COLUMNS, height, width, 3).transpose(0, 2, 1, 3, 4)
-    return rows.reshape(-1, MOSAIC_COLUMNS * width, 3)

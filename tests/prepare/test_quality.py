@@ -1,99 +1,209 @@
 import csv
 
+import nibabel as nib
 import numpy as np
 import pytest
-from matplotlib.image import imread
 
-from adn_jax.data.cases import PreparedCase
+from adn_jax.data.cases import CaseFacts
+from adn_jax.data.nifti import read_voxels
 from adn_jax.prepare.quality import (
-    CONTOUR_RGB,
     geometry_flags,
+    measure_lesion,
     measure_quality,
-    tile,
-    write_mosaic,
+    measure_registration,
+    share_outside,
+    value_flags,
     write_quality_table,
 )
 
-USUAL = {"brain_ml": 1400.0, "brain_outside_grid": 0.0, "spacing_mm": [5.0, 0.5, 0.5]}
+
+@pytest.fixture(scope="module")
+def scan(make_head):
+    """HU, brain and affine of a plain head, 3 x 3 x 6 mm."""
+    head = make_head()
+    hu = read_voxels(head.ct, np.float32).transpose(2, 1, 0)
+    return hu, read_voxels(head.brain, np.uint8).transpose(2, 1, 0), head.ct.affine
 
 
-def test_figures_of_a_box_brain():
-    hu = np.full((10, 50, 50), -1000.0, np.float32)
-    brain = np.zeros(hu.shape, np.uint8)
-    brain[2:8, 10:40, 10:40] = 1
-    hu[brain == 1] = 34
-    affine = np.diag([4.5, 4.5, 10.0, 1.0])
-    quality, flags = measure_quality(hu, brain, affine, (10, 50, 25), affine)
-    assert quality == {
-        "brain_ml": pytest.approx(6 * 30 * 30 * 0.2025),
-        "slices": 10,
-        "spacing_mm": [10.0, 4.5, 4.5],
-        "brain_height_mm": 60.0,
-        "brain_hu_median": 34.0,
-        "brain_outside_grid": pytest.approx(0.5),
-    }
-    assert flags == ("50% of the brain lies outside the prepared grid",)
+def measure(hu, brain, affine):
+    hu, brain = hu.astype(np.float32), brain.astype(np.uint8)
+    return measure_quality(hu, brain, affine, hu.shape, affine)
+
+
+def test_a_plain_head_has_no_flag(scan):
+    quality, flags = measure(*scan)
+    assert flags == ()
+    assert list(quality) == [
+        "brain_ml",
+        "slices",
+        "slice_mm",
+        "pixel_mm",
+        "brain_height_mm",
+        "first_slice_cm2",
+        "last_slice_cm2",
+        "brain_outside_grid",
+        "brain_hu",
+        "air_hu",
+        "noise_hu",
+        "asymmetry_hu",
+        "bright_ml",
+        "dark_ml",
+        "metal_ml",
+    ]
+    assert quality["brain_ml"] == pytest.approx(1620, rel=0.02)
+    assert (quality["slices"], quality["slice_mm"], quality["pixel_mm"]) == (24, 6, 3)
+    assert quality["brain_hu"] == pytest.approx(35, abs=1)
+    assert quality["air_hu"] == pytest.approx(-1004, abs=3)
+    assert quality["noise_hu"] == pytest.approx(2, rel=0.2)
+    assert 0 < quality["asymmetry_hu"] < 4
+    assert quality["bright_ml"] == quality["dark_ml"] == quality["metal_ml"] == 0
+
+
+def spot(hu, brain, size, value):
+    """A cube of one value in the middle of the brain."""
+    hu = hu.copy()
+    hu[tuple(slice(n // 2, n // 2 + size) for n in hu.shape)] = value
+    return hu, brain
+
+
+def noisy(hu, brain):
+    return hu + np.random.default_rng(1).normal(0, 14, hu.shape), brain
+
+
+def one_sided(hu, brain):
+    return np.where(np.arange(hu.shape[2]) > hu.shape[2] // 2, hu - 22, hu), brain
+
+
+def small(hu, brain):
+    return hu, brain * (np.arange(len(hu)) % 2)[:, None, None]
 
 
 @pytest.mark.parametrize(
-    ("change", "areas", "message"),
+    ("change", "sentence"),
     [
-        ({"brain_ml": 700.0}, [0, 0], "holds 700 mL instead of 900 to 1900"),
-        ({"brain_outside_grid": 0.02}, [0, 0], "2% of the brain lies outside"),
-        ({"spacing_mm": [12.0, 1.0, 1.0]}, [0, 0], "slices are 12.0 mm apart"),
-        ({}, [90, 0], "the scan starts inside the brain"),
-        ({}, [0, 90], "the scan ends inside the brain"),
+        (small, "the brain mask holds 8"),
+        (lambda hu, brain: (hu[10:], brain[10:]), "starts inside the brain"),
+        (lambda hu, brain: (hu[:14], brain[:14]), "ends inside the brain"),
+        (lambda hu, brain: (hu + 26 * brain, brain), "HU instead of 20 to 50"),
+        (lambda hu, brain: (np.maximum(hu, -30), brain), "of the scan is -30 HU"),
+        (noisy, "noise is 1"),
+        (one_sided, "the halves differ by 1"),
+        (lambda *scan: spot(*scan, 8, 200), "28 mL inside the brain are above 90 HU"),
+        (lambda *scan: spot(*scan, 5, -60), "7 mL inside the brain are below -20 HU"),
+        (lambda *scan: spot(*scan, 2, 3000), "0.43 mL at the brain are above 2500 HU"),
     ],
 )
-def test_each_oddity_has_its_sentence(change, areas, message):
-    assert geometry_flags(USUAL, np.zeros(2)) == ()
-    (flag,) = geometry_flags({**USUAL, **change}, np.array(areas, float))
+def test_each_oddity_has_its_sentence(scan, change, sentence):
+    hu, brain, affine = scan
+    _, flags = measure(*change(hu, brain), affine)
+    assert sum(sentence in flag for flag in flags) == 1, flags
+    assert len(flags) <= 2, flags
+
+
+USUAL = {
+    "brain_ml": 1400.0,
+    "brain_outside_grid": 0.0,
+    "slice_mm": 5.0,
+    "first_slice_cm2": 0.0,
+    "last_slice_cm2": 0.0,
+    "air_hu": -1000.0,
+    "noise_hu": 4.0,
+    "asymmetry_hu": 5.0,
+    "bright_ml": 2.0,
+    "dark_ml": 0.1,
+    "metal_ml": 0.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "usual", "odd", "message"),
+    [
+        (
+            "brain_ml",
+            910.0,
+            890.0,
+            "the brain mask holds 890 mL instead of 900 to 1900",
+        ),
+        ("brain_ml", 1890.0, 1910.0, "the brain mask holds 1910 mL"),
+        ("brain_outside_grid", 0.004, 0.02, "2% of the brain lies outside"),
+        ("slice_mm", 10.0, 12.0, "slices are 12.0 mm apart"),
+        ("first_slice_cm2", 19.0, 21.0, "the scan starts inside the brain"),
+        ("last_slice_cm2", 19.0, 21.0, "the scan ends inside the brain"),
+        ("air_hu", -900.0, -800.0, "hundredth of the scan is -800 HU"),
+        ("noise_hu", 9.9, 10.1, "noise is 10.1 HU"),
+        ("noise_hu", None, 30.0, "noise is 30.0 HU"),
+        ("asymmetry_hu", 7.9, 8.1, "the halves differ by 8.1 HU"),
+        ("asymmetry_hu", None, 9.0, "the halves differ by 9.0 HU"),
+        ("bright_ml", 14.0, 16.0, "16 mL inside the brain are above 90 HU"),
+        ("dark_ml", 1.9, 2.1, "2 mL inside the brain are below -20 HU"),
+        ("metal_ml", 0.01, 0.03, "0.03 mL at the brain are above 2500 HU"),
+    ],
+)
+def test_thresholds(name, usual, odd, message):
+    def flags(value):
+        quality = {**USUAL, name: value}
+        return (*geometry_flags(quality), *value_flags(quality))
+
+    assert flags(usual) == ()
+    (flag,) = flags(odd)
     assert message in flag
 
 
+def test_noise_and_mask_too_thin_to_tell(scan):
+    hu, brain, affine = scan
+    thin = np.zeros_like(brain)
+    thin[10, 30:33, 30:33] = 1
+    quality, _ = measure(hu, thin, affine)
+    assert quality["noise_hu"] is None
+    assert quality["asymmetry_hu"] is None
+
+
+def test_a_brain_beyond_the_grid(scan):
+    _, brain, affine = scan
+    inside = brain.astype(bool)
+    assert share_outside(inside, affine, inside.shape, affine) == 0
+    half = (inside.shape[0], inside.shape[1], inside.shape[2] // 2)
+    assert share_outside(inside, affine, half, affine) == pytest.approx(0.5, abs=0.01)
+
+
+def test_registration_that_went_wrong():
+    assert measure_registration(None) == ({}, ())
+    assert measure_registration(0.95) == ({"registration_overlap": 0.95}, ())
+    quality, (flag,) = measure_registration(0.7)
+    assert quality == {"registration_overlap": 0.7}
+    assert "overlaps the brain with a Dice of 0.70 only" in flag
+
+
+def lesion_flags(prepared, brain):
+    native = nib.Nifti1Image(np.ones((2, 2, 2), np.uint8), np.diag([10.0, 10, 10, 1]))
+    quality, flags = measure_lesion(native, prepared, brain)
+    assert quality["lesion_ml"] == pytest.approx(8.0)
+    return flags
+
+
+def test_a_lesion_out_of_place():
+    brain = np.zeros((2, 4, 4), bool)
+    brain[:, :3] = True
+    inside, half = brain.copy(), np.ones_like(brain)
+    assert lesion_flags(inside, brain) == ()
+    assert lesion_flags(half, brain) == (
+        "25% of the infarct lies outside the brain mask",
+    )
+    (flag,) = lesion_flags(np.zeros_like(brain), brain)
+    assert flag == "the labelled infarct is lost on the prepared grid"
+    assert measure_lesion(None, None, brain) == ({}, ())
+
+
 def test_table_holds_the_figures_of_every_case(tmp_path):
-    volume, brain = np.zeros((2, 2, 2), np.float32), np.ones((2, 2, 2), np.uint8)
     cases = [
-        PreparedCase("a", volume, brain, np.eye(4), {}, quality={"brain_ml": 1.5}),
-        PreparedCase(
-            "b",
-            volume,
-            brain,
-            np.eye(4),
-            {},
-            quality={"lesion_ml": 2},
-            flags=("x, y", "z"),
-        ),
+        CaseFacts("a", {"brain_ml": 1.5, "noise_hu": None}, (), {}),
+        CaseFacts("b", {"lesion_ml": 2}, ("x, y", "z"), {}),
     ]
     write_quality_table(tmp_path / "quality.csv", cases)
     with (tmp_path / "quality.csv").open() as file:
         rows = list(csv.DictReader(file))
+    empty = {"brain_ml": "", "noise_hu": "", "lesion_ml": "", "flags": ""}
     assert rows == [
-        {"case": "a", "brain_ml": "1.5", "lesion_ml": "", "flags": ""},
-        {"case": "b", "brain_ml": "", "lesion_ml": "2", "flags": "x, y; z"},
+        {**empty, "case": "a", "brain_ml": "1.5"},
+        {**empty, "case": "b", "lesion_ml": "2", "flags": "x, y; z"},
     ]
-
-
-def test_tiles_run_along_the_rows():
-    slices = np.zeros((9, 2, 3, 3), np.uint8)
-    slices += np.arange(9, dtype=np.uint8)[:, None, None, None]
-    picture = tile(slices)
-    assert picture.shape == (4, 24, 3)
-    assert picture[0, ::3, 0].tolist() == list(range(8))
-    assert picture[2, ::3, 0].tolist() == [8, 0, 0, 0, 0, 0, 0, 0]
-
-
-def test_mosaic_shows_front_up_and_the_outline(tmp_path):
-    hu = np.full((8, 10, 12), -1000.0, np.float32)
-    hu[:, 9] = 100
-    brain = np.zeros(hu.shape, np.uint8)
-    brain[:, 3:8, 4:10] = 1
-    write_mosaic(tmp_path / "a.png", hu, brain, np.diag([1.0, 1.0, 5.0, 1.0]))
-    picture = np.round(imread(tmp_path / "a.png")[..., :3] * 255)
-    assert picture.shape == (10, 96, 3)
-    assert (picture[0] == 255).all()
-    # The outline reaches x = 4 to 9, counted from the patient's left, of 12.
-    columns = np.flatnonzero((picture[:, :12] == CONTOUR_RGB).all(-1).any(0))
-    assert columns[[0, -1]].tolist() == [12 - 10, 12 - 5]
-    outline = (picture == CONTOUR_RGB).all(-1)
-    assert outline.sum() == 8 * (2 * 5 + 2 * 4)
