@@ -6,6 +6,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
 from functools import partial
+from io import BufferedIOBase
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -27,7 +28,7 @@ GZIP_START = b"\x1f\x8b"
 MARK = "unpacked.json"
 """In the folder of an archive that was unpacked to its end."""
 
-Member = tuple[str, bool, Callable[[], IO[bytes] | None]]
+Member = tuple[str, bool, Callable[[], BufferedIOBase | None]]
 """Name in the archive, whether it is a folder, and how to open it."""
 
 
@@ -135,7 +136,7 @@ def make_folder(folder: Path) -> None:
         ) from error
 
 
-def keep(content: IO[bytes], path: Path) -> None:
+def keep(content: BufferedIOBase, path: Path) -> None:
     """Write a member to its place, unless a stopped run did so; whole or not at all."""
     with content:
         if path.is_file():
