@@ -27,6 +27,9 @@ USUALLY_EXPLAINED = 0.98
 CLEAR_LEAD = 0.5
 """The best orientation leaves at most this share of what the next one leaves open."""
 
+SAME_SHARE = 0.001
+"""Explained shares that differ by less are alike."""
+
 LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
 
 
@@ -170,9 +173,8 @@ def match_pictures(
         for turn in fitting
     }
     best, second = sorted(fitting, key=shares.get, reverse=True)[:2]
-    if shares[best] < LEAST_EXPLAINED or 1 - shares[best] > CLEAR_LEAD * (
-        1 - shares[second]
-    ):
+    is_clear = 1 - shares[best] < CLEAR_LEAD * (1 - shares[second]) - SAME_SHARE
+    if shares[best] < LEAST_EXPLAINED or not is_clear:
         raise UserError(
             "the PNG do not clearly show the DICOM slices in any orientation "
             f"(explained {shares[best]:.1%} {best}; {shares[second]:.1%} {second}), so "

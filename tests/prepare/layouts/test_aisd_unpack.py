@@ -179,7 +179,7 @@ def test_a_target_that_cannot_be_made_is_named(tmp_path):
     with zipfile.ZipFile(archive, "w") as packed:
         packed.writestr(f"mask/{PLAIN}/000.png", b"pixels")
     (tmp_path / "out").write_text("a file")
-    with pytest.raises(UserError, match="cannot be made .*another --aisd-unpack"):
+    with pytest.raises(UserError, match=r"cannot be made .*another --aisd-unpack"):
         unpack_part(archive, tmp_path / "out")
 
 
