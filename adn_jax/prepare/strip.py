@@ -1,34 +1,37 @@
 """The brain in a head CT: soft tissue that bone surrounds, followed slice by slice.
 
 Slices of a stroke CT are 3 to 10 mm thick, so everything is done in the slice, with
-radii in mm; only the tracing goes from slice to slice.
+radii in mm; only the tracing and the filling of holes go from slice to slice.
 """
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, UInt8
 from scipy import ndimage
 
 from adn_jax.errors import UserError
-from adn_jax.prepare.resample import resample, shrink
+from adn_jax.prepare.plausible import check_is_brain
+from adn_jax.prepare.resample import resample, shrink, spacing_of
+from adn_jax.prepare.trace import disk, rays_that_meet, trace
 
 BONE_HU = 150.0
-SOFT_HU = (-15.0, 100.0)
-"""Brain, blood and CSF, after smoothing."""
+SOFT_HU = (-15.0, 120.0)
+"""Brain, blood and CSF, after smoothing; part bone at the vertex."""
+FAT_HU = -60.0
+HALF_BONE_HU = 500.0
+"""A voxel half of brain (30 HU) and half of the skull's tables (1,000 HU)."""
 SMOOTHING_MM = 1.0
 EROSION_MM = 3.0
 """Parts the brain from what touches it through foramina."""
 RAYS_TO_BONE = 7
 """Of eight rays in the slice, how many must meet bone for a voxel to lie inside."""
-START_CM2 = 15.0
-"""The largest slice of a brain is larger than this, eroded."""
-CANAL_CM2 = 12.0
-"""Below the foramen magnum the canal is smaller than this, eroded."""
-REGION_CM2 = 1.0
-"""Smaller regions of a slice, eroded, are no brain: air cells, marrow, orbit."""
-OVERLAP = 0.5
-"""Share of a region that must lie under or over the brain of the slice before."""
+NECK_MM = 5.0
+"""What is narrower than twice this is no brain: clefts of the skull base."""
+CORNER_MM = 2.0
+"""How far the corners of the brain reach beyond disks of `NECK_MM`."""
 WORKING_MM = (2.5, 0.9, 0.9)
 """Voxels are averaged to about this size (z y x) first, to be quick."""
+BESIDE = ndimage.generate_binary_structure(2, 1)[None]
+"""A voxel and its four neighbours in the slice."""
 
 
 def find_brain(
@@ -36,17 +39,21 @@ def find_brain(
 ) -> UInt8[np.ndarray, "z y x"]:
     """Mask of the brain (with CSF spaces and cerebellum) on the scan's grid.
 
-    `hu` has its slices along z. Raises `UserError` where no brain is found.
+    `hu` has its slices along z. Nothing above `BONE_HU` is brain, calcifications and
+    metal neither, but voxels of the rim that are at least half brain. Raises
+    `UserError` where no brain is found.
     """
     small, small_affine = shrink(hu, affine, WORKING_MM)
-    spacing = np.linalg.norm(small_affine[:3, :3], axis=0)[:0:-1]
-    box = bounding_box(small > BONE_HU)
-    mask = np.zeros(small.shape, np.uint8)
-    mask[box] = brain_in_box(small[box], (spacing[0], spacing[1]))
-    if mask.shape == hu.shape:
-        return mask
-    full = resample(mask, small_affine, hu.shape, affine)
-    return (full > 0.5).astype(np.uint8)
+    spacing = spacing_of(small_affine)
+    bone = small > BONE_HU
+    box = bounding_box(bone)
+    coarse = np.zeros(small.shape, bool)
+    coarse[box] = brain_in_box(small[box], spacing[1:])
+    check_is_brain(small, coarse, bone, spacing)
+    if coarse.shape != hu.shape:
+        share = coarse.astype(np.float32)
+        coarse = resample(share, small_affine, hu.shape, affine) > 0.5
+    return with_rim(hu, coarse).astype(np.uint8)
 
 
 def bounding_box(mask: Bool[np.ndarray, "z y x"]) -> tuple[slice, ...]:
@@ -62,7 +69,7 @@ def bounding_box(mask: Bool[np.ndarray, "z y x"]) -> tuple[slice, ...]:
 def brain_in_box(
     hu: Float[np.ndarray, "z y x"], spacing_mm: tuple[float, float]
 ) -> Bool[np.ndarray, "z y x"]:
-    """The brain mask of a volume that is cut to the skull's box."""
+    """The brain without its rim in a volume that is cut to the skull's box."""
     sigma = (0.0, SMOOTHING_MM / spacing_mm[0], SMOOTHING_MM / spacing_mm[1])
     dull = np.clip(hu, -BONE_HU, BONE_HU)
     smooth = ndimage.gaussian_filter(dull, sigma, mode="nearest", truncate=2.0)
@@ -72,98 +79,38 @@ def brain_in_box(
     core = ndimage.binary_erosion(soft, disk(EROSION_MM, spacing_mm)) & inside
     traced = trace(core, spacing_mm)
     grown = ndimage.binary_dilation(traced, disk(EROSION_MM + 1, spacing_mm)) & soft
-    filled = np.stack([ndimage.binary_fill_holes(one) for one in grown])
-    return ndimage.binary_opening(filled, disk(EROSION_MM, spacing_mm))
+    wide = ndimage.binary_opening(grown, disk(NECK_MM, spacing_mm))
+    corners = ndimage.binary_dilation(wide, disk(CORNER_MM, spacing_mm)) & grown
+    return fill_holes(corners)
 
 
-def disk(
-    radius_mm: float, spacing_mm: tuple[float, float]
-) -> Bool[np.ndarray, "1 y x"]:
-    """Structuring element: a disk in the slice, at least one voxel wide each way."""
-    rows, columns = (max(1, int(radius_mm / spacing)) for spacing in spacing_mm)
-    y, x = np.ogrid[-rows : rows + 1, -columns : columns + 1]
-    within = (y * spacing_mm[0]) ** 2 + (x * spacing_mm[1]) ** 2 <= radius_mm**2
-    within[rows, :] |= abs(x[0]) <= 1
-    within[:, columns] |= abs(y[:, 0]) <= 1
-    return within[None]
+def fill_holes(mask: Bool[np.ndarray, "z y x"]) -> Bool[np.ndarray, "z y x"]:
+    """Add what the mask encloses in three dimensions: bone of the base stays out."""
+    labels, _ = ndimage.label(np.pad(~mask, 1, constant_values=True))
+    return (labels != labels[0, 0, 0])[1:-1, 1:-1, 1:-1]
 
 
-def rays_that_meet(bone: Bool[np.ndarray, "z y x"]) -> Int[np.ndarray, "z y x"]:
-    """How many of the eight rays from a voxel, in its slice, meet bone."""
-    count = np.zeros(bone.shape, np.int8)
-    for flipped, total in ((bone, count), (bone[:, ::-1], count[:, ::-1])):
-        for step in (-1, 0, 1):
-            total += met_on_the_way(flipped, step)
-    for flipped, total in ((bone, count), (bone[..., ::-1], count[..., ::-1])):
-        total += np.logical_or.accumulate(flipped, axis=2)
-    return count
-
-
-def met_on_the_way(
-    bone: Bool[np.ndarray, "z y x"], step: int
-) -> Bool[np.ndarray, "z y x"]:
-    """Whether bone was met on the way through the rows, `step` columns a row."""
-    met = bone.copy()
-    for row in range(1, bone.shape[1]):
-        before = met[:, row - 1]
-        if step > 0:
-            met[:, row, 1:] |= before[:, :-1]
-        elif step < 0:
-            met[:, row, :-1] |= before[:, 1:]
-        else:
-            met[:, row] |= before
-    return met
-
-
-def trace(
-    core: Bool[np.ndarray, "z y x"], spacing_mm: tuple[float, float]
-) -> Bool[np.ndarray, "z y x"]:
-    """Follow the largest region of any slice up and down.
-
-    A region of the next slice is kept where most of it lies over or under the brain of
-    the slice before: the throat, under the skull base, does not.
-    """
-    voxel_cm2 = spacing_mm[0] * spacing_mm[1] / 100
-    regions = [regions_of(one) for one in core]
-    largest = [max(sizes, default=0) * voxel_cm2 for _, sizes in regions]
-    start = int(np.argmax(largest))
-    if largest[start] < START_CM2:
-        raise UserError(
-            "no brain was found (nowhere does bone surround soft tissue of its size); "
-            "give a CT of a whole head in Hounsfield units."
-        )
-    kept = np.zeros_like(core)
-    labels, sizes = regions[start]
-    kept[start] = labels == 1 + int(np.argmax(sizes))
-    up, down = range(start + 1, len(core)), range(start - 1, -1, -1)
-    for order, end_cm2 in ((up, REGION_CM2), (down, CANAL_CM2)):
-        before = kept[start]
-        for z in order:
-            before = follow(*regions[z], before, REGION_CM2 / voxel_cm2)
-            if before.sum() * voxel_cm2 < end_cm2:
-                break
-            kept[z] = before
-    return kept
-
-
-def regions_of(
-    mask: Bool[np.ndarray, "y x"],
-) -> tuple[Int[np.ndarray, "y x"], Int[np.ndarray, " regions"]]:
-    """Connected regions of a slice, numbered from 1, and their sizes in voxels."""
+def largest_part(mask: Bool[np.ndarray, "z y x"]) -> Bool[np.ndarray, "z y x"]:
+    """The largest connected component."""
     labels, _ = ndimage.label(mask)
-    return labels, np.bincount(labels.ravel())[1:]
+    return labels == 1 + np.argmax(np.bincount(labels.ravel())[1:])
 
 
-def follow(
-    labels: Int[np.ndarray, "y x"],
-    sizes: Int[np.ndarray, " regions"],
-    before: Bool[np.ndarray, "y x"],
-    smallest: float,
-) -> Bool[np.ndarray, "y x"]:
-    """The regions of a slice that mostly overlap the mask of the slice before.
-
-    `smallest` is the least size in voxels.
-    """
-    shared = np.bincount(labels[before], minlength=len(sizes) + 1)[1:]
-    wanted = (shared >= OVERLAP * sizes) & (sizes >= smallest)
-    return np.isin(labels, 1 + np.flatnonzero(wanted))
+def with_rim(
+    hu: Float[np.ndarray, "z y x"], coarse: Bool[np.ndarray, "z y x"]
+) -> Bool[np.ndarray, "z y x"]:
+    """Settle the rim on the scan's own voxels: one voxel of it may be part bone."""
+    box = tuple(
+        slice(max(0, one.start - 3), one.stop + 3)
+        for one in ndimage.find_objects(coarse.astype(np.uint8))[0]
+    )
+    hu, found = hu[box], np.zeros(coarse.shape, bool)
+    tissue = (hu > FAT_HU) & (hu <= BONE_HU)
+    grown = ndimage.binary_dilation(coarse[box] & tissue, BESIDE) & tissue
+    filled = fill_holes(largest_part(grown))
+    outline = ndimage.binary_dilation(filled, BESIDE)
+    rim = outline & ~ndimage.binary_erosion(outline, BESIDE)
+    found[box] = (filled & (hu <= BONE_HU)) | (
+        rim & (hu > FAT_HU) & (hu < HALF_BONE_HU)
+    )
+    return found
