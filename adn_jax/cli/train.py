@@ -21,12 +21,17 @@ class Train:
     """Folder of the run: config.json, checkpoints/, metrics.jsonl, tensorboard/."""
     workers: int | None = None
     """Processes that prepare a raw data set; as many as cores by default."""
+    tissue_run: Path | None = None
+    """Another run, on phantoms for instance, whose tissue net is used instead of
+    training one (--tissue-source network); the data then needs no tissue maps."""
 
 
 def main(arguments: Sequence[str]) -> None:
     """Train; stopped by SIGTERM or Ctrl-C it saves and exits with 128 + the signal."""
     command, recipe = parse_with_recipe(Train, "train", arguments)
-    signal = train(recipe, command.data, command.run, command.workers)
+    signal = train(
+        recipe, command.data, command.run, command.workers, command.tissue_run
+    )
     if signal:
         print(f"Stopped by signal {signal}; the same command continues.")
         raise SystemExit(128 + signal)

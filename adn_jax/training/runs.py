@@ -132,11 +132,21 @@ def write_run(
     with atomic_path(run) as temporary:
         write_config(temporary, recipe, data=None)
         for stage in stages_of(recipe):
-            mode = STAGE_MODES[stage]
-            folder = checkpoint_folder(temporary, stage)
-            with checkpoints.open_checkpoints(folder, mode) as manager:
-                checkpoints.save(manager, 0, mode, trained[stage])
-            mark_finished(temporary, stage, {"steps": 0, "best_step": 0})
+            write_stage(temporary, stage, trained[stage])
+
+
+def write_stage(run: Path, stage: str, params: Params, **facts: Any) -> None:
+    """Make a finished stage, whole or not at all, of weights that come from elsewhere.
+
+    `facts` join its entry in `stages.json`.
+    """
+    mode = STAGE_MODES[stage]
+    with (
+        atomic_path(checkpoint_folder(run, stage)) as folder,
+        checkpoints.open_checkpoints(folder, mode) as manager,
+    ):
+        checkpoints.save(manager, 0, mode, params)
+    mark_finished(run, stage, {"steps": 0, "best_step": 0, **facts})
 
 
 def read_config(run: Path) -> dict[str, Any]:

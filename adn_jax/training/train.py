@@ -32,9 +32,16 @@ from adn_jax.training.runs import (
     write_config,
 )
 from adn_jax.training.stages import make_stage, needs_search
+from adn_jax.training.tissue_run import find_tissue_run, take_tissue
 
 
-def train(recipe: Recipe, data: Path, run: Path, workers: int | None = None) -> int:
+def train(
+    recipe: Recipe,
+    data: Path,
+    run: Path,
+    workers: int | None = None,
+    tissue_run: Path | None = None,
+) -> int:
     """Train what is left of a recipe in the folder `run`.
 
     Args:
@@ -42,6 +49,8 @@ def train(recipe: Recipe, data: Path, run: Path, workers: int | None = None) -> 
       data: a prepared data set, or a raw one, which is prepared into `run/prepared`.
       run: folder of the run; made where it is absent.
       workers: processes that prepare; None takes one a core.
+      tissue_run: a run whose tissue net is used instead of training one; None: as the
+        folder was begun.
 
     Returns:
       0 when every stage is finished, else the number of the signal that stopped it.
@@ -52,14 +61,17 @@ def train(recipe: Recipe, data: Path, run: Path, workers: int | None = None) -> 
     """
     check_recipe(recipe)
     mesh = data_mesh()
-    pending = check_stages(recipe, mesh)
+    tissue_run = find_tissue_run(recipe, run, tissue_run)
+    pending = check_stages(recipe, mesh, tissue_run)
     if not data.is_dir():
         raise UserError(f"the data folder {data} does not exist; check --data.")
     with claim(run):
         if (run / "config.json").exists():
             check_same_recipe(run, recipe)
         manifest = find_data(recipe, data, run, workers)
-        begin(run, recipe, manifest)
+        begin(run, recipe, manifest, tissue_run)
+        if tissue_run is not None and "tissue" not in read_finished(run):
+            take_tissue(run, recipe, tissue_run)
         finished = read_finished(run)
         unfinished = [name for name in pending if name not in finished]
         for name in unfinished:
@@ -71,9 +83,15 @@ def train(recipe: Recipe, data: Path, run: Path, workers: int | None = None) -> 
     return 0
 
 
-def check_stages(recipe: Recipe, mesh: Mesh) -> tuple[str, ...]:
-    """The stages of a recipe, after a check that each can be trained."""
-    names = stages_of(recipe)
+def check_stages(
+    recipe: Recipe, mesh: Mesh, tissue_run: Path | None = None
+) -> tuple[str, ...]:
+    """The stages to train, after a check that each can be.
+
+    With a `tissue_run` the tissue stage is none of them.
+    """
+    taken = {"tissue"} if tissue_run is not None else set()
+    names = tuple(name for name in stages_of(recipe) if name not in taken)
     for name in names:
         settings = getattr(recipe, name)
         if settings.steps == 0:
@@ -82,8 +100,10 @@ def check_stages(recipe: Recipe, mesh: Mesh) -> tuple[str, ...]:
                 f"--{name}.steps."
             )
         check_batch(settings.batch, mesh, f"{name}.batch")
+    for name in stages_of(recipe):
         check_networks(name, recipe)
-    if recipe.tissue_source != "none" and recipe.prepare.tissue == "none":
+    needs_maps = recipe.tissue_source == "maps" or "tissue" in names
+    if needs_maps and recipe.prepare.tissue == "none":
         raise UserError(
             f"prepare.tissue is none, but tissue_source {recipe.tissue_source} needs "
             "tissue maps; set --prepare.tissue auto or --tissue-source none."
@@ -154,7 +174,9 @@ def find_data(recipe: Recipe, data: Path, run: Path, workers: int | None) -> Man
     return manifest
 
 
-def begin(run: Path, recipe: Recipe, manifest: Manifest) -> None:
+def begin(
+    run: Path, recipe: Recipe, manifest: Manifest, tissue_run: Path | None = None
+) -> None:
     """Write `config.json`, or check that the run was begun with the same cases."""
     cases = json.dumps([manifest.cases, manifest.splits], sort_keys=True)
     digest = hashlib.sha256(cases.encode()).hexdigest()
@@ -165,7 +187,10 @@ def begin(run: Path, recipe: Recipe, manifest: Manifest) -> None:
                 "has now; restore the data set or choose another --run folder."
             )
     else:
-        write_config(run, recipe, manifest.folder, cases_sha256=digest)
+        known = {"cases_sha256": digest}
+        if tissue_run is not None:
+            known["tissue_run"] = str(tissue_run.absolute())
+        write_config(run, recipe, manifest.folder, **known)
 
 
 def open_splits(name: str, recipe: Recipe, manifest: Manifest) -> tuple[Split, Split]:

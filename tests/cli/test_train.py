@@ -25,10 +25,17 @@ def test_arguments_reach_the_training(calls, capsys):
     train.main(
         [CONFIG, "--data", "heads", "--run", "there", "--workers", "2", "--seed", "5"]
     )
-    ((recipe, data, run, workers),) = calls
+    ((recipe, data, run, workers, tissue_run),) = calls
     assert (recipe.name, recipe.seed) == ("tiny", 5)
     assert (data, run, workers) == (Path("heads"), Path("there"), 2)
+    assert tissue_run is None
     assert "python evaluate.py there" in capsys.readouterr().out
+
+
+def test_tissue_net_of_another_run(calls):
+    given = ["--data", "heads", "--run", "there", "--tissue-run", "phantoms"]
+    train.main([CONFIG, *given])
+    assert calls[0][4] == Path("phantoms")
 
 
 def test_a_signal_becomes_the_exit_code(monkeypatch, capsys):
