@@ -165,13 +165,13 @@ def said(count: aisd_facts.Count, found: int) -> str:
 def missing_parts(inventory: Inventory) -> list[str]:
     """A sentence on each part of the download that lacks cases others have."""
     parts = {
-        "picture": inventory.pictures,
-        "mask": inventory.masks,
+        "pictures": inventory.pictures,
+        "masks": inventory.masks,
         "CT": inventory.copies,
     }
     return [
-        f"{len(missing)} cases have no {part}: {', '.join(missing[:10])}"
-        + (" and others" if len(missing) > 10 else "")
+        f"cases without {part}: {len(missing)} ({', '.join(missing[:10])}"
+        + (" and so on)" if len(missing) > 10 else ")")
         for part, found in parts.items()
         if found and (missing := sorted(set(inventory.names) - set(found)))
     ]
