@@ -152,7 +152,9 @@ def with_raw_cases(
             "the native grid needs the scans themselves; give the raw data set, --raw "
             "RAW, or take --grid prepared."
         )
-    cases = {case.name: case for case in find_dataset(raw, reading.layout).cases}
+    cases = {
+        case.name: case for case in find_dataset(raw, reading.layout, reading).cases
+    }
     return [replace(source, raw=cases.get(source.name)) for source in sources]
 
 

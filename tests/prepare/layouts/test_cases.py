@@ -1,0 +1,73 @@
+import json
+
+import numpy as np
+import pytest
+
+from adn_jax.config import PrepareSettings, ReadSettings
+from adn_jax.errors import UserError
+from adn_jax.prepare.layouts.cases import FileCase, RawCase, RefusedCase, given_splits
+from adn_jax.prepare.layouts.plain import find_case, find_plain, looks_plain
+
+SETTINGS, READING = PrepareSettings(), ReadSettings()
+
+
+def test_what_is_loaded_and_recorded(head, tmp_path):
+    head.ct.to_filename(tmp_path / "scan.nii.gz")
+    head.lesion.to_filename(tmp_path / "lesion.nii.gz")
+    head.brain.to_filename(tmp_path / "brain.nii.gz")
+    case = FileCase(
+        name="a",
+        scan=tmp_path / "scan.nii.gz",
+        lesion=tmp_path / "lesion.nii.gz",
+        brain=tmp_path / "brain.nii.gz",
+        choice={"other_scans": ["later.nii.gz"]},
+    )
+    assert isinstance(case, RawCase)
+    given = case.load(SETTINGS, READING)
+    assert given.scan.source["other_scans"] == ["later.nii.gz"]
+    assert given.scan.source["file"] == "scan.nii.gz"
+    np.testing.assert_array_equal(given.lesion.dataobj, head.lesion.dataobj)
+    np.testing.assert_array_equal(given.brain.dataobj, head.brain.dataobj)
+    assert given.tissue is None
+
+
+def test_every_file_that_matters_in_a_fixed_order(tmp_path):
+    folder = tmp_path / "case"
+    for name in ("dicom/b/2", "dicom/a/1", "lesion.nii", "tissue/csf.nii", "notes.txt"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    files = [str(path.relative_to(folder)) for path in find_case(folder).files()]
+    assert files == ["dicom/a/1", "dicom/b/2", "lesion.nii", "tissue/csf.nii"]
+
+
+def test_tissue_maps_that_are_not_three(head, tmp_path):
+    head.ct.to_filename(tmp_path / "scan.nii")
+    maps = {"grey": tmp_path / "grey.nii", "csf": tmp_path / "csf.nii"}
+    case = FileCase("a", tmp_path / "scan.nii", tissue=maps)
+    with pytest.raises(UserError, match="a has tissue maps but none of white; give"):
+        case.load(SETTINGS, READING)
+
+
+def test_a_refused_case_says_why():
+    case = RefusedCase("a", "two scans could be meant; keep one.")
+    assert isinstance(case, RawCase)
+    assert case.files() == []
+    with pytest.raises(UserError, match="two scans could be meant; keep one"):
+        case.load(SETTINGS, READING)
+
+
+def test_splits_beside_the_cases(tmp_path):
+    assert given_splits(tmp_path) is None
+    (tmp_path / "splits.json").write_text(json.dumps({"train": ["a"]}))
+    assert given_splits(tmp_path) == {"train": ["a"]}
+
+
+def test_plain_cases(tmp_path):
+    assert not looks_plain(tmp_path)
+    for name in ("b/ct.nii", "a/dicom/1", "c/other.nii", ".hidden/ct.nii"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    assert looks_plain(tmp_path)
+    dataset = find_plain(tmp_path)
+    assert [case.name for case in dataset.cases] == ["a", "b"]
+    assert dataset.splits is None
