@@ -59,28 +59,32 @@ class Conversion:
     flags: tuple[str, ...] = ()
 
 
-def convert_dicom(path: Path, scratch: Path, series: str = "") -> Conversion:
+def convert_dicom(
+    path: Path, scratch: Path, series: str = "", where: Path | None = None
+) -> Conversion:
     """Choose a CT series of a folder (or of one file) and read it.
 
     Args:
         path: a folder, searched to its depths, or one multi-frame file.
         scratch: an empty folder that outlives the result.
         series: series number or a part of its description; empty: our choice.
+        where: what messages call `path`, where it was unpacked from an archive.
 
     Raises:
         UserError: where there is no CT volume, or dcm2niix cannot read it.
     """
+    where = where or path
     files = [path] if path.is_file() else files_below(path)
     headers = read_headers(files)
     found = find_series(headers)
     if not found:
         raise UserError(
-            f"{path} holds no DICOM series with images; give a folder of CT slices or "
+            f"{where} holds no DICOM series with images; give a folder of CT slices or "
             "a NIfTI file."
         )
-    chosen = choose(found, series, path)
-    image, whole, said = read_slices(chosen, scratch, path)
-    stack, frames = place_slices(image, whole, path)
+    chosen = choose(found, series, where)
+    image, whole, said = read_slices(chosen, scratch, where)
+    stack, frames = place_slices(image, whole, where)
     values, value_flags = to_hounsfield(stack.values)
     stack = SliceStack(values, stack.affine, stack.origins_mm)
     notes, gaps = describe_stack(stack)
@@ -298,6 +302,6 @@ def gap_flags(distances_mm: Float[np.ndarray, " gaps"]) -> tuple[str, ...]:
     missing = int(np.round(distances_mm[wide] / around[wide] - 1).sum())
     after = ", ".join(str(1 + index) for index in wide)
     return (
-        f"about {missing} slices are missing after slice {after} (gaps up to "
+        f"missing slices: about {missing}, after slice {after} (gaps up to "
         f"{distances_mm[wide].max():.1f} mm); what lies there is interpolated",
     )

@@ -16,6 +16,7 @@ from adn_jax.prepare.straighten import SAME_PLACE_MM
 FEWEST_SLICES = 5
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 SAME_ORIENTATION = 0.02
+LONGEST_MM = 2_500.0
 
 HEAD_WORDS = re.compile(
     r"HEAD|BRAIN|SKULL|CRANI|CEREB|NEURO|STROKE|KOPF|SCH[AÄ]E?DEL|\bCCT\b|NCCT|T[EÊ]TE"
@@ -174,7 +175,7 @@ def describe(frames: tuple[Frame, ...], repeated: int, volumes: int) -> Series:
         "bone_kernel": is_sharp(header.get("ConvolutionKernel", ""), names),
         "volumes": volumes,
     }
-    problem = problem_of(first, facts, placed, kinds)
+    problem = problem_of(frames, facts, placed, kinds)
     return Series(frames, repeated, volumes, problem, facts)
 
 
@@ -185,9 +186,10 @@ def usual_distance(frames: Sequence[Frame]) -> float | None:
 
 
 def problem_of(
-    frame: Frame, facts: dict[str, Any], placed: bool, kinds: Sequence[str]
+    frames: Sequence[Frame], facts: dict[str, Any], placed: bool, kinds: Sequence[str]
 ) -> str:
     """Why a series is no CT volume; empty where it is."""
+    frame = frames[0]
     if facts["modality"] != "CT":
         return f"it is {facts['modality'] or 'of unknown modality'}, no CT"
     if frame.header.get("SamplesPerPixel", "1") not in {"", "1"}:
@@ -204,6 +206,8 @@ def problem_of(
         return "its voxel size is not given"
     if facts["slices"] < FEWEST_SLICES:
         return f"it has only {facts['slices']} slices"
+    if is_scattered(frames):
+        return "its slices lie farther apart than a body is large"
     return ""
 
 
@@ -211,6 +215,16 @@ def is_square(frame: Frame) -> bool:
     """Whether rows and columns have directions of length 1 at right angles."""
     directions = np.array(frame.orientation, float).reshape(2, 3)
     return np.allclose(directions @ directions.T, np.eye(2), atol=SAME_ORIENTATION)
+
+
+def is_scattered(frames: Sequence[Frame]) -> bool:
+    """Whether slices lie aside of each other, or farther apart than a body is long."""
+    first = frames[0]
+    heights = slice_heights(frames)
+    moved = np.array([frame.position for frame in frames], float) - first.position
+    aside = moved - np.outer(heights - heights[0], slice_normal(first))
+    width = max(first.columns, first.rows) * max(first.pixel_spacing_mm)
+    return bool(np.ptp(heights) > LONGEST_MM or abs(aside).max() > width)
 
 
 def has_contrast(agent: str, names: str) -> bool:
@@ -361,14 +375,15 @@ def choice_flags(
     `damaged` is how many files of the folder could not be read.
     """
     facts = chosen.facts
-    flags = []
-    for name, value, reason in CRITERIA:
-        if not meets(facts, name, value):
-            flags.append(f"the series {chosen.title} is used although {reason}")
+    flags = [
+        f"the series {chosen.title} is used although {reason}"
+        for name, value, reason in CRITERIA
+        if not meets(facts, name, value) and name != "volumes"
+    ]
     if chosen.repeated:
         flags.append(
-            f"{chosen.repeated} of {facts['slices']} places hold up to "
-            f"{chosen.volumes} images; the first of each is used"
+            f"there are up to {chosen.volumes} images at {chosen.repeated} of "
+            f"{facts['slices']} places; the first of each is used"
         )
     studies = sorted(
         {study_of(one) for one in series if not one.problem}, key=lambda one: one[::-1]
@@ -380,7 +395,7 @@ def choice_flags(
             f"number {order} by date"
         )
     if damaged:
-        flags.append(f"{damaged} DICOM files are damaged and left out")
+        flags.append(f"damaged DICOM files, left out: {damaged}")
     return tuple(flags)
 
 

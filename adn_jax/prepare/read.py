@@ -110,7 +110,7 @@ def read_nifti(name: str, path: Path) -> RawScan:
 def read_dicom(path: Path, scratch: Path, is_archive: bool, series: str) -> RawScan:
     """Read one series of DICOM files as HU, on a regular grid."""
     folder = unpack(path, scratch / "unpacked") if is_archive else path
-    conversion = convert_dicom(folder, scratch / "converted", series)
+    conversion = convert_dicom(folder, scratch / "converted", series, path)
     hu, affine = straighten(conversion.stack, FLOOR_HU)
     check_hounsfield(hu, str(path))
     source = {"file": path.name} | conversion.record

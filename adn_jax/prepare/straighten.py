@@ -59,7 +59,7 @@ def unit(vector: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3"]:
 
 def straighten(
     stack: SliceStack, outside: float
-) -> tuple[Float32[np.ndarray, "x y2 z2"], Float[np.ndarray, "4 4"]]:
+) -> tuple[Float32[np.ndarray, "x2 y2 z2"], Float[np.ndarray, "4 4"]]:
     """Values on a grid with right angles and even distances, and its affine.
 
     Linear in the slice, where a tilted gantry moved it, and linear between slices. The
@@ -67,22 +67,15 @@ def straighten(
     close as the closest were, but to no more than twice their number. A mask goes the
     same way as its image: as 0 and 1 with `outside` 0, then cut at one half.
     """
-    if stack.is_regular:
-        return stack.values.astype(np.float32), with_distance(
-            stack.affine, float(np.diff(stack.heights_mm).mean())
-        )
     heights, shifts = stack.heights_mm, stack.shifts
+    values = stack.values.astype(np.float32, copy=False)
+    if stack.is_regular:
+        return values, with_distance(stack.affine, float(np.diff(heights).mean()))
     lowest = np.floor(shifts.min(axis=0) + 1e-3).astype(int)
     room = np.ceil(shifts.max(axis=0) - 1e-3).astype(int) - lowest
-    upright = np.stack(
-        [
-            move(values, np.clip(shift - lowest, 0, room), room, outside)
-            for values, shift in zip(
-                stack.values.transpose(2, 0, 1), shifts, strict=True
-            )
-        ],
-        axis=2,
-    )
+    upright = np.empty((*(values.shape[:2] + room), len(heights)), np.float32)
+    for z, shift in enumerate(np.clip(shifts - lowest, 0, room)):
+        upright[:, :, z] = move(values[:, :, z], shift, room, outside)
     step = max(np.diff(heights).min(), heights[-1] / (2 * len(heights) - 1))
     count = 1 + int(np.floor(heights[-1] / step + 1e-3))
     affine = with_distance(stack.affine, step)
@@ -100,13 +93,13 @@ def with_distance(
 
 
 def move(
-    values: Num[np.ndarray, "x y"],
+    values: Float32[np.ndarray, "x y"],
     shift: Float[np.ndarray, "2"],
     room: Num[np.ndarray, "2"],
     outside: float,
 ) -> Float32[np.ndarray, "x2 y2"]:
     """One slice moved by part of a voxel or more, in an image larger by `room`."""
-    moved = values.astype(np.float32)
+    moved = values
     for axis in (0, 1):
         if room[axis] == 0:
             continue
@@ -131,5 +124,10 @@ def between_slices(
     """Linear interpolation between slices at other heights."""
     place = np.interp(wanted_mm, heights_mm, np.arange(len(heights_mm)))
     below = np.minimum(place.astype(int), len(heights_mm) - 2)
-    part = (place - below).astype(np.float32)
-    return (1 - part) * values[:, :, below] + part * values[:, :, below + 1]
+    result = np.empty((*values.shape[:2], len(wanted_mm)), np.float32)
+    for z, (lower, part) in enumerate(zip(below, place - below, strict=True)):
+        result[:, :, z] = values[:, :, lower]
+        result[:, :, z] += np.float32(part) * (
+            values[:, :, lower + 1] - values[:, :, lower]
+        )
+    return result

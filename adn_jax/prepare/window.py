@@ -1,7 +1,7 @@
 """Hounsfield units: are they, and which of them become 0 to 1."""
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Num
+from jaxtyping import Float, Float32, Num
 
 from adn_jax.errors import UserError
 
@@ -44,15 +44,13 @@ def to_hounsfield(
     flags = []
     if lost := int(np.sum(~np.isfinite(hu))):
         hu[~np.isfinite(hu)] = FLOOR_HU
-        flags.append(f"{lost} voxels are NaN or infinite; they were set to air")
-    wrapped = (hu > UNSIGNED_HU + 2 * FLOOR_HU) & (hu < UNSIGNED_HU)
+        flags.append(f"voxels that were NaN or infinite, set to air: {lost}")
+    wrapped = (hu > UNSIGNED_HU + 4 * FLOOR_HU) & (hu < UNSIGNED_HU)
     if wrapped.any():
         hu[wrapped] -= UNSIGNED_HU
         flags.append("negative HU were stored without sign; 65,536 taken off")
     if high := int(np.sum(hu > CEILING_HU)):
-        flags.append(
-            f"{high} voxels are above {CEILING_HU:,.0f} HU; they were cut there"
-        )
+        flags.append(f"voxels above {CEILING_HU:,.0f} HU, cut there: {high}")
     if hu.min() >= 0 and soft_tissue_share(hu - STORED_OFFSET_HU) > LEAST_SOFT_TISSUE:
         hu -= STORED_OFFSET_HU
         flags.append("values were stored without the rescale intercept; 1024 taken off")
@@ -80,16 +78,3 @@ def check_hounsfield(hu: Float32[np.ndarray, "..."], name: str) -> None:
 def soft_tissue_share(hu: Float32[np.ndarray, "..."]) -> float:
     """Share of the voxels between 10 and 60 HU."""
     return float(np.mean((hu > 10) & (hu < 60)))
-
-
-def hounsfield_flags(
-    hu: Float[np.ndarray, "z y x"], brain: Bool[np.ndarray, "z y x"]
-) -> tuple[str, ...]:
-    """What is odd about the values inside the brain, a sentence each."""
-    middle = float(np.median(hu[brain]))
-    if not 20 <= middle <= 50:
-        return (
-            f"the brain's median is {middle:.0f} HU instead of 20 to 50: other units, "
-            "contrast or an unusual protocol",
-        )
-    return ()

@@ -119,7 +119,7 @@ def test_missing_slices_are_interpolated_and_flagged(tmp_path):
     scan = read_scan(tmp_path)
     assert_upright(scan, np.insert(HU * 1.0, 3, HU[2:4].mean(0), axis=0))
     assert len(scan.flags) == 1
-    assert "about 1 slices are missing after slice 3 (gaps up to 10.0" in scan.flags[0]
+    assert "missing slices: about 1, after slice 3 (gaps up to 10.0" in scan.flags[0]
     assert scan.source["geometry"]["slice_distances_mm"] == [5.0, 10.0]
     assert any("distance varies" in said for said in scan.source["warnings"])
 
@@ -144,10 +144,10 @@ def test_slices_that_lie_unevenly_by_plan_are_no_flag(tmp_path):
     [
         ((5, 5, 5, 5), None),
         ((2.5, 2.5, 7.5, 7.5), None),
-        ((5, 5, 10, 5), "about 1 slices are missing after slice 3"),
-        ((15, 5, 5, 5), "about 2 slices are missing after slice 1"),
-        ((5, 5, 5, 10), "about 1 slices are missing after slice 4"),
-        ((5, 10, 5, 10, 5), "about 2 slices are missing after slice 2, 4"),
+        ((5, 5, 10, 5), "missing slices: about 1, after slice 3"),
+        ((15, 5, 5, 5), "missing slices: about 2, after slice 1"),
+        ((5, 5, 5, 10), "missing slices: about 1, after slice 4"),
+        ((5, 10, 5, 10, 5), "missing slices: about 2, after slice 2, 4"),
     ],
 )
 def test_gaps(distances, missing):
@@ -204,7 +204,9 @@ def test_of_two_images_at_a_place_the_first_is_read_and_flagged(tmp_path):
     write_series(tmp_path, HU)
     scan = read_scan(tmp_path)
     assert_upright(scan)
-    assert any("8 of 8 places hold up to 2 images" in flag for flag in scan.flags)
+    assert any(
+        "there are up to 2 images at 8 of 8 places" in flag for flag in scan.flags
+    )
 
 
 def test_missing_rescale_intercept(tmp_path):
@@ -221,7 +223,15 @@ def test_a_damaged_file_is_a_missing_slice(tmp_path):
     paths[3].write_bytes(paths[3].read_bytes()[:300])
     scan = read_scan(tmp_path)
     assert scan.image.shape[2] == 8
-    assert any("slices are missing after slice 3" in flag for flag in scan.flags)
+    assert any("missing slices: about 1, after slice 3" in flag for flag in scan.flags)
+
+
+@pytest.mark.parametrize("step", [(0.0, 900.0, 5.0), (0.0, 0.0, 2000.0)])
+def test_scattered_slices_are_refused(tmp_path, step):
+    places = [tuple(index * one for one in step) for index in range(8)]
+    write_series(tmp_path, HU, ImagePositionPatient=places)
+    with pytest.raises(UserError, match="lie farther apart than a body is large"):
+        read_scan(tmp_path)
 
 
 def test_slices_know_their_files_in_order(tmp_path):
@@ -250,6 +260,13 @@ def test_archives_are_read_as_their_folder(tmp_path, name):
     assert_upright(scan)
 
 
+def test_messages_name_the_archive_and_not_where_it_was_unpacked(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
+        packed.writestr("notes.txt", "no images")
+    with pytest.raises(UserError, match=r"a\.zip holds no DICOM series with images"):
+        read_scan(tmp_path / "a.zip")
+
+
 @pytest.mark.parametrize("jpeg", [False, True])
 def test_slices_whose_pixels_are_cut_are_left_out(tmp_path, jpeg):
     paths = write_series(tmp_path, HU, jpeg=jpeg)
@@ -258,8 +275,8 @@ def test_slices_whose_pixels_are_cut_are_left_out(tmp_path, jpeg):
     assert_upright(
         scan, np.where(np.arange(8)[:, None, None] == 4, HU[[3, 5]].mean(0), HU)
     )
-    assert "1 DICOM files are damaged and left out" in scan.flags
-    assert any("slices are missing after slice 4" in flag for flag in scan.flags)
+    assert "damaged DICOM files, left out: 1" in scan.flags
+    assert any("missing slices: about 1, after slice 4" in flag for flag in scan.flags)
 
 
 def test_truncated_pixels_are_refused(tmp_path):

@@ -218,4 +218,4 @@ def test_of_several_images_at_a_place_the_first_is_kept(tmp_path):
     assert (series.repeated, series.volumes, len(series.frames)) == (8, 2, 8)
     assert [frame.number("InstanceNumber") for frame in series.frames] == [*range(1, 9)]
     flags = choice_flags([series], series, 0)
-    assert any("8 of 8 places hold up to 2 images" in flag for flag in flags)
+    assert any("there are up to 2 images at 8 of 8 places" in flag for flag in flags)

@@ -85,7 +85,7 @@ def test_values_that_are_no_numbers_become_air(tmp_path, value):
     values[1, 2, 3] = value
     scan = read_scan(save(tmp_path / "a.nii", values))
     assert scan.image.dataobj[1, 2, 3] == -1024
-    assert scan.flags == ("1 voxels are NaN or infinite; they were set to air",)
+    assert scan.flags == ("voxels that were NaN or infinite, set to air: 1",)
 
 
 def test_mostly_nan(tmp_path):
