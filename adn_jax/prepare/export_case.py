@@ -142,8 +142,12 @@ def nifti(
 
 
 def write_case(source: Source, folder: Path, grid: Grid, pair: Pair) -> None:
-    """Write image, label, and at last the record that says that they are whole."""
+    """Write image and label between a record of their names and one of their bytes.
+
+    So nothing is ever there that no record names, and nothing counts that is not whole.
+    """
     forget(source.name, folder)
+    write_json(record_of(source.name, folder), {"files": dict.fromkeys(source.files)})
     for file, image in zip(source.files, pair, strict=False):
         with atomic_path(folder / file) as temporary:
             image.to_filename(temporary)

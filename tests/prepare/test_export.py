@@ -184,6 +184,30 @@ def test_a_second_run_does_what_is_missing_or_changed(copy, tmp_path, monkeypatc
     }
 
 
+def test_what_was_cut_short_is_removed_where_it_is_not_wanted(
+    copy, tmp_path, monkeypatch
+):
+    def cut(image, path):
+        if path.parent.name == "labelsTr":
+            raise KeyboardInterrupt
+        written(image, path)
+
+    written = nib.Nifti1Image.to_filename
+    with monkeypatch.context() as patch:
+        patch.setattr(nib.Nifti1Image, "to_filename", cut)
+        with pytest.raises(KeyboardInterrupt):
+            export(copy, tmp_path / "out")
+    folder = tmp_path / "out" / "Dataset501_ADN"
+    assert (folder / "imagesTr" / "a_0000.nii.gz").is_file()
+    assert not (folder / "dataset.json").exists()
+    manifest = read_manifest(copy / "prepared")
+    splits = {**manifest.splits, "train": ("b",)}
+    write_prepared_manifest(replace(manifest, splits=splits))
+    export(copy, tmp_path / "out")
+    assert not (folder / "imagesTr" / "a_0000.nii.gz").exists()
+    assert check_as_nnunet_does(folder)["numTraining"] == 2
+
+
 def test_without_validation_cases_there_are_no_folds(copy, tmp_path):
     folder = export(copy, tmp_path / "out").folder
     manifest = read_manifest(copy / "prepared")

@@ -127,7 +127,7 @@ def find_bids(folder: Path) -> RawDataset:
             for name, case in found.items()
             if case is None
         },
-        remarks=label_remarks([case for case in cases if isinstance(case, FileCase)]),
+        remarks=label_remarks(cases, root),
     )
 
 
@@ -297,15 +297,16 @@ def find_splits(root: Path, names: Sequence[str]) -> dict[str, list[str]] | None
     return splits if any(splits.values()) else None
 
 
-def label_remarks(cases: Sequence[FileCase]) -> tuple[str, ...]:
+def label_remarks(cases: Sequence[RawCase], root: Path) -> tuple[str, ...]:
     """What the report should say of the lesion labels that were found, or not."""
+    cases = [case for case in cases if isinstance(case, FileCase)]
     labels = [parse_name(case.lesion) for case in cases if case.lesion is not None]
     unnamed = [file for file in labels if file is not None and is_lesion(file) != 0]
     remarks = []
     if len(labels) < len(cases):
         remarks.append(
             f"{len(cases) - len(labels)} of {len(cases)} cases have no lesion label on "
-            "the scan's grid."
+            f"the scan's grid, neither beside the scan nor in {root / 'derivatives'}."
         )
     if unnamed:
         remarks.append(

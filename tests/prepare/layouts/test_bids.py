@@ -165,7 +165,10 @@ def test_what_the_report_should_say(tmp_path):
         "sub-c": "it has no scan named *_ct.nii.gz or *_ncct.nii.gz."
     }
     missing, unnamed = dataset.remarks
-    assert missing == "1 of 2 cases have no lesion label on the scan's grid."
+    assert missing == (
+        "1 of 2 cases have no lesion label on the scan's grid, neither beside the scan "
+        f"nor in {tmp_path / 'derivatives'}."
+    )
     assert unnamed.startswith("1 masks do not say what they show")
     assert unnamed.endswith("the first one sub-a_dseg.nii.gz.")
 
