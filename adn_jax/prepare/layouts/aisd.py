@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from adn_jax.config import ReadSettings
 from adn_jax.errors import UserError
@@ -99,29 +100,33 @@ def find_case(name: str, inventory: Inventory, use_dicom: bool) -> RawCase:
     return AisdCase(name, masks, pictures, copy, fixed)
 
 
-def find_splits(
-    folder: Path, names: Sequence[str], reasons: Mapping[str, str]
-) -> Mapping[str, Sequence[str]]:
+def find_splits(folder: Path, names: Sequence[str], reasons: Mapping[str, str]) -> Any:
     """The split that lies beside the download, else the official one.
 
-    `splits.json`, or test cases a line in `test.txt`; cases left out on purpose may be
-    named there.
+    `splits.json`, or a test case a line in `test.txt`; cases left out on purpose may be
+    named there. It is checked where cases are chosen by it.
     """
     given = given_splits(folder)
-    if isinstance(given, dict):
-        return {
-            split: [name for name in chosen if name not in reasons]
-            for split, chosen in given.items()
-        }
+    if given is not None:
+        return without(reasons, given)
     listed = folder / "test.txt"
-    test = (
-        set(listed.read_text(encoding="utf-8").split())
-        if listed.is_file()
-        else aisd_facts.TEST_IDS
-    )
+    if listed.is_file():
+        lines = listed.read_text(encoding="utf-8").split()
+        test = [name for name in lines if name not in reasons]
+    else:
+        test = [name for name in names if name in aisd_facts.TEST_IDS]
+    return {"train": [name for name in names if name not in test], "test": test}
+
+
+def without(reasons: Mapping[str, str], splits: Any) -> Any:
+    """A table of splits without some cases; what is no such table stays as it is."""
+    if not isinstance(splits, dict):
+        return splits
     return {
-        "train": [name for name in names if name not in test],
-        "test": [name for name in names if name in test],
+        split: [name for name in chosen if name not in reasons]
+        if isinstance(chosen, list)
+        else chosen
+        for split, chosen in splits.items()
     }
 
 

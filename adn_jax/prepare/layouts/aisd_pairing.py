@@ -15,7 +15,7 @@ from adn_jax.prepare.straighten import SliceStack
 COMPARED_HU = (-200, 300)
 """Tissue; what is lighter or darker counts as these."""
 
-COMPARED_PIXELS = 128
+COMPARED_PIXELS = 64
 """Pixels along each side of a slice that are compared."""
 
 LEAST_EXPLAINED = 0.9
@@ -143,7 +143,7 @@ def match_label(
     if label.shape != hu.shape:
         raise UserError(
             f"the masks are {sizes(label)} pixels but DICOM has {sizes(hu)}; these are "
-            "different scans."
+            "different scans, or slices are missing or damaged."
         )
     return Match()
 
@@ -164,7 +164,7 @@ def match_pictures(
     if not fitting:
         raise UserError(
             f"the PNG are {sizes(pictures)} pixels but DICOM has {sizes(hu)}; these "
-            "are different scans."
+            "are different scans, or slices are missing or damaged."
         )
     step = max(1, min(hu.shape[1:]) // COMPARED_PIXELS)
     scan = hu[:, ::step, ::step]

@@ -1,12 +1,16 @@
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
 from adn_jax.config import PrepareSettings, ReadSettings
+from adn_jax.data.splits import choose_splits
 from adn_jax.errors import UserError
-from adn_jax.prepare.layouts.aisd import find_aisd
+from adn_jax.prepare.layouts.aisd import check_aisd, find_aisd, without
 from adn_jax.prepare.layouts.aisd_case import AisdCase
+from adn_jax.prepare.layouts.aisd_facts import TEST_IDS
+from adn_jax.prepare.layouts.aisd_files import Copy, Inventory
 from adn_jax.prepare.layouts.cases import RefusedCase
 from adn_jax.prepare.layouts.recognise import find_dataset, layout_of
 from tests.prepare.layouts.aisd_download import (
@@ -112,6 +116,18 @@ def test_a_split_beside_the_download_wins(download, tmp_path):
     assert find(folder).splits == given | {"train": [PLAIN]}
 
 
+@pytest.mark.parametrize("given", [["a"], {"train": 3}, None])
+def test_what_is_no_split_is_left_to_the_check(given):
+    assert without({"a": "broken"}, given) == given
+
+
+def test_unknown_cases_in_the_list_of_test_cases_are_refused(tmp_path):
+    write_case(tmp_path, PLAIN, fake_head())
+    (tmp_path / "test.txt").write_text("0000001\n")
+    with pytest.raises(UserError, match="names '0000001', which is no case"):
+        choose_splits(find(tmp_path).splits, [PLAIN], tmp_path / "test.txt")
+
+
 def test_png_alone(download, tmp_path):
     dataset = find(download.folder, aisd_images="png")
     cases = by_name(dataset)
@@ -187,3 +203,20 @@ def test_slices_are_counted_where_nothing_is_packed(download, tmp_path):
     assert "CT slices: 176, but 10962 are known" in remarks
     assert "slices of the shortest CT: 8, but 11 are known" in remarks
     assert "slices of the longest CT: 36, but 63 are known" in remarks
+
+
+def test_the_whole_download_agrees_with_the_known_counts():
+    names = [*TEST_IDS, *(f"9{index:06d}" for index in range(346))]
+    slices = [11, 63, *[27] * 200, *[28] * 196]
+    copies = {
+        name: (Copy("dicom-0", Path("CT"), count),)
+        for name, count in zip(names, slices, strict=True)
+    }
+    assert check_aisd(Inventory({}, {}, copies)) == (
+        "cases: 398, as known",
+        "cases of the training set: 346, as known",
+        "cases of the test set: 52, as known",
+        "CT slices: 10962, as known",
+        "slices of the shortest CT: 11, as known",
+        "slices of the longest CT: 63, as known",
+    )

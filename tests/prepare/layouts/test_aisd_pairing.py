@@ -1,4 +1,5 @@
 import numpy as np
+import pydicom
 import pytest
 
 from adn_jax.errors import UserError
@@ -88,6 +89,19 @@ def test_slices_that_are_not_square_may_lie_on_their_side():
 def test_large_slices_are_thinned_out():
     hu, pictures = HU.repeat(5, 1).repeat(5, 2), HEAD.pictures.repeat(5, 1).repeat(5, 2)
     assert match_pictures(hu, pictures[::-1]).turn == Turn(flip_z=True)
+
+
+@pytest.mark.shared
+def test_a_real_head_is_far_from_alike_on_both_sides(shared):
+    slices = [pydicom.dcmread(path) for path in (shared / "data/ge_head_ct").glob("*")]
+    slices.sort(key=lambda one: float(one.ImagePositionPatient[2]))
+    hu = np.stack([one.pixel_array for one in slices]).astype(np.float32)
+    hu = hu * float(slices[0].RescaleSlope) + float(slices[0].RescaleIntercept)
+    pictures = np.round(np.clip(hu / 80, 0, 1) * 255).astype(np.uint8)
+    match = match_pictures(hu, pictures[:, :, ::-1])
+    assert match.turn == Turn(flip_x=True)
+    assert match.explained > 0.999
+    assert match.runner_up < 0.7
 
 
 def test_explained_share_is_the_correlation_ratio():
