@@ -1,6 +1,7 @@
 """`python -m adn_jax prepare RAW OUT`: raw scans become prepared cases."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from adn_jax.cli.arguments import load_recipe, parse
 from adn_jax.config import PrepareSettings, ReadSettings, Recipe
 from adn_jax.config_checks import check_recipe
 from adn_jax.prepare.dataset import name_failures, prepare_dataset
+from adn_jax.prepare.finished import strangers
 
 Settings = tyro.conf.OmitArgPrefixes[PrepareSettings]
 Reading = tyro.conf.OmitArgPrefixes[ReadSettings]
@@ -60,10 +62,17 @@ def main(arguments: Sequence[str]) -> None:
         command.memory_gib,
     )
     name_failures(manifest)
+    if left := strangers(manifest):
+        print(
+            f"adn: {len(left)} prepared cases in {command.out} are not (any more) in "
+            f"{command.raw} and are not used: {', '.join(left)}",
+            file=sys.stderr,
+        )
     counts = ", ".join(
         f"{len(names)} {split}" for split, names in manifest.splits.items()
     )
     print(f"{len(manifest.cases)} prepared cases ({counts}) are in {command.out}")
+    print(f"look at {command.out / 'quality.html'} before you train")
     if manifest.failed:
         raise SystemExit(2)
 

@@ -1,15 +1,13 @@
 """One self-contained page about an evaluation: no file beside it, no network."""
 
-import math
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from adn_jax.config import Recipe
 from adn_jax.evaluation.scores import CaseResult
+from adn_jax.runtime.pages import format_number, page_environment
 
 
 def render_report(
@@ -19,14 +17,7 @@ def render_report(
     recipe: Recipe,
 ) -> str:
     """The page as HTML, pictures embedded; flagged cases come first in its table."""
-    environment = Environment(
-        loader=PackageLoader("adn_jax.evaluation"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = format_number
+    environment = page_environment("adn_jax.evaluation")
     environment.filters["interval"] = format_interval
     return environment.get_template("report.html").render(
         summary=summary,
@@ -34,13 +25,6 @@ def render_report(
         figures={name: data_uri(path) for name, path in figures.items()},
         recipe=recipe,
     )
-
-
-def format_number(value: float | None, digits: int = 2, sign: bool = False) -> str:
-    """A number with fixed digits; a dash where it is not defined."""
-    if value is None or math.isnan(value):
-        return "–"
-    return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−")
 
 
 def format_interval(summary: Mapping[str, Any], digits: int = 2) -> str:

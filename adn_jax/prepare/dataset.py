@@ -30,9 +30,11 @@ from adn_jax.prepare.finished import (
 )
 from adn_jax.prepare.layouts.cases import RawCase, RawDataset
 from adn_jax.prepare.layouts.recognise import find_dataset
+from adn_jax.prepare.layouts.report import write_report
 from adn_jax.prepare.mosaic import write_mosaic
 from adn_jax.prepare.processes import Outcome, Processes, in_processes
 from adn_jax.prepare.quality import write_quality_table
+from adn_jax.prepare.quality_page import write_quality_page
 from adn_jax.runtime.lock import only_one
 from adn_jax.runtime.stop import interrupt_on_sigterm
 
@@ -73,7 +75,7 @@ def prepare_dataset(
     processes = Processes(workers, memory_gib, scheduler)
     if scheduler:  # its workers start in other folders
         raw, out = raw.absolute(), out.absolute()
-    dataset = find_dataset(raw, reading.layout)
+    dataset = find_dataset(raw, reading.layout, reading)
     if raw.resolve() == out.resolve():
         raise UserError(f"{raw} is both input and output; give another output folder.")
     names = [case.name for case in dataset.cases]
@@ -98,15 +100,18 @@ def prepare_dataset(
             left_out=dict(sorted(dataset.left_out.items())),
             layout=dataset.layout,
         )
-        write_overview(manifest)
+        write_overview(dataset, manifest)
     return manifest
 
 
-def write_overview(manifest: Manifest) -> None:
-    """Write the quality table and the manifest over all cases."""
-    cases = [read_facts(manifest.folder / name) for name in manifest.cases]
-    write_quality_table(manifest.folder / "quality.csv", cases)
+def write_overview(dataset: RawDataset, manifest: Manifest) -> None:
+    """Write the manifest, the quality table and page, and the report over all cases."""
+    out = manifest.folder
+    cases = [read_facts(out / name) for name in manifest.cases]
+    write_quality_table(out / "quality.csv", cases)
     write_manifest(manifest)
+    write_quality_page(out / "quality.html", manifest, cases)
+    write_report(out / "report.md", dataset, manifest, cases)
 
 
 def name_failures(manifest: Manifest) -> None:

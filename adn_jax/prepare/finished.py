@@ -11,7 +11,7 @@ from pathlib import Path
 
 from adn_jax.config import PrepareSettings, ReadSettings
 from adn_jax.config_checks import settings_to_json
-from adn_jax.data.cases import check_sums
+from adn_jax.data.cases import Manifest, check_sums
 from adn_jax.errors import UserError
 from adn_jax.prepare.layouts.cases import RawCase
 from adn_jax.prepare.layouts.plain import find_case
@@ -94,7 +94,7 @@ def remove_remains(out: Path, names: Collection[str]) -> None:
                 path.unlink(missing_ok=True)
 
 
-def strangers(out: Path, names: Collection[str]) -> list[str]:
-    """Prepared cases in `out` that the raw data set does not hold (any more)."""
-    found = {path.parent.name for path in out.glob("*/case.json")}
-    return sorted(found - set(names))
+def strangers(manifest: Manifest) -> list[str]:
+    """Prepared cases in the folder that the raw data set does not hold (any more)."""
+    found = {path.parent.name for path in manifest.folder.glob("*/case.json")}
+    return sorted(found - {*manifest.cases, *manifest.failed})

@@ -13,9 +13,9 @@ from scipy import ndimage
 
 from adn_jax.data.cases import CaseFacts
 from adn_jax.data.nifti import read_voxels
+from adn_jax.prepare.figures import BRIGHT_HU, DARK_HU, METAL_HU, flags_of
 from adn_jax.prepare.resample import shrink, spacing_of
 from adn_jax.prepare.symmetry import mirror_residual_hu
-from adn_jax.prepare.window import hounsfield_flags
 from adn_jax.runtime.files import write_text
 
 Quality = dict[str, Any]
@@ -30,23 +30,7 @@ NOISE_SMOOTHING_MM = 3.0
 NOISE_SLICES = 16
 DETAIL_MM = (0.0, 1.0, 1.0)
 """Bright and dark spots are looked for in voxels of this size (z y x)."""
-BRIGHT_HU, DARK_HU, METAL_HU = 90.0, -20.0, 2500.0
-"""Above clotted blood; below CSF and its noise; above petrous bone."""
 METAL_MARGIN_MM = 10.0
-
-USUAL_BRAIN_ML = (900.0, 1900.0)
-LARGEST_SLICE_MM = 10.0
-LARGEST_CUT_CM2 = 20.0
-"""A brain that is still this large in the first or last slice goes on outside it."""
-LARGEST_OUTSIDE_GRID = 0.005
-LARGEST_LESION_OUTSIDE = 0.1
-HIGHEST_AIR_HU = -850.0
-LARGEST_NOISE_HU = 10.0
-LARGEST_ASYMMETRY_HU = 8.0
-LARGEST_BRIGHT_ML = 15.0
-LARGEST_DARK_ML = 2.0
-LARGEST_METAL_ML = 0.02
-SMALLEST_OVERLAP = 0.9
 
 
 def measure_quality(
@@ -66,11 +50,7 @@ def measure_quality(
         "brain_outside_grid": share_outside(inside, affine, grid_shape, grid_affine),
         **measure_values(hu, inside, affine),
     }
-    return quality, (
-        *hounsfield_flags(hu, inside),
-        *geometry_flags(quality),
-        *value_flags(quality),
-    )
+    return quality, flags_of(quality)
 
 
 def measure_geometry(inside: Mask, affine: Affine) -> Quality:
@@ -154,67 +134,10 @@ def width_of(radius_mm: float, spacing: tuple[float, float, float]) -> list[int]
     return [2 * round(radius_mm / size) + 1 for size in spacing[1:]]
 
 
-def geometry_flags(quality: Quality) -> Flags:
-    """What is odd about the size and place of the brain, a sentence each."""
-    low, high = USUAL_BRAIN_ML
-    outside, thick = quality["brain_outside_grid"], quality["slice_mm"]
-    return sentences(
-        {
-            f"the brain mask holds {quality['brain_ml']:.0f} mL instead of {low:.0f} "
-            f"to {high:.0f}": not low <= quality["brain_ml"] <= high,
-            f"{outside:.0%} of the brain lies outside the prepared grid": (
-                outside > LARGEST_OUTSIDE_GRID
-            ),
-            f"slices are {thick:.1f} mm apart": thick > LARGEST_SLICE_MM,
-            "the scan starts inside the brain": (
-                quality["first_slice_cm2"] > LARGEST_CUT_CM2
-            ),
-            "the scan ends inside the brain": (
-                quality["last_slice_cm2"] > LARGEST_CUT_CM2
-            ),
-        }
-    )
-
-
-def value_flags(quality: Quality) -> Flags:
-    """What is odd about the CT numbers, a sentence each."""
-    noise, asymmetry = quality["noise_hu"] or 0.0, quality["asymmetry_hu"] or 0.0
-    return sentences(
-        {
-            f"the darkest hundredth of the scan is {quality['air_hu']:.0f} HU instead "
-            "of about -1000: no air, cut values or other units": (
-                quality["air_hu"] > HIGHEST_AIR_HU
-            ),
-            f"noise is {noise:.1f} HU: a low dose, thin slices or a sharp kernel": noise
-            > LARGEST_NOISE_HU,
-            f"the halves differ by {asymmetry:.1f} HU on average: a "
-            "large lesion, a tilted head or a mask that lacks a part": (
-                asymmetry > LARGEST_ASYMMETRY_HU
-            ),
-            f"{quality['bright_ml']:.0f} mL inside the brain are above "
-            f"{BRIGHT_HU:.0f} HU: contrast agent, bone in the mask or metal": (
-                quality["bright_ml"] > LARGEST_BRIGHT_ML
-            ),
-            f"{quality['dark_ml']:.0f} mL inside the brain are below {DARK_HU:.0f} HU: "
-            "air, fat or streaks": quality["dark_ml"] > LARGEST_DARK_ML,
-            f"{quality['metal_ml']:.2f} mL at the brain are above {METAL_HU:.0f} HU: "
-            "a clip, a coil or other metal": quality["metal_ml"] > LARGEST_METAL_ML,
-        }
-    )
-
-
-def sentences(checks: dict[str, bool]) -> Flags:
-    """Those sentences that are true."""
-    return tuple(sentence for sentence, odd in checks.items() if odd)
-
-
 def measure_registration(overlap: float | None) -> tuple[Quality, Flags]:
     """Dice of the registered atlas and the brain mask; None: nothing was registered."""
-    if overlap is None:
-        return {}, ()
-    low = overlap < SMALLEST_OVERLAP
-    said = f"the registered atlas overlaps the brain with a Dice of {overlap:.2f} only"
-    return {"registration_overlap": overlap}, (said,) if low else ()
+    quality = {} if overlap is None else {"registration_overlap": overlap}
+    return quality, flags_of(quality)
 
 
 def measure_lesion(
@@ -229,9 +152,7 @@ def measure_lesion(
     quality = {"lesion_ml": volume_ml, "lesion_outside_brain": outside}
     if volume_ml > 0 and not prepared.any():
         return quality, ("the labelled infarct is lost on the prepared grid",)
-    if outside > LARGEST_LESION_OUTSIDE:
-        return quality, (f"{outside:.0%} of the infarct lies outside the brain mask",)
-    return quality, ()
+    return quality, flags_of(quality)
 
 
 def share_outside(

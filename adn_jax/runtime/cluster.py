@@ -68,7 +68,7 @@ def local_client(workers: int, memory_bytes: int) -> Iterator[Client]:
             n_workers=workers,
             threads_per_worker=1,
             memory_limit=memory_bytes,
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",  # any free port
         ) as cluster,
         Client(cluster) as client,
     ):

@@ -5,7 +5,7 @@ import pytest
 
 from adn_jax.data.cases import Manifest
 from adn_jax.evaluation.figures import save_figure, score_figure
-from adn_jax.evaluation.report import format_interval, format_number, render_report
+from adn_jax.evaluation.report import format_interval, render_report
 from adn_jax.evaluation.scores import CaseResult, score_masks
 from adn_jax.evaluation.summary import per_case_csv, summarise_results
 
@@ -139,10 +139,6 @@ def test_csv_has_every_column_for_every_case():
     assert [len(line.split(",")) for line in lines] == [len(columns)] * 3
 
 
-def test_numbers_for_readers():
-    assert format_number(0.256) == "0.26"
-    assert format_number(-3.14159, 1) == "−3.1"
-    assert format_number(3.0, 1, True) == "+3.0"
-    assert format_number(None) == format_number(float("nan")) == "–"
+def test_intervals_for_readers():
     assert format_interval({"ci95": [0.5, 0.75]}, 1) == "95 % interval 0.5 to 0.8"
     assert format_interval({"ci95": None}) == ""

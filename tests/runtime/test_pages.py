@@ -1,0 +1,25 @@
+import pytest
+from jinja2 import UndefinedError
+
+from adn_jax.runtime.pages import format_number, page_environment
+
+
+def test_numbers_for_readers():
+    assert format_number(0.256) == "0.26"
+    assert format_number(-3.14159, 1) == "−3.1"
+    assert format_number(3.0, 1, True) == "+3.0"
+    assert format_number(None) == format_number(float("nan")) == "–"
+
+
+@pytest.mark.parametrize("package", ["adn_jax.prepare", "adn_jax.evaluation"])
+def test_every_package_sees_the_shared_parts(package):
+    environment = page_environment(package)
+    for name in ("page.css", "table.js"):
+        assert environment.get_template(name).render()
+
+
+def test_text_is_escaped_and_missing_values_are_errors():
+    template = page_environment("adn_jax.prepare").from_string("{{ name }}")
+    assert template.render(name="<b>") == "&lt;b&gt;"
+    with pytest.raises(UndefinedError):
+        template.render()
