@@ -5,8 +5,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn, Protocol, runtime_checkable
 
+import nibabel as nib
+import numpy as np
+
 from adn_jax.config import PrepareSettings, ReadSettings
-from adn_jax.data.nifti import open_nifti
+from adn_jax.data.nifti import open_nifti, read_voxels
 from adn_jax.errors import UserError
 from adn_jax.prepare.inputs import CaseInput
 from adn_jax.prepare.labels import native_label
@@ -80,6 +83,8 @@ class FileCase:
         if self.lesion is not None:
             label = open_nifti(self.lesion)
             lesion = native_label(label, scan.image, settings.infarct_labels)
+            flags = label_flags(label, lesion, settings.infarct_labels)
+            scan = replace(scan, flags=(*scan.flags, *flags))
         return CaseInput(
             scan=scan,
             lesion=lesion,
@@ -106,6 +111,16 @@ class RefusedCase:
     def load(self, settings: PrepareSettings, reading: ReadSettings) -> NoReturn:  # noqa: ARG002
         """Raise `UserError` with the reason."""
         raise UserError(self.reason)
+
+
+def label_flags(
+    label: nib.Nifti1Image, lesion: nib.Nifti1Image, infarct_labels: Sequence[int]
+) -> tuple[str, ...]:
+    """A flag where something is labelled and nothing of it counts as infarct."""
+    if read_voxels(lesion, np.uint8).any() or not read_voxels(label, np.float32).any():
+        return ()
+    rule = ", ".join(map(str, infarct_labels))
+    return (f"no voxel of the label counts as infarct ({rule})",)
 
 
 def open_tissue(name: str, maps: Mapping[str, Path] | None) -> TissueMaps | None:

@@ -1,5 +1,6 @@
 import json
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -29,6 +30,20 @@ def test_what_is_loaded_and_recorded(head, tmp_path):
     np.testing.assert_array_equal(given.lesion.dataobj, head.lesion.dataobj)
     np.testing.assert_array_equal(given.brain.dataobj, head.brain.dataobj)
     assert given.tissue is None
+
+
+def test_labels_of_which_none_counts_are_flagged(head, tmp_path):
+    head.ct.to_filename(tmp_path / "scan.nii")
+    case = FileCase("a", tmp_path / "scan.nii", lesion=tmp_path / "lesion.nii")
+    empty = np.zeros(head.lesion.shape, np.uint8)
+    nib.Nifti1Image(empty, head.lesion.affine).to_filename(case.lesion)
+    others = PrepareSettings(infarct_labels=(2, 3))
+    assert case.load(others, READING).scan.flags == ()
+    head.lesion.to_filename(case.lesion)
+    assert case.load(SETTINGS, READING).scan.flags == ()
+    given = case.load(others, READING)
+    assert given.scan.flags == ("no voxel of the label counts as infarct (2, 3)",)
+    assert not np.asarray(given.lesion.dataobj).any()
 
 
 def test_every_file_that_matters_in_a_fixed_order(tmp_path):
