@@ -22,15 +22,9 @@ from jaxtyping import Float
 
 from adn_jax.data.nifti import LARGEST_VOXEL_COUNT, open_nifti, read_voxels
 from adn_jax.errors import UserError
+from adn_jax.prepare.dicom_choice import choice_flags, choice_record, choose
 from adn_jax.prepare.dicom_headers import Frame, read_headers
-from adn_jax.prepare.dicom_series import (
-    FEWEST_SLICES,
-    Series,
-    choice_flags,
-    choice_record,
-    choose,
-    find_series,
-)
+from adn_jax.prepare.dicom_series import FEWEST_SLICES, Series, find_series
 from adn_jax.prepare.straighten import SliceStack
 from adn_jax.prepare.window import to_hounsfield
 

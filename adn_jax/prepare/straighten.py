@@ -63,8 +63,7 @@ def straighten(
     """Values on a grid with right angles and even distances, and its affine.
 
     Linear in the slice, where a tilted gantry moved it, and linear between slices. The
-    image grows by what the slices were moved; `outside` fills that. Slices come as
-    close as the closest were, but to no more than twice their number. A mask goes the
+    image grows by what the slices were moved; `outside` fills that. A mask goes the
     same way as its image: as 0 and 1 with `outside` 0, then cut at one half.
     """
     heights, shifts = stack.heights_mm, stack.shifts
@@ -73,14 +72,25 @@ def straighten(
         return values, with_distance(stack.affine, float(np.diff(heights).mean()))
     lowest = np.floor(shifts.min(axis=0) + 1e-3).astype(int)
     room = np.ceil(shifts.max(axis=0) - 1e-3).astype(int) - lowest
-    upright = np.empty((*(values.shape[:2] + room), len(heights)), np.float32)
+    shape = (*(values.shape[:2] + room), len(heights))
+    upright = np.empty(shape, np.float32, order="F")
     for z, shift in enumerate(np.clip(shifts - lowest, 0, room)):
         upright[:, :, z] = move(values[:, :, z], shift, room, outside)
-    step = max(np.diff(heights).min(), heights[-1] / (2 * len(heights) - 1))
-    count = 1 + int(np.floor(heights[-1] / step + 1e-3))
+    step = grid_distance(heights)
+    count = 1 + int(np.ceil(heights[-1] / step - 1e-3))
     affine = with_distance(stack.affine, step)
     affine[:3, 3] += affine[:3, :2] @ lowest
     return between_slices(upright, heights, np.arange(count) * step), affine
+
+
+def grid_distance(heights_mm: Float[np.ndarray, " z"]) -> float:
+    """Distance of the slices of the regular grid: as close as the closest tenth.
+
+    A single pair that lies closer, where two stacks meet, would only make more of them.
+    There are at most twice as many as there were.
+    """
+    close = np.quantile(np.diff(heights_mm), 0.1, method="higher")
+    return float(max(close, heights_mm[-1] / (2 * len(heights_mm) - 1)))
 
 
 def with_distance(
@@ -124,7 +134,8 @@ def between_slices(
     """Linear interpolation between slices at other heights."""
     place = np.interp(wanted_mm, heights_mm, np.arange(len(heights_mm)))
     below = np.minimum(place.astype(int), len(heights_mm) - 2)
-    result = np.empty((*values.shape[:2], len(wanted_mm)), np.float32)
+    shape = (*values.shape[:2], len(wanted_mm))
+    result = np.empty(shape, np.float32, order="F")  # slices in one piece
     for z, (lower, part) in enumerate(zip(below, place - below, strict=True)):
         result[:, :, z] = values[:, :, lower]
         result[:, :, z] += np.float32(part) * (

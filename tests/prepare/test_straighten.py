@@ -2,7 +2,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from adn_jax.prepare.straighten import SliceStack, straighten
+from adn_jax.prepare.straighten import SliceStack, grid_distance, straighten
 
 SLOPES = np.array([0.5, -0.3, 0.7])
 
@@ -85,9 +85,23 @@ def test_missing_slices_are_interpolated_between_their_neighbours():
     )
 
 
-def test_the_last_slice_is_kept_and_their_number_at_most_doubled():
-    stack = stack_of((0, 0.5, 10, 20, 30))
+@pytest.mark.parametrize(
+    ("heights", "distance_mm"),
+    [
+        ((0, 2, 4, 9, 14), 2),
+        ((0, 5, 15, 20), 5),
+        ((0, 4, 8, 9, 16, 23), 4),
+        ((0, 1, 2, 3, 20, 40), 40 / 11),
+    ],
+)
+def test_distance_of_the_grid(heights, distance_mm):
+    assert grid_distance(np.array(heights, float)) == pytest.approx(distance_mm)
+
+
+def test_the_last_slice_is_kept():
+    stack = stack_of((0, 4, 8, 9, 16, 23))
     values, affine = straighten(stack, -1024.0)
-    assert values.shape[2] == 10
-    np.testing.assert_allclose(values[..., -1], stack.values[..., -1], rtol=1e-4)
-    assert affine[2, 2] == pytest.approx(30 / 9)
+    assert values.shape[2] == 7
+    assert affine[2, 2] == pytest.approx(4)
+    np.testing.assert_array_equal(values[..., 0], stack.values[..., 0])
+    np.testing.assert_allclose(values[..., -1], stack.values[..., -1])
