@@ -34,7 +34,7 @@ from adn_jax.prepare.read import RawScan
 from adn_jax.prepare.straighten import SliceStack, straighten
 from adn_jax.prepare.window import FLOOR_HU, check_hounsfield
 
-Label = UInt8[np.ndarray, "z y x"]
+Stack = UInt8[np.ndarray, "z y x"]
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class AisdCase:
         return CaseInput(replace(scan, flags=scan.flags + flags), lesion)
 
 
-def read_label(folder: Path, infarct_labels: Sequence[int]) -> Label:
+def read_label(folder: Path, infarct_labels: Sequence[int]) -> Stack:
     """Infarct (1) or not in the pixels of the PNG; `UserError` for other values."""
     values = read_stack(folder)
     if values.max() > LARGEST_LABEL:
@@ -96,7 +96,7 @@ def read_label(folder: Path, infarct_labels: Sequence[int]) -> Label:
 
 
 def from_pictures(
-    case: AisdCase, pictures: Label, label: Label, reading: ReadSettings
+    case: AisdCase, pictures: Stack, label: Stack, reading: ReadSettings
 ) -> tuple[RawScan, nib.Nifti1Image]:
     """Scan and label of a case without DICOM: HU and voxel size are assumed."""
     spacing, window = reading.aisd_spacing_mm, reading.aisd_window_hu
@@ -119,8 +119,8 @@ def from_pictures(
 
 def from_dicom(
     case: AisdCase,
-    pictures: Label | None,
-    label: Label,
+    pictures: Stack | None,
+    label: Stack,
     scratch: Path,
     series: str,
 ) -> tuple[RawScan, nib.Nifti1Image]:

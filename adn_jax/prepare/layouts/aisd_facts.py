@@ -5,12 +5,20 @@ The download: https://github.com/GriffinLiang/AISD (non-commercial use only).
 
 from dataclasses import dataclass
 
-README = "https://github.com/GriffinLiang/AISD, README at 653ff28"
-ISSUE = "https://github.com/GriffinLiang/AISD/issues/{}"
-SSL = "https://github.com/joaco18/stroke-seg-ssl at 88bf23a, {}"
-CL_SEGNET = "https://github.com/hulinkuang/Cl-SegNet at e8e1982, {}"
-ICC = "https://github.com/Codeaizan/ICC, hand-off notes"
-TASK_402 = "nnUNet/nnunet/dataset_conversion/Task402_AIS.py"
+SOURCES = {
+    "README": "https://github.com/GriffinLiang/AISD at 653ff28",
+    "issue": "https://github.com/GriffinLiang/AISD/issues/",
+    "stroke-seg-ssl": "https://github.com/joaco18/stroke-seg-ssl at 88bf23a, data/",
+    "Cl-SegNet": "https://github.com/hulinkuang/Cl-SegNet at e8e1982",
+    "ICC": "https://github.com/Codeaizan/ICC, notes on a user's conversion",
+    "converters": "several public converters of AISD to NIfTI",
+    "paper": "Ni et al., Asymmetry Disentanglement Network, MICCAI 2022",
+}
+"""Who says so, by the name that rows give."""
+
+METADATA = "stroke-seg-ssl, metadata_files/metadata_aisd.csv"
+CONVERTER = "stroke-seg-ssl, clean_aisd.py"
+READER = "stroke-seg-ssl, manual_labels/aisd_manual_lab.csv"
 
 TEST_IDS = frozenset(
     """
@@ -22,7 +30,7 @@ TEST_IDS = frozenset(
     0538983 0539025
     """.split()  # noqa: SIM905
 )
-"""The official test set (README, item 5; the same 52 in `SSL` and `CL_SEGNET`)."""
+"""The official test set (README, item 5; the same in stroke-seg-ssl and Cl-SegNet)."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +42,14 @@ class Count:
     source: str
 
 
-CASES = Count("cases", 398, SSL.format("data/metadata_files/metadata_aisd.csv"))
-TRAIN = Count("cases of the training set", 346, CASES.source)
-TEST = Count("cases of the test set", 52, README)
-SLICES = Count("CT slices", 10962, CASES.source)
-FEWEST_SLICES = Count("slices of the shortest CT", 11, CASES.source)
-MOST_SLICES = Count("slices of the longest CT", 63, CASES.source)
-TILTED = Count("cases with a tilted gantry", 182, CASES.source)
-CONTRAST = Count("cases whose protocol name speaks of contrast", 32, CASES.source)
+CASES = Count("cases", 398, METADATA)
+TRAIN = Count("cases of the training set", 346, METADATA)
+TEST = Count("cases of the test set", 52, "README")
+SLICES = Count("CT slices", 10962, METADATA)
+FEWEST_SLICES = Count("slices of the shortest CT", 11, METADATA)
+MOST_SLICES = Count("slices of the longest CT", 63, METADATA)
+TILTED = Count("cases with a tilted gantry", 182, METADATA)
+CONTRAST = Count("cases whose protocol name speaks of contrast", 32, METADATA)
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,7 @@ ODDITIES = (
         "unzip leaves one or two folder levels (`image/image/<id>`), and some put the "
         "archives into a folder `dicom/`",
         "folders are searched for case ids, down to three levels",
-        ICC,
+        "ICC",
     ),
     Oddity(
         "packed",
@@ -75,33 +83,33 @@ ODDITIES = (
         "dicom-3.zip) come packed",
         "`--aisd-unpack DIR` unpacks PNG and CT once, not the MRI; else the commands "
         "are named",
-        f"{README}; {ICC}",
+        "README; ICC",
     ),
     Oddity(
         "packed_case",
         "an archive of its own a case inside dicom-N (`<id>.tar.gz`)",
         "it is read in place; a damaged one fails alone, with its reason",
-        "public converters",
+        "converters",
     ),
     Oddity(
         "numbering",
         "PNG are numbered from 000, DICOM files from 001",
         "PNG i belongs to the i-th slice by position along the slices' normal, never "
         "by file name",
-        SSL.format("data/data_utils.py"),
+        "stroke-seg-ssl, data_utils.py",
     ),
     Oddity(
         "order",
         "converters offer to turn the order of the slices (`--flip-z`)",
         "the picture is compared with the DICOM slices in all 16 orientations; the "
         "clear winner is used, without one the case is refused",
-        "public converters",
+        "converters",
     ),
     Oddity(
         "mri",
         "the MRI lies in `DWI/`, in some cases in `MRI/`; some DWI are 4D",
         "only `CT/` is read",
-        SSL.format("data/clean_aisd.py"),
+        CONVERTER,
         ("0538549",),
     ),
     Oddity(
@@ -109,7 +117,7 @@ ODDITIES = (
         "these cases lie in dicom-0 and again in a later archive; those in dicom-0 are "
         "empty or incomplete",
         "the last archive that holds slices counts",
-        f"{README}; {ISSUE.format(5)}; {SSL.format('data/clean_aisd.py')}",
+        f"README; issue 5; {CONVERTER}",
         ("0091465", "0091468", "0091505", "0091519", "0073366"),
     ),
     Oddity(
@@ -117,70 +125,70 @@ ODDITIES = (
         "its CT folder in dicom-0 is empty; the README counts 397 cases, with it there "
         "are 398",
         "the copy in another archive is used; without one the case fails",
-        f"{ICC}; {CASES.source}",
+        f"ICC; {METADATA}",
         ("0073366",),
     ),
     Oddity(
         "mismatch",
         "26 PNG slices, but 16 DICOM slices",
         "left out (`broken`); else refused, because the label fits no slice",
-        ISSUE.format(18),
+        "issue 18",
         ("0226134",),
     ),
     Oddity(
         "trunk",
         "the scan reaches down to the trunk",
         "slices below the 24th (0091580: 30th) are cut off",
-        SSL.format("data/clean_aisd.py"),
+        CONVERTER,
         tuple(FIRST_SLICE),
     ),
     Oddity(
         "orientation",
         "a converter had to turn its label by hand",
         "decided by the picture like every case, and flagged",
-        SSL.format("data/clean_aisd.py"),
+        CONVERTER,
         ("0073465",),
     ),
     Oddity(
         "artifacts",
         "artefacts",
         "left out (`broken`)",
-        SSL.format("data/manual_labels/aisd_manual_lab.csv"),
+        READER,
         ("0091530", "0091684", "0226130"),
     ),
     Oddity(
         "misregistered",
         "labels that do not fit the scan",
         "left out (`broken`)",
-        SSL.format("data/manual_labels/aisd_manual_lab.csv"),
+        READER,
         ("0226134",),
     ),
     Oddity(
         "slab",
         "the scan is a slab of the head",
         "left out (`broken`)",
-        SSL.format("data/manual_labels/aisd_manual_lab.csv"),
+        READER,
         ("0538050",),
     ),
     Oddity(
         "discarded",
         "discarded by a converter, without a reason",
         "left out (`broken`)",
-        SSL.format("data/dataset.csv"),
+        "stroke-seg-ssl, dataset.csv",
         ("0538651",),
     ),
     Oddity(
         "cl_segnet",
         "not among the 393 cases of Cl-SegNet",
         "left out with `cl-segnet`",
-        CL_SEGNET.format("data/splits_final.pkl"),
+        "Cl-SegNet, data/splits_final.pkl",
         ("0091465", "0091468", "0091505", "0091519", "0226134"),
     ),
     Oddity(
         "odd_label",
         "a reader noted an odd label",
         "kept and flagged",
-        SSL.format("data/manual_labels/aisd_manual_lab.csv"),
+        READER,
         ("0091366",),
     ),
     Oddity(
@@ -188,7 +196,7 @@ ODDITIES = (
         "a reader noted infarcts that are alike on both sides, which asymmetry cannot "
         "show",
         "kept and flagged",
-        SSL.format("data/manual_labels/aisd_manual_lab.csv"),
+        READER,
         ("0091439", "0091529"),
     ),
     Oddity(
@@ -196,26 +204,26 @@ ODDITIES = (
         "the protocol name of 32 series speaks of contrast (29 `*CTA*`, 3 "
         "`*AngioDSA`), that of another one of the chest",
         "kept and flagged, by the name in the DICOM header",
-        CASES.source,
+        METADATA,
     ),
     Oddity(
         "tilt",
         "182 of the 398 series were taken with a tilted gantry",
         "the label takes the same way through straightening as the scan",
-        CASES.source,
+        METADATA,
     ),
     Oddity(
         "spacing",
         "the README says 5 mm; 11 to 63 slices a case (most often 14 or 42) tell that "
         "it varies, the paper counts 3 to 10 mm",
         "taken from the DICOM headers; for PNG `--aisd-spacing-mm`, with a flag",
-        f"{README}; {CASES.source}; Ni et al., MICCAI 2022",
+        f"README; {METADATA}; paper",
     ),
     Oddity(
         "window",
         "PNG are 8-bit in a brain window that is nowhere stated",
         "HU from DICOM; without it `--aisd-window-hu` is assumed, with a flag",
-        README,
+        "README",
     ),
     Oddity(
         "labels",
@@ -223,20 +231,20 @@ ODDITIES = (
         "invisible acute, 5 infarct, and look black in viewers",
         "`--infarct-labels`, {1, 2, 3, 5} as the README says; values above 5 are "
         "refused",
-        f"{README}; {ISSUE.format(2)}; {ISSUE.format(17)}",
+        "README; issue 2; issue 17",
     ),
     Oddity(
         "no_infarct",
         "no mask is empty, but under the rule {1, 2, 3, 5} one can be",
         "prepared and flagged",
-        "a count of the masks",
+        "stroke-seg-ssl, dataset.csv",
     ),
     Oddity(
         "split",
         "the 5 lists of folds in a converter mix test cases in; the README lists 52 "
         "test cases",
         "the official test cases; `splits.json` or `test.txt` beside the download wins",
-        f"{README}; {CL_SEGNET.format(TASK_402)}",
+        "README; Cl-SegNet, Task402_AIS.py; stroke-seg-ssl, dataset.csv",
     ),
 )
 """Every known oddity of the download."""
@@ -250,8 +258,8 @@ LEFT_OUT = {
 }
 """Rows whose cases are left out, by `ReadSettings.aisd_leave_out`."""
 
-FLAGGED = ("orientation", "odd_label", "symmetric")
-"""Rows whose cases get a flag."""
+FLAGGED = ("orientation", "odd_label", "symmetric", *LEFT_OUT["broken"])
+"""Rows whose cases get a flag where they are used."""
 
 
 def left_out(name: str, setting: str) -> str | None:

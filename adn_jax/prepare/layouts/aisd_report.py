@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from adn_jax.data.cases import CaseFacts, PreparedCase
 from adn_jax.prepare.layouts import aisd_facts
 from adn_jax.prepare.layouts.aisd_facts import Count
-from adn_jax.prepare.layouts.markdown import table
+from adn_jax.prepare.layouts.markdown import bullets, table
 
 TILTED_FROM_DEG = 0.1
 
@@ -50,11 +50,13 @@ def known_table(cases: Sequence[CaseFacts | PreparedCase]) -> str:
 
 
 def oddity_table() -> str:
-    """Everything odd about the download, and what is done about it."""
-    return table(
+    """Everything odd about the download, what is done about it, and who says so."""
+    rows = table(
         ("what", "cases", "what is done", "source"),
         [
             (row.what, ", ".join(row.cases) or "any", row.done, row.source)
             for row in aisd_facts.ODDITIES
         ],
     )
+    sources = bullets(f"{name}: {at}" for name, at in aisd_facts.SOURCES.items())
+    return f"{rows}\n\nSources:\n\n{sources}"

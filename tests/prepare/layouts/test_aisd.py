@@ -58,7 +58,7 @@ def test_which_cases_are_used(download):
     cases = by_name(dataset)
     assert set(cases) == set(download.heads) - {ARTEFACT, MISMATCH}
     assert set(dataset.left_out) == {ARTEFACT, MISMATCH}
-    assert "artefacts (https://github.com/" in dataset.left_out[ARTEFACT]
+    assert "artefacts (stroke-seg-ssl, " in dataset.left_out[ARTEFACT]
     assert {n for n, case in cases.items() if isinstance(case, RefusedCase)} == {
         *(NO_MASK, NO_CT)
     }
@@ -185,7 +185,7 @@ def test_png_alone_needs_no_dicom_unpacked(packed, tmp_path):
 def test_what_is_said_of_the_download(download):
     remarks = find(download.folder).remarks
     assert remarks[0] == "HU are read from DICOM"
-    assert remarks[1].startswith("cases: 16, but 398 are known (https://github.com/")
+    assert remarks[1].startswith("cases: 16, but 398 are known (stroke-seg-ssl, ")
     assert remarks[2].startswith("cases of the training set: 12, but 346 are known")
     assert remarks[3].startswith("cases of the test set: 4, but 52 are known")
     assert remarks[4:] == (

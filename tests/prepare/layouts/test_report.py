@@ -127,13 +127,14 @@ def test_the_report_of_the_whole_download(download, prepared):
         f"| {fake.TWICE} | the copy in dicom-0 is passed over; dicom-3 is used |",
         f"| {fake.TURNED} | the PNG show the DICOM slices top down, left right (",
         f"| {fake.TRUNK} | the trunk is cut off: slices 24 to 35 are kept |",
-        f"| {fake.ARTEFACT} | artefacts (https://",
-        f"| {fake.MISMATCH} | labels that do not fit the scan (https://",
+        f"| {fake.ARTEFACT} | artefacts (stroke-seg-ssl,",
+        f"| {fake.MISMATCH} | labels that do not fit the scan (stroke-seg-ssl,",
         f"| {fake.NO_MASK} | it has no masks; unpack mask.zip again. |",
         f"| {fake.NO_CT} | it has no CT; download all of dicom-0 to dicom-3",
         f"| {fake.DAMAGED} | {download.folder}/dicom-1/{fake.DAMAGED}.tar.gz is",
         f"| {fake.ODD_LABEL} | AISD: a reader noted an odd label",
         f"| {fake.EMPTY_LABEL} | no voxel of the label counts as infarct (1, 2",
+        "- README: https://github.com/GriffinLiang/AISD at",
         "| 26 PNG slices, but 16 DICOM slices | 0226134 | left out",
     ):
         assert row in text, row
