@@ -1,5 +1,6 @@
 """Which layout a raw data set has."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from adn_jax.config import ReadSettings
@@ -11,11 +12,19 @@ from adn_jax.prepare.layouts.cases import RawDataset
 from adn_jax.prepare.layouts.nnunet import find_nnunet, looks_like_nnunet
 from adn_jax.prepare.layouts.plain import find_plain, looks_plain
 
-LAYOUTS = {
+Finder = Callable[[Path, ReadSettings], RawDataset]
+
+
+def by_folder(find: Callable[[Path], RawDataset]) -> Finder:
+    """A finder that no setting concerns."""
+    return lambda folder, _: find(folder)
+
+
+LAYOUTS: dict[str, tuple[Callable[[Path], bool], Finder]] = {
     "aisd": (looks_like_aisd, find_aisd),
-    "nnunet": (looks_like_nnunet, find_nnunet),
-    "bids": (looks_like_bids, find_bids),
-    "plain": (looks_plain, find_plain),
+    "nnunet": (looks_like_nnunet, by_folder(find_nnunet)),
+    "bids": (looks_like_bids, by_folder(find_bids)),
+    "plain": (looks_plain, by_folder(find_plain)),
 }
 """Layout -> whether a folder shows its signs, and how to find its cases."""
 
@@ -30,10 +39,8 @@ def find_dataset(
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; give the folder of a raw data set.")
-    layout = layout_of(folder) if layout == "auto" else layout
-    if layout == "aisd":
-        return find_aisd(folder, ReadSettings() if reading is None else reading)
-    return LAYOUTS[layout][1](folder)
+    _, find = LAYOUTS[layout_of(folder) if layout == "auto" else layout]
+    return find(folder, ReadSettings() if reading is None else reading)
 
 
 def layout_of(folder: Path) -> str:
