@@ -168,7 +168,7 @@ def read_ct(
     if folder.is_file():
         check_whole(folder)
         folder = unpack(folder, scratch / "unpacked")
-    conversion = convert_dicom(folder, scratch / "chosen", series)
+    conversion = convert_dicom(folder, scratch / "chosen", series, copy.path)
     ours, *others = conversion.record["series"]
     fitting = [one for one in others if is_scan_of(one, slices)]
     if series or ours["slices"] == slices or len(fitting) != 1:
@@ -178,7 +178,8 @@ def read_ct(
         f"series {number} is read instead of {ours['number']}: it has as many slices "
         f"({slices}) as there are PNG"
     )
-    return convert_dicom(folder, scratch / "fitting", number), (note,)
+    fitting_one = convert_dicom(folder, scratch / "fitting", number, copy.path)
+    return fitting_one, (note,)
 
 
 def is_scan_of(facts: dict[str, Any], slices: int) -> bool:
