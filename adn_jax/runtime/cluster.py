@@ -4,7 +4,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
 import dask
@@ -62,16 +62,20 @@ class IgnoreInterrupts(WorkerPlugin):
 def local_client(workers: int, memory_bytes: int) -> Iterator[Client]:
     """Processes of this machine; one that takes more memory than allowed is ended."""
     silence()
-    with (
-        dask.config.set(LOCAL_CONFIG),
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            memory_limit=memory_bytes,
-            dashboard_address="127.0.0.1:0",  # any free port
-        ) as cluster,
-        Client(cluster) as client,
-    ):
+    with dask.config.set(LOCAL_CONFIG), ExitStack() as stack:
+        try:
+            cluster = LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                memory_limit=memory_bytes,
+                dashboard_address="127.0.0.1:0",  # any free port
+            )
+            client = stack.enter_context(Client(stack.enter_context(cluster)))
+        except (RuntimeError, OSError) as error:
+            raise UserError(
+                f"the processes that prepare did not start ({one_line(error)}); run "
+                "the command again, or do without them by --workers 1."
+            ) from error
         client.register_plugin(IgnoreInterrupts())
         yield client
 
@@ -85,7 +89,7 @@ def cluster_client(address: str) -> Iterator[Client]:
     except (OSError, ValueError) as error:
         raise UserError(
             f"no Dask scheduler answers at {address!r} "
-            f"({' '.join(str(error).split()) or type(error).__name__}); start one with "
+            f"({one_line(error)}); start one with "
             "`dask scheduler` and give the address that it prints."
         ) from error
     with Client(address) as client:
@@ -103,6 +107,11 @@ async def knock(address: str) -> None:
     """Connect once; `OSError` or `ValueError` where that fails."""
     comm = await connect(coerce_to_address(address), timeout=CONNECT_SECONDS)
     await comm.close()
+
+
+def one_line(error: Exception) -> str:
+    """The message of an error without line breaks."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def silence() -> None:

@@ -50,6 +50,7 @@ def test_help_of_each_verb_names_its_arguments(capsys, verb, usage):
     [
         (UserError("the scan is no scan; give one."), "the scan is no scan; give", 2),
         (KeyboardInterrupt(), "stopped; the same command continues.", 130),
+        (KeyboardInterrupt(15), "stopped; the same command continues.", 143),
     ],
 )
 def test_errors_become_one_sentence_and_an_exit_code(capsys, error, sentence, code):

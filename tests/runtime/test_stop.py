@@ -1,10 +1,11 @@
 import os
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from adn_jax.runtime.stop import catch_stop
+from adn_jax.runtime.stop import catch_stop, interrupt_on_sigterm
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -37,3 +38,22 @@ def test_other_threads_are_left_alone():
     thread.start()
     thread.join()
     assert seen == [(0, former)]
+
+
+def test_sigterm_interrupts():
+    former = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt) as caught, interrupt_on_sigterm():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert caught.value.args == (signal.SIGTERM,)
+    assert signal.getsignal(signal.SIGTERM) is former
+
+
+def test_other_threads_keep_their_signals():
+    former = signal.getsignal(signal.SIGTERM)
+
+    def enter():
+        with interrupt_on_sigterm():
+            return signal.getsignal(signal.SIGTERM)
+
+    with ThreadPoolExecutor() as threads:
+        assert threads.submit(enter).result() is former

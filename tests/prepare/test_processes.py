@@ -1,0 +1,165 @@
+import contextlib
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from dask.distributed import KilledWorker
+from distributed import system
+
+from adn_jax.cli.main import main
+from adn_jax.errors import UserError
+from adn_jax.prepare import processes as module
+from adn_jax.prepare.finished import VERSION
+from adn_jax.prepare.layouts.cases import FileCase
+from adn_jax.prepare.processes import (
+    GIB,
+    Processes,
+    check_cluster,
+    in_processes,
+    look_around,
+    open_pool,
+    outcome,
+)
+from adn_jax.runtime import cluster
+
+GRID = ["--shape", "12", "24", "20", "--spacing-mm", "12", "8", "8"]
+
+
+@pytest.mark.parametrize(
+    ("processes", "cases", "count", "gib"),
+    [
+        (Processes(2), 400, 2, 8.0),
+        (Processes(8), 3, 3, 16 / 3),
+        (Processes(), 400, 4, 4.0),
+        (Processes(), 2, 2, 8.0),
+        (Processes(memory_gib=1.0), 400, 6, 1.0),
+        (Processes(memory_gib=6.0), 400, 2, 6.0),
+        (Processes(memory_gib=99.0), 400, 1, 99.0),
+    ],
+)
+def test_as_many_processes_as_fit(monkeypatch, processes, cases, count, gib):
+    monkeypatch.setattr(system, "MEMORY_LIMIT", 16 * GIB)
+    monkeypatch.setattr("adn_jax.runtime.workers.usable_processors", lambda: 6)
+    monkeypatch.setattr(cluster, "local_client", lambda *called: called)
+    assert open_pool(processes, cases) == (count, pytest.approx(gib * GIB, abs=1))
+
+
+def test_what_is_no_number_of_processes_or_gib():
+    with pytest.raises(UserError, match="--workers is 0"):
+        Processes(0)
+    with pytest.raises(
+        UserError, match=r"--memory-gib is -1\.0; give each process more"
+    ):
+        Processes(memory_gib=-1.0)
+    assert Processes(1).here
+    assert not Processes(1, scheduler="tcp://a:1").here
+
+
+def test_outcomes_of_lost_processes():
+    assert outcome("a", ("a", None)) == ("a", None)
+    name, reason = outcome("a", KilledWorker("task", None, 1))
+    assert name == "a"
+    assert "ended, twice, perhaps for want of memory; allow each more" in reason
+    assert outcome("a", TypeError("x")) == ("a", "unexpected TypeError: x")
+    with pytest.raises(UserError, match="disk"):
+        outcome("a", UserError("the disk is full"))
+
+
+class FakeClient:
+    """A cluster of one process with this answer."""
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def run(self, job, folders):
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return {"tcp://far:1": self.answer or job(folders)}
+
+
+def test_a_cluster_that_lacks_something(tmp_path):
+    there, missing = tmp_path, tmp_path / "missing"
+    check_cluster(FakeClient(None), [there])
+    assert look_around([there, missing]) == (VERSION, [missing])
+    for answer, folders, message in (
+        (None, [there, missing], r"far:1 does not see .*missing; use folders"),
+        ((VERSION + 1, []), [there], "far:1 has another version of adn_jax"),
+        (ModuleNotFoundError("adn_jax"), [there], "cannot run adn_jax .*install"),
+    ):
+        with pytest.raises(UserError, match=message):
+            check_cluster(FakeClient(answer), folders)
+
+
+def full_disk(name):
+    raise UserError(f"{name} could not be written (No space left on device).")
+
+
+def test_a_full_disk_in_a_process_ends_it(monkeypatch):
+    @contextlib.contextmanager
+    def here(*_):
+        yield None
+
+    def run_jobs(_, job, items):
+        for item in items:
+            try:
+                yield item, job(item)
+            except Exception as error:
+                yield item, error
+
+    monkeypatch.setattr(module, "open_pool", here)
+    monkeypatch.setattr(cluster, "run_jobs", run_jobs)
+    with pytest.raises(UserError, match="No space left on device"):
+        list(in_processes(full_disk, [FileCase("a", Path("ct.nii"))], Processes(2)))
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Start a Dask program of its own, as on another machine; ends with the test."""
+    with contextlib.ExitStack() as stack:
+
+        def begin(*arguments):
+            program = [sys.executable, "-m", "dask", *arguments]
+            process = subprocess.Popen(
+                program, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=-3
+            )
+            stack.enter_context(process)
+            stack.callback(process.terminate)
+
+        yield begin
+
+
+@pytest.mark.slow
+def test_a_cluster_prepares_the_same_bytes(raw, tmp_path, start, monkeypatch, capsys):
+    written = tmp_path / "scheduler.json"
+    start("scheduler", "--port", "0", "--dashboard-address", "127.0.0.1:0",
+          "--host", "127.0.0.1", "--scheduler-file", str(written))  # fmt: skip
+    end = time.monotonic() + 120
+    while not written.is_file():
+        assert time.monotonic() < end, "the scheduler does not start"
+        time.sleep(0.1)
+    address = json.loads(written.read_text())["address"]
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(["prepare", "raw", "far/out", *GRID, "--scheduler", address])
+    assert stop.value.code == 2
+    assert "has no workers; start some with `dask worker" in capsys.readouterr().err
+
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 120)
+    for _ in range(2):
+        start("worker", address, "--no-dashboard", "--nthreads", "1")
+    main(["prepare", "raw", "far/out", *GRID, "--scheduler", address])
+    near = tmp_path / "near" / "out"
+    main(["prepare", str(raw), str(near), *GRID, "--workers", "1"])
+    ours = contents(near)
+    assert contents(tmp_path / "far" / "out") == {
+        name: content.replace(b"/near/", b"/far/") for name, content in ours.items()
+    }
+
+
+def contents(folder):
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}

@@ -1,0 +1,52 @@
+import subprocess
+import sys
+
+import pytest
+
+from adn_jax.errors import UserError
+from adn_jax.runtime.lock import only_one
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from adn_jax.runtime.lock import only_one
+with only_one(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_holder_is_refused_until_the_first_has_ended(tmp_path):
+    folder = tmp_path / "new" / "out"
+    busy = pytest.raises(UserError, match=r"another process is writing into .*out;")
+    with only_one(folder), busy, only_one(folder):
+        pass
+    with only_one(folder):
+        assert folder.is_dir()
+
+
+def test_a_killed_process_holds_nothing(tmp_path):
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match="another process"), only_one(tmp_path):
+            pass
+        process.kill()
+    with only_one(tmp_path):
+        pass
+
+
+def test_the_lock_ends_with_an_error_in_the_block(tmp_path):
+    with pytest.raises(ZeroDivisionError), only_one(tmp_path):
+        raise ZeroDivisionError
+    with only_one(tmp_path):
+        pass
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(UserError, match=r"file/out could not be written \(Not a dir"),
+        only_one(tmp_path / "file" / "out"),
+    ):
+        pass
