@@ -80,7 +80,7 @@ def find_nifti(path: Path) -> Path | None:
 def scan_name(path: Path) -> str:
     """The case folder's name for `ct.nii.gz` and `dicom/`, else the path's own."""
     name = path.name
-    if path.is_file():
+    if not path.is_dir():
         for ending in (*NIFTI_ENDINGS[::-1], *ARCHIVE_ENDINGS, ".dcm"):
             if name.lower().endswith(ending):
                 name = name[: -len(ending)]

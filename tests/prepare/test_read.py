@@ -1,11 +1,12 @@
 import gzip
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
 from adn_jax.errors import UserError
-from adn_jax.prepare.read import read_scan
+from adn_jax.prepare.read import read_scan, scan_name
 
 RAMP = np.linspace(-1000, 900, 216, dtype=np.float32).reshape(6, 6, 6)
 
@@ -164,12 +165,25 @@ def test_pictures_are_refused(tmp_path, values, words):
     assert words in refusal(save(tmp_path / "a.nii", values.astype(np.float32)))
 
 
-def test_series_and_several_files_are_named_after_their_case(tmp_path):
-    for name in ("p1.nii", "p1.NII.GZ"):
-        assert read_scan(save(tmp_path / name, RAMP)).name == "p1"
-    (tmp_path / "p.2").mkdir()
-    save(tmp_path / "p.2" / "ct.nii", RAMP)
-    assert read_scan(tmp_path / "p.2").name == "p.2"
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("p1.nii", "p1"),
+        ("p1.NII.GZ", "p1"),
+        ("p1.tar.gz", "p1"),
+        ("p1.zip", "p1"),
+        ("p1.v2.dcm", "p1.v2"),
+        ("case7/ct.nii.gz", "case7"),
+        ("case7/dicom", "case7"),
+    ],
+)
+def test_scans_are_named_after_their_file_or_case(path, name):
+    assert scan_name(Path(path)) == name
+
+
+def test_folders_keep_their_whole_name(tmp_path):
+    (tmp_path / "p.zip").mkdir()
+    assert scan_name(tmp_path / "p.zip") == "p.zip"
 
 
 def test_doubtful_affine_is_flagged(tmp_path):
