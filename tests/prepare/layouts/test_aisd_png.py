@@ -6,6 +6,7 @@ from adn_jax.errors import UserError
 from adn_jax.prepare.layouts.aisd_png import (
     AIR_HU,
     BONE_HU,
+    RIM_HU,
     pseudo_hu,
     read_slice,
     read_stack,
@@ -72,9 +73,21 @@ def test_damaged_slices_are_named(tmp_path, content):
 def test_hu_are_linear_in_the_window_and_white_is_bone():
     values = np.full((1, 16, 16), 51, np.uint8)
     values[0, 2, 2:6] = [0, 102, 204, 255]
-    hu = pseudo_hu(values, (-10.0, 90.0), 0.5)
-    np.testing.assert_allclose(hu[0, 2, 2:6], [-10, 30, 70, BONE_HU], atol=1e-4)
+    hu = pseudo_hu(values, (-10.0, 90.0), 3.0)
+    np.testing.assert_allclose(hu[0, 2, 2:6], [AIR_HU, 30, 70, BONE_HU], atol=1e-4)
     assert hu.dtype == np.float32
+
+
+def test_the_rim_of_bone_is_part_tissue():
+    values = np.full((1, 32, 32), 100, np.uint8)
+    values[0, 8:20, 8:20] = 255
+    values[0, :, 28:] = 255
+    hu = pseudo_hu(values, (0.0, 80.0), 0.5)
+    assert (hu[0, 10:18, 10:18] == BONE_HU).all()
+    assert (hu[0, 8:10, 8:20] == RIM_HU).all()
+    assert (hu[0, :, 30:] == BONE_HU).all()
+    wide = pseudo_hu(values, (-100.0, 200.0), 0.5)
+    assert (wide[0, 8:10, 8:20] == 200).all()
 
 
 def test_solid_black_is_air_and_specks_are_dark_tissue():
