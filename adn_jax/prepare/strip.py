@@ -14,8 +14,8 @@ from adn_jax.prepare.resample import resample, shrink, spacing_of
 from adn_jax.prepare.trace import disk, rays_that_meet, trace
 
 BONE_HU = 150.0
-SOFT_HU = (-15.0, 120.0)
-"""Brain, blood and CSF, after smoothing; part bone at the vertex."""
+SOFT_HU = (-30.0, 120.0)
+"""Brain, blood and CSF, after smoothing; dark from hardened beams, or part bone."""
 FAT_HU = -60.0
 HALF_BONE_HU = 500.0
 """A voxel half of brain (30 HU) and half of the skull's tables (1,000 HU)."""
@@ -24,10 +24,10 @@ EROSION_MM = 3.0
 """Parts the brain from what touches it through foramina."""
 RAYS_TO_BONE = 7
 """Of eight rays in the slice, how many must meet bone for a voxel to lie inside."""
-NECK_MM = 5.0
+NECK_MM = 6.0
 """What is narrower than twice this is no brain: clefts of the skull base."""
-CORNER_MM = 2.0
-"""How far the corners of the brain reach beyond disks of `NECK_MM`."""
+CORNER_MM = 2.5
+"""How far a right-angled corner of the brain reaches beyond a disk of `NECK_MM`."""
 WORKING_MM = (2.5, 0.9, 0.9)
 """Voxels are averaged to about this size (z y x) first, to be quick."""
 BESIDE = ndimage.generate_binary_structure(2, 1)[None]
