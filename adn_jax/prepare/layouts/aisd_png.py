@@ -24,6 +24,9 @@ SOLID_AIR_MM = 4.0
 """Black that is at least this wide everywhere is air; specks of black are dark tissue
 (CSF and noise below the window)."""
 
+EIGHT_BIT = {"L", "P", "LA", "RGB", "RGBA"}
+"""Kinds of pictures (by Pillow's names) whose grey values are 0 to 255."""
+
 UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 """What Pillow raises on damaged files."""
 
@@ -63,6 +66,8 @@ def read_slice(path: Path) -> UInt8[np.ndarray, "y x"]:
     """The grey values of one PNG; of a palette picture its indices."""
     try:
         with Image.open(path) as picture:
+            if picture.mode not in EIGHT_BIT:
+                raise ValueError(f"it has {picture.mode} pixels instead of 8 bits")
             as_stored = picture.mode in {"L", "P"}
             return np.array(picture if as_stored else picture.convert("L"), np.uint8)
     except UNREADABLE as error:

@@ -70,6 +70,13 @@ def test_damaged_slices_are_named(tmp_path, content):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("kind", [np.uint16, bool])
+def test_pictures_of_other_depth_are_refused(tmp_path, kind):
+    Image.fromarray(np.eye(8).astype(kind)).save(tmp_path / "000.png")
+    with pytest.raises(UserError, match=r"000\.png is no readable PNG \(it has"):
+        read_stack(tmp_path)
+
+
 def test_hu_are_linear_in_the_window_and_white_is_bone():
     values = np.full((1, 16, 16), 51, np.uint8)
     values[0, 2, 2:6] = [0, 102, 204, 255]
