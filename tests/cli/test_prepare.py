@@ -36,6 +36,17 @@ def test_good_cases_are_prepared_and_bad_ones_named(raw, tmp_path, capsys):
     assert case.spacing_mm == pytest.approx((12, 8, 8))
 
 
+def test_cases_that_are_gone_are_named_and_kept(raw, tmp_path, capsys):
+    (raw / "bad" / "ct.nii.gz").unlink()
+    call = ["prepare", str(raw), str(tmp_path / "out"), *GRID]
+    main(call)
+    (tmp_path / "out" / "good").rename(tmp_path / "out" / "older")
+    main(call)
+    assert "1 prepared cases in " in (said := capsys.readouterr().err)
+    assert "and are not used: older\n" in said
+    assert (tmp_path / "out" / "older" / "case.json").is_file()
+
+
 def test_without_a_bad_case_all_is_well(raw, tmp_path, capsys):
     (raw / "bad" / "ct.nii.gz").unlink()
     main(["prepare", str(raw), str(tmp_path / "out"), *GRID])
@@ -65,6 +76,9 @@ def test_settings_come_from_a_recipe_and_flags_change_them(raw, tmp_path):
         (["raw/bad", "out"], "raw/bad holds no case"),
         (["raw", "out", "--recipe", "none.py"], "none.py does not exist"),
         (["raw", "out", "--window-hu", "80", "0"], "window_hu"),
+        (["raw", "out", "--workers", "0"], "--workers is 0"),
+        (["raw", "out", "--memory-gib", "0"], "--memory-gib is 0.0"),
+        (["raw", "out", "--scheduler", "nowhere"], "no Dask scheduler answers at"),
     ],
 )
 def test_mistakes_are_one_sentence_and_exit_code_2(

@@ -12,6 +12,7 @@ from adn_jax.errors import UserError
 from adn_jax.prepare import dataset
 from adn_jax.prepare.dataset import prepare_dataset
 from adn_jax.prepare.layouts.recognise import find_dataset
+from adn_jax.runtime.lock import only_one
 
 
 def contents(folder):
@@ -44,9 +45,52 @@ def test_every_case_is_prepared(raw, small_grid, tmp_path):
 
 
 def test_two_processes_write_the_same_bytes(raw, small_grid, tmp_path):
-    prepare_dataset(raw, tmp_path / "one", small_grid, workers=1)
-    prepare_dataset(raw, tmp_path / "two", small_grid, workers=2)
-    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    out = tmp_path / "out"
+    prepare_dataset(raw, out, small_grid, workers=1)
+    out.rename(tmp_path / "one")
+    prepare_dataset(raw, out, small_grid, workers=2)
+    assert contents(tmp_path / "one") == contents(out)
+
+
+def test_an_overview_of_all_cases_is_written(raw, small_grid, tmp_path, monkeypatch):
+    found = find_dataset(raw)
+    odd = replace(
+        found,
+        layout="bids",
+        left_out={"z": "no CT"},
+        splits={"test": ["a"], "train": ["b"]},
+    )
+    monkeypatch.setattr(dataset, "find_dataset", lambda *_: odd)
+    out = tmp_path / "out"
+    manifest = prepare_dataset(raw, out, small_grid, workers=1)
+    assert read_manifest(out) == manifest
+    assert manifest.left_out == {"z": "no CT"}
+    assert manifest.layout == "bids"
+    assert manifest.splits == {"train": ("b",), "validation": (), "test": ("a",)}
+    page = (out / "quality.html").read_text()
+    assert "no CT" in page
+    assert 'src="quality/a.png"' in page
+    assert "no CT" in (out / "report.md").read_text()
+
+
+def test_finished_cases_need_no_processes(raw, small_grid, tmp_path, monkeypatch):
+    prepare_dataset(raw, tmp_path / "out", small_grid, workers=1)
+    started = []
+    monkeypatch.setattr(dataset, "in_processes", lambda *_: started.append(1) or [])
+    prepare_dataset(raw, tmp_path / "out", small_grid, workers=2)
+    assert started == []
+
+
+def test_a_folder_in_use_is_refused(raw, small_grid, tmp_path):
+    with only_one(tmp_path / "out"):
+        said = refuse(raw, tmp_path / "out", small_grid)
+    assert "another process is writing into" in said
+
+
+def test_a_folder_that_cannot_be_written(raw, small_grid, tmp_path):
+    (tmp_path / "file").write_text("")
+    said = refuse(raw, tmp_path / "file" / "out", small_grid)
+    assert "file/out could not be written" in said
 
 
 def count_preparations(monkeypatch) -> list[str]:
