@@ -47,6 +47,11 @@ def find_aisd(folder: Path, reading: ReadSettings) -> RawDataset:
         for name in inventory.names
         if name not in reasons
     )
+    if not cases:
+        raise UserError(
+            f"all cases of {folder} are left out on purpose ({', '.join(reasons)}); "
+            "use them with --aisd-leave-out none."
+        )
     return RawDataset(
         folder=folder,
         layout="aisd",
@@ -66,14 +71,14 @@ def unpacked_places(folder: Path, reading: ReadSettings) -> list[Path]:
     Raises `UserError` with the commands to run where archives may not be unpacked.
     """
     packed = packed_parts(folder, with_dicom=reading.aisd_images != "png")
-    if not packed:
-        return [folder]
-    if not reading.aisd_unpack:
+    if packed and not reading.aisd_unpack:
         commands = " && ".join(unpack_command(path) for path in packed)
         raise UserError(
             f"{folder} holds {packed[0].name}, which is packed; add --aisd-unpack DIR "
             f"(pictures and CT are unpacked there once), or run `{commands}` there."
         )
+    if not reading.aisd_unpack:
+        return [folder]
     target = Path(reading.aisd_unpack).absolute()
     for path in packed:
         unpack_part(path, target)

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from adn_jax.config import PrepareSettings, ReadSettings
+from adn_jax.data.cases import read_facts
 from adn_jax.data.splits import choose_splits
 from adn_jax.errors import UserError
+from adn_jax.prepare.dataset import prepare_dataset
 from adn_jax.prepare.layouts.aisd import check_aisd, find_aisd, without
 from adn_jax.prepare.layouts.aisd_case import AisdCase
 from adn_jax.prepare.layouts.aisd_facts import TEST_IDS
@@ -31,6 +33,7 @@ from tests.prepare.layouts.aisd_download import (
     write_case,
 )
 
+SETTINGS = PrepareSettings(shape=(16, 48, 40), spacing_mm=(10.0, 4.5, 4.5))
 TEST_CASES = {PLAIN, TILTED, UNEVEN, EMPTY_LABEL}
 
 
@@ -92,6 +95,22 @@ def test_a_case_without_any_slices_fails_alone(tmp_path):
     cases = by_name(find(tmp_path))
     assert "its CT folder in dicom-1 is empty; download all" in reason(cases[EMPTY_CT])
     assert isinstance(cases[PLAIN], AisdCase)
+
+
+def test_settings_reach_the_cases_from_the_top(tmp_path):
+    write_case(tmp_path / "raw", ARTEFACT, fake_head())
+    with pytest.raises(UserError, match=rf"are left out on purpose \({ARTEFACT}\)"):
+        prepare_dataset(tmp_path / "raw", tmp_path / "out", SETTINGS, workers=1)
+    manifest = prepare_dataset(
+        tmp_path / "raw",
+        tmp_path / "out",
+        SETTINGS,
+        workers=1,
+        reading=ReadSettings(aisd_leave_out="none"),
+    )
+    assert manifest.cases == (ARTEFACT,)
+    flags = read_facts(tmp_path / "out" / ARTEFACT).flags
+    assert any(flag.startswith("AISD: artefacts (") for flag in flags)
 
 
 def test_the_official_split(download):
@@ -175,6 +194,17 @@ def test_the_packed_download_gives_the_same_cases(download, packed, tmp_path):
     one = by_name(ours)[PLAIN].load(PrepareSettings(), ReadSettings())
     other = by_name(theirs)[PLAIN].load(PrepareSettings(), ReadSettings())
     assert bytes(one.lesion.dataobj) == bytes(other.lesion.dataobj)
+
+
+def test_archives_may_go_once_they_are_unpacked(packed, tmp_path):
+    raw = tmp_path / "raw"
+    shutil.copytree(packed, raw)
+    before = find(raw, aisd_unpack=str(tmp_path / "unpacked"))
+    for path in raw.glob("dicom-*"):
+        path.unlink()
+    after = find(raw, aisd_unpack=str(tmp_path / "unpacked"))
+    assert by_name(after).keys() == by_name(before).keys()
+    assert after.remarks == before.remarks
 
 
 def test_png_alone_needs_no_dicom_unpacked(packed, tmp_path):
