@@ -17,6 +17,18 @@ SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 SAME_ORIENTATION = 0.02
 LONGEST_MM = 2_500.0
 
+WORDS = {
+    "number": "SeriesNumber",
+    "description": "SeriesDescription",
+    "protocol": "ProtocolName",
+    "body_part": "BodyPartExamined",
+    "modality": "Modality",
+    "image_type": "ImageType",
+    "kernel": "ConvolutionKernel",
+    "contrast_agent": "ContrastBolusAgent",
+}
+"""Facts that the header says in words, and their keywords."""
+
 HEAD_WORDS = re.compile(
     r"HEAD|BRAIN|SKULL|CRANI|CEREB|NEURO|STROKE|KOPF|SCH[AÄ]E?DEL|\bCCT\b|NCCT|T[EÊ]TE"
 )
@@ -148,30 +160,22 @@ def slice_heights(frames: Sequence[Frame]) -> Float[np.ndarray, " slices"]:
 def describe(frames: tuple[Frame, ...], repeated: int, volumes: int) -> Series:
     """Gather what the choice looks at."""
     first = frames[0]
-    header = first.header
     placed = first.position is not None and first.orientation is not None
-    kinds = header.get("ImageType", "").upper().split("\\")
-    names = " ".join(
-        header.get(one, "")
-        for one in ("SeriesDescription", "ProtocolName", "StudyDescription")
-    ).upper()
-    facts = {
-        "number": header.get("SeriesNumber", ""),
-        "description": header.get("SeriesDescription", ""),
-        "protocol": header.get("ProtocolName", ""),
-        "body_part": header.get("BodyPartExamined", ""),
-        "modality": header.get("Modality", ""),
-        "image_type": header.get("ImageType", ""),
-        "kernel": header.get("ConvolutionKernel", ""),
-        "contrast_agent": header.get("ContrastBolusAgent", ""),
+    said = {name: first.header.get(keyword, "") for name, keyword in WORDS.items()}
+    kinds = said["image_type"].upper().split("\\")
+    description, protocol, part = (
+        said[name].upper() for name in ("description", "protocol", "body_part")
+    )
+    study = first.header.get("StudyDescription", "").upper()
+    facts = said | {
         "slices": len(frames),
         "thickness_mm": first.thickness_mm,
         "distance_mm": usual_distance(frames) if placed else None,
         "axial": bool(placed and abs(slice_normal(first)[2]) > np.cos(np.pi / 4)),
         "original": not {"SECONDARY", "DERIVED"} & set(kinds),
-        "contrast": has_contrast(header.get("ContrastBolusAgent", ""), names),
-        "head": is_head(header.get("BodyPartExamined", "").upper(), names),
-        "bone_kernel": is_sharp(header.get("ConvolutionKernel", ""), names),
+        "contrast": has_contrast(said["contrast_agent"], f"{description} {protocol}"),
+        "head": is_head(description, part, protocol, study),
+        "bone_kernel": is_sharp(said["kernel"], description),
         "volumes": volumes,
     }
     problem = problem_of(frames, facts, placed, kinds)
@@ -233,9 +237,9 @@ def has_contrast(agent: str, names: str) -> bool:
     return bool(CONTRAST_WORDS.search(names)) and not NATIVE_WORDS.search(names)
 
 
-def is_head(body_part: str, names: str) -> bool | None:
-    """Whether body part or names tell of a head; None where they say nothing."""
-    for text in (body_part, names):
+def is_head(*texts: str) -> bool | None:
+    """Whether it is a head by the first text that tells; None where none does."""
+    for text in texts:
         if HEAD_WORDS.search(text):
             return True
         if OTHER_WORDS.search(text):
@@ -243,7 +247,7 @@ def is_head(body_part: str, names: str) -> bool | None:
     return None
 
 
-def is_sharp(kernel: str, names: str) -> bool:
+def is_sharp(kernel: str, description: str) -> bool:
     """Whether a reconstruction is made for bone or lung, by its kernel or its name."""
     kernel = kernel.upper()
     if BONE_WORDS.search(kernel):
@@ -252,4 +256,6 @@ def is_sharp(kernel: str, names: str) -> bool:
         return any(int(canon[1]) in sharp for sharp in SHARP_CANON_KERNELS)
     if siemens := re.match(r"[A-Z]{1,2}(\d\d)", kernel):
         return int(siemens[1]) > SHARPEST_SOFT_KERNEL
-    return kernel in {"D", "E", "L", "YB", "YC", "YD"} or bool(BONE_WORDS.search(names))
+    return kernel in {"D", "E", "L", "YB", "YC", "YD"} or bool(
+        BONE_WORDS.search(description)
+    )

@@ -170,7 +170,7 @@ def damaged_nifti(number: int, whole: bytes, folder: Path) -> Path:
 def damaged_dicom(number: int, hu: np.ndarray, folder: Path) -> Path:
     """Write a series of which some or all files are damaged."""
     rng = np.random.default_rng([2, number])
-    z_mm = [9.0 * index for index in range(len(hu))]
+    z_mm = [12.0 * index for index in range(len(hu))]
     kind = number % 12
     if kind == 11:
         write_enhanced(folder / "all.dcm", hu, z_mm)
@@ -182,7 +182,7 @@ def damaged_dicom(number: int, hu: np.ndarray, folder: Path) -> Path:
             z_mm=z_mm,
             jpeg=kind in (1, 2),
             tilt_deg=float(rng.choice([0, 0, 20])),
-            **{"PixelSpacing": (4.2, 4.2), "SliceThickness": 9.0} | tags,
+            **{"PixelSpacing": (4.2, 4.2), "SliceThickness": 12.0} | tags,
         )
     paths = sorted(folder.iterdir())
     share = rng.choice([0.1, 0.5, 1.0])
@@ -248,7 +248,7 @@ def main(niftis: int, dicoms: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     warnings.simplefilter("error")
     head = ellipsoids((24, 48, 48), (6.5, 4.2, 4.2)).ct
-    hu = np.asarray(ellipsoids((16, 48, 48), (9.0, 4.2, 4.2)).ct.dataobj).T
+    hu = np.asarray(ellipsoids((12, 48, 48), (12.0, 4.2, 4.2)).ct.dataobj).T
     results = []
     with tempfile.TemporaryDirectory(prefix="adn-fuzz-") as name:
         folder = Path(name)

@@ -1,7 +1,7 @@
 import pytest
 
 from adn_jax.prepare.dicom_headers import read_headers
-from adn_jax.prepare.dicom_series import find_series, is_sharp
+from adn_jax.prepare.dicom_series import find_series, is_head, is_sharp
 from tests.prepare.dicom_files import (
     head_of_blocks,
     uid,
@@ -50,6 +50,21 @@ def test_names_tell_of_contrast(tmp_path, name, contrast):
 )
 def test_kernels_of_the_makers(kernel, sharp):
     assert is_sharp(kernel, "") == sharp
+
+
+@pytest.mark.parametrize(
+    ("texts", "head"),
+    [
+        (("HEAD 5.0", "NECK"), True),
+        (("NECK 3.0", "HEAD"), False),
+        (("", "HEAD"), True),
+        (("AXIAL 5MM", "", "SCHÄDEL NATIV"), True),
+        (("AXIAL 5MM", "", ""), None),
+        (("THORAX", ""), False),
+    ],
+)
+def test_the_most_special_text_tells_of_a_head(texts, head):
+    assert is_head(*texts) is head
 
 
 def test_one_number_and_two_uids_are_two_series(tmp_path):
