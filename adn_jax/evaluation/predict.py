@@ -73,6 +73,8 @@ def predict_scans(run: Path, scans: Sequence[Path], out: Path) -> dict[Path, str
             predict_scan(model, run, scan, folder)
         except UserError as error:
             failures[scan] = str(error)
+        except Exception as error:  # whatever a file holds, the other scans go on
+            failures[scan] = f"{scan} failed: {type(error).__name__}: {error}"
     return failures
 
 

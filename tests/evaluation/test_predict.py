@@ -113,6 +113,22 @@ def test_one_bad_scan_does_not_stop_the_others(
     assert not (tmp_path / "out").exists()
 
 
+def test_an_unforeseen_error_names_its_scan_alone(tmp_path, monkeypatch):
+    done = []
+
+    def predict_scan(_model, _run, path, _folder):
+        if path.name == "odd.nii":
+            raise ZeroDivisionError("in the middle")
+        done.append(path)
+
+    monkeypatch.setattr(module, "predict_scan", predict_scan)
+    monkeypatch.setattr(module, "load_run", lambda _: None)
+    odd, fine = tmp_path / "odd.nii", tmp_path / "fine.nii"
+    failures = predict_scans(tmp_path / "run", [odd, fine], tmp_path / "out")
+    assert failures == {odd: f"{odd} failed: ZeroDivisionError: in the middle"}
+    assert done == [fine]
+
+
 def test_scans_of_one_name_are_refused(tmp_path):
     one, two = tmp_path / "a" / "scan.nii", tmp_path / "b" / "scan.nii.gz"
     with pytest.raises(UserError, match=r"a/scan.nii and .*b/scan.nii.gz would both"):
