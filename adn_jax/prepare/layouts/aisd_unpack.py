@@ -1,6 +1,7 @@
 """The download's archives: what still is packed, and unpacking what is needed once."""
 
 import gzip
+import shutil
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
@@ -26,7 +27,7 @@ from adn_jax.runtime.files import atomic_path, read_json, write_json
 CHUNK = 1 << 20
 GZIP_START = b"\x1f\x8b"
 MARK = "unpacked.json"
-"""In the folder of an archive that was unpacked to its end."""
+"""In the folder of an archive: which one it was, and whether all of it is there."""
 
 Member = tuple[str, bool, Callable[[], BufferedIOBase | None]]
 """Name in the archive, whether it is a folder, and how to open it."""
@@ -41,8 +42,14 @@ def packed_parts(folder: Path, with_dicom: bool) -> list[Path]:
         and path.name.endswith(ARCHIVE_ENDINGS)
         and (part := part_of(path)) is not None
         and (with_dicom or part in {PICTURES, MASKS})
-        and not any((place / part).is_dir() for place in (folder, folder / "dicom"))
+        and not any(is_whole(place / part) for place in (folder, folder / "dicom"))
     ]
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a part lies in a folder, and no stopped run left it half there."""
+    mark = folder / MARK
+    return folder.is_dir() and (not mark.is_file() or read_json(mark)["whole"])
 
 
 def unpack_command(archive: Path) -> str:
@@ -56,13 +63,33 @@ def unpack_part(archive: Path, target: Path) -> Path:
     """Unpack PNG, or CT slices, of an archive into `target/<part>`; returns that.
 
     Nothing is done where the same archive was unpacked before; what a stopped run
-    left is kept, file by file. Raises `UserError` where the archive is damaged.
+    left of it is kept, what another archive of that name left is removed.
+
+    Raises:
+        UserError: where the archive is damaged, or the folder is not of our making.
     """
     part = part_of(archive)
     folder = target / part
     stamp = {"size": archive.stat().st_size, "modified": archive.stat().st_mtime_ns}
-    if (folder / MARK).is_file() and read_json(folder / MARK) == stamp:
+    begun, whole = stamp | {"whole": False}, stamp | {"whole": True}
+    known = read_json(folder / MARK) if (folder / MARK).is_file() else None
+    if known == whole:
         return folder
+    if known is None and folder.exists():
+        raise UserError(
+            f"{folder} is there, but not from --aisd-unpack; remove it, or give "
+            "another folder."
+        )
+    if known is not None and known != begun:
+        shutil.rmtree(folder)
+    write_json(folder / MARK, begun)
+    unpack_members(archive, part, folder)
+    write_json(folder / MARK, whole)
+    return folder
+
+
+def unpack_members(archive: Path, part: str, folder: Path) -> None:
+    """Write what is needed of an archive into a folder, under a progress bar."""
     bar = Progress(
         TextColumn(f"unpacking {archive.name}"),
         BarColumn(),
@@ -70,14 +97,13 @@ def unpack_part(archive: Path, target: Path) -> Path:
         "left",
         TimeRemainingColumn(),
     )
-    make_folder(folder)
     try:
         with bar, bar.open(archive, "rb") as file, closing(members(file)) as found:
             for name, is_folder, opened in found:
                 if (place := place_of(name, part)) is None:
                     continue
                 if is_folder:
-                    make_folder(folder / place)
+                    (folder / place).mkdir(parents=True, exist_ok=True)
                 elif (content := opened()) is not None:
                     keep(content, folder / place)
     except DAMAGED as error:
@@ -85,8 +111,6 @@ def unpack_part(archive: Path, target: Path) -> Path:
             f"{archive} is damaged or not downloaded to its end ({error}); download it "
             "again."
         ) from error
-    write_json(folder / MARK, stamp)
-    return folder
 
 
 def members(file: IO[bytes]) -> Iterator[Member]:
@@ -125,22 +149,11 @@ def place_of(name: str, part: str) -> PurePosixPath | None:
     return PurePosixPath(case, *rest) if wanted or is_archive else None
 
 
-def make_folder(folder: Path) -> None:
-    """Make a folder with those above; `UserError` where that cannot be."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"{folder} cannot be made ({error.strerror}); give another --aisd-unpack "
-            "folder."
-        ) from error
-
-
 def keep(content: BufferedIOBase, path: Path) -> None:
     """Write a member to its place, unless a stopped run did so; whole or not at all."""
+    if path.is_file():
+        return
     with content:
-        if path.is_file():
-            return
-        with atomic_path(path) as temporary, temporary.open("wb") as file:
-            while chunk := content.read(CHUNK):
-                file.write(chunk)
+        values = content.read()
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(values)

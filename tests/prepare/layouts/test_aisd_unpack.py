@@ -1,4 +1,5 @@
 import gzip
+import shutil
 import tarfile
 import zipfile
 from io import BytesIO
@@ -16,6 +17,7 @@ from adn_jax.prepare.layouts.aisd_unpack import (
     unpack_command,
     unpack_part,
 )
+from adn_jax.runtime.files import read_json
 from tests.prepare.layouts.aisd_download import EMPTY_CT, MRI, PACKED, PLAIN
 
 
@@ -136,10 +138,13 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path, monkeypatch):
     assert {path.name for path in folder.iterdir()} == {
         *("000.dcm", "001.dcm", "002.dcm")
     }
+    shutil.copy(archive, tmp_path / "out")
+    assert packed_parts(tmp_path / "out", with_dicom=True), "half of it is not all"
     before = (folder / "001.dcm").stat().st_mtime_ns
     monkeypatch.setattr(aisd_unpack, "keep", kept)
     unpack_part(archive, tmp_path / "out")
     assert len(list(folder.iterdir())) == 6
+    assert not packed_parts(tmp_path / "out", with_dicom=True)
     assert (folder / "001.dcm").stat().st_mtime_ns == before
 
 
@@ -162,7 +167,7 @@ def test_damaged_archives_are_named(tmp_path):
         out = tmp_path / f"out{index}"
         with pytest.raises(UserError, match="is damaged or not downloaded to its end"):
             unpack_part(archive, out)
-        assert not (out / "dicom-0" / MARK).exists()
+        assert not read_json(out / "dicom-0" / MARK)["whole"]
 
 
 def test_damaged_zips_are_named(tmp_path):
@@ -179,8 +184,31 @@ def test_a_target_that_cannot_be_made_is_named(tmp_path):
     with zipfile.ZipFile(archive, "w") as packed:
         packed.writestr(f"mask/{PLAIN}/000.png", b"pixels")
     (tmp_path / "out").write_text("a file")
-    with pytest.raises(UserError, match=r"cannot be made .*another --aisd-unpack"):
+    with pytest.raises(UserError, match=r"could not be written .* another folder"):
         unpack_part(archive, tmp_path / "out")
+
+
+def test_folders_of_the_user_are_left_alone(tmp_path):
+    archive = tmp_path / "dicom-0.tar.gz"
+    write_tar(archive, {f"dicom-0/{PLAIN}/CT/001.dcm": b"slice"})
+    (tmp_path / "out" / "dicom-0" / PLAIN).mkdir(parents=True)
+    with pytest.raises(UserError, match=r"dicom-0 is there, but not from --aisd"):
+        unpack_part(archive, tmp_path / "out")
+    assert (tmp_path / "out" / "dicom-0" / PLAIN).is_dir()
+
+
+def test_nothing_of_a_damaged_archive_stays_once_it_is_downloaded_again(tmp_path):
+    archive = tmp_path / "dicom-0.tar.gz"
+    write_tar(archive, {f"dicom-0/{PLAIN}/CT/001.dcm": bytes(range(256)) * 40})
+    content = archive.read_bytes()
+    *_, spoilt, _ = damaged_tars(archive)
+    archive.write_bytes(spoilt)
+    with pytest.raises(UserError, match="is damaged"):
+        unpack_part(archive, tmp_path / "out")
+    archive.write_bytes(content)
+    folder = unpack_part(archive, tmp_path / "out")
+    slices = (folder / PLAIN / "CT" / "001.dcm").read_bytes()
+    assert slices == bytes(range(256)) * 40
 
 
 def test_links_in_an_archive_are_left_out(tmp_path):
