@@ -138,7 +138,7 @@ ODDITIES = (
     Oddity(
         "trunk",
         "the scan reaches down to the trunk",
-        "slices below the 24th (0091580: 30th) are cut off",
+        "its first 24 slices (0091580: 30) are cut off",
         CONVERTER,
         tuple(FIRST_SLICE),
     ),
