@@ -208,7 +208,9 @@ def problem_of(
     if frame.pixel_spacing_mm is None or min(frame.pixel_spacing_mm) <= 0:
         return "its voxel size is not given"
     if facts["slices"] < FEWEST_SLICES:
-        return f"it has only {facts['slices']} slices"
+        return f"it has fewer than {FEWEST_SLICES} slices ({facts['slices']})"
+    if facts["volumes"] > 1 and any(one.index for one in frames):
+        return "its file holds several volumes"
     if is_scattered(frames):
         return "its slices lie farther apart than a body is large"
     return ""

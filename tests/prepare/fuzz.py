@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from adn_jax.config import PrepareSettings
+from adn_jax.data.cases import PreparedCase
 from adn_jax.errors import UserError
 from adn_jax.prepare.case import prepare_scan
 from adn_jax.prepare.inputs import CaseInput
@@ -228,19 +229,41 @@ def odd_tags(kind: int, rng: np.random.Generator, slices: int) -> dict:
     }.get(kind, {})
 
 
-def outcome(path: Path) -> tuple[str, str]:
-    """`prepared`, `refused` or `broken`, with flags, reason or traceback."""
+def prepared(path: Path) -> PreparedCase:
+    """Read and prepare a scan."""
+    return prepare_scan(CaseInput(read_scan(path)), SETTINGS)
+
+
+def outcome(path: Path, whole: PreparedCase) -> tuple[str, str]:
+    """`prepared`, `refused` or `broken`, with flags, reason or traceback.
+
+    A case without flags has to be nearly that of the undamaged scan.
+    """
     try:
-        case = prepare_scan(CaseInput(read_scan(path)), SETTINGS)
-        inside = case.volume[case.brain > 0]
-        if not (np.isfinite(inside).all() and 0 <= inside.min() <= inside.max() <= 1):
-            return "broken", "the prepared volume is not between 0 and 1"
+        case = prepared(path)
     except UserError as error:
         text = str(error)
         return ("refused", text) if "\n" not in text else ("broken", text)
     except Exception:
         return "broken", traceback.format_exc()
+    inside = case.volume[case.brain > 0]
+    if not (
+        inside.size
+        and np.isfinite(inside).all()
+        and 0 <= inside.min() <= inside.max() <= 1
+    ):
+        return "broken", "the prepared volume is not between 0 and 1"
+    if not case.flags and not is_like(case, whole):
+        return "broken", "it differs from the undamaged scan, and no flag says so"
     return "prepared", "; ".join(case.flags)
+
+
+def is_like(case: PreparedCase, whole: PreparedCase) -> bool:
+    """Whether two cases have nearly the same brain: Dice 0.9, 2 HU on average."""
+    both = (case.brain > 0) & (whole.brain > 0)
+    dice = 2 * both.sum() / (case.brain.sum() + whole.brain.sum())
+    apart = abs(case.volume - whole.volume)[both].mean() * np.ptp(SETTINGS.window_hu)
+    return bool(dice > 0.9 and apart < 2)
 
 
 def main(niftis: int, dicoms: int) -> None:
@@ -252,14 +275,16 @@ def main(niftis: int, dicoms: int) -> None:
     results = []
     with tempfile.TemporaryDirectory(prefix="adn-fuzz-") as name:
         folder = Path(name)
-        whole = head.to_bytes()
+        content = head.to_bytes()
+        (folder / "whole.nii").write_bytes(content)
+        whole = prepared(folder / "whole.nii")
         for number in range(niftis + dicoms):
             if number < niftis:
-                path = damaged_nifti(number, whole, folder)
+                path = damaged_nifti(number, content, folder)
             else:
                 path = damaged_dicom(number - niftis, hu, folder / str(number))
             start = time.monotonic()
-            found, words = outcome(path)
+            found, words = outcome(path, whole)
             seconds = round(time.monotonic() - start, 2)
             results.append({"case": path.name, "found": found, "words": words,
                             "seconds": seconds})  # fmt: skip

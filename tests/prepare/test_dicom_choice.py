@@ -82,7 +82,7 @@ def test_of_equal_series_the_one_with_most_slices_wins(tmp_path):
     record = choice_record(found, choose(found, "", tmp_path), "")
     assert record["chosen"] == "3"
     assert "series 4 (Head 5.0 H30s): it has 6 slices instead of 8" in record["why"]
-    assert "it has only 4 slices" in record["why"]
+    assert "it has fewer than 5 slices (4)" in record["why"]
     json.dumps(record)
 
 
@@ -137,7 +137,7 @@ def test_screen_shots_and_single_slices_are_refused(tmp_path):
     (tmp_path / "a.b" / "screen99").rename(tmp_path / "screen.dcm")
     message = refusal(tmp_path)
     assert "it is a secondary capture" in message
-    assert "it has only 1 slices" in message
+    assert "it has fewer than 5 slices (1)" in message
 
 
 def test_several_patients_are_refused_and_several_studies_flagged(tmp_path):

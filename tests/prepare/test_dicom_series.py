@@ -5,6 +5,7 @@ from adn_jax.prepare.dicom_series import find_series, is_head, is_sharp
 from tests.prepare.dicom_files import (
     head_of_blocks,
     uid,
+    write_enhanced,
     write_localiser,
     write_series,
 )
@@ -82,6 +83,12 @@ def test_views_of_a_localiser_are_apart(tmp_path):
     write_localiser(tmp_path)
     found = series_of(tmp_path)
     assert [one.problem for one in found] == ["it is a localiser"] * 2
+
+
+def test_a_file_of_several_volumes_cannot_be_used(tmp_path):
+    write_enhanced(tmp_path / "a.dcm", HU, [0.0, 5, 10, 15, 20, 25, 0, 5])
+    (series,) = series_of(tmp_path)
+    assert series.problem == "its file holds several volumes"
 
 
 def test_slices_are_ordered_by_position(tmp_path):
