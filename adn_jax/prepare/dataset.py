@@ -2,7 +2,7 @@
 
 import errno
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -75,6 +75,8 @@ def prepare_dataset(
     processes = Processes(workers, memory_gib, scheduler)
     if scheduler:  # its workers start in other folders
         raw, out = raw.absolute(), out.absolute()
+        atlas = reading.atlas and str(Path(reading.atlas).absolute())
+        reading = replace(reading, atlas=atlas)
     dataset = find_dataset(raw, reading.layout, reading)
     if raw.resolve() == out.resolve():
         raise UserError(f"{raw} is both input and output; give another output folder.")
@@ -87,21 +89,31 @@ def prepare_dataset(
         if len(failed) == len(names):
             name, reason = next(iter(sorted(failed.items())))
             raise UserError(f"no case of {raw} could be prepared; {name}: {reason}")
-        kept = tuple(name for name in names if name not in failed)
-        manifest = Manifest(
-            settings=settings,
-            cases=kept,
-            splits={
-                split: tuple(name for name in chosen if name in kept)
-                for split, chosen in splits.items()
-            },
-            folder=out,
-            failed=dict(sorted(failed.items())),
-            left_out=dict(sorted(dataset.left_out.items())),
-            layout=dataset.layout,
-        )
+        manifest = describe(dataset, out, settings, splits, failed)
         write_overview(dataset, manifest)
     return manifest
+
+
+def describe(
+    dataset: RawDataset,
+    out: Path,
+    settings: PrepareSettings,
+    splits: Mapping[str, Sequence[str]],
+    failed: Mapping[str, str],
+) -> Manifest:
+    """The manifest: what was prepared, what was not, and why."""
+    return Manifest(
+        settings=settings,
+        cases=tuple(case.name for case in dataset.cases if case.name not in failed),
+        splits={
+            split: tuple(name for name in chosen if name not in failed)
+            for split, chosen in splits.items()
+        },
+        folder=out,
+        failed=dict(sorted(failed.items())),
+        left_out=dict(sorted(dataset.left_out.items())),
+        layout=dataset.layout,
+    )
 
 
 def write_overview(dataset: RawDataset, manifest: Manifest) -> None:

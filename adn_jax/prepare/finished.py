@@ -6,8 +6,11 @@ import re
 import shutil
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+
+from rich.progress import track
 
 from adn_jax.config import PrepareSettings, ReadSettings
 from adn_jax.config_checks import settings_to_json
@@ -36,7 +39,12 @@ def unfinished_cases(
     """The cases that are not in `out` whole, made from the same input."""
     check = partial(is_done, out=out, settings=settings, reading=reading)
     with ThreadPoolExecutor(READERS) as threads:
-        done = list(threads.map(check, cases))
+        checks = threads.map(check, cases)
+        try:
+            done = list(track(checks, "checking", len(cases), transient=True))
+        except KeyboardInterrupt:
+            threads.shutdown(cancel_futures=True)
+            raise
     return [case for case, whole in zip(cases, done, strict=True) if not whole]
 
 
@@ -58,10 +66,15 @@ def is_done(
 
 
 def fingerprint(case: RawCase, settings: PrepareSettings, reading: ReadSettings) -> str:
-    """Checksum of everything a prepared case depends on."""
-    chosen = [settings_to_json(settings), settings_to_json(reading)]
+    """Checksum of everything a prepared case depends on.
+
+    Of the atlas its files count, not where they are.
+    """
+    anywhere = replace(reading, atlas="", layout="auto")
+    chosen = [settings_to_json(settings), settings_to_json(anywhere)]
     total = hashlib.sha256(json.dumps([VERSION, case.name, *chosen]).encode())
-    for path in case.files():
+    atlas = sorted(Path(reading.atlas).iterdir()) if reading.atlas else []
+    for path in (*case.files(), *(path for path in atlas if path.is_file())):
         with path.open("rb") as file:
             total.update(path.name.encode())
             total.update(hashlib.file_digest(file, "sha256").digest())

@@ -26,7 +26,7 @@ def case(tmp_path):
     return FileCase("a", scan, lesion)
 
 
-def test_the_fingerprint_tells_whatever_a_case_depends_on(case, monkeypatch):
+def test_the_fingerprint_tells_whatever_a_case_depends_on(case, tmp_path, monkeypatch):
     first = fingerprint(case, SETTINGS, READING)
     assert fingerprint(case, SETTINGS, READING) == first
     prints = {
@@ -38,9 +38,24 @@ def test_the_fingerprint_tells_whatever_a_case_depends_on(case, monkeypatch):
     }
     case.lesion.write_bytes(b"other")
     prints.add(fingerprint(case, SETTINGS, READING))
+    own_atlas = replace(READING, atlas=str(tmp_path / "atlas"))
+    (tmp_path / "atlas").mkdir()
+    for content in (b"one", b"two"):
+        (tmp_path / "atlas" / "grey.nii").write_bytes(content)
+        prints.add(fingerprint(case, SETTINGS, own_atlas))
     monkeypatch.setattr(finished, "VERSION", 99)
     prints.add(fingerprint(case, SETTINGS, READING))
-    assert len(prints) == 7
+    assert len(prints) == 9
+
+
+def test_how_it_was_found_does_not_matter(case, tmp_path):
+    (tmp_path / "atlas").mkdir()
+    (tmp_path / "atlas" / "grey.nii").write_bytes(b"one")
+    here = replace(READING, atlas=str(tmp_path / "atlas"))
+    there = replace(READING, atlas=str(tmp_path / "elsewhere"), layout="plain")
+    first = fingerprint(case, SETTINGS, here)
+    (tmp_path / "atlas").rename(tmp_path / "elsewhere")
+    assert fingerprint(case, SETTINGS, there) == first
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", "damaged", '{"input": 3}'])

@@ -37,7 +37,11 @@ def many(make_head, tmp_path_factory):
 
 @pytest.fixture
 def start(many, tmp_path):
-    """Start `adn prepare`, leader of a process group, as a shell does."""
+    """Start `adn prepare`, leader of a process group, as a shell does.
+
+    A runner in the background ignores Ctrl-C, which its children would inherit.
+    """
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
     started = []
 
     def begin():
@@ -54,6 +58,7 @@ def start(many, tmp_path):
         return started[-1]
 
     yield begin
+    signal.signal(signal.SIGINT, former)
     for process in started:
         process.kill()
         process.wait()
