@@ -87,7 +87,7 @@ def export_dataset(
         settings=manifest.settings,
         reading=reading,
     )
-    claim_folder(folder, {"prepared": str(prepared.absolute()), "grid": grid})
+    claim_folder(folder, {"prepared": str(prepared.resolve()), "grid": grid})
     with interrupt_on_sigterm(), only_one(folder):
         remove_remains(folder)
         todo = [source for source in sources if not is_done(source, folder, grid)]

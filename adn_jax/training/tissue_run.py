@@ -22,7 +22,7 @@ def find_tissue_run(recipe: Recipe, run: Path, given: Path | None) -> Path | Non
     """
     begun = (run / "config.json").exists()
     known = read_config(run).get("tissue_run") if begun else None
-    if given is not None and begun and known != str(given.absolute()):
+    if given is not None and begun and known != str(given.resolve()):
         before = f"with --tissue-run {known}" if known else "without --tissue-run"
         raise UserError(
             f"{run} was begun {before}, not with {given}; choose another --run folder."
@@ -67,5 +67,5 @@ def take_tissue(run: Path, recipe: Recipe, source: Path) -> None:
     """Copy the tissue net of the run `source` as the finished tissue stage of `run`."""
     step = read_finished(source)["tissue"]["best_step"]
     params = load_stage(source, recipe, "tissue")
-    taken = {"taken_from": str(source.absolute()), "step_there": step}
+    taken = {"taken_from": str(source.resolve()), "step_there": step}
     write_stage(run, "tissue", params, **taken)

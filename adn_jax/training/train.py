@@ -189,7 +189,7 @@ def begin(
     else:
         known = {"cases_sha256": digest}
         if tissue_run is not None:
-            known["tissue_run"] = str(tissue_run.absolute())
+            known["tissue_run"] = str(tissue_run.resolve())
         write_config(run, recipe, manifest.folder, **known)
 
 
