@@ -171,12 +171,21 @@ def header_flags(path: Path) -> tuple[str, ...]:
         flags.append(
             f"sform and qform disagree by up to {apart:.0f} voxels; the sform is used"
         )
+    if (slant := slant_deg(image.affine)) > 1:
+        flags.append(f"the axes are up to {slant:.0f} degrees off a right angle")
     if left := bytes_left(path, image):
         flags.append(
             f"{left} bytes are left over after the voxels: the header may declare too "
             "few of them"
         )
     return tuple(flags)
+
+
+def slant_deg(affine: Float[np.ndarray, "4 4"]) -> float:
+    """How many degrees two axes of an affine are off a right angle, at most."""
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    cosines = (axes.T @ axes)[np.triu_indices(3, 1)]
+    return float(np.rad2deg(np.arcsin(np.clip(abs(cosines).max(), 0, 1))))
 
 
 def bytes_left(path: Path, image: nib.Nifti1Image) -> int:

@@ -130,6 +130,16 @@ def test_without_forms_the_side_is_not_known(tmp_path):
     assert axes[0] == "L"
 
 
+@pytest.mark.parametrize(("degrees", "flagged"), [(0.5, False), (18.0, True)])
+def test_slanting_axes_are_flagged(tmp_path, degrees, flagged):
+    affine = AFFINE.copy()
+    affine[:3, 2] += AFFINE[:3, 1] / 0.5 * 5 * np.tan(np.deg2rad(degrees))
+    nib.Nifti1Image(VALUES, affine).to_filename(tmp_path / "a.nii")
+    flags = header_flags(tmp_path / "a.nii")
+    assert bool(flags) == flagged
+    assert not flagged or flags == ("the axes are up to 18 degrees off a right angle",)
+
+
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
 def test_voxels_left_over_are_flagged(tmp_path, name):
     image = nib.Nifti1Image(VALUES, AFFINE)
