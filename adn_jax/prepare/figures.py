@@ -113,7 +113,7 @@ FIGURES = {
         f"Volume above {BRIGHT_HU:.0f} HU in the brain without its rim.",
         "{:.0f} mL inside the brain are above "
         f"{BRIGHT_HU:.0f} HU: contrast agent, bone in the mask or metal",
-        high=15.0,
+        high=5.0,
     ),
     "dark_ml": Figure(
         "dark mL",
