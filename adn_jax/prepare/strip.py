@@ -51,9 +51,22 @@ def find_brain(
     coarse[box] = brain_in_box(small[box], spacing[1:])
     check_is_brain(small, coarse, bone, spacing)
     if coarse.shape != hu.shape:
-        share = coarse.astype(np.float32)
-        coarse = resample(share, small_affine, hu.shape, affine) > 0.5
+        coarse = enlarge(coarse, small_affine, hu.shape, affine)
     return with_rim(hu, coarse).astype(np.uint8)
+
+
+def enlarge(
+    mask: Bool[np.ndarray, "z2 y2 x2"],
+    affine: Float[np.ndarray, "4 4"],
+    to_shape: tuple[int, int, int],
+    to_affine: Float[np.ndarray, "4 4"],
+) -> Bool[np.ndarray, "z y x"]:
+    """A mask of averaged voxels on the scan's; its edge goes on to the scan's edge."""
+    margin = 2
+    padded = np.pad(mask, margin, mode="edge").astype(np.float32)
+    corner = np.eye(4)
+    corner[:3, 3] = -margin
+    return resample(padded, affine @ corner, to_shape, to_affine) > 0.5
 
 
 def bounding_box(mask: Bool[np.ndarray, "z y x"]) -> tuple[slice, ...]:
@@ -110,7 +123,6 @@ def with_rim(
     filled = fill_holes(largest_part(grown))
     outline = ndimage.binary_dilation(filled, BESIDE)
     rim = outline & ~ndimage.binary_erosion(outline, BESIDE)
-    found[box] = (filled & (hu <= BONE_HU)) | (
-        rim & (hu > FAT_HU) & (hu < HALF_BONE_HU)
-    )
+    part_bone = rim & (hu > FAT_HU) & (hu < HALF_BONE_HU)
+    found[box] = largest_part((filled & (hu <= BONE_HU)) | part_bone)
     return found

@@ -45,9 +45,19 @@ def test_slice_distance_changes_no_radius_in_the_slice(head):
 
 
 @pytest.mark.parametrize("kept", [slice(9, None), slice(0, 17), slice(9, 15)])
-def test_scan_that_starts_or_ends_inside_the_brain(head, kept):
-    hu, brain, affine = voxels(head)
-    assert overlap(find_brain(hu[kept], affine), brain[kept]) > 0.97
+@pytest.mark.parametrize("oblique", [False, True])
+def test_scan_that_starts_or_ends_inside_the_brain(make_head, kept, oblique):
+    hu, brain, affine = voxels(make_head((24, 210, 190), (6.0, 1.0, 1.0)))
+    fine = np.repeat(np.repeat(hu[kept], 2, axis=1), 2, axis=2)
+    truth = np.repeat(np.repeat(brain[kept], 2, axis=1), 2, axis=2)
+    affine = affine @ np.diag([0.5, 0.5, 1.0, 1.0])
+    if oblique:
+        turn = np.array([[1, 0, 0], [0, 0.947, -0.321], [0, 0.321, 0.947]])
+        affine[:3, :3] = turn @ affine[:3, :3]
+    mask = find_brain(fine, affine)
+    found = mask.sum(axis=(1, 2)) / np.maximum(truth.sum(axis=(1, 2)), 1)
+    assert found[[0, -1]][truth[[0, -1]].any(axis=(1, 2))].min() > 0.95
+    assert overlap(mask, truth) > 0.97
 
 
 def test_low_dose_noise(head):
