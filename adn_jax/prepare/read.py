@@ -11,10 +11,10 @@ import numpy as np
 from adn_jax.data.nifti import header_flags, open_nifti, read_voxels
 from adn_jax.errors import UserError
 from adn_jax.prepare.archive import ARCHIVE_ENDINGS, unpack
-from adn_jax.prepare.dicom import convert_dicom
-from adn_jax.prepare.dicom_headers import starts_as_dicom
-from adn_jax.prepare.dicom_series import FEWEST_SLICES
-from adn_jax.prepare.straighten import straighten
+from adn_jax.prepare.dicom.convert import convert_dicom
+from adn_jax.prepare.dicom.headers import starts_as_dicom
+from adn_jax.prepare.dicom.series import FEWEST_SLICES
+from adn_jax.prepare.dicom.straighten import straighten
 from adn_jax.prepare.window import FLOOR_HU, check_hounsfield, to_hounsfield
 
 NIFTI_ENDINGS = (".nii", ".nii.gz")

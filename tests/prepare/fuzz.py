@@ -24,7 +24,7 @@ from adn_jax.prepare.case import prepare_scan
 from adn_jax.prepare.inputs import CaseInput
 from adn_jax.prepare.read import read_scan
 from tests.prepare.conftest import ellipsoids
-from tests.prepare.dicom_files import write_enhanced, write_series
+from tests.prepare.dicom.files import write_enhanced, write_series
 
 MEMORY_BYTES = 4 << 30
 SETTINGS = PrepareSettings(shape=(16, 24, 24), spacing_mm=(10.0, 8.0, 8.0))

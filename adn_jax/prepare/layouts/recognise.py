@@ -5,8 +5,8 @@ from pathlib import Path
 
 from adn_jax.config import ReadSettings
 from adn_jax.errors import UserError
-from adn_jax.prepare.layouts.aisd import find_aisd
-from adn_jax.prepare.layouts.aisd_files import looks_like_aisd
+from adn_jax.prepare.layouts.aisd.files import looks_like_aisd
+from adn_jax.prepare.layouts.aisd.find import find_aisd
 from adn_jax.prepare.layouts.bids import find_bids, looks_like_bids
 from adn_jax.prepare.layouts.cases import RawDataset
 from adn_jax.prepare.layouts.nnunet import find_nnunet, looks_like_nnunet

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from adn_jax.data.cases import CaseFacts, Manifest, PreparedCase
-from adn_jax.prepare.layouts.aisd_report import known_table, oddity_table
+from adn_jax.prepare.layouts.aisd.report import known_table, oddity_table
 from adn_jax.prepare.layouts.cases import RawDataset
 from adn_jax.prepare.layouts.markdown import bullets, table
 from adn_jax.runtime.files import write_text

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.prepare.layouts.aisd_download import FakeHead, pack_download, write_download
+from tests.prepare.layouts.aisd.download import FakeHead, pack_download, write_download
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,13 @@ import pytest
 from adn_jax.config import PrepareSettings, ReadSettings
 from adn_jax.data.cases import CaseFacts, Manifest, read_facts, read_manifest
 from adn_jax.prepare.dataset import prepare_dataset
-from adn_jax.prepare.layouts.aisd_facts import CONTRAST, MOST_SLICES, TILTED
-from adn_jax.prepare.layouts.aisd_report import known_counts
+from adn_jax.prepare.layouts.aisd.facts import CONTRAST, MOST_SLICES, TILTED
+from adn_jax.prepare.layouts.aisd.report import known_counts
 from adn_jax.prepare.layouts.cases import RawDataset, RefusedCase
 from adn_jax.prepare.layouts.markdown import bullets, table
 from adn_jax.prepare.layouts.recognise import find_dataset
 from adn_jax.prepare.layouts.report import report, write_report
-from tests.prepare.layouts import aisd_download as fake
+from tests.prepare.layouts.aisd import download as fake
 
 SETTINGS = PrepareSettings(shape=(16, 48, 40), spacing_mm=(10.0, 4.5, 4.5))
 

@@ -1,0 +1,157 @@
+"""Which series of a DICOM folder is the head CT without contrast, and why."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from adn_jax.errors import UserError
+from adn_jax.prepare.dicom.series import Series
+
+CRITERIA = (
+    ("axial", True, "it is not axial"),
+    ("head", (True, None), "it shows another part of the body"),
+    ("contrast", False, "it was taken with a contrast agent, or its name says so"),
+    ("original", True, "it was derived from other images"),
+    ("volumes", 1, "it holds several images at the same place"),
+    ("bone_kernel", False, "its kernel is for bone"),
+)
+"""Fact, wanted value and the reason against a series without it, weightiest first."""
+
+
+def choose(series: Sequence[Series], wanted: str, where: Path) -> Series:
+    """The series to read: the wanted one, or the best by `CRITERIA`, then most slices.
+
+    Args:
+        series: all that the folder holds.
+        wanted: a series number or a part of its description; empty: our choice.
+        where: the folder, for messages.
+
+    Raises:
+        UserError: where none or several match, or none is a CT volume.
+    """
+    if wanted:
+        return named(series, wanted, where)
+    usable = [one for one in series if not one.problem]
+    if not usable:
+        found = "; ".join(f"series {one.title}: {one.problem}" for one in series)
+        raise UserError(
+            f"{where} holds no CT volume ({found}); give the folder of a head CT."
+        )
+    if len({one.frames[0].header.get("PatientID", "") for one in usable}) > 1:
+        raise UserError(
+            f"{where} holds scans of several patients; give the folder of one patient, "
+            "or name the series."
+        )
+    return max(usable, key=preference)
+
+
+def named(series: Sequence[Series], wanted: str, where: Path) -> Series:
+    """The one series with this number, or with this in its description."""
+    found = [one for one in series if one.facts["number"] == wanted] or [
+        one
+        for one in series
+        if wanted.lower() in one.facts["description"].lower()
+        or wanted.lower() in one.facts["protocol"].lower()
+    ]
+    good = [one for one in found if not one.problem]
+    if len(good) == 1:
+        return good[0]
+    listed = ", ".join(one.title for one in series) or "none"
+    if found and not good:
+        raise UserError(
+            f"series {found[0].title} of {where} cannot be used: {found[0].problem}; "
+            f"name another one: {listed}."
+        )
+    count = "no" if not found else "more than one"
+    raise UserError(
+        f"{count} series of {where} matches {wanted!r}; name one by its number or a "
+        f"part of its description: {listed}."
+    )
+
+
+def preference(series: Series) -> tuple[Any, ...]:
+    """Order of choice, greatest first: `CRITERIA`, most slices, lowest number."""
+    facts = series.facts
+    return (
+        *(meets(facts, name, value) for name, value, _ in CRITERIA),
+        facts["head"] is True,
+        facts["slices"],
+        -series.frames[0].number("SeriesNumber"),
+        facts["description"],
+    )
+
+
+def meets(facts: dict[str, Any], name: str, value: Any) -> bool:
+    """Whether a fact has the wanted value."""
+    return facts[name] in value if isinstance(value, tuple) else facts[name] == value
+
+
+def reason_against(other: Series, chosen: Series) -> str:
+    """Why another series was not chosen, in words."""
+    if other.problem:
+        return other.problem
+    for name, value, reason in CRITERIA:
+        if meets(chosen.facts, name, value) and not meets(other.facts, name, value):
+            return reason
+    if chosen.facts["head"] and not other.facts["head"]:
+        return "it does not say that it shows a head"
+    if preference(other) > preference(chosen):
+        return "another series was asked for"
+    ours, theirs = chosen.facts["slices"], other.facts["slices"]
+    if ours > theirs:
+        return f"it has {theirs} slices instead of {ours}"
+    return "another one comes first"
+
+
+def choice_record(
+    series: Sequence[Series], chosen: Series, wanted: str
+) -> dict[str, Any]:
+    """What was chosen and why, with every series of the folder, for `case.json`."""
+    others = [one for one in series if one is not chosen]
+    against = [f"series {one.title}: {reason_against(one, chosen)}" for one in others]
+    why = f"asked for by {wanted!r}" if wanted else "; ".join(against)
+    return {
+        "chosen": chosen.facts["number"],
+        "why": why or "it is the only series",
+        "series": [chosen.facts]
+        + [one.facts | {"against": reason_against(one, chosen)} for one in others],
+    }
+
+
+def choice_flags(
+    series: Sequence[Series], chosen: Series, damaged: int
+) -> tuple[str, ...]:
+    """What deserves a look in the choice, a sentence each.
+
+    `damaged` is how many files of the folder could not be read.
+    """
+    facts = chosen.facts
+    flags = [
+        f"the series {chosen.title} is used although {reason}"
+        for name, value, reason in CRITERIA
+        if not meets(facts, name, value) and name != "volumes"
+    ]
+    if chosen.repeated:
+        flags.append(
+            f"there are up to {chosen.volumes} images at {chosen.repeated} of "
+            f"{facts['slices']} places; the first of each is used"
+        )
+    studies = sorted(
+        {study_of(one) for one in series if not one.problem}, key=lambda one: one[::-1]
+    )
+    if len(studies) > 1:
+        order = 1 + studies.index(study_of(chosen))
+        flags.append(
+            f"there are {len(studies)} studies of this patient; the one used is "
+            f"number {order} by date"
+        )
+    if damaged:
+        flags.append(f"damaged DICOM files, left out: {damaged}")
+    return tuple(flags)
+
+
+def study_of(series: Series) -> tuple[str, str]:
+    """UID and time of a study."""
+    header = series.frames[0].header
+    when = header.get("StudyDate", "") + header.get("StudyTime", "")
+    return header.get("StudyInstanceUID", ""), when

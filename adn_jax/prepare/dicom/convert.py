@@ -1,0 +1,301 @@
+"""DICOM to one CT volume: the series is chosen here, dcm2niix reads its pixels.
+
+dcm2niix gives back one volume of the slices as they are. Where they belong is taken
+from their positions: a tilted gantry and uneven distances are corrected by
+`straighten`, for every kind of pixel.
+"""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import dcm2niix
+import nibabel as nib
+import numpy as np
+import pydicom
+from jaxtyping import Float
+
+from adn_jax.data.nifti import LARGEST_VOXEL_COUNT, open_nifti, read_voxels
+from adn_jax.errors import UserError
+from adn_jax.prepare.dicom.choice import choice_flags, choice_record, choose
+from adn_jax.prepare.dicom.headers import Frame, read_headers
+from adn_jax.prepare.dicom.series import FEWEST_SLICES, Series, find_series
+from adn_jax.prepare.dicom.straighten import SliceStack
+from adn_jax.prepare.window import to_hounsfield
+
+SECONDS, SECONDS_A_SLICE = 30, 1
+"""How long dcm2niix may take: a slow network disk reads a slice a second."""
+
+GAP = 1.5
+"""A gap wider than this many times its neighbours misses slices."""
+
+CORRECTED = re.compile(r"_Tilt|_Eq|_ROI")
+"""In the names of what dcm2niix makes besides the slices as they are."""
+
+LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
+PLACE_TOLERANCE_MM = 0.5
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """The chosen series in HU, its slices still as they were taken."""
+
+    stack: SliceStack
+    frames: tuple[Frame, ...]
+    """File and frame of each slice of the stack."""
+    record: dict[str, Any] = field(default_factory=dict)
+    """All series, the choice, and what dcm2niix said."""
+    flags: tuple[str, ...] = ()
+
+
+def convert_dicom(
+    path: Path, scratch: Path, series: str = "", where: Path | None = None
+) -> Conversion:
+    """Choose a CT series of a folder (or of one file) and read it.
+
+    Args:
+        path: a folder, searched to its depths, or one multi-frame file.
+        scratch: an empty folder that outlives the result.
+        series: series number or a part of its description; empty: our choice.
+        where: what messages call `path`, where it was unpacked from an archive.
+
+    Raises:
+        UserError: where there is no CT volume, or dcm2niix cannot read it.
+    """
+    where = where or path
+    files = [path] if path.is_file() else files_below(path)
+    headers = read_headers(files)
+    found = find_series(headers)
+    if not found:
+        raise UserError(
+            f"{where} holds no DICOM series with images; give a folder of CT slices or "
+            "a NIfTI file."
+        )
+    chosen = choose(found, series, where)
+    image, whole, said = read_slices(chosen, scratch, where)
+    stack, frames = place_slices(image, whole, where)
+    values, value_flags = to_hounsfield(stack.values)
+    stack = SliceStack(values, stack.affine, stack.origins_mm)
+    notes, gaps = describe_stack(stack)
+    record = choice_record(found, chosen, series) | {
+        "copies_left_out": headers.copies,
+        "geometry": notes,
+        "warnings": said,
+    }
+    damaged = headers.damaged + len(chosen.files) - len(whole.files)
+    flags = choice_flags(found, chosen, damaged) + gaps + value_flags
+    return Conversion(stack, frames, record, flags)
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Every file of a folder and its subfolders, in a fixed order."""
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def read_slices(
+    series: Series, scratch: Path, where: Path
+) -> tuple[nib.Nifti1Image, Series, list[str]]:
+    """The slices of a series as one volume, those that it holds, and warnings.
+
+    Where dcm2niix fails, each file is tried alone, and the damaged ones are left out.
+    """
+    first, count = series.frames[0], len(series.frames)
+    if count * first.rows * first.columns > LARGEST_VOXEL_COUNT:
+        raise UserError(
+            f"series {series.title} of {where} declares {count} slices of "
+            f"{first.rows} x {first.columns}, too many for a head scan; name another."
+        )
+    image, said = run_dcm2niix(series, scratch / "all", where)
+    if image is None:
+        good = [path for path in series.files if is_readable(path, scratch / "alone")]
+        frames = tuple(frame for frame in series.frames if frame.path in good)
+        if FEWEST_SLICES <= len(frames) < count:
+            series = replace(series, frames=frames)
+            image, said = run_dcm2niix(series, scratch / "good", where)
+    if image is None:
+        raise UserError(
+            f"dcm2niix could not read the {count} slices of series {series.title} of "
+            f"{where} as one volume; copy them again, or name another series."
+        )
+    return image, series, said
+
+
+def run_dcm2niix(
+    series: Series, scratch: Path, where: Path
+) -> tuple[nib.Nifti1Image | None, list[str]]:
+    """dcm2niix's volume of a series, None where slices are missing, and its warnings.
+
+    The files are tried as they are; where dcm2niix leaves slices out or splits them
+    (its rules look at instance numbers and times), they are numbered by position.
+    """
+    image, said = None, []
+    limit_s = SECONDS + SECONDS_A_SLICE * len(series.frames)
+    for way in (link, renumber):
+        source, out = scratch / way.__name__, scratch / f"{way.__name__}_out"
+        source.mkdir(parents=True)
+        out.mkdir()
+        for index, path in enumerate(series.files):
+            way(path, source / f"{index:05d}.dcm", index)
+        said = call_dcm2niix([str(source)], out, limit_s, where)
+        image = whole_volume(out, series)
+        if image is not None:
+            break
+    return image, said
+
+
+def is_readable(path: Path, scratch: Path) -> bool:
+    """Whether dcm2niix makes an image of a file alone."""
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    call_dcm2niix(["-s", "y", str(path)], scratch, SECONDS, path)
+    return any(scratch.glob("*.nii"))
+
+
+def link(path: Path, target: Path, _: int) -> None:
+    """The file itself under another name (a copy where links are forbidden)."""
+    try:
+        target.symlink_to(path.absolute())
+    except OSError:
+        shutil.copyfile(path, target)
+
+
+def renumber(path: Path, target: Path, index: int) -> None:
+    """A copy with what dcm2niix sorts and splits by made alike; damaged ones as is."""
+    with suppress(Exception):
+        dataset = pydicom.dcmread(path, force=True)
+        dataset.InstanceNumber = dataset.SeriesNumber = 1
+        dataset.AcquisitionNumber = 1
+        dataset.InstanceNumber = index + 1
+        for keyword in ("StudyDate", "StudyTime", "SeriesTime", "AcquisitionTime"):
+            if keyword in dataset:
+                del dataset[keyword]
+        dataset.Manufacturer = ""
+        dataset.save_as(target)
+        return
+    link(path, target, index)
+
+
+def call_dcm2niix(
+    source: Sequence[str], out: Path, limit_s: int, where: Path
+) -> list[str]:
+    """Run dcm2niix on a folder or file; returns its warnings without the paths."""
+    command = [dcm2niix.bin, "-g", "i", "-z", "n", "-b", "n", "-f", "slices"]
+    try:
+        done = subprocess.run(
+            [*command, "-o", str(out), *source],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=limit_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise UserError(
+            f"dcm2niix took longer than {limit_s} s for {where}; copy the files to a "
+            "local disk, or give the folder of one series."
+        ) from error
+    lines = re.findall(r"^(?:Warning|Error): (.*)$", done.stdout, re.MULTILINE)
+    return [line.replace(source[-1], "...").replace(str(out), "...") for line in lines]
+
+
+def whole_volume(out: Path, series: Series) -> nib.Nifti1Image | None:
+    """dcm2niix's volume of the slices as they are; None where some are missing.
+
+    Of its files the one with the shortest name: others are corrected, or overlays.
+    """
+    first = series.frames[0]
+    wanted = (first.columns, first.rows, len(series.frames))
+    names = [path for path in out.glob("*.nii") if not CORRECTED.search(path.name)]
+    for path in sorted(names, key=lambda path: len(path.name)):
+        with suppress(UserError):
+            image = open_nifti(path)
+            kind = image.get_data_dtype().kind
+            if image.shape[:3] == wanted and image.ndim == 3 and kind in "iuf":
+                return image
+    return None
+
+
+def place_slices(
+    image: nib.Nifti1Image, series: Series, where: Path
+) -> tuple[SliceStack, tuple[Frame, ...]]:
+    """Give every slice of dcm2niix's volume its own place.
+
+    dcm2niix may have turned the order of slices and of rows; its affine says so.
+    """
+    positions = np.array([frame.position for frame in series.frames]) * LPS_TO_RAS
+    frames = series.frames
+    affine = image.affine.copy()
+    normal = np.cross(affine[:3, 0], affine[:3, 1])
+    affine[:3, 2] = normal * np.sign(normal @ affine[:3, 2]) / np.linalg.norm(normal)
+    if (positions[-1] - positions[0]) @ affine[:3, 2] < 0:
+        positions, frames = positions[::-1], frames[::-1]
+    check_place(affine, frames[0], series, where)
+    origins = affine[:3, 3] + positions - positions[0]
+    values = read_voxels(image, np.float32).reshape(image.shape[:3])
+    return SliceStack(values, affine, origins), frames
+
+
+def check_place(
+    affine: Float[np.ndarray, "4 4"],
+    first: Frame,
+    series: Series,
+    where: Path,
+) -> None:
+    """Raise `UserError` unless the first slice lies where its header puts it.
+
+    Its corners are compared, in any order: dcm2niix turns the rows round.
+    """
+    across, down = (
+        np.outer(np.array(direction) * LPS_TO_RAS, (0, (count - 1) * step))
+        for direction, count, step in (
+            (first.orientation[:3], first.columns, first.pixel_spacing_mm[1]),
+            (first.orientation[3:], first.rows, first.pixel_spacing_mm[0]),
+        )
+    )
+    wanted = [
+        first.position * LPS_TO_RAS + one + other
+        for one in across.T
+        for other in down.T
+    ]
+    ends = (0, first.columns - 1), (0, first.rows - 1)
+    corners = np.array([affine[:3] @ (x, y, 0, 1) for x in ends[0] for y in ends[1]])
+    off = max(np.linalg.norm(corners - one, axis=1).min() for one in wanted)
+    if not off <= PLACE_TOLERANCE_MM:
+        raise UserError(
+            f"dcm2niix put series {series.title} of {where} {off:.1f} mm from where "
+            "its headers say; name another series, or give NIfTI."
+        )
+
+
+def describe_stack(stack: SliceStack) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Tilt and distances of the slices for the record, and a flag on missing ones."""
+    distances = np.diff(stack.heights_mm)
+    notes = {
+        "gantry_tilt_deg": round(stack.tilt_deg, 2),
+        "slice_distances_mm": [
+            round(float(distances.min()), 3),
+            round(float(distances.max()), 3),
+        ],
+        "straightened": not stack.is_regular,
+    }
+    return notes, gap_flags(distances)
+
+
+def gap_flags(distances_mm: Float[np.ndarray, " gaps"]) -> tuple[str, ...]:
+    """A sentence where slices are missing: single gaps wider than their neighbours."""
+    padded = np.pad(distances_mm, 1, mode="reflect")
+    around = np.maximum(padded[:-2], padded[2:])
+    wide = np.flatnonzero(distances_mm > GAP * around)
+    if not len(wide):
+        return ()
+    missing = int(np.round(distances_mm[wide] / around[wide] - 1).sum())
+    after = ", ".join(str(1 + index) for index in wide)
+    return (
+        f"missing slices: about {missing}, after slice {after} (gaps up to "
+        f"{distances_mm[wide].max():.1f} mm); what lies there is interpolated",
+    )

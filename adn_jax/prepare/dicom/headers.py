@@ -1,0 +1,205 @@
+"""What the headers of DICOM files say, image by image; the pixels are left alone."""
+
+import math
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pydicom
+from pydicom.dataset import Dataset
+
+KEYWORDS = (
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "PatientID",
+    "StudyDate",
+    "StudyTime",
+    "Modality",
+    "ImageType",
+    "SeriesNumber",
+    "AcquisitionNumber",
+    "InstanceNumber",
+    "SeriesDescription",
+    "StudyDescription",
+    "ProtocolName",
+    "BodyPartExamined",
+    "ConvolutionKernel",
+    "ContrastBolusAgent",
+    "SliceThickness",
+    "PixelSpacing",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "Rows",
+    "Columns",
+    "SamplesPerPixel",
+    "NumberOfFrames",
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+)
+
+PREAMBLE = 128
+BARE_STARTS = (b"\x02\x00", b"\x08\x00")
+"""Group 2 or 8 in little-endian order: old files without preamble start so."""
+
+MOST_FRAMES = 20_000
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One image of a file: its place in space and what its header says.
+
+    `position` is where the centre of the first pixel lies, `orientation` the
+    directions of its rows and columns, both in DICOM's axes (mm, to the patient's left,
+    back and head); None where the header does not say.
+    """
+
+    path: Path
+    index: int
+    rows: int
+    columns: int
+    position: tuple[float, ...] | None
+    orientation: tuple[float, ...] | None
+    pixel_spacing_mm: tuple[float, ...] | None
+    thickness_mm: float | None
+    header: dict[str, str]
+    """The remaining elements by keyword; several values are joined by a backslash."""
+
+    def number(self, keyword: str) -> float:
+        """An element as a number; 0 where it is none."""
+        try:
+            return float(self.header.get(keyword, "0"))
+        except ValueError:
+            return 0.0
+
+
+@dataclass(frozen=True)
+class Headers:
+    """The images of a folder, and how many files were left out."""
+
+    frames: tuple[Frame, ...]
+    copies: int = 0
+    """Images that were there twice (the same SOP instance)."""
+    damaged: int = 0
+    """Files that start as DICOM but cannot be read."""
+
+
+def read_headers(paths: Iterable[Path]) -> Headers:
+    """Read the headers of every DICOM image among the files; others are passed over."""
+    frames: dict[Any, Frame] = {}
+    copies = damaged = 0
+    for path in paths:
+        if not starts_as_dicom(path):
+            continue
+        try:
+            found = read_frames(path)
+        except Exception:  # whatever a damaged header holds, the other files go on
+            damaged += 1
+            continue
+        for frame in found:
+            name = frame.header.get("SOPInstanceUID") or str(path)
+            copies += (name, frame.index) in frames
+            frames.setdefault((name, frame.index), frame)
+    return Headers(tuple(frames.values()), copies, damaged)
+
+
+def starts_as_dicom(path: Path) -> bool:
+    """Whether the first bytes are those of a DICOM file, with or without preamble."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(PREAMBLE + 4)
+    except OSError:
+        return False
+    return start[PREAMBLE:] == b"DICM" or start[:2] in BARE_STARTS
+
+
+def read_frames(path: Path) -> list[Frame]:
+    """The images of one file; none where it holds no pixels (reports, directories)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom tells of every odd value
+        dataset = pydicom.dcmread(
+            path, stop_before_pixels=True, specific_tags=list(KEYWORDS), force=True
+        )
+        if not dataset.get("Rows") or not dataset.get("Columns"):
+            return []
+        header = {
+            keyword: text_of(dataset.get(keyword))
+            for keyword in KEYWORDS
+            if keyword in dataset and not keyword.endswith("Sequence")
+        }
+        count = int(dataset.get("NumberOfFrames") or 1)
+        if not 1 <= count <= MOST_FRAMES:
+            raise ValueError(f"{count} frames")
+        groups = [functional_groups(dataset, index) for index in range(count)]
+        return [
+            frame_of(path, index, dataset, header, parts)
+            for index, parts in enumerate(groups)
+        ]
+
+
+def functional_groups(dataset: Dataset, index: int) -> list[Dataset]:
+    """Where elements of one frame are looked for, first the most special place.
+
+    A classic file has only itself; a multi-frame file (PS3.3, C.7.6.16) has groups of
+    elements a frame, and groups that all frames share.
+    """
+    places = [dataset]
+    for keyword, item in (
+        ("SharedFunctionalGroupsSequence", 0),
+        ("PerFrameFunctionalGroupsSequence", index),
+    ):
+        groups = dataset.get(keyword) or []
+        if item < len(groups):
+            places[:0] = [group[0] for group in sequences(groups[item])]
+    return places
+
+
+def sequences(dataset: Dataset) -> list[Any]:
+    """The sequences of a dataset that are not empty."""
+    return [part.value for part in dataset if part.VR == "SQ" and part.value]
+
+
+def frame_of(
+    path: Path,
+    index: int,
+    dataset: Dataset,
+    header: dict[str, str],
+    places: list[Dataset],
+) -> Frame:
+    """One image with its place."""
+    thickness = numbers(places, "SliceThickness", 1)
+    return Frame(
+        path=path,
+        index=index,
+        rows=int(dataset.Rows),
+        columns=int(dataset.Columns),
+        position=numbers(places, "ImagePositionPatient", 3),
+        orientation=numbers(places, "ImageOrientationPatient", 6),
+        pixel_spacing_mm=numbers(places, "PixelSpacing", 2),
+        thickness_mm=thickness[0] if thickness else None,
+        header=header,
+    )
+
+
+def numbers(
+    places: list[Dataset], keyword: str, count: int
+) -> tuple[float, ...] | None:
+    """An element with `count` finite numbers from the first place that has it."""
+    for place in places:
+        value = place.get(keyword)
+        if value is not None and value != "":
+            values = value if hasattr(value, "__len__") else [value]
+            found = tuple(float(one) for one in values)
+            good = len(found) == count and all(math.isfinite(one) for one in found)
+            return found if good else None
+    return None
+
+
+def text_of(value: Any) -> str:
+    """A value in one line; several values are joined by a backslash."""
+    several = isinstance(value, (list, pydicom.multival.MultiValue))
+    parts = [str(one) for one in value] if several else [str(value or "")]
+    return " ".join("\\".join(parts).split())

@@ -1,0 +1,215 @@
+"""One case of AISD: HU from DICOM with the label from PNG, or both from PNG."""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from jaxtyping import UInt8
+
+from adn_jax.config import PrepareSettings, ReadSettings
+from adn_jax.data.nifti import check_gzip
+from adn_jax.errors import UserError
+from adn_jax.prepare.archive import DAMAGED, unpack
+from adn_jax.prepare.dicom.convert import Conversion, convert_dicom
+from adn_jax.prepare.dicom.straighten import SliceStack, straighten
+from adn_jax.prepare.inputs import CaseInput
+from adn_jax.prepare.labels import LARGEST_LABEL
+from adn_jax.prepare.layouts.aisd import facts
+from adn_jax.prepare.layouts.aisd.files import Copy, ct_files
+from adn_jax.prepare.layouts.aisd.pairing import (
+    dicom_order,
+    match_label,
+    sizes,
+)
+from adn_jax.prepare.layouts.aisd.png import (
+    pseudo_hu,
+    read_stack,
+    slice_files,
+    upright,
+)
+from adn_jax.prepare.read import RawScan
+from adn_jax.prepare.window import FLOOR_HU, check_hounsfield
+
+Stack = UInt8[np.ndarray, "z y x"]
+
+
+@dataclass(frozen=True)
+class AisdCase:
+    """Where the pieces of a case lie.
+
+    Without `ct` HU are guessed from the pictures; without `pictures` nothing tells the
+    orientation of the label. `fixed` says what had to be put right to find the files.
+    """
+
+    name: str
+    masks: Path
+    pictures: Path | None = None
+    ct: Copy | None = None
+    fixed: tuple[str, ...] = ()
+
+    def files(self) -> list[Path]:
+        """Every input file, in a fixed order."""
+        found = list(slice_files(self.masks))
+        if self.pictures is not None:
+            found += slice_files(self.pictures)
+        if self.ct is not None:
+            path = self.ct.path
+            found += [path] if path.is_file() else ct_files(path)
+        return found
+
+    def load(self, settings: PrepareSettings, reading: ReadSettings) -> CaseInput:
+        """Read scan and label; `UserError` where they do not belong together."""
+        label = read_label(self.masks, settings.infarct_labels)
+        flags = facts.flags(self.name)
+        if not label.any():
+            rule = ", ".join(map(str, settings.infarct_labels))
+            flags += (f"no voxel of the label counts as infarct ({rule})",)
+        pictures = None if self.pictures is None else read_stack(self.pictures)
+        if pictures is not None and pictures.shape != label.shape:
+            raise UserError(
+                f"there are {sizes(pictures)} pixels in {self.pictures} but "
+                f"{sizes(label)} in {self.masks}; unpack both again."
+            )
+        if self.ct is None:
+            scan, lesion = from_pictures(self, pictures, label, reading)
+        else:
+            with tempfile.TemporaryDirectory(prefix="adn-") as scratch:
+                scan, lesion = from_dicom(
+                    self, pictures, label, Path(scratch), reading.series
+                )
+        return CaseInput(replace(scan, flags=scan.flags + flags), lesion)
+
+
+def read_label(folder: Path, infarct_labels: Sequence[int]) -> Stack:
+    """Infarct (1) or not in the pixels of the PNG; `UserError` for other values."""
+    values = read_stack(folder)
+    if values.max() > LARGEST_LABEL:
+        raise UserError(
+            f"{folder} holds the value {values.max()}; labels are the integers 0 to "
+            f"{LARGEST_LABEL}, of which {list(infarct_labels)} count as infarct."
+        )
+    return np.isin(values, infarct_labels).astype(np.uint8)
+
+
+def from_pictures(
+    case: AisdCase, pictures: Stack, label: Stack, reading: ReadSettings
+) -> tuple[RawScan, nib.Nifti1Image]:
+    """Scan and label of a case without DICOM: HU and voxel size are assumed."""
+    spacing, window = reading.aisd_spacing_mm, reading.aisd_window_hu
+    first, fixed = first_slice(case.name, len(pictures))
+    hu = pseudo_hu(pictures, window, spacing[1])
+    image = upright(hu[first:], spacing)
+    flags = (
+        "read from 8-bit PNG: HU are assumed linear from {:g} to {:g}, voxels "
+        "{:g} x {:g} x {:g} mm".format(*window, *spacing),
+    )
+    source = {
+        "layout": "aisd",
+        "images": "png",
+        "slices": len(pictures),
+        "fixed": [*case.fixed, *fixed],
+    }
+    lesion = nib.Nifti1Image(label[first:].transpose(2, 1, 0), image.affine)
+    return RawScan(case.name, image, source, flags), lesion
+
+
+def from_dicom(
+    case: AisdCase,
+    pictures: Stack | None,
+    label: Stack,
+    scratch: Path,
+    series: str,
+) -> tuple[RawScan, nib.Nifti1Image]:
+    """Scan and label of a case with DICOM, on the grid of the straightened scan."""
+    conversion, fixed = read_ct(case.ct, len(label), scratch, series)
+    order = dicom_order(conversion.stack, conversion.frames)
+    hu = order.of(conversion.stack.values.transpose(2, 1, 0))
+    match = match_label(hu, pictures, label)
+    label_slices = order.of(match.turn.of(label)).transpose(2, 1, 0)
+    first, cut = first_slice(case.name, len(hu))
+    stack = from_slice(conversion.stack, first, order.flip_z)
+    mask = from_slice(
+        replace(conversion.stack, values=label_slices), first, order.flip_z
+    )
+    straight, affine = straighten(stack, FLOOR_HU)
+    check_hounsfield(straight, str(case.ct.path))
+    lesion = (straighten(mask, 0.0)[0] >= 0.5).astype(np.uint8)
+    source = {
+        "layout": "aisd",
+        "images": "dicom",
+        "archive": case.ct.archive,
+        "slices": len(hu),
+        "orientation": match.facts,
+        "fixed": [*case.fixed, *fixed, *match.notes, *cut],
+        **conversion.record,
+    }
+    scan = RawScan(
+        case.name,
+        nib.Nifti1Image(straight, affine),
+        source,
+        conversion.flags + match.flags,
+    )
+    return scan, nib.Nifti1Image(lesion, affine)
+
+
+def read_ct(
+    copy: Copy, slices: int, scratch: Path, series: str
+) -> tuple[Conversion, tuple[str, ...]]:
+    """Read the CT of a copy, and say so where another series than ours is taken.
+
+    Of several series in the folder the one with as many slices as there are PNG is
+    taken, unless `series` names one.
+    """
+    folder = copy.path
+    if folder.is_file():
+        check_whole(folder)
+        folder = unpack(folder, scratch / "unpacked")
+    conversion = convert_dicom(folder, scratch / "chosen", series, copy.path)
+    ours, *others = conversion.record["series"]
+    fitting = [one for one in others if is_scan_of(one, slices)]
+    if series or ours["slices"] == slices or len(fitting) != 1:
+        return conversion, ()
+    number = fitting[0]["number"]
+    note = (
+        f"series {number} is read instead of {ours['number']}: it has as many slices "
+        f"({slices}) as there are PNG"
+    )
+    fitting_one = convert_dicom(folder, scratch / "fitting", number, copy.path)
+    return fitting_one, (note,)
+
+
+def is_scan_of(facts: dict[str, Any], slices: int) -> bool:
+    """Whether a series is an axial CT with a number of slices."""
+    return facts["modality"] == "CT" and facts["axial"] and facts["slices"] == slices
+
+
+def check_whole(archive: Path) -> None:
+    """Raise `UserError` unless a compressed archive is whole by its own checksum."""
+    try:
+        check_gzip(str(archive))
+    except DAMAGED as error:
+        raise UserError(
+            f"{archive} is damaged or not unpacked to its end ({error}); unpack or "
+            "download it again."
+        ) from error
+
+
+def first_slice(name: str, slices: int) -> tuple[int, tuple[str, ...]]:
+    """The first slice to keep, from the feet up, and a sentence if that is not 0."""
+    first = facts.FIRST_SLICE.get(name, 0)
+    if not 0 < first < slices:
+        return 0, ()
+    return first, (f"the trunk is cut off: slices {first} to {slices - 1} are kept",)
+
+
+def from_slice(stack: SliceStack, first: int, is_reversed: bool) -> SliceStack:
+    """The slices from `first` on in DICOM's order; the stack may be reversed."""
+    count = len(stack.origins_mm)
+    kept = slice(0, count - first) if is_reversed else slice(first, count)
+    affine = stack.affine.copy()
+    affine[:3, 3] += stack.origins_mm[kept.start] - stack.origins_mm[0]
+    return SliceStack(stack.values[:, :, kept], affine, stack.origins_mm[kept])

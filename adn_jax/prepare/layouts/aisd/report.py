@@ -1,0 +1,62 @@
+"""What the report says of AISD: prepared cases beside known counts, and oddities."""
+
+from collections.abc import Sequence
+
+from adn_jax.data.cases import CaseFacts, PreparedCase
+from adn_jax.prepare.layouts.aisd import facts
+from adn_jax.prepare.layouts.aisd.facts import Count
+from adn_jax.prepare.layouts.markdown import bullets, table
+
+TILTED_FROM_DEG = 0.1
+
+
+def known_counts(
+    cases: Sequence[CaseFacts | PreparedCase],
+) -> list[tuple[Count, int, bool]]:
+    """What others counted, what was found in prepared cases, and whether both agree.
+
+    They agree where the cases that are not prepared can make up for the difference.
+    """
+    read = [case.source for case in cases if case.source.get("images") == "dicom"]
+    if not read:
+        return []
+    absent = max(0, facts.CASES.known - len(read))
+    tilts = [abs(source["geometry"]["gantry_tilt_deg"]) for source in read]
+    shares = (
+        (facts.TILTED, sum(tilt >= TILTED_FROM_DEG for tilt in tilts)),
+        (facts.CONTRAST, sum(source["series"][0]["contrast"] for source in read)),
+    )
+    slices = [source["slices"] for source in read]
+    fewest, most = facts.FEWEST_SLICES, facts.MOST_SLICES
+    return [
+        *(
+            (count, found, count.known - absent <= found <= count.known)
+            for count, found in shares
+        ),
+        (fewest, min(slices), min(slices) >= fewest.known),
+        (most, max(slices), max(slices) <= most.known),
+    ]
+
+
+def known_table(cases: Sequence[CaseFacts | PreparedCase]) -> str:
+    """The known counts beside what was found."""
+    return table(
+        ("what", "known", "here", "agrees", "source"),
+        [
+            (count.what, count.known, found, "yes" if agrees else "NO", count.source)
+            for count, found, agrees in known_counts(cases)
+        ],
+    )
+
+
+def oddity_table() -> str:
+    """Everything odd about the download, what is done about it, and who says so."""
+    rows = table(
+        ("what", "cases", "what is done", "source"),
+        [
+            (row.what, ", ".join(row.cases) or "any", row.done, row.source)
+            for row in facts.ODDITIES
+        ],
+    )
+    sources = bullets(f"{name}: {at}" for name, at in facts.SOURCES.items())
+    return f"{rows}\n\nSources:\n\n{sources}"
