@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from adn_jax.data.phantom import build_phantom
+from adn_jax.data.phantom_settings import HARD
 from adn_jax.errors import UserError
 from adn_jax.prepare.case import nearest_ras
 from adn_jax.prepare.read import read_scan
@@ -38,10 +40,16 @@ def test_scalp_of_the_same_density_stays_outside(head):
     assert not find_brain(hu, affine)[brain == 0].any()
 
 
-def test_slice_distance_changes_no_radius_in_the_slice(head):
-    hu, _, affine = voxels(head)
-    apart = affine @ np.diag([1.0, 1.0, 1.5, 1.0])
-    np.testing.assert_array_equal(find_brain(hu, affine), find_brain(hu, apart))
+@pytest.mark.parametrize("axes", [(0, 1, 2), (0, 2, 1)])
+def test_narrow_cleft_between_bone_is_left_out_whichever_way_it_runs(make_head, axes):
+    hu, _, affine = voxels(make_head((24, 120, 120), (6.0, 1.5, 1.5)))
+    hu = hu.copy()
+    turned = hu.transpose(axes)
+    turned[8:16, 52:68, 8:56] = 900
+    turned[8:16, 57:63, 20:56] = 35  # 9 mm wide, between ridges of 7.5 mm
+    mask = find_brain(hu, affine).transpose(axes)
+    assert not mask[9:15, 57:63, 36:50].any()
+    assert mask[9:15, 57:63, 60:80].all()
 
 
 @pytest.mark.parametrize("kept", [slice(9, None), slice(0, 17), slice(9, 15)])
@@ -141,6 +149,16 @@ def test_holes_are_filled_unless_they_lead_outside():
 def test_no_skull_is_refused(make_head):
     with pytest.raises(UserError, match="there is no skull"):
         find_brain(*nearest_ras(make_head(skull=False).ct))
+
+
+def test_phantom_with_thick_slices_skull_and_head_holder():
+    phantom = build_phantom(7, 1, HARD)
+    assert phantom.truth["slice_mm"] > 9
+    mask = find_brain(phantom.ct, phantom.affine)
+    brain = phantom.grey + phantom.white + phantom.csf >= 0.5
+    assert overlap(mask, brain) > 0.96
+    assert mask[~brain].mean() < 0.001
+    assert mask[phantom.lesion].mean() > 0.99
 
 
 def test_real_head_has_one_brain_without_bone(shared):
