@@ -75,6 +75,11 @@ def prepare_scan(
     affine = centred_affine(head.affine, centre_of_mass(head), settings)
     grid = Grid(settings.shape, affine)
     hu, brain = resample_brain(head, grid)
+    if not brain.any():
+        raise UserError(
+            f"no voxel of the prepared grid ({settings.shape} of {settings.spacing_mm} "
+            "mm, z y x) is brain; check the scan's voxel size, or take smaller voxels."
+        )
     scan, lesion, loss = given.scan, given.lesion, given.pathological
     share = None if lesion is None else in_steps(onto(grid, lesion, scan))
     loss = None if loss is None else onto(grid, loss, scan)

@@ -1,6 +1,5 @@
 """Trains every stage of a recipe that is not finished yet."""
 
-import fcntl
 import hashlib
 import json
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from adn_jax.errors import UserError
 from adn_jax.losses.extra import resolve_term
 from adn_jax.models import check_shape
 from adn_jax.prepare.dataset import name_failures, prepare_dataset
+from adn_jax.runtime.lock import only_one
 from adn_jax.runtime.mesh import check_batch, data_mesh
 from adn_jax.training.loop import search_table, train_stage
 from adn_jax.training.runs import (
@@ -132,22 +132,7 @@ def claim(run: Path) -> Iterator[None]:
 
     What the file system refuses in the block becomes a `UserError`.
     """
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        file = (run / ".lock").open("w")
-    except OSError as error:
-        raise UserError(
-            f"the run folder {run} cannot be written ({error.strerror}); "
-            "choose another --run folder."
-        ) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(
-                f"another training is at work in {run}; wait for it or choose "
-                "another --run folder."
-            ) from error
+    with only_one(run):
         try:
             yield
         except OSError as error:

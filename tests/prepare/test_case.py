@@ -213,6 +213,15 @@ def test_an_empty_brain_mask_is_refused(head):
         strip_scan(CaseInput(scan_of(head), brain=empty))
 
 
+def test_a_brain_smaller_than_a_voxel_is_refused(head, small_grid):
+    speck = 0 * np.asarray(head.brain.dataobj)
+    speck[32, 36, 12] = 1
+    given = CaseInput(scan_of(head), brain=nib.Nifti1Image(speck, head.ct.affine))
+    coarse = replace(small_grid, spacing_mm=(20.0, 20.0, 20.0))
+    with pytest.raises(UserError, match="no voxel of the prepared grid"):
+        prepare_scan(given, coarse)
+
+
 def test_label_on_another_grid_is_refused(head):
     moved = nib.Nifti1Image(np.asarray(head.lesion.dataobj), np.eye(4))
     with pytest.raises(UserError, match="lesion label has another affine"):

@@ -172,14 +172,14 @@ def test_folder_in_use(data, tmp_path):
     run.mkdir()
     with (run / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="another training is at work in"):
+        with pytest.raises(UserError, match="another process is writing into"):
             train(RECIPE, data, run)
     assert train(RECIPE, data, run) == 0
 
 
 def test_run_folder_that_cannot_be_made(data, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"run folder .* cannot be written"):
+    with pytest.raises(UserError, match="could not be written"):
         train(RECIPE, data, tmp_path / "file" / "run")
 
 

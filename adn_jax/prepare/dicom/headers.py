@@ -82,7 +82,8 @@ class Headers:
 
     frames: tuple[Frame, ...]
     copies: int = 0
-    """Images that were there twice (the same SOP instance)."""
+    """Images that were there twice: the same SOP instance at the same place (some
+    anonymisers give a whole series one instance)."""
     damaged: int = 0
     """Files that start as DICOM but cannot be read."""
 
@@ -101,8 +102,9 @@ def read_headers(paths: Iterable[Path]) -> Headers:
             continue
         for frame in found:
             name = frame.header.get("SOPInstanceUID") or str(path)
-            copies += (name, frame.index) in frames
-            frames.setdefault((name, frame.index), frame)
+            place = (name, frame.index, frame.position)
+            copies += place in frames
+            frames.setdefault(place, frame)
     return Headers(tuple(frames.values()), copies, damaged)
 
 

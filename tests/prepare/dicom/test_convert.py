@@ -187,6 +187,11 @@ def field(x, y, z):
     return np.round(300 + 1.0 * x + 1.5 * y + 2.0 * z)
 
 
+def test_a_series_whose_slices_share_one_instance_is_read(tmp_path):
+    write_series(tmp_path, HU, SOPInstanceUID="1.2.3")
+    assert_upright(read_scan(tmp_path))
+
+
 def test_slopes_padding_and_copies(tmp_path):
     hu = HU.copy()
     hu[:, :4] = -1024

@@ -47,6 +47,12 @@ def test_what_holds_no_image_is_passed_over(tmp_path):
     assert (headers.frames, headers.damaged) == ((), 0)
 
 
+def test_slices_that_share_one_instance_are_no_copies(tmp_path):
+    write_series(tmp_path, HU, SOPInstanceUID="1.2.3")
+    headers = read_headers(tmp_path.iterdir())
+    assert (len(headers.frames), headers.copies) == (8, 0)
+
+
 def test_copies_are_counted_and_left_out(tmp_path):
     for path in write_series(tmp_path, HU):
         shutil.copy(path, path.with_suffix(".copy"))
