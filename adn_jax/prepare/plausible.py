@@ -11,9 +11,9 @@ SLICE_CM2 = (60.0, 320.0)
 """The largest slice: about 70 in a newborn, 130 to 200 in an adult."""
 LARGEST_ML = 3000.0
 MEDIAN_HU = (12.0, 80.0)
-"""Water lies below, muscle with contrast agent and metal shadows above."""
+"""Water lies below; blood and contrast agent above."""
 RIM_AT_BONE = 0.6
-"""Share of the rim, in the slice, that has bone beside it: 0.9 in a head."""
+"""Share of the rim, in the slice, that has bone beside it: 0.98 and more in heads."""
 BESIDE_MM = 4.0
 
 
