@@ -75,8 +75,11 @@ def prepare_dataset(
     processes = Processes(workers, memory_gib, scheduler)
     if scheduler:  # its workers start in other folders
         raw, out = raw.absolute(), out.absolute()
-        atlas = reading.atlas and str(Path(reading.atlas).absolute())
-        reading = replace(reading, atlas=atlas)
+        atlas, unpack = (
+            folder and str(Path(folder).absolute())
+            for folder in (reading.atlas, reading.aisd_unpack)
+        )
+        reading = replace(reading, atlas=atlas, aisd_unpack=unpack)
     dataset = find_dataset(raw, reading.layout, reading)
     if raw.resolve() == out.resolve():
         raise UserError(f"{raw} is both input and output; give another output folder.")

@@ -68,9 +68,9 @@ def is_done(
 def fingerprint(case: RawCase, settings: PrepareSettings, reading: ReadSettings) -> str:
     """Checksum of everything a prepared case depends on.
 
-    Of the atlas its files count, not where they are.
+    Of the atlas and of unpacked archives the files count, not where they are.
     """
-    anywhere = replace(reading, atlas="", layout="auto")
+    anywhere = replace(reading, atlas="", aisd_unpack="", layout="auto")
     chosen = [settings_to_json(settings), settings_to_json(anywhere)]
     total = hashlib.sha256(json.dumps([VERSION, case.name, *chosen]).encode())
     atlas = sorted(Path(reading.atlas).iterdir()) if reading.atlas else []

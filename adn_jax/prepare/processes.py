@@ -18,6 +18,8 @@ GIB = 1 << 30
 
 MEMORY_EACH_GIB = 4.0
 """What a process may need, the registration of an atlas included."""
+LEAST_MEMORY_GIB = 0.5
+"""With less a process would be ended as soon as it starts."""
 
 Outcome = tuple[str, str | None]
 """Name of a case, and why it failed."""
@@ -37,11 +39,12 @@ class Processes:
     scheduler: str = ""
 
     def __post_init__(self) -> None:
-        """Raise `UserError` where none, or no memory, is wanted."""
+        """Raise `UserError` where none, or too little memory, is wanted."""
         worker_count(self.workers, 1)
-        if self.memory_gib is not None and not self.memory_gib > 0:
+        if self.memory_gib is not None and self.memory_gib < LEAST_MEMORY_GIB:
             raise UserError(
-                f"--memory-gib is {self.memory_gib}; give each process more than 0."
+                f"--memory-gib is {self.memory_gib}; a process needs at least "
+                f"{LEAST_MEMORY_GIB}, and about {MEMORY_EACH_GIB:.0f} for the atlas."
             )
 
     @property
@@ -82,7 +85,8 @@ def open_pool(processes: Processes, cases: int) -> AbstractContextManager["Clien
     if processes.workers is None:
         each = processes.memory_gib or MEMORY_EACH_GIB
         count = max(1, min(count, int(total / each)))
-    return local_client(count, int((processes.memory_gib or total / count) * GIB))
+    share = processes.memory_gib or max(total / count, LEAST_MEMORY_GIB)
+    return local_client(count, int(share * GIB))
 
 
 def outcome(name: str, result: Outcome | Exception) -> Outcome:

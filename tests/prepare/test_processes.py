@@ -33,6 +33,7 @@ GRID = ["--shape", "12", "24", "20", "--spacing-mm", "12", "8", "8"]
     [
         (Processes(2), 400, 2, 8.0),
         (Processes(8), 3, 3, 16 / 3),
+        (Processes(64), 400, 64, 0.5),
         (Processes(), 400, 4, 4.0),
         (Processes(), 2, 2, 8.0),
         (Processes(memory_gib=1.0), 400, 6, 1.0),
@@ -51,9 +52,9 @@ def test_what_is_no_number_of_processes_or_gib():
     with pytest.raises(UserError, match="--workers is 0"):
         Processes(0)
     with pytest.raises(
-        UserError, match=r"--memory-gib is -1\.0; give each process more"
+        UserError, match=r"--memory-gib is 0\.4; a process needs at least"
     ):
-        Processes(memory_gib=-1.0)
+        Processes(memory_gib=0.4)
     assert Processes(1).here
     assert not Processes(1, scheduler="tcp://a:1").here
 
