@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -149,7 +150,10 @@ def find_data(recipe: Recipe, data: Path, run: Path, workers: int | None) -> Man
         name_failures(manifest)
         return manifest
     manifest = read_manifest(data)
-    differing = list(differing_fields(manifest.settings, recipe.prepare))
+    wanted = recipe.prepare
+    if wanted.tissue == "auto":
+        wanted = replace(wanted, tissue=manifest.settings.tissue)
+    differing = list(differing_fields(manifest.settings, wanted))
     if differing:
         raise UserError(
             f"{data} was prepared with other settings than this recipe wants "

@@ -79,6 +79,17 @@ def test_data_prepared_otherwise(data, tmp_path):
         train(replace(RECIPE, prepare=finer), data, tmp_path / "run")
 
 
+def test_auto_takes_whatever_tissue_was_prepared(data, tmp_path):
+    manifest = read_manifest(data)
+    atlas = replace(manifest.settings, tissue="atlas")
+    write_manifest(replace(manifest, settings=atlas))
+    assert RECIPE.prepare.tissue == "auto"
+    assert train(RECIPE, data, tmp_path / "run") == 0
+    given = replace(RECIPE, prepare=replace(RECIPE.prepare, tissue="given"))
+    with pytest.raises(UserError, match="other settings .*tissue"):
+        train(given, data, tmp_path / "other")
+
+
 def test_another_recipe_in_the_folder(data, tmp_path):
     train(RECIPE, data, tmp_path / "run")
     with pytest.raises(
