@@ -18,8 +18,8 @@ PREFETCH = 4
 
 REMEDIES = {
     "lesion": "add lesion.nii.gz to the raw case and prepare it again",
-    "tissue": "add maps to the case, or prepare it again with the atlas (tissue atlas), "
-    "or take another run's tissue net (--tissue-source network --tissue-run RUN)",
+    "tissue": "add maps to the case, or prepare it again with tissue atlas, or take "
+    "another run's tissue net (--tissue-source network --tissue-run RUN)",
 }
 """What to do where a case lacks a volume that training needs."""
 

@@ -17,13 +17,19 @@ from adn_jax.prepare.inputs import CaseInput
 from adn_jax.prepare.labels import check_same_grid
 from adn_jax.prepare.quality import measure_lesion, measure_quality
 from adn_jax.prepare.read import RawScan
-from adn_jax.prepare.resample import centred_affine, resample
+from adn_jax.prepare.resample import centred_affine, resample, spacing_of
 from adn_jax.prepare.strip import find_brain
 from adn_jax.prepare.tissue import TISSUES, TissueMaps, atlas_tissue, strongest_tissue
 from adn_jax.prepare.window import to_window
 
 RIM = 2
 """Voxels kept around the brain, so that interpolation at its edge is the same."""
+
+BRIGHTEST_HU = 90.0
+"""Fresh blood reaches this; what is brighter in the rim is part bone."""
+
+LEAST_SOFT = 0.05
+"""Share of a prepared voxel that soft voxels must cover, to take their mean HU."""
 
 
 @dataclass(frozen=True)
@@ -164,21 +170,33 @@ def resample_brain(
 ) -> tuple[Float32[np.ndarray, "z y x"], Bool[np.ndarray, "z y x"]]:
     """HU and brain mask on the prepared grid.
 
-    HU are averaged over brain voxels only, so that the skull does not shine into the
-    rim; a prepared voxel is brain where at least half of it is.
+    HU are averaged over the brain's soft voxels only, so that the skull does not shine
+    into the rim; a prepared voxel is brain where at least half of it is. One that is
+    brain and bone without a soft voxel takes the nearest soft one's HU.
     """
     box = tuple(
         slice(max(0, one.start - RIM), one.stop + RIM)
         for one in ndimage.find_objects(head.brain)[0]
     )
-    inside = head.brain[box].astype(np.float32)
+    hu, inside = head.hu[box], head.brain[box].astype(np.float32)
+    soft = inside * (hu <= BRIGHTEST_HU)
     corner = np.eye(4)
     corner[:3, 3] = [one.start for one in box[::-1]]
-    cut_affine = head.affine @ corner
-    share = resample(inside, cut_affine, grid.shape, grid.affine)
-    summed = resample(head.hu[box] * inside, cut_affine, grid.shape, grid.affine)
-    brain = share >= 0.5
-    return np.where(brain, summed / np.maximum(share, 0.5), np.float32(0)), brain
+
+    def moved(volume: Float32[np.ndarray, "z y x"]) -> Float32[np.ndarray, "z2 y2 x2"]:
+        return resample(volume, head.affine @ corner, grid.shape, grid.affine)
+
+    brain, weight = moved(inside) >= 0.5, moved(soft)
+    mean = moved(hu * soft) / np.maximum(weight, LEAST_SOFT)
+    if (bony := brain & (weight < LEAST_SOFT)).any() and not bony.all():
+        nearest = ndimage.distance_transform_edt(
+            weight < LEAST_SOFT,
+            sampling=spacing_of(grid.affine),
+            return_distances=False,
+            return_indices=True,
+        )
+        mean[bony] = mean[tuple(nearest[:, bony])]
+    return np.where(brain, mean, np.float32(0)), brain
 
 
 def describe_grids(image: nib.Nifti1Image, grid: Grid) -> dict[str, Any]:

@@ -3,6 +3,7 @@ from dataclasses import replace
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from adn_jax.config import PrepareSettings
 from adn_jax.errors import UserError
@@ -194,6 +195,21 @@ def test_phantom_truth_is_in_window_units(head, small_grid):
     assert case.pathological.dtype == np.float32
     assert case.pathological.max() == pytest.approx(12 / 80, rel=0.02)
     assert case.truth == {"head_to_world": [1]}
+
+
+def test_bone_in_the_rim_does_not_brighten_the_brain(head, small_grid):
+    inside = np.asarray(head.brain.dataobj).astype(bool)
+    rim = inside & ~ndimage.binary_erosion(inside)
+    hu = np.asarray(head.ct.dataobj).astype(np.float32)
+    bright = nib.Nifti1Image(np.where(rim, 450, hu), head.ct.affine)
+    plain, mixed = (
+        prepare_scan(CaseInput(RawScan("one", image), brain=head.brain), small_grid)
+        for image in (head.ct, bright)
+    )
+    np.testing.assert_array_equal(mixed.brain, plain.brain)
+    brain = plain.brain.astype(bool)
+    assert mixed.volume[brain].max() < 0.6
+    assert np.abs(mixed.volume - plain.volume)[brain].mean() < 0.02
 
 
 def test_a_given_brain_mask_wins(head, small_grid):

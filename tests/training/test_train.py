@@ -86,7 +86,7 @@ def test_auto_takes_whatever_tissue_was_prepared(data, tmp_path):
     assert RECIPE.prepare.tissue == "auto"
     assert train(RECIPE, data, tmp_path / "run") == 0
     given = replace(RECIPE, prepare=replace(RECIPE.prepare, tissue="given"))
-    with pytest.raises(UserError, match="other settings .*tissue"):
+    with pytest.raises(UserError, match=r"other settings .*tissue"):
         train(given, data, tmp_path / "other")
 
 
