@@ -13,13 +13,18 @@ from adn_jax.config import PrepareSettings
 from adn_jax.data.cases import PreparedCase
 from adn_jax.data.nifti import read_voxels
 from adn_jax.errors import UserError
+from adn_jax.prepare.atlas import TISSUES
 from adn_jax.prepare.inputs import CaseInput
 from adn_jax.prepare.labels import check_same_grid
-from adn_jax.prepare.quality import measure_lesion, measure_quality
+from adn_jax.prepare.quality import (
+    measure_lesion,
+    measure_quality,
+    measure_registration,
+)
 from adn_jax.prepare.read import RawScan
 from adn_jax.prepare.resample import centred_affine, resample, spacing_of
 from adn_jax.prepare.strip import find_brain
-from adn_jax.prepare.tissue import TISSUES, TissueMaps, atlas_tissue, strongest_tissue
+from adn_jax.prepare.tissue import atlas_tissue, strongest_tissue
 from adn_jax.prepare.window import to_window
 
 RIM = 2
@@ -67,7 +72,7 @@ def prepare_scan(
     given: CaseInput,
     settings: PrepareSettings,
     head: Head | None = None,
-    atlas: str = "",  # noqa: ARG001
+    atlas: str = "",
 ) -> PreparedCase:
     """Prepare one scan in memory: strip, resample, window, label, tissue, quality.
 
@@ -88,12 +93,16 @@ def prepare_scan(
         )
     scan, lesion, loss = given.scan, given.lesion, given.pathological
     share = None if lesion is None else in_steps(onto(grid, lesion, scan))
+    label = None if share is None else share >= 0.5
     loss = None if loss is None else onto(grid, loss, scan)
-    quality, flags = measure_quality(
-        head.hu, head.brain, head.affine, settings.shape, affine
+    slice_mm = spacing_of(head.affine)[0]
+    tissue, overlap = find_tissue(
+        given, settings, hu, brain, label, grid, atlas, slice_mm
     )
-    lesion_quality, lesion_flags = measure_lesion(
-        lesion, None if share is None else share >= 0.5, brain
+    measured = (
+        measure_quality(head.hu, head.brain, head.affine, settings.shape, affine),
+        measure_lesion(lesion, label, brain),
+        measure_registration(overlap),
     )
     return PreparedCase(
         name=scan.name,
@@ -102,10 +111,10 @@ def prepare_scan(
         affine=affine,
         geometry=describe_grids(scan.image, grid),
         lesion=share,
-        tissue=find_tissue(settings, given.tissue, hu, brain, grid, scan),
+        tissue=tissue,
         pathological=None if loss is None else loss / float(np.ptp(settings.window_hu)),
-        quality=quality | lesion_quality,
-        flags=scan.flags + flags + lesion_flags,
+        quality={name: one for figures, _ in measured for name, one in figures.items()},
+        flags=scan.flags + tuple(one for _, flags in measured for one in flags),
         source=scan.source,
         truth=dict(given.truth),
     )
@@ -125,25 +134,31 @@ def onto(
 
 
 def find_tissue(
+    given: CaseInput,
     settings: PrepareSettings,
-    maps: TissueMaps | None,
     hu: Float32[np.ndarray, "z y x"],
     brain: Bool[np.ndarray, "z y x"],
+    label: Bool[np.ndarray, "z y x"] | None,
     grid: Grid,
-    scan: RawScan,
-) -> UInt8[np.ndarray, "z y x"] | None:
-    """Tissue labels on the prepared grid, the way the settings ask for."""
+    atlas: str,
+    slice_mm: float,
+) -> tuple[UInt8[np.ndarray, "z y x"] | None, float | None]:
+    """Tissue labels on the prepared grid, the way the settings ask for.
+
+    Also returns how well an atlas overlaps the brain; None where none was laid over.
+    """
+    maps = given.tissue
     if settings.tissue == "atlas":
-        return atlas_tissue(hu, brain, grid.affine)
+        return atlas_tissue(hu, brain, grid.affine, slice_mm, label, atlas)
     if settings.tissue == "given" and maps is None:
         raise UserError(
             "no tissue maps are given (tissue/grey.nii.gz, white, csf, or SPM's c1 to "
             "c3); add them, or set tissue to auto, atlas or none."
         )
     if settings.tissue == "none" or maps is None:
-        return None
-    shares = [onto(grid, maps[name], scan) for name in TISSUES]
-    return strongest_tissue(np.stack(shares), brain)
+        return None, None
+    shares = [onto(grid, maps[name], given.scan) for name in TISSUES]
+    return strongest_tissue(np.stack(shares), brain), None
 
 
 def nearest_ras(

@@ -6,25 +6,37 @@ import nibabel as nib
 import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 from scipy import ndimage
+from scipy.special import ndtr
 
-from adn_jax.errors import UserError
-from adn_jax.prepare.resample import shrink
+from adn_jax.prepare.atlas import USUAL_HU, lay_over, load_atlas
+from adn_jax.prepare.resample import FWHM_PER_SIGMA, spacing_of
 
-TISSUES = ("grey", "white", "csf")
-"""In the order of their labels, 1 to 3."""
-START_HU = (37.0, 29.0, 10.0)
-"""Usual HU of each tissue; where the estimate starts."""
-START_SPREAD_HU = 6.0
-EM_STEPS = 8
-SMOOTHING_MM = 1.5
-"""One voxel of a CT is too noisy to tell grey from white matter."""
+START_SPREAD_HU = 5.0
+SPREAD_HU = (2.0, 9.0)
+"""Least and largest standard deviation of a tissue."""
+STEPS = 15
+LAST_STEPS = 3
+"""Steps at the end that leave means and spreads as they are."""
 LEAST_PRIOR = 0.02
 """The registration is never trusted fully."""
-REGISTRATION_MM = (2.0, 2.0, 2.0)
-"""Voxels are averaged to about this size (z y x) for the registration."""
+PRIOR_WEIGHT = 2.0
+"""Weight of the atlas against HU, whose noise is correlated between voxels."""
+MIXED = 0.5
+"""Share of grey matter and of CSF that is mixed with the other in thick slices."""
+ANY_HU = 1e-4
+"""Density of HU that belong to no tissue (bone in the rim, streaks): there the
+neighbours and the atlas decide."""
+NEIGHBOURS_MM = 1.5
+"""Width of the neighbourhood of a voxel (one sigma)."""
+COUPLING = 2.0
+"""Weight of the neighbours' tissue: one voxel of a CT is too noisy alone."""
+REACH = 3.0
+"""Sigmas of the neighbourhood that are looked at."""
 
 TissueMaps = Mapping[str, nib.Nifti1Image]
-"""Probability maps under the names of `TISSUES`."""
+"""Probability maps under the names of `atlas.TISSUES`."""
+
+Shares = Float32[np.ndarray, "3 z y x"]
 
 
 def strongest_tissue(
@@ -43,104 +55,125 @@ def atlas_tissue(
     hu: Float32[np.ndarray, "z y x"],
     brain: Bool[np.ndarray, "z y x"],
     affine: Float[np.ndarray, "4 4"],
-) -> UInt8[np.ndarray, "z y x"]:
-    """Labels 1 to 3 from the scan's HU and the ICBM 152 priors registered to it.
+    slice_mm: float,
+    lesion: Bool[np.ndarray, "z y x"] | None = None,
+    atlas: str = "",
+) -> tuple[UInt8[np.ndarray, "z y x"], float]:
+    """Labels 1 to 3 from the scan's HU and an atlas, and the registration's overlap.
 
-    A mixture of three Gaussians whose weights are the priors, voxel by voxel; means and
-    spreads are estimated (EM).
+    Args:
+        hu: the scan on the prepared grid.
+        brain: its brain mask.
+        affine: of the prepared grid.
+        slice_mm: distance of the scan's own slices.
+        lesion: infarct, whose HU tell nothing of its tissue; None: unknown.
+        atlas: folder of another atlas than ICBM 152.
     """
-    priors = registered_priors(hu, brain, affine)
-    return np.where(brain, 1 + classify(hu, brain, affine, priors), 0).astype(np.uint8)
-
-
-def classify(
-    hu: Float32[np.ndarray, "z y x"],
-    brain: Bool[np.ndarray, "z y x"],
-    affine: Float[np.ndarray, "4 4"],
-    priors: Float[np.ndarray, "3 z y x"],
-) -> UInt8[np.ndarray, "z y x"]:
-    """The likeliest tissue (0 to 2) of each voxel; 0 outside the brain."""
-    sigma = SMOOTHING_MM / np.linalg.norm(affine[:3, :3], axis=0)[::-1]
-    weight = ndimage.gaussian_filter(brain.astype(np.float32), sigma)
-    smooth = ndimage.gaussian_filter(np.where(brain, hu, 0), sigma)
-    values = smooth[brain] / weight[brain]
-    prior = np.maximum(priors[:, brain], LEAST_PRIOR)
-    prior /= prior.sum(axis=0)
-    mean = np.array(START_HU)[:, None]
-    spread = np.full((3, 1), START_SPREAD_HU)
-    for _ in range(EM_STEPS):
-        share = prior * np.exp(-0.5 * ((values - mean) / spread) ** 2) / spread
-        share /= share.sum(axis=0) + 1e-12
-        total = share.sum(axis=1, keepdims=True) + 1e-6
-        mean = (share * values).sum(axis=1, keepdims=True) / total
-        spread = np.sqrt((share * (values - mean) ** 2).sum(1, keepdims=True) / total)
-        spread = np.maximum(spread, 1.0)
+    priors = lay_over(load_atlas(atlas), hu, brain, affine)
+    maps = blur_slices(priors.maps, slice_mm, spacing_of(affine)[0])
+    (found,) = ndimage.find_objects(brain.astype(np.uint8))
+    box = tuple(slice(max(0, one.start - 1), one.stop + 1) for one in found)
+    usable = brain[box] if lesion is None else brain[box] & ~lesion[box]
+    shares = mixture(hu[box], brain[box], usable, maps[:, *box], spacing_of(affine))
     labels = np.zeros(brain.shape, np.uint8)
-    labels[brain] = share.argmax(axis=0)
-    return labels
+    labels[box] = np.where(brain[box], 1 + shares.argmax(axis=0), 0)
+    return labels, priors.overlap
 
 
-def registered_priors(
+def blur_slices(maps: Shares, slice_mm: float, grid_mm: float) -> Shares:
+    """Maps as a scan with thicker slices than the prepared grid's would show them."""
+    if slice_mm <= grid_mm:
+        return maps
+    sigma = np.sqrt((slice_mm / grid_mm) ** 2 - 1) / FWHM_PER_SIGMA
+    return np.stack([ndimage.gaussian_filter1d(one, sigma, axis=0) for one in maps])
+
+
+def mixture(
     hu: Float32[np.ndarray, "z y x"],
     brain: Bool[np.ndarray, "z y x"],
-    affine: Float[np.ndarray, "4 4"],
-) -> Float[np.ndarray, "3 z y x"]:
-    """Atlas probabilities of the three tissues on the scan's grid, by ANTs (affine).
+    usable: Bool[np.ndarray, "z y x"],
+    priors: Float32[np.ndarray, "3 z y x"],
+    spacing_mm: tuple[float, float, float],
+) -> Shares:
+    """How much of each tissue every voxel of the brain is.
 
-    The atlas is made to look like a CT by its tissues' usual HU.
+    A mixture of three Gaussians, and of what lies between grey matter and CSF, with the
+    priors as weights and a Markov random field between neighbours, by mean-field
+    expectation and maximisation (after Zhang et al., IEEE TMI 2001). Where `usable` is
+    false HU count for nothing.
     """
-    ants = import_ants()
-    maps, maps_affine = atlas_maps()
-    contrast = np.tensordot(np.array(START_HU, np.float32), maps, axes=1)
-    stripped = np.where(brain, hu, np.float32(0))
-    found = ants.registration(
-        fixed=to_ants(*shrink(stripped, affine, REGISTRATION_MM)),
-        moving=to_ants(contrast, maps_affine),
-        type_of_transform="Affine",
-        random_seed=1,
+    prior = np.maximum(priors, LEAST_PRIOR)
+    prior /= prior.sum(axis=0)
+    log_prior = PRIOR_WEIGHT * np.log(prior)
+    shares = prior * brain
+    mean = np.array(USUAL_HU, np.float32)
+    spread = np.full(3, START_SPREAD_HU, np.float32)
+    for step in range(STEPS):
+        pure = gaussians(hu, mean, spread)
+        density = pure + between(hu, mean, spread) + np.float32(ANY_HU)
+        energy = log_prior + np.log(density) * usable
+        energy += COUPLING * neighbours(shares, spacing_mm)
+        shares = np.exp(energy - energy.max(axis=0))
+        shares *= brain / shares.sum(axis=0)
+        if step < STEPS - LAST_STEPS:
+            sure = (shares * pure / density)[:, usable]
+            mean, spread = moments(hu[usable], sure)
+    return shares
+
+
+def gaussians(
+    hu: Float32[np.ndarray, "z y x"],
+    mean: Float32[np.ndarray, "3"],
+    spread: Float32[np.ndarray, "3"],
+) -> Shares:
+    """Density of the HU of unmixed voxels under each tissue."""
+    share = np.array([1 - MIXED, 1.0, 1 - MIXED], np.float32)
+    scale = share / (np.float32(np.sqrt(2 * np.pi)) * spread)
+    mean, spread, scale = (one[:, None, None, None] for one in (mean, spread, scale))
+    return scale * np.exp(-0.5 * ((hu - mean) / spread) ** 2)
+
+
+def between(
+    hu: Float32[np.ndarray, "z y x"],
+    mean: Float32[np.ndarray, "3"],
+    spread: Float32[np.ndarray, "3"],
+) -> Shares:
+    """Density of the HU of voxels that are part grey matter, part CSF.
+
+    All parts are equally likely; the one that is more than half names the voxel.
+    """
+    grey, _, csf = mean
+    middle = (grey + csf) / 2
+    below = {one: ndtr((one - hu) / spread[0]) for one in (csf, middle, grey)}
+    scale = np.float32(MIXED) / max(middle - csf, np.float32(1))
+    mixed = np.zeros((3, *hu.shape), np.float32)
+    mixed[0] = scale * (below[grey] - below[middle])
+    mixed[2] = scale * (below[middle] - below[csf])
+    return np.maximum(mixed, 0)
+
+
+def moments(
+    hu: Float32[np.ndarray, " n"], shares: Float32[np.ndarray, "3 n"]
+) -> tuple[Float32[np.ndarray, "3"], Float32[np.ndarray, "3"]]:
+    """Weighted mean and standard deviation of each tissue, the latter in its limits."""
+    total = shares.sum(axis=1) + np.float32(1e-6)
+    mean = shares @ hu / total
+    square = (shares * (hu - mean[:, None]) ** 2).sum(axis=1) / total
+    return mean, np.clip(np.sqrt(square), *SPREAD_HU).astype(np.float32)
+
+
+def neighbours(shares: Shares, spacing_mm: tuple[float, float, float]) -> Shares:
+    """Mean share of each tissue around every voxel, the voxel itself left out."""
+    sigma = [NEIGHBOURS_MM / size for size in spacing_mm]
+    own = np.float32(np.prod([centre_weight(one) for one in sigma]))
+    around = np.stack(
+        [ndimage.gaussian_filter(one, sigma, truncate=REACH) for one in shares]
     )
-    grid = to_ants(stripped, affine)
-    moved = [
-        ants.apply_transforms(grid, to_ants(one, maps_affine), found["fwdtransforms"])
-        for one in maps
-    ]
-    return np.stack([image.numpy().transpose(2, 1, 0) for image in moved])
+    return (around - own * shares) / (1 - own)
 
 
-def atlas_maps() -> tuple[Float32[np.ndarray, "3 z y x"], Float[np.ndarray, "4 4"]]:
-    """ICBM 152 probabilities of the three tissues, from nilearn's wheel."""
-    from nilearn import datasets  # seconds, which every worker process would pay
-
-    images = (
-        datasets.load_mni152_gm_template(resolution=1),
-        datasets.load_mni152_wm_template(resolution=1),
-        datasets.load_mni152_brain_mask(resolution=1),
-    )
-    grey, white, mask = (
-        image.get_fdata(dtype=np.float32).clip(0, 1).transpose(2, 1, 0)
-        for image in images
-    )
-    smaller = [
-        shrink(one, images[0].affine, REGISTRATION_MM)
-        for one in (grey, white, np.clip(mask - grey - white, 0, 1))
-    ]
-    return np.stack([values for values, _ in smaller]), smaller[0][1]
-
-
-def to_ants(volume: Float32[np.ndarray, "z y x"], affine: Float[np.ndarray, "4 4"]):
-    """A volume on its grid as an ANTs image."""
-    image = nib.Nifti1Image(volume.transpose(2, 1, 0), affine)
-    image.header.set_xyzt_units("mm", "sec")
-    return import_ants().from_nibabel_nifti(image)
-
-
-def import_ants():
-    """The ants module; `UserError` with the command that installs it."""
-    try:
-        import ants
-    except ImportError as error:
-        raise UserError(
-            "tissue maps from the atlas need ANTs, which is not installed; run "
-            "`pip install adn-jax[atlas]`, or set tissue to given or none."
-        ) from error
-    return ants
+def centre_weight(sigma: float) -> float:
+    """Weight of the middle in a Gaussian filter along one axis."""
+    reach = int(REACH * sigma + 0.5)
+    steps = np.arange(-reach, reach + 1)
+    return float(1 / np.exp(-0.5 * (steps / sigma) ** 2).sum())

@@ -11,10 +11,11 @@ import numpy as np
 from adn_jax.config import PrepareSettings, ReadSettings
 from adn_jax.data.nifti import open_nifti, read_voxels
 from adn_jax.errors import UserError
+from adn_jax.prepare.atlas import TISSUES
 from adn_jax.prepare.inputs import CaseInput
 from adn_jax.prepare.labels import native_label
 from adn_jax.prepare.read import NIFTI_ENDINGS, read_scan
-from adn_jax.prepare.tissue import TISSUES, TissueMaps
+from adn_jax.prepare.tissue import TissueMaps
 from adn_jax.runtime.files import read_json
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from adn_jax.errors import UserError
+from adn_jax.prepare.atlas import TISSUES
 from adn_jax.prepare.layouts.cases import (
     FileCase,
     RawDataset,
@@ -10,7 +11,6 @@ from adn_jax.prepare.layouts.cases import (
     given_splits,
 )
 from adn_jax.prepare.read import find_nifti
-from adn_jax.prepare.tissue import TISSUES
 
 SPM_MAPS = {"grey": "c1", "white": "c2", "csf": "c3"}
 

@@ -1,0 +1,205 @@
+"""A tissue atlas, laid over a scan by ANTs: what is usual at each voxel."""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from jaxtyping import Bool, Float, Float32
+from scipy import ndimage
+
+from adn_jax.data.nifti import open_nifti, read_voxels
+from adn_jax.errors import UserError
+from adn_jax.prepare.resample import shrink, spacing_of
+
+TISSUES = ("grey", "white", "csf")
+"""In the order of their labels, 1 to 3."""
+
+USUAL_HU = (37.0, 29.0, 8.0)
+"""CT numbers of the tissues: they make a picture of the atlas that looks like a CT."""
+
+MAP_NAMES = {
+    "grey": re.compile(r"gr[ea]y|(?<![a-z])gm(?![a-z])|^c1"),
+    "white": re.compile(r"white|(?<![a-z])wm(?![a-z])|^c2"),
+    "csf": re.compile(r"csf|^c3"),
+}
+"""Words in the file names of an atlas's maps; c1 to c3 are SPM's."""
+
+HU_LIMITS = (0.0, 60.0)
+AFFINE_MM = (2.0, 2.0, 2.0)
+"""Voxels are averaged to about this size (z y x) for the affine registration."""
+WARP_MM = (2.0, 3.6, 3.6)
+"""The same for the elastic one: the atlas is smooth."""
+WARP_STEPS = (40, 40, 10)
+MARGIN_MM = 12.0
+
+
+@dataclass(frozen=True)
+class Atlas:
+    """Probabilities of grey matter, white matter and CSF, 0 to 1, nearest RAS."""
+
+    maps: Float32[np.ndarray, "3 z y x"]
+    affine: Float[np.ndarray, "4 4"]
+
+
+@dataclass(frozen=True)
+class Priors:
+    """The atlas on the scan's prepared grid.
+
+    `overlap` is the Dice of its brain (more than one half of any tissue) and the mask.
+    """
+
+    maps: Float32[np.ndarray, "3 z y x"]
+    overlap: float
+
+
+def load_atlas(folder: str) -> Atlas:
+    """The atlas of a folder; empty: ICBM 152."""
+    return read_atlas(Path(folder)) if folder else icbm_atlas()
+
+
+def icbm_atlas() -> Atlas:
+    """ICBM 152 from nilearn's wheel; what of the brain is neither tissue is CSF."""
+    from nilearn import datasets  # seconds, which every worker process would pay
+
+    images = (
+        datasets.load_mni152_gm_template(resolution=1),
+        datasets.load_mni152_wm_template(resolution=1),
+        datasets.load_mni152_brain_mask(resolution=1),
+    )
+    grey, white, mask = (
+        image.get_fdata(dtype=np.float32).clip(0, 1).transpose(2, 1, 0)
+        for image in images
+    )
+    smaller = [
+        shrink(one, images[0].affine, AFFINE_MM)
+        for one in (grey, white, np.clip(mask - grey - white, 0, 1))
+    ]
+    return Atlas(np.stack([values for values, _ in smaller]), smaller[0][1])
+
+
+def read_atlas(folder: Path) -> Atlas:
+    """The three maps of a folder; `UserError` where they are not just these."""
+    if not folder.is_dir():
+        raise UserError(f"the atlas {folder} is no folder; give one with three maps.")
+    paths = {tissue: find_map(folder, tissue) for tissue in TISSUES}
+    images = {
+        tissue: nib.as_closest_canonical(open_nifti(path))
+        for tissue, path in paths.items()
+    }
+    grids = [(image.shape, image.affine.tolist()) for image in images.values()]
+    if any(grid != grids[0] for grid in grids):
+        raise UserError(
+            f"the maps of the atlas {folder} lie on different grids; bring them to one."
+        )
+    maps = np.stack(
+        [read_voxels(image, np.float32).transpose(2, 1, 0) for image in images.values()]
+    )
+    if not (np.isfinite(maps).all() and maps.min() >= -0.01 and maps.max() <= 1.01):
+        raise UserError(
+            f"the maps of the atlas {folder} go from {maps.min():g} to {maps.max():g}; "
+            "probabilities from 0 to 1 are wanted."
+        )
+    return Atlas(np.clip(maps, 0, 1), images["grey"].affine)
+
+
+def find_map(folder: Path, tissue: str) -> Path:
+    """The one NIfTI file of a folder that is named after a tissue."""
+    found = [
+        path
+        for path in sorted(folder.iterdir())
+        if path.name.endswith((".nii", ".nii.gz"))
+        and MAP_NAMES[tissue].search(path.name.lower())
+    ]
+    if len(found) != 1:
+        what = "no map" if not found else f"{len(found)} maps"
+        raise UserError(
+            f"the atlas {folder} has {what} of {tissue}; one is wanted, named "
+            f"{tissue}.nii.gz or so."
+        )
+    return found[0]
+
+
+def lay_over(
+    atlas: Atlas,
+    hu: Float32[np.ndarray, "z y x"],
+    brain: Bool[np.ndarray, "z y x"],
+    affine: Float[np.ndarray, "4 4"],
+) -> Priors:
+    """The atlas on a scan's grid: affine (mean squares), then elastic (correlation)."""
+    ants = import_ants()
+    contrast = np.tensordot(np.array(USUAL_HU, np.float32), atlas.maps, axes=1)
+    moving = to_ants(contrast, atlas.affine)
+    stripped = np.where(brain, np.clip(hu, *HU_LIMITS), np.float32(0))
+    near = around(stripped, brain, affine)
+    first = ants.registration(
+        fixed=to_ants(*shrink(*near, AFFINE_MM)),
+        moving=moving,
+        type_of_transform="Affine",
+        aff_metric="meansquares",
+        random_seed=1,
+    )
+    found = ants.registration(
+        fixed=to_ants(*shrink(*near, WARP_MM)),
+        moving=moving,
+        type_of_transform="SyNOnly",
+        initial_transform=first["fwdtransforms"][0],
+        syn_metric="CC",
+        syn_sampling=2,
+        reg_iterations=WARP_STEPS,
+        random_seed=1,
+    )
+    grid = to_ants(stripped, affine)
+    moved = [
+        ants.apply_transforms(grid, to_ants(one, atlas.affine), found["fwdtransforms"])
+        for one in atlas.maps
+    ]
+    maps = np.stack([image.numpy().transpose(2, 1, 0) for image in moved])
+    return Priors(maps, overlap_of(maps.sum(axis=0) > 0.5, brain))
+
+
+def overlap_of(
+    ours: Bool[np.ndarray, "z y x"], theirs: Bool[np.ndarray, "z y x"]
+) -> float:
+    """Dice of two masks."""
+    return float(2 * np.sum(ours & theirs) / max(ours.sum() + theirs.sum(), 1))
+
+
+def around(
+    volume: Float32[np.ndarray, "z y x"],
+    brain: Bool[np.ndarray, "z y x"],
+    affine: Float[np.ndarray, "4 4"],
+) -> tuple[Float32[np.ndarray, "z2 y2 x2"], Float[np.ndarray, "4 4"]]:
+    """A volume cut to the brain and a margin around it, and its affine."""
+    margins = [int(np.ceil(MARGIN_MM / size)) for size in spacing_of(affine)]
+    (found,) = ndimage.find_objects(brain.astype(np.uint8))
+    box = tuple(
+        slice(max(0, one.start - margin), one.stop + margin)
+        for one, margin in zip(found, margins, strict=True)
+    )
+    corner = np.eye(4)
+    corner[:3, 3] = [one.start for one in box[::-1]]
+    return volume[box], affine @ corner
+
+
+def to_ants(volume: Float32[np.ndarray, "z y x"], affine: Float[np.ndarray, "4 4"]):
+    """A volume on its grid as an ANTs image."""
+    image = nib.Nifti1Image(volume.transpose(2, 1, 0), affine)
+    image.header.set_xyzt_units("mm", "sec")
+    return import_ants().from_nibabel_nifti(image)
+
+
+def import_ants():
+    """The ants module; `UserError` with the command that installs it."""
+    # More threads add in another order, so results would depend on their number.
+    os.environ.setdefault("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "1")
+    try:
+        import ants
+    except ImportError as error:
+        raise UserError(
+            "tissue maps from the atlas need ANTs, which is not installed; run "
+            "`pip install adn-jax[atlas]`, or set tissue to given or none."
+        ) from error
+    return ants
