@@ -54,7 +54,7 @@ CONTRAST = Count("cases whose protocol name speaks of contrast", 32, METADATA)
 
 @dataclass(frozen=True)
 class Oddity:
-    """Something a converter has to know, as a row of the table in docs/data.md.
+    """Something a converter has to know, as a row of the table in docs/aisd.md.
 
     `cases` are the ids it is about; none: the whole download.
     """

@@ -1,4 +1,5 @@
 import re
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from adn_jax.prepare.layouts.aisd.facts import (
     flags,
     left_out,
 )
+from adn_jax.prepare.layouts.aisd.report import oddity_table
 
 
 def test_the_official_test_set_has_52_cases():
@@ -77,3 +79,8 @@ def test_flags_are_of_single_cases():
     assert flag.endswith("(stroke-seg-ssl, manual_labels/aisd_manual_lab.csv)")
     assert "artefacts" in flags("0091530")[0]
     assert flags("0073410") == ()
+
+
+def test_the_page_on_aisd_has_the_same_table():
+    page = Path(__file__).parents[4] / "docs" / "aisd.md"
+    assert oddity_table().strip() in page.read_text()
