@@ -2,6 +2,7 @@
 
 import os
 import re
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -134,28 +135,32 @@ def lay_over(
     moving = to_ants(contrast, atlas.affine)
     stripped = np.where(brain, np.clip(hu, *HU_LIMITS), np.float32(0))
     near = around(stripped, brain, affine)
-    first = ants.registration(
-        fixed=to_ants(*shrink(*near, AFFINE_MM)),
-        moving=moving,
-        type_of_transform="Affine",
-        aff_metric="meansquares",
-        random_seed=1,
-    )
-    found = ants.registration(
-        fixed=to_ants(*shrink(*near, WARP_MM)),
-        moving=moving,
-        type_of_transform="SyNOnly",
-        initial_transform=first["fwdtransforms"][0],
-        syn_metric="CC",
-        syn_sampling=2,
-        reg_iterations=WARP_STEPS,
-        random_seed=1,
-    )
     grid = to_ants(stripped, affine)
-    moved = [
-        ants.apply_transforms(grid, to_ants(one, atlas.affine), found["fwdtransforms"])
-        for one in atlas.maps
-    ]
+    with tempfile.TemporaryDirectory(prefix="adn-") as scratch:
+        first = ants.registration(
+            fixed=to_ants(*shrink(*near, AFFINE_MM)),
+            moving=moving,
+            type_of_transform="Affine",
+            aff_metric="meansquares",
+            outprefix=f"{scratch}/affine",
+            random_seed=1,
+        )
+        found = ants.registration(
+            fixed=to_ants(*shrink(*near, WARP_MM)),
+            moving=moving,
+            type_of_transform="SyNOnly",
+            initial_transform=first["fwdtransforms"][0],
+            syn_metric="CC",
+            syn_sampling=2,
+            reg_iterations=WARP_STEPS,
+            outprefix=f"{scratch}/elastic",
+            random_seed=1,
+        )
+        way = found["fwdtransforms"]
+        moved = [
+            ants.apply_transforms(grid, to_ants(one, atlas.affine), way)
+            for one in atlas.maps
+        ]
     maps = np.stack([image.numpy().transpose(2, 1, 0) for image in moved])
     return Priors(maps, overlap_of(maps.sum(axis=0) > 0.5, brain))
 

@@ -21,6 +21,7 @@ from adn_jax.config_checks import settings_to_json
 from adn_jax.data.cases import Manifest, read_facts, write_case, write_manifest
 from adn_jax.data.splits import choose_splits
 from adn_jax.errors import UserError
+from adn_jax.prepare.atlas import load_atlas
 from adn_jax.prepare.case import prepare_scan, strip_scan
 from adn_jax.prepare.finished import (
     check_replaceable,
@@ -80,6 +81,7 @@ def prepare_dataset(
             for folder in (reading.atlas, reading.aisd_unpack)
         )
         reading = replace(reading, atlas=atlas, aisd_unpack=unpack)
+    check_atlas(settings, reading)
     dataset = find_dataset(raw, reading.layout, reading)
     if raw.resolve() == out.resolve():
         raise UserError(f"{raw} is both input and output; give another output folder.")
@@ -95,6 +97,16 @@ def prepare_dataset(
         manifest = describe(dataset, out, settings, splits, failed)
         write_overview(dataset, manifest)
     return manifest
+
+
+def check_atlas(settings: PrepareSettings, reading: ReadSettings) -> None:
+    """Raise `UserError` for an atlas that cannot be read, or would not be used."""
+    if reading.atlas and settings.tissue != "atlas":
+        raise UserError(
+            f"--atlas is given, but tissue is {settings.tissue}; add --tissue atlas."
+        )
+    if reading.atlas:
+        load_atlas(reading.atlas)
 
 
 def describe(

@@ -17,7 +17,6 @@ from adn_jax.config_checks import settings_to_json
 from adn_jax.data.cases import Manifest, check_sums
 from adn_jax.errors import UserError
 from adn_jax.prepare.layouts.cases import RawCase
-from adn_jax.prepare.layouts.plain import find_case
 from adn_jax.runtime.files import read_json
 
 VERSION = 2
@@ -82,12 +81,14 @@ def fingerprint(case: RawCase, settings: PrepareSettings, reading: ReadSettings)
 
 
 def check_replaceable(out: Path, names: Collection[str]) -> None:
-    """Raise `UserError` where a case would replace the folder of a raw case."""
+    """Raise `UserError` where a case would replace what is no prepared case."""
     for name in names:
-        prepared = (out / name / "case.json").is_file()
-        if find_case(out / name) is not None and not prepared:
+        place = out / name
+        prepared = (place / "case.json").is_file()
+        used = place.is_file() or (place.is_dir() and any(place.iterdir()))
+        if used and not prepared:
             raise UserError(
-                f"{out / name} holds a raw case, which the prepared one would replace; "
+                f"{place} is no prepared case, and one of that name would replace it; "
                 "give another output folder."
             )
 

@@ -17,6 +17,8 @@ SPREAD_HU = (2.0, 9.0)
 STEPS = 15
 LAST_STEPS = 3
 """Steps at the end that leave means and spreads as they are."""
+LARGEST_CSF_HU = 10.0
+"""Mean of CSF at most: else dark white matter beside the ventricles joins it."""
 LEAST_PRIOR = 0.02
 """The registration is never trusted fully."""
 PRIOR_WEIGHT = 2.0
@@ -155,9 +157,10 @@ def between(
 def moments(
     hu: Float32[np.ndarray, " n"], shares: Float32[np.ndarray, "3 n"]
 ) -> tuple[Float32[np.ndarray, "3"], Float32[np.ndarray, "3"]]:
-    """Weighted mean and standard deviation of each tissue, the latter in its limits."""
+    """Weighted mean and standard deviation of each tissue, in their limits."""
     total = shares.sum(axis=1) + np.float32(1e-6)
     mean = shares @ hu / total
+    mean[2] = min(mean[2], LARGEST_CSF_HU)
     square = (shares * (hu - mean[:, None]) ** 2).sum(axis=1) / total
     return mean, np.clip(np.sqrt(square), *SPREAD_HU).astype(np.float32)
 

@@ -42,8 +42,9 @@ def to_hounsfield(
     """
     hu = np.array(values, np.float32)
     flags = []
-    if lost := int(np.sum(~np.isfinite(hu))):
-        hu[~np.isfinite(hu)] = FLOOR_HU
+    finite = np.isfinite(hu)
+    if lost := int(np.sum(~finite)):
+        hu[~finite] = FLOOR_HU
         flags.append(f"voxels that were NaN or infinite, set to air: {lost}")
     wrapped = (hu > UNSIGNED_HU + 4 * FLOOR_HU) & (hu < UNSIGNED_HU)
     if wrapped.any():
@@ -51,10 +52,11 @@ def to_hounsfield(
         flags.append("negative HU were stored without sign; 65,536 taken off")
     if high := int(np.sum(hu > CEILING_HU)):
         flags.append(f"voxels above {CEILING_HU:,.0f} HU, cut there: {high}")
-    if hu.min() >= 0 and soft_tissue_share(hu - STORED_OFFSET_HU) > LEAST_SOFT_TISSUE:
+    lowest = hu.min(where=finite, initial=np.inf)
+    if lowest >= 0 and soft_tissue_share(hu - STORED_OFFSET_HU) > LEAST_SOFT_TISSUE:
         hu -= STORED_OFFSET_HU
         flags.append("values were stored without the rescale intercept; 1024 taken off")
-    elif hu.min() >= 0:
+    elif lowest >= 0:
         flags.append("no value is negative although air is -1000 HU: are these HU?")
     return np.clip(hu, FLOOR_HU, CEILING_HU, out=hu), tuple(flags)
 

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
@@ -145,5 +146,16 @@ def run_once(
     """Each item with the job's result or its exception, as they come in."""
     futures = dict(zip(client.map(job, items, pure=False), items, strict=True))
     for future in as_completed(futures):
-        error = future.exception()
+        try:
+            error = future.exception()
+        except CancelledError as gone:
+            raise UserError(
+                "the Dask scheduler went away; run the command again, what is done is "
+                "kept."
+            ) from gone
+        if isinstance(error, CancelledError):
+            raise UserError(
+                "the Dask scheduler went away; run the command again, what is done is "
+                "kept."
+            ) from error
         yield futures[future], future.result() if error is None else error

@@ -7,6 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from adn_jax.config import ReadSettings
 from adn_jax.data.cases import read_case, read_manifest, read_native_lesion
 from adn_jax.errors import UserError
 from adn_jax.prepare import dataset
@@ -219,11 +220,37 @@ def test_output_over_the_input_is_refused(raw, small_grid):
     assert "both input and output" in refuse(raw, raw, small_grid)
 
 
+@pytest.mark.parametrize("name", ["scan.nii.gz", "CT.nii"])
+def test_a_case_whose_scan_has_another_name_is_named(raw, small_grid, tmp_path, name):
+    (raw / "c").mkdir()
+    (raw / "c" / name).touch()
+    (raw / "notes").mkdir()
+    manifest = prepare_dataset(raw, tmp_path / "out", small_grid, workers=1)
+    assert list(manifest.failed) == ["c"]
+    assert f"it has {name} but no ct.nii.gz" in manifest.failed["c"]
+
+
+def test_nothing_but_prepared_cases_is_ever_replaced(raw, small_grid, tmp_path):
+    (tmp_path / "out" / "a").mkdir(parents=True)
+    (tmp_path / "out" / "a" / "mask.png").write_bytes(b"mine")
+    assert "would replace it" in refuse(raw, tmp_path / "out", small_grid)
+    assert (tmp_path / "out" / "a" / "mask.png").read_bytes() == b"mine"
+
+
+def test_an_atlas_that_is_none_or_not_asked_for(raw, small_grid, tmp_path):
+    reading = ReadSettings(atlas=str(tmp_path / "nowhere"))
+    for tissue, message in (("auto", "add --tissue atlas"), ("atlas", "is no folder")):
+        settings = replace(small_grid, tissue=tissue)
+        with pytest.raises(UserError, match=message):
+            prepare_dataset(raw, tmp_path / "out", settings, 1, reading)
+    assert not (tmp_path / "out").exists()
+
+
 def test_other_raw_cases_are_never_replaced(raw, small_grid, tmp_path):
     shutil.copytree(raw, tmp_path / "other")
     before = contents(tmp_path / "other")
     said = refuse(raw, tmp_path / "other", small_grid)
-    assert "other/a holds a raw case, which the prepared one would replace" in said
+    assert "other/a is no prepared case, and one of that name would replace it" in said
     assert contents(tmp_path / "other") == before
 
 

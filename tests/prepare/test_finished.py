@@ -107,5 +107,5 @@ def test_raw_cases_are_not_replaced(tmp_path):
     (tmp_path / "a").mkdir()
     check_replaceable(tmp_path, ["a"])
     (tmp_path / "a" / "ct.nii.gz").write_bytes(b"")
-    with pytest.raises(UserError, match="a holds a raw case"):
+    with pytest.raises(UserError, match="a is no prepared case, and one of that name"):
         check_replaceable(tmp_path, ["a"])

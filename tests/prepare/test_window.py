@@ -52,6 +52,13 @@ def test_numbers_that_are_none_and_absurd_ones_are_flagged():
     assert "voxels above 31,000 HU, cut there: 1" in flags[1]
 
 
+def test_a_missing_intercept_is_seen_beside_voxels_that_are_none():
+    stored = np.array([0.0] * 5 + [1024.0 + 35] * 5 + [np.nan] * 2)
+    hu, flags = to_hounsfield(stored)
+    assert hu.tolist() == [-1024] * 5 + [35] * 5 + [-1024] * 2
+    assert "without the rescale intercept" in flags[1]
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [

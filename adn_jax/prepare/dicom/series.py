@@ -39,9 +39,13 @@ CONTRAST_WORDS = re.compile(
     r"CTA\b|CTA_|ANGIO|CONTRAST|\bC\+|POST.?C|ENHANCED|VENOUS|ARTERIAL|CTP\b|CTP_|PERF|"
     r"BOLUS|\bMIP\b"
 )
-NATIVE_WORDS = re.compile(
-    r"NON.?CON|NO.?CON|WITHOUT|W/?O\b|NATIV|NCCT|UNENHANCED|NON.?ENHANCED|PLAIN|\bC-"
+WITHOUT_WORDS = re.compile(
+    r"UNENHANCED|NON.?ENHANCED|\b(NON?|PRE)[ _.-]*CON[A-Z]*|"
+    r"(WITHOUT|\bW/?O)\b( ?CON[A-Z]*)?"
 )
+"""Taken off before contrast is looked for: what is said may go on, "and with"."""
+BOTH_WORDS = re.compile(r"W/ ?WO\b|W/?O ?(AND|&) ?W\b|\bW ?(AND|&) ?W/?O")
+NATIVE_WORDS = re.compile(r"NATIV|NCCT|PLAIN|\bC-")
 BONE_WORDS = re.compile(r"BONE|KNOCHEN|LUNG|EDGE|SHARP|PETROUS|INNER.?EAR")
 NO_AGENT = {"", "NONE", "NO", "N", "0", "OFF"}
 SHARPEST_SOFT_KERNEL = 49
@@ -173,7 +177,7 @@ def describe(frames: tuple[Frame, ...], repeated: int, volumes: int) -> Series:
         "distance_mm": usual_distance(frames) if placed else None,
         "axial": bool(placed and abs(slice_normal(first)[2]) > np.cos(np.pi / 4)),
         "original": not {"SECONDARY", "DERIVED"} & set(kinds),
-        "contrast": has_contrast(said["contrast_agent"], f"{description} {protocol}"),
+        "contrast": has_contrast(said["contrast_agent"], description, protocol),
         "head": is_head(description, part, protocol, study),
         "bone_kernel": is_sharp(said["kernel"], description),
         "volumes": volumes,
@@ -232,11 +236,22 @@ def is_scattered(frames: Sequence[Frame]) -> bool:
     return bool(np.ptp(heights) > LONGEST_MM or abs(aside).max() > width)
 
 
-def has_contrast(agent: str, names: str) -> bool:
-    """Whether a contrast agent is named, or the names speak of one."""
+def has_contrast(agent: str, *texts: str) -> bool:
+    """Whether a contrast agent is named, or the first text that tells speaks of one."""
     if agent.strip().upper() not in NO_AGENT:
         return True
-    return bool(CONTRAST_WORDS.search(names)) and not NATIVE_WORDS.search(names)
+    told = (speaks_of_contrast(text) for text in texts)
+    return next((one for one in told if one is not None), False)
+
+
+def speaks_of_contrast(text: str) -> bool | None:
+    """Whether a text says with or without contrast; None: it says nothing."""
+    if NATIVE_WORDS.search(text):
+        return False
+    rest = WITHOUT_WORDS.sub(" ", text)
+    if BOTH_WORDS.search(text) or CONTRAST_WORDS.search(rest):
+        return True
+    return None if rest == text else False
 
 
 def is_head(*texts: str) -> bool | None:

@@ -7,6 +7,7 @@ from adn_jax.prepare.atlas import TISSUES
 from adn_jax.prepare.layouts.cases import (
     FileCase,
     RawDataset,
+    RefusedCase,
     first_file,
     given_splits,
 )
@@ -21,7 +22,10 @@ def looks_plain(folder: Path) -> bool:
 
 
 def find_plain(folder: Path) -> RawDataset:
-    """The cases of a folder by name; `UserError` where there are none."""
+    """The cases of a folder by name; `UserError` where there are none.
+
+    A folder with NIfTI files but no scan among them is a refused case, to be named.
+    """
     folders = sorted(path for path in folder.iterdir() if path.is_dir())
     cases = [case for path in folders if (case := find_case(path)) is not None]
     if not cases:
@@ -30,10 +34,21 @@ def find_plain(folder: Path) -> RawDataset:
             f"{folder} {what}; a raw data set has folders <case>/ with ct.nii.gz or "
             "dicom/ in them."
         )
+    found = {case.name for case in cases}
+    refused = [
+        RefusedCase(
+            path.name,
+            f"it has {files[0].name} but no ct.nii.gz and no dicom/; rename the scan.",
+        )
+        for path in folders
+        if path.name not in found
+        and not path.name.startswith(".")
+        and (files := sorted(path.glob("*.nii*")))
+    ]
     return RawDataset(
         folder=folder,
         layout="plain",
-        cases=tuple(cases),
+        cases=tuple(sorted([*cases, *refused], key=lambda case: case.name)),
         splits=given_splits(folder),
     )
 

@@ -1,7 +1,7 @@
 import pytest
 
 from adn_jax.prepare.dicom.headers import read_headers
-from adn_jax.prepare.dicom.series import find_series, is_head, is_sharp
+from adn_jax.prepare.dicom.series import find_series, has_contrast, is_head, is_sharp
 from tests.prepare.dicom.files import (
     head_of_blocks,
     uid,
@@ -106,3 +106,25 @@ def test_of_several_images_at_a_place_the_first_is_kept(tmp_path):
     (series,) = series_of(tmp_path)
     assert (series.repeated, series.volumes, len(series.frames)) == (8, 2, 8)
     assert [frame.number("InstanceNumber") for frame in series.frames] == [*range(1, 9)]
+
+
+@pytest.mark.parametrize(
+    ("texts", "contrast"),
+    [
+        (("CT HEAD WITHOUT THEN WITH CONTRAST",), True),
+        (("POST CONTRAST AXIAL CT HEAD W/O & W",), True),
+        (("POST CONTRAST", "HEAD W/WO"), True),
+        (("HEAD W/WO",), True),
+        (("NORMAL HEAD", "HEAD WITH CONTRAST"), True),
+        (("HEAD C+",), True),
+        (("HEAD WITHOUT CONTRAST", "CTA HEAD"), False),
+        (("NON-CONTRAST HEAD",), False),
+        (("NONCON",), False),
+        (("HEAD W/O",), False),
+        (("CTA NATIV",), False),
+        (("HEAD 5.0 H30S", "HEADSEQ"), False),
+    ],
+)
+def test_the_first_text_that_tells_decides_on_contrast(texts, contrast):
+    assert has_contrast("", *texts) is contrast
+    assert has_contrast("OMNIPAQUE", *texts)

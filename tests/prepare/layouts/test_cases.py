@@ -84,5 +84,7 @@ def test_plain_cases(tmp_path):
         (tmp_path / name).touch()
     assert looks_plain(tmp_path)
     dataset = find_plain(tmp_path)
-    assert [case.name for case in dataset.cases] == ["a", "b"]
+    assert [case.name for case in dataset.cases] == ["a", "b", "c"]
+    with pytest.raises(UserError, match=r"it has other.nii but no ct.nii.gz"):
+        dataset.cases[2].load(SETTINGS, READING)
     assert dataset.splits is None
