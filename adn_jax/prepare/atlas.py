@@ -129,9 +129,14 @@ def lay_over(
     brain: Bool[np.ndarray, "z y x"],
     affine: Float[np.ndarray, "4 4"],
 ) -> Priors:
-    """The atlas on a scan's grid: affine (mean squares), then elastic (correlation)."""
+    """The atlas on a scan's grid: affine (mean squares), then elastic (correlation).
+
+    ANTs does not give the same bits twice, even with a seed and one thread.
+    """
     ants = import_ants()
     contrast = np.tensordot(np.array(USUAL_HU, np.float32), atlas.maps, axes=1)
+    # Local correlation sees faint tissue outside as well as brain: both are stripped.
+    contrast[atlas.maps.sum(axis=0) <= 0.5] = 0
     moving = to_ants(contrast, atlas.affine)
     stripped = np.where(brain, np.clip(hu, *HU_LIMITS), np.float32(0))
     near = around(stripped, brain, affine)
@@ -198,7 +203,7 @@ def to_ants(volume: Float32[np.ndarray, "z y x"], affine: Float[np.ndarray, "4 4
 
 def import_ants():
     """The ants module; `UserError` with the command that installs it."""
-    # More threads add in another order, so results would depend on their number.
+    # One thread a process: scans are prepared side by side.
     os.environ.setdefault("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "1")
     try:
         import ants

