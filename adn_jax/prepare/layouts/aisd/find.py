@@ -116,7 +116,7 @@ def find_splits(folder: Path, names: Sequence[str], reasons: Mapping[str, str]) 
         return without(reasons, given)
     listed = folder / "test.txt"
     if listed.is_file():
-        lines = listed.read_text(encoding="utf-8").split()
+        lines = listed.read_text(encoding="utf-8", errors="replace").split()
         test = [name for name in lines if name not in reasons]
     else:
         test = [name for name in names if name in facts.TEST_IDS]
