@@ -6,3 +6,8 @@ class UserError(Exception):
 
     Command-line programs print the message without a traceback and exit with code 2.
     """
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error without line breaks and without its full stop."""
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__

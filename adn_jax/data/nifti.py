@@ -13,7 +13,7 @@ import nibabel as nib
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from adn_jax.errors import UserError
+from adn_jax.errors import UserError, one_line
 
 UNREADABLE = (
     OSError,
@@ -246,8 +246,3 @@ def write_volume(
     image = nib.Nifti1Image(volume.transpose(2, 1, 0), affine)
     image.header.set_xyzt_units("mm")
     image.to_filename(path)
-
-
-def one_line(error: BaseException) -> str:
-    """The message of an error without line breaks."""
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__

@@ -1,20 +1,10 @@
 """Many scans: a raw data set becomes a prepared one; a second run does what is left."""
 
-import errno
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
 
 from adn_jax.config import PrepareSettings, ReadSettings
 from adn_jax.config_checks import settings_to_json
@@ -33,13 +23,11 @@ from adn_jax.prepare.layouts.cases import RawCase, RawDataset
 from adn_jax.prepare.layouts.recognise import find_dataset
 from adn_jax.prepare.layouts.report import write_report
 from adn_jax.prepare.mosaic import write_mosaic
-from adn_jax.prepare.processes import Outcome, Processes, in_processes
+from adn_jax.prepare.processes import Outcome, Processes, attempt, run_cases
 from adn_jax.prepare.quality import write_quality_table
 from adn_jax.prepare.quality_page import write_quality_page
 from adn_jax.runtime.lock import only_one
 from adn_jax.runtime.stop import interrupt_on_sigterm
-
-FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
 
 
 def prepare_dataset(
@@ -158,55 +146,22 @@ def prepare_cases(
     todo = unfinished_cases(dataset.cases, out, settings, reading)
     if 0 < len(todo) < len(dataset.cases):
         print(f"{len(dataset.cases) - len(todo)} cases are finished already")
-    job = partial(prepare_one, out=out, settings=settings, reading=reading)
     if not todo:
         return {}
-    if processes.here or (len(dataset.cases) == 1 and not processes.scheduler):
-        outcomes: Iterator[Outcome] = map(job, todo)
-    else:
-        outcomes = in_processes(job, todo, processes, (dataset.folder, out))
-    return {name: reason for name, reason in watch(outcomes, len(todo)) if reason}
-
-
-def watch(outcomes: Iterator[Outcome], total: int) -> Iterator[Outcome]:
-    """Pass outcomes on under a progress bar that counts failures, too."""
-    bar = Progress(
-        "preparing",
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("[red]{task.fields[failed]}"),
-        "left",
-        TimeRemainingColumn(),
-    )
-    with bar:
-        task, failed = bar.add_task("", total=total, failed=""), 0
-        for name, reason in outcomes:
-            failed += reason is not None
-            said = f"{failed} failed" if failed else ""
-            bar.update(task, advance=1, failed=said)
-            yield name, reason
+    if len(dataset.cases) == 1:  # no process of its own, unless a cluster is asked for
+        processes = replace(processes, workers=1)
+    job = partial(prepare_one, out=out, settings=settings, reading=reading)
+    folders = (dataset.folder, out)
+    outcomes = run_cases("preparing", job, todo, processes, folders)
+    return {name: reason for name, reason in outcomes if reason}
 
 
 def prepare_one(
     raw: RawCase, out: Path, settings: PrepareSettings, reading: ReadSettings
 ) -> Outcome:
-    """Prepare one case; returns its name and why it failed.
-
-    Raises `UserError` where the disk is full: that is no fault of the case.
-    """
-    try:
-        record = {
-            "input": fingerprint(raw, settings, reading),
-            "settings": settings_to_json(settings),
-        }
-        prepare_and_write(raw, out, settings, reading, record)
-    except UserError as error:
-        if getattr(error.__cause__, "errno", None) in FULL_DISK:
-            raise
-        return raw.name, str(error)
-    except Exception as error:  # whatever a file holds, the other cases go on
-        return raw.name, f"unexpected {type(error).__name__}: {error}"
-    return raw.name, None
+    """Prepare one case; returns its name and why it failed."""
+    work = partial(prepare_and_write, raw, out, settings, reading)
+    return attempt(raw.name, work)
 
 
 def prepare_and_write(
@@ -214,12 +169,12 @@ def prepare_and_write(
     out: Path,
     settings: PrepareSettings,
     reading: ReadSettings,
-    record: Mapping[str, Any],
 ) -> None:
-    """Prepare one case into `out`, with its picture under `out/quality`.
-
-    `record` joins case.json.
-    """
+    """Prepare one case into `out`, with its picture under `out/quality`."""
+    record = {
+        "input": fingerprint(raw, settings, reading),
+        "settings": settings_to_json(settings),
+    }
     given = raw.load(settings, reading)
     head = strip_scan(given)
     case = prepare_scan(given, settings, head, reading.atlas)

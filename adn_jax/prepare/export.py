@@ -4,13 +4,11 @@ Same cases, splits and label rule; HU on each scan's own grid or on the prepared
 """
 
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from adn_jax.config import PrepareSettings, ReadSettings
 from adn_jax.data.cases import NATIVE_LESION, VOLUME_FILES, Manifest, read_manifest
@@ -26,7 +24,7 @@ from adn_jax.prepare.export_case import (
 )
 from adn_jax.prepare.finished import UNFINISHED
 from adn_jax.prepare.layouts.recognise import find_dataset
-from adn_jax.prepare.processes import Outcome, Processes, open_pool, outcome
+from adn_jax.prepare.processes import Processes, run_cases
 from adn_jax.runtime.files import read_json, write_json
 from adn_jax.runtime.lock import only_one
 from adn_jax.runtime.stop import interrupt_on_sigterm
@@ -75,6 +73,7 @@ def export_dataset(
     """
     grid = ("prepared" if raw is None else "native") if grid is None else grid
     reading = ReadSettings() if reading is None else reading
+    processes = Processes(workers)
     folder = out / folder_name(dataset_id, name)
     manifest = read_manifest(prepared)
     sources, left_out = choose_sources(manifest, grid)
@@ -91,8 +90,10 @@ def export_dataset(
     with interrupt_on_sigterm(), only_one(folder):
         remove_remains(folder)
         todo = [source for source in sources if not is_done(source, folder, grid)]
-        results = dict(run_all(job, todo, workers))
-        failed = {name: reason for name, reason in results.items() if reason}
+        if len(todo) < 2:
+            processes = replace(processes, workers=1)
+        outcomes = run_cases("exporting", job, todo, processes)
+        failed = {name: reason for name, reason in outcomes if reason}
         kept = [source for source in sources if source.name not in failed]
         forget_others(folder, {source.name for source in kept})
         if not any(source.part == "Tr" for source in kept):
@@ -184,33 +185,6 @@ def remove_remains(folder: Path) -> None:
         for path in (folder / place).glob(".*"):
             if UNFINISHED.fullmatch(path.name):
                 path.unlink(missing_ok=True)
-
-
-def run_all(
-    job: Callable[[Source], Outcome], sources: Sequence[Source], workers: int | None
-) -> Iterator[Outcome]:
-    """Outcomes of the job for every source, under a bar with the time left."""
-    processes = Processes(workers)
-    bar = Progress(
-        "exporting", BarColumn(), MofNCompleteColumn(), "left", TimeRemainingColumn()
-    )
-    with bar:
-        if processes.here or len(sources) < 2:
-            yield from bar.track(map(job, sources), total=len(sources))
-        else:
-            results = in_processes(job, sources, processes)
-            yield from bar.track(results, total=len(sources))
-
-
-def in_processes(
-    job: Callable[[Source], Outcome], sources: Sequence[Source], processes: Processes
-) -> Iterator[Outcome]:
-    """Outcomes of the job as they come in from processes of this machine."""
-    from adn_jax.runtime.cluster import run_jobs
-
-    with open_pool(processes, len(sources)) as client:
-        for source, result in run_jobs(client, job, sources):
-            yield outcome(source.name, result)
 
 
 def forget_others(folder: Path, kept: Collection[str]) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -14,11 +15,10 @@ from adn_jax.config import PrepareSettings, ReadSettings
 from adn_jax.data.cases import read_case, read_native_lesion, sha256
 from adn_jax.data.nifti import read_voxels
 from adn_jax.errors import UserError
-from adn_jax.prepare.dataset import FULL_DISK
 from adn_jax.prepare.finished import fingerprint
 from adn_jax.prepare.labels import check_same_grid
 from adn_jax.prepare.layouts.cases import RawCase
-from adn_jax.prepare.processes import Outcome
+from adn_jax.prepare.processes import Outcome, attempt
 from adn_jax.runtime.files import atomic_path, read_json, write_json
 
 VERSION = 1
@@ -66,23 +66,25 @@ def export_one(
     settings: PrepareSettings,
     reading: ReadSettings,
 ) -> Outcome:
-    """Export one case; returns its name and why it failed.
+    """Export one case; returns its name and why it failed."""
+    return attempt(
+        source.name, partial(export, source, folder, grid, settings, reading)
+    )
 
-    Raises `UserError` where the disk is full: that is no fault of the case.
-    """
-    try:
-        if grid == "native":
-            pair = native_pair(source, settings, reading)
-        else:
-            pair = prepared_pair(source, settings)
-        write_case(source, folder, grid, pair)
-    except UserError as error:
-        if getattr(error.__cause__, "errno", None) in FULL_DISK:
-            raise
-        return source.name, str(error)
-    except Exception as error:  # whatever a file holds, the other cases go on
-        return source.name, f"unexpected {type(error).__name__}: {error}"
-    return source.name, None
+
+def export(
+    source: Source,
+    folder: Path,
+    grid: Grid,
+    settings: PrepareSettings,
+    reading: ReadSettings,
+) -> None:
+    """Write image and label of one case."""
+    if grid == "native":
+        pair = native_pair(source, settings, reading)
+    else:
+        pair = prepared_pair(source, settings)
+    write_case(source, folder, grid, pair)
 
 
 def native_pair(

@@ -1,14 +1,22 @@
-"""Cases prepared side by side: in processes of this machine, or on a Dask cluster."""
+"""Work on many cases: here, in processes of this machine, or on a Dask cluster."""
 
+import errno
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
+
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from adn_jax.errors import UserError
 from adn_jax.prepare.finished import VERSION
-from adn_jax.prepare.layouts.cases import RawCase
 from adn_jax.runtime.workers import worker_count
 
 if TYPE_CHECKING:
@@ -21,13 +29,27 @@ MEMORY_EACH_GIB = 4.0
 LEAST_MEMORY_GIB = 0.5
 """With less a process would be ended as soon as it starts."""
 
+FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
+
 Outcome = tuple[str, str | None]
 """Name of a case, and why it failed."""
 
 
+@runtime_checkable
+class Named(Protocol):
+    """A case, as far as its outcome needs to know it."""
+
+    @property
+    def name(self) -> str:
+        """Name of the case."""
+
+
+Case = TypeVar("Case", bound=Named)
+
+
 @dataclass(frozen=True)
 class Processes:
-    """Where the cases are prepared.
+    """Where the work on cases is done.
 
     `workers`: processes side by side; None: one a processor, as far as the memory
     lasts; 1: in this very process. `memory_gib` is what each may take; None: an equal
@@ -53,9 +75,57 @@ class Processes:
         return self.workers == 1 and not self.scheduler
 
 
+def attempt(name: str, work: Callable[[], None]) -> Outcome:
+    """Do the work on a case; returns its name and why it failed.
+
+    Raises `UserError` where the disk is full: that is no fault of the case.
+    """
+    try:
+        work()
+    except UserError as error:
+        if getattr(error.__cause__, "errno", None) in FULL_DISK:
+            raise
+        return name, str(error)
+    except Exception as error:  # whatever a file holds, the other cases go on
+        return name, f"unexpected {type(error).__name__}: {error}"
+    return name, None
+
+
+def run_cases(
+    title: str,
+    job: Callable[[Case], Outcome],
+    cases: Sequence[Case],
+    processes: Processes,
+    folders: Sequence[Path] = (),
+) -> Iterator[Outcome]:
+    """Outcomes of the job as they come in, under a bar that counts failures, too.
+
+    Every process of a cluster has to see the `folders`.
+    """
+    if processes.here:
+        outcomes: Iterator[Outcome] = map(job, cases)
+    else:
+        outcomes = in_processes(job, cases, processes, folders)
+    bar = Progress(
+        TextColumn(title),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("[red]{task.fields[failed]}"),
+        "left",
+        TimeRemainingColumn(),
+    )
+    with bar:
+        task, failed = bar.add_task("", total=len(cases), failed=""), 0
+        for name, reason in outcomes:
+            failed += reason is not None
+            said = f"{failed} failed" if failed else ""
+            bar.update(task, advance=1, failed=said)
+            yield name, reason
+
+
 def in_processes(
-    job: Callable[[RawCase], Outcome],
-    cases: Sequence[RawCase],
+    job: Callable[[Case], Outcome],
+    cases: Sequence[Case],
     processes: Processes,
     folders: Sequence[Path] = (),
 ) -> Iterator[Outcome]:

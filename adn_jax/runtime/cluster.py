@@ -20,7 +20,7 @@ from dask.distributed import (
 from distributed.comm import connect
 from distributed.core import coerce_to_address
 
-from adn_jax.errors import UserError
+from adn_jax.errors import UserError, one_line
 
 Item = TypeVar("Item")
 
@@ -110,11 +110,6 @@ async def knock(address: str) -> None:
     await comm.close()
 
 
-def one_line(error: Exception) -> str:
-    """The message of an error without line breaks."""
-    return " ".join(str(error).split()) or type(error).__name__
-
-
 def silence() -> None:
     """Leave what happens to jobs to our own words."""
     for name in ("distributed", "distributed.client"):
@@ -148,11 +143,8 @@ def run_once(
     for future in as_completed(futures):
         try:
             error = future.exception()
-        except CancelledError as gone:
-            raise UserError(
-                "the Dask scheduler went away; run the command again, what is done is "
-                "kept."
-            ) from gone
+        except CancelledError as lost:
+            error = lost
         if isinstance(error, CancelledError):
             raise UserError(
                 "the Dask scheduler went away; run the command again, what is done is "

@@ -10,7 +10,7 @@ import pytest
 from adn_jax.config import ReadSettings
 from adn_jax.data.cases import read_case, read_manifest, read_native_lesion
 from adn_jax.errors import UserError
-from adn_jax.prepare import dataset
+from adn_jax.prepare import dataset, processes
 from adn_jax.prepare.dataset import prepare_dataset
 from adn_jax.prepare.layouts.recognise import find_dataset
 from adn_jax.runtime.lock import only_one
@@ -77,7 +77,7 @@ def test_an_overview_of_all_cases_is_written(raw, small_grid, tmp_path, monkeypa
 def test_finished_cases_need_no_processes(raw, small_grid, tmp_path, monkeypatch):
     prepare_dataset(raw, tmp_path / "out", small_grid, workers=1)
     started = []
-    monkeypatch.setattr(dataset, "in_processes", lambda *_: started.append(1) or [])
+    monkeypatch.setattr(processes, "in_processes", lambda *_: started.append(1) or [])
     prepare_dataset(raw, tmp_path / "out", small_grid, workers=2)
     assert started == []
 

@@ -23,7 +23,7 @@ from jaxtyping import Float
 from adn_jax.data.nifti import LARGEST_VOXEL_COUNT, open_nifti, read_voxels
 from adn_jax.errors import UserError
 from adn_jax.prepare.dicom.choice import choice_flags, choice_record, choose
-from adn_jax.prepare.dicom.headers import Frame, read_headers
+from adn_jax.prepare.dicom.headers import LPS_TO_RAS, Frame, read_headers
 from adn_jax.prepare.dicom.series import FEWEST_SLICES, Series, find_series
 from adn_jax.prepare.dicom.straighten import SliceStack
 from adn_jax.prepare.window import to_hounsfield
@@ -37,7 +37,6 @@ GAP = 1.5
 CORRECTED = re.compile(r"_Tilt|_Eq|_ROI")
 """In the names of what dcm2niix makes besides the slices as they are."""
 
-LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
 PLACE_TOLERANCE_MM = 0.5
 
 
@@ -168,8 +167,7 @@ def renumber(path: Path, target: Path, index: int) -> None:
     """A copy with what dcm2niix sorts and splits by made alike; damaged ones as is."""
     with suppress(Exception):
         dataset = pydicom.dcmread(path, force=True)
-        dataset.InstanceNumber = dataset.SeriesNumber = 1
-        dataset.AcquisitionNumber = 1
+        dataset.SeriesNumber = dataset.AcquisitionNumber = 1
         dataset.InstanceNumber = index + 1
         for keyword in ("StudyDate", "StudyTime", "SeriesTime", "AcquisitionTime"):
             if keyword in dataset:

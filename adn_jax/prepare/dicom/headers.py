@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
 
@@ -46,6 +47,9 @@ BARE_STARTS = (b"\x02\x00", b"\x08\x00")
 """Group 2 or 8 in little-endian order: old files without preamble start so."""
 
 MOST_FRAMES = 20_000
+
+LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
+"""From DICOM's axes to ours."""
 
 
 @dataclass(frozen=True)

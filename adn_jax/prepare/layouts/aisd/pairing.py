@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float32, Num, UInt8
 
 from adn_jax.errors import UserError
-from adn_jax.prepare.dicom.headers import Frame
+from adn_jax.prepare.dicom.headers import LPS_TO_RAS, Frame
 from adn_jax.prepare.dicom.straighten import SliceStack
 
 COMPARED_HU = (-200, 300)
@@ -29,8 +29,6 @@ CLEAR_LEAD = 0.5
 
 SAME_SHARE = 0.001
 """Explained shares that differ by less are alike."""
-
-LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
 
 
 @dataclass(frozen=True)
