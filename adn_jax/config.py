@@ -8,6 +8,9 @@ paper's (Ni et al., MICCAI 2022) unless a field says otherwise.
 from dataclasses import dataclass, field
 from typing import Literal
 
+Precision = Literal["float32", "bfloat16"]
+"""Type of the feature maps in every network."""
+
 
 @dataclass(frozen=True)
 class PrepareSettings:
@@ -223,6 +226,9 @@ class Recipe:
     """Name of the recipe, for tables and reports."""
     seed: int = 0
     """Seed of everything random."""
+    precision: Precision = "float32"
+    """Type of the feature maps in every network; parameters, statistics, geometry,
+    losses and optimizer stay in float32."""
     tissue_source: Literal["maps", "network", "none"] = "maps"
     """Tissue for L_tissue: the prepared maps, the tissue net run on X, or none."""
     prepare: PrepareSettings = field(default_factory=PrepareSettings)

@@ -8,9 +8,9 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Float32
 
-from adn_jax.config import UNetSettings, ViewNetSettings
+from adn_jax.config import Precision, UNetSettings, ViewNetSettings
 from adn_jax.errors import UserError
 from adn_jax.models.blocks import draw_kernels
 from adn_jax.models.residual_unet import ResidualUNet
@@ -37,17 +37,23 @@ def init_view_net(
     return params
 
 
-@partial(jax.jit, static_argnames="settings")
+@partial(jax.jit, static_argnames=("settings", "precision"))
 def apply_view_net(
-    params: Params, volume: Float[Array, "b z y x 1"], settings: ViewNetSettings
+    params: Params,
+    volume: Float[Array, "b z y x 1"],
+    settings: ViewNetSettings,
+    *,
+    precision: Precision = "float32",
 ) -> View:
     """Estimate how each head lies: rotations in radians, shifts in half-extents.
+
+    Feature maps have the type `precision`, the view is float32.
 
     Raises:
       UserError: the volume is too small for the stages.
     """
     check_shape(volume.shape[1:4], settings)
-    return ViewNet(settings).apply({"params": params}, volume)
+    return ViewNet(settings).apply({"params": params}, volume.astype(precision))
 
 
 @partial(jax.jit, static_argnames=("settings", "inputs"))
@@ -58,21 +64,24 @@ def init_unet(key: Key, settings: UNetSettings, inputs: int = 1) -> Params:
     return draw_kernels(key, _unet(settings).init(key, volume, None)["params"])
 
 
-@partial(jax.jit, static_argnames="settings")
+@partial(jax.jit, static_argnames=("settings", "precision"))
 def apply_unet(
     params: Params,
     volume: Float[Array, "b z y x c"],
     settings: UNetSettings,
     *,
     key: Key | None = None,
-) -> Float[Array, "b z y x outputs"]:
+    precision: Precision = "float32",
+) -> Float32[Array, "b z y x outputs"]:
     """Compute the logits of each voxel; a key switches dropout on.
+
+    Feature maps have the type `precision`, the logits are float32.
 
     Raises:
       UserError: a size of the volume does not halve as often as the levels need.
     """
     check_shape(volume.shape[1:4], settings)
-    return _unet(settings).apply({"params": params}, volume, key)
+    return _unet(settings).apply({"params": params}, volume.astype(precision), key)
 
 
 def _unet(settings: UNetSettings) -> nn.Module:

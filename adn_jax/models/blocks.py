@@ -111,7 +111,7 @@ class NormConvolution(nn.Module):
 
 
 class Head(nn.Module):
-    """1 x 1 x 1 convolution to logits, whose bias starts at the logit of `prior`."""
+    """1 x 1 x 1 convolution to float32 logits; the bias starts at the prior's logit."""
 
     outputs: int
     prior: float | None = None
@@ -121,7 +121,12 @@ class Head(nn.Module):
         """Compute the logits of each voxel."""
         kernel = convolution_kernel(self, 1, volume.shape[-1], self.outputs)
         start = 0.0 if self.prior is None else math.log(self.prior / (1 - self.prior))
-        return add_bias(self, volume @ kernel[0, 0, 0].astype(volume.dtype), start)
+        logits = jnp.matmul(
+            volume,
+            kernel[0, 0, 0].astype(volume.dtype),
+            preferred_element_type=jnp.float32,
+        )
+        return add_bias(self, logits, start)
 
 
 def draw_kernels(key: Key, params: Params) -> Params:

@@ -51,16 +51,28 @@ def apply_adn(
     aligned, matrix, inverse = align_volume(volume, view, recipe)
     mirrored = mirror(aligned)
     asymmetry = total_asymmetry(aligned, mirrored)
-    pathological = jax.nn.sigmoid(
-        apply_unet(
-            params.disentangle, aligned, recipe.disentangle_net, key=disentangle_key
+    with jax.named_scope("disentangle"):
+        pathological = jax.nn.sigmoid(
+            apply_unet(
+                params.disentangle,
+                aligned,
+                recipe.disentangle_net,
+                key=disentangle_key,
+                precision=recipe.precision,
+            )
         )
-    )
     anatomical = anatomical_asymmetry(asymmetry, pathological, recipe.asymmetry)
     salient = salient_volume(aligned, anatomical)
-    aligned_prediction = jax.nn.sigmoid(
-        apply_unet(params.segment, salient, recipe.segment_net, key=segment_key)
-    )
+    with jax.named_scope("segment"):
+        aligned_prediction = jax.nn.sigmoid(
+            apply_unet(
+                params.segment,
+                salient,
+                recipe.segment_net,
+                key=segment_key,
+                precision=recipe.precision,
+            )
+        )
     return AdnOutputs(
         view=view,
         matrix=matrix,

@@ -61,7 +61,9 @@ def first_view(view_params: Params, volume: Volume, recipe: Recipe) -> View:
         view = centre_view(volume)
     if recipe.alignment.network:
         centred, _, _ = align_volume(volume, view, recipe)
-        view = view + apply_view_net(view_params, centred, recipe.view_net)
+        view = view + apply_view_net(
+            view_params, centred, recipe.view_net, precision=recipe.precision
+        )
     return view
 
 

@@ -33,7 +33,12 @@ def segment_tissue(
     params: Params, aligned: Volume, recipe: Recipe
 ) -> Float[Array, "b z y x 3"]:
     """Grey, white, CSF as the frozen tissue net sees them on X."""
-    logits = apply_unet(params, jax.lax.stop_gradient(aligned), recipe.tissue_net)
+    logits = apply_unet(
+        params,
+        jax.lax.stop_gradient(aligned),
+        recipe.tissue_net,
+        precision=recipe.precision,
+    )
     return one_hot_tissue(jnp.argmax(logits, axis=-1))
 
 

@@ -141,7 +141,13 @@ def loss_of_tissue(
     augment_key, dropout_key = jax.random.split(key)
     batch = training_batch(augment_key, batch, recipe.tissue, recipe)
     batch = align_batch(recipe, frozen, batch)
-    logits = apply_unet(params, batch.volume, recipe.tissue_net, key=dropout_key)
+    logits = apply_unet(
+        params,
+        batch.volume,
+        recipe.tissue_net,
+        key=dropout_key,
+        precision=recipe.precision,
+    )
     total = tissue_cross_entropy(logits, batch.tissue, 1 - batch.lesion[..., 0])
     return total, {"accuracy": tissue_accuracy(logits, batch).mean()}
 
@@ -160,7 +166,9 @@ def evaluate_tissue(
 ) -> Mapping[str, Float[Array, " b"]]:
     """Share of each head's tissue voxels that the tissue net gets right."""
     batch = align_batch(recipe, frozen, batch)
-    logits = apply_unet(params, batch.volume, recipe.tissue_net)
+    logits = apply_unet(
+        params, batch.volume, recipe.tissue_net, precision=recipe.precision
+    )
     return {"accuracy": tissue_accuracy(logits, batch)}
 
 
