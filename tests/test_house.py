@@ -8,6 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "adn_jax"
 ORDER = (
     "cli",
+    "benchmarks",
     "evaluation",
     "training",
     "losses",

@@ -1,0 +1,1 @@
+"""How fast the system is, and beside what."""
