@@ -6,7 +6,13 @@ os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+import json
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import pytest
@@ -32,3 +38,44 @@ def strict_promotion(request):
     strict = request.path.parent.name in STRICT_FOLDERS
     with jax.numpy_dtype_promotion("strict" if strict else "standard"):
         yield
+
+
+@pytest.fixture
+def start_dask(tmp_path):
+    """Start a Dask program of its own, as on another machine; ends with the test."""
+    with ExitStack() as stack:
+
+        def start(*arguments):
+            program = [sys.executable, "-m", "dask", *arguments]
+            process = subprocess.Popen(
+                program,
+                cwd=tmp_path,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            stack.enter_context(process)
+            stack.callback(process.terminate)
+            return process
+
+        yield start
+
+
+class Scheduler(NamedTuple):
+    """A Dask scheduler that answers."""
+
+    process: subprocess.Popen
+    address: str
+
+
+@pytest.fixture
+def scheduler(start_dask, tmp_path) -> Scheduler:
+    """A Dask scheduler without workers."""
+    written = tmp_path / "scheduler.json"
+    process = start_dask(
+        "scheduler", "--port", "0", "--dashboard-address", "127.0.0.1:0",
+        "--host", "127.0.0.1", "--scheduler-file", str(written))  # fmt: skip
+    end = time.monotonic() + 120
+    while not (written.is_file() and written.stat().st_size):
+        assert time.monotonic() < end, "the scheduler does not start"
+        time.sleep(0.1)
+    return Scheduler(process, json.loads(written.read_text())["address"])

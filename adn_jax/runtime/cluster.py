@@ -141,13 +141,12 @@ def run_once(
     """Each item with the job's result or its exception, as they come in."""
     futures = dict(zip(client.map(job, items, pure=False), items, strict=True))
     for future in as_completed(futures):
+        error = future.exception()
         try:
-            error = future.exception()
-        except CancelledError as lost:
-            error = lost
-        if isinstance(error, CancelledError):
+            result = future.result() if error is None else error
+        except (CancelledError, OSError) as lost:  # the job's own error is above
             raise UserError(
                 "the Dask scheduler went away; run the command again, what is done is "
                 "kept."
-            ) from error
-        yield futures[future], future.result() if error is None else error
+            ) from lost
+        yield futures[future], result

@@ -1,8 +1,4 @@
 import contextlib
-import json
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -116,32 +112,11 @@ def test_a_full_disk_in_a_process_ends_it(monkeypatch):
         list(in_processes(full_disk, [FileCase("a", Path("ct.nii"))], Processes(2)))
 
 
-@pytest.fixture
-def start(tmp_path):
-    """Start a Dask program of its own, as on another machine; ends with the test."""
-    with contextlib.ExitStack() as stack:
-
-        def begin(*arguments):
-            program = [sys.executable, "-m", "dask", *arguments]
-            process = subprocess.Popen(
-                program, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=-3
-            )
-            stack.enter_context(process)
-            stack.callback(process.terminate)
-
-        yield begin
-
-
 @pytest.mark.slow
-def test_a_cluster_prepares_the_same_bytes(raw, tmp_path, start, monkeypatch, capsys):
-    written = tmp_path / "scheduler.json"
-    start("scheduler", "--port", "0", "--dashboard-address", "127.0.0.1:0",
-          "--host", "127.0.0.1", "--scheduler-file", str(written))  # fmt: skip
-    end = time.monotonic() + 120
-    while not written.is_file():
-        assert time.monotonic() < end, "the scheduler does not start"
-        time.sleep(0.1)
-    address = json.loads(written.read_text())["address"]
+def test_a_cluster_prepares_the_same_bytes(
+    raw, tmp_path, scheduler, start_dask, monkeypatch, capsys
+):
+    address = scheduler.address
     monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stop:
@@ -151,7 +126,7 @@ def test_a_cluster_prepares_the_same_bytes(raw, tmp_path, start, monkeypatch, ca
 
     monkeypatch.setattr(cluster, "CONNECT_SECONDS", 120)
     for _ in range(2):
-        start("worker", address, "--no-dashboard", "--nthreads", "1")
+        start_dask("worker", address, "--no-dashboard", "--nthreads", "1")
     main(["prepare", "raw", "far/out", *GRID, "--scheduler", address])
     near = tmp_path / "near" / "out"
     main(["prepare", str(raw), str(near), *GRID, "--workers", "1"])

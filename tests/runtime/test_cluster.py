@@ -67,3 +67,18 @@ def test_no_scheduler_is_one_sentence(monkeypatch, address):
     assert repr(address) in str(caught.value)
     assert "start one with `dask scheduler`" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("seconds", [(0, 60), (0, 0, 60)], ids=["running", "done"])
+def test_a_scheduler_that_goes_away_is_one_sentence(scheduler, start_dask, seconds):
+    """While a job runs, and while the result of one that is done is fetched."""
+    worker = start_dask("worker", scheduler.address, "--no-nanny", "--nthreads", "3")
+    try:
+        with cluster_client(scheduler.address) as client:
+            results = run_jobs(client, time.sleep, seconds)
+            assert next(results) == (0, None)
+            scheduler.process.kill()
+            with pytest.raises(UserError, match="the Dask scheduler went away; run"):
+                next(results)
+    finally:
+        worker.kill()  # it would wait for the job
