@@ -1,0 +1,191 @@
+"""What a step costs at least: multiplications of each layer, and passes over memory.
+
+Counted from the networks themselves, traced on shapes alone, so that a figure in FLOP/s
+never depends on how the layers are computed.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from adn_jax.config import Recipe, UNetSettings, ViewNetSettings
+from adn_jax.models import apply_unet, apply_view_net, init_unet, init_view_net
+
+What = Literal["align", "joint", "inference"]
+"""A train step of T, a train step of D and F, or the chain T, D, F on new scans."""
+
+FORWARD_PASSES = 5
+"""A map is written by its convolution, read for the statistics, read and written by the
+normalisation, and read by the next convolution."""
+
+BACKWARD_PASSES = 9
+"""The map's gradient is written by the next convolution, it and the map are read for
+the statistics' gradients and again for the map's own, which is written, then read by
+this convolution's input gradient and, with its input, by its kernel gradient."""
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """One layer that multiplies, for one volume."""
+
+    path: str
+    """Names of the modules down to the layer, joined by a slash."""
+    kind: str
+    """Class of the layer."""
+    shape_zyx: tuple[int, ...]
+    """Voxels of the output; empty for a dense layer."""
+    taps: int
+    """Taps of the kernel, all axes."""
+    inputs: int
+    """Channels in."""
+    features: int
+    """Channels out."""
+
+    @property
+    def voxels(self) -> int:
+        """Voxels of the output."""
+        return math.prod(self.shape_zyx)
+
+    @property
+    def flops(self) -> int:
+        """Multiplications and additions of the plain layer, those with zeros too."""
+        return 2 * self.voxels * self.taps * self.inputs * self.features
+
+    @property
+    def computed_flops(self) -> int:
+        """Those of the layer as `models.convolution` computes it on accelerators.
+
+        Collapsed upsampling: 8 taps, and one more corner than small voxels a side.
+        """
+        if self.kind != "UpConvolution":
+            return self.flops
+        corners = math.prod(size // 2 + 1 for size in self.shape_zyx)
+        return 2 * corners * 8 * self.inputs * 8 * self.features
+
+
+@dataclass(frozen=True)
+class NetworkCost:
+    """One network in a step, for one volume."""
+
+    part: str
+    """Part of the system: align, disentangle, segment or tissue."""
+    layers: tuple[LayerCost, ...]
+    """Its layers in the order of their calls."""
+    trained: bool
+    """Whether the step computes gradients of its kernels."""
+    whole: bool = True
+    """Whether the first layer's input gradient is needed: not where X enters it, but
+    where a trained normalisation stands in front of it."""
+
+    @property
+    def flops(self) -> dict[str, int]:
+        """By direction: forward, input gradient, kernel gradient."""
+        forward = sum(layer.flops for layer in self.layers)
+        if not self.trained:
+            return {"forward": forward}
+        first = 0 if self.whole else self.layers[0].flops
+        return {
+            "forward": forward,
+            "input gradient": forward - first,
+            "kernel gradient": forward,
+        }
+
+    @property
+    def elements(self) -> dict[str, int]:
+        """Numbers that move from or to memory, by direction: forward, backward."""
+        outputs = sum(layer.voxels * layer.features for layer in self.layers)
+        moved = {"forward": FORWARD_PASSES * outputs}
+        return moved | ({"backward": BACKWARD_PASSES * outputs} if self.trained else {})
+
+
+@cache
+def layer_costs(
+    settings: UNetSettings | ViewNetSettings,
+    shape_zyx: tuple[int, int, int],
+    inputs: int = 1,
+) -> tuple[LayerCost, ...]:
+    """The layers of a network that multiply, for one volume of `inputs` channels.
+
+    Raises:
+      UserError: the volume does not fit the network.
+    """
+    key = jax.random.key(0)
+    volume = jax.ShapeDtypeStruct((1, *shape_zyx, inputs), jnp.float32)
+    if isinstance(settings, ViewNetSettings):
+        params = jax.eval_shape(lambda: init_view_net(key, settings, shape_zyx))
+        return _trace(lambda p, v: apply_view_net(p, v, settings), params, volume)
+    params = jax.eval_shape(lambda: init_unet(key, settings, inputs))
+    return _trace(lambda p, v: apply_unet(p, v, settings), params, volume)
+
+
+def _trace(apply: Callable[..., Any], *shapes: Any) -> tuple[LayerCost, ...]:
+    costs = []
+
+    def record(call, args, kwargs, context):
+        out = call(*args, **kwargs)
+        layer = context.module
+        if context.method_name == "__call__" and layer.has_variable("params", "kernel"):
+            *taps, inputs, features = layer.get_variable("params", "kernel").shape
+            path, kind = "/".join(layer.path), type(layer).__name__
+            shape_zyx, taps = tuple(out.shape[1:-1]), math.prod(taps)
+            costs.append(LayerCost(path, kind, shape_zyx, taps, inputs, features))
+        return out
+
+    # jit would take a network that it has seen from its cache, and call no layer
+    with jax.disable_jit(), nn.intercept_methods(record):
+        jax.eval_shape(apply, *shapes)
+    return tuple(costs)
+
+
+def step_networks(recipe: Recipe, what: What) -> tuple[NetworkCost, ...]:
+    """The networks that one step of `what` runs, as far as the recipe uses them."""
+    shape = recipe.prepare.shape
+    view, disentangle, segment, tissue = (
+        layer_costs(settings, shape)
+        for settings in (
+            recipe.view_net,
+            recipe.disentangle_net,
+            recipe.segment_net,
+            recipe.tissue_net,
+        )
+    )
+    networks = []
+    if recipe.alignment.network:
+        networks.append(NetworkCost("align", view, what == "align", whole=False))
+    if what == "align":
+        return tuple(networks)
+    trained = what == "joint"
+    networks.append(NetworkCost("disentangle", disentangle, trained))
+    networks.append(NetworkCost("segment", segment, trained))
+    if trained and recipe.tissue_source == "network":
+        networks.append(NetworkCost("tissue", tissue, False))
+    return tuple(networks)
+
+
+def step_flops(recipe: Recipe, what: What, batch: int) -> float:
+    """Multiplications and additions of the layers in one step, plain form.
+
+    Frozen networks count forward, trained ones also the gradients of every kernel and
+    of every layer's input, but for T's first layer, which nothing trained precedes.
+    """
+    networks = step_networks(recipe, what)
+    return float(batch * sum(sum(network.flops.values()) for network in networks))
+
+
+def step_bytes(recipe: Recipe, what: What, batch: int) -> float:
+    """Memory traffic that one step needs at least, without any copy or transpose.
+
+    It is that of a program whose convolutions stand alone (as cuDNN's do) and whose
+    every other operation is merged into the passes that remain: 5 over each layer's
+    output forward, 9 backward, in the recipe's precision. Kernels, the sampler and the
+    loss are small beside it.
+    """
+    networks = step_networks(recipe, what)
+    elements = sum(sum(network.elements.values()) for network in networks)
+    return float(batch * elements * jnp.dtype(recipe.precision).itemsize)

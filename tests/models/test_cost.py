@@ -1,0 +1,185 @@
+import re
+from dataclasses import replace
+from functools import partial
+from math import prod
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from adn_jax.config import (
+    AlignmentSettings,
+    PrepareSettings,
+    Recipe,
+    UNetSettings,
+    ViewNetSettings,
+)
+from adn_jax.models import apply_unet, apply_view_net, init_unet, init_view_net
+from adn_jax.models import residual_unet as residual_unet_module
+from adn_jax.models.convolution import convolve
+from adn_jax.models.cost import layer_costs, step_bytes, step_flops, step_networks
+from adn_jax.models.unet import upsample
+from adn_jax.training.stages import loss_of_joint
+from adn_jax.types import Batch
+
+SHAPE = (8, 16, 8)
+UNET = UNetSettings(widths=(2, 4, 8), groups=2)
+VIEW_NET = ViewNetSettings(widths=(4, 8))
+PAPER = Recipe(name="paper", tissue_source="network")
+SMALL = Recipe(
+    name="small",
+    prepare=PrepareSettings(shape=SHAPE),
+    view_net=VIEW_NET,
+    disentangle_net=UNET,
+    segment_net=replace(UNET, kind="unet"),
+)
+
+CONVOLUTION = re.compile(
+    r"stablehlo\.convolution.*?x\[(?P<kernel>[^\]]*)\]->.*?"
+    r": \(tensor<[^>]*>, tensor<(?P<taps>[^>]*)>\) -> tensor<(?P<out>[^>]*)>"
+)
+
+
+def count_convolutions(function, *inputs):
+    """FLOPs of every convolution in what an accelerator would be given to compile."""
+    traced = jax.jit(function).trace(*inputs)
+    text = traced.lower(lowering_platforms=("cuda",)).as_text()
+    # a function that is called twice is written down once
+    return inlined_count(functions_of(text), "main")
+
+
+def functions_of(text):
+    parts = re.split(r"func\.func (?:public|private) @([\w.]+)", text)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def inlined_count(functions, name):
+    total = 0
+    for line in functions[name].splitlines():
+        if found := CONVOLUTION.search(line):
+            sizes = [int(n) for n in found["taps"].split("x")[:-1]]
+            features = sizes[found["kernel"].split(", ").index("o")]
+            outputs = [int(n) for n in found["out"].split("x")[:-1]]
+            total += 2 * prod(outputs) * prod(sizes) // features
+        elif found := re.search(r"call @([\w.]+)\(", line):
+            total += inlined_count(functions, found[1])
+    return total
+
+
+def convolutions(layers):
+    return [layer for layer in layers if layer.kind not in ("Head", "Dense")]
+
+
+@pytest.mark.parametrize("kind", ["residual_unet", "unet"])
+def test_computed_unet_equals_what_is_compiled(kind):
+    settings = replace(UNET, kind=kind)
+    params = init_unet(jax.random.key(0), settings, 2)
+    counted = count_convolutions(
+        partial(apply_unet, settings=settings), params, jnp.zeros((1, *SHAPE, 2))
+    )
+    layers = convolutions(layer_costs(settings, SHAPE, 2))
+    assert counted == sum(layer.computed_flops for layer in layers)
+
+
+def test_plain_unet_equals_repeat_and_convolve(monkeypatch):
+    monkeypatch.setattr(
+        residual_unet_module,
+        "convolve_upsampled",
+        lambda volume, kernel: convolve(upsample(volume), kernel, 1),
+    )
+    settings = replace(UNET, groups=1)  # not traced elsewhere
+    params = init_unet(jax.random.key(0), settings)
+    counted = count_convolutions(
+        partial(apply_unet, settings=settings), params, jnp.zeros((1, *SHAPE, 1))
+    )
+    layers = convolutions(layer_costs(settings, SHAPE))
+    assert counted == sum(layer.flops for layer in layers)
+
+
+def test_view_net_equals_what_is_compiled():
+    params = init_view_net(jax.random.key(0), VIEW_NET, SHAPE)
+    counted = count_convolutions(
+        partial(apply_view_net, settings=VIEW_NET), params, jnp.zeros((1, *SHAPE, 1))
+    )
+    layers = convolutions(layer_costs(VIEW_NET, SHAPE))
+    assert counted == sum(layer.flops for layer in layers)
+    assert counted == sum(layer.computed_flops for layer in layers)
+
+
+def test_layers_carry_names_and_sizes():
+    layers = {layer.path: layer for layer in layer_costs(UNET, SHAPE)}
+    assert len(layers) == 3 * 5 + 2 + 1
+    up = layers["up_1"]
+    assert (up.kind, up.shape_zyx, up.taps) == ("UpConvolution", SHAPE, 27)
+    assert (up.inputs, up.features, up.voxels) == (4, 2, 1024)
+    assert layers["head"].flops == 2 * 1024 * 2
+    assert layer_costs(VIEW_NET, SHAPE)[-1].flops == 2 * 8 * 6
+
+
+def test_layers_of_a_network_that_jit_has_seen():
+    params = init_unet(jax.random.key(0), UNET)
+    apply_unet(params, jnp.zeros((1, *SHAPE, 1)), UNET)
+    assert layer_costs(UNET, SHAPE) == layer_costs(UNET, SHAPE) != ()
+
+
+def test_figures_of_the_paper():
+    forward = {
+        network.part: network.flops["forward"]
+        for network in step_networks(PAPER, "joint")
+    }
+    assert forward["disentangle"] == pytest.approx(1.880e12, rel=1e-3)
+    assert forward["align"] == pytest.approx(0.087e12, rel=1e-2)
+    assert step_flops(PAPER, "joint", 6) == pytest.approx(79.5e12, rel=2e-3)
+    maps = replace(PAPER, tissue_source="maps")
+    without = step_flops(PAPER, "joint", 6) - step_flops(maps, "joint", 6)
+    assert without == pytest.approx(11.3e12, rel=2e-3)
+    bfloat16 = replace(PAPER, precision="bfloat16")
+    assert step_bytes(bfloat16, "joint", 6) == pytest.approx(307e9, rel=0.02)
+    assert step_bytes(PAPER, "joint", 6) == 2 * step_bytes(bfloat16, "joint", 6)
+
+
+def test_steps_run_the_networks_that_a_recipe_uses():
+    def parts(recipe, what):
+        return [(n.part, n.trained) for n in step_networks(recipe, what)]
+
+    assert parts(PAPER, "align") == [("align", True)]
+    assert parts(PAPER, "inference") == [
+        ("align", False),
+        ("disentangle", False),
+        ("segment", False),
+    ]
+    searched = replace(SMALL, alignment=AlignmentSettings(network=False))
+    assert parts(searched, "joint") == [("disentangle", True), ("segment", True)]
+    assert step_flops(searched, "align", 1) == 0
+
+
+def test_joint_step_equals_what_is_compiled():
+    recipe = replace(SMALL, disentangle_net=replace(UNET, kind="unet", widths=(4, 4)))
+    key = jax.random.key(0)
+    params = {
+        "disentangle": init_unet(key, recipe.disentangle_net),
+        "segment": init_unet(key, recipe.segment_net),
+    }
+    frozen = {"align": init_view_net(key, VIEW_NET, SHAPE)}
+    step = jnp.zeros((), jnp.int32)
+
+    def loss(params, volume, tissue, case):
+        batch = Batch(volume=volume, lesion=volume, tissue=tissue, case=case)
+        return loss_of_joint(recipe, params, frozen, batch, key, step)
+
+    with jax.numpy_dtype_promotion("standard"):
+        counted = count_convolutions(
+            jax.grad(loss, has_aux=True),
+            params,
+            jnp.zeros((2, *SHAPE, 1)),
+            jnp.zeros((2, *SHAPE), jnp.int32),
+            jnp.arange(2),
+        )
+    products = sum(
+        layer.flops * (3 if network.trained else 1)
+        for network in step_networks(recipe, "joint")
+        for layer in network.layers
+        if layer.kind in ("Head", "Dense")
+    )
+    np.testing.assert_equal(counted, step_flops(recipe, "joint", 2) - 2 * products)
