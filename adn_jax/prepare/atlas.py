@@ -9,11 +9,10 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 from jaxtyping import Bool, Float, Float32
-from scipy import ndimage
 
 from adn_jax.data.nifti import open_nifti, read_voxels
 from adn_jax.errors import UserError
-from adn_jax.prepare.resample import shrink, spacing_of
+from adn_jax.prepare.resample import box_around, shift_origin, shrink, spacing_of
 
 TISSUES = ("grey", "white", "csf")
 """In the order of their labels, 1 to 3."""
@@ -184,14 +183,8 @@ def around(
 ) -> tuple[Float32[np.ndarray, "z2 y2 x2"], Float[np.ndarray, "4 4"]]:
     """A volume cut to the brain and a margin around it, and its affine."""
     margins = [int(np.ceil(MARGIN_MM / size)) for size in spacing_of(affine)]
-    (found,) = ndimage.find_objects(brain.astype(np.uint8))
-    box = tuple(
-        slice(max(0, one.start - margin), one.stop + margin)
-        for one, margin in zip(found, margins, strict=True)
-    )
-    corner = np.eye(4)
-    corner[:3, 3] = [one.start for one in box[::-1]]
-    return volume[box], affine @ corner
+    box = box_around(brain, margins)
+    return volume[box], shift_origin(affine, [one.start for one in box])
 
 
 def to_ants(volume: Float32[np.ndarray, "z y x"], affine: Float[np.ndarray, "4 4"]):

@@ -22,7 +22,13 @@ from adn_jax.prepare.quality import (
     measure_registration,
 )
 from adn_jax.prepare.read import RawScan
-from adn_jax.prepare.resample import centred_affine, resample, spacing_of
+from adn_jax.prepare.resample import (
+    box_around,
+    centred_affine,
+    resample,
+    shift_origin,
+    spacing_of,
+)
 from adn_jax.prepare.strip import find_brain
 from adn_jax.prepare.tissue import atlas_tissue, strongest_tissue
 from adn_jax.prepare.window import to_window
@@ -189,17 +195,13 @@ def resample_brain(
     into the rim; a prepared voxel is brain where at least half of it is. One that is
     brain and bone without a soft voxel takes the nearest soft one's HU.
     """
-    box = tuple(
-        slice(max(0, one.start - RIM), one.stop + RIM)
-        for one in ndimage.find_objects(head.brain)[0]
-    )
+    box = box_around(head.brain, RIM)
     hu, inside = head.hu[box], head.brain[box].astype(np.float32)
     soft = inside * (hu <= BRIGHTEST_HU)
-    corner = np.eye(4)
-    corner[:3, 3] = [one.start for one in box[::-1]]
+    affine = shift_origin(head.affine, [one.start for one in box])
 
     def moved(volume: Float32[np.ndarray, "z y x"]) -> Float32[np.ndarray, "z2 y2 x2"]:
-        return resample(volume, head.affine @ corner, grid.shape, grid.affine)
+        return resample(volume, affine, grid.shape, grid.affine)
 
     brain, weight = moved(inside) >= 0.5, moved(soft)
     mean = moved(hu * soft) / np.maximum(weight, LEAST_SOFT)

@@ -7,7 +7,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from scipy import ndimage
 
-from adn_jax.prepare.resample import shrink, spacing_of
+from adn_jax.prepare.resample import box_around, shrink, spacing_of
 from adn_jax.runtime.files import atomic_path
 
 COLUMNS = 8
@@ -52,18 +52,13 @@ def write_mosaic(
 
 def skull_box(
     hu: Float[np.ndarray, "z y x"], affine: Float[np.ndarray, "4 4"]
-) -> tuple[slice, slice]:
+) -> tuple[slice, ...]:
     """Rows and columns (y x) of the skull with a margin; all where there is none."""
     bone = (hu > BONE_HU).any(axis=0)
     if not bone.any():
         return slice(0, hu.shape[1]), slice(0, hu.shape[2])
     margins = [round(MARGIN_MM / size) for size in spacing_of(affine)[1:]]
-    found = ndimage.find_objects(bone.astype(np.uint8))[0]
-    y, x = (
-        slice(max(0, one.start - margin), min(end, one.stop + margin))
-        for one, margin, end in zip(found, margins, hu.shape[1:], strict=True)
-    )
-    return y, x
+    return box_around(bone, margins)
 
 
 def look(volume: Float[np.ndarray, "z y x"]) -> Float[np.ndarray, "z y x"]:

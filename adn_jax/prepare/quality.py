@@ -14,7 +14,7 @@ from scipy import ndimage
 from adn_jax.data.cases import CaseFacts
 from adn_jax.data.nifti import read_voxels
 from adn_jax.prepare.figures import BRIGHT_HU, DARK_HU, METAL_HU, flags_of
-from adn_jax.prepare.resample import shrink, spacing_of
+from adn_jax.prepare.resample import box_around, shrink, spacing_of
 from adn_jax.prepare.symmetry import mirror_residual_hu
 from adn_jax.runtime.files import write_text
 
@@ -70,13 +70,8 @@ def measure_geometry(inside: Mask, affine: Affine) -> Quality:
 
 def measure_values(hu: Volume, inside: Mask, affine: Affine) -> Quality:
     """What the CT numbers are like, in the brain and around it."""
-    margin = np.ceil(METAL_MARGIN_MM / np.array(spacing_of(affine))).astype(int)
-    box = tuple(
-        slice(max(0, part.start - extra), part.stop + extra)
-        for part, extra in zip(
-            ndimage.find_objects(inside.astype(np.uint8))[0], margin, strict=True
-        )
-    )
+    margins = [int(np.ceil(METAL_MARGIN_MM / size)) for size in spacing_of(affine)]
+    box = box_around(inside, margins)
     near, brain = hu[box].astype(np.float32, copy=False), inside[box]
     return {
         "brain_hu": float(np.median(near[brain])),

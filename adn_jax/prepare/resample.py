@@ -1,7 +1,9 @@
-"""From one voxel grid to another: the prepared grid, and the way back."""
+"""From one voxel grid to another: a box of it, the prepared grid, and the way back."""
+
+from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Float32, Num
+from jaxtyping import Bool, Float, Float32, Num, UInt8
 from scipy import ndimage
 
 from adn_jax.config import PrepareSettings
@@ -13,6 +15,42 @@ def spacing_of(affine: Float[np.ndarray, "4 4"]) -> tuple[float, float, float]:
     """Voxel size in mm (z y x)."""
     x, y, z = np.linalg.norm(affine[:3, :3], axis=0).tolist()
     return z, y, x
+
+
+def box_around(
+    mask: Bool[np.ndarray, "*axes"] | UInt8[np.ndarray, "*axes"],
+    margins: int | Sequence[int],
+) -> tuple[slice, ...]:
+    """The smallest box that holds all of a mask, and a margin around it.
+
+    Args:
+        mask: what is not zero counts; (z, y, x), or (y, x).
+        margins: voxels added at both ends of each axis, in the mask's order, as far as
+            the grid goes; one number: of every axis.
+
+    Raises:
+        ValueError: the mask is empty.
+    """
+    found = ndimage.find_objects(mask.astype(bool).view(np.uint8))
+    if not found:
+        raise ValueError("an empty mask has no box around it")
+    extra = np.broadcast_to(margins, mask.ndim).tolist()
+    return tuple(
+        slice(max(0, one.start - margin), min(end, one.stop + margin))
+        for one, margin, end in zip(found[0], extra, mask.shape, strict=True)
+    )
+
+
+def shift_origin(
+    affine: Float[np.ndarray, "4 4"], start: Sequence[int]
+) -> Float[np.ndarray, "4 4"]:
+    """Affine of a grid that begins at voxel `start` (z y x) of the affine's own.
+
+    Negative: before its first voxel.
+    """
+    corner = np.eye(4)
+    corner[:3, 3] = start[::-1]
+    return affine @ corner
 
 
 def centred_affine(

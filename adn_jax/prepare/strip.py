@@ -10,7 +10,13 @@ from scipy import ndimage
 
 from adn_jax.errors import UserError
 from adn_jax.prepare.plausible import check_is_brain
-from adn_jax.prepare.resample import resample, shrink, spacing_of
+from adn_jax.prepare.resample import (
+    box_around,
+    resample,
+    shift_origin,
+    shrink,
+    spacing_of,
+)
 from adn_jax.prepare.trace import disk, rays_that_meet, trace
 
 BONE_HU = 150.0
@@ -64,9 +70,8 @@ def enlarge(
     """A mask of averaged voxels on the scan's; its edge goes on to the scan's edge."""
     margin = 2
     padded = np.pad(mask, margin, mode="edge").astype(np.float32)
-    corner = np.eye(4)
-    corner[:3, 3] = -margin
-    return resample(padded, affine @ corner, to_shape, to_affine) > 0.5
+    padded_affine = shift_origin(affine, [-margin] * 3)
+    return resample(padded, padded_affine, to_shape, to_affine) > 0.5
 
 
 def bounding_box(mask: Bool[np.ndarray, "z y x"]) -> tuple[slice, ...]:
@@ -76,7 +81,7 @@ def bounding_box(mask: Bool[np.ndarray, "z y x"]) -> tuple[slice, ...]:
             f"no voxel is above {BONE_HU:.0f} HU, so there is no skull; "
             "give a head CT in Hounsfield units."
         )
-    return ndimage.find_objects(mask.astype(np.uint8))[0]
+    return box_around(mask, 0)
 
 
 def brain_in_box(
@@ -113,10 +118,7 @@ def with_rim(
     hu: Float[np.ndarray, "z y x"], coarse: Bool[np.ndarray, "z y x"]
 ) -> Bool[np.ndarray, "z y x"]:
     """Settle the rim on the scan's own voxels: one voxel of it may be part bone."""
-    box = tuple(
-        slice(max(0, one.start - 3), one.stop + 3)
-        for one in ndimage.find_objects(coarse.astype(np.uint8))[0]
-    )
+    box = box_around(coarse, 3)
     hu, found = hu[box], np.zeros(coarse.shape, bool)
     tissue = (hu > FAT_HU) & (hu <= BONE_HU)
     grown = ndimage.binary_dilation(coarse[box] & tissue, BESIDE) & tissue

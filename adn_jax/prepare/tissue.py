@@ -9,7 +9,7 @@ from scipy import ndimage
 from scipy.special import ndtr
 
 from adn_jax.prepare.atlas import USUAL_HU, lay_over, load_atlas
-from adn_jax.prepare.resample import FWHM_PER_SIGMA, spacing_of
+from adn_jax.prepare.resample import FWHM_PER_SIGMA, box_around, spacing_of
 
 START_SPREAD_HU = 5.0
 SPREAD_HU = (2.0, 9.0)
@@ -73,8 +73,7 @@ def atlas_tissue(
     """
     priors = lay_over(load_atlas(atlas), hu, brain, affine)
     maps = blur_slices(priors.maps, slice_mm, spacing_of(affine)[0])
-    (found,) = ndimage.find_objects(brain.astype(np.uint8))
-    box = tuple(slice(max(0, one.start - 1), one.stop + 1) for one in found)
+    box = box_around(brain, 1)
     usable = brain[box] if lesion is None else brain[box] & ~lesion[box]
     shares = mixture(hu[box], brain[box], usable, maps[:, *box], spacing_of(affine))
     labels = np.zeros(brain.shape, np.uint8)

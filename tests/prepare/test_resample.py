@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from adn_jax.config import PrepareSettings
-from adn_jax.prepare.resample import centred_affine, resample, shrink, spacing_of
+from adn_jax.prepare.resample import (
+    box_around,
+    centred_affine,
+    resample,
+    shift_origin,
+    shrink,
+    spacing_of,
+)
 
 
 def affine_of(spacing_zyx, origin=(0, 0, 0)):
@@ -24,6 +31,24 @@ def rotation_x(degrees):
 
 def test_spacing_is_in_array_order():
     assert spacing_of(rotation_x(20) @ affine_of((5, 2, 1))) == pytest.approx((5, 2, 1))
+
+
+def test_a_box_has_its_margins_as_far_as_the_grid_goes():
+    mask = np.zeros((9, 20, 30), np.uint8)
+    mask[1:3, 5:8, 25] = 1
+    mask[2, 10, 20] = 1
+    assert box_around(mask, 0) == np.s_[1:3, 5:11, 20:26]
+    assert box_around(mask > 0, 2) == np.s_[0:5, 3:13, 18:28]
+    assert box_around(mask, [1, 2, 9]) == np.s_[0:4, 3:13, 11:30]
+    assert box_around(mask[2], [0, 1]) == np.s_[5:11, 19:27]
+    with pytest.raises(ValueError, match="an empty mask"):
+        box_around(mask[4:], 1)
+
+
+def test_a_shifted_origin_leaves_voxels_where_they_are():
+    affine = rotation_x(15) @ affine_of((3, 2, 1), (-3, 2, 1))
+    moved = shift_origin(affine, (4, -5, 6))
+    np.testing.assert_allclose(moved @ [1, 2, 3, 1], affine @ [7, -3, 7, 1])
 
 
 @pytest.mark.parametrize("order", [0, 1])
