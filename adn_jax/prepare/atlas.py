@@ -4,6 +4,7 @@ import os
 import re
 import tempfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import nibabel as nib
@@ -12,6 +13,7 @@ from jaxtyping import Bool, Float, Float32
 
 from adn_jax.data.nifti import open_nifti, read_voxels
 from adn_jax.errors import UserError
+from adn_jax.metrics.overlap import dice
 from adn_jax.prepare.resample import box_around, shift_origin, shrink, spacing_of
 
 TISSUES = ("grey", "white", "csf")
@@ -60,8 +62,12 @@ def load_atlas(folder: str) -> Atlas:
     return read_atlas(Path(folder)) if folder else icbm_atlas()
 
 
+@cache
 def icbm_atlas() -> Atlas:
-    """ICBM 152 from nilearn's wheel; what of the brain is neither tissue is CSF."""
+    """ICBM 152 from nilearn's wheel; what of the brain is neither tissue is CSF.
+
+    Read once a process; the maps cannot be written to.
+    """
     from nilearn import datasets  # seconds, which every worker process would pay
 
     images = (
@@ -77,7 +83,9 @@ def icbm_atlas() -> Atlas:
         shrink(one, images[0].affine, AFFINE_MM)
         for one in (grey, white, np.clip(mask - grey - white, 0, 1))
     ]
-    return Atlas(np.stack([values for values, _ in smaller]), smaller[0][1])
+    maps = np.stack([values for values, _ in smaller])
+    maps.flags.writeable = False
+    return Atlas(maps, smaller[0][1])
 
 
 def read_atlas(folder: Path) -> Atlas:
@@ -166,14 +174,7 @@ def lay_over(
             for one in atlas.maps
         ]
     maps = np.stack([image.numpy().transpose(2, 1, 0) for image in moved])
-    return Priors(maps, overlap_of(maps.sum(axis=0) > 0.5, brain))
-
-
-def overlap_of(
-    ours: Bool[np.ndarray, "z y x"], theirs: Bool[np.ndarray, "z y x"]
-) -> float:
-    """Dice of two masks."""
-    return float(2 * np.sum(ours & theirs) / max(ours.sum() + theirs.sum(), 1))
+    return Priors(maps, dice(maps.sum(axis=0) > 0.5, brain))
 
 
 def around(

@@ -73,6 +73,11 @@ def centred_affine(
     return affine
 
 
+def blur_sigma(growth: float) -> float:
+    """Sigma, in old voxels, of the blur by which voxels are `growth` times as wide."""
+    return np.sqrt(growth**2 - 1) / FWHM_PER_SIGMA
+
+
 def resample(
     volume: Num[np.ndarray, "z y x"],
     affine: Float[np.ndarray, "4 4"],
@@ -96,9 +101,8 @@ def resample(
     if order > 0 and average:
         for axis, step in enumerate(steps):
             if step > 1.01:
-                sigma = np.sqrt(step**2 - 1) / FWHM_PER_SIGMA
                 volume = ndimage.gaussian_filter1d(
-                    volume, sigma, axis, mode="nearest", truncate=3.0
+                    volume, blur_sigma(step), axis, mode="nearest", truncate=3.0
                 )
     return ndimage.affine_transform(
         volume, matrix, offset, to_shape, order=order, cval=outside

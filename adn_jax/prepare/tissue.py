@@ -9,7 +9,7 @@ from scipy import ndimage
 from scipy.special import ndtr
 
 from adn_jax.prepare.atlas import USUAL_HU, lay_over, load_atlas
-from adn_jax.prepare.resample import FWHM_PER_SIGMA, box_around, spacing_of
+from adn_jax.prepare.resample import blur_sigma, box_around, spacing_of
 
 START_SPREAD_HU = 5.0
 SPREAD_HU = (2.0, 9.0)
@@ -85,7 +85,7 @@ def blur_slices(maps: Shares, slice_mm: float, grid_mm: float) -> Shares:
     """Maps as a scan with thicker slices than the prepared grid's would show them."""
     if slice_mm <= grid_mm:
         return maps
-    sigma = np.sqrt((slice_mm / grid_mm) ** 2 - 1) / FWHM_PER_SIGMA
+    sigma = blur_sigma(slice_mm / grid_mm)
     return np.stack([ndimage.gaussian_filter1d(one, sigma, axis=0) for one in maps])
 
 

@@ -13,7 +13,6 @@ from adn_jax.prepare.atlas import (
     import_ants,
     lay_over,
     load_atlas,
-    overlap_of,
 )
 
 AFFINE = np.diag([2.0, 2.0, 2.0, 1.0])
@@ -103,13 +102,6 @@ def test_a_volume_is_cut_around_the_brain():
     cut, moved = around(volume, brain, affine)
     np.testing.assert_array_equal(cut, volume[6:15, 14:26, 14:36])
     np.testing.assert_allclose(moved[:3, 3], [28, 42, 30])
-
-
-def test_overlap_is_dice():
-    one = np.array([True, True, False, False]).reshape(1, 2, 2)
-    two = np.array([True, False, True, False]).reshape(1, 2, 2)
-    assert overlap_of(one, two) == 0.5
-    assert overlap_of(one & False, two & False) == 0
 
 
 @pytest.mark.slow

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from adn_jax.metrics.overlap import dice
 from adn_jax.prepare import tissue as module
-from adn_jax.prepare.atlas import USUAL_HU, Atlas, Priors, icbm_atlas, overlap_of
+from adn_jax.prepare.atlas import USUAL_HU, Atlas, Priors, icbm_atlas
 from adn_jax.prepare.tissue import (
     LARGEST_CSF_HU,
     SPREAD_HU,
@@ -162,4 +163,4 @@ def test_the_atlas_follows_a_turned_and_squeezed_head():
     found, overlap = atlas_tissue(hu, truth > 0, turn @ atlas.affine, 1.8)
     assert overlap > 0.95
     for label, least in ((1, 0.85), (2, 0.85), (3, 0.75)):
-        assert overlap_of(found == label, truth == label) > least
+        assert dice(found == label, truth == label) > least
