@@ -16,7 +16,7 @@ from adn_jax.prepare.case import prepare_scan, strip_scan
 from adn_jax.prepare.finished import (
     check_replaceable,
     fingerprint,
-    remove_remains,
+    remove_half_cases,
     unfinished_cases,
 )
 from adn_jax.prepare.layouts.cases import RawCase, RawDataset
@@ -77,7 +77,7 @@ def prepare_dataset(
     splits = choose_splits(dataset.splits, names, raw / "splits.json")
     check_replaceable(out, names)
     with interrupt_on_sigterm(), only_one(out):
-        remove_remains(out, names)
+        remove_half_cases(out, names)
         failed = prepare_cases(dataset, out, settings, reading, processes)
         if len(failed) == len(names):
             name, reason = next(iter(sorted(failed.items())))

@@ -22,10 +22,9 @@ from adn_jax.prepare.export_case import (
     forget,
     is_done,
 )
-from adn_jax.prepare.finished import UNFINISHED
 from adn_jax.prepare.layouts.recognise import find_dataset
 from adn_jax.prepare.processes import Processes, run_cases
-from adn_jax.runtime.files import read_json, write_json
+from adn_jax.runtime.files import read_json, remove_remains, write_json
 from adn_jax.runtime.lock import only_one
 from adn_jax.runtime.stop import interrupt_on_sigterm
 
@@ -88,7 +87,8 @@ def export_dataset(
     )
     claim_folder(folder, {"prepared": str(prepared.resolve()), "grid": grid})
     with interrupt_on_sigterm(), only_one(folder):
-        remove_remains(folder)
+        for place in FOLDERS:  # nnU-Net would count what a killed run left
+            remove_remains(folder / place)
         todo = [source for source in sources if not is_done(source, folder, grid)]
         if len(todo) < 2:
             processes = replace(processes, workers=1)
@@ -177,14 +177,6 @@ def claim_folder(folder: Path, origin: dict[str, str]) -> None:
         )
     else:
         write_json(record, origin)
-
-
-def remove_remains(folder: Path) -> None:
-    """Remove files that a killed run left half-written: nnU-Net would count them."""
-    for place in FOLDERS:
-        for path in (folder / place).glob(".*"):
-            if UNFINISHED.fullmatch(path.name):
-                path.unlink(missing_ok=True)
 
 
 def forget_others(folder: Path, kept: Collection[str]) -> None:

@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import re
-import shutil
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -17,16 +15,13 @@ from adn_jax.config_checks import settings_to_json
 from adn_jax.data.cases import Manifest, check_sums
 from adn_jax.errors import UserError
 from adn_jax.prepare.layouts.cases import RawCase
-from adn_jax.runtime.files import read_json
+from adn_jax.runtime.files import read_json, remove_remains
 
 VERSION = 2
 """Raised when the same input would be prepared differently: all cases are redone."""
 
 READERS = 8
 """Threads that compare checksums: reading waits for the disk, not for Python."""
-
-UNFINISHED = re.compile(r"\.\d+\.(?P<name>.+)")
-"""Name of what `runtime.files` writes before it is whole."""
 
 
 def unfinished_cases(
@@ -93,19 +88,11 @@ def check_replaceable(out: Path, names: Collection[str]) -> None:
             )
 
 
-def remove_remains(out: Path, names: Collection[str]) -> None:
-    """Remove what a killed run left half-written, cases and pictures."""
-    pictures = {f"{name}.png" for name in names}
-    ours = {"manifest.json", "quality.csv", "quality.html", "report.md", *names}
-    for folder, known in ((out, ours), (out / "quality", pictures)):
-        for path in folder.glob(".*"):
-            unfinished = UNFINISHED.fullmatch(path.name)
-            if unfinished is None or unfinished["name"] not in known:
-                continue
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+def remove_half_cases(out: Path, names: Collection[str]) -> None:
+    """Remove what a killed run left half-written: cases, pictures and overviews."""
+    overviews = ("manifest.json", "quality.csv", "quality.html", "report.md")
+    remove_remains(out, {*overviews, *names})
+    remove_remains(out / "quality", {f"{name}.png" for name in names})
 
 
 def strangers(manifest: Manifest) -> list[str]:

@@ -2,13 +2,17 @@
 
 import json
 import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from adn_jax.errors import UserError
+
+UNFINISHED = re.compile(r"\.\d+\.(?P<name>.+)")
+"""Name of what `atomic_path` yields, and leaves where its process is killed."""
 
 
 @contextmanager
@@ -37,6 +41,25 @@ def atomic_path(path: Path) -> Iterator[Path]:
         else:
             with suppress(OSError):  # what failed above is the better message
                 temporary.unlink(missing_ok=True)
+
+
+def remove_remains(folder: Path, names: Collection[str] | None = None) -> None:
+    """Remove what killed processes left half-written in a folder.
+
+    Args:
+        folder: may be missing; folders in it are not searched.
+        names: the whole files and folders that it was to become; None: any.
+    """
+    for path in folder.glob(".*"):
+        unfinished = UNFINISHED.fullmatch(path.name)
+        if unfinished is None:
+            continue
+        if names is not None and unfinished["name"] not in names:
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -10,7 +10,7 @@ from adn_jax.prepare.finished import (
     check_replaceable,
     fingerprint,
     is_done,
-    remove_remains,
+    remove_half_cases,
     strangers,
 )
 from adn_jax.prepare.layouts.cases import FileCase
@@ -85,7 +85,7 @@ def test_only_what_we_left_half_written_is_removed(tmp_path):
         (tmp_path / name).write_text("half")
     (tmp_path / ".12.b").mkdir()
     (tmp_path / ".12.b" / "ct.nii").write_text("half")
-    remove_remains(tmp_path, ["a", "b"])
+    remove_half_cases(tmp_path, ["a", "b"])
     left = {
         str(path.relative_to(tmp_path))
         for path in tmp_path.rglob("*")

@@ -1,10 +1,19 @@
 import errno
 import json
+import signal
+import subprocess
+import sys
 
 import pytest
 
 from adn_jax.errors import UserError
-from adn_jax.runtime.files import atomic_path, read_json, write_json, write_text
+from adn_jax.runtime.files import (
+    atomic_path,
+    read_json,
+    remove_remains,
+    write_json,
+    write_text,
+)
 
 
 def names(folder):
@@ -59,6 +68,27 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"file/a could not be written"):
         write_text(tmp_path / "file" / "a", "text")
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    program = """
+import os, signal
+from pathlib import Path
+from adn_jax.runtime.files import atomic_path
+with atomic_path(Path("a.nii.gz")) as file, atomic_path(Path("case")) as folder:
+    file.touch()
+    folder.mkdir()
+    (folder / "half").touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    run = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=False)
+    assert run.returncode == -signal.SIGKILL
+    write_text(tmp_path / ".hidden", "whole")
+    for wanted, left in (({"other"}, 4), ({"case"}, 2), (None, 1)):
+        remove_remains(tmp_path, wanted)
+        assert len(names(tmp_path)) == left
+    assert names(tmp_path) == [".hidden"]
+    remove_remains(tmp_path / "missing")
 
 
 def test_json_and_back(tmp_path):
