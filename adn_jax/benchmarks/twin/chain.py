@@ -1,0 +1,204 @@
+"""The chain T to O in PyTorch, channels first; words as in `adn_jax.types`."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from adn_jax.benchmarks.twin.networks import make_unet, make_view_net
+from adn_jax.config import AsymmetrySettings, Recipe
+from adn_jax.errors import UserError
+
+Map = Float[Tensor, "b 1 z y x"]
+Channels = Float[Tensor, "b c z y x"]
+View = Float[Tensor, "b 6"]
+Matrix = Float[Tensor, "b 4 4"]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Everything that inference and the losses take from the chain."""
+
+    view: View
+    matrix: Matrix
+    inverse: Matrix
+    aligned: Map
+    mirrored: Map
+    asymmetry: Map
+    pathological: Map
+    anatomical: Map
+    salient: Map
+    aligned_prediction: Map
+    prediction: Map
+
+
+class Adn(nn.Module):
+    """T (where the recipe uses it), D and F, and the chain through them."""
+
+    def __init__(self, recipe: Recipe):
+        """Make the networks."""
+        super().__init__()
+        check_alignment(recipe)
+        self.recipe = recipe
+        self.view = make_view_net(recipe.view_net) if recipe.alignment.network else None
+        self.disentangle = make_unet(recipe.disentangle_net)
+        self.segment = make_unet(recipe.segment_net)
+
+    def forward(self, volume: Map) -> Outputs:
+        """Run T, the asymmetry split, D and F on prepared scans I."""
+        recipe = self.recipe
+        with torch.no_grad():
+            view = find_view(self.view, volume, recipe)
+            matrix, inverse = matrices(view, recipe)
+            aligned = sample(volume, matrix, recipe)
+            mirrored = mirror(aligned)
+            asymmetry = F.relu(mirrored - aligned)
+        pathological = torch.sigmoid(run(self.disentangle, aligned, recipe))
+        anatomical = anatomical_asymmetry(asymmetry, pathological, recipe.asymmetry)
+        salient = aligned + anatomical
+        aligned_prediction = torch.sigmoid(run(self.segment, salient, recipe))
+        return Outputs(
+            view=view,
+            matrix=matrix,
+            inverse=inverse,
+            aligned=aligned,
+            mirrored=mirrored,
+            asymmetry=asymmetry,
+            pathological=pathological,
+            anatomical=anatomical,
+            salient=salient,
+            aligned_prediction=aligned_prediction,
+            prediction=sample(aligned_prediction, inverse, recipe),
+        )
+
+
+def check_alignment(recipe: Recipe) -> None:
+    """Refuse the two steps of the alignment that the peer lacks."""
+    alignment = recipe.alignment
+    if alignment.search_limit_deg > 0 or alignment.refine_steps > 0:
+        raise UserError(
+            "the PyTorch peer neither searches nor refines a view (search_limit_deg "
+            f"{alignment.search_limit_deg:g}, refine_steps {alignment.refine_steps}); "
+            "add --alignment.search-limit-deg 0 --alignment.refine-steps 0 for both "
+            "sides."
+        )
+
+
+def run(network: nn.Module, volume: Map, recipe: Recipe) -> Float[Tensor, "b ..."]:
+    """Output of a network, its feature maps in the recipe's precision."""
+    in_bfloat16 = recipe.precision == "bfloat16"
+    with torch.autocast(volume.device.type, torch.bfloat16, enabled=in_bfloat16):
+        return network(volume.bfloat16() if in_bfloat16 else volume)
+
+
+def find_view(view_net: nn.Module | None, volume: Map, recipe: Recipe) -> View:
+    """Centre of mass and network T, as far as the recipe uses them."""
+    view = volume.new_zeros(len(volume), 6)
+    if recipe.alignment.centre:
+        view = centre_view(volume)
+    if view_net is not None:
+        matrix, _ = matrices(view, recipe)
+        view = view + run(view_net, sample(volume, matrix, recipe), recipe)
+    return view
+
+
+def centre_view(volume: Map) -> View:
+    """Shift in plane that brings the centre of the head's voxels to the centre."""
+    inside = (volume[:, 0] > 0).float()
+    mass = inside.sum((1, 2, 3)).clamp(min=1)
+    along = partial(centres, device=volume.device)
+    shift_x = (inside.sum((1, 2)) * along(volume.shape[4])).sum(-1) / mass
+    shift_y = (inside.sum((1, 3)) * along(volume.shape[3])).sum(-1) / mass
+    zero = torch.zeros_like(mass)
+    return torch.stack([zero, zero, zero, shift_x, shift_y, zero], dim=-1)
+
+
+def centres(size: int, device: torch.device) -> Float[Tensor, " size"]:
+    """Normalised coordinates of the voxel centres of an axis."""
+    return (2 * torch.arange(size, device=device) + 1) / size - 1
+
+
+def matrices(view: View, recipe: Recipe) -> tuple[Matrix, Matrix]:
+    """M = T R of each view and its inverse; R is a true rotation in mm."""
+    prepare = recipe.prepare
+    return rigid_matrices(view, prepare.shape, prepare.spacing_mm)
+
+
+def rigid_matrices(
+    view: View, shape: tuple[int, int, int], spacing_mm: tuple[float, float, float]
+) -> tuple[Matrix, Matrix]:
+    """M and M^-1 of each view on a grid with shape and spacing in (z, y, x)."""
+    extents = [size * step for size, step in zip(shape, spacing_mm, strict=True)][::-1]
+    scale = view.new_tensor([[j / i for j in extents] for i in extents])
+    turn, shift = rotation(view[:, :3]), view[:, 3:, None]
+    forward, backward = turn * scale, turn.transpose(1, 2) * scale
+    back_shift = -(backward * shift.transpose(1, 2)).sum(2, keepdim=True)
+    return homogeneous(forward, shift), homogeneous(backward, back_shift)
+
+
+def rotation(angles: Float[Tensor, "b 3"]) -> Float[Tensor, "b 3 3"]:
+    """Rz Ry Rx of angles about x, y, z in radians."""
+    (sx, sy, sz), (cx, cy, cz) = angles.sin().T, angles.cos().T
+    rows = [
+        [cz * cy, cz * sy * sx - sz * cx, cz * sy * cx + sz * sx],
+        [sz * cy, sz * sy * sx + cz * cx, sz * sy * cx - cz * sx],
+        [-sy, cy * sx, cy * cx],
+    ]
+    return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=1)
+
+
+def homogeneous(turn: Float[Tensor, "b 3 3"], shift: Float[Tensor, "b 3 1"]) -> Matrix:
+    """Matrices with a last row of 0 0 0 1."""
+    last = turn.new_tensor([0, 0, 0, 1]).expand(len(turn), 1, 4)
+    return torch.cat([torch.cat([turn, shift], dim=2), last], dim=1)
+
+
+def is_in_plane(recipe: Recipe) -> bool:
+    """Whether T can only rotate about z and shift along x and y."""
+    about_x, about_y, _ = recipe.view_net.rotation_limit_deg
+    return about_x == about_y == recipe.view_net.translation_limit[2] == 0
+
+
+def sample(
+    volume: Channels, matrix: Matrix, recipe: Recipe, mode: str = "bilinear"
+) -> Channels:
+    """Warp each volume: output(p) = volume(M p), zero outside the grid."""
+    if is_in_plane(recipe):
+        return sample_in_plane(volume, matrix, mode)
+    grid = F.affine_grid(matrix[:, :3], volume.shape, align_corners=False)
+    return F.grid_sample(volume, grid, mode, "zeros", align_corners=False)
+
+
+def sample_in_plane(
+    volume: Channels, matrix: Matrix, mode: str = "bilinear"
+) -> Channels:
+    """Warp under matrices that turn about z alone: slices become channels."""
+    slices = volume.flatten(1, 2)
+    in_plane = matrix[:, :2][:, :, [0, 1, 3]]
+    grid = F.affine_grid(in_plane, slices.shape, align_corners=False)
+    warped = F.grid_sample(slices, grid, mode, "zeros", align_corners=False)
+    return warped.reshape(volume.shape)
+
+
+def mirror(volume: Channels) -> Channels:
+    """Flip x, the left-right axis."""
+    return volume.flip(-1)
+
+
+def anatomical_asymmetry(
+    asymmetry: Map, pathological: Map, settings: AsymmetrySettings
+) -> Map:
+    """Q = A - P, or its positive part in the authors' code."""
+    difference = asymmetry - pathological
+    return F.relu(difference) if settings.anatomical == "positive_part" else difference
+
+
+def compensated_volume(outputs: Outputs, settings: AsymmetrySettings) -> Map:
+    """X_tilde = X + P, in the authors' code no brighter than max(X, X')."""
+    total = outputs.aligned + outputs.pathological
+    if settings.compensated == "clipped":
+        return torch.minimum(total, torch.maximum(outputs.aligned, outputs.mirrored))
+    return total

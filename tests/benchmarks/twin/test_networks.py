@@ -1,0 +1,100 @@
+"""The peer's networks equal ours: outputs and gradients."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from adn_jax.config import UNetSettings, ViewNetSettings
+from adn_jax.models import apply_unet, apply_view_net, init_unet, init_view_net
+
+torch = pytest.importorskip("torch")
+from adn_jax.benchmarks.twin.networks import make_unet, make_view_net  # noqa: E402
+from adn_jax.benchmarks.twin.parameters import state_of  # noqa: E402
+
+UNET = UNetSettings(widths=(2, 4), outputs=3, groups=2)
+VIEW = ViewNetSettings(
+    widths=(2, 8),
+    rotation_limit_deg=(10.0, 20.0, 30.0),
+    translation_limit=(0.1, 0.2, 0.3),
+)
+SHAPE = (4, 8, 12)
+
+
+def moved(params, key):
+    """Parameters with no zeros and ones, so that each has a say."""
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(key, len(leaves))
+    return tree.unflatten(
+        [
+            leaf + 0.2 * jax.random.normal(key, leaf.shape)
+            for key, leaf in zip(keys, leaves, strict=True)
+        ]
+    )
+
+
+def channels_first(array):
+    return np.moveaxis(np.asarray(array), -1, 1)
+
+
+def compare(network, apply, params, volume):
+    """Output, and gradients of a weighted sum by input and by every parameter."""
+
+    def value_and_gradients(params, volume):
+        output, pull = jax.vjp(apply, params, volume)
+        return output, pull(jnp.asarray(weights_like(output)))
+
+    with jax.default_matmul_precision("highest"):
+        expected, (by_params, by_volume) = jax.jit(value_and_gradients)(params, volume)
+    network.load_state_dict(state_of(params))
+    theirs = torch.tensor(channels_first(volume), requires_grad=True)
+    result = network.eval()(theirs)
+    result.backward(torch.tensor(channels_first(weights_like(expected))))
+    close(result, channels_first(expected))
+    close(theirs.grad, channels_first(by_volume))
+    wanted = state_of(by_params)
+    found = dict(network.named_parameters())
+    assert found.keys() == wanted.keys()
+    scale = max(gradient.abs().max() for gradient in wanted.values())
+    for name, parameter in found.items():
+        close(parameter.grad, wanted[name], scale)
+
+
+def weights_like(output):
+    return np.random.default_rng(2).normal(size=output.shape).astype(np.float32)
+
+
+def close(found, expected, scale=None):
+    """Equal to rounding beside `scale`, or else beside the largest number."""
+    expected = np.asarray(expected)
+    atol = 2e-5 * float(np.abs(expected).max() if scale is None else scale)
+    np.testing.assert_allclose(found.detach(), expected, rtol=0, atol=atol)
+
+
+def random_volume(channels=1):
+    shape = (2, *SHAPE, channels)
+    return jax.random.uniform(jax.random.key(1), shape)
+
+
+@pytest.mark.parametrize("kind", ["residual_unet", "unet"])
+def test_u_net_equals_ours(kind):
+    settings = replace(UNET, kind=kind)
+    params = moved(init_unet(jax.random.key(0), settings, 2), jax.random.key(3))
+    compare(
+        make_unet(settings, 2),
+        lambda params, volume: apply_unet(params, volume, settings),
+        params,
+        random_volume(2),
+    )
+
+
+def test_view_net_equals_ours():
+    params = init_view_net(jax.random.key(0), VIEW, SHAPE)
+    compare(
+        make_view_net(VIEW),
+        lambda params, volume: apply_view_net(params, volume, VIEW),
+        moved(params, jax.random.key(3)),
+        random_volume(),
+    )
