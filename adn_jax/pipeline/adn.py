@@ -47,8 +47,9 @@ def apply_adn(
     disentangle_key, segment_key = (
         (None, None) if key is None else jax.random.split(key)
     )
-    view = find_view(params.view, volume, recipe)
-    aligned, matrix, inverse = align_volume(volume, view, recipe)
+    with jax.named_scope("align"):
+        view = find_view(params.view, volume, recipe)
+        aligned, matrix, inverse = align_volume(volume, view, recipe)
     mirrored = mirror(aligned)
     asymmetry = total_asymmetry(aligned, mirrored)
     with jax.named_scope("disentangle"):
@@ -93,12 +94,14 @@ def apply_adn(
 
 def unalign(volume: Volume, inverse: Matrix, recipe: Recipe) -> Volume:
     """Take a map from X's grid back to I's: sample(map, M^-1)."""
-    return sample(volume, inverse, in_plane=is_in_plane(recipe))
+    with jax.named_scope("align"):
+        return sample(volume, inverse, in_plane=is_in_plane(recipe))
 
 
 def realign_labels(
     labels: Num[Array, "b z y x c"], matrix: Matrix, recipe: Recipe
 ) -> Num[Array, "b z y x c"]:
     """T(G): labels on X's grid, nearest neighbours."""
-    moved = sample(labels, matrix, nearest=True, in_plane=is_in_plane(recipe))
+    with jax.named_scope("align"):
+        moved = sample(labels, matrix, nearest=True, in_plane=is_in_plane(recipe))
     return jax.lax.stop_gradient(moved)

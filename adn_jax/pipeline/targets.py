@@ -19,7 +19,8 @@ def make_targets(
     """G on both grids and the tissue on X's; the loss terms leave lesion voxels out."""
     aligned_lesion = realign_labels(batch.lesion, outputs.matrix, recipe)
     if recipe.tissue_source == "network":
-        tissue = segment_tissue(tissue_params, outputs.aligned, recipe)
+        with jax.named_scope("tissue"):
+            tissue = segment_tissue(tissue_params, outputs.aligned, recipe)
     elif recipe.tissue_source == "maps":
         tissue = one_hot_tissue(
             realign_labels(batch.tissue[..., None], outputs.matrix, recipe)[..., 0]

@@ -73,9 +73,11 @@ def loss_of_align(
     The search has looked at each head once; its answer follows the augmentation.
     """
     spacing, augmentation = recipe.prepare.spacing_mm, recipe.align.augment
-    volume = augment(key, batch, augmentation, spacing).volume
-    view = first_view(params, volume, recipe)
-    aligned, _, inverse = align_volume(volume, view, recipe)
+    with jax.named_scope("augment"):
+        volume = augment(key, batch, augmentation, spacing).volume
+    with jax.named_scope("align"):
+        view = first_view(params, volume, recipe)
+        aligned, _, inverse = align_volume(volume, view, recipe)
     mirrored = mirror(aligned)
     search_view = view
     if needs_search(recipe):
@@ -86,16 +88,18 @@ def loss_of_align(
             augmentation,
             half_extents_mm(recipe.prepare.shape, spacing),
         )
-    return align_loss(
-        aligned=aligned,
-        mirrored=mirrored,
-        volume=volume,
-        reconstruction=unalign(mirrored, inverse, recipe),
-        view=view,
-        search_view=jax.lax.stop_gradient(search_view),
-        settings=recipe.align_loss,
-        step=step,
-    )
+    reconstruction = unalign(mirrored, inverse, recipe)
+    with jax.named_scope("loss"):
+        return align_loss(
+            aligned=aligned,
+            mirrored=mirrored,
+            volume=volume,
+            reconstruction=reconstruction,
+            view=view,
+            search_view=jax.lax.stop_gradient(search_view),
+            settings=recipe.align_loss,
+            step=step,
+        )
 
 
 def needs_search(recipe: Recipe) -> bool:
@@ -141,15 +145,17 @@ def loss_of_tissue(
     augment_key, dropout_key = jax.random.split(key)
     batch = training_batch(augment_key, batch, recipe.tissue, recipe)
     batch = align_batch(recipe, frozen, batch)
-    logits = apply_unet(
-        params,
-        batch.volume,
-        recipe.tissue_net,
-        key=dropout_key,
-        precision=recipe.precision,
-    )
-    total = tissue_cross_entropy(logits, batch.tissue, 1 - batch.lesion[..., 0])
-    return total, {"accuracy": tissue_accuracy(logits, batch).mean()}
+    with jax.named_scope("tissue"):
+        logits = apply_unet(
+            params,
+            batch.volume,
+            recipe.tissue_net,
+            key=dropout_key,
+            precision=recipe.precision,
+        )
+    with jax.named_scope("loss"):
+        total = tissue_cross_entropy(logits, batch.tissue, 1 - batch.lesion[..., 0])
+        return total, {"accuracy": tissue_accuracy(logits, batch).mean()}
 
 
 def training_batch(
@@ -158,7 +164,8 @@ def training_batch(
     """The augmented batch, its label partial or cut at one half."""
     if not recipe.partial_labels:
         batch = replace(batch, lesion=jnp.round(batch.lesion))
-    return augment(key, batch, settings.augment, recipe.prepare.spacing_mm)
+    with jax.named_scope("augment"):
+        return augment(key, batch, settings.augment, recipe.prepare.spacing_mm)
 
 
 def evaluate_tissue(
@@ -206,9 +213,10 @@ def loss_of_joint(
     adn = AdnParams(view=frozen.get("align"), **params)
     outputs = apply_adn(adn, batch.volume, recipe, key=dropout_key)
     targets = make_targets(outputs, batch, recipe, frozen.get("tissue"))
-    total, values = joint_loss(outputs, targets, recipe.joint_loss, step)
-    dice = hard_dice(outputs.prediction, batch.lesion, recipe.threshold)
-    return total, {**values, "dice": dice.mean()}
+    with jax.named_scope("loss"):
+        total, values = joint_loss(outputs, targets, recipe.joint_loss, step)
+        dice = hard_dice(outputs.prediction, batch.lesion, recipe.threshold)
+        return total, {**values, "dice": dice.mean()}
 
 
 def evaluate_joint(

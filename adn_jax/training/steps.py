@@ -47,9 +47,12 @@ def make_train_step(
         (total, values), gradient = jax.value_and_grad(loss, has_aux=True)(
             state.params, frozen, batch, step_key, state.step
         )
-        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        norm = optax.tree.norm(gradient)
+        with jax.named_scope("optimizer"):
+            updates, opt_state = optimizer.update(
+                gradient, state.opt_state, state.params
+            )
+            params = optax.apply_updates(state.params, updates)
+            norm = optax.tree.norm(gradient)
         values = {"loss": total, **values, "gradient_norm": norm}
         return TrainState(state.step + 1, params, opt_state), values
 
