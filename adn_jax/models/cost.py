@@ -20,14 +20,21 @@ from adn_jax.models import apply_unet, apply_view_net, init_unet, init_view_net
 What = Literal["align", "joint", "inference"]
 """A train step of T, a train step of D and F, or the chain T, D, F on new scans."""
 
-FORWARD_PASSES = 5
-"""A map is written by its convolution, read for the statistics, read and written by the
-normalisation, and read by the next convolution."""
+PASSES = {
+    ("convolution", "forward"): 2,
+    ("normalisation", "forward"): 3,
+    ("convolution", "input gradient"): 2,
+    ("convolution", "kernel gradient"): 2,
+    ("normalisation", "backward"): 5,
+}
+"""How often each layer's output goes through memory, by kind of work and direction.
 
-BACKWARD_PASSES = 9
-"""The map's gradient is written by the next convolution, it and the map are read for
-the statistics' gradients and again for the map's own, which is written, then read by
-this convolution's input gradient and, with its input, by its kernel gradient."""
+Its convolution writes it, the normalisation behind reads it twice (statistics, values)
+and writes, the next convolution reads. Backward, the next convolution's input gradient
+writes the output's gradient, the normalisation reads both twice and writes, the
+convolution's own input gradient reads that, and its kernel gradient reads that and the
+layer's input. In sum 5 forward, 9 backward.
+"""
 
 
 @dataclass(frozen=True)
@@ -97,11 +104,14 @@ class NetworkCost:
         }
 
     @property
-    def elements(self) -> dict[str, int]:
-        """Numbers that move from or to memory, by direction: forward, backward."""
+    def elements(self) -> dict[tuple[str, str], int]:
+        """Numbers read or written in memory, by kind of work and direction."""
         outputs = sum(layer.voxels * layer.features for layer in self.layers)
-        moved = {"forward": FORWARD_PASSES * outputs}
-        return moved | ({"backward": BACKWARD_PASSES * outputs} if self.trained else {})
+        return {
+            work: passes * outputs
+            for work, passes in PASSES.items()
+            if self.trained or work[1] == "forward"
+        }
 
 
 @cache

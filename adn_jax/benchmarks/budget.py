@@ -1,0 +1,220 @@
+"""Where the time of a step goes, part by part, beside what the hardware would allow.
+
+jax's profiler tells when each instruction of the compiled step ran; the instruction's
+name stack in `compiled.as_text()` tells its part of the system (`jax.named_scope`), its
+layer (flax's module names) and its direction (`transpose(` is backward). A fused
+instruction counts as what its last operation is, unless it holds a convolution.
+
+Tried on CPUs, where instructions overlap and share the time (spans.py). The parsing
+asks for nothing that is particular to a CPU, but has not met a GPU's profile yet.
+There, kernels inside a CUDA graph may lack names: graphs are turned off by
+`XLA_FLAGS=--xla_gpu_enable_command_buffer=`.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from jax.stages import Compiled
+
+from adn_jax.benchmarks.hlo import Instruction, module_name, read_instructions
+from adn_jax.benchmarks.spans import read_spans, record_profile, shared_seconds
+from adn_jax.models.cost import NetworkCost
+
+PARTS = ("augment", "align", "disentangle", "segment", "tissue", "loss", "optimizer")
+"""Named scopes of the parts of a step; the outermost counts."""
+
+GRADIENTS = {
+    "input_gradient": "input gradient",
+    "kernel_gradient": "kernel gradient",
+}
+"""Named scopes of the two halves of a convolution's own gradient."""
+
+KINDS = {
+    "dropout": r"/dropout\b",
+    "pooling": r"/max_pool\b",
+    "normalisation": r"/norm(_\d+)?/",
+    "layout of convolution": r"/(convolution|conv_\d+|down|head)/",
+    "up-sampling": r"/up_\d+/",
+    "activation": r"jit\(relu\)|/(encoder|decoder|stage)_\d+/[\w.\-]+$",
+}
+"""Work of a network that is no convolution, by what its name stack holds; the first
+that fits. An activation takes the sum of a residual block with it."""
+
+CONVOLUTION = re.compile(r"convolution|conv(Forward|Backward)", re.IGNORECASE)
+PRODUCT = re.compile(r"dot|gemm|matmul", re.IGNORECASE)
+LAYER = re.compile(r"/(convolution|conv_\d+|down|head|up_\d+)/[^,]*$")
+"""A product in a layer is its convolution, unless it is an einsum, which has commas."""
+
+CONTAINERS = {"while", "call", "conditional"}
+"""Instructions whose time is that of others."""
+
+SAMPLING = {"gather", "scatter"}
+MOVING = {"copy", "transpose", "reshape", "slice", "pad", "concatenate"}
+REDUCING = {"reduce", "reduce-window"}
+
+Work = tuple[str, str, str]
+"""Part of the system, kind of work, direction."""
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What a step has to do, and what the machine can do at best."""
+
+    networks: tuple[NetworkCost, ...]
+    """The networks of the step, for one volume."""
+    batch: int
+    bytes_a_number: int
+    """Size of a number in a feature map."""
+    flops: float
+    """Multiplications and additions a second."""
+    bytes_a_second: float
+    """Bytes read and written a second."""
+
+
+@dataclass(frozen=True)
+class BudgetRow:
+    """Work of one kind in one part of a step; times in seconds a step."""
+
+    part: str
+    kind: str
+    direction: str
+    seconds: float
+    share: float
+    """Of the step's time on the clock."""
+    compute_floor: float
+    """Least time for its multiplications, at the machine's best rate."""
+    memory_floor: float
+    """Least time for its feature maps' way from and to memory."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A step's time, split up; the rows' shares need not add up to one."""
+
+    step_s: float
+    """Seconds of a step on the clock, while it was profiled."""
+    rows: tuple[BudgetRow, ...]
+    """The longest first."""
+
+    @property
+    def coverage(self) -> float:
+        """Share of the time on the clock that the rows explain."""
+        return sum(row.share for row in self.rows)
+
+
+def step_budget(
+    run: Callable[[], object],
+    compiled: Compiled,
+    hardware: Hardware | None = None,
+    steps: int = 3,
+) -> Budget:
+    """Profile `steps` calls of a compiled step and split their time up.
+
+    Args:
+      run: makes one call of `compiled`, of no other program; called before.
+      compiled: the step's executable.
+      hardware: what the floors are counted with; None: floors are 0.
+      steps: calls to profile.
+
+    With several devices, times are those of the average device.
+    """
+    text = compiled.as_text()
+    instructions = {
+        name: instruction
+        for name, instruction in read_instructions(text).items()
+        if not instruction.opcodes & CONTAINERS
+    }
+    profile, step_s = record_profile(run, steps)
+    devices = read_spans(profile, module_name(text), instructions)
+    seconds: dict[Work, float] = defaultdict(float)
+    for spans in devices:
+        for name, time in shared_seconds(spans).items():
+            seconds[work_of(instructions[name])] += time / steps / len(devices)
+    return make_budget(seconds, step_s, floors(hardware) if hardware else {})
+
+
+def make_budget(
+    seconds: Mapping[Work, float],
+    step_s: float,
+    floors: Mapping[Work, tuple[float, float]],
+) -> Budget:
+    """The rows of measured times and of floors, the longest first."""
+    rows = [
+        BudgetRow(*work, time, time / step_s, *floors.get(work, (0.0, 0.0)))
+        for work in {*seconds, *floors}
+        for time in [seconds.get(work, 0.0)]
+    ]
+    return Budget(step_s, tuple(sorted(rows, key=lambda row: -row.seconds)))
+
+
+def work_of(instruction: Instruction) -> Work:
+    """Part, kind and direction of an instruction."""
+    names = re.findall(r"\w+", instruction.scope)
+    part = next((name for name in names if name in PARTS), "other")
+    kind = kind_of(instruction)
+    direction = "backward" if "transpose(" in instruction.scope else "forward"
+    if kind == "convolution" and direction == "backward":
+        asked = (
+            name for name in names if name in ("input_gradient", "kernel_gradient")
+        )
+        direction = next(asked, direction).replace("_", " ")
+    return part, kind, direction
+
+
+def kind_of(instruction: Instruction) -> str:
+    """What an instruction does: by its name stack in a network, else by its opcodes."""
+    opcodes, scope = instruction.opcodes, instruction.scope
+    words = " ".join(opcodes)
+    if CONVOLUTION.search(words) or (PRODUCT.search(words) and LAYER.search(scope)):
+        return "convolution"
+    for kind, pattern in KINDS.items():
+        if re.search(pattern, scope):
+            return kind
+    if opcodes & SAMPLING:
+        return "sampler"
+    if opcodes <= MOVING:
+        return "copy"
+    return "reduction" if opcodes & REDUCING else "elementwise"
+
+
+def floors(hardware: Hardware) -> dict[Work, tuple[float, float]]:
+    """Least seconds for the multiplications and for the memory traffic, by work."""
+    flops: dict[Work, float] = defaultdict(float)
+    numbers: dict[Work, float] = defaultdict(float)
+    for network in hardware.networks:
+        for direction, count in network.flops.items():
+            flops[network.part, "convolution", direction] += count
+        for (kind, direction), count in network.elements.items():
+            numbers[network.part, kind, direction] += count
+    number_s = hardware.bytes_a_number / hardware.bytes_a_second
+    return {
+        work: (
+            hardware.batch * flops[work] / hardware.flops,
+            hardware.batch * numbers[work] * number_s,
+        )
+        for work in {*flops, *numbers}
+    }
+
+
+def budget_lines(budget: Budget, least_share: float = 0.005) -> list[str]:
+    """A table of the rows of at least `least_share` of the step, and all rows' sums."""
+    head = ("part", "kind", "direction", "ms", "share", "compute", "memory")
+    lines = ["{:12} {:22} {:16} {:>9} {:>7} {:>9} {:>9}".format(*head)]
+    for row in budget.rows:
+        if row.share >= least_share:
+            lines.append(_line(row))
+    sums = [
+        sum(getattr(row, name) for row in budget.rows)
+        for name in ("seconds", "share", "compute_floor", "memory_floor")
+    ]
+    lines.append(_line(BudgetRow("all", "", "", *sums)))
+    return [*lines, f"a step on the clock: {1e3 * budget.step_s:.1f} ms"]
+
+
+def _line(row: BudgetRow) -> str:
+    return (
+        f"{row.part:12} {row.kind:22} {row.direction:16} {1e3 * row.seconds:9.2f} "
+        f"{row.share:7.1%} {1e3 * row.compute_floor:9.2f} {1e3 * row.memory_floor:9.2f}"
+    )

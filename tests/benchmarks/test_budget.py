@@ -1,0 +1,183 @@
+import jax
+import jax.numpy as jnp
+import pytest
+
+from adn_jax.benchmarks.budget import (
+    Hardware,
+    budget_lines,
+    floors,
+    make_budget,
+    step_budget,
+    work_of,
+)
+from adn_jax.benchmarks.hlo import Instruction
+from adn_jax.config import PrepareSettings, Recipe, UNetSettings, ViewNetSettings
+from adn_jax.models import init_unet, init_view_net
+from adn_jax.models.cost import step_bytes, step_flops, step_networks
+from adn_jax.training.optimizer import make_optimizer
+from adn_jax.training.stages import make_stage
+from adn_jax.training.state import initial_state
+from adn_jax.training.steps import make_train_step
+from adn_jax.types import Batch
+
+SHAPE = (8, 16, 16)
+UNET = UNetSettings(widths=(2, 4))
+RECIPE = Recipe(
+    name="tiny",
+    tissue_source="network",
+    prepare=PrepareSettings(shape=SHAPE),
+    view_net=ViewNetSettings(widths=(2, 4)),
+    disentangle_net=UNET,
+    segment_net=UNET,
+    tissue_net=UNetSettings(widths=(2, 4), outputs=5),
+)
+HARDWARE = Hardware(
+    networks=step_networks(RECIPE, "joint"),
+    batch=2,
+    bytes_a_number=4,
+    flops=1e12,
+    bytes_a_second=1e10,
+)
+FORWARD = "jit(train_step)/jvp(segment)/jit(apply_unet)/ResidualUNet/"
+BACKWARD = "jit(train_step)/transpose(jvp(disentangle))/jit(apply_unet)/ResidualUNet/"
+
+
+@pytest.fixture(scope="module")
+def budget():
+    """Budget of a joint step, as the training loop runs it."""
+    key = jax.random.key(0)
+    stage = make_stage("joint", RECIPE)
+    optimizer = make_optimizer(stage.settings.optimizer, 1)
+    params = {name: init_unet(key, UNET) for name in ("disentangle", "segment")}
+    frozen = {
+        "align": init_view_net(key, RECIPE.view_net, SHAPE),
+        "tissue": init_unet(key, RECIPE.tissue_net),
+    }
+    volume = jax.random.uniform(key, (2, *SHAPE, 1))
+    batch = Batch(
+        volume=volume,
+        lesion=jnp.round(volume),
+        tissue=jnp.ones((2, *SHAPE), jnp.int32),
+        case=jnp.arange(2),
+    )
+    step = make_train_step(stage.loss, optimizer, key)
+    # jax's lowering fills trees with records of its own, which annotations refuse
+    leaves, tree = jax.tree.flatten((initial_state(params, optimizer), frozen, batch))
+    flat_step = jax.jit(lambda *leaves: jax.tree.leaves(step(*tree.unflatten(leaves))))
+    compiled = flat_step.lower(*leaves).compile()
+
+    def run():
+        return compiled(*leaves)
+
+    jax.block_until_ready(run())
+    return step_budget(run, compiled, HARDWARE)
+
+
+def test_budget_explains_the_step(budget):
+    assert 0.6 <= budget.coverage <= 1.05
+    parts = {row.part for row in budget.rows if row.seconds > 0}
+    assert parts >= {
+        "augment",
+        "align",
+        "disentangle",
+        "segment",
+        "tissue",
+        "loss",
+        "optimizer",
+    }
+    named = sum(row.share for row in budget.rows if row.part != "other")
+    assert named > 0.8 * budget.coverage
+    times = [row.seconds for row in budget.rows]
+    assert times == sorted(times, reverse=True)
+
+
+def test_budget_tells_the_kinds_of_work(budget):
+    found = {(row.part, row.kind, row.direction) for row in budget.rows if row.seconds}
+    for part in ("disentangle", "segment"):
+        assert (part, "convolution", "forward") in found
+        assert (part, "normalisation", "forward") in found
+        assert (part, "normalisation", "backward") in found
+    assert not any(part == "tissue" and way != "forward" for part, _, way in found)
+
+
+def test_floors_add_up_to_the_step(budget):
+    compute, memory = zip(*floors(HARDWARE).values(), strict=True)
+    assert sum(compute) == pytest.approx(step_flops(RECIPE, "joint", 2) / 1e12)
+    assert sum(memory) == pytest.approx(step_bytes(RECIPE, "joint", 2) / 1e10)
+    assert sum(row.compute_floor for row in budget.rows) == pytest.approx(sum(compute))
+    assert sum(row.memory_floor for row in budget.rows) == pytest.approx(sum(memory))
+
+
+@pytest.mark.parametrize(
+    ("opcodes", "scope", "work"),
+    [
+        (
+            {"convolution"},
+            FORWARD + "encoder_0/conv_1/convolution/conv_general_dilated",
+            ("segment", "convolution", "forward"),
+        ),
+        (
+            {"__cudnn$convBackwardFilter"},
+            BACKWARD + "up_0/kernel_gradient/cond/branch_1_fun/conv_general_dilated",
+            ("disentangle", "convolution", "kernel gradient"),
+        ),
+        (
+            {"dot"},
+            BACKWARD + "head/dot_general",
+            ("disentangle", "convolution", "backward"),
+        ),
+        (
+            {"dot"},
+            FORWARD + "up_0/pdi,qhj,rwk,ijkco->dhwcpqro/dot_general",
+            ("segment", "up-sampling", "forward"),
+        ),
+        (
+            {"pad", "concatenate"},
+            FORWARD + "encoder_0/conv_1/convolution/cond/branch_0_fun/concatenate",
+            ("segment", "layout of convolution", "forward"),
+        ),
+        (
+            {"multiply", "reduce"},
+            BACKWARD + "decoder_0/conv_1/norm/reduce_sum",
+            ("disentangle", "normalisation", "backward"),
+        ),
+        (
+            {"select", "compare"},
+            BACKWARD + "decoder_0/select_n",
+            ("disentangle", "activation", "backward"),
+        ),
+        (
+            {"maximum"},
+            FORWARD + "max_pool/select_n",
+            ("segment", "pooling", "forward"),
+        ),
+        (
+            {"gather", "multiply"},
+            "jit(train_step)/jvp(align)/vmap()/gather",
+            ("align", "sampler", "forward"),
+        ),
+        ({"copy"}, "", ("other", "copy", "forward")),
+        (
+            {"add", "multiply"},
+            "jit(train_step)/optimizer/add",
+            ("optimizer", "elementwise", "forward"),
+        ),
+        (
+            {"reduce", "log"},
+            "jit(train_step)/jvp(loss)/reduce_sum",
+            ("loss", "reduction", "forward"),
+        ),
+    ],
+)
+def test_work_of_an_instruction(opcodes, scope, work):
+    assert work_of(Instruction(frozenset(opcodes), scope)) == work
+
+
+def test_table_leaves_small_rows_out_but_sums_them():
+    conv, copy = ("segment", "convolution", "forward"), ("other", "copy", "forward")
+    made = make_budget({conv: 0.5, copy: 1e-4}, 1.0, {conv: (0.25, 0.125)})
+    head, row, total, clock = budget_lines(made, least_share=0.01)
+    assert head.split()[-2:] == ["compute", "memory"]
+    assert row.split()[3:] == ["500.00", "50.0%", "250.00", "125.00"]
+    assert total.split() == ["all", "500.10", "50.0%", "250.00", "125.00"]
+    assert clock.endswith("1000.0 ms")
