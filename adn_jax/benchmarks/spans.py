@@ -2,6 +2,7 @@
 
 import tempfile
 import time
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
@@ -47,7 +48,12 @@ def read_spans(
     that it has handed to other threads is over at a second event, `end: ` and the name.
     Where devices have planes of their own, the host's are left out.
     """
-    found = {plane.name: _read_plane(plane, module, names) for plane in profile.planes}
+    with warnings.catch_warnings():
+        # Python 3.12 warns of jaxlib's types; made an error, that ends the process
+        warnings.filterwarnings("ignore", "builtin type", DeprecationWarning)
+        found = {
+            plane.name: _read_plane(plane, module, names) for plane in profile.planes
+        }
     filled = {name: spans for name, spans in found.items() if spans}
     devices = [spans for name, spans in filled.items() if name.startswith("/device:")]
     return devices or list(filled.values())
