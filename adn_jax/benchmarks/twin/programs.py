@@ -1,40 +1,43 @@
 """What is timed on PyTorch's side: networks, optimizer and fixed cases in one call."""
 
-import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from adn_jax.benchmarks.heads import draw_cases
+from adn_jax.benchmarks.twin.cases import made_up_cases
 from adn_jax.benchmarks.twin.chain import Adn
+from adn_jax.benchmarks.twin.losses import refuse_extra
+from adn_jax.benchmarks.twin.networks import make_unet, make_view_net
+from adn_jax.benchmarks.twin.training import Trainer, align_step, joint_step
 from adn_jax.config import Recipe
-from adn_jax.errors import UserError
+from adn_jax.errors import UserError, one_line
 
-Call = Callable[[], None]
-
-
-@dataclass(frozen=True)
-class Cases:
-    """A batch of prepared cases, channels first; `tissue` holds 0 to 3."""
-
-    volume: Tensor
-    lesion: Tensor
-    tissue: Tensor
+Call = Callable[[], object]
+Place = Callable[[nn.Module], nn.Module]
 
 
-def make_program(what: str, recipe: Recipe, batch: int, device: str, form: str) -> Call:
+def make_program(
+    what: str, recipe: Recipe, batch: int, device: str, form: str
+) -> Callable[[], None]:
     """The call that does one step or one inference to its end."""
     recipe = with_precision(recipe, form)
     torch.manual_seed(recipe.seed)
     if device == "cuda":
         torch.backends.cudnn.benchmark = True
         torch.set_float32_matmul_precision("high")
-    cases = made_up_cases(recipe, batch, device)
-    makers = {"inference": make_inference}
-    return synchronised(makers[what](recipe, cases, form), device)
+
+    def place(network: nn.Module) -> nn.Module:
+        network = network.to(device)
+        if recipe.precision == "bfloat16":
+            network = network.to(memory_format=torch.channels_last_3d)
+        if form == "compiled":
+            network.compile()
+        return network
+
+    make = {"align": make_align, "joint": make_joint, "inference": make_inference}
+    return finished(make[what](recipe, batch, device, place), device, form)
 
 
 def with_precision(recipe: Recipe, form: str) -> Recipe:
@@ -47,56 +50,62 @@ def with_precision(recipe: Recipe, form: str) -> Recipe:
     return replace(recipe, precision=precisions[form])
 
 
-def made_up_cases(recipe: Recipe, batch: int, device: str) -> Cases:
-    """The cases that our side gets, too."""
-    arrays = draw_cases(recipe.prepare.shape, batch)
-
-    def place(name: str, scale: float) -> Tensor:
-        values = torch.from_numpy(arrays[name].astype(np.float32) / np.float32(scale))
-        return values[:, None].to(device)
-
-    return Cases(place("volume", 1), place("lesion", 255), place("tissue", 1))
-
-
-def make_inference(recipe: Recipe, cases: Cases, form: str) -> Call:
+def make_inference(recipe: Recipe, batch: int, device: str, place: Place) -> Call:
     """The chain T, D, F from prepared scans I to the prediction O."""
-    adn = placed(Adn(recipe), recipe, cases, form).eval()
-
-    def infer() -> None:
-        with torch.inference_mode():
-            adn(cases.volume)
-
-    return infer
+    cases = made_up_cases(recipe, batch, device, ())
+    adn = make_adn(recipe, place).eval()
+    return torch.inference_mode()(lambda: adn(cases.volume).prediction)
 
 
-def placed(adn: nn.Module, recipe: Recipe, cases: Cases, form: str) -> nn.Module:
-    """Networks on the device of the cases, laid out and compiled as the form says."""
-    adn = adn.to(cases.volume.device)
-    if recipe.precision == "bfloat16":
-        adn = adn.to(memory_format=torch.channels_last_3d)
-    if form == "compiled":
-        check_compiler(cases.volume.device)
-        for network in adn.children():
-            network.compile()
+def make_align(recipe: Recipe, batch: int, device: str, place: Place) -> Call:
+    """The train step of T."""
+    refuse_extra(recipe.align_loss)
+    cases = made_up_cases(recipe, batch, device, ())
+    view_net = place(make_view_net(recipe.view_net))
+    trainer = Trainer(view_net.parameters(), recipe.align)
+    return lambda: align_step(view_net, trainer, cases, recipe)
+
+
+def make_joint(recipe: Recipe, batch: int, device: str, place: Place) -> Call:
+    """The train step of D and F."""
+    refuse_extra(recipe.joint_loss)
+    source = recipe.tissue_source
+    labels = ("lesion", "tissue") if source == "maps" else ("lesion",)
+    cases = made_up_cases(recipe, batch, device, labels)
+    adn = make_adn(recipe, place).train()
+    tissue_net = None
+    if source == "network":
+        tissue_net = place(make_unet(recipe.tissue_net)).eval()
+    trained = [*adn.disentangle.parameters(), *adn.segment.parameters()]
+    trainer = Trainer(trained, recipe.joint)
+    return lambda: joint_step(adn, tissue_net, trainer, cases, recipe)
+
+
+def make_adn(recipe: Recipe, place: Place) -> Adn:
+    """T, D and F on their device."""
+    adn = Adn(recipe)
+    for network in adn.children():
+        place(network)
     return adn
 
 
-def check_compiler(device: torch.device) -> None:
-    """Refuse to compile where nothing can; torch would find out in the first call."""
-    if device.type == "cpu" and not any(map(shutil.which, ("c++", "g++", "clang++"))):
-        raise UserError(
-            "torch.compile needs a C++ compiler on a CPU and none is on the PATH; "
-            "install g++, or leave the compiled form out."
-        )
+def finished(call: Call, device: str, form: str) -> Callable[[], None]:
+    """The call, ended when the device has done its work.
 
-
-def synchronised(call: Call, device: str) -> Call:
-    """The call, ended when the device has done its work."""
-    if device != "cuda":
-        return call
+    Compilation happens in the first call, so its failure is told there.
+    """
 
     def run() -> None:
-        call()
-        torch.cuda.synchronize()
+        try:
+            call()
+        except Exception as error:
+            if form != "compiled":
+                raise
+            raise UserError(
+                f"torch.compile does not work here ({one_line(error)}); leave the "
+                "compiled form out."
+            ) from error
+        if device == "cuda":
+            torch.cuda.synchronize()
 
     return run

@@ -7,30 +7,21 @@ import jax
 import numpy as np
 import pytest
 
-from adn_jax.config import (
-    AlignmentSettings,
-    AsymmetrySettings,
-    PrepareSettings,
-    Recipe,
-    UNetSettings,
-    ViewNetSettings,
-)
+from adn_jax.config import AlignmentSettings, AsymmetrySettings, ViewNetSettings
 from adn_jax.errors import UserError
 from adn_jax.pipeline.adn import apply_adn, init_adn
+from tests.benchmarks.twin.ours import (
+    RECIPE,
+    SHAPE,
+    channels_first,
+    draw_params,
+    jit_quickly,
+)
 
 torch = pytest.importorskip("torch")
 from adn_jax.benchmarks.twin.chain import Adn, compensated_volume  # noqa: E402
 from adn_jax.benchmarks.twin.parameters import state_of  # noqa: E402
 
-SHAPE = (4, 8, 12)
-NET = UNetSettings(widths=(2,), groups=2)
-RECIPE = Recipe(
-    name="tiny",
-    prepare=PrepareSettings(shape=SHAPE, spacing_mm=(5.0, 1.2, 1.5)),
-    view_net=ViewNetSettings(widths=(2,)),
-    disentangle_net=NET,
-    segment_net=NET,
-)
 RECIPES = {
     "paper": RECIPE,
     "authors": replace(RECIPE, asymmetry=AsymmetrySettings("positive_part", "clipped")),
@@ -47,24 +38,23 @@ RECIPES = {
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 def test_every_map_equals_ours(recipe):
-    params = init_adn(jax.random.key(0), recipe)
-    volume = jax.random.uniform(jax.random.key(1), (2, *SHAPE, 1))
-    volume = volume * (volume > 0.2)
+    params = draw_params(partial(init_adn, recipe=recipe))
+    volume = np.random.default_rng(1).random((2, *SHAPE, 1), np.float32)
+    volume *= volume > 0.2
     with jax.default_matmul_precision("highest"):
-        expected = jax.jit(partial(apply_adn, recipe=recipe))(params, volume)
+        expected = jit_quickly(partial(apply_adn, recipe=recipe))(params, volume)
     adn = Adn(recipe).eval()
     for field in fields(params):
         network = getattr(adn, field.name)
         if network is not None:
             network.load_state_dict(state_of(getattr(params, field.name)))
     with torch.inference_mode():
-        outputs = adn(torch.tensor(np.moveaxis(volume, -1, 1)))
+        outputs = adn(torch.tensor(channels_first(volume)))
     found = {field.name: getattr(outputs, field.name) for field in fields(outputs)}
     found["compensated"] = compensated_volume(outputs, recipe.asymmetry)
     assert found.keys() == {field.name for field in fields(expected)}
     for name, value in found.items():
-        ours = np.asarray(getattr(expected, name))
-        ours = np.moveaxis(ours, -1, 1) if ours.ndim == 5 else ours
+        ours = channels_first(getattr(expected, name))
         np.testing.assert_allclose(value, ours, rtol=0, atol=2e-5, err_msg=name)
 
 

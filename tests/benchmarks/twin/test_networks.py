@@ -1,14 +1,15 @@
 """The peer's networks equal ours: outputs and gradients."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from adn_jax.config import UNetSettings, ViewNetSettings
 from adn_jax.models import apply_unet, apply_view_net, init_unet, init_view_net
+from tests.benchmarks.twin.ours import SHAPE, channels_first, draw_params, jit_quickly
 
 torch = pytest.importorskip("torch")
 from adn_jax.benchmarks.twin.networks import make_unet, make_view_net  # noqa: E402
@@ -20,23 +21,6 @@ VIEW = ViewNetSettings(
     rotation_limit_deg=(10.0, 20.0, 30.0),
     translation_limit=(0.1, 0.2, 0.3),
 )
-SHAPE = (4, 8, 12)
-
-
-def moved(params, key):
-    """Parameters with no zeros and ones, so that each has a say."""
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(key, len(leaves))
-    return tree.unflatten(
-        [
-            leaf + 0.2 * jax.random.normal(key, leaf.shape)
-            for key, leaf in zip(keys, leaves, strict=True)
-        ]
-    )
-
-
-def channels_first(array):
-    return np.moveaxis(np.asarray(array), -1, 1)
 
 
 def compare(network, apply, params, volume):
@@ -44,10 +28,12 @@ def compare(network, apply, params, volume):
 
     def value_and_gradients(params, volume):
         output, pull = jax.vjp(apply, params, volume)
-        return output, pull(jnp.asarray(weights_like(output)))
+        return output, pull(weights_like(output))
 
     with jax.default_matmul_precision("highest"):
-        expected, (by_params, by_volume) = jax.jit(value_and_gradients)(params, volume)
+        expected, (by_params, by_volume) = jit_quickly(value_and_gradients)(
+            params, volume
+        )
     network.load_state_dict(state_of(params))
     theirs = torch.tensor(channels_first(volume), requires_grad=True)
     result = network.eval()(theirs)
@@ -73,15 +59,15 @@ def close(found, expected, scale=None):
     np.testing.assert_allclose(found.detach(), expected, rtol=0, atol=atol)
 
 
-def random_volume(channels=1):
+def random_volume(channels):
     shape = (2, *SHAPE, channels)
-    return jax.random.uniform(jax.random.key(1), shape)
+    return np.random.default_rng(1).random(shape, np.float32)
 
 
 @pytest.mark.parametrize("kind", ["residual_unet", "unet"])
 def test_u_net_equals_ours(kind):
     settings = replace(UNET, kind=kind)
-    params = moved(init_unet(jax.random.key(0), settings, 2), jax.random.key(3))
+    params = draw_params(partial(init_unet, settings=settings, inputs=2))
     compare(
         make_unet(settings, 2),
         lambda params, volume: apply_unet(params, volume, settings),
@@ -91,10 +77,10 @@ def test_u_net_equals_ours(kind):
 
 
 def test_view_net_equals_ours():
-    params = init_view_net(jax.random.key(0), VIEW, SHAPE)
+    params = draw_params(partial(init_view_net, settings=VIEW, shape_zyx=SHAPE))
     compare(
         make_view_net(VIEW),
         lambda params, volume: apply_view_net(params, volume, VIEW),
-        moved(params, jax.random.key(3)),
-        random_volume(),
+        params,
+        random_volume(1),
     )

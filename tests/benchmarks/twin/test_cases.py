@@ -1,0 +1,77 @@
+"""The peer's cases and their augmentation equal ours for equal draws."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from adn_jax.benchmarks.heads import draw_cases
+from adn_jax.config import AugmentSettings
+from adn_jax.data.augment import augment, augmented_view, draw_all
+from adn_jax.data.batches import make_batch
+from adn_jax.geometry.rigid import half_extents_mm
+from tests.benchmarks.twin.ours import RECIPE, SHAPE, channels_first
+
+torch = pytest.importorskip("torch")
+from adn_jax.benchmarks.twin import cases as twin  # noqa: E402
+
+SPACING = RECIPE.prepare.spacing_mm
+ALL = AugmentSettings(translation=0.2)
+KEY = jax.random.key(3)
+BOTH = ("lesion", "tissue")
+
+
+def our_batch():
+    return make_batch(draw_cases(SHAPE, 3), jnp.asarray)
+
+
+def our_draws(settings):
+    drawn = draw_all(KEY, our_batch().case, settings)
+    return twin.Draws(*(torch.tensor(np.asarray(array)) for array in drawn))
+
+
+def check_cases(found, batch):
+    labels = np.stack([batch.lesion[..., 0], batch.tissue], axis=1)
+    np.testing.assert_array_equal(found.labels, labels)
+    volume = channels_first(batch.volume)
+    np.testing.assert_allclose(found.volume, volume, rtol=0, atol=1e-5)
+
+
+def test_cases_are_ours():
+    found = twin.made_up_cases(RECIPE, 3, "cpu", BOTH)
+    assert found.labels.unique().tolist() == [0, 1, 2, 3]
+    check_cases(found, our_batch())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [ALL, replace(ALL, gamma=0.0, mirror=False), replace(ALL, rotation_deg=0.0)],
+)
+def test_augmentation_equals_ours(settings):
+    draws = our_draws(settings)
+    assert draws.flip.unique().tolist() == [False, True]
+    found = twin.augment(
+        twin.made_up_cases(RECIPE, 3, "cpu", BOTH), draws, settings, SPACING
+    )
+    check_cases(found, augment(KEY, our_batch(), settings, SPACING))
+
+
+def test_view_of_an_upright_head_equals_ours():
+    case = our_batch().case
+    ours = augmented_view(
+        KEY, jnp.zeros((3, 6)), case, ALL, half_extents_mm(SHAPE, SPACING)
+    )
+    found = twin.view_of_upright(our_draws(ALL), SHAPE, SPACING)
+    np.testing.assert_allclose(found, ours, rtol=0, atol=1e-6)
+
+
+def test_draws_cover_the_ranges():
+    torch.manual_seed(0)
+    draws = twin.draw(twin.Cases(torch.empty(4000, 1, 1, 1, 1), None), ALL)
+    limits = torch.tensor([0, 0, np.deg2rad(10), 0.2, 0.2, 0], dtype=torch.float32)
+    assert draws.gamma.aminmax() == pytest.approx((0.75, 1.25), abs=1e-3)
+    for extreme in draws.motion.max(0).values, -draws.motion.min(0).values:
+        np.testing.assert_allclose(extreme, limits, rtol=0.01)
+    assert draws.flip.float().mean().item() == pytest.approx(0.5, abs=0.05)

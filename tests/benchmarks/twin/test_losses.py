@@ -1,0 +1,97 @@
+"""Every term of the peer's losses equals ours, in value and gradient."""
+
+from dataclasses import fields, replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from adn_jax.cli.arguments import load_recipe
+from adn_jax.config import AlignLossSettings, JointLossSettings
+from adn_jax.errors import UserError
+from adn_jax.losses import recipes
+from tests.benchmarks.twin.ours import channels_first, jit_quickly
+from tests.losses.arrays import random_alignment, random_chain
+
+torch = pytest.importorskip("torch")
+from adn_jax.benchmarks.twin import chain, losses  # noqa: E402
+
+CONFIGS = Path(__file__).parents[3] / "configs"
+PAPER, AUTHORS = (
+    replace(load_recipe(CONFIGS / f"{name}.py").joint_loss, warm_start_steps=2)
+    for name in ("adn_paper", "adn_reference")
+)
+ALIGN = AlignLossSettings(
+    mirror=2.0, mirror_in_view=0.5, reconstruction=3.0, view_regression=0.25
+)
+
+
+def theirs(kind, ours):
+    """The peer's record of our arrays, every one of them a leaf with a gradient."""
+    arrays = {f.name: channels_first(getattr(ours, f.name)) for f in fields(kind)}
+    return kind(**{k: torch.tensor(v, requires_grad=True) for k, v in arrays.items()})
+
+
+def same_values(found, expected):
+    assert found.keys() == expected.keys()
+    for name, value in found.items():
+        assert value.item() == pytest.approx(float(expected[name]), rel=2e-5), name
+
+
+def same_gradients(found, expected):
+    for field in fields(found):
+        gradient = getattr(found, field.name).grad
+        ours = channels_first(getattr(expected, field.name))
+        gradient = np.zeros_like(ours) if gradient is None else gradient
+        np.testing.assert_allclose(gradient, ours, rtol=1e-4, atol=1e-7)
+
+
+def test_all_terms_are_there():
+    for table in ("ALIGNMENT", "SEGMENTATION", "DISENTANGLEMENT"):
+        assert getattr(losses, table).keys() == getattr(recipes, table).keys()
+
+
+@pytest.mark.parametrize("step", [0, 2])
+@pytest.mark.parametrize("settings", [PAPER, AUTHORS], ids=["paper", "authors"])
+def test_joint_loss_equals_ours(settings, step):
+    outputs, targets = random_chain()
+
+    def ours(outputs):
+        return recipes.joint_loss(outputs, targets, settings, step)
+
+    (total, values), gradient = jit_quickly(jax.value_and_grad(ours, has_aux=True))(
+        outputs
+    )
+    their_outputs = theirs(chain.Outputs, outputs)
+    their_targets = theirs(losses.Targets, targets)
+    found, found_values = losses.joint_loss(
+        their_outputs, their_targets, settings, step
+    )
+    found.backward()
+    same_values({"loss": found, **found_values}, {"loss": total, **values})
+    same_gradients(their_outputs, gradient)
+
+
+@pytest.mark.parametrize("warm_start_steps", [0, 1])
+def test_align_loss_equals_ours(warm_start_steps):
+    settings = replace(ALIGN, warm_start_steps=warm_start_steps)
+
+    def ours(outputs):
+        arrays = {f.name: getattr(outputs, f.name) for f in fields(outputs)}
+        return recipes.align_loss(**arrays, settings=settings, step=0)
+
+    outputs = random_alignment()
+    (total, values), gradient = jit_quickly(jax.value_and_grad(ours, has_aux=True))(
+        outputs
+    )
+    their_outputs = theirs(losses.AlignOutputs, outputs)
+    found, found_values = losses.align_loss(their_outputs, settings, 0)
+    found.backward()
+    same_values({"loss": found, **found_values}, {"loss": total, **values})
+    same_gradients(their_outputs, gradient)
+
+
+def test_extra_terms_are_refused():
+    with pytest.raises(UserError, match=r"mine:term.*leave them out"):
+        losses.refuse_extra(JointLossSettings(extra=("mine:term",)))
