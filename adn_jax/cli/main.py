@@ -13,6 +13,7 @@ VERBS = {
     "train": "train every stage of a recipe that is not finished yet",
     "evaluate": "score a run on held-out cases; tables, figures, report",
     "predict": "segment unseen scans, results on each scan's own grid",
+    "benchmark": "time training and inference, beside PyTorch if asked",
     "export": "write prepared cases in nnU-Net's raw layout, for its peers",
     "import-torch": "turn the authors' PyTorch checkpoints into a run",
 }

@@ -1,0 +1,158 @@
+"""What one worker process measures, and what comes out; both travel as JSON."""
+
+import statistics
+from dataclasses import dataclass
+from typing import Literal
+
+from adn_jax.config import Recipe
+
+Task = Literal["peaks", "steps", "input"]
+"""Peaks of the machine, steps of a system, or steps with real input."""
+
+What = Literal["align", "joint", "inference"]
+"""Train step of T, train step of D and F, or the chain from a scan I to O."""
+
+PeerForm = Literal["eager", "bf16", "compiled"]
+"""The PyTorch twin operation by operation in float32 (TF32 on a GPU), in bfloat16 by
+autocast with channels last, or through torch.compile."""
+
+Form = Literal["jit", PeerForm]
+"""Our own compiled code, or a form of the twin."""
+
+Platform = Literal["cpu", "gpu", "tpu"]
+"""Where both sides run."""
+
+SYNTHETIC = "synthetic"
+"""Stands for a prepared data set that is made for the measurement."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that a worker needs to know."""
+
+    task: Task
+    recipe: Recipe
+    what: What = "joint"
+    form: Form = "jit"
+    batch: int = 1
+    """Scans a call, over all devices."""
+    repeats: int = 5
+    """Fewest calls to time."""
+    devices: int = 1
+    """Devices that share the batch."""
+    platform: Platform = "cpu"
+    """Where the peer has to run."""
+    cache: str = ""
+    """Folder of the persistent compilation cache; empty: none."""
+    data: str = SYNTHETIC
+    """Prepared data set of the task `input`."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where a worker ran, and with what."""
+
+    platform: Platform
+    kind: str
+    """Its name as the driver or the processor tells it."""
+    count: int
+    threads: int
+    """Threads that the framework computes with on the CPU."""
+    versions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PeakFigures:
+    """What the machine can do at best, measured through jax."""
+
+    device: Device
+    flops: float
+    """Multiplications and additions a second of a large matrix product."""
+    bytes_a_second: float
+    """Bytes read and written a second by a pass over a large array."""
+
+
+@dataclass(frozen=True)
+class CompiledMemory:
+    """Bytes that the compiler plans for on each device."""
+
+    arguments: int
+    outputs: int
+    aliased: int
+    """Share of the outputs that reuses donated arguments."""
+    temporaries: int
+
+    @property
+    def total(self) -> int:
+        """Everything that is alive at once."""
+        return self.arguments + self.outputs - self.aliased + self.temporaries
+
+
+@dataclass(frozen=True)
+class ObservedMemory:
+    """Bytes in use: of the process on a CPU, of the first device elsewhere."""
+
+    before: int
+    """Before the first call, when everything is built and compiled."""
+    peak: int
+    """Highest from then on. A GPU's figure in jax includes the compilation."""
+    peak_building: int
+    """Highest until then: building and compiling."""
+
+
+@dataclass(frozen=True)
+class StepFigures:
+    """Times and memory of one system in one process; times in seconds."""
+
+    device: Device
+    first_s: float
+    """First call, without the compilation for jax, with it for PyTorch."""
+    step_s: tuple[float, ...]
+    """Calls, each until its result is there."""
+    memory: ObservedMemory
+    lower_s: float | None = None
+    """Tracing and lowering (jax)."""
+    compile_s: float | None = None
+    """Compiling, or reading from the cache (jax)."""
+    pipelined_s: float | None = None
+    """One call of many in a row without waiting in between (jax, accelerators)."""
+    compiled: CompiledMemory | None = None
+
+
+@dataclass(frozen=True)
+class InputFigures:
+    """Whether the device waits for its input; times in seconds a step."""
+
+    device: Device
+    pipeline_s: float
+    """A batch of the input pipeline alone, taken as fast as it gives."""
+    fixed_s: float
+    """A step with one batch that stays on the device."""
+    real_s: float
+    """A step with a new batch from disk each time."""
+
+    @property
+    def ratio(self) -> float:
+        """Time with real input over time with fixed input."""
+        return self.real_s / self.fixed_s
+
+
+Figures = PeakFigures | StepFigures | InputFigures
+FIGURES = {"peaks": PeakFigures, "steps": StepFigures, "input": InputFigures}
+"""What each task measures."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median and quartiles."""
+
+    low: float
+    median: float
+    high: float
+
+
+def spread(values: tuple[float, ...]) -> Spread:
+    """Median and quartiles of one value or more."""
+    if len(values) == 1:
+        return Spread(*values * 3)
+    return Spread(*statistics.quantiles(values, n=4, method="inclusive"))

@@ -1,0 +1,48 @@
+"""Times and memory of our own programs."""
+
+import jax
+
+from adn_jax.benchmarks.job import Job, StepFigures
+from adn_jax.benchmarks.machine import jax_device
+from adn_jax.benchmarks.memory import jax_meter
+from adn_jax.benchmarks.programs import check_result, compile_program, make_program
+from adn_jax.benchmarks.timing import time_call, time_calls, time_pipelined
+
+
+def configure_jax(job: Job) -> None:
+    """Set what jax only takes before it starts: CPU devices and compilation cache."""
+    jax.config.update("jax_num_cpu_devices", job.devices)
+    if job.cache:
+        jax.config.update("jax_compilation_cache_dir", job.cache)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def measure_ours(job: Job) -> StepFigures:
+    """Build and compile a program and time its calls."""
+    program = make_program(job)
+    first = program.mesh.devices[0]
+    meter = jax_meter(first)
+    lower_s, compile_s, compiled = compile_program(program)
+
+    def call() -> None:
+        jax.block_until_ready(program())
+
+    meter.begin()
+    first_s = time_call(call)
+    step_s = time_calls(call, job.repeats)
+    pipelined_s = None
+    if first.platform != "cpu":
+        pipelined_s = time_pipelined(program, jax.block_until_ready, len(step_s))
+    memory = meter.end()
+    check_result(program())
+    return StepFigures(
+        device=jax_device(first, job.devices),
+        first_s=first_s,
+        step_s=step_s,
+        memory=memory,
+        lower_s=lower_s,
+        compile_s=compile_s,
+        pipelined_s=pipelined_s,
+        compiled=compiled,
+    )

@@ -1,0 +1,82 @@
+"""What a benchmark is to measure and what it has found, as JSON for other programs."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from adn_jax.benchmarks.job import Figures, Job, PeakFigures, PeerForm, What
+from adn_jax.benchmarks.machine import Machine, load_average
+from adn_jax.config import Precision, Recipe
+from adn_jax.config_checks import settings_to_json
+
+PEER_FORMS: dict[Precision, tuple[PeerForm, ...]] = {
+    "float32": ("eager", "compiled"),
+    "bfloat16": ("bf16", "compiled"),
+}
+"""Forms of the PyTorch twin that a recipe is compared with, by its precision."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a benchmark measures."""
+
+    recipe: Recipe
+    what: tuple[What, ...]
+    batch: int | None = None
+    """Scans a call; None: the stage's batch for steps, one for inference."""
+    repeats: int = 5
+    rounds: int = 2
+    devices: int = 1
+    forms: tuple[PeerForm, ...] = ()
+    """Forms of the peer; empty: no peer."""
+    data: str | None = None
+    """Prepared data set for steps with real input, or `synthetic`; None: no such."""
+    layers: bool = False
+    """Whether the report lists the operations of every layer."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One job and its figures, or the sentence that says why there are none."""
+
+    job: Job
+    round: int
+    figures: Figures | None = None
+    failure: str = ""
+
+
+@dataclass
+class Record:
+    """Everything that a benchmark found so far."""
+
+    plan: Plan
+    command: str
+    machine: Machine
+    date: str
+    load: float
+    """Load average before the first job."""
+    peaks: PeakFigures
+    results: list[Result] = field(default_factory=list)
+
+
+def record_json(record: Record) -> dict[str, Any]:
+    """A record as JSON values; the recipe stands once."""
+    return {
+        "command": record.command,
+        "date": record.date,
+        "machine": settings_to_json(record.machine),
+        "plan": settings_to_json(record.plan),
+        "load_average": {"start": record.load, "end": load_average()},
+        "peaks": settings_to_json(record.peaks),
+        "results": [result_json(result) for result in record.results],
+    }
+
+
+def result_json(result: Result) -> dict[str, Any]:
+    """A result as JSON values, without recipe and temporary folders."""
+    job = settings_to_json(result.job)
+    return {
+        **{name: job[name] for name in ("task", "what", "form", "batch", "devices")},
+        "round": result.round,
+        "failure": result.failure or None,
+        "figures": settings_to_json(result.figures),
+    }

@@ -1,0 +1,134 @@
+"""Every measurement of one benchmark, each in a fresh process, in a fair order.
+
+A system is measured in rounds: ours with an empty compilation cache, then the peer,
+then both again, ours with the filled cache. What happens on the machine meanwhile
+meets both sides, and the times of all rounds are pooled.
+"""
+
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from adn_jax.benchmarks.job import FIGURES, Job, PeakFigures, What
+from adn_jax.benchmarks.machine import load_average, this_machine
+from adn_jax.benchmarks.record import Plan, Record, Result
+from adn_jax.config_checks import settings_from_json, settings_to_json
+from adn_jax.errors import UserError
+
+
+def run_plan(
+    plan: Plan,
+    command: str,
+    begin: Callable[[str], None],
+    keep: Callable[[Record], None],
+) -> None:
+    """Measure everything; first of all the machine's peaks.
+
+    Args:
+      plan: what to measure.
+      command: the command line, for the record.
+      begin: told before each job what it is.
+      keep: given the record after each job.
+
+    Raises:
+      UserError: not even the peaks can be measured.
+    """
+    begin("peaks of the machine")
+    now, load = datetime.now(UTC).isoformat(timespec="seconds"), load_average()
+    first = run_job(Job("peaks", plan.recipe, devices=plan.devices))
+    if not isinstance(first.figures, PeakFigures):
+        raise UserError(f"the machine's peaks were not measured: {first.failure}")
+    record = Record(plan, command, this_machine(), now, load, first.figures)
+    keep(record)
+    with tempfile.TemporaryDirectory() as caches:
+        for number, job in planned_jobs(plan, Path(caches)):
+            if has_failed(record, job):
+                continue
+            begin(describe(job, number))
+            job = replace(job, platform=record.peaks.device.platform)
+            record.results.append(replace(run_job(job), round=number))
+            keep(record)
+
+
+def count_jobs(plan: Plan) -> int:
+    """Jobs of a plan in which nothing fails."""
+    return 1 + sum(1 for _ in planned_jobs(plan, Path()))
+
+
+def planned_jobs(plan: Plan, caches: Path) -> Iterator[tuple[int, Job]]:
+    """Rounds and jobs in their order; each `what` has its own compilation cache."""
+    for what in plan.what:
+        job = Job(
+            "steps",
+            plan.recipe,
+            what=what,
+            batch=batch_of(plan, what),
+            repeats=plan.repeats,
+            devices=plan.devices,
+        )
+        ours = replace(job, cache=str(caches / what))
+        peers = [replace(job, form=form) for form in plan.forms]
+        for number in range(1, plan.rounds + 1):
+            yield from ((number, each) for each in (ours, *peers))
+        if plan.data is not None and what != "inference":
+            yield 1, replace(ours, task="input", data=plan.data)
+
+
+def batch_of(plan: Plan, what: What) -> int:
+    """Scans in one call."""
+    if plan.batch is not None:
+        return plan.batch
+    if what == "inference":
+        return plan.devices
+    return getattr(plan.recipe, what).batch
+
+
+def has_failed(record: Record, job: Job) -> bool:
+    """Whether the same system failed in an earlier round."""
+    return any(
+        result.failure and (result.job.what, result.job.form) == (job.what, job.form)
+        for result in record.results
+    )
+
+
+def describe(job: Job, number: int) -> str:
+    """A job in a few words, for the progress."""
+    if job.task == "input":
+        return f"{job.what}, real input"
+    side = "ours" if job.form == "jit" else f"torch {job.form}"
+    return f"{job.what}, {side}, round {number}"
+
+
+def run_job(job: Job) -> Result:
+    """Run a job in a fresh process; a crash becomes a failure in one sentence."""
+    process = subprocess.run(
+        [sys.executable, "-m", "adn_jax.benchmarks.worker"],
+        input=json.dumps(settings_to_json(job)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if process.returncode:
+        return Result(
+            job, 1, failure=crash_sentence(process.returncode, process.stderr)
+        )
+    answer = json.loads(process.stdout.splitlines()[-1])
+    if "error" in answer:
+        return Result(job, 1, failure=answer["error"])
+    return Result(job, 1, settings_from_json(FIGURES[job.task], answer, "figures"))
+
+
+def crash_sentence(code: int, stderr: str) -> str:
+    """Why a worker ended without an answer."""
+    if code < 0:
+        name = signal.Signals(-code).name
+        advice = "; the memory may not suffice: lower --batch" if code == -9 else ""
+        return f"its process was ended by {name}{advice}."
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    return f"its process failed with {lines[-1] if lines else f'exit code {code}'}"

@@ -1,0 +1,41 @@
+"""One measurement in a process of its own: a job on stdin, its figures on stdout.
+
+`python -m adn_jax.benchmarks.worker` writes the figures as its last line, as JSON, or
+{"error": sentence} where the job cannot work.
+"""
+
+import json
+import sys
+
+from adn_jax.benchmarks.job import Figures, Job
+from adn_jax.config_checks import settings_from_json, settings_to_json
+from adn_jax.errors import UserError
+
+
+def main() -> None:
+    """Measure what stdin asks for."""
+    job = settings_from_json(Job, json.load(sys.stdin), "job")
+    try:
+        answer = settings_to_json(measure(job))
+    except UserError as error:
+        answer = {"error": str(error)}
+    print(json.dumps(answer), flush=True)
+
+
+def measure(job: Job) -> Figures:
+    """The figures of a job; only what it needs is imported."""
+    if job.task == "steps" and job.form != "jit":
+        from adn_jax.benchmarks.peer import measure_peer
+
+        return measure_peer(job)
+    from adn_jax.benchmarks.input import measure_input
+    from adn_jax.benchmarks.ours import configure_jax, measure_ours
+    from adn_jax.benchmarks.peaks import measure_peaks
+
+    configure_jax(job)
+    tasks = {"peaks": measure_peaks, "steps": measure_ours, "input": measure_input}
+    return tasks[job.task](job)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""`python -m adn_jax benchmark CONFIG`: how fast a recipe is, and beside what."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from adn_jax.benchmarks.job import PeerForm, What
+from adn_jax.benchmarks.record import PEER_FORMS, Plan, Record, record_json
+from adn_jax.benchmarks.suite import count_jobs, run_plan
+from adn_jax.benchmarks.summary import summary_json
+from adn_jax.benchmarks.table import print_sections, sections, to_markdown
+from adn_jax.cli.arguments import parse_with_recipe
+from adn_jax.config import Recipe
+from adn_jax.errors import UserError
+from adn_jax.runtime.files import write_json, write_text
+from adn_jax.runtime.stop import interrupt_on_sigterm
+
+SPEED_SECONDS = 3600.0
+"""The time left is estimated from the speed over this time: a job takes minutes."""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Time training and inference of a recipe, each in a process of its own.
+
+    Any setting of the recipe can be changed: `--prepare.shape 16 64 64`,
+    `--precision bfloat16`.
+    """
+
+    what: tuple[What, ...] = ("joint", "inference")
+    """Train step of T (align), of D and F (joint), or the chain T, D, F (inference)."""
+    batch: int | None = None
+    """Scans a call; default: the stage's batch, and one a device for inference."""
+    repeats: int = 5
+    """Fewest calls to time in a round."""
+    rounds: int = 2
+    """Rounds over all systems; compilation is cold in the first and warm in others."""
+    devices: int = 1
+    """Devices that share the batch."""
+    peer: Literal["none", "torch"] = "none"
+    """Time a PyTorch twin of the recipe, too, in turn with ours."""
+    forms: tuple[PeerForm, ...] = ()
+    """Forms of the twin; default: those of the recipe's precision."""
+    input: str = "none"
+    """Whether a train step waits for its input: a prepared data set, or `synthetic`."""
+    layers: bool = False
+    """Print the operations of every layer."""
+    out: Path | None = None
+    """Folder for benchmark.json and benchmark.md; default: the terminal alone."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run the verb; exit code 2 if a system of ours failed, 130 after Ctrl-C."""
+    command, recipe = parse_with_recipe(Benchmark, "benchmark", arguments)
+    plan = make_plan(command, recipe)
+    records: list[Record] = []
+    try:
+        with interrupt_on_sigterm():
+            called = shlex.join(["adn", "benchmark", *arguments])
+            run(plan, called, command.out, records)
+    except KeyboardInterrupt:
+        print("adn: stopped before the end.", file=sys.stderr)
+        raise SystemExit(130) from None
+    finally:
+        if records:
+            print_sections(sections(records[-1]), Console())
+    if any(each.failure and each.job.form == "jit" for each in records[-1].results):
+        raise SystemExit(2)
+
+
+def make_plan(command: Benchmark, recipe: Recipe) -> Plan:
+    """What the command asks for; `UserError` for a count below 1."""
+    for name in ("batch", "repeats", "rounds", "devices"):
+        value = getattr(command, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name} is {value}; it has to be at least 1.")
+    forms = command.forms or PEER_FORMS[recipe.precision]
+    return Plan(
+        recipe=recipe,
+        what=command.what,
+        batch=command.batch,
+        repeats=command.repeats,
+        rounds=command.rounds,
+        devices=command.devices,
+        forms=forms if command.peer == "torch" else (),
+        data=None if command.input == "none" else command.input,
+        layers=command.layers,
+    )
+
+
+def run(plan: Plan, command: str, out: Path | None, records: list[Record]) -> None:
+    """Measure with a progress bar; `records` and the files get what is found so far."""
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        speed_estimate_period=SPEED_SECONDS,
+        transient=True,
+    )
+    task = progress.add_task("", total=count_jobs(plan))
+
+    def begin(description: str) -> None:
+        progress.update(task, description=description)
+
+    def keep(record: Record) -> None:
+        progress.advance(task)
+        records[:] = [record]
+        if out is not None:
+            found = record_json(record) | summary_json(record)
+            write_json(out / "benchmark.json", found)
+            write_text(out / "benchmark.md", to_markdown(sections(record)))
+
+    with progress:
+        run_plan(plan, command, begin, keep)

@@ -1,0 +1,80 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from adn_jax.benchmarks import suite
+from adn_jax.benchmarks.record import Plan, Result
+from adn_jax.errors import UserError
+from tests.benchmarks.records import PEAKS, RECIPE, ours
+
+PLAN = Plan(RECIPE, ("joint", "inference"), forms=("eager",), data="synthetic")
+
+
+def jobs_of(plan):
+    return list(suite.planned_jobs(plan, Path("caches")))
+
+
+def test_both_sides_take_turns():
+    found = [
+        (job.what, job.task, job.form, number, job.batch, job.cache)
+        for number, job in jobs_of(PLAN)
+    ]
+    assert found == [
+        ("joint", "steps", "jit", 1, 2, "caches/joint"),
+        ("joint", "steps", "eager", 1, 2, ""),
+        ("joint", "steps", "jit", 2, 2, "caches/joint"),
+        ("joint", "steps", "eager", 2, 2, ""),
+        ("joint", "input", "jit", 1, 2, "caches/joint"),
+        ("inference", "steps", "jit", 1, 1, "caches/inference"),
+        ("inference", "steps", "eager", 1, 1, ""),
+        ("inference", "steps", "jit", 2, 1, "caches/inference"),
+        ("inference", "steps", "eager", 2, 1, ""),
+    ]
+    assert suite.count_jobs(PLAN) == 1 + len(found)
+
+
+def test_numbers_reach_the_jobs():
+    plan = replace(PLAN, batch=6, repeats=9, rounds=1, devices=2, data=None, forms=())
+    found = jobs_of(plan)
+    assert [number for number, _ in found] == [1, 1]
+    for _, job in found:
+        assert (job.batch, job.repeats, job.devices) == (6, 9, 2)
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """Run a plan with these answers to jobs; what was told and kept."""
+
+    def run_plan(plan, answer):
+        monkeypatch.setattr(suite, "run_job", answer)
+        told, kept = [], []
+        suite.run_plan(plan, "adn", told.append, lambda r: kept.append(len(r.results)))
+        return told, kept
+
+    return run_plan
+
+
+def test_a_failed_system_is_not_tried_again(run):
+    def answer(job):
+        if job.task == "peaks":
+            return Result(job, 1, PEAKS)
+        assert job.platform == "cpu"
+        if job.form == "eager":
+            return Result(job, 1, failure="no torch.")
+        return Result(job, 1, ours(0.1))
+
+    told, kept = run(replace(PLAN, what=("joint",)), answer)
+    assert told == [
+        "peaks of the machine",
+        "joint, ours, round 1",
+        "joint, torch eager, round 1",
+        "joint, ours, round 2",
+        "joint, real input",
+    ]
+    assert kept == [0, 1, 2, 3, 4]
+
+
+def test_without_peaks_there_is_nothing_to_tell(run):
+    with pytest.raises(UserError, match=r"peaks were not measured: it broke\."):
+        run(PLAN, lambda job: Result(job, 1, failure="it broke."))

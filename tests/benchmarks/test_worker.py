@@ -1,0 +1,57 @@
+import io
+import json
+import sys
+from dataclasses import replace
+
+import pytest
+
+from adn_jax.benchmarks import suite, worker
+from adn_jax.benchmarks.job import Job, StepFigures
+from adn_jax.config_checks import settings_to_json
+from adn_jax.errors import UserError
+from tests.training.tiny import tiny_recipe
+
+JOB = Job("steps", tiny_recipe(), what="inference", repeats=1)
+
+
+def answer_of(monkeypatch, capsys, job=JOB):
+    monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(settings_to_json(job))))
+    worker.main()
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def test_a_mistake_is_an_answer(monkeypatch, capsys):
+    def refuse(job):
+        raise UserError(f"{job.what} is refused.")
+
+    monkeypatch.setattr(worker, "measure", refuse)
+    assert answer_of(monkeypatch, capsys) == {"error": "inference is refused."}
+
+
+def test_a_process_of_its_own_fills_and_reads_the_cache(tmp_path):
+    job = replace(JOB, cache=str(tmp_path / "cache"))
+    cold, warm = (suite.run_job(job) for _ in range(2))
+    assert isinstance(cold.figures, StepFigures), cold.failure
+    assert list((tmp_path / "cache").iterdir())
+    assert warm.figures.compile_s < cold.figures.compile_s
+
+
+def test_a_process_that_fails_is_one_sentence():
+    job = replace(JOB, devices=2, batch=3)
+    assert "does not divide over 2 devices" in suite.run_job(job).failure
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "expected"),
+    [
+        (-9, "", "ended by SIGKILL; the memory may not suffice: lower --batch."),
+        (-11, "Fatal", "ended by SIGSEGV."),
+        (1, "Traceback\nValueError: bad\n\n", "failed with ValueError: bad"),
+        (3, "", "failed with exit code 3"),
+    ],
+)
+def test_a_crash_is_one_sentence(code, said, expected):
+    assert (
+        suite.crash_sentence(code, said)
+        == f"its process {'was ' if code < 0 else ''}{expected}"
+    )
