@@ -114,7 +114,9 @@ def step_budget(
 
     Args:
       run: makes one call of `compiled`, of no other program; called before.
-      compiled: the step's executable.
+      compiled: the step's executable. Where it may come from the persistent cache, that
+        has to keep names apart (`jax_compilation_cache_include_metadata_in_key`), or
+        they may be those of older code.
       hardware: what the floors are counted with; None: floors are 0.
       steps: calls to profile.
 
