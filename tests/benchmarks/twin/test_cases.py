@@ -1,6 +1,7 @@
 """The peer's cases and their augmentation equal ours for equal draws."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from adn_jax.config import AugmentSettings
 from adn_jax.data.augment import augment, augmented_view, draw_all
 from adn_jax.data.batches import make_batch
 from adn_jax.geometry.rigid import half_extents_mm
-from tests.benchmarks.twin.ours import RECIPE, SHAPE, channels_first
+from tests.benchmarks.twin.ours import RECIPE, SHAPE, channels_first, jit_quickly
 
 torch = pytest.importorskip("torch")
 from adn_jax.benchmarks.twin import cases as twin  # noqa: E402
@@ -55,7 +56,8 @@ def test_augmentation_equals_ours(settings):
     found = twin.augment(
         twin.made_up_cases(RECIPE, 3, "cpu", BOTH), draws, settings, SPACING
     )
-    check_cases(found, augment(KEY, our_batch(), settings, SPACING))
+    ours = partial(augment, settings=settings, spacing_mm=SPACING)
+    check_cases(found, jit_quickly(ours)(KEY, our_batch()))
 
 
 def test_view_of_an_upright_head_equals_ours():

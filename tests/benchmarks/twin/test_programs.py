@@ -1,18 +1,23 @@
 """Every call of the peer that a CPU can make runs, and refuses what it lacks."""
 
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from adn_jax.benchmarks import twin
 from adn_jax.benchmarks.twin import make_twin
 from adn_jax.config import UNetSettings
+from adn_jax.errors import UserError
 from tests.benchmarks.twin.ours import RECIPE
 
 torch = pytest.importorskip("torch")
 from adn_jax.benchmarks.twin import programs  # noqa: E402
 
 NET = UNetSettings(widths=(2, 4), groups=2)
-DEEP = replace(
+TINY = replace(
     RECIPE,
     tissue_source="network",
     disentangle_net=NET,
@@ -33,18 +38,83 @@ def results(monkeypatch):
 
 
 @pytest.mark.parametrize("form", ["eager", "bf16"])
-def test_training_lowers_the_loss(results, form):
-    for what in ("align", "joint"):
-        call = make_twin(what, DEEP, 2, "cpu", form)
-        for _ in range(2):
-            call()
-        assert all(torch.isfinite(v["loss"]) for v in results)
+@pytest.mark.parametrize("what", ["align", "joint"])
+def test_every_step_moves_the_loss(results, what, form):
+    call = make_twin(what, TINY, 2, "cpu", form)
+    call()
+    assert call() is None
+    first, second = (values["loss"] for values in results)
+    assert torch.isfinite(first)
+    assert first != second
 
 
 def test_bf16_inference_is_close_to_float32(results):
     for form in ("eager", "bf16"):
-        make_twin("inference", DEEP, 2, "cpu", form)()
+        make_twin("inference", TINY, 2, "cpu", form)()
     exact, rounded = results
-    assert exact.shape == (2, 1, *DEEP.prepare.shape)
+    assert exact.shape == (2, 1, *TINY.prepare.shape)
     assert rounded.dtype == torch.float32
     assert 0 < (exact - rounded).abs().max() < 0.05
+
+
+TRACED = """
+import torch
+from adn_jax.benchmarks.twin import programs
+from tests.benchmarks.twin.test_programs import TINY
+
+def trace(network):
+    network.forward = torch.compile(
+        network.forward, backend="aot_eager", fullgraph=True)
+
+results = []
+torch.nn.Module.compile = trace
+programs.finished = lambda call, device, form: lambda: results.append(call())
+for form in ("eager", "compiled"):
+    programs.make_program("inference", TINY, 1, "cpu", form)()
+torch.testing.assert_close(*results)
+print(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+"""
+
+
+def test_each_network_compiles_as_one_graph():
+    """In a process of its own: torch cannot trace what the tests' type checker adds."""
+    assert run_python(TRACED) == "3"
+
+
+def test_failed_compilation_is_one_sentence(monkeypatch):
+    def fail(network):
+        network.forward = no_compiler
+
+    monkeypatch.setattr(torch.nn.Module, "compile", fail)
+    call = make_twin("inference", TINY, 1, "cpu", "compiled")
+    with pytest.raises(UserError, match=r"does not work here \(no C\+\+.*leave"):
+        call()
+
+
+def no_compiler(*_):
+    raise RuntimeError("no C++ compiler\nwas found.")
+
+
+def test_an_unknown_form_is_refused():
+    with pytest.raises(UserError, match="no form 'fast'; take eager, bf16, compiled"):
+        make_twin("joint", TINY, 1, "cpu", "fast")
+
+
+def test_without_torch_the_user_is_told_what_to_install(monkeypatch):
+    monkeypatch.setattr(twin, "find_spec", lambda _: None)
+    with pytest.raises(UserError, match=r"PyTorch is absent.*pip install -e"):
+        make_twin("joint", TINY, 1, "cpu", "eager")
+
+
+def test_the_peer_runs_without_jax():
+    """In a process that has jax, too, memory would not be the peer's own."""
+    program = (
+        "import sys, adn_jax.benchmarks.twin.programs; print('jax' in sys.modules)"
+    )
+    assert run_python(program) == "False"
+
+
+def run_python(program):
+    run = [sys.executable, "-c", program]
+    folder = Path(__file__).parents[3]
+    return subprocess.check_output(run, text=True, cwd=folder).strip()
