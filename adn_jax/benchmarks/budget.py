@@ -84,7 +84,7 @@ class BudgetRow:
     share: float
     """Of the step's time on the clock."""
     compute_floor: float
-    """Least time for its multiplications, at the machine's best rate."""
+    """Time for its multiplications, as accelerators compute them, at the best rate."""
     memory_floor: float
     """Least time for its feature maps' way from and to memory."""
 
@@ -182,11 +182,14 @@ def kind_of(instruction: Instruction) -> str:
 
 
 def floors(hardware: Hardware) -> dict[Work, tuple[float, float]]:
-    """Least seconds for the multiplications and for the memory traffic, by work."""
+    """Least seconds for the multiplications and for the memory traffic, by work.
+
+    Forms with fewer multiplications than the accelerators' may take less.
+    """
     flops: dict[Work, float] = defaultdict(float)
     numbers: dict[Work, float] = defaultdict(float)
     for network in hardware.networks:
-        for direction, count in network.flops.items():
+        for direction, count in network.computed_flops.items():
             flops[network.part, "convolution", direction] += count
         for (kind, direction), count in network.elements.items():
             numbers[network.part, kind, direction] += count

@@ -92,15 +92,21 @@ class NetworkCost:
 
     @property
     def flops(self) -> dict[str, int]:
-        """By direction: forward, input gradient, kernel gradient."""
-        forward = sum(layer.flops for layer in self.layers)
+        """By direction: forward, input gradient, kernel gradient; plain layers."""
+        return self._by_direction([layer.flops for layer in self.layers])
+
+    @property
+    def computed_flops(self) -> dict[str, int]:
+        """The same of the layers as accelerators compute them."""
+        return self._by_direction([layer.computed_flops for layer in self.layers])
+
+    def _by_direction(self, forward: list[int]) -> dict[str, int]:
         if not self.trained:
-            return {"forward": forward}
-        first = 0 if self.whole else self.layers[0].flops
+            return {"forward": sum(forward)}
         return {
-            "forward": forward,
-            "input gradient": forward - first,
-            "kernel gradient": forward,
+            "forward": sum(forward),
+            "input gradient": sum(forward if self.whole else forward[1:]),
+            "kernel gradient": sum(forward),
         }
 
     @property

@@ -22,9 +22,9 @@ def make_targets(
         with jax.named_scope("tissue"):
             tissue = segment_tissue(tissue_params, outputs.aligned, recipe)
     elif recipe.tissue_source == "maps":
-        tissue = one_hot_tissue(
-            realign_labels(batch.tissue[..., None], outputs.matrix, recipe)[..., 0]
-        )
+        moved = realign_labels(batch.tissue[..., None], outputs.matrix, recipe)
+        with jax.named_scope("tissue"):
+            tissue = one_hot_tissue(moved[..., 0])
     else:
         tissue = jnp.zeros((*batch.tissue.shape, len(TISSUES)), jnp.float32)
     return Targets(lesion=batch.lesion, aligned_lesion=aligned_lesion, tissue=tissue)
