@@ -3,8 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := demo
+BENCH := bench
 
-.PHONY: demo test lint format clean
+.PHONY: demo test bench lint format clean
 
 demo: .venv/ready
 	$(BIN)/adn phantom $(DEMO)/raw --cases 68 --validation 8 --test 12 --seed 0
@@ -13,6 +14,23 @@ demo: .venv/ready
 
 test: .venv/ready
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope
+
+# Beside PyTorch: on a CPU one scan of full size and a small joint step, on an
+# accelerator the joint step and inference of full size in bfloat16.
+SMALL := --prepare.shape 16 64 64 --batch 4 \
+    $(foreach net,view disentangle segment tissue,--$(net)-net.widths 8 16 32 64)
+
+bench: .venv/torch
+	@if $(BIN)/python -c 'import jax, sys; sys.exit(jax.default_backend() != "cpu")'; then set -x; \
+	    $(BIN)/adn benchmark configs/adn_reference.py --peer torch --repeats 3 \
+	        --what inference --out $(BENCH)/inference && \
+	    $(BIN)/adn benchmark configs/adn_reference.py --peer torch --repeats 3 \
+	        --what joint $(SMALL) --out $(BENCH)/joint; \
+	else set -x; \
+	    $(BIN)/adn benchmark configs/adn_reference.py --peer torch --repeats 20 \
+	        --precision bfloat16 --input synthetic --budget --layers \
+	        --out $(BENCH)/full; \
+	fi
 
 lint: .venv/ready
 	$(BIN)/ruff check .
@@ -23,11 +41,15 @@ format: .venv/ready
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv $(DEMO)
+	rm -rf .venv $(DEMO) $(BENCH)
 
 .venv/ready: pyproject.toml requirements.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; \
 	    sys.exit(v < (3, 11) and f"Python {v[0]}.{v[1]} found, 3.11 or newer is wanted; run: make PYTHON=python3.12 $(MAKECMDGOALS)")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@
+
+.venv/torch: .venv/ready
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[torch]'
 	touch $@

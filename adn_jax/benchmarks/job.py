@@ -6,8 +6,8 @@ from typing import Literal
 
 from adn_jax.config import Recipe
 
-Task = Literal["peaks", "steps", "input"]
-"""Peaks of the machine, steps of a system, or steps with real input."""
+Task = Literal["peaks", "steps", "input", "budget"]
+"""Peaks of the machine, steps of a system, steps with real input, or a profile."""
 
 What = Literal["align", "joint", "inference"]
 """Train step of T, train step of D and F, or the chain from a scan I to O."""
@@ -46,6 +46,8 @@ class Job:
     """Folder of the persistent compilation cache; empty: none."""
     data: str = SYNTHETIC
     """Prepared data set of the task `input`."""
+    peaks: tuple[float, float] = (0.0, 0.0)
+    """The machine's operations, and bytes read and written, a second (`budget`)."""
 
 
 @dataclass(frozen=True)
@@ -130,16 +132,6 @@ class InputFigures:
     """A step with one batch that stays on the device."""
     real_s: float
     """A step with a new batch from disk each time."""
-
-    @property
-    def ratio(self) -> float:
-        """Time with real input over time with fixed input."""
-        return self.real_s / self.fixed_s
-
-
-Figures = PeakFigures | StepFigures | InputFigures
-FIGURES = {"peaks": PeakFigures, "steps": StepFigures, "input": InputFigures}
-"""What each task measures."""
 
 
 @dataclass(frozen=True)

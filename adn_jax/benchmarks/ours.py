@@ -1,12 +1,15 @@
 """Times and memory of our own programs."""
 
 import jax
+import jax.numpy as jnp
 
+from adn_jax.benchmarks.budget import Budget, Hardware, step_budget
 from adn_jax.benchmarks.job import Job, StepFigures
 from adn_jax.benchmarks.machine import jax_device
 from adn_jax.benchmarks.memory import jax_meter
 from adn_jax.benchmarks.programs import check_result, compile_program, make_program
 from adn_jax.benchmarks.timing import time_call, time_calls, time_pipelined
+from adn_jax.models.cost import step_networks
 
 
 def configure_jax(job: Job) -> None:
@@ -31,10 +34,10 @@ def measure_ours(job: Job) -> StepFigures:
     meter.begin()
     first_s = time_call(call)
     step_s = time_calls(call, job.repeats)
+    memory = meter.end()
     pipelined_s = None
     if first.platform != "cpu":
         pipelined_s = time_pipelined(program, jax.block_until_ready, len(step_s))
-    memory = meter.end()
     check_result(program())
     return StepFigures(
         device=jax_device(first, job.devices),
@@ -46,3 +49,19 @@ def measure_ours(job: Job) -> StepFigures:
         pipelined_s=pipelined_s,
         compiled=compiled,
     )
+
+
+def measure_budget(job: Job) -> Budget:
+    """Profile a program and split the time of its calls up."""
+    program = make_program(job)
+    compile_program(program)
+    jax.block_until_ready(program())
+    flops, bytes_a_second = job.peaks
+    hardware = Hardware(
+        networks=step_networks(job.recipe, job.what),
+        batch=job.batch,
+        bytes_a_number=jnp.dtype(job.recipe.precision).itemsize,
+        flops=flops,
+        bytes_a_second=bytes_a_second,
+    )
+    return step_budget(program, program.function, hardware)

@@ -3,8 +3,16 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from adn_jax.benchmarks.job import Figures, Job, PeakFigures, PeerForm, What
-from adn_jax.benchmarks.machine import Machine, load_average
+from adn_jax.benchmarks.budget import Budget
+from adn_jax.benchmarks.job import (
+    InputFigures,
+    Job,
+    PeakFigures,
+    PeerForm,
+    StepFigures,
+    What,
+)
+from adn_jax.benchmarks.machine import Machine
 from adn_jax.config import Precision, Recipe
 from adn_jax.config_checks import settings_to_json
 
@@ -30,8 +38,21 @@ class Plan:
     """Forms of the peer; empty: no peer."""
     data: str | None = None
     """Prepared data set for steps with real input, or `synthetic`; None: no such."""
+    budget: bool = False
+    """Whether steps are profiled, too."""
     layers: bool = False
     """Whether the report lists the operations of every layer."""
+
+
+Figures = PeakFigures | StepFigures | InputFigures | Budget
+
+FIGURES = {
+    "peaks": PeakFigures,
+    "steps": StepFigures,
+    "input": InputFigures,
+    "budget": Budget,
+}
+"""What each task measures."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +73,8 @@ class Record:
     command: str
     machine: Machine
     date: str
-    load: float
-    """Load average before the first job."""
+    load: tuple[float, float]
+    """Load average before the first job and after the last."""
     peaks: PeakFigures
     results: list[Result] = field(default_factory=list)
 
@@ -65,7 +86,7 @@ def record_json(record: Record) -> dict[str, Any]:
         "date": record.date,
         "machine": settings_to_json(record.machine),
         "plan": settings_to_json(record.plan),
-        "load_average": {"start": record.load, "end": load_average()},
+        "load_average": dict(zip(("start", "end"), record.load, strict=True)),
         "peaks": settings_to_json(record.peaks),
         "results": [result_json(result) for result in record.results],
     }

@@ -15,9 +15,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from adn_jax.benchmarks.job import FIGURES, Job, PeakFigures, What
+from adn_jax.benchmarks.job import Job, PeakFigures, What
 from adn_jax.benchmarks.machine import load_average, this_machine
-from adn_jax.benchmarks.record import Plan, Record, Result
+from adn_jax.benchmarks.record import FIGURES, Plan, Record, Result
 from adn_jax.config_checks import settings_from_json, settings_to_json
 from adn_jax.errors import UserError
 
@@ -44,15 +44,17 @@ def run_plan(
     first = run_job(Job("peaks", plan.recipe, devices=plan.devices))
     if not isinstance(first.figures, PeakFigures):
         raise UserError(f"the machine's peaks were not measured: {first.failure}")
-    record = Record(plan, command, this_machine(), now, load, first.figures)
+    loads = load, load_average()
+    record = Record(plan, command, this_machine(), now, loads, first.figures)
     keep(record)
     with tempfile.TemporaryDirectory() as caches:
         for number, job in planned_jobs(plan, Path(caches)):
             if has_failed(record, job):
                 continue
             begin(describe(job, number))
-            job = replace(job, platform=record.peaks.device.platform)
-            record.results.append(replace(run_job(job), round=number))
+            result = run_job(fit_machine(job, record.peaks))
+            record.results.append(replace(result, round=number))
+            record.load = load, load_average()
             keep(record)
 
 
@@ -78,6 +80,14 @@ def planned_jobs(plan: Plan, caches: Path) -> Iterator[tuple[int, Job]]:
             yield from ((number, each) for each in (ours, *peers))
         if plan.data is not None and what != "inference":
             yield 1, replace(ours, task="input", data=plan.data)
+        if plan.budget:
+            yield 1, replace(ours, task="budget")
+
+
+def fit_machine(job: Job, peaks: PeakFigures) -> Job:
+    """The job with what is known of the machine."""
+    rates = peaks.flops, peaks.bytes_a_second
+    return replace(job, platform=peaks.device.platform, peaks=rates)
 
 
 def batch_of(plan: Plan, what: What) -> int:
@@ -90,17 +100,19 @@ def batch_of(plan: Plan, what: What) -> int:
 
 
 def has_failed(record: Record, job: Job) -> bool:
-    """Whether the same system failed in an earlier round."""
+    """Whether the system's steps, or the same job, failed before."""
     return any(
-        result.failure and (result.job.what, result.job.form) == (job.what, job.form)
+        result.failure
+        and (result.job.what, result.job.form) == (job.what, job.form)
+        and result.job.task in {"steps", job.task}
         for result in record.results
     )
 
 
 def describe(job: Job, number: int) -> str:
     """A job in a few words, for the progress."""
-    if job.task == "input":
-        return f"{job.what}, real input"
+    if job.task != "steps":
+        return f"{job.what}, {job.task}"
     side = "ours" if job.form == "jit" else f"torch {job.form}"
     return f"{job.what}, {side}, round {number}"
 

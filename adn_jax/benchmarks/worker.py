@@ -6,8 +6,9 @@
 
 import json
 import sys
+from typing import Any
 
-from adn_jax.benchmarks.job import Figures, Job
+from adn_jax.benchmarks.job import Job
 from adn_jax.config_checks import settings_from_json, settings_to_json
 from adn_jax.errors import UserError
 
@@ -22,18 +23,23 @@ def main() -> None:
     print(json.dumps(answer), flush=True)
 
 
-def measure(job: Job) -> Figures:
-    """The figures of a job; only what it needs is imported."""
+def measure(job: Job) -> Any:
+    """The figures of a job, a dataclass; only what it needs is imported."""
     if job.task == "steps" and job.form != "jit":
         from adn_jax.benchmarks.peer import measure_peer
 
         return measure_peer(job)
     from adn_jax.benchmarks.input import measure_input
-    from adn_jax.benchmarks.ours import configure_jax, measure_ours
+    from adn_jax.benchmarks.ours import configure_jax, measure_budget, measure_ours
     from adn_jax.benchmarks.peaks import measure_peaks
 
     configure_jax(job)
-    tasks = {"peaks": measure_peaks, "steps": measure_ours, "input": measure_input}
+    tasks = {
+        "peaks": measure_peaks,
+        "steps": measure_ours,
+        "input": measure_input,
+        "budget": measure_budget,
+    }
     return tasks[job.task](job)
 
 

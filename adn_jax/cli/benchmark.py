@@ -19,9 +19,10 @@ from rich.progress import (
 
 from adn_jax.benchmarks.job import PeerForm, What
 from adn_jax.benchmarks.record import PEER_FORMS, Plan, Record, record_json
+from adn_jax.benchmarks.sections import print_sections, to_markdown
 from adn_jax.benchmarks.suite import count_jobs, run_plan
 from adn_jax.benchmarks.summary import summary_json
-from adn_jax.benchmarks.table import print_sections, sections, to_markdown
+from adn_jax.benchmarks.table import sections
 from adn_jax.cli.arguments import parse_with_recipe
 from adn_jax.config import Recipe
 from adn_jax.errors import UserError
@@ -57,7 +58,9 @@ class Benchmark:
     input: str = "none"
     """Whether a train step waits for its input: a prepared data set, or `synthetic`."""
     layers: bool = False
-    """Print the operations of every layer."""
+    """List the operations of every layer."""
+    budget: bool = False
+    """Profile a few calls: where the time goes, beside what the machine allows."""
     out: Path | None = None
     """Folder for benchmark.json and benchmark.md; default: the terminal alone."""
 
@@ -97,6 +100,7 @@ def make_plan(command: Benchmark, recipe: Recipe) -> Plan:
         devices=command.devices,
         forms=forms if command.peer == "torch" else (),
         data=None if command.input == "none" else command.input,
+        budget=command.budget,
         layers=command.layers,
     )
 

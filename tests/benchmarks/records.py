@@ -46,7 +46,9 @@ def result(figures=None, form="jit", number=1, failure="", **job) -> Result:
 def record(*results: Result, **plan) -> Record:
     plan = Plan(**({"recipe": RECIPE, "what": ("joint", "inference")} | plan))
     date = "2026-01-02T03:04:05+00:00"
-    return Record(plan, "adn benchmark c.py", MACHINE, date, 0.3, PEAKS, list(results))
+    return Record(
+        plan, "adn benchmark c.py", MACHINE, date, (0.3, 2.1), PEAKS, list(results)
+    )
 
 
 def full_record() -> Record:

@@ -2,7 +2,8 @@ import pytest
 
 from adn_jax.benchmarks import timing
 from adn_jax.benchmarks.job import Job
-from adn_jax.benchmarks.ours import measure_ours
+from adn_jax.benchmarks.ours import measure_budget, measure_ours
+from adn_jax.models.cost import step_flops
 from tests.training.tiny import tiny_recipe
 
 pytestmark = pytest.mark.usefixtures("unchecked_annotations")
@@ -21,3 +22,13 @@ def test_figures_of_a_program(monkeypatch):
     assert figures.device.platform == "cpu"
     assert figures.compiled.outputs == pytest.approx(2 * 16**3 * 4, abs=64)
     assert figures.memory.peak >= figures.memory.before > 10**7
+
+
+def test_a_profile_has_the_floors_of_the_machine():
+    job = Job("budget", tiny_recipe(), what="inference", peaks=(1e9, 1e8))
+    budget = measure_budget(job)
+    assert budget.step_s > 0
+    assert 0.3 < budget.coverage < 1.1
+    compute = sum(row.compute_floor for row in budget.rows)
+    assert compute == pytest.approx(step_flops(job.recipe, "inference", 1) / 1e9)
+    assert sum(row.memory_floor for row in budget.rows) > 0

@@ -8,7 +8,9 @@ from adn_jax.benchmarks.record import Plan, Result
 from adn_jax.errors import UserError
 from tests.benchmarks.records import PEAKS, RECIPE, ours
 
-PLAN = Plan(RECIPE, ("joint", "inference"), forms=("eager",), data="synthetic")
+PLAN = Plan(
+    RECIPE, ("joint", "inference"), forms=("eager",), data="synthetic", budget=True
+)
 
 
 def jobs_of(plan):
@@ -26,16 +28,18 @@ def test_both_sides_take_turns():
         ("joint", "steps", "jit", 2, 2, "caches/joint"),
         ("joint", "steps", "eager", 2, 2, ""),
         ("joint", "input", "jit", 1, 2, "caches/joint"),
+        ("joint", "budget", "jit", 1, 2, "caches/joint"),
         ("inference", "steps", "jit", 1, 1, "caches/inference"),
         ("inference", "steps", "eager", 1, 1, ""),
         ("inference", "steps", "jit", 2, 1, "caches/inference"),
         ("inference", "steps", "eager", 2, 1, ""),
+        ("inference", "budget", "jit", 1, 1, "caches/inference"),
     ]
     assert suite.count_jobs(PLAN) == 1 + len(found)
 
 
 def test_numbers_reach_the_jobs():
-    plan = replace(PLAN, batch=6, repeats=9, rounds=1, devices=2, data=None, forms=())
+    plan = Plan(RECIPE, PLAN.what, batch=6, repeats=9, rounds=1, devices=2)
     found = jobs_of(plan)
     assert [number for number, _ in found] == [1, 1]
     for _, job in found:
@@ -62,6 +66,10 @@ def test_a_failed_system_is_not_tried_again(run):
         assert job.platform == "cpu"
         if job.form == "eager":
             return Result(job, 1, failure="no torch.")
+        if job.task == "input":
+            return Result(job, 1, failure="no data.")
+        if job.task == "budget":
+            assert job.peaks == (PEAKS.flops, PEAKS.bytes_a_second)
         return Result(job, 1, ours(0.1))
 
     told, kept = run(replace(PLAN, what=("joint",)), answer)
@@ -70,9 +78,18 @@ def test_a_failed_system_is_not_tried_again(run):
         "joint, ours, round 1",
         "joint, torch eager, round 1",
         "joint, ours, round 2",
-        "joint, real input",
+        "joint, input",
+        "joint, budget",
     ]
-    assert kept == [0, 1, 2, 3, 4]
+    assert kept == [0, 1, 2, 3, 4, 5]
+
+
+def test_without_steps_there_is_no_profile(run):
+    def answer(job):
+        return Result(job, 1, PEAKS if job.task == "peaks" else None, "too big.")
+
+    told, _ = run(replace(PLAN, what=("joint",), forms=()), answer)
+    assert told == ["peaks of the machine", "joint, ours, round 1"]
 
 
 def test_without_peaks_there_is_nothing_to_tell(run):

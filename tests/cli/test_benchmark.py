@@ -4,10 +4,11 @@ from pathlib import Path
 import pytest
 
 from adn_jax.benchmarks import suite
+from adn_jax.benchmarks.budget import Budget
+from adn_jax.benchmarks.job import InputFigures
 from adn_jax.benchmarks.record import Result
-from adn_jax.cli import benchmark
 from adn_jax.cli.main import main
-from tests.benchmarks.records import PEAKS, ours, torch
+from tests.benchmarks.records import JAX, PEAKS, ours, torch
 
 CONFIG = str(Path(__file__).parents[1] / "training" / "tiny_config.py")
 
@@ -21,7 +22,13 @@ def jobs(monkeypatch):
         asked.append(job)
         if job.task == "peaks":
             return Result(job, 1, PEAKS)
-        return Result(job, 1, ours(0.25) if job.form == "jit" else torch(0.5))
+        ours_of = {
+            "steps": ours(0.25),
+            "input": InputFigures(JAX, 0.01, 0.3, 0.309),
+            "budget": Budget(0.5, ()),
+        }
+        figures = ours_of[job.task] if job.form == "jit" else torch(0.5)
+        return Result(job, 1, figures)
 
     monkeypatch.setattr(suite, "run_job", answer)
     return asked
@@ -88,7 +95,7 @@ def test_what_was_found_before_a_stop_is_told(monkeypatch, capsys):
         main(["benchmark", CONFIG])
     assert end.value.code == 130
     said = capsys.readouterr()
-    assert "matrix product 0.200 TFLOP/s" in said.out
+    assert "matrix product 200 GFLOP/s" in said.out
     assert said.err == "adn: stopped before the end.\n"
 
 
@@ -102,7 +109,12 @@ def test_counts_begin_at_one(name, capsys):
     assert said == f"adn: --{name} is 0; it has to be at least 1.\n"
 
 
-def test_real_input_is_asked_for(jobs):
-    main(["benchmark", CONFIG, "--rounds", "1", "--input", "synthetic"])
-    assert [job.task for job in jobs] == ["peaks", "steps", "input", "steps"]
-    assert benchmark.Benchmark().input == "none"
+def test_details_are_asked_for(jobs, capsys):
+    options = ["--rounds", "1", "--input", "synthetic", "--budget", "--layers"]
+    main(["benchmark", CONFIG, *options])
+    steps, inference = ["steps", "input", "budget"], ["steps", "budget"]
+    assert [job.task for job in jobs] == ["peaks", *steps, *inference]
+    assert jobs[3].peaks == (2e11, 3e10)
+    said = capsys.readouterr().out
+    assert "Train step of D and F, profiled: 500 ms a call" in said
+    assert "Layers of disentangle and segment" in said

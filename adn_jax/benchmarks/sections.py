@@ -1,0 +1,91 @@
+"""Parts of a report, numbers in words, and the report for the terminal and Markdown."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+
+from adn_jax.benchmarks.job import Spread, What
+
+TITLES: dict[What, str] = {
+    "align": "Train step of T",
+    "joint": "Train step of D and F",
+    "inference": "Inference, I to O",
+}
+
+NONE = "–"
+"""Stands where a system has no such figure."""
+
+PREFIXES = (("T", 1e12), ("G", 1e9), ("M", 1e6))
+
+
+@dataclass(frozen=True)
+class Section:
+    """A title, a table (or none) and sentences below it; texts stand on the left."""
+
+    title: str
+    columns: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+    notes: tuple[str, ...] = ()
+    texts: int = 1
+    """Columns of text, before those of numbers."""
+
+
+def digits(value: float) -> str:
+    """Three digits; whole numbers from a hundred on."""
+    return f"{value:.0f}" if value >= 100 else f"{value:#.3g}".rstrip(".")
+
+
+def rate(value: float) -> str:
+    """A large number with three digits, a space and its prefix (T, G or M)."""
+    prefix, factor = next((p for p in PREFIXES if value >= p[1]), PREFIXES[-1])
+    return f"{digits(value / factor)} {prefix}"
+
+
+def seconds(value: float | None) -> str:
+    """A time with its unit."""
+    if value is None:
+        return NONE
+    return f"{digits(value)} s" if value >= 1 else f"{digits(1000 * value)} ms"
+
+
+def quartiles(step: Spread) -> str:
+    """The quartiles in the median's unit."""
+    factor = 1 if step.median >= 1 else 1000
+    return f"{digits(factor * step.low)} to {digits(factor * step.high)}"
+
+
+def size(value: int) -> str:
+    """Bytes with their unit."""
+    return f"{value / 1e9:.2f} GB" if value >= 1e9 else f"{value / 1e6:.1f} MB"
+
+
+def print_sections(found: Sequence[Section], console: Console) -> None:
+    """Write sections to the terminal."""
+    for section in found:
+        console.print(f"\n{section.title}", style="bold", highlight=False)
+        if section.rows:
+            table = Table()
+            for number, column in enumerate(section.columns):
+                side = "left" if number < section.texts else "right"
+                table.add_column(column, justify=side)
+            for row in section.rows:
+                table.add_row(*row)
+            console.print(table)
+        for note in section.notes:
+            console.print(note, highlight=False, markup=False)
+
+
+def to_markdown(found: Sequence[Section]) -> str:
+    """Write sections as Markdown."""
+    parts = []
+    for section in found:
+        parts.append(f"**{section.title}**")
+        if section.rows:
+            numbers = len(section.columns) - section.texts
+            rule = [*["---"] * section.texts, *["---:"] * numbers]
+            rows = (section.columns, rule, *section.rows)
+            parts.append("\n".join(f"| {' | '.join(row)} |" for row in rows))
+        parts.extend(section.notes)
+    return "\n\n".join(parts) + "\n"
