@@ -7,7 +7,7 @@ from adn_jax.benchmarks.budget import Budget, BudgetRow
 from adn_jax.benchmarks.job import What
 from adn_jax.benchmarks.sections import TITLES, Section, digits, seconds
 from adn_jax.config import Recipe
-from adn_jax.models.cost import LayerCost, step_networks
+from adn_jax.models.cost import LayerCost, step_flops, step_networks
 
 LEAST_SHARE = 0.005
 """Rows of a budget with less of the step's time are left to the sum."""
@@ -22,8 +22,9 @@ def budget_section(budget: Budget, what: What) -> Section:
     shown = [row for row in budget.rows if row.share >= LEAST_SHARE]
     return Section(
         f"{TITLES[what]}, profiled: {seconds(budget.step_s)} a call",
-        ("part", "work", "direction", "ms", "share", "compute floor", "memory floor"),
+        ("part", "work", "direction", "ms", "share", "compute", "memory"),
         tuple(budget_row(row) for row in (*shown, BudgetRow("all", "", "", *sums))),
+        notes=("Compute, memory: the least ms that the measured peaks allow.",),
         texts=3,
     )
 
@@ -57,10 +58,11 @@ def operations_section(recipe: Recipe, what: What) -> Section:
         for network in step_networks(recipe, what)
         for direction, count in network.flops.items()
     ]
+    total = digits(step_flops(recipe, what, 1) / 1e9)
     return Section(
         f"{TITLES[what]}: operations of a volume",
         ("network", "direction", "GFLOP"),
-        tuple(rows),
+        (*rows, ("all", "", total)),
         texts=2,
     )
 
@@ -74,13 +76,14 @@ def layers_section(layers: tuple[LayerCost, ...], parts: list[str]) -> Section:
         f"Layers of {' and '.join(parts)}, forward, a volume",
         ("layer", "output", "taps", "channels", "GFLOP", "computed"),
         (*(layer_row(layer) for layer in layers), sums),
+        notes=("Computed: with the exact rewrites of accelerators.",),
     )
 
 
 def layer_row(layer: LayerCost) -> tuple[str, ...]:
     """One layer: its sizes, its operations as the plain layer and as computed."""
     return (
-        layer.path,
+        layer.path.removesuffix("/convolution"),
         " x ".join(map(str, layer.shape_zyx)),
         str(layer.taps),
         f"{layer.inputs} to {layer.features}",

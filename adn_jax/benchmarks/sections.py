@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -66,7 +67,7 @@ def print_sections(found: Sequence[Section], console: Console) -> None:
     for section in found:
         console.print(f"\n{section.title}", style="bold", highlight=False)
         if section.rows:
-            table = Table()
+            table = Table(box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
             for number, column in enumerate(section.columns):
                 side = "left" if number < section.texts else "right"
                 table.add_column(column, justify=side)

@@ -14,7 +14,7 @@ from adn_jax.benchmarks.job import (
 )
 from adn_jax.benchmarks.record import Record, Result
 from adn_jax.config_checks import settings_to_json
-from adn_jax.models.cost import step_flops
+from adn_jax.models.cost import step_bytes, step_flops
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,8 @@ class Line:
     """Operations a second at the median, by the count of the plain layers."""
     peak_share: float
     """`flops` over that of the measured matrix product."""
+    copy_share: float
+    """The least memory traffic over that of the measured copy in the same time."""
     first_s: float
     compile_cold_s: float | None
     """Tracing, lowering and compiling with an empty cache (jax)."""
@@ -69,7 +71,8 @@ def summarise_system(record: Record, results: list[Result]) -> Line:
     job, figures = results[0].job, [result.figures for result in results]
     times = tuple(seconds for each in figures for seconds in each.step_s)
     step = spread(times)
-    flops = step_flops(job.recipe, job.what, job.batch) / step.median
+    work = job.recipe, job.what, job.batch
+    flops, traffic = step_flops(*work) / step.median, step_bytes(*work) / step.median
     compiling = [compile_seconds(each) for each in figures]
     pipelined = [each.pipelined_s for each in figures if each.pipelined_s is not None]
     return Line(
@@ -82,6 +85,7 @@ def summarise_system(record: Record, results: list[Result]) -> Line:
         volumes_a_second=job.batch / step.median,
         flops=flops,
         peak_share=flops / record.peaks.flops,
+        copy_share=traffic / record.peaks.bytes_a_second,
         first_s=figures[0].first_s,
         compile_cold_s=compiling[0],
         compile_warm_s=compiling[-1] if len(compiling) > 1 else None,

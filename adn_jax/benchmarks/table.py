@@ -88,18 +88,19 @@ ROWS: tuple[tuple[str, Callable[[Line], str]], ...] = (
     ("scans/s", lambda line: digits(line.volumes_a_second)),
     ("FLOP/s", lambda line: rate(line.flops)),
     ("of the matrix product", lambda line: f"{100 * line.peak_share:.1f} %"),
+    ("of the copy", lambda line: f"{100 * line.copy_share:.1f} %"),
     ("compile, empty cache", lambda line: seconds(line.compile_cold_s)),
     ("compile, filled cache", lambda line: seconds(line.compile_warm_s)),
     ("first call", lambda line: seconds(line.first_s)),
-    ("memory: peak of the calls", lambda line: size(line.memory.peak)),
-    ("memory: before them", lambda line: size(line.memory.before)),
-    ("memory: peak until then", lambda line: size(line.memory.peak_building)),
-    ("planned: arguments", lambda line: planned(line, "arguments")),
-    ("planned: outputs", lambda line: planned(line, "outputs")),
-    ("planned: of them donated", lambda line: planned(line, "aliased")),
-    ("planned: temporaries", lambda line: planned(line, "temporaries")),
+    ("peak memory", lambda line: size(line.memory.peak)),
+    ("memory before", lambda line: size(line.memory.before)),
+    ("peak memory before", lambda line: size(line.memory.peak_building)),
+    ("planned arguments", lambda line: planned(line, "arguments")),
+    ("planned outputs", lambda line: planned(line, "outputs")),
+    ("planned donated", lambda line: planned(line, "aliased")),
+    ("planned temporaries", lambda line: planned(line, "temporaries")),
 )
-"""What a table of steps tells of each system."""
+"""What a table of steps tells of each system; `before` is before the first call."""
 
 
 def comparison_text(comparison: Comparison) -> str:

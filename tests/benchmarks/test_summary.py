@@ -5,7 +5,7 @@ import pytest
 
 from adn_jax.benchmarks.job import ObservedMemory
 from adn_jax.benchmarks.summary import compare, summarise, summary_json
-from adn_jax.models.cost import step_flops
+from adn_jax.models.cost import step_bytes, step_flops
 from tests.benchmarks.records import RECIPE, full_record, ours, record, result, torch
 
 
@@ -17,6 +17,8 @@ def test_rounds_are_pooled():
     assert (jit.compile_cold_s, jit.compile_warm_s) == (10.0, 2.0)
     assert jit.flops == pytest.approx(step_flops(RECIPE, "joint", 2) / 0.35)
     assert jit.peak_share == pytest.approx(jit.flops / 2e11)
+    traffic = step_bytes(RECIPE, "joint", 2)
+    assert jit.copy_share == pytest.approx(traffic / 0.35 / 3e10)
     assert eager.step.median == pytest.approx(0.65)
     assert eager.memory == ObservedMemory(5 * 10**8, 4 * 10**9, 5 * 10**8)
     assert (eager.compile_cold_s, eager.compile_warm_s) == (None, None)

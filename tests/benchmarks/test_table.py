@@ -30,8 +30,8 @@ def test_a_column_for_each_system():
     assert rows["calls"] == ["4", "4"]
     assert rows["scans/s"] == ["5.71", "3.08"]
     assert rows["compile, empty cache"] == ["10.0 s", "–"]
-    assert rows["memory: peak of the calls"] == ["2.00 GB", "4.00 GB"]
-    assert rows["planned: of them donated"] == ["0.0 MB", "–"]
+    assert rows["peak memory"] == ["2.00 GB", "4.00 GB"]
+    assert rows["planned donated"] == ["0.0 MB", "–"]
     assert "call, many in a row" not in rows
 
 
