@@ -15,16 +15,18 @@ demo: .venv/ready
 test: .venv/ready
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope
 
-# Beside PyTorch: on a CPU one scan of full size and a small joint step, on an
-# accelerator the joint step and inference of full size in bfloat16.
+# Beside PyTorch: on a CPU one scan of full size and a small joint step (eager alone, for
+# torch.compile takes minutes there and is slower), on an accelerator the joint step and
+# inference of full size in bfloat16.
+EAGER := --peer torch --forms eager --repeats 3
 SMALL := --prepare.shape 16 64 64 --batch 4 \
     $(foreach net,view disentangle segment tissue,--$(net)-net.widths 8 16 32 64)
 
 bench: .venv/torch
 	@if $(BIN)/python -c 'import jax, sys; sys.exit(jax.default_backend() != "cpu")'; then set -x; \
-	    $(BIN)/adn benchmark configs/adn_reference.py --peer torch --repeats 3 \
+	    $(BIN)/adn benchmark configs/adn_reference.py $(EAGER) \
 	        --what inference --out $(BENCH)/inference && \
-	    $(BIN)/adn benchmark configs/adn_reference.py --peer torch --repeats 3 \
+	    $(BIN)/adn benchmark configs/adn_reference.py $(EAGER) \
 	        --what joint $(SMALL) --out $(BENCH)/joint; \
 	else set -x; \
 	    $(BIN)/adn benchmark configs/adn_reference.py --peer torch --repeats 20 \

@@ -43,7 +43,7 @@ class Job:
     platform: Platform = "cpu"
     """Where the peer has to run."""
     cache: str = ""
-    """Folder of the persistent compilation cache; empty: none."""
+    """Folder of the compilation cache; empty: none (jax), the usual one (PyTorch)."""
     data: str = SYNTHETIC
     """Prepared data set of the task `input`."""
     peaks: tuple[float, float] = (0.0, 0.0)

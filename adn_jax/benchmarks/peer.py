@@ -1,6 +1,7 @@
 """Times and memory of the PyTorch twin; jax is not imported beside it."""
 
 import importlib
+import os
 from types import ModuleType
 
 from adn_jax.benchmarks.job import Job, StepFigures
@@ -15,6 +16,8 @@ DEVICES = {"cpu": "cpu", "gpu": "cuda"}
 
 def measure_peer(job: Job) -> StepFigures:
     """Build the twin and time its calls; each lasts until its result is there."""
+    if job.cache:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = job.cache
     torch = import_torch()
     device = torch_device_name(torch, job)
     from adn_jax.benchmarks.twin import make_twin

@@ -47,7 +47,7 @@ def run_plan(
     loads = load, load_average()
     record = Record(plan, command, this_machine(), now, loads, first.figures)
     keep(record)
-    with tempfile.TemporaryDirectory() as caches:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as caches:
         for number, job in planned_jobs(plan, Path(caches)):
             if has_failed(record, job):
                 continue
@@ -64,7 +64,7 @@ def count_jobs(plan: Plan) -> int:
 
 
 def planned_jobs(plan: Plan, caches: Path) -> Iterator[tuple[int, Job]]:
-    """Rounds and jobs in their order; each `what` has its own compilation cache."""
+    """Rounds and jobs in their order; each system's has a cache of its own."""
     for what in plan.what:
         job = Job(
             "steps",
@@ -74,8 +74,10 @@ def planned_jobs(plan: Plan, caches: Path) -> Iterator[tuple[int, Job]]:
             repeats=plan.repeats,
             devices=plan.devices,
         )
-        ours = replace(job, cache=str(caches / what))
-        peers = [replace(job, form=form) for form in plan.forms]
+        ours, *peers = (
+            replace(job, form=form, cache=str(caches / f"{what}_{form}"))
+            for form in ("jit", *plan.forms)
+        )
         for number in range(1, plan.rounds + 1):
             yield from ((number, each) for each in (ours, *peers))
         if plan.data is not None and what != "inference":

@@ -36,6 +36,8 @@ class Line:
     copy_share: float
     """The least memory traffic over that of the measured copy in the same time."""
     first_s: float
+    first_warm_s: float | None
+    """First call of the last round, where compiled code is read from a cache."""
     compile_cold_s: float | None
     """Tracing, lowering and compiling with an empty cache (jax)."""
     compile_warm_s: float | None
@@ -87,6 +89,7 @@ def summarise_system(record: Record, results: list[Result]) -> Line:
         peak_share=flops / record.peaks.flops,
         copy_share=traffic / record.peaks.bytes_a_second,
         first_s=figures[0].first_s,
+        first_warm_s=figures[-1].first_s if len(figures) > 1 else None,
         compile_cold_s=compiling[0],
         compile_warm_s=compiling[-1] if len(compiling) > 1 else None,
         memory=highest([each.memory for each in figures]),

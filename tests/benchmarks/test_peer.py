@@ -1,3 +1,4 @@
+import os
 import sys
 from types import ModuleType, SimpleNamespace
 
@@ -45,7 +46,9 @@ def test_one_device_against_one():
 def test_figures_of_the_twin(monkeypatch, what):
     pytest.importorskip("torch")
     monkeypatch.setattr(timing, "LEAST_SECONDS", 0.0)
-    figures = peer.measure_peer(job(what=what, batch=2))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "usual")
+    figures = peer.measure_peer(job(what=what, batch=2, cache="there"))
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "there"
     assert len(figures.step_s) == 2
     assert min(figures.first_s, *figures.step_s) > 0
     assert figures.compile_s is None

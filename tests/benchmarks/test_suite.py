@@ -23,17 +23,17 @@ def test_both_sides_take_turns():
         for number, job in jobs_of(PLAN)
     ]
     assert found == [
-        ("joint", "steps", "jit", 1, 2, "caches/joint"),
-        ("joint", "steps", "eager", 1, 2, ""),
-        ("joint", "steps", "jit", 2, 2, "caches/joint"),
-        ("joint", "steps", "eager", 2, 2, ""),
-        ("joint", "input", "jit", 1, 2, "caches/joint"),
-        ("joint", "budget", "jit", 1, 2, "caches/joint"),
-        ("inference", "steps", "jit", 1, 1, "caches/inference"),
-        ("inference", "steps", "eager", 1, 1, ""),
-        ("inference", "steps", "jit", 2, 1, "caches/inference"),
-        ("inference", "steps", "eager", 2, 1, ""),
-        ("inference", "budget", "jit", 1, 1, "caches/inference"),
+        ("joint", "steps", "jit", 1, 2, "caches/joint_jit"),
+        ("joint", "steps", "eager", 1, 2, "caches/joint_eager"),
+        ("joint", "steps", "jit", 2, 2, "caches/joint_jit"),
+        ("joint", "steps", "eager", 2, 2, "caches/joint_eager"),
+        ("joint", "input", "jit", 1, 2, "caches/joint_jit"),
+        ("joint", "budget", "jit", 1, 2, "caches/joint_jit"),
+        ("inference", "steps", "jit", 1, 1, "caches/inference_jit"),
+        ("inference", "steps", "eager", 1, 1, "caches/inference_eager"),
+        ("inference", "steps", "jit", 2, 1, "caches/inference_jit"),
+        ("inference", "steps", "eager", 2, 1, "caches/inference_eager"),
+        ("inference", "budget", "jit", 1, 1, "caches/inference_jit"),
     ]
     assert suite.count_jobs(PLAN) == 1 + len(found)
 

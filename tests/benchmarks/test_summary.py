@@ -21,12 +21,13 @@ def test_rounds_are_pooled():
     assert jit.copy_share == pytest.approx(traffic / 0.35 / 3e10)
     assert eager.step.median == pytest.approx(0.65)
     assert eager.memory == ObservedMemory(5 * 10**8, 4 * 10**9, 5 * 10**8)
+    assert (eager.first_s, eager.first_warm_s) == (7.0, 6.0)
     assert (eager.compile_cold_s, eager.compile_warm_s) == (None, None)
 
 
 def test_one_round_has_no_warm_compilation():
     (line,) = summarise(record(result(ours(0.2, pipelined_s=0.1))))
-    assert line.compile_warm_s is None
+    assert (line.compile_warm_s, line.first_warm_s) == (None, None)
     assert line.pipelined_s == 0.1
 
 
