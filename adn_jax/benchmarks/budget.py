@@ -201,25 +201,3 @@ def floors(hardware: Hardware) -> dict[Work, tuple[float, float]]:
         )
         for work in {*flops, *numbers}
     }
-
-
-def budget_lines(budget: Budget, least_share: float = 0.005) -> list[str]:
-    """A table of the rows of at least `least_share` of the step, and all rows' sums."""
-    head = ("part", "kind", "direction", "ms", "share", "compute", "memory")
-    lines = ["{:12} {:22} {:16} {:>9} {:>7} {:>9} {:>9}".format(*head)]
-    for row in budget.rows:
-        if row.share >= least_share:
-            lines.append(_line(row))
-    sums = [
-        sum(getattr(row, name) for row in budget.rows)
-        for name in ("seconds", "share", "compute_floor", "memory_floor")
-    ]
-    lines.append(_line(BudgetRow("all", "", "", *sums)))
-    return [*lines, f"a step on the clock: {1e3 * budget.step_s:.1f} ms"]
-
-
-def _line(row: BudgetRow) -> str:
-    return (
-        f"{row.part:12} {row.kind:22} {row.direction:16} {1e3 * row.seconds:9.2f} "
-        f"{row.share:7.1%} {1e3 * row.compute_floor:9.2f} {1e3 * row.memory_floor:9.2f}"
-    )

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from adn_jax.benchmarks.budget import (
+    BudgetRow,
     Hardware,
-    budget_lines,
     floors,
     make_budget,
     step_budget,
@@ -177,11 +177,14 @@ def test_work_of_an_instruction(opcodes, scope, work):
     assert work_of(Instruction(frozenset(opcodes), scope)) == work
 
 
-def test_table_leaves_small_rows_out_but_sums_them():
-    conv, copy = ("segment", "convolution", "forward"), ("other", "copy", "forward")
-    made = make_budget({conv: 0.5, copy: 1e-4}, 1.0, {conv: (0.25, 0.125)})
-    head, row, total, clock = budget_lines(made, least_share=0.01)
-    assert head.split()[-2:] == ["compute", "memory"]
-    assert row.split()[3:] == ["500.00", "50.0%", "250.00", "125.00"]
-    assert total.split() == ["all", "500.10", "50.0%", "250.00", "125.00"]
-    assert clock.endswith("1000.0 ms")
+def test_rows_stand_for_measured_work_and_for_floors():
+    conv, norm = (("segment", kind, "forward") for kind in ("convolution", "norm"))
+    made = make_budget({norm: 0.1, conv: 0.5}, 2.0, {conv: (0.4, 0.2)})
+    assert made.coverage == pytest.approx(0.3)
+    assert made.rows == (
+        BudgetRow(*conv, 0.5, 0.25, 0.4, 0.2),
+        BudgetRow(*norm, 0.1, 0.05, 0.0, 0.0),
+    )
+    assert make_budget({}, 1.0, {conv: (0.4, 0.2)}).rows == (
+        BudgetRow(*conv, 0.0, 0.0, 0.4, 0.2),
+    )
