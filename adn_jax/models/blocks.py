@@ -1,6 +1,7 @@
 """Parts that the networks share: group normalisation, pooling, dropout, layers."""
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float
 
 from adn_jax.errors import UserError
-from adn_jax.models.convolution import convolve
+from adn_jax.models.convolution import convolve, convolve_relu
 from adn_jax.types import Key, Params
 
 Volume = Float[Array, "b z y x c"]
@@ -40,15 +41,52 @@ def group_statistics(
     split over devices along y; the variance is that of the differences from the mean.
     """
 
-    def over_groups(mean: Float[Array, "b c"]) -> Float[Array, "b 1 1 1 c"]:
-        grouped = mean.reshape(len(mean), groups, -1).mean(axis=2)
-        repeated = jnp.repeat(grouped, mean.shape[1] // groups, axis=1)
-        return repeated[:, None, None, None]
-
     volume = volume.astype(jnp.float32)
-    mean = over_groups(volume.mean(axis=SPACE))
-    variance = over_groups(jnp.square(volume - mean).mean(axis=SPACE))
+    mean = over_groups(volume.mean(axis=SPACE), groups)
+    variance = over_groups(jnp.square(volume - mean).mean(axis=SPACE), groups)
     return mean, jax.lax.rsqrt(variance + EPSILON)
+
+
+def over_groups(values: Float[Array, "b c"], groups: int) -> Float[Array, "b 1 1 1 c"]:
+    """Mean over the channels of each group, at each of its channels."""
+    grouped = values.reshape(len(values), groups, -1).mean(axis=2)
+    repeated = jnp.repeat(grouped, values.shape[1] // groups, axis=1)
+    return repeated[:, None, None, None]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def group_norm(
+    volume: Volume, scale: Float[Array, " c"], bias: Float[Array, " c"], groups: int
+) -> Volume:
+    """Normalise each group of channels, then scale and shift each channel.
+
+    Computes in float32; the result has the type of `volume`. Of the maps, the gradient
+    needs `volume` alone, in its own type.
+    """
+    return _group_norm_forward(volume, scale, bias, groups)[0]
+
+
+def _group_norm_forward(volume, scale, bias, groups):
+    mean, rate = group_statistics(volume, groups)
+    factor = rate * scale
+    out = volume.astype(jnp.float32) * factor + (bias - mean * factor)
+    return out.astype(volume.dtype), (volume, mean, rate, scale)
+
+
+def _group_norm_backward(groups, saved, cotangent):
+    volume, mean, rate, scale = saved
+    centred = volume.astype(jnp.float32) - mean
+    cotangent = cotangent.astype(jnp.float32)
+    by_bias = cotangent.sum(SPACE)
+    by_scale = (cotangent * centred).sum(SPACE) * rate[:, 0, 0, 0]
+    voxels = math.prod(volume.shape[1:4])
+    shift = over_groups(by_bias * scale / voxels, groups)
+    slope = over_groups(by_scale * scale / voxels, groups)
+    by_volume = rate * (cotangent * scale - shift - centred * (rate * slope))
+    return by_volume.astype(volume.dtype), by_scale.sum(0), by_bias.sum(0)
+
+
+group_norm.defvjp(_group_norm_forward, _group_norm_backward)
 
 
 class GroupNorm(nn.Module):
@@ -58,27 +96,37 @@ class GroupNorm(nn.Module):
 
     @nn.compact
     def __call__(self, volume: Volume) -> Volume:
-        """Normalise in float32; the result has the type of `volume`."""
-        channels = volume.shape[-1]
-        scale = self.param("scale", nn.initializers.ones, (channels,))
-        bias = self.param("bias", nn.initializers.zeros, (channels,))
-        mean, rate = group_statistics(volume, self.groups)
-        normalised = (volume.astype(jnp.float32) - mean) * (rate * scale) + bias
-        return normalised.astype(volume.dtype)
+        """Normalise; sizes and type stay."""
+        channels = volume.shape[-1:]
+        scale = self.param("scale", nn.initializers.ones, channels)
+        bias = self.param("bias", nn.initializers.zeros, channels)
+        return group_norm(volume, scale, bias, self.groups)
 
 
 class Convolution(nn.Module):
-    """3 x 3 x 3 convolution, zeros outside."""
+    """3 x 3 x 3 convolution with bias, zeros outside."""
 
     features: int
-    use_bias: bool = False
 
     @nn.compact
     def __call__(self, volume: Volume) -> Float[Array, "b z y x o"]:
         """Convolve; sizes stay."""
         kernel = convolution_kernel(self, 3, volume.shape[-1], self.features)
-        out = convolve(volume, kernel.astype(volume.dtype), 1)
-        return add_bias(self, out) if self.use_bias else out
+        return add_bias(self, convolve(volume, kernel.astype(volume.dtype), 1))
+
+
+class ConvolutionRelu(nn.Module):
+    """3 x 3 x 3 convolution without bias, a short cut added, and ReLU."""
+
+    features: int
+
+    @nn.compact
+    def __call__(
+        self, volume: Volume, shortcut: Float[Array, "b z y x o"] | None
+    ) -> Float[Array, "b z y x o"]:
+        """Compute ReLU(conv(volume) + shortcut); sizes stay."""
+        kernel = convolution_kernel(self, 3, volume.shape[-1], self.features)
+        return convolve_relu(volume, kernel.astype(volume.dtype), shortcut)
 
 
 def convolution_kernel(
@@ -97,17 +145,19 @@ def add_bias(module: nn.Module, volume: Volume, start: float = 0.0) -> Volume:
 
 
 class NormConvolution(nn.Module):
-    """Group normalisation, then a 3 x 3 x 3 convolution without bias."""
+    """Group normalisation, a 3 x 3 x 3 convolution without bias, and ReLU."""
 
     features: int
     groups: int
 
     @nn.compact
-    def __call__(self, volume: Volume) -> Float[Array, "b z y x o"]:
-        """Normalise and convolve; sizes stay."""
+    def __call__(
+        self, volume: Volume, shortcut: Float[Array, "b z y x o"] | None = None
+    ) -> Float[Array, "b z y x o"]:
+        """Compute ReLU(conv(norm(volume)) + shortcut); sizes stay."""
         groups = group_count(volume.shape[-1], self.groups)
         normalised = GroupNorm(groups, name="norm")(volume)
-        return Convolution(self.features, name="convolution")(normalised)
+        return ConvolutionRelu(self.features, name="convolution")(normalised, shortcut)
 
 
 class Head(nn.Module):

@@ -1,12 +1,13 @@
 """3D convolutions of the networks, each exact and with a form that suits the backend.
 
 XLA's 3D convolution is slow on CPUs, so there a convolution runs as one 2D convolution
-over slices whose neighbours in z are joined as channels. Elsewhere lax's own is used.
+of every slice with all taps in z side by side, whose outputs are then added up across
+slices; large volumes go through in strips. Elsewhere lax's own is used.
 Nearest upsampling and stride 2 are folded into convolutions of two taps a side.
 """
 
 from functools import partial
-from itertools import product
+from itertools import pairwise, product
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,10 @@ from jaxtyping import Array, Float
 Volume = Float[Array, "b z y x c"]
 Features = Float[Array, "b z1 y1 x1 o"]
 Kernel = Float[Array, "d h w c o"]
+
+STRIP_BYTES = 64 * 2**20
+"""Size to which the outputs of all taps of a strip are held on a CPU: freshly allocated
+memory costs more time there than the rows that strips compute twice."""
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -54,6 +59,58 @@ def _convolve_backward(padding, inputs, cotangent):
 convolve.defvjp(_convolve_forward, _convolve_backward)
 
 
+@jax.custom_vjp
+def convolve_relu(
+    volume: Volume,
+    kernel: Float[Array, "3 3 3 c o"],
+    shortcut: Float[Array, "b z y x o"] | None,
+) -> Float[Array, "b z y x o"]:
+    """ReLU(convolve(volume, kernel, 1) + shortcut); nothing is added where it is None.
+
+    The gradient needs the inputs and the result alone, no mask and no sum.
+    """
+    return lax.platform_dependent(
+        volume,
+        kernel,
+        shortcut,
+        cpu=_convolve_relu_slices,
+        default=_convolve_relu_volume,
+    )
+
+
+def _convolve_relu_forward(volume, kernel, shortcut):
+    out = convolve_relu(volume, kernel, shortcut)
+    return out, (volume, kernel, out, shortcut is None)
+
+
+def _convolve_relu_backward(saved, cotangent):
+    volume, kernel, out, without_shortcut = saved
+    cotangent = jnp.where(out > 0, cotangent, jnp.zeros((), cotangent.dtype))
+    by_volume, by_kernel = _convolve_backward(1, (volume, kernel), cotangent)
+    return by_volume, by_kernel, None if without_shortcut else cotangent
+
+
+convolve_relu.defvjp(_convolve_relu_forward, _convolve_relu_backward)
+
+
+def _convolve_relu_volume(volume, kernel, shortcut):
+    return _finish(_convolve_volume(volume, kernel, padding=1), shortcut)
+
+
+def _convolve_relu_slices(volume, kernel, shortcut):
+    def finish(rows, start):
+        part = None
+        if shortcut is not None:
+            part = lax.slice_in_dim(shortcut, start, start + rows.shape[2], axis=2)
+        return _finish(rows, part)
+
+    return _convolve_slices(volume, kernel, padding=1, finish=finish)
+
+
+def _finish(out, shortcut):
+    return jax.nn.relu(out if shortcut is None else out + shortcut)
+
+
 def _convolve_volume(volume, kernel, *, padding):
     return lax.conv_general_dilated(
         volume,
@@ -69,12 +126,71 @@ def _kernel_gradient_volume(volume, cotangent, *, kernel, padding):
     return jax.linear_transpose(convolve_with, kernel)(cotangent)[0]
 
 
-def _convolve_slices(volume, kernel, *, padding):
-    depth, height, width, _, features = kernel.shape
-    joined = jnp.concatenate(_shifted_slices(volume, depth, padding), axis=-1)
-    joined_kernel = kernel.transpose(1, 2, 0, 3, 4).reshape(height, width, -1, features)
-    slices = _convolve_2d(joined, joined_kernel, padding)
-    return slices.reshape(len(volume), -1, *slices.shape[1:])
+def _convolve_slices(volume, kernel, *, padding, finish=lambda rows, start: rows):  # noqa: ARG005
+    """Convolve strip by strip along y; `finish` takes a strip and its first row."""
+    depth, height, *_, features = kernel.shape
+    z, y, x = (
+        size + 2 * padding - taps + 1
+        for size, taps in zip(volume.shape[1:4], kernel.shape[:3], strict=True)
+    )
+    row_bytes = volume[:, :, 0, :, 0].size * depth * features * volume.dtype.itemsize
+    rows = max(8, STRIP_BYTES // row_bytes)
+    if rows >= y:
+        return finish(_convolve_strip(volume, kernel, padding, (padding, padding)), 0)
+    out = jnp.zeros((len(volume), z, y, x, features), volume.dtype)
+    for start in range(0, y, rows):
+        first, last = start - padding, min(start + rows, y) - padding + height - 1
+        strip = volume[:, :, max(first, 0) : last]
+        if start:
+            strip = _after(strip, out[0, 0, start - 1, 0, 0])
+        edges = (max(-first, 0), max(last - volume.shape[2], 0))
+        strip = finish(_convolve_strip(strip, kernel, padding, edges), start)
+        out = lax.dynamic_update_slice_in_dim(out, strip, start, axis=2)
+    return out
+
+
+def _after(strip, former):
+    """The strip, not before a value of the former one is there.
+
+    Else all strips are held in memory together; the CPU's scheduler does not see
+    optimization barriers.
+    """
+    return strip + former * jnp.zeros((), strip.dtype)
+
+
+def _convolve_strip(volume, kernel, padding, edges):
+    """Convolve with `padding` along z and x, and zeros on both `edges` along y."""
+    depth, height, width, inputs, features = kernel.shape
+    b, z, y, x, _ = volume.shape
+    taps = kernel.transpose(1, 2, 3, 0, 4).reshape(height, width, inputs, -1)
+    slices = lax.conv_general_dilated(
+        volume.reshape(b * z, y, x, inputs),
+        taps,
+        window_strides=(1, 1),
+        padding=[edges, (padding, padding)],
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    by_tap = slices.reshape(b, z, *slices.shape[1:3], depth, features)
+    return _add_across_slices(by_tap, padding)
+
+
+def _add_across_slices(by_tap, padding):
+    """Slice i of the result is the sum over taps t of slice i + t - padding."""
+    z, depth = by_tap.shape[1], by_tap.shape[4]
+    slices = z + 2 * padding - depth + 1
+
+    def add(first, last):
+        """Slices `first` to `last` - 1, which the same taps add to."""
+        return sum(
+            by_tap[:, first + shift : last + shift, :, :, shift + padding]
+            for shift in range(-padding, depth - padding)
+            if first + shift >= 0 and last + shift <= z
+        )
+
+    at_start = range(min(padding, slices) + 1)
+    at_end = range(max(slices - padding, 0), slices + 1)
+    ends = sorted({*at_start, *at_end})
+    return jnp.concatenate([add(*pair) for pair in pairwise(ends)], axis=1)
 
 
 def _kernel_gradient_slices(volume, cotangent, *, kernel, padding):
@@ -84,18 +200,21 @@ def _kernel_gradient_slices(volume, cotangent, *, kernel, padding):
 
 
 def _kernel_gradient_2d(volume, cotangent, kernel, padding):
-    """One 2D kernel gradient for each tap in z; XLA is fast where sizes stay."""
-    slices = cotangent.reshape(-1, *cotangent.shape[2:])
-    return jnp.stack(
-        [
-            jax.linear_transpose(partial(_convolve_2d, shifted, padding=padding), tap)(
-                slices
-            )[0]
-            for shifted, tap in zip(
-                _shifted_slices(volume, len(kernel), padding), kernel, strict=True
-            )
-        ]
+    """A 2D convolution with the cotangent as kernel; XLA is fast where sizes stay.
+
+    Channels, with those of the neighbours in z, stand where cases stood, all slices
+    where channels stood.
+    """
+    depth, height, width, inputs, features = kernel.shape
+    gradient = lax.conv_general_dilated(
+        jnp.concatenate(_shifted_slices(volume, depth, padding), axis=-1),
+        cotangent.reshape(-1, *cotangent.shape[2:]),
+        window_strides=(1, 1),
+        padding=[(padding, padding)] * 2,
+        dimension_numbers=("CHWN", "IHWO", "HWNC"),
     )
+    by_tap = gradient.reshape(height, width, depth, inputs, features)
+    return by_tap.transpose(2, 0, 1, 3, 4)
 
 
 def _kernel_gradient_products(volume, cotangent, kernel, padding):
@@ -117,16 +236,6 @@ def _shifted_slices(volume, taps, padding):
     slices = padded.shape[1] - taps + 1
     shifted = [padded[:, tap : tap + slices] for tap in range(taps)]
     return [part.reshape(-1, *part.shape[2:]) for part in shifted]
-
-
-def _convolve_2d(slices, kernel, padding):
-    return lax.conv_general_dilated(
-        slices,
-        kernel,
-        window_strides=(1, 1),
-        padding=[(padding, padding)] * 2,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
 
 
 def convolve_upsampled(

@@ -33,10 +33,9 @@ class ResidualBlock(nn.Module):
     def __call__(self, volume: Volume) -> Float[Array, "b z y x o"]:
         """Apply the three convolutions; sizes stay."""
         layer = partial(NormConvolution, self.features, self.groups)
-        first = nn.relu(layer(name="conv_1")(volume))
-        second = nn.relu(layer(name="conv_2")(first))
-        third = layer(name="conv_3")(second)
-        return nn.relu(third + first)
+        first = layer(name="conv_1")(volume)
+        second = layer(name="conv_2")(first)
+        return layer(name="conv_3")(second, shortcut=first)
 
 
 class UpConvolution(nn.Module):

@@ -10,7 +10,7 @@ from adn_jax.types import Key
 
 
 class DoubleConvolution(nn.Module):
-    """Two normalised convolutions with ReLU."""
+    """Two normalised convolutions, each with ReLU."""
 
     middle: int
     features: int
@@ -21,7 +21,7 @@ class DoubleConvolution(nn.Module):
         """Apply the two convolutions; sizes stay."""
         for number, features in ((1, self.middle), (2, self.features)):
             layer = NormConvolution(features, self.groups, name=f"conv_{number}")
-            volume = nn.relu(layer(volume))
+            volume = layer(volume)
         return volume
 
 

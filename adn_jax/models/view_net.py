@@ -25,9 +25,7 @@ class Stage(nn.Module):
         groups = max(1, self.features // CHANNELS_PER_GROUP)
         for number in (1, 2):
             branch = nn.relu(GroupNorm(groups, name=f"norm_{number}")(branch))
-            branch = Convolution(self.features, use_bias=True, name=f"conv_{number}")(
-                branch
-            )
+            branch = Convolution(self.features, name=f"conv_{number}")(branch)
         return volume + branch
 
 
