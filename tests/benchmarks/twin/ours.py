@@ -8,14 +8,14 @@ import numpy as np
 from adn_jax.config import PrepareSettings, Recipe, UNetSettings, ViewNetSettings
 
 SHAPE = (4, 8, 12)
-NET = UNetSettings(widths=(2,), groups=2, dropout=0.0)
+NET = UNetSettings("unet", widths=(2,), groups=2, dropout=0.0)
 RECIPE = Recipe(
     name="tiny",
     prepare=PrepareSettings(shape=SHAPE, spacing_mm=(5.0, 1.2, 1.5)),
     view_net=ViewNetSettings(widths=(2,)),
     disentangle_net=NET,
     segment_net=NET,
-    tissue_net=UNetSettings(widths=(2,), groups=2, outputs=5),
+    tissue_net=UNetSettings("unet", widths=(2,), groups=2, outputs=5),
 )
 
 jit_quickly = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})

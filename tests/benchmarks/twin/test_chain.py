@@ -24,8 +24,11 @@ from adn_jax.benchmarks.twin.parameters import state_of  # noqa: E402
 
 RECIPES = {
     "paper": RECIPE,
-    "authors": replace(RECIPE, asymmetry=AsymmetrySettings("positive_part", "clipped")),
-    "centred": replace(RECIPE, alignment=AlignmentSettings(centre=True)),
+    "authors, centred": replace(
+        RECIPE,
+        alignment=AlignmentSettings(centre=True),
+        asymmetry=AsymmetrySettings("positive_part", "clipped"),
+    ),
     "centre alone": replace(
         RECIPE, alignment=AlignmentSettings(network=False, centre=True)
     ),
