@@ -78,14 +78,14 @@ def load_average() -> float:
 
 def jax_device(first: Any, count: int) -> Device:
     """Where jax runs: on `count` devices like its first."""
-    names = sorted(found.metadata["Name"] for found in distributions())
-    packages = ["jax", "jaxlib", *(name for name in names if name.startswith(CUDNN))]
+    names = {found.metadata["Name"] or "" for found in distributions()}
+    cudnn = sorted(name for name in names if name.startswith(CUDNN))
     return Device(
         platform=first.platform,
         kind=processor_name() if first.platform == "cpu" else first.device_kind,
         count=count,
         threads=usable_cores(),
-        versions=tuple(f"{name} {version(name)}" for name in packages),
+        versions=tuple(f"{name} {version(name)}" for name in ("jax", "jaxlib", *cudnn)),
     )
 
 

@@ -18,7 +18,7 @@ from adn_jax.config import Precision
 MATRIX_SIZE = {"cpu": 2048, "gpu": 16384, "tpu": 16384}
 """Rows and columns of the matrices on one device."""
 
-COPY_BYTES = {"cpu": 2**28, "gpu": 2**31, "tpu": 2**31}
+COPY_BYTES = {"cpu": 2**28, "gpu": 2**32, "tpu": 2**32}
 """Size of the array on one device: far more than any cache holds."""
 
 

@@ -1,6 +1,7 @@
 """`python -m adn_jax benchmark CONFIG`: how fast a recipe is, and beside what."""
 
 import shlex
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -66,7 +67,7 @@ class Benchmark:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run the verb; exit code 2 if a system of ours failed, 130 after Ctrl-C."""
+    """Run the verb; exit code 2 if a system of ours failed."""
     command, recipe = parse_with_recipe(Benchmark, "benchmark", arguments)
     plan = make_plan(command, recipe)
     records: list[Record] = []
@@ -74,9 +75,10 @@ def main(arguments: Sequence[str]) -> None:
         with interrupt_on_sigterm():
             called = shlex.join(["adn", "benchmark", *arguments])
             run(plan, called, command.out, records)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("adn: stopped before the end.", file=sys.stderr)
-        raise SystemExit(130) from None
+        number = stop.args[0] if stop.args else signal.SIGINT
+        raise SystemExit(128 + number) from None
     finally:
         if records:
             print_sections(sections(records[-1]), Console())

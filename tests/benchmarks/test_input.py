@@ -11,18 +11,19 @@ from adn_jax.data.batches import make_batch, open_split
 from adn_jax.data.cases import check_sums
 from adn_jax.errors import UserError
 from adn_jax.runtime.mesh import data_mesh
-from tests.training.tiny import tiny_recipe, write_heads
+from tests.benchmarks.recipes import small_recipe
+from tests.training.tiny import write_heads
 
 pytestmark = pytest.mark.usefixtures("unchecked_annotations")
 
 
 def job(**changes):
     values = {"what": "align", "batch": 2, "repeats": 2, "data": SYNTHETIC}
-    return Job("input", tiny_recipe(), **(values | changes))
+    return Job("input", small_recipe(), **(values | changes))
 
 
 def test_a_made_up_data_set_is_a_prepared_one(tmp_path):
-    recipe = tiny_recipe()
+    recipe = small_recipe()
     manifest = real_input.write_heads(tmp_path, recipe.prepare, 3)
     split = open_split(manifest, "train", needs=("lesion", "tissue"), at_least=3)
     assert split[2]["volume"].shape == recipe.prepare.shape
@@ -42,7 +43,7 @@ def test_a_prepared_data_set_is_taken(tmp_path):
     write_heads(tmp_path)
     with real_input.open_data(job(data=str(tmp_path))) as manifest:
         assert len(manifest.splits["train"]) == 5
-    recipe = tiny_recipe()
+    recipe = small_recipe()
     other = replace(recipe, prepare=replace(recipe.prepare, shape=(8, 16, 16)))
     wrong = replace(job(data=str(tmp_path)), recipe=other)
     with (

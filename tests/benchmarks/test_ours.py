@@ -4,14 +4,14 @@ from adn_jax.benchmarks import timing
 from adn_jax.benchmarks.job import Job
 from adn_jax.benchmarks.ours import measure_budget, measure_ours
 from adn_jax.models.cost import step_flops
-from tests.training.tiny import tiny_recipe
+from tests.benchmarks.recipes import small_recipe
 
 pytestmark = pytest.mark.usefixtures("unchecked_annotations")
 
 
 def test_figures_of_a_program(monkeypatch):
     monkeypatch.setattr(timing, "LEAST_SECONDS", 0.0)
-    job = Job("steps", tiny_recipe(), what="inference", batch=2, repeats=3)
+    job = Job("steps", small_recipe(), what="inference", batch=2, repeats=3)
     figures = measure_ours(job)
     assert len(figures.step_s) == 3
     assert 0 < min(figures.step_s) <= max(figures.step_s) < 60
@@ -25,10 +25,11 @@ def test_figures_of_a_program(monkeypatch):
 
 
 def test_a_profile_has_the_floors_of_the_machine():
-    job = Job("budget", tiny_recipe(), what="inference", peaks=(1e9, 1e8))
+    job = Job("budget", small_recipe(), what="inference", peaks=(1e9, 1e8))
     budget = measure_budget(job)
     assert budget.step_s > 0
     assert 0.3 < budget.coverage < 1.1
     compute = sum(row.compute_floor for row in budget.rows)
-    assert compute == pytest.approx(step_flops(job.recipe, "inference", 1) / 1e9)
+    most = step_flops(job.recipe, "inference", 1) / 1e9
+    assert 0.5 * most < compute <= most
     assert sum(row.memory_floor for row in budget.rows) > 0

@@ -7,12 +7,12 @@ import pytest
 from adn_jax.benchmarks import peer, timing
 from adn_jax.benchmarks.job import Job
 from adn_jax.errors import UserError
-from tests.training.tiny import tiny_recipe
+from tests.benchmarks.recipes import small_recipe
 
 
 def job(**changes):
     values = {"what": "inference", "form": "eager", "batch": 1, "repeats": 2}
-    return Job("steps", tiny_recipe(), **(values | changes))
+    return Job("steps", small_recipe(), **(values | changes))
 
 
 def fake_torch(sees_gpu):

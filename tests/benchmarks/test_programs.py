@@ -9,13 +9,14 @@ from adn_jax.benchmarks.job import Job
 from adn_jax.benchmarks.programs import check_result, compile_program, make_program
 from adn_jax.errors import UserError
 from adn_jax.pipeline.adn import apply_adn
+from tests.benchmarks.recipes import small_recipe
 from tests.training.tiny import tiny_recipe
 
 pytestmark = pytest.mark.usefixtures("unchecked_annotations")
 
 
 def job(what, **changes):
-    values = {"recipe": tiny_recipe(), "batch": 2} | changes
+    values = {"recipe": small_recipe(), "batch": 2} | changes
     return Job("steps", what=what, **values)
 
 
@@ -36,40 +37,30 @@ def test_a_call_is_one_update_in_the_memory_of_the_state(what):
         lambda a, b: bool((a != b).any()), before, program.state.params
     )
     assert all(jax.tree.leaves(moved))
+    for _ in range(15):  # beyond the recipe's last step
+        values = program()
+    check_result(values)
 
 
 def test_the_joint_step_has_frozen_nets_of_its_recipe():
-    recipe = tiny_recipe(tissue_source="network")
+    recipe = small_recipe(tissue_source="network")
     assert set(make_program(job("joint")).frozen) == {"align"}
     program = make_program(job("joint", recipe=recipe))
     assert set(program.frozen) == {"align", "tissue"}
     assert program.frozen["tissue"]["head"]["kernel"].shape[-1] == 5
 
 
-def test_steps_have_no_end():
-    program = make_program(job("align"))
-    compile_program(program)
-    for _ in range(30):  # the recipe has four
-        values = program()
-    check_result(values)
-
-
-def test_inference_is_the_prediction_of_the_chain():
-    program = make_program(job("inference"))
+def test_inference_is_the_prediction_of_the_chain_on_every_device():
+    program = make_program(job("inference", devices=2))
     compile_program(program)
     prediction, again = program(), program()
-    recipe = tiny_recipe()
+    recipe = small_recipe()
     expected = jax.jit(apply_adn, static_argnums=2)(
         program.state, program.batch.volume, recipe
     ).prediction
     np.testing.assert_allclose(prediction, expected, atol=1e-6)
     np.testing.assert_array_equal(prediction, again)
-
-
-def test_a_batch_is_split_over_devices():
-    program = make_program(job("inference", devices=2))
-    compile_program(program)
-    assert len(program().sharding.device_set) == 2
+    assert len(prediction.sharding.device_set) == 2
 
 
 def test_what_cannot_be_split_is_refused():
@@ -82,7 +73,7 @@ def test_what_cannot_be_split_is_refused():
 def test_a_grid_that_does_not_fit_is_refused():
     recipe = tiny_recipe()
     recipe = replace(recipe, prepare=replace(recipe.prepare, shape=(3, 16, 16)))
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match="3 x 16 x 16"):
         compile_program(make_program(job("inference", recipe=recipe)))
 
 

@@ -9,9 +9,9 @@ from adn_jax.benchmarks import suite, worker
 from adn_jax.benchmarks.job import Job, StepFigures
 from adn_jax.config_checks import settings_to_json
 from adn_jax.errors import UserError
-from tests.training.tiny import tiny_recipe
+from tests.benchmarks.recipes import small_recipe
 
-JOB = Job("steps", tiny_recipe(), what="inference", repeats=1)
+JOB = Job("steps", small_recipe(), what="inference", repeats=1)
 
 
 def answer_of(monkeypatch, capsys, job=JOB):

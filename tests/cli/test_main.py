@@ -31,6 +31,7 @@ def test_arguments_come_from_the_command_line(monkeypatch, capsys):
         ("train", "adn train CONFIG [-h] [OPTIONS]"),
         ("evaluate", "adn evaluate [-h] RUN"),
         ("predict", "adn predict [-h] RUN SCAN [SCAN ...] --out PATH"),
+        ("benchmark", "adn benchmark CONFIG [-h] [OPTIONS]"),
         ("export", "adn export [-h] [OPTIONS] PREPARED OUT"),
         ("import-torch", "adn import-torch [-h] RUN --t PATH --df PATH"),
     ],
