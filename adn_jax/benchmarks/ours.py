@@ -10,6 +10,7 @@ from adn_jax.benchmarks.memory import jax_meter
 from adn_jax.benchmarks.programs import check_result, compile_program, make_program
 from adn_jax.benchmarks.timing import time_call, time_calls, time_pipelined
 from adn_jax.models.cost import step_networks
+from adn_jax.runtime.memory import return_freed_memory
 
 
 def configure_jax(job: Job) -> None:
@@ -31,6 +32,7 @@ def measure_ours(job: Job) -> StepFigures:
     def call() -> None:
         jax.block_until_ready(program())
 
+    return_freed_memory()  # as `predict` does
     meter.begin()
     first_s = time_call(call)
     step_s = time_calls(call, job.repeats)

@@ -11,6 +11,7 @@ from typing import Any
 from adn_jax.benchmarks.job import Job
 from adn_jax.config_checks import settings_from_json, settings_to_json
 from adn_jax.errors import UserError
+from adn_jax.runtime.memory import keep_freed_memory
 
 
 def main() -> None:
@@ -25,6 +26,8 @@ def main() -> None:
 
 def measure(job: Job) -> Any:
     """The figures of a job, a dataclass; only what it needs is imported."""
+    if job.what != "inference":  # as `train` does, and the peer's steps alike
+        keep_freed_memory()
     if job.task == "steps" and job.form != "jit":
         from adn_jax.benchmarks.peer import measure_peer
 

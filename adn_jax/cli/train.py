@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adn_jax.cli.arguments import parse_with_recipe
+from adn_jax.runtime.memory import keep_freed_memory
 from adn_jax.training.train import train
 
 
@@ -29,6 +30,7 @@ class Train:
 def main(arguments: Sequence[str]) -> None:
     """Train; stopped by SIGTERM or Ctrl-C it saves and exits with 128 + the signal."""
     command, recipe = parse_with_recipe(Train, "train", arguments)
+    keep_freed_memory()
     signal = train(
         recipe, command.data, command.run, command.workers, command.tissue_run
     )

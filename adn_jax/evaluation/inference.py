@@ -17,6 +17,7 @@ from adn_jax.metrics.disentanglement import PATHOLOGY_THRESHOLD
 from adn_jax.metrics.overlap import Mask
 from adn_jax.pipeline.adn import apply_adn, realign_labels, unalign
 from adn_jax.pipeline.align import first_view, is_in_plane, matrices
+from adn_jax.runtime.memory import return_freed_memory
 from adn_jax.types import AdnOutputs, AdnParams, Matrix, Volume
 
 
@@ -27,6 +28,17 @@ def infer(
     """The whole chain for a batch, and M before the search and the refinement."""
     first = first_view(params.view, volume, recipe)
     return apply_adn(params, volume, recipe), matrices(first, recipe)[0]
+
+
+def compile_ahead(params: AdnParams, recipe: Recipe) -> None:
+    """Compile the chain for one scan, then give back the memory that this took.
+
+    On a CPU that is half a gigabyte, which would lie beside the chain's own memory.
+    """
+    shape = (1, *recipe.prepare.shape, 1)
+    volume = jax.ShapeDtypeStruct(shape, jnp.float32)
+    infer.lower(params, volume, recipe).compile()
+    return_freed_memory()
 
 
 @partial(jax.jit, static_argnames="recipe")

@@ -15,7 +15,12 @@ from adn_jax.data.cases import PreparedCase
 from adn_jax.data.nifti import read_voxels
 from adn_jax.errors import UserError
 from adn_jax.evaluation.figures import save_figure, scan_figure
-from adn_jax.evaluation.inference import as_map, infer_case, on_scan_grid
+from adn_jax.evaluation.inference import (
+    as_map,
+    compile_ahead,
+    infer_case,
+    on_scan_grid,
+)
 from adn_jax.evaluation.maps import CaseMaps, Map
 from adn_jax.evaluation.scores import none_for_nan
 from adn_jax.evaluation.summary import versions
@@ -67,6 +72,7 @@ def predict_scans(run: Path, scans: Sequence[Path], out: Path) -> dict[Path, str
     """
     model = load_run(run)
     folders = result_folders(scans, out)
+    compile_ahead(model.params, model.recipe)
     failures = {}
     for scan, folder in track(folders.items(), description="predict"):
         try:

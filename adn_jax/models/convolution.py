@@ -6,6 +6,7 @@ slices; large volumes go through in strips. Elsewhere lax's own is used.
 Nearest upsampling and stride 2 are folded into convolutions of two taps a side.
 """
 
+import math
 from functools import partial
 from itertools import pairwise, product
 
@@ -21,6 +22,12 @@ Kernel = Float[Array, "d h w c o"]
 STRIP_BYTES = 64 * 2**20
 """Size to which the outputs of all taps of a strip are held on a CPU: freshly allocated
 memory costs more time there than the rows that strips compute twice."""
+
+ALL_CORES = 112
+"""Outputs from which on XLA's 2D convolution uses all cores; a few more cost less."""
+
+SHARES = 4
+"""Most convolutions side by side that make a kernel's gradient on a CPU."""
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -46,14 +53,17 @@ def _convolve_forward(volume, kernel, padding):
 
 def _convolve_backward(padding, inputs, cotangent):
     volume, kernel = inputs
-    flipped = jnp.flip(kernel, (0, 1, 2)).swapaxes(3, 4)
-    kernel_gradient = lax.platform_dependent(
-        volume,
-        cotangent,
-        cpu=partial(_kernel_gradient_slices, kernel=kernel, padding=padding),
-        default=partial(_kernel_gradient_volume, kernel=kernel, padding=padding),
-    )
-    return convolve(cotangent, flipped, kernel.shape[0] - 1 - padding), kernel_gradient
+    with jax.named_scope("kernel_gradient"):
+        kernel_gradient = lax.platform_dependent(
+            volume,
+            cotangent,
+            cpu=partial(_kernel_gradient_slices, kernel=kernel, padding=padding),
+            default=partial(_kernel_gradient_volume, kernel=kernel, padding=padding),
+        )
+    with jax.named_scope("input_gradient"):
+        flipped = jnp.flip(kernel, (0, 1, 2)).swapaxes(3, 4)
+        input_gradient = convolve(cotangent, flipped, kernel.shape[0] - 1 - padding)
+    return input_gradient, kernel_gradient
 
 
 convolve.defvjp(_convolve_forward, _convolve_backward)
@@ -163,6 +173,9 @@ def _convolve_strip(volume, kernel, padding, edges):
     depth, height, width, inputs, features = kernel.shape
     b, z, y, x, _ = volume.shape
     taps = kernel.transpose(1, 2, 3, 0, 4).reshape(height, width, inputs, -1)
+    used = taps.shape[-1]
+    if ALL_CORES // 2 < used < ALL_CORES:
+        taps = jnp.pad(taps, ((0, 0), (0, 0), (0, 0), (0, ALL_CORES - used)))
     slices = lax.conv_general_dilated(
         volume.reshape(b * z, y, x, inputs),
         taps,
@@ -170,7 +183,7 @@ def _convolve_strip(volume, kernel, padding, edges):
         padding=[edges, (padding, padding)],
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
-    by_tap = slices.reshape(b, z, *slices.shape[1:3], depth, features)
+    by_tap = slices[..., :used].reshape(b, z, *slices.shape[1:3], depth, features)
     return _add_across_slices(by_tap, padding)
 
 
@@ -200,19 +213,25 @@ def _kernel_gradient_slices(volume, cotangent, *, kernel, padding):
 
 
 def _kernel_gradient_2d(volume, cotangent, kernel, padding):
-    """A 2D convolution with the cotangent as kernel; XLA is fast where sizes stay.
+    """2D convolutions with the cotangent as kernel; XLA is fast where sizes stay.
 
-    Channels, with those of the neighbours in z, stand where cases stood, all slices
-    where channels stood.
+    Channels, with those of the neighbours in z, stand where cases stood, slices where
+    channels stood. One convolution runs on one core, so the cases are shared out.
     """
     depth, height, width, inputs, features = kernel.shape
-    gradient = lax.conv_general_dilated(
-        jnp.concatenate(_shifted_slices(volume, depth, padding), axis=-1),
-        cotangent.reshape(-1, *cotangent.shape[2:]),
-        window_strides=(1, 1),
-        padding=[(padding, padding)] * 2,
-        dimension_numbers=("CHWN", "IHWO", "HWNC"),
-    )
+
+    def share_of_gradient(volume, cotangent):
+        return lax.conv_general_dilated(
+            jnp.concatenate(_shifted_slices(volume, depth, padding), axis=-1),
+            cotangent.reshape(-1, *cotangent.shape[2:]),
+            window_strides=(1, 1),
+            padding=[(padding, padding)] * 2,
+            dimension_numbers=("CHWN", "IHWO", "HWNC"),
+        )
+
+    shares = math.gcd(len(volume), SHARES)
+    parts = (jnp.split(volume, shares), jnp.split(cotangent, shares))
+    gradient = sum(map(share_of_gradient, *parts))
     by_tap = gradient.reshape(height, width, depth, inputs, features)
     return by_tap.transpose(2, 0, 1, 3, 4)
 

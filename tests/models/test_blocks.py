@@ -1,10 +1,13 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from adn_jax.errors import UserError
-from adn_jax.models.blocks import GroupNorm, dropout, group_count, max_pool
+from adn_jax.models import blocks
+from adn_jax.models.blocks import EPSILON, GroupNorm, dropout, group_count, max_pool
 
 
 def group_norm(volume, groups, scale, bias):
@@ -38,6 +41,40 @@ def test_group_norm_computes_in_float32_and_returns_the_input_type():
     exact = group_norm(half.astype(jnp.float32), 2, ones, zeros)
     assert out.dtype == jnp.bfloat16
     np.testing.assert_array_equal(out, exact.astype(jnp.bfloat16))
+
+
+@pytest.mark.parametrize("offset", [0.0, 100.0])
+def test_gradient_of_group_norm_equals_torch(offset):
+    torch = pytest.importorskip("torch")
+    random = np.random.default_rng(4)
+    volume = offset + random.standard_normal((2, 3, 4, 5, 6))
+    cotangent = random.standard_normal(volume.shape)
+    scale, bias = random.standard_normal((2, 6))
+    theirs = [
+        torch.tensor(array, requires_grad=True)
+        for array in (np.moveaxis(volume, -1, 1), scale, bias)
+    ]
+    out = torch.nn.functional.group_norm(theirs[0], 3, *theirs[1:], EPSILON)
+    out.backward(torch.tensor(np.moveaxis(cotangent, -1, 1)))
+    by_volume, *rest = (each.grad.numpy() for each in theirs)
+
+    ours = [jnp.asarray(array, jnp.float32) for array in (volume, scale, bias)]
+    _, pull_back = jax.vjp(jax.jit(partial(blocks.group_norm, groups=3)), *ours)
+    results = pull_back(jnp.asarray(cotangent, jnp.float32))
+    tolerance = 2e-5 + 1e-6 * offset
+    expected = (np.moveaxis(by_volume, 1, -1), *rest)
+    for result, wanted in zip(results, expected, strict=True):
+        np.testing.assert_allclose(
+            result, wanted, atol=tolerance * np.abs(wanted).max()
+        )
+
+
+def test_group_norm_keeps_its_input_alone_for_the_gradient():
+    volume = jnp.ones((1, 4, 8, 8, 4), jnp.bfloat16)
+    ones = jnp.ones(4)
+    _, pull_back = jax.vjp(lambda v: blocks.group_norm(v, ones, ones, 2), volume)
+    maps = [leaf for leaf in jax.tree.leaves(pull_back) if leaf.size >= volume.size]
+    assert [leaf.dtype for leaf in maps] == [jnp.bfloat16]
 
 
 def test_group_count_is_one_for_few_channels_and_refuses_remainders():

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from jax import lax
 
-from adn_jax.models.convolution import convolve, convolve_strided, convolve_upsampled
+from adn_jax.models import convolution
+from adn_jax.models.convolution import (
+    convolve,
+    convolve_relu,
+    convolve_strided,
+    convolve_upsampled,
+)
 
 
 def reference(volume, kernel, padding, stride=1):
@@ -70,6 +76,69 @@ def test_strided_convolution_equals_lax(shape):
         lambda v, k: reference(v, k, 1, stride=2),
         *draw(shape, 4, 2),
     )
+
+
+@pytest.mark.parametrize("z", [1, 2, 5])
+@pytest.mark.parametrize(("taps", "padding"), [(3, 1), (2, 1), (1, 0)])
+def test_strips_equal_the_whole(taps, padding, z, monkeypatch):
+    monkeypatch.setattr(convolution, "STRIP_BYTES", 1)
+    assert_same_with_gradients(
+        lambda v, k: convolve(v, k, padding),
+        lambda v, k: reference(v, k, padding),
+        *draw((2, z, 21, 4, 3), taps, 4),
+    )
+
+
+@pytest.mark.parametrize("strip_bytes", [1, 2**26])
+@pytest.mark.parametrize("with_shortcut", [True, False])
+def test_relu_and_shortcut_inside_equal_those_behind(
+    with_shortcut, strip_bytes, monkeypatch
+):
+    monkeypatch.setattr(convolution, "STRIP_BYTES", strip_bytes)
+    volume, kernel = draw((2, 3, 10, 4, 3), 3, 4)
+    shortcut = jnp.asarray(
+        np.random.default_rng(6).standard_normal((2, 3, 10, 4, 4)), jnp.float32
+    )
+
+    def ours(volume, kernel, shortcut):
+        return convolve_relu(volume, kernel, shortcut if with_shortcut else None)
+
+    def plain(volume, kernel, shortcut):
+        out = reference(volume, kernel, 1)
+        return jax.nn.relu(out + shortcut if with_shortcut else out)
+
+    with jax.default_matmul_precision("highest"):
+        out, pull_back = jax.vjp(jax.jit(ours), volume, kernel, shortcut)
+        expected, expected_pull_back = jax.vjp(plain, volume, kernel, shortcut)
+        cotangent = jnp.cos(jnp.arange(out.size, dtype=jnp.float32)).reshape(out.shape)
+        results = (out, *pull_back(cotangent))
+        references = (expected, *expected_pull_back(cotangent))
+    for result, wanted in zip(results, references, strict=True):
+        scale = max(np.abs(wanted).max(), 1.0)
+        np.testing.assert_allclose(result, wanted, rtol=0, atol=1e-5 * scale)
+
+
+def test_strips_wait_for_each_other_in_memory(monkeypatch):
+    volume, kernel = jnp.ones((1, 4, 512, 32, 8)), jnp.ones((3, 3, 3, 8, 8))
+
+    def temporary_bytes():
+        convolved = jax.jit(lambda v, k: convolve(convolve(v, k, 1), k, 1))
+        return convolved.lower(volume, kernel).compile().memory_analysis()
+
+    whole = temporary_bytes().temp_size_in_bytes
+    monkeypatch.setattr(convolution, "STRIP_BYTES", volume.nbytes // 8)
+    in_strips = temporary_bytes().temp_size_in_bytes
+    assert whole > 2.9 * volume.nbytes  # three taps of the whole map
+    assert in_strips < 1.7 * volume.nbytes  # the map between, and a strip
+
+
+def test_the_gradient_keeps_inputs_and_result_alone():
+    volume, kernel = draw((1, 4, 8, 8, 8), 3, 8)
+    half = volume.astype(jnp.bfloat16)
+    _, pull_back = jax.vjp(lambda v: convolve_relu(v, kernel.astype(v.dtype), v), half)
+    maps = [leaf for leaf in jax.tree.leaves(pull_back) if leaf.size == volume.size]
+    assert len(maps) == 2
+    assert all(leaf.dtype == jnp.bfloat16 for leaf in maps)
 
 
 def test_jit_equals_eager_and_half_precision_is_kept():

@@ -155,3 +155,54 @@ def test_apply_refuses_sizes_that_do_not_fit():
         apply_unet(params, jnp.ones((1, 3, 4, 4, 1)), SMALL)
     with pytest.raises(UserError, match=r"least 4 voxels .* nearest .* 4 x 4 x 6"):
         init_view_net(KEY, SMALL_VIEW, (3, 4, 6))
+
+
+@pytest.mark.parametrize("kind", ["residual_unet", "unet"])
+def test_bfloat16_maps_give_float32_logits_and_gradients_near_float32(kind):
+    settings = UNetSettings(kind, widths=(8, 16), dropout=0.0)
+    params = init_unet(KEY, settings)
+    volume = jax.random.uniform(jax.random.key(1), (2, 4, 16, 16, 1))
+
+    def mean_and_gradient(precision):
+        def mean(params):
+            logits = apply_unet(params, volume, settings, precision=precision)
+            assert logits.dtype == jnp.float32
+            return jnp.mean(jnp.sin(logits)), logits
+
+        gradient, logits = jax.jit(jax.grad(mean, has_aux=True))(params)
+        return logits, gradient
+
+    logits, gradient = mean_and_gradient("float32")
+    half_logits, half_gradient = mean_and_gradient("bfloat16")
+    assert 0 < np.abs(half_logits - logits).max() < 0.05 * np.abs(logits).max()
+    for leaf, half in zip(
+        *map(jax.tree.leaves, (gradient, half_gradient)), strict=True
+    ):
+        assert half.dtype == jnp.float32
+        assert np.linalg.norm(half - leaf) < 0.25 * np.linalg.norm(leaf) + 1e-4
+
+
+def test_the_view_is_float32_and_near_in_bfloat16():
+    settings = replace(SMALL_VIEW, rotation_limit_deg=(0.0, 0.0, 60.0))
+    params = init_view_net(KEY, settings, (8, 16, 16))
+    params["head"]["kernel"] += 1.0
+    volume = jax.random.uniform(jax.random.key(1), (2, 8, 16, 16, 1))
+    view = apply_view_net(params, volume, settings)
+    half = apply_view_net(params, volume, settings, precision="bfloat16")
+    assert half.dtype == jnp.float32
+    assert np.abs(view).max() > 0.1
+    np.testing.assert_allclose(half, view, atol=0.03)
+
+
+def test_training_in_bfloat16_keeps_no_float32_maps():
+    settings = UNetSettings(widths=(8, 16))
+    params = init_unet(KEY, settings)
+    volume = jax.random.uniform(jax.random.key(1), (1, 8, 16, 16, 1))
+
+    def logits(params):
+        return apply_unet(params, volume, settings, key=KEY, precision="bfloat16")
+
+    kept = jax.tree.leaves(jax.vjp(logits, params)[1])
+    maps = [leaf for leaf in kept if leaf.ndim == 5 and leaf.shape[:2] == (1, 8)]
+    assert len(maps) > 10
+    assert {str(leaf.dtype) for leaf in maps} <= {"bfloat16", "bool"}

@@ -97,7 +97,7 @@ def test_tissue_net_learns_on_the_aligned_head(monkeypatch):
     stage = make_stage("tissue", recipe)
     seen = []
 
-    def read_tissue(_params, volume, _settings, *, key=None):  # noqa: ARG001
+    def read_tissue(_params, volume, _settings, **_):
         seen.append(volume)
         return -jnp.abs(volume - jnp.array([0.0, 0.475, 0.525, 0.575, 9.0]))
 

@@ -1,0 +1,115 @@
+"""What the compiled train step of D and F must and must not hold."""
+
+import logging
+import re
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jaxtyping import config
+
+from adn_jax.config import AlignmentSettings
+from adn_jax.data.batches import open_split, train_batches
+from adn_jax.training.optimizer import make_optimizer
+from adn_jax.training.runs import initial_params
+from adn_jax.training.stages import make_stage
+from adn_jax.training.state import initial_state
+from adn_jax.training.steps import make_train_step
+from tests.training import tiny
+
+RECIPE = tiny.tiny_recipe(
+    tissue_source="network", alignment=AlignmentSettings(), precision="bfloat16"
+)
+BATCH = 2
+
+
+def step_and_inputs(recipe=RECIPE):
+    """The jitted joint step, its state, and the weights of the finished stages."""
+    stage = make_stage("joint", recipe)
+    optimizer = make_optimizer(stage.settings.optimizer, stage.settings.steps)
+    keys = jax.random.split(jax.random.key(0), 4)
+    state = initial_state(initial_params(keys[0], recipe, "joint"), optimizer)
+    frozen = {
+        name: initial_params(key, recipe, name)
+        for name, key in zip(("align", "tissue"), keys[1:3], strict=True)
+    }
+    return make_train_step(stage.loss, optimizer, keys[3]), state, frozen
+
+
+@pytest.fixture(autouse=True)
+def plain_annotations(monkeypatch):
+    """Lowering puts placeholders into the state, which have neither shape nor type."""
+    monkeypatch.setattr(config, "jaxtyping_disable", True)
+
+
+@pytest.fixture
+def batches(tmp_path):
+    return train_batches(open_split(tiny.write_heads(tmp_path), "train"), BATCH, seed=0)
+
+
+def lowered(batches, platform, recipe=RECIPE):
+    step, state, frozen = step_and_inputs(recipe)
+    traced = step.trace(state, frozen, next(batches))
+    return traced.lower(lowering_platforms=(platform,)).as_text()
+
+
+def test_the_memory_of_the_state_is_used_again(batches):
+    step, state, frozen = step_and_inputs()
+    compiled = step.lower(state, frozen, next(batches)).compile()
+    state_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    assert compiled.memory_analysis().alias_size_in_bytes == state_bytes
+    after, _ = step(state, frozen, next(batches))
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
+    assert int(after.step) == 1
+
+
+def test_a_run_compiles_its_step_once(batches, caplog):
+    step, state, frozen = step_and_inputs()
+    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+        for _ in range(4):
+            state, _ = step(state, frozen, next(batches))
+    compiled = [r for r in caplog.messages if "Compiling jit(train_step)" in r]
+    assert len(compiled) == 1
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_feature_maps_are_never_transposed(batches, platform):
+    """Elsewhere than in the sampler and the pixel shuffle, which move no more axes."""
+    text = lowered(batches, platform)
+    convolutions = re.findall(r"stablehlo.convolution.*dim_numbers = (\S+)", text)
+    assert len(convolutions) > 30
+    forward = "[b,0,1,2,f]x[0,1,2,i,o]->[b,0,1,2,f]"
+    kernel_gradient = "[f,0,1,2,b]x[i,0,1,2,o]->[0,1,2,b,f]"
+    assert {layout.rstrip(",") for layout in convolutions} <= {forward, kernel_gradient}
+    moved = re.findall(r"stablehlo.transpose.*dims = \[(.*?)\]", text)
+    allowed = {
+        "0, 2, 3, 1, 4": "slices to columns, for the sampler",
+        "0, 3, 1, 2, 4": "columns to slices",
+        "0, 1, 4, 2, 5, 3, 6, 7": "outputs of a corner to voxels",
+        "0, 1, 3, 2, 5, 4, 6, 7": "and",
+        "0, 1, 3, 5, 2, 4, 6, 7": "voxels of a block to channels",
+    }
+    of_maps = {axes for axes in moved if axes.startswith("0, ")}
+    assert of_maps <= set(allowed), of_maps
+
+
+def test_the_networks_compute_in_bfloat16_only(batches):
+    text = lowered(batches, "cuda")
+    results = re.findall(r"stablehlo.convolution.*-> tensor<\S*x(\w+)>", text)
+    assert set(results) == {"bf16"}
+    full = lowered(batches, "cuda", replace(RECIPE, precision="float32"))
+    results = re.findall(r"stablehlo.convolution.*-> tensor<\S*x(\w+)>", full)
+    assert set(results) == {"f32"}
+
+
+def test_parameters_optimizer_and_values_stay_float32(batches):
+    step, state, frozen = step_and_inputs()
+    after, values = step(state, frozen, next(batches))
+    floats = [
+        leaf
+        for leaf in jax.tree.leaves((after, values))
+        if jnp.issubdtype(leaf.dtype, jnp.floating)
+    ]
+    assert len(floats) > 60
+    assert {leaf.dtype for leaf in floats} == {jnp.dtype("float32")}
