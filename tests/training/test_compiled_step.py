@@ -77,20 +77,22 @@ def test_a_run_compiles_its_step_once(batches, caplog):
 def test_feature_maps_are_never_transposed(batches, platform):
     """Elsewhere than in the sampler and the pixel shuffle, which move no more axes."""
     text = lowered(batches, platform)
-    convolutions = re.findall(r"stablehlo.convolution.*dim_numbers = (\S+)", text)
+    convolutions = re.findall(
+        r"stablehlo.convolution.*dim_numbers = (.*?), window", text
+    )
     assert len(convolutions) > 30
-    forward = "[b,0,1,2,f]x[0,1,2,i,o]->[b,0,1,2,f]"
-    kernel_gradient = "[f,0,1,2,b]x[i,0,1,2,o]->[0,1,2,b,f]"
-    assert {layout.rstrip(",") for layout in convolutions} <= {forward, kernel_gradient}
+    forward = "[b, 0, 1, 2, f]x[0, 1, 2, i, o]->[b, 0, 1, 2, f]"
+    kernel_gradient = "[f, 0, 1, 2, b]x[i, 0, 1, 2, o]->[0, 1, 2, b, f]"
+    assert set(convolutions) <= {forward, kernel_gradient}
     moved = re.findall(r"stablehlo.transpose.*dims = \[(.*?)\]", text)
     allowed = {
+        "0, 1, 2, 4, 3": "a kernel, for the input gradient",
         "0, 2, 3, 1, 4": "slices to columns, for the sampler",
         "0, 3, 1, 2, 4": "columns to slices",
         "0, 1, 4, 2, 5, 3, 6, 7": "outputs of a corner to voxels",
-        "0, 1, 3, 2, 5, 4, 6, 7": "and",
         "0, 1, 3, 5, 2, 4, 6, 7": "voxels of a block to channels",
     }
-    of_maps = {axes for axes in moved if axes.startswith("0, ")}
+    of_maps = {axes for axes in moved if axes.startswith("0, ") and len(axes) > 10}
     assert of_maps <= set(allowed), of_maps
 
 
