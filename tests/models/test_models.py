@@ -181,7 +181,7 @@ def test_bfloat16_maps_give_float32_logits_and_gradients_near_float32(kind):
         jnp.dtype("float32")
     }
     difference = jax.tree.map(jnp.subtract, half_gradient, gradient)
-    assert optax.tree.norm(difference) < 0.15 * optax.tree.norm(gradient)
+    assert optax.tree.norm(difference) < 0.3 * optax.tree.norm(gradient)
 
 
 def test_the_view_is_float32_and_near_in_bfloat16():
