@@ -28,6 +28,12 @@ def shared() -> Path:
     return SHARED
 
 
+@pytest.fixture(autouse=True)
+def ordinary_memory(monkeypatch):
+    """No test changes how the tests' own process keeps its memory."""
+    monkeypatch.setattr("adn_jax.runtime.memory.find_spec", lambda _: True)
+
+
 STRICT_FOLDERS = {"geometry", "losses", "models"}
 """Our own arithmetic; optax, which the rest calls, needs ordinary promotion."""
 

@@ -144,28 +144,30 @@ def _convolve_slices(volume, kernel, *, padding, finish=lambda rows, start: rows
         for size, taps in zip(volume.shape[1:4], kernel.shape[:3], strict=True)
     )
     row_bytes = volume[:, :, 0, :, 0].size * depth * features * volume.dtype.itemsize
-    rows = max(8, STRIP_BYTES // row_bytes)
-    if rows >= y:
+    strips = math.ceil(y / max(8, STRIP_BYTES // row_bytes))
+    rows = math.ceil(y / strips)
+    if strips == 1:
         return finish(_convolve_strip(volume, kernel, padding, (padding, padding)), 0)
     out = jnp.zeros((len(volume), z, y, x, features), volume.dtype)
     for start in range(0, y, rows):
         first, last = start - padding, min(start + rows, y) - padding + height - 1
         strip = volume[:, :, max(first, 0) : last]
         if start:
+            # else all strips are held in memory together
             strip = _after(strip, out[0, 0, start - 1, 0, 0])
         edges = (max(-first, 0), max(last - volume.shape[2], 0))
         strip = finish(_convolve_strip(strip, kernel, padding, edges), start)
         out = lax.dynamic_update_slice_in_dim(out, strip, start, axis=2)
-    return out
+    # what comes next would be fused with the last strip, which then costs a copy of all
+    return _after(out, out[0, 0, -1, 0, 0])
 
 
-def _after(strip, former):
-    """The strip, not before a value of the former one is there.
+def _after(volume, value):
+    """The volume, not before the value is there: an order that CPUs keep.
 
-    Else all strips are held in memory together; the CPU's scheduler does not see
-    optimization barriers.
+    Their compiler takes optimization barriers away before it fuses and schedules.
     """
-    return strip + former * jnp.zeros((), strip.dtype)
+    return volume + value * jnp.zeros((), volume.dtype)
 
 
 def _convolve_strip(volume, kernel, padding, edges):

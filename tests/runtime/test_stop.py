@@ -21,9 +21,9 @@ def test_signal_is_noted_and_handlers_return(number):
 
 def test_second_interrupt_ends_at_once():
     with catch_stop():
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_other_threads_are_left_alone():
