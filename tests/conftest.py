@@ -28,10 +28,12 @@ def shared() -> Path:
     return SHARED
 
 
-@pytest.fixture(autouse=True)
-def ordinary_memory(monkeypatch):
-    """No test changes how the tests' own process keeps its memory."""
-    monkeypatch.setattr("adn_jax.runtime.memory.find_spec", lambda _: True)
+@pytest.fixture(autouse=True, scope="session")
+def ordinary_memory():
+    """Nothing changes how the tests' own process keeps its memory."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("adn_jax.runtime.memory.find_spec", lambda _: True)
+        yield
 
 
 STRICT_FOLDERS = {"geometry", "losses", "models"}

@@ -158,10 +158,8 @@ def work_of(instruction: Instruction) -> Work:
     kind = kind_of(instruction)
     direction = "backward" if "transpose(" in instruction.scope else "forward"
     if kind == "convolution" and direction == "backward":
-        asked = (
-            name for name in names if name in ("input_gradient", "kernel_gradient")
-        )
-        direction = next(asked, direction).replace("_", " ")
+        asked = (GRADIENTS[name] for name in names if name in GRADIENTS)
+        direction = next(asked, direction)
     return part, kind, direction
 
 

@@ -1,6 +1,6 @@
 """One prepared case through the jitted chain, its maps brought back as NumPy arrays."""
 
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from adn_jax.geometry.sampler import sample
 from adn_jax.metrics.alignment import Plane
 from adn_jax.metrics.disentanglement import PATHOLOGY_THRESHOLD
 from adn_jax.metrics.overlap import Mask
-from adn_jax.pipeline.adn import apply_adn, realign_labels, unalign
+from adn_jax.pipeline.adn import apply_adn, init_adn, realign_labels, unalign
 from adn_jax.pipeline.align import first_view, is_in_plane, matrices
 from adn_jax.runtime.memory import return_freed_memory
 from adn_jax.types import AdnOutputs, AdnParams, Matrix, Volume
@@ -30,13 +30,14 @@ def infer(
     return apply_adn(params, volume, recipe), matrices(first, recipe)[0]
 
 
-def compile_ahead(params: AdnParams, recipe: Recipe) -> None:
-    """Compile the chain for one scan, then give back the memory that this took.
+@cache
+def compile_chain(recipe: Recipe) -> None:
+    """Compile the chain for one scan, once, and give back the memory that this took.
 
     On a CPU that is half a gigabyte, which would lie beside the chain's own memory.
     """
-    shape = (1, *recipe.prepare.shape, 1)
-    volume = jax.ShapeDtypeStruct(shape, jnp.float32)
+    params = jax.eval_shape(partial(init_adn, recipe=recipe), jax.random.key(0))
+    volume = jax.ShapeDtypeStruct((1, *recipe.prepare.shape, 1), jnp.float32)
     infer.lower(params, volume, recipe).compile()
     return_freed_memory()
 
@@ -79,6 +80,7 @@ def infer_case(
     params: AdnParams, case: PreparedCase, recipe: Recipe
 ) -> tuple[CaseMaps, AdnOutputs]:
     """Run one case; the maps as NumPy, and the outputs still on the device."""
+    compile_chain(recipe)
     outputs, first_matrix = infer(params, as_batch(case.volume), recipe)
     maps = CaseMaps(
         name=case.name,

@@ -17,7 +17,6 @@ from adn_jax.errors import UserError
 from adn_jax.evaluation.figures import save_figure, scan_figure
 from adn_jax.evaluation.inference import (
     as_map,
-    compile_ahead,
     infer_case,
     on_scan_grid,
 )
@@ -72,7 +71,6 @@ def predict_scans(run: Path, scans: Sequence[Path], out: Path) -> dict[Path, str
     """
     model = load_run(run)
     folders = result_folders(scans, out)
-    compile_ahead(model.params, model.recipe)
     failures = {}
     for scan, folder in track(folders.items(), description="predict"):
         try:

@@ -1,9 +1,11 @@
 """The whole chain, T to O: the one composition that every other part uses."""
 
+from functools import partial
+
 import jax
 from jaxtyping import Array, Num
 
-from adn_jax.config import Recipe
+from adn_jax.config import Precision, Recipe, UNetSettings
 from adn_jax.geometry.mirror import mirror
 from adn_jax.geometry.sampler import sample
 from adn_jax.models import apply_unet, init_unet, init_view_net
@@ -14,7 +16,7 @@ from adn_jax.pipeline.asymmetry import (
     salient_volume,
     total_asymmetry,
 )
-from adn_jax.types import AdnOutputs, AdnParams, Key, Matrix, Volume
+from adn_jax.types import AdnOutputs, AdnParams, Key, Matrix, Params, Volume
 
 
 def init_adn(key: Key, recipe: Recipe) -> AdnParams:
@@ -52,27 +54,16 @@ def apply_adn(
         aligned, matrix, inverse = align_volume(volume, view, recipe)
     mirrored = mirror(aligned)
     asymmetry = total_asymmetry(aligned, mirrored)
+    probability = partial(voxel_probability, precision=recipe.precision)
     with jax.named_scope("disentangle"):
-        pathological = jax.nn.sigmoid(
-            apply_unet(
-                params.disentangle,
-                aligned,
-                recipe.disentangle_net,
-                key=disentangle_key,
-                precision=recipe.precision,
-            )
+        pathological = probability(
+            params.disentangle, aligned, recipe.disentangle_net, disentangle_key
         )
     anatomical = anatomical_asymmetry(asymmetry, pathological, recipe.asymmetry)
     salient = salient_volume(aligned, anatomical)
     with jax.named_scope("segment"):
-        aligned_prediction = jax.nn.sigmoid(
-            apply_unet(
-                params.segment,
-                salient,
-                recipe.segment_net,
-                key=segment_key,
-                precision=recipe.precision,
-            )
+        aligned_prediction = probability(
+            params.segment, salient, recipe.segment_net, segment_key
         )
     return AdnOutputs(
         view=view,
@@ -90,6 +81,18 @@ def apply_adn(
         aligned_prediction=aligned_prediction,
         prediction=unalign(aligned_prediction, inverse, recipe),
     )
+
+
+def voxel_probability(
+    params: Params,
+    volume: Volume,
+    settings: UNetSettings,
+    key: Key | None,
+    precision: Precision,
+) -> Volume:
+    """Sigmoid of a network's logits: P of D, Y of F."""
+    logits = apply_unet(params, volume, settings, key=key, precision=precision)
+    return jax.nn.sigmoid(logits)
 
 
 def unalign(volume: Volume, inverse: Matrix, recipe: Recipe) -> Volume:

@@ -1,6 +1,5 @@
 import json
 from pathlib import Path
-from unittest.mock import Mock
 
 import nibabel as nib
 import numpy as np
@@ -123,8 +122,7 @@ def test_an_unforeseen_error_names_its_scan_alone(tmp_path, monkeypatch):
         done.append(path)
 
     monkeypatch.setattr(module, "predict_scan", predict_scan)
-    monkeypatch.setattr(module, "load_run", lambda _: Mock())
-    monkeypatch.setattr(module, "compile_ahead", lambda *_: None)
+    monkeypatch.setattr(module, "load_run", lambda _: None)
     odd, fine = tmp_path / "odd.nii", tmp_path / "fine.nii"
     failures = predict_scans(tmp_path / "run", [odd, fine], tmp_path / "out")
     assert failures == {odd: f"{odd} failed: ZeroDivisionError: in the middle"}
