@@ -1,5 +1,6 @@
 """One prepared case through the jitted chain, its maps brought back as NumPy arrays."""
 
+from collections.abc import Callable
 from functools import cache, partial
 
 import jax
@@ -31,15 +32,18 @@ def infer(
 
 
 @cache
-def compile_chain(recipe: Recipe) -> None:
-    """Compile the chain for one scan, once, and give back the memory that this took.
+def compiled_chain(
+    recipe: Recipe,
+) -> Callable[[AdnParams, Volume], tuple[AdnOutputs, Matrix]]:
+    """The chain for one scan, compiled once; the memory that this took is given back.
 
     On a CPU that is half a gigabyte, which would lie beside the chain's own memory.
     """
     params = jax.eval_shape(partial(init_adn, recipe=recipe), jax.random.key(0))
     volume = jax.ShapeDtypeStruct((1, *recipe.prepare.shape, 1), jnp.float32)
-    infer.lower(params, volume, recipe).compile()
+    program = infer.lower(params, volume, recipe).compile()
     return_freed_memory()
+    return program
 
 
 @partial(jax.jit, static_argnames="recipe")
@@ -80,8 +84,7 @@ def infer_case(
     params: AdnParams, case: PreparedCase, recipe: Recipe
 ) -> tuple[CaseMaps, AdnOutputs]:
     """Run one case; the maps as NumPy, and the outputs still on the device."""
-    compile_chain(recipe)
-    outputs, first_matrix = infer(params, as_batch(case.volume), recipe)
+    outputs, first_matrix = compiled_chain(recipe)(params, as_batch(case.volume))
     maps = CaseMaps(
         name=case.name,
         spacing_mm=case.spacing_mm,

@@ -1,10 +1,12 @@
+import logging
 from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
 
 from adn_jax.data.cases import read_case
-from adn_jax.evaluation.inference import infer, infer_case, on_scan_grid
+from adn_jax.evaluation.inference import compiled_chain, infer_case, on_scan_grid
 
 
 @pytest.fixture(scope="module")
@@ -76,8 +78,9 @@ def test_maps_go_back_to_the_scans_grid(inferred, tiny_recipe):
     )
 
 
-def test_one_compilation_serves_all_cases(tiny_data, tiny_params, tiny_recipe):
-    infer_case(tiny_params, read_case(tiny_data / "turned"), tiny_recipe)
-    before = infer._cache_size()
-    infer_case(tiny_params, read_case(tiny_data / "healthy"), tiny_recipe)
-    assert infer._cache_size() == before
+def test_one_compilation_serves_all_cases(tiny_data, tiny_params, tiny_recipe, caplog):
+    compiled_chain.cache_clear()
+    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+        for name in ("turned", "healthy"):
+            infer_case(tiny_params, read_case(tiny_data / name), tiny_recipe)
+    assert sum("Compiling jit(infer)" in line for line in caplog.messages) == 1
