@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from adn_jax.benchmarks.job import Device
+from adn_jax.runtime.workers import usable_processors
 
 CUDNN = "nvidia-cudnn"
 """Begin of the name of the wheels that carry cuDNN for jax."""
@@ -37,7 +38,7 @@ def this_machine() -> Machine:
     """Where this process runs."""
     return Machine(
         processor=processor_name(),
-        cores=usable_cores(),
+        cores=usable_processors(),
         memory_gb=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9,
         driver=nvidia_driver(),
         system=platform.platform(),
@@ -51,13 +52,6 @@ def processor_name() -> str:
     lines = path.read_text().splitlines() if path.is_file() else []
     names = [line.split(":", 1)[1] for line in lines if line.startswith("model name")]
     return names[0].strip() if names else platform.processor() or platform.machine()
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def nvidia_driver() -> str | None:
@@ -84,7 +78,7 @@ def jax_device(first: Any, count: int) -> Device:
         platform=first.platform,
         kind=processor_name() if first.platform == "cpu" else first.device_kind,
         count=count,
-        threads=usable_cores(),
+        threads=usable_processors(),
         versions=tuple(f"{name} {version(name)}" for name in ("jax", "jaxlib", *cudnn)),
     )
 

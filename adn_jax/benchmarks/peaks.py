@@ -23,11 +23,15 @@ COPY_BYTES = {"cpu": 2**28, "gpu": 2**32, "tpu": 2**32}
 
 
 def measure_peaks(job: Job) -> PeakFigures:
-    """Both peaks over the devices of a job, in the recipe's type, by median calls."""
-    mesh = make_mesh(job.devices)
+    """Both peaks over the devices of a job, in the recipe's type, by median calls.
+
+    One device of a CPU has all its cores.
+    """
+    devices = 1 if jax.default_backend() == "cpu" else job.devices
+    mesh = make_mesh(devices)
     first = mesh.devices[0]
     return PeakFigures(
-        device=jax_device(first, job.devices),
+        device=jax_device(first, devices),
         flops=matrix_flops(MATRIX_SIZE[first.platform], job.recipe.precision, mesh),
         bytes_a_second=copy_rate(COPY_BYTES[first.platform], mesh),
     )

@@ -33,7 +33,7 @@ class Plan:
     """Scans a call; None: the stage's batch for steps, one for inference."""
     repeats: int = 5
     rounds: int = 2
-    devices: int = 1
+    devices: int | None = None
     forms: tuple[PeerForm, ...] = ()
     """Forms of the peer; empty: no peer."""
     data: str | None = None

@@ -20,6 +20,7 @@ from adn_jax.benchmarks.machine import load_average, this_machine
 from adn_jax.benchmarks.record import FIGURES, Plan, Record, Result
 from adn_jax.config_checks import settings_from_json, settings_to_json
 from adn_jax.errors import UserError
+from adn_jax.runtime.workers import sharing_processors
 
 
 def run_plan(
@@ -41,7 +42,7 @@ def run_plan(
     """
     begin("peaks of the machine")
     now, load = datetime.now(UTC).isoformat(timespec="seconds"), load_average()
-    first = run_job(Job("peaks", plan.recipe, devices=plan.devices))
+    first = run_job(Job("peaks", plan.recipe, devices=plan.devices or 1))
     if not isinstance(first.figures, PeakFigures):
         raise UserError(f"the machine's peaks were not measured: {first.failure}")
     loads = load, load_average()
@@ -52,7 +53,7 @@ def run_plan(
             if has_failed(record, job):
                 continue
             begin(describe(job, number))
-            result = run_job(fit_machine(job, record.peaks))
+            result = run_job(fit_machine(job, plan, record.peaks))
             record.results.append(replace(result, round=number))
             record.load = load, load_average()
             keep(record)
@@ -72,7 +73,7 @@ def planned_jobs(plan: Plan, caches: Path) -> Iterator[tuple[int, Job]]:
             what=what,
             batch=batch_of(plan, what),
             repeats=plan.repeats,
-            devices=plan.devices,
+            devices=plan.devices or 1,
         )
         ours, *peers = (
             replace(job, form=form, cache=str(caches / f"{what}_{form}"))
@@ -86,10 +87,17 @@ def planned_jobs(plan: Plan, caches: Path) -> Iterator[tuple[int, Job]]:
             yield 1, replace(ours, task="budget")
 
 
-def fit_machine(job: Job, peaks: PeakFigures) -> Job:
-    """The job with what is known of the machine."""
-    rates = peaks.flops, peaks.bytes_a_second
-    return replace(job, platform=peaks.device.platform, peaks=rates)
+def fit_machine(job: Job, plan: Plan, peaks: PeakFigures) -> Job:
+    """The job with what is known of the machine; on a CPU with the devices of `train`.
+
+    Where the plan says how many devices, so many they are.
+    """
+    platform, rates = peaks.device.platform, (peaks.flops, peaks.bytes_a_second)
+    job = replace(job, platform=platform, peaks=rates)
+    trains_ours = job.form == "jit" and job.what != "inference"
+    if plan.devices is None and platform == "cpu" and trains_ours:
+        return replace(job, devices=sharing_processors(job.batch))
+    return job
 
 
 def batch_of(plan: Plan, what: What) -> int:
@@ -97,7 +105,7 @@ def batch_of(plan: Plan, what: What) -> int:
     if plan.batch is not None:
         return plan.batch
     if what == "inference":
-        return plan.devices
+        return plan.devices or 1
     return getattr(plan.recipe, what).batch
 
 

@@ -50,8 +50,9 @@ class Benchmark:
     """Fewest calls to time in a round."""
     rounds: int = 2
     """Rounds over all systems; compilation is cold in the first and warm in others."""
-    devices: int = 1
-    """Devices that share the batch."""
+    devices: int | None = None
+    """Devices that share the batch; default: 1, and for training on a CPU one a core,
+    as `train` has."""
     peer: Literal["none", "torch"] = "none"
     """Time a PyTorch twin of the recipe, too, in turn with ours."""
     forms: tuple[PeerForm, ...] = ()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from adn_jax.cli.arguments import parse_with_recipe
 from adn_jax.runtime.memory import keep_freed_memory
+from adn_jax.runtime.mesh import spread_over_cores
 from adn_jax.training.train import train
 
 
@@ -31,6 +32,7 @@ def main(arguments: Sequence[str]) -> None:
     """Train; stopped by SIGTERM or Ctrl-C it saves and exits with 128 + the signal."""
     command, recipe = parse_with_recipe(Train, "train", arguments)
     keep_freed_memory()
+    spread_over_cores(recipe.align.batch, recipe.tissue.batch, recipe.joint.batch)
     signal = train(
         recipe, command.data, command.run, command.workers, command.tissue_run
     )

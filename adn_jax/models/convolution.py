@@ -26,9 +26,6 @@ memory costs more time there than the rows that strips compute twice."""
 ALL_CORES = 112
 """Outputs from which on XLA's 2D convolution uses all cores; a few more cost less."""
 
-SHARES = 4
-"""Most convolutions side by side that make a kernel's gradient on a CPU."""
-
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def convolve(volume: Volume, kernel: Kernel, padding: int) -> Features:
@@ -154,20 +151,20 @@ def _convolve_slices(volume, kernel, *, padding, finish=lambda rows, start: rows
         strip = volume[:, :, max(first, 0) : last]
         if start:
             # else all strips are held in memory together
-            strip = _after(strip, out[0, 0, start - 1, 0, 0])
+            strip = _after(strip, out[:, :1, start - 1 : start, :1, :1])
         edges = (max(-first, 0), max(last - volume.shape[2], 0))
         strip = finish(_convolve_strip(strip, kernel, padding, edges), start)
         out = lax.dynamic_update_slice_in_dim(out, strip, start, axis=2)
     # what comes next would be fused with the last strip, which then costs a copy of all
-    return _after(out, out[0, 0, -1, 0, 0])
+    return _after(out, out[:, :1, -1:, :1, :1])
 
 
-def _after(volume, value):
-    """The volume, not before the value is there: an order that CPUs keep.
+def _after(volume, values):
+    """The volume, not before the values (one a case) are there: an order CPUs keep.
 
     Their compiler takes optimization barriers away before it fuses and schedules.
     """
-    return volume + value * jnp.zeros((), volume.dtype)
+    return volume + values * jnp.zeros((), volume.dtype)
 
 
 def _convolve_strip(volume, kernel, padding, edges):
@@ -218,22 +215,16 @@ def _kernel_gradient_2d(volume, cotangent, kernel, padding):
     """2D convolutions with the cotangent as kernel; XLA is fast where sizes stay.
 
     Channels, with those of the neighbours in z, stand where cases stood, slices where
-    channels stood. One convolution runs on one core, so the cases are shared out.
+    channels stood.
     """
     depth, height, width, inputs, features = kernel.shape
-
-    def share_of_gradient(volume, cotangent):
-        return lax.conv_general_dilated(
-            jnp.concatenate(_shifted_slices(volume, depth, padding), axis=-1),
-            cotangent.reshape(-1, *cotangent.shape[2:]),
-            window_strides=(1, 1),
-            padding=[(padding, padding)] * 2,
-            dimension_numbers=("CHWN", "IHWO", "HWNC"),
-        )
-
-    shares = math.gcd(len(volume), SHARES)
-    parts = (jnp.split(volume, shares), jnp.split(cotangent, shares))
-    gradient = sum(map(share_of_gradient, *parts))
+    gradient = lax.conv_general_dilated(
+        jnp.concatenate(_shifted_slices(volume, depth, padding), axis=-1),
+        cotangent.reshape(-1, *cotangent.shape[2:]),
+        window_strides=(1, 1),
+        padding=[(padding, padding)] * 2,
+        dimension_numbers=("CHWN", "IHWO", "HWNC"),
+    )
     by_tap = gradient.reshape(height, width, depth, inputs, features)
     return by_tap.transpose(2, 0, 1, 3, 4)
 

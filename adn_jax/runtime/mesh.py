@@ -1,5 +1,6 @@
 """Devices side by side: a batch is split over them, parameters are on each."""
 
+import os
 from typing import TypeVar
 
 import jax
@@ -7,8 +8,21 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from adn_jax.errors import UserError
+from adn_jax.runtime.workers import sharing_processors
 
 Tree = TypeVar("Tree")
+
+
+def spread_over_cores(*batches: int) -> None:
+    """Make a CPU as many devices as cores can share every one of these batches.
+
+    XLA keeps part of a program for a CPU on one core; a device a core, each with its
+    share of the cases, uses all. Another number that the user chose (by JAX's setting
+    or XLA's flag) stays, and accelerators are as they are. Call it before jax is used.
+    """
+    chosen = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if not chosen and jax.config.read("jax_num_cpu_devices") < 0:
+        jax.config.update("jax_num_cpu_devices", sharing_processors(*batches))
 
 
 def data_mesh(devices: int | None = None) -> Mesh:

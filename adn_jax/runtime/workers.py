@@ -1,5 +1,6 @@
-"""How many processes work side by side."""
+"""How many processes, or devices of a CPU, work side by side."""
 
+import math
 import os
 
 from adn_jax.errors import UserError
@@ -13,6 +14,13 @@ def worker_count(wanted: int | None, jobs: int) -> int:
     if wanted is not None and wanted < 1:
         raise UserError(f"--workers is {wanted}; at least 1 process is wanted.")
     return max(1, min(wanted or usable_processors(), jobs))
+
+
+def sharing_processors(*batches: int) -> int:
+    """The most processors that may be used over which every batch divides."""
+    together = math.gcd(*batches)
+    counts = range(1, min(together, usable_processors()) + 1)
+    return max((count for count in counts if together % count == 0), default=1)
 
 
 def usable_processors() -> int:

@@ -6,11 +6,14 @@ from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jaxtyping import config
 
 from adn_jax.config import AlignmentSettings
 from adn_jax.data.batches import open_split, train_batches
+from adn_jax.models import convolution
+from adn_jax.runtime.mesh import data_mesh, place_cases, replicate
 from adn_jax.training.optimizer import make_optimizer
 from adn_jax.training.runs import initial_params
 from adn_jax.training.stages import make_stage
@@ -22,6 +25,7 @@ RECIPE = tiny.tiny_recipe(
     tissue_source="network", alignment=AlignmentSettings(), precision="bfloat16"
 )
 BATCH = 2
+DEVICES = 2
 
 
 def step_and_inputs(recipe=RECIPE):
@@ -35,6 +39,9 @@ def step_and_inputs(recipe=RECIPE):
         for name, key in zip(("align", "tissue"), keys[1:3], strict=True)
     }
     return make_train_step(stage.loss, optimizer, keys[3]), state, frozen
+
+
+COLLECTIVES = "all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +69,21 @@ def test_the_memory_of_the_state_is_used_again(batches):
     after, _ = step(state, frozen, next(batches))
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
     assert int(after.step) == 1
+
+
+@pytest.mark.parametrize("strip_bytes", [convolution.STRIP_BYTES, 1])
+def test_a_split_batch_moves_no_maps(monkeypatch, batches, strip_bytes):
+    """Between devices travel sums alone: of gradients, and means over the batch."""
+    monkeypatch.setattr(convolution, "STRIP_BYTES", strip_bytes)
+    mesh = data_mesh(DEVICES)
+    step, state, frozen = step_and_inputs()
+    cases = jax.tree.map(
+        lambda leaf: place_cases(np.asarray(leaf), mesh), next(batches)
+    )
+    inputs = replicate((state, frozen), mesh)
+    text = step.lower(*inputs, cases).compile().as_text()
+    moves = set(re.findall(rf" ({COLLECTIVES})(?:-start)?\(", text))
+    assert moves == {"all-reduce"}
 
 
 def test_a_run_compiles_its_step_once(batches, caplog):
