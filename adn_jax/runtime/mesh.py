@@ -21,7 +21,7 @@ def spread_over_cores(*batches: int) -> None:
     or XLA's flag) stays, and accelerators are as they are. Call it before jax is used.
     """
     chosen = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if not chosen and jax.config.read("jax_num_cpu_devices") < 0:
+    if not chosen and jax.config.jax_num_cpu_devices < 0:
         jax.config.update("jax_num_cpu_devices", sharing_processors(*batches))
 
 

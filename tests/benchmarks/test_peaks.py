@@ -7,12 +7,12 @@ from tests.training.tiny import tiny_recipe
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("devices", [1, 2])
-def test_peaks_are_those_of_a_machine(monkeypatch, precision, devices):
+def test_peaks_of_a_cpu_are_those_of_all_its_cores(monkeypatch, precision, devices):
     monkeypatch.setattr(peaks, "MATRIX_SIZE", {"cpu": 256})
     monkeypatch.setattr(peaks, "COPY_BYTES", {"cpu": 2**22})
     recipe = tiny_recipe(precision=precision)
     found = peaks.measure_peaks(Job("peaks", recipe, devices=devices))
-    assert found.device.count == devices
+    assert found.device.count == 1
     assert 1e8 < found.flops < 1e14
     assert 1e8 < found.bytes_a_second < 1e13
 

@@ -39,7 +39,9 @@ def test_both_sides_run_on_the_same_device():
 
 def test_one_device_against_one():
     with pytest.raises(UserError, match="the peer uses one device and --devices is 2"):
-        peer.torch_device_name(fake_torch(True), job(devices=2))
+        peer.torch_device_name(fake_torch(True), job(devices=2, platform="gpu"))
+    cores = job(devices=2, platform="cpu")
+    assert peer.torch_device_name(fake_torch(True), cores) == "cpu"
 
 
 @pytest.mark.parametrize("what", ["align", "joint", "inference"])

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from adn_jax.benchmarks import suite
+from adn_jax.benchmarks.job import Job
 from adn_jax.benchmarks.record import Plan, Result
 from adn_jax.errors import UserError
 from tests.benchmarks.records import PEAKS, RECIPE, ours
@@ -95,3 +96,15 @@ def test_without_steps_there_is_no_profile(run):
 def test_without_peaks_there_is_nothing_to_tell(run):
     with pytest.raises(UserError, match=r"peaks were not measured: it broke\."):
         run(PLAN, lambda job: Result(job, 1, failure="it broke."))
+
+
+def test_training_on_a_cpu_has_the_devices_of_train(monkeypatch):
+    monkeypatch.setattr(suite, "sharing_processors", lambda batch: batch)
+
+    def devices(plan, **changes):
+        job = replace(Job("steps", RECIPE, batch=6), **changes)
+        return suite.fit_machine(job, plan, PEAKS).devices
+
+    assert devices(PLAN) == 6
+    assert devices(PLAN, what="inference") == devices(PLAN, form="eager") == 1
+    assert devices(replace(PLAN, devices=3), devices=3) == 3

@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import jax
 import numpy as np
 import pytest
@@ -31,3 +35,26 @@ def test_batch_that_does_not_divide(batch, advice):
 
 def test_batch_that_divides():
     check_batch(4, data_mesh(2), "joint.batch")
+
+
+COUNT = """
+import jax
+from adn_jax.runtime import mesh
+mesh.sharing_processors = lambda *batches: len(batches)
+mesh.spread_over_cores(4, 8, 12)
+print(jax.device_count("cpu"))
+"""
+
+
+@pytest.mark.parametrize(
+    ("chosen", "count"),
+    [
+        ({}, 3),
+        ({"JAX_NUM_CPU_DEVICES": "5"}, 5),
+        ({"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}, 4),
+    ],
+)
+def test_a_cpu_is_as_many_devices_as_cores_share_the_batches(chosen, count):
+    environment = {**os.environ, "XLA_FLAGS": "", **chosen}
+    command = [sys.executable, "-c", COUNT]
+    assert int(subprocess.check_output(command, env=environment, text=True)) == count
