@@ -17,7 +17,7 @@ test: .venv/ready
 
 # Beside PyTorch: on a CPU one scan of full size and a small joint step (eager alone, for
 # torch.compile takes minutes there and is slower), on an accelerator the joint step and
-# inference of full size in bfloat16.
+# inference of full size in bfloat16, then the step with other settings of memory and layout.
 EAGER := --peer torch --forms eager --repeats 3
 SMALL := --prepare.shape 16 64 64 --batch 4 \
     $(foreach net,view disentangle segment tissue,--$(net)-net.widths 8 16 32 64)
@@ -32,6 +32,11 @@ bench: .venv/torch
 	    $(BIN)/adn benchmark configs/adn_reference.py --peer torch --repeats 20 \
 	        --precision bfloat16 --input synthetic --budget --layers \
 	        --out $(BENCH)/full; \
+	    $(BIN)/adn benchmark configs/adn_reference.py --what joint --repeats 20 \
+	        --precision bfloat16 --recompute norms --out $(BENCH)/recompute; \
+	    XLA_FLAGS="$$XLA_FLAGS --xla_gpu_force_conv_nhwc=true" \
+	    $(BIN)/adn benchmark configs/adn_reference.py --what joint --repeats 20 \
+	        --precision bfloat16 --out $(BENCH)/channels_last; \
 	fi
 
 lint: .venv/ready

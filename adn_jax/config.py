@@ -11,6 +11,10 @@ from typing import Literal
 Precision = Literal["float32", "bfloat16"]
 """Type of the feature maps in every network."""
 
+Recompute = Literal["nothing", "norms", "blocks"]
+"""What the gradient computes again instead of keeping it: nothing; the normalised maps;
+or every map inside a block, so that only what goes from block to block is kept."""
+
 
 @dataclass(frozen=True)
 class PrepareSettings:
@@ -205,6 +209,9 @@ class StageSettings:
     """Optimizer steps."""
     batch: int = 6
     """Cases a step, over all devices."""
+    micro_batches: int = 1
+    """Parts of a batch that a step takes one after the other, to need less memory; what
+    a loss sums over its batch, it then sums over a part."""
     validate_every: int = 167
     """Steps between validations on held-out cases, each with a checkpoint."""
     patience_epochs: int = 0
@@ -229,6 +236,8 @@ class Recipe:
     precision: Precision = "float32"
     """Type of the feature maps in every network; parameters, statistics, geometry,
     losses and optimizer stay in float32."""
+    recompute: Recompute = "nothing"
+    """What the gradients of the U-Nets compute again to need less memory."""
     tissue_source: Literal["maps", "network", "none"] = "maps"
     """Tissue for L_tissue: the prepared maps, the tissue net run on X, or none."""
     prepare: PrepareSettings = field(default_factory=PrepareSettings)

@@ -237,6 +237,7 @@ RULES: dict[type, tuple[Rule, ...]] = {
     StageSettings: (
         not_negative("steps"),
         positive("batch"),
+        positive("micro_batches"),
         positive("validate_every"),
         not_negative("patience_epochs"),
         not_negative("patience_tolerance"),

@@ -57,11 +57,12 @@ class Program:
 
 def make_program(job: Job) -> Program:
     """The program of a job, not yet compiled."""
-    mesh = make_mesh(job.devices)
-    check_batch(job.batch, mesh, "the batch")
+    mesh, trains = make_mesh(job.devices), job.what != "inference"
+    parts = getattr(job.recipe, job.what).micro_batches if trains else 1
+    check_batch(job.batch, mesh, "the batch", parts)
     arrays = draw_cases(job.recipe.prepare.shape, job.batch)
     batch = make_batch(arrays, partial(place_cases, mesh=mesh))
-    make = make_inference if job.what == "inference" else make_training
+    make = make_training if trains else make_inference
     return make(job, batch, mesh)
 
 
@@ -86,7 +87,9 @@ def make_training(job: Job, batch: Batch, mesh: Mesh) -> Program:
 
     everywhere = replicated(mesh)
     return Program(
-        function=make_train_step(stage.loss, optimizer, keys[0], everywhere),
+        function=make_train_step(
+            stage.loss, optimizer, keys[0], everywhere, stage.settings.micro_batches
+        ),
         state=jax.jit(fresh, out_shardings=everywhere)(keys[1]),
         frozen=replicate(frozen_of(job, keys[2]), mesh),
         batch=batch,

@@ -96,7 +96,8 @@ def fit_machine(job: Job, plan: Plan, peaks: PeakFigures) -> Job:
     job = replace(job, platform=platform, peaks=rates)
     trains_ours = job.form == "jit" and job.what != "inference"
     if plan.devices is None and platform == "cpu" and trains_ours:
-        return replace(job, devices=sharing_processors(job.batch))
+        parts = getattr(job.recipe, job.what).micro_batches
+        return replace(job, devices=sharing_processors(job.batch // parts))
     return job
 
 

@@ -32,7 +32,8 @@ def main(arguments: Sequence[str]) -> None:
     """Train; stopped by SIGTERM or Ctrl-C it saves and exits with 128 + the signal."""
     command, recipe = parse_with_recipe(Train, "train", arguments)
     keep_freed_memory()
-    spread_over_cores(recipe.align.batch, recipe.tissue.batch, recipe.joint.batch)
+    stages = recipe.align, recipe.tissue, recipe.joint
+    spread_over_cores(*(stage.batch // stage.micro_batches for stage in stages))
     signal = train(
         recipe, command.data, command.run, command.workers, command.tissue_run
     )

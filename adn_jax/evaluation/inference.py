@@ -18,6 +18,7 @@ from adn_jax.metrics.disentanglement import PATHOLOGY_THRESHOLD
 from adn_jax.metrics.overlap import Mask
 from adn_jax.pipeline.adn import apply_adn, init_adn, realign_labels, unalign
 from adn_jax.pipeline.align import first_view, is_in_plane, matrices
+from adn_jax.runtime.cudnn import check_cudnn
 from adn_jax.runtime.memory import return_freed_memory
 from adn_jax.types import AdnOutputs, AdnParams, Matrix, Volume
 
@@ -39,6 +40,7 @@ def compiled_chain(
 
     On a CPU that is half a gigabyte, which would lie beside the chain's own memory.
     """
+    check_cudnn(recipe.precision)
     params = jax.eval_shape(partial(init_adn, recipe=recipe), jax.random.key(0))
     volume = jax.ShapeDtypeStruct((1, *recipe.prepare.shape, 1), jnp.float32)
     program = infer.lower(params, volume, recipe).compile()

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Float32
 
-from adn_jax.config import Precision, UNetSettings, ViewNetSettings
+from adn_jax.config import Precision, Recompute, UNetSettings, ViewNetSettings
 from adn_jax.errors import UserError
 from adn_jax.models.blocks import draw_kernels
 from adn_jax.models.residual_unet import ResidualUNet
@@ -64,7 +64,7 @@ def init_unet(key: Key, settings: UNetSettings, inputs: int = 1) -> Params:
     return draw_kernels(key, _unet(settings).init(key, volume, None)["params"])
 
 
-@partial(jax.jit, static_argnames=("settings", "precision"))
+@partial(jax.jit, static_argnames=("settings", "precision", "recompute"))
 def apply_unet(
     params: Params,
     volume: Float[Array, "b z y x c"],
@@ -72,20 +72,24 @@ def apply_unet(
     *,
     key: Key | None = None,
     precision: Precision = "float32",
+    recompute: Recompute = "nothing",
 ) -> Float32[Array, "b z y x outputs"]:
     """Compute the logits of each voxel; a key switches dropout on.
 
-    Feature maps have the type `precision`, the logits are float32.
+    Feature maps have the type `precision`, the logits are float32; `recompute` trades
+    time for the gradient's memory.
 
     Raises:
       UserError: a size of the volume does not halve as often as the levels need.
     """
     check_shape(volume.shape[1:4], settings)
-    return _unet(settings).apply({"params": params}, volume.astype(precision), key)
+    network = _unet(settings, recompute)
+    return network.apply({"params": params}, volume.astype(precision), key)
 
 
-def _unet(settings: UNetSettings) -> nn.Module:
-    return {"residual_unet": ResidualUNet, "unet": UNet}[settings.kind](settings)
+def _unet(settings: UNetSettings, recompute: Recompute = "nothing") -> nn.Module:
+    kind = {"residual_unet": ResidualUNet, "unet": UNet}[settings.kind]
+    return kind(settings, recompute)
 
 
 def check_shape(

@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, UInt32
 
+from adn_jax.config import Recompute
 from adn_jax.errors import UserError
-from adn_jax.models.convolution import convolve, convolve_relu
+from adn_jax.models.convolution import KEPT, convolve, convolve_relu
 from adn_jax.types import Key, Params
 
 Volume = Float[Array, "b z y x c"]
@@ -67,7 +69,7 @@ def group_norm(
 
 
 def _group_norm_forward(volume, scale, bias, groups):
-    mean, rate = group_statistics(volume, groups)
+    mean, rate = checkpoint_name(group_statistics(volume, groups), KEPT)
     factor = rate * scale
     out = volume.astype(jnp.float32) * factor + (bias - mean * factor)
     return out.astype(volume.dtype), (volume, mean, rate, scale)
@@ -177,6 +179,14 @@ class Head(nn.Module):
             preferred_element_type=jnp.float32,
         )
         return add_bias(self, logits, start)
+
+
+def recomputed(block: type[nn.Module], recompute: Recompute) -> type[nn.Module]:
+    """A kind of block whose gradient computes some of its maps a second time."""
+    if recompute == "nothing":
+        return block
+    by_name = jax.checkpoint_policies.save_only_these_names(KEPT)
+    return nn.remat(block, policy=by_name if recompute == "norms" else None)
 
 
 def draw_kernels(key: Key, params: Params) -> Params:

@@ -13,6 +13,7 @@ from itertools import pairwise, product
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 Volume = Float[Array, "b z y x c"]
@@ -22,6 +23,9 @@ Kernel = Float[Array, "d h w c o"]
 STRIP_BYTES = 64 * 2**20
 """Size to which the outputs of all taps of a strip are held on a CPU: freshly allocated
 memory costs more time there than the rows that strips compute twice."""
+
+KEPT = "kept"
+"""Name of what a gradient keeps where it computes other values again."""
 
 ALL_CORES = 112
 """Outputs from which on XLA's 2D convolution uses all cores; a few more cost less."""
@@ -86,7 +90,7 @@ def convolve_relu(
 
 
 def _convolve_relu_forward(volume, kernel, shortcut):
-    out = convolve_relu(volume, kernel, shortcut)
+    out = checkpoint_name(convolve_relu(volume, kernel, shortcut), KEPT)
     return out, (volume, kernel, out, shortcut is None)
 
 

@@ -9,7 +9,7 @@ from functools import partial
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from adn_jax.config import UNetSettings
+from adn_jax.config import Recompute, UNetSettings
 from adn_jax.models.blocks import (
     Head,
     NormConvolution,
@@ -18,6 +18,7 @@ from adn_jax.models.blocks import (
     convolution_kernel,
     dropout,
     max_pool,
+    recomputed,
 )
 from adn_jax.models.convolution import convolve_upsampled
 from adn_jax.types import Key
@@ -54,20 +55,22 @@ class ResidualUNet(nn.Module):
     """Encoder of residual blocks, decoder that adds the encoder's maps, logits."""
 
     settings: UNetSettings
+    recompute: Recompute = "nothing"
 
     @nn.compact
     def __call__(self, volume: Volume, key: Key | None) -> Float[Array, "b z y x o"]:
         """Compute logits; a key switches dropout on."""
         widths, groups = self.settings.widths, self.settings.groups
+        block = recomputed(ResidualBlock, self.recompute)
         skips = []
         for level, features in enumerate(widths):
             volume = max_pool(volume) if level else volume
-            volume = ResidualBlock(features, groups, name=f"encoder_{level}")(volume)
+            volume = block(features, groups, name=f"encoder_{level}")(volume)
             volume = dropout(volume, self.settings.dropout, key, level)
             skips.append(volume)
         for level, features in enumerate(widths[-2::-1]):
             volume = UpConvolution(features, name=f"up_{level}")(volume)
             volume = volume + skips[-2 - level]
-            volume = ResidualBlock(features, groups, name=f"decoder_{level}")(volume)
+            volume = block(features, groups, name=f"decoder_{level}")(volume)
             volume = dropout(volume, self.settings.dropout, key, len(widths) + level)
         return Head(self.settings.outputs, self.settings.prior, name="head")(volume)

@@ -4,8 +4,15 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from adn_jax.config import UNetSettings
-from adn_jax.models.blocks import Head, NormConvolution, Volume, dropout, max_pool
+from adn_jax.config import Recompute, UNetSettings
+from adn_jax.models.blocks import (
+    Head,
+    NormConvolution,
+    Volume,
+    dropout,
+    max_pool,
+    recomputed,
+)
 from adn_jax.types import Key
 
 
@@ -36,25 +43,23 @@ class UNet(nn.Module):
     """Encoder and decoder of double convolutions, skips joined as channels, logits."""
 
     settings: UNetSettings
+    recompute: Recompute = "nothing"
 
     @nn.compact
     def __call__(self, volume: Volume, key: Key | None) -> Float[Array, "b z y x o"]:
         """Compute logits; a key switches dropout on."""
         widths, groups = self.settings.widths, self.settings.groups
+        block = recomputed(DoubleConvolution, self.recompute)
         skips = []
         for level, features in enumerate(widths):
             volume = max_pool(volume) if level else volume
             middle = max(volume.shape[-1], features // 2)
-            volume = DoubleConvolution(
-                middle, features, groups, name=f"encoder_{level}"
-            )(volume)
+            volume = block(middle, features, groups, name=f"encoder_{level}")(volume)
             volume = dropout(volume, self.settings.dropout, key, level)
             skips.append(volume)
         for level, features in enumerate(widths[-2::-1]):
             upsampled = upsample(volume)
             volume = jnp.concatenate([skips[-2 - level], upsampled], axis=-1)
-            volume = DoubleConvolution(
-                features, features, groups, name=f"decoder_{level}"
-            )(volume)
+            volume = block(features, features, groups, name=f"decoder_{level}")(volume)
             volume = dropout(volume, self.settings.dropout, key, len(widths) + level)
         return Head(self.settings.outputs, self.settings.prior, name="head")(volume)

@@ -5,7 +5,7 @@ from functools import partial
 import jax
 from jaxtyping import Array, Num
 
-from adn_jax.config import Precision, Recipe, UNetSettings
+from adn_jax.config import Recipe, UNetSettings
 from adn_jax.geometry.mirror import mirror
 from adn_jax.geometry.sampler import sample
 from adn_jax.models import apply_unet, init_unet, init_view_net
@@ -54,7 +54,7 @@ def apply_adn(
         aligned, matrix, inverse = align_volume(volume, view, recipe)
     mirrored = mirror(aligned)
     asymmetry = total_asymmetry(aligned, mirrored)
-    probability = partial(voxel_probability, precision=recipe.precision)
+    probability = partial(voxel_probability, recipe=recipe)
     with jax.named_scope("disentangle"):
         pathological = probability(
             params.disentangle, aligned, recipe.disentangle_net, disentangle_key
@@ -88,10 +88,17 @@ def voxel_probability(
     volume: Volume,
     settings: UNetSettings,
     key: Key | None,
-    precision: Precision,
+    recipe: Recipe,
 ) -> Volume:
     """Sigmoid of a network's logits: P of D, Y of F."""
-    logits = apply_unet(params, volume, settings, key=key, precision=precision)
+    logits = apply_unet(
+        params,
+        volume,
+        settings,
+        key=key,
+        precision=recipe.precision,
+        recompute=recipe.recompute,
+    )
     return jax.nn.sigmoid(logits)
 
 

@@ -33,14 +33,17 @@ def data_mesh(devices: int | None = None) -> Mesh:
     )
 
 
-def check_batch(batch: int, mesh: Mesh, where: str) -> None:
-    """Raise `UserError` where a batch does not divide over the devices."""
-    count = mesh.shape["data"]
+def check_batch(batch: int, mesh: Mesh, where: str, micro_batches: int = 1) -> None:
+    """Raise `UserError` where a batch does not divide over parts and devices."""
+    devices = mesh.shape["data"]
+    count = micro_batches * devices
     lower = batch // count * count
     if batch % count:
         nearest = [size for size in (lower, lower + count) if size > 0]
+        parts = f"{micro_batches} micro-batches, each on " if micro_batches > 1 else ""
         raise UserError(
-            f"{where} is {batch}, which does not divide over {count} devices; "
+            f"{where} is {batch}, which does not divide over {parts}{devices} "
+            f"{'device' if devices == 1 else 'devices'}; "
             f"set it to {' or '.join(map(str, nearest))}."
         )
 

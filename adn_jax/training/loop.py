@@ -84,13 +84,14 @@ def train_stage(
       its last state is saved then.
     """
     settings, mode = stage.settings, STAGE_MODES[stage.name]
-    check_batch(settings.batch, mesh, f"{stage.name}.batch")
+    parts = settings.micro_batches
+    check_batch(settings.batch, mesh, f"{stage.name}.batch", parts)
     everywhere, place = replicated(mesh), partial(place_cases, mesh=mesh)
     frozen = replicate(frozen, mesh)
     seed = recipe.seed + list(STAGE_MODES).index(stage.name)
     init_key, step_key = jax.random.split(jax.random.key(seed))
     optimizer = make_optimizer(settings.optimizer, settings.steps)
-    train_step = make_train_step(stage.loss, optimizer, step_key, everywhere)
+    train_step = make_train_step(stage.loss, optimizer, step_key, everywhere, parts)
 
     def fresh() -> TrainState:
         return initial_state(initial_params(init_key, recipe, stage.name), optimizer)

@@ -152,6 +152,7 @@ def loss_of_tissue(
             recipe.tissue_net,
             key=dropout_key,
             precision=recipe.precision,
+            recompute=recipe.recompute,
         )
     with jax.named_scope("loss"):
         total = tissue_cross_entropy(logits, batch.tissue, 1 - batch.lesion[..., 0])

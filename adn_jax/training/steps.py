@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from jax.sharding import Sharding
 from jaxtyping import Array, Float, Integer
@@ -27,6 +28,7 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     key: Key,
     sharding: Sharding | None = None,
+    micro_batches: int = 1,
 ) -> TrainStep:
     """Compile (state, frozen, batch) -> (next state, values before the update).
 
@@ -35,6 +37,7 @@ def make_train_step(
       optimizer: how parameters follow the gradient.
       key: the stage's randomness; the step is folded in, so nothing is stored.
       sharding: where state and values live; None leaves it to the inputs.
+      micro_batches: parts of a batch that are computed one after the other.
 
     Returns:
       The step. It reuses the memory of the state that it is given.
@@ -44,9 +47,9 @@ def make_train_step(
         state: TrainState, frozen: Any, batch: Batch
     ) -> tuple[TrainState, Values]:
         step_key = jax.random.fold_in(key, state.step)
-        (total, values), gradient = jax.value_and_grad(loss, has_aux=True)(
-            state.params, frozen, batch, step_key, state.step
-        )
+        (total, values), gradient = average_of_parts(
+            jax.value_and_grad(loss, has_aux=True), micro_batches
+        )(state.params, frozen, batch, step_key, state.step)
         with jax.named_scope("optimizer"):
             updates, opt_state = optimizer.update(
                 gradient, state.opt_state, state.params
@@ -57,3 +60,38 @@ def make_train_step(
         return TrainState(state.step + 1, params, opt_state), values
 
     return jax.jit(train_step, donate_argnums=0, out_shardings=sharding)
+
+
+def average_of_parts(function: Callable[..., Any], parts: int) -> Callable[..., Any]:
+    """The function `(params, frozen, batch, key, step) -> tree`, part by part.
+
+    Its results, averaged over the parts of the batch, take the memory of one. Every
+    part has randomness of its own. A part is each `parts`-th case, so that cases which
+    several devices share stay where they are.
+    """
+    if parts == 1:
+        return function
+
+    def average(
+        params: Params, frozen: Any, batch: Batch, key: Key, step: Integer[Array, ""]
+    ) -> Any:
+        leaves, tree = jax.tree.flatten(batch)
+
+        def of_part(number: Integer[Array, ""], cases: list[Array]) -> Any:
+            part_key = jax.random.fold_in(key, number)
+            return function(params, frozen, tree.unflatten(cases), part_key, step)
+
+        def add(total: Any, numbered: tuple[Integer[Array, ""], list[Array]]) -> Any:
+            return jax.tree.map(jnp.add, total, of_part(*numbered)), None
+
+        def split(cases: Array) -> Array:
+            return cases.reshape(-1, parts, *cases.shape[1:]).swapaxes(0, 1)
+
+        numbered = jnp.arange(parts), [split(cases) for cases in leaves]
+        shapes = jax.eval_shape(of_part, *jax.tree.map(lambda each: each[0], numbered))
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        in_line = jax.default_backend() == "cpu"  # convolutions in loops are slow there
+        total, _ = jax.lax.scan(add, zeros, numbered, unroll=in_line)
+        return jax.tree.map(lambda leaf: leaf / parts, total)
+
+    return average

@@ -20,6 +20,7 @@ from adn_jax.errors import UserError
 from adn_jax.losses.extra import resolve_term
 from adn_jax.models import check_shape
 from adn_jax.prepare.dataset import name_failures, prepare_dataset
+from adn_jax.runtime.cudnn import check_cudnn
 from adn_jax.runtime.lock import only_one
 from adn_jax.runtime.mesh import check_batch, data_mesh
 from adn_jax.training.loop import search_table, train_stage
@@ -61,6 +62,7 @@ def train(
         belongs to another run.
     """
     check_recipe(recipe)
+    check_cudnn(recipe.precision)
     mesh = data_mesh()
     tissue_run = find_tissue_run(recipe, run, tissue_run)
     pending = check_stages(recipe, mesh, tissue_run)
@@ -100,7 +102,7 @@ def check_stages(
                 f"{name}.steps is 0, but this recipe needs its weights; set "
                 f"--{name}.steps."
             )
-        check_batch(settings.batch, mesh, f"{name}.batch")
+        check_batch(settings.batch, mesh, f"{name}.batch", settings.micro_batches)
     for name in stages_of(recipe):
         check_networks(name, recipe)
     needs_maps = recipe.tissue_source == "maps" or "tissue" in names

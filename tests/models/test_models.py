@@ -208,3 +208,27 @@ def test_training_in_bfloat16_keeps_no_float32_maps():
     maps = [leaf for leaf in kept if leaf.ndim == 5 and leaf.shape[:2] == (1, 8)]
     assert len(maps) > 10
     assert {str(leaf.dtype) for leaf in maps} <= {"bfloat16", "bool"}
+
+
+@pytest.mark.parametrize("kind", ["residual_unet", "unet"])
+@pytest.mark.parametrize(("recompute", "share"), [("norms", 0.75), ("blocks", 0.5)])
+def test_recomputing_gives_the_same_gradient_from_fewer_maps(kind, recompute, share):
+    settings = UNetSettings(kind=kind, widths=(8, 16))
+    params = init_unet(KEY, settings)
+    volume = jax.random.uniform(jax.random.key(1), (1, 8, 16, 16, 1))
+
+    def pull_back(recompute):
+        logits = jax.jit(
+            lambda params: apply_unet(
+                params, volume, settings, key=KEY, recompute=recompute
+            )
+        )
+        out, pull = jax.vjp(logits, params)
+        maps = [leaf.nbytes for leaf in jax.tree.leaves(pull) if leaf.ndim == 5]
+        return sum(maps), pull(out)
+
+    everything, expected = pull_back("nothing")
+    kept, gradient = pull_back(recompute)
+    assert 0 < kept < share * everything
+    difference = jax.tree.map(jnp.subtract, gradient, expected)
+    assert optax.tree.norm(difference) < 1e-4 * optax.tree.norm(expected)

@@ -35,6 +35,13 @@ def test_batch_that_does_not_divide(batch, advice):
 
 def test_batch_that_divides():
     check_batch(4, data_mesh(2), "joint.batch")
+    check_batch(4, data_mesh(2), "joint.batch", micro_batches=2)
+
+
+def test_micro_batches_that_do_not_divide():
+    message = "is 6, .* over 2 micro-batches, each on 2 devices; set it to 4 or 8"
+    with pytest.raises(UserError, match=message):
+        check_batch(6, data_mesh(2), "joint.batch", micro_batches=2)
 
 
 COUNT = """

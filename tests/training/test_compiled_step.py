@@ -3,10 +3,10 @@
 import logging
 import re
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from jaxtyping import config
 
@@ -26,6 +26,7 @@ RECIPE = tiny.tiny_recipe(
 )
 BATCH = 2
 DEVICES = 2
+WHOLE = convolution.STRIP_BYTES
 
 
 def step_and_inputs(recipe=RECIPE):
@@ -38,7 +39,9 @@ def step_and_inputs(recipe=RECIPE):
         name: initial_params(key, recipe, name)
         for name, key in zip(("align", "tissue"), keys[1:3], strict=True)
     }
-    return make_train_step(stage.loss, optimizer, keys[3]), state, frozen
+    parts = stage.settings.micro_batches
+    step = make_train_step(stage.loss, optimizer, keys[3], micro_batches=parts)
+    return step, state, frozen
 
 
 COLLECTIVES = "all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
@@ -71,15 +74,23 @@ def test_the_memory_of_the_state_is_used_again(batches):
     assert int(after.step) == 1
 
 
-@pytest.mark.parametrize("strip_bytes", [convolution.STRIP_BYTES, 1])
-def test_a_split_batch_moves_no_maps(monkeypatch, batches, strip_bytes):
+@pytest.mark.parametrize(
+    ("strip_bytes", "parts", "backend"),
+    [(WHOLE, 1, "cpu"), (1, 1, "cpu"), (WHOLE, 2, "cpu"), (WHOLE, 2, "gpu")],
+)
+def test_a_split_batch_moves_no_maps(
+    monkeypatch, tmp_path, strip_bytes, parts, backend
+):
     """Between devices travel sums alone: of gradients, and means over the batch."""
     monkeypatch.setattr(convolution, "STRIP_BYTES", strip_bytes)
+    # micro-batches in line or as a loop
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    joint = replace(RECIPE.joint, micro_batches=parts)
     mesh = data_mesh(DEVICES)
-    step, state, frozen = step_and_inputs()
-    cases = jax.tree.map(
-        lambda leaf: place_cases(np.asarray(leaf), mesh), next(batches)
-    )
+    step, state, frozen = step_and_inputs(replace(RECIPE, joint=joint))
+    split = open_split(tiny.write_heads(tmp_path), "train")
+    place = partial(place_cases, mesh=mesh)
+    cases = next(train_batches(split, 2 * parts, seed=0, place=place))
     inputs = replicate((state, frozen), mesh)
     text = step.lower(*inputs, cases).compile().as_text()
     moves = set(re.findall(rf" ({COLLECTIVES})(?:-start)?\(", text))

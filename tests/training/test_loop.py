@@ -170,6 +170,17 @@ def test_batch_has_to_divide_over_the_devices(train, tmp_path):
         train(tmp_path, settings=replace(SETTINGS, batch=3))
 
 
+def test_micro_batches_are_computed_one_by_one(train, tmp_path):
+    sizes = []
+
+    def counting(params, frozen, batch, key, step):
+        sizes.append(len(batch.case))
+        return loss(params, frozen, batch, key, step)
+
+    train(tmp_path, loss=counting, settings=replace(SETTINGS, batch=4, micro_batches=2))
+    assert set(sizes) == {2}
+
+
 def test_search_table_makes_every_training_head_upright(heads):
     recipe = tiny_recipe()
     split = open_split(heads, "train")

@@ -51,6 +51,18 @@ def test_from_a_half_on_a_partial_label_counts():
     assert hard_dice(found, lesion, 0.5) == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize("name", ["tissue", "joint"])
+@pytest.mark.parametrize("recompute", ["nothing", "norms"])
+def test_the_recipe_says_what_is_computed_again(name, recompute):
+    recipe = tiny_recipe(recompute=recompute, alignment=AlignmentSettings())
+    stage = make_stage(name, recipe)
+    params = initial_params(jax.random.key(0), recipe, name)
+    frozen = {"align": initial_params(jax.random.key(1), recipe, "align")}
+    inputs = frozen, batch_of(0), jax.random.key(2), jnp.int32(0)
+    traced = jax.make_jaxpr(lambda params: stage.loss(params, *inputs))(params)
+    assert ("remat" in str(traced)) == (recompute == "norms")
+
+
 @pytest.mark.parametrize("partial_labels", [True, False])
 def test_labels_are_partial_where_the_recipe_asks_for_it(partial_labels):
     recipe = tiny_recipe(partial_labels=partial_labels)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,7 +8,7 @@ import pytest
 
 from adn_jax.runtime.mesh import data_mesh, place_cases, replicate, replicated
 from adn_jax.training.state import initial_state
-from adn_jax.training.steps import make_train_step
+from adn_jax.training.steps import average_of_parts, make_train_step
 from adn_jax.types import Batch
 
 KEY = jax.random.key(0)
@@ -79,3 +81,53 @@ def test_two_devices_give_what_one_gives():
         state, values = step(replicate(fresh(), mesh), jnp.float32(0), batch)
         results.append((float(state.params["w"]), float(values["loss"])))
     assert results[0] == pytest.approx(results[1], rel=1e-6)
+
+
+def loss_of_cases(params, frozen, batch, key, _):
+    """Mean over cases of the squared distance to each one's mean volume."""
+    distances = params["w"] - batch.volume.mean((1, 2, 3, 4)) - frozen
+    values = {"cases": jnp.float32(len(batch.case)), "noise": jax.random.normal(key)}
+    return (distances**2).mean(), values
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_micro_batches_give_what_the_batch_gives(monkeypatch, backend, devices):
+    """In line, as on a CPU, and as a loop."""
+    mesh = data_mesh(devices)
+    batch = make_batch(lambda array: place_cases(array, mesh))
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    results = []
+    for parts in (1, 2):
+        step = make_train_step(loss_of_cases, OPTIMIZER, KEY, replicated(mesh), parts)
+        state, values = step(replicate(fresh(), mesh), jnp.float32(0.5), batch)
+        assert values["cases"] == 4 / parts
+        results.append((float(state.params["w"]), float(values["loss"])))
+    assert results[0] == pytest.approx(results[1], rel=1e-6)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_only_elsewhere_than_on_a_cpu_micro_batches_are_a_loop(monkeypatch, backend):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    batch = make_batch()
+    average = average_of_parts(lambda *inputs: inputs[2].volume.mean(), 2)
+    averaged = jax.jit(lambda volume: average(*inputs_with(batch, volume)))
+    text = averaged.lower(batch.volume).as_text()
+    assert ("stablehlo.while" in text) == (backend == "gpu")
+
+
+def inputs_with(batch, volume):
+    """Arguments of a loss without parameters."""
+    return None, None, replace(batch, volume=volume), KEY, jnp.int32(0)
+
+
+def test_every_case_is_in_one_part_and_each_part_draws_for_itself():
+    def cases_and_noise(_params, _frozen, batch, key, _step):
+        chosen = jnp.zeros(4).at[batch.case].add(1)
+        return chosen, jax.random.normal(key)
+
+    average = average_of_parts(cases_and_noise, 2)
+    chosen, noise = average(None, None, make_batch(), KEY, jnp.int32(0))
+    np.testing.assert_array_equal(chosen, 0.5)
+    draws = [jax.random.normal(jax.random.fold_in(KEY, part)) for part in range(2)]
+    assert noise == pytest.approx(np.mean(draws))
