@@ -1,8 +1,9 @@
 """3D convolutions of the networks, each exact and with a form that suits the backend.
 
-XLA's 3D convolution is slow on CPUs, so there a convolution runs as one 2D convolution
-of every slice with all taps in z side by side, whose outputs are then added up across
-slices; large volumes go through in strips. Elsewhere lax's own is used.
+XLA's 3D convolution is slow on CPUs, so there a convolution runs as 2D convolutions of
+slices: one with all taps in z side by side, whose outputs are then added up across
+slices, or for many maps four for each pair of slices (Winograd); large volumes go
+through in strips. Elsewhere lax's own is used.
 Nearest upsampling and stride 2 are folded into convolutions of two taps a side.
 """
 
@@ -21,8 +22,11 @@ Features = Float[Array, "b z1 y1 x1 o"]
 Kernel = Float[Array, "d h w c o"]
 
 STRIP_BYTES = 64 * 2**20
-"""Size to which the outputs of all taps of a strip are held on a CPU: freshly allocated
-memory costs more time there than the rows that strips compute twice."""
+"""Size to which the outputs of a strip's 2D convolutions are held on a CPU: freshly
+allocated memory costs more time there than the rows that strips compute twice."""
+
+MANY_MAPS = 32
+"""Feature maps from which on four convolutions a pair of slices are the faster form."""
 
 KEPT = "kept"
 """Name of what a gradient keeps where it computes other values again."""
@@ -144,7 +148,8 @@ def _convolve_slices(volume, kernel, *, padding, finish=lambda rows, start: rows
         size + 2 * padding - taps + 1
         for size, taps in zip(volume.shape[1:4], kernel.shape[:3], strict=True)
     )
-    row_bytes = volume[:, :, 0, :, 0].size * depth * features * volume.dtype.itemsize
+    maps = features * (2 if _suits_pairs(volume, kernel, padding) else depth)
+    row_bytes = volume[:, :, 0, :, 0].size * maps * volume.dtype.itemsize
     strips = math.ceil(y / max(8, STRIP_BYTES // row_bytes))
     rows = math.ceil(y / strips)
     if strips == 1:
@@ -173,21 +178,64 @@ def _after(volume, values):
 
 def _convolve_strip(volume, kernel, padding, edges):
     """Convolve with `padding` along z and x, and zeros on both `edges` along y."""
+    if _suits_pairs(volume, kernel, padding):
+        return _convolve_pairs(volume, kernel, edges)
     depth, height, width, inputs, features = kernel.shape
     b, z, y, x, _ = volume.shape
     taps = kernel.transpose(1, 2, 3, 0, 4).reshape(height, width, inputs, -1)
     used = taps.shape[-1]
     if ALL_CORES // 2 < used < ALL_CORES:
         taps = jnp.pad(taps, ((0, 0), (0, 0), (0, 0), (0, ALL_CORES - used)))
-    slices = lax.conv_general_dilated(
-        volume.reshape(b * z, y, x, inputs),
-        taps,
-        window_strides=(1, 1),
-        padding=[edges, (padding, padding)],
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    slices = _convolve_2d(
+        volume.reshape(b * z, y, x, inputs), taps, [edges, (padding, padding)]
     )
     by_tap = slices[..., :used].reshape(b, z, *slices.shape[1:3], depth, features)
     return _add_across_slices(by_tap, padding)
+
+
+def _suits_pairs(volume, kernel, padding):
+    sides, maps = kernel.shape[:3], kernel.shape[3:]
+    fits = sides == (3, 3, 3) and padding == 1 and volume.dtype == jnp.float32
+    return fits and min(maps) >= MANY_MAPS
+
+
+def _convolve_pairs(volume, kernel, edges):
+    """Convolve two slices at a time by four 2D convolutions, where six are plain.
+
+    This is Winograd's F(2, 3) along z (Lavin and Gray, 2016); rounding differs no more
+    than between two orders of the sum.
+    """
+    b, z, y, x, inputs = volume.shape
+    pairs = -(-z // 2)
+    ends = (1, 2 * pairs + 1 - z)
+    padded = jnp.pad(volume, ((0, 0), ends, (0, 0), (0, 0), (0, 0)))
+    before, first, second, after = (
+        lax.slice_in_dim(padded, start, start + 2 * pairs - 1, stride=2, axis=1)
+        for start in range(4)
+    )
+    above, middle, below = kernel
+    factors = (
+        (before - second, above),
+        (first + second, (above + middle + below) / 2),
+        (second - first, (above - middle + below) / 2),
+        (first - after, below),
+    )
+    outer_1, inner_1, inner_2, outer_2 = (
+        _convolve_2d(slices.reshape(b * pairs, y, x, inputs), taps, [edges, (1, 1)])
+        for slices, taps in factors
+    )
+    both = jnp.stack([outer_1 + inner_1 + inner_2, inner_1 - inner_2 - outer_2], axis=1)
+    return both.reshape(b, 2 * pairs, *both.shape[2:])[:, :z]
+
+
+def _convolve_2d(slices, taps, padding):
+    return lax.conv_general_dilated(
+        slices,
+        taps,
+        window_strides=(1, 1),
+        padding=padding,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
 
 
 def _add_across_slices(by_tap, padding):

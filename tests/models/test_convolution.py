@@ -52,6 +52,14 @@ def assert_same_with_gradients(function, expected, volume, kernel):
         np.testing.assert_allclose(result, wanted, rtol=0, atol=1e-5 * scale)
 
 
+@pytest.fixture(params=["joined taps", "pairs of slices"])
+def either_form(request, monkeypatch):
+    """Both forms of a convolution of three taps on a CPU, whatever the maps."""
+    many_maps = 1 if request.param == "pairs of slices" else 10**6
+    monkeypatch.setattr(convolution, "MANY_MAPS", many_maps)
+
+
+@pytest.mark.usefixtures("either_form")
 @pytest.mark.parametrize(("taps", "padding"), [(3, 1), (2, 1), (2, 0), (1, 0)])
 @pytest.mark.parametrize("shape", [(2, 3, 5, 4, 3), (1, 2, 2, 2, 1)])
 def test_convolution_equals_lax(taps, padding, shape):
@@ -78,6 +86,7 @@ def test_strided_convolution_equals_lax(shape):
     )
 
 
+@pytest.mark.usefixtures("either_form")
 @pytest.mark.parametrize("z", [1, 2, 5])
 @pytest.mark.parametrize(("taps", "padding"), [(3, 1), (2, 1), (1, 0)])
 def test_strips_equal_the_whole(taps, padding, z, monkeypatch):
@@ -89,6 +98,7 @@ def test_strips_equal_the_whole(taps, padding, z, monkeypatch):
     )
 
 
+@pytest.mark.usefixtures("either_form")
 @pytest.mark.parametrize("strip_bytes", [1, 2**26])
 @pytest.mark.parametrize("with_shortcut", [True, False])
 def test_relu_and_shortcut_inside_equal_those_behind(
@@ -116,6 +126,17 @@ def test_relu_and_shortcut_inside_equal_those_behind(
     for result, wanted in zip(results, references, strict=True):
         scale = max(np.abs(wanted).max(), 1.0)
         np.testing.assert_allclose(result, wanted, rtol=0, atol=1e-5 * scale)
+
+
+@pytest.mark.parametrize(("many_maps", "products"), [(41, 3), (40, 2)])
+def test_many_maps_take_fewer_products(monkeypatch, many_maps, products):
+    monkeypatch.setattr(convolution, "MANY_MAPS", many_maps)
+    maps = 40
+    volume, kernel = draw((1, 4, 16, 16, maps), 3, maps)
+    compiled = jax.jit(lambda v, k: convolve(v, k, 1)).lower(volume, kernel).compile()
+    least = 2 * volume.size * 9 * maps  # of one 2D convolution a slice
+    flops = compiled.cost_analysis()["flops"]
+    assert 0.8 * products < flops / least < 1.1 * products
 
 
 def test_strips_wait_for_each_other_in_memory(monkeypatch):
