@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adn_jax.cli.arguments import parse_with_recipe
+from adn_jax.runtime.hosts import join
 from adn_jax.runtime.memory import keep_freed_memory
 from adn_jax.runtime.mesh import spread_over_cores
 from adn_jax.training.train import train
@@ -26,14 +27,23 @@ class Train:
     tissue_run: Path | None = None
     """Another run, on phantoms for instance, whose tissue net is used instead of
     training one (--tissue-source network); the data then needs no tissue maps."""
+    coordinator: str = ""
+    """Several processes that train as one: host:port of process 0, or `auto` (SLURM,
+    Open MPI, Kubernetes, TPU pods tell it and the two numbers below)."""
+    processes: int | None = None
+    """How many processes there are."""
+    process_id: int | None = None
+    """Number of this process, from 0."""
 
 
 def main(arguments: Sequence[str]) -> None:
     """Train; stopped by SIGTERM or Ctrl-C it saves and exits with 128 + the signal."""
     command, recipe = parse_with_recipe(Train, "train", arguments)
     keep_freed_memory()
-    stages = recipe.align, recipe.tissue, recipe.joint
-    spread_over_cores(*(stage.batch // stage.micro_batches for stage in stages))
+    join(command.coordinator, command.processes, command.process_id)
+    if not command.coordinator:
+        stages = recipe.align, recipe.tissue, recipe.joint
+        spread_over_cores(*(stage.batch // stage.micro_batches for stage in stages))
     signal = train(
         recipe, command.data, command.run, command.workers, command.tissue_run
     )

@@ -11,6 +11,7 @@ from jaxtyping import Float32, UInt8
 
 from adn_jax.data.cases import VOLUME_FILES, Manifest, read_case
 from adn_jax.errors import UserError
+from adn_jax.runtime.hosts import own_share
 from adn_jax.types import Batch
 
 PREFETCH = 4
@@ -102,20 +103,29 @@ def train_batches(
 ) -> Iterator[Batch]:
     """Endless shuffled batches from `start_step` on, read ahead by threads.
 
+    Of several processes each reads its own share of a batch.
+
     Every epoch has its own order; a batch may span two epochs.
     """
-    batches = (
-        grain.MapDataset.range(len(split))
-        .seed(seed)
-        .shuffle()
-        .repeat()
-        .batch(batch)
-        .map(lambda indices: stack_cases(split, indices))
+    share = own_share(batch)
+    batches = shuffled(split, batch, seed).map(
+        lambda indices: stack_cases(split, indices[share])
     )
     options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=PREFETCH)
     iterator = iter(batches.to_iter_dataset(options))
     iterator.set_state({"next_index": start_step})
     return (make_batch(arrays, place) for arrays in iterator)
+
+
+def shuffled(split: Split, batch: int, seed: int) -> grain.MapDataset:
+    """Step -> which cases of the split are in its batch."""
+    indices = grain.MapDataset.range(len(split)).seed(seed).shuffle().repeat()
+    return indices.batch(batch)
+
+
+def case_names(split: Split, batch: int, seed: int, step: int) -> tuple[str, ...]:
+    """Names of the cases that `train_batches` gives at a step (from 0)."""
+    return tuple(split.names[index] for index in shuffled(split, batch, seed)[step])
 
 
 def epoch_batches(
@@ -127,7 +137,8 @@ def epoch_batches(
     """
     for start in range(0, len(split), batch):
         indices = np.arange(start, start + batch)
-        arrays = stack_cases(split, np.minimum(indices, len(split) - 1))
+        indices = np.minimum(indices, len(split) - 1)[own_share(batch)]
+        arrays = stack_cases(split, indices)
         yield make_batch(arrays, place), min(batch, len(split) - start)
 
 

@@ -16,13 +16,22 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from adn_jax.errors import UserError
+from adn_jax.runtime.hosts import is_first, wait_for_all
 from adn_jax.types import Params
 
 Mode = Literal["min", "max"]
 """Whether the lowest or the highest score is the best."""
 
+LATEST = 2
+"""Newest checkpoints that are kept: where one is damaged the other serves."""
+
 SMALL_FILES = 500_000
 """Bytes of a checkpoint's descriptions, on top of its arrays."""
+
+
+class DamagedCheckpointError(UserError):
+    """A checkpoint's files cannot be read."""
+
 
 WORST = {"min": float("inf"), "max": float("-inf")}
 
@@ -41,7 +50,7 @@ def open_checkpoints(
 
     keep = policies.AnyPreservationPolicy(
         [
-            policies.LatestN(1),
+            policies.LatestN(LATEST),
             policies.BestN(get_metric_fn=score, reverse=mode == "min", n=1),
         ]
     )
@@ -141,28 +150,57 @@ def restore_training(
 
 
 def restore(manager: ocp.CheckpointManager, step: int, **items: Any) -> Any:
-    """Items of a step; `UserError` where the files are damaged."""
-    advice = f"delete the folder {step} there to go on from an earlier checkpoint"
-    with as_user_error(manager.directory, f"read at step {step}", advice):
+    """Items of a step; `DamagedCheckpointError` where the files cannot be read."""
+    with unless_damaged(manager, step):
         return manager.restore(step, args=ocp.args.Composite(**items))
 
 
+def set_aside(manager: ocp.CheckpointManager, step: int) -> Path:
+    """Move a checkpoint out of the way, for whoever wants to look at it."""
+    folder = Path(manager.directory)
+    aside = folder.with_name(f"{folder.name}_damaged") / str(step)
+    if is_first():
+        with as_user_error(folder, "moved", "move it, then run the command again"):
+            aside.parent.mkdir(exist_ok=True)
+            if aside.exists():
+                shutil.rmtree(aside)
+            (folder / str(step)).rename(aside)
+    wait_for_all(f"checkpoint {step} is aside")
+    manager.reload()
+    return aside
+
+
 @contextmanager
-def as_user_error(folder: PathLike[str], done: str, advice: str) -> Iterator[None]:
-    """Turn what Orbax raises for bad files and full disks into `UserError`."""
+def unless_damaged(manager: ocp.CheckpointManager, step: int) -> Iterator[None]:
+    """Turn what Orbax raises while it reads a step into `DamagedCheckpointError`."""
+    advice = "restore it from a copy, or train again in another folder"
+    with as_user_error(
+        manager.directory, f"read at step {step}", advice, DamagedCheckpointError
+    ):
+        yield
+
+
+@contextmanager
+def as_user_error(
+    folder: PathLike[str], done: str, advice: str, kind: type[UserError] = UserError
+) -> Iterator[None]:
+    """Turn what Orbax raises for bad files and full disks into a `UserError`."""
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
+        raise kind(
             f"the checkpoint in {folder} could not be {done} ({reason}); {advice}."
         ) from error
 
 
 def check_architecture(manager: ocp.CheckpointManager, step: int, like: Params) -> None:
     """Raise `UserError` naming the first parameters that do not fit `like`."""
-    with as_user_error(manager.directory, f"read at step {step}", "train it again"):
-        saved = shapes(manager.item_metadata(step).params.tree)
+    with unless_damaged(manager, step):
+        metadata = manager.item_metadata(step).params
+        if metadata is None:
+            raise FileNotFoundError("params/_METADATA is missing")
+        saved = shapes(metadata.tree)
     wanted = shapes(like)
     wrong = [
         f"{name} ({saved.get(name, 'absent')} instead of {wanted.get(name, 'absent')})"

@@ -20,6 +20,7 @@ from rich.progress import (
 from tensorboardX import SummaryWriter
 
 from adn_jax.runtime.files import write_text
+from adn_jax.runtime.hosts import is_first
 
 SPEED_SECONDS = 300.0
 """The time left is estimated from the speed over this time."""
@@ -50,20 +51,27 @@ class Logbook:
 
     def say(self, sentence: str) -> None:
         """Print a line that stays above the bar."""
-        self.progress.console.print(sentence, highlight=False, markup=False)
+        if not self.progress.disable:
+            self.progress.console.print(sentence, highlight=False, markup=False)
 
     def sync(self) -> None:
         """Return when everything written is on disk."""
         self.lines.flush()
-        os.fsync(self.lines.fileno())
+        if self.lines.name != os.devnull:
+            os.fsync(self.lines.fileno())
         self.events.flush()
 
 
 @contextmanager
 def open_logbook(run: Path, stage: str, start: int, steps: int) -> Iterator[Logbook]:
-    """Logs of a stage that goes on from step `start`; what came after it is dropped."""
+    """Logs of a stage that goes on from step `start`; what came after it is dropped.
+
+    Of several processes only the first writes.
+    """
     path = run / "metrics.jsonl"
-    drop_lines(path, stage, start)
+    writes = is_first()
+    if writes:
+        drop_lines(path, stage, start)
     progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -73,9 +81,16 @@ def open_logbook(run: Path, stage: str, start: int, steps: int) -> Iterator[Logb
         TimeRemainingColumn(),
         speed_estimate_period=SPEED_SECONDS,
         refresh_per_second=2,
+        disable=not writes,
     )
-    events = SummaryWriter(str(run / "tensorboard" / stage), purge_step=start + 1)
-    with path.open("a", buffering=1, encoding="utf-8") as lines, progress:
+    events = SummaryWriter(
+        str(run / "tensorboard" / stage), purge_step=start + 1, write_to_disk=writes
+    )
+    written = path if writes else Path(os.devnull)
+    with (
+        written.open("a", buffering=1, encoding="utf-8") as lines,
+        progress,
+    ):
         task = progress.add_task(
             stage, total=steps, completed=start, values="compiling"
         )

@@ -1,6 +1,7 @@
 """Devices side by side: a batch is split over them, parameters are on each."""
 
 import os
+from functools import partial
 from typing import TypeVar
 
 import jax
@@ -55,7 +56,8 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def replicate(tree: Tree, mesh: Mesh) -> Tree:
     """A copy of every array on every device."""
-    return jax.device_put(tree, replicated(mesh))
+    make = partial(jax.make_array_from_process_local_data, replicated(mesh))
+    return jax.tree.map(lambda leaf: make(np.asarray(leaf)), tree)
 
 
 def place_cases(array: np.ndarray, mesh: Mesh) -> jax.Array:

@@ -1,6 +1,8 @@
 """One update of any stage, as a pure function that is compiled once."""
 
+import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -40,7 +42,8 @@ def make_train_step(
       micro_batches: parts of a batch that are computed one after the other.
 
     Returns:
-      The step. It reuses the memory of the state that it is given.
+      The step. It reuses the memory of the state that it is given. Where the loss or
+      its gradient is not finite, it counts, but the rest of the state stays as it was.
     """
 
     def train_step(
@@ -56,10 +59,23 @@ def make_train_step(
             )
             params = optax.apply_updates(state.params, updates)
             norm = optax.tree.norm(gradient)
+            finite = jnp.isfinite(total) & jnp.isfinite(norm)
+            params, opt_state = jax.tree.map(
+                partial(jnp.where, finite),
+                (params, opt_state),
+                (state.params, state.opt_state),
+            )
         values = {"loss": total, **values, "gradient_norm": norm}
         return TrainState(state.step + 1, params, opt_state), values
 
     return jax.jit(train_step, donate_argnums=0, out_shardings=sharding)
+
+
+def was_skipped(numbers: Mapping[str, float]) -> bool:
+    """Whether an update with these values left the parameters as they were."""
+    return not (
+        math.isfinite(numbers["loss"]) and math.isfinite(numbers["gradient_norm"])
+    )
 
 
 def average_of_parts(function: Callable[..., Any], parts: int) -> Callable[..., Any]:

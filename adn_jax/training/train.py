@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from adn_jax.losses.extra import resolve_term
 from adn_jax.models import check_shape
 from adn_jax.prepare.dataset import name_failures, prepare_dataset
 from adn_jax.runtime.cudnn import check_cudnn
+from adn_jax.runtime.hosts import is_first, wait_for_all
 from adn_jax.runtime.lock import only_one
 from adn_jax.runtime.mesh import check_batch, data_mesh
 from adn_jax.training.loop import search_table, train_stage
@@ -69,12 +70,10 @@ def train(
     if not data.is_dir():
         raise UserError(f"the data folder {data} does not exist; check --data.")
     with claim(run):
-        if (run / "config.json").exists():
-            check_same_recipe(run, recipe)
-        manifest = find_data(recipe, data, run, workers)
-        begin(run, recipe, manifest, tissue_run)
-        if tissue_run is not None and "tissue" not in read_finished(run):
-            take_tissue(run, recipe, tissue_run)
+        if is_first():
+            begin(recipe, data, run, workers, tissue_run)
+        wait_for_all("the run has begun")
+        manifest = read_manifest(prepared_folder(data, run))
         finished = read_finished(run)
         unfinished = [name for name in pending if name not in finished]
         for name in unfinished:
@@ -129,13 +128,25 @@ def check_networks(name: str, recipe: Recipe) -> None:
     jax.eval_shape(build, jax.random.key(0))
 
 
+def begin(
+    recipe: Recipe, data: Path, run: Path, workers: int | None, tissue_run: Path | None
+) -> None:
+    """Prepare data and notes, where that is not done yet."""
+    if (run / "config.json").exists():
+        check_same_recipe(run, recipe)
+    manifest = find_data(recipe, data, run, workers)
+    note(run, recipe, manifest, tissue_run)
+    if tissue_run is not None and "tissue" not in read_finished(run):
+        take_tissue(run, recipe, tissue_run)
+
+
 @contextmanager
 def claim(run: Path) -> Iterator[None]:
     """Keep a second training out of the folder while the block runs.
 
     What the file system refuses in the block becomes a `UserError`.
     """
-    with only_one(run):
+    with only_one(run) if is_first() else nullcontext():
         try:
             yield
         except OSError as error:
@@ -145,10 +156,16 @@ def claim(run: Path) -> Iterator[None]:
             ) from error
 
 
+def prepared_folder(data: Path, run: Path) -> Path:
+    """Where the prepared data is, or will be: `data` itself, or in the run."""
+    return data if (data / "manifest.json").is_file() else run / "prepared"
+
+
 def find_data(recipe: Recipe, data: Path, run: Path, workers: int | None) -> Manifest:
     """The prepared data set; a raw one is prepared first."""
-    if not (data / "manifest.json").is_file():
-        manifest = prepare_dataset(data, run / "prepared", recipe.prepare, workers)
+    folder = prepared_folder(data, run)
+    if folder != data:
+        manifest = prepare_dataset(data, folder, recipe.prepare, workers)
         name_failures(manifest)
         return manifest
     manifest = read_manifest(data)
@@ -165,7 +182,7 @@ def find_data(recipe: Recipe, data: Path, run: Path, workers: int | None) -> Man
     return manifest
 
 
-def begin(
+def note(
     run: Path, recipe: Recipe, manifest: Manifest, tissue_run: Path | None = None
 ) -> None:
     """Write `config.json`, or check that the run was begun with the same cases."""

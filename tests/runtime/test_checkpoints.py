@@ -34,7 +34,7 @@ def test_latest_and_best_are_kept(tmp_path, mode, best):
         for step, score in [(1, 3.0), (2, 1.0), (3, 2.0), (4, None), (5, None)]:
             save(manager, step, score, mode)
         checkpoints.wait(manager)
-        assert manager.all_steps() == [best, 5]
+        assert manager.all_steps() == [best, 4, 5]
         assert (manager.best_step(), manager.latest_step()) == (best, 5)
     with open_checkpoints(tmp_path / "c", mode) as manager:
         assert (manager.best_step(), manager.latest_step()) == (best, 5)

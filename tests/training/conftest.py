@@ -21,9 +21,9 @@ def heads(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def start_training(tmp_path_factory, heads) -> Callable[[Path], subprocess.Popen]:
-    """Start `train.py` on a run folder; all processes share what one has compiled."""
-    environment = {
+def training_environment(tmp_path_factory) -> dict[str, str]:
+    """All processes share what one has compiled."""
+    return {
         **os.environ,
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -31,12 +31,17 @@ def start_training(tmp_path_factory, heads) -> Callable[[Path], subprocess.Popen
         "--xla_backend_optimization_level=0",
     }
 
+
+@pytest.fixture(scope="session")
+def start_training(heads, training_environment) -> Callable[[Path], subprocess.Popen]:
+    """Start `train.py` on a run folder."""
+
     def start(run: Path) -> subprocess.Popen:
         command = [sys.executable, "train.py", CONFIG, "--data", heads, "--run", run]
         return subprocess.Popen(
             [str(part) for part in command],
             cwd=ROOT,
-            env=environment,
+            env=training_environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -1,6 +1,7 @@
 """The loop around a stage that is cheap: one parameter drawn to the mean intensity."""
 
 import os
+import shutil
 import signal
 from dataclasses import replace
 
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 
 from adn_jax.config import OptimizerSettings, StageSettings
-from adn_jax.data.batches import open_split
+from adn_jax.data.batches import case_names, open_split
+from adn_jax.data.cases import read_manifest
 from adn_jax.errors import UserError
 from adn_jax.geometry.mirror import mirror
 from adn_jax.pipeline.align import align_volume
@@ -43,6 +45,9 @@ def evaluate(params, frozen, batch):
     return {"dice": -jnp.abs(distance(params, frozen, batch))}
 
 
+JOINT_SEED = tiny_recipe().seed + 2
+"""The third stage's seed."""
+
 STAGE = Stage("joint", SETTINGS, loss, evaluate, score="dice")
 
 
@@ -56,13 +61,13 @@ def train(heads, monkeypatch):
     """Train `STAGE`, changed as asked, in the folder given."""
     monkeypatch.setattr(loop, "initial_params", lambda *_: {"w": jnp.float32(2)})
 
-    def call(run, **changes):
+    def call(run, manifest=heads, **changes):
         return loop.train_stage(
             replace(STAGE, **changes),
             tiny_recipe(),
             run,
-            open_split(heads, "train"),
-            open_split(heads, "validation"),
+            open_split(manifest, "train"),
+            open_split(manifest, "validation"),
             {"offset": jnp.float32(0.1)},
             data_mesh(),
         )
@@ -141,18 +146,117 @@ def test_stop_rule_ends_early(train, tmp_path):
     assert read_finished(tmp_path)["joint"]["steps"] == 12
 
 
-def test_loss_that_is_no_number(train, tmp_path):
+def breaking_from(first, last):
+    """A loss that is no number in the updates `first` to `last` (from 0)."""
+
     def breaking(params, frozen, batch, key, step):
         total, values = loss(params, frozen, batch, key, step)
-        return jnp.where(step == 4, jnp.nan, 1.0) * total, values
+        broken = (step >= first) & (step <= last)
+        return jnp.where(broken, jnp.nan, 1.0) * total, values
 
+    return breaking
+
+
+def test_an_update_that_is_no_number_is_skipped(train, tmp_path, heads, capsys):
+    assert train(tmp_path, loss=breaking_from(3, 4)) == 0
+    lines = [x for x in read_metrics(tmp_path) if x["split"] == "train"]
+    assert [x["step"] for x in lines if x.get("skipped")] == [4, 5]
+    assert "loss" not in lines[3]
+    assert all("skipped" not in x and "loss" in x for x in lines[5:])
+    cases = names_of_step(open_split(heads, "train"), 3)
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"joint step 4: skipped, for the loss or its gradient is not finite ({', '.join(cases)})" in said  # fmt: skip # noqa: E501
+
+
+def test_too_many_skipped_updates_in_a_row(train, tmp_path):
+    patient = replace(SETTINGS, steps=40, validate_every=40)
     message = (
-        r"loss became nan at step 5 of stage 'joint' \(step 3 is saved\).*"
-        r"--joint\.optimizer\.learning-rate"
+        r"not finite in steps 4 to \d+ of stage 'joint', with the cases head00, .*"
+        r"head04; .* saved.*--joint\.optimizer\.learning-rate"
     )
     with pytest.raises(UserError, match=message):
-        train(tmp_path, loss=breaking)
-    assert max(x["step"] for x in read_metrics(tmp_path)) <= 4
+        train(tmp_path, loss=breaking_from(3, 40), settings=patient)
+    before = read_metrics(tmp_path)
+    assert len(before) < 40
+    # what was saved is the state before the first of them: the next updates are as good
+    assert train(tmp_path, settings=patient) == 0
+    assert all(np.isfinite(x["loss"]) for x in read_metrics(tmp_path)[-2:-1])
+
+
+@pytest.mark.parametrize("way", ["emptied", "cut", "metadata", "optimizer", "spoilt"])
+def test_a_damaged_newest_checkpoint_is_set_aside(train, tmp_path, capsys, way):
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    train(whole)
+    assert train(run, loss=stop_at(4, signal.SIGTERM)) == signal.SIGTERM
+    folder = run / "checkpoints" / "joint"
+    newest = max(int(path.name) for path in folder.iterdir())
+    damage(folder / str(newest), way)
+    assert train(run) == 0
+    aside = folder.with_name("joint_damaged") / str(newest)
+    assert aside.is_dir()
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"checkpoint {newest} of {folder} is damaged; it is now {aside}" in said
+    logs = [(each / "metrics.jsonl").read_text() for each in (whole, run)]
+    assert logs[0] == logs[1]
+
+
+def damage(checkpoint, way):
+    """Spoil a checkpoint as disks and people do."""
+    files = sorted(checkpoint.rglob("*"), key=lambda path: path.stat().st_size)
+    largest = [path for path in files if path.is_file()][-1]
+    match way:
+        case "emptied":
+            largest.write_bytes(b"")
+        case "cut":
+            os.truncate(largest, largest.stat().st_size // 2)
+        case "spoilt":
+            content = bytearray(largest.read_bytes())
+            content[len(content) // 3 :: 7] = bytes(
+                len(content[len(content) // 3 :: 7])
+            )
+            largest.write_bytes(content)
+        case "metadata":
+            (checkpoint / "params" / "_METADATA").unlink()
+        case "optimizer":
+            shutil.rmtree(checkpoint / "optimizer")
+
+
+def test_where_every_checkpoint_is_damaged_nothing_begins_anew(train, tmp_path):
+    train(tmp_path, loss=stop_at(4, signal.SIGTERM))
+    for checkpoint in (tmp_path / "checkpoints" / "joint").iterdir():
+        damage(checkpoint, "metadata")
+    with pytest.raises(UserError, match=r"could not be read at step .*restore it"):
+        train(tmp_path)
+
+
+@pytest.mark.parametrize("way", ["cut", "deleted"])
+def test_a_case_that_cannot_be_read_ends_with_the_state_saved(
+    train, tmp_path, heads, way
+):
+    train(tmp_path / "whole")
+    data, run = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(heads.folder, data)
+    split = open_split(heads, "train")
+    early = {name for step in (0, 1) for name in names_of_step(split, step)}
+    (late,) = set(split.names) - early
+    volume = data / late / "ct.nii"
+    if way == "cut":
+        os.truncate(volume, volume.stat().st_size // 2)
+    else:
+        volume.unlink()
+    with pytest.raises(UserError, match=late):
+        train(run, read_manifest(data))
+    assert [x["step"] for x in read_metrics(run)] == [1, 2]
+    shutil.copy(heads.folder / late / "ct.nii", volume)
+    assert train(run, read_manifest(data)) == 0
+    logs = [
+        (tmp_path / each / "metrics.jsonl").read_text() for each in ("whole", "run")
+    ]
+    assert logs[0] == logs[1]
+
+
+def names_of_step(split, step):
+    return case_names(split, SETTINGS.batch, JOINT_SEED, step)
 
 
 def test_gradient_that_is_no_number(train, tmp_path):
@@ -161,8 +265,11 @@ def test_gradient_that_is_no_number(train, tmp_path):
         root = jnp.sqrt(jnp.where(step == 1, 0.0, 1.0) * params["w"])
         return total + root, values
 
-    with pytest.raises(UserError, match=r"gradient_norm became .* at step 2 .*nothing"):
-        train(tmp_path, loss=breaking)
+    assert train(tmp_path, loss=breaking) == 0
+    second = read_metrics(tmp_path)[1]
+    assert (second["step"], second["skipped"]) == (2, 1.0)
+    assert "loss" in second
+    assert "gradient_norm" not in second
 
 
 def test_batch_has_to_divide_over_the_devices(train, tmp_path):

@@ -1,0 +1,70 @@
+"""Several processes, on one host or many, that train as one.
+
+All of them compute; process 0 alone prepares data and writes logs and notes.
+"""
+
+import jax
+from jax.experimental import multihost_utils
+
+from adn_jax.errors import UserError
+
+
+def join(coordinator: str, processes: int | None, process_id: int | None) -> None:
+    """Join the other processes; call it before jax is used. An empty address: alone.
+
+    Args:
+      coordinator: host:port of process 0, or "auto": jax asks SLURM, Open MPI,
+        Kubernetes or the TPU pod, which then also tells the two numbers.
+      processes: how many there are.
+      process_id: number of this one, from 0.
+
+    Raises:
+      UserError: the three do not go together, or the others are not reached.
+    """
+    numbers = processes, process_id
+    if not coordinator:
+        if numbers != (None, None):
+            raise UserError(
+                "--processes and --process-id need --coordinator HOST:PORT, the "
+                "address of process 0."
+            )
+        return
+    automatic = coordinator == "auto"
+    if automatic != (numbers == (None, None)) or (None in numbers and not automatic):
+        raise UserError(
+            "--coordinator HOST:PORT needs --processes and --process-id, and "
+            "--coordinator auto needs neither."
+        )
+    if not automatic and not 0 <= process_id < processes:
+        raise UserError(
+            f"--process-id is {process_id}; with {processes} processes it has to be "
+            f"0 to {processes - 1}."
+        )
+    address = {} if automatic else {"coordinator_address": coordinator}
+    try:
+        jax.distributed.initialize(
+            **address, num_processes=processes, process_id=process_id
+        )
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"the other processes were not reached ({reason}); check --coordinator "
+            f"{coordinator} and that every process was started."
+        ) from error
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes."""
+    return jax.process_index() == 0
+
+
+def wait_for_all(what: str) -> None:
+    """Return when every process has come as far as this call."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(what)
+
+
+def own_share(batch: int) -> slice:
+    """Which cases of a batch this process reads."""
+    share = batch // jax.process_count()
+    return slice(jax.process_index() * share, (jax.process_index() + 1) * share)
