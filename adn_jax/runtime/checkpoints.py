@@ -38,11 +38,12 @@ WORST = {"min": float("inf"), "max": float("-inf")}
 
 @contextmanager
 def open_checkpoints(
-    folder: Path, mode: Mode, read_only: bool = False
+    folder: Path, mode: Mode, read_only: bool = False, alone: bool = False
 ) -> Iterator[ocp.CheckpointManager]:
     """The checkpoints in `folder`; the end of the block waits for running saves.
 
-    Unless `read_only`, remains of saves that were cut short are removed.
+    Unless `read_only`, remains of saves that were cut short are removed. All processes
+    open them together, unless each does it `alone`.
     """
 
     def score(metrics: dict[str, float]) -> float:
@@ -62,11 +63,14 @@ def open_checkpoints(
     handler = ocp.JsonCheckpointHandler()
     registry.add("progress", ocp.args.JsonSave, handler)
     registry.add("progress", ocp.args.JsonRestore, handler)
+    together = ocp.options.MultiprocessingOptions()
     options = ocp.CheckpointManagerOptions(
         best_fn=score,
         best_mode=mode,
         preservation_policy=keep,
         cleanup_tmp_directories=not read_only,
+        create=False,
+        multiprocessing_options=for_this_process() if alone else together,
     )
     with as_user_error(folder, "opened", "choose a folder that can be written"):
         if not read_only:
@@ -79,6 +83,16 @@ def open_checkpoints(
         wait(manager)
     finally:
         manager.close()
+
+
+def for_this_process() -> ocp.options.MultiprocessingOptions:
+    """Options of a folder that this process opens without the others."""
+    this = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=this,
+        active_processes={this},
+        barrier_sync_key_prefix=f"alone_{this}",
+    )
 
 
 def save(

@@ -35,6 +35,8 @@ def join(coordinator: str, processes: int | None, process_id: int | None) -> Non
             "--coordinator HOST:PORT needs --processes and --process-id, and "
             "--coordinator auto needs neither."
         )
+    if not automatic and processes < 1:
+        raise UserError(f"--processes is {processes}; it has to be at least 1.")
     if not automatic and not 0 <= process_id < processes:
         raise UserError(
             f"--process-id is {process_id}; with {processes} processes it has to be "

@@ -118,7 +118,9 @@ def load_stage(run: Path, recipe: Recipe, stage: str) -> Params:
             "restore it or train the run again."
         )
     mode = STAGE_MODES[stage]
-    with checkpoints.open_checkpoints(folder, mode, read_only=True) as manager:
+    with checkpoints.open_checkpoints(
+        folder, mode, read_only=True, alone=True
+    ) as manager:
         return checkpoints.restore_params(manager, step, like)
 
 
@@ -143,7 +145,7 @@ def write_stage(run: Path, stage: str, params: Params, **facts: Any) -> None:
     mode = STAGE_MODES[stage]
     with (
         atomic_path(checkpoint_folder(run, stage)) as folder,
-        checkpoints.open_checkpoints(folder, mode) as manager,
+        checkpoints.open_checkpoints(folder, mode, alone=True) as manager,
     ):
         checkpoints.save(manager, 0, mode, params)
     mark_finished(run, stage, {"steps": 0, "best_step": 0, **facts})

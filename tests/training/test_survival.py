@@ -1,6 +1,10 @@
 """The real `train.py`, killed at several moments, ends as an undisturbed one does."""
 
+import os
+import random
+import shutil
 import signal
+import subprocess
 import time
 
 import jax
@@ -66,4 +70,42 @@ def test_killed_training_ends_bit_equal(whole_run, start_training, tmp_path):
     output, _ = process.communicate()
     assert process.returncode == 0, output
     assert f"python evaluate.py {run}" in output.replace("\n", "")
+    assert_same_run(whole_run, run)
+
+
+KILLS = int(os.environ.get("ADN_KILLS", "4"))
+"""How often a training is killed at random; ADN_KILLS=30 for a thorough look."""
+
+
+def checkpoints_of(run):
+    """Stage -> step of its newest whole checkpoint, and the finished stages."""
+    folders = run.glob("checkpoints/*/*")
+    steps = [(f.parent.name, int(f.name)) for f in folders if f.name.isdecimal()]
+    return dict(sorted(steps)), set(read_finished(run))
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_nothing_is_lost(whole_run, start_training, tmp_path):
+    run, moments = tmp_path / "killed", random.Random(7)
+    start = time.monotonic()
+    start_training(tmp_path / "timed").communicate()
+    duration = time.monotonic() - start
+    saved, finished = {}, set()
+    for _ in range(KILLS):
+        process = start_training(run)
+        try:
+            process.communicate(timeout=moments.uniform(0.2, 1.0) * duration)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        output, _ = process.communicate()
+        assert process.returncode in {0, -signal.SIGKILL}, output
+        now_saved, now_finished = checkpoints_of(run)
+        assert all(now_saved[stage] >= step for stage, step in saved.items())
+        assert now_finished >= finished
+        saved, finished = now_saved, now_finished
+        if "joint" in finished:  # begin again: every kill has to meet a training
+            assert_same_run(whole_run, run)
+            shutil.rmtree(run)
+            saved, finished = {}, set()
+    output, _ = start_training(run).communicate()
     assert_same_run(whole_run, run)
