@@ -1,0 +1,71 @@
+"""Losses of 20 joint steps on so many devices, and what travels between them, as JSON.
+
+python -m tests.training.devices FOLDER DEVICES
+"""
+
+import json
+import re
+import sys
+from functools import partial
+from pathlib import Path
+
+import jax
+
+from adn_jax.config import AlignmentSettings, OptimizerSettings
+from adn_jax.data.batches import open_split, train_batches
+from adn_jax.data.cases import read_manifest
+from adn_jax.runtime.mesh import data_mesh, place_cases, replicate, replicated
+from adn_jax.training.optimizer import make_optimizer
+from adn_jax.training.runs import initial_params
+from adn_jax.training.stages import make_stage
+from adn_jax.training.state import initial_state
+from adn_jax.training.steps import make_train_step
+from tests.training.tiny import tiny_recipe
+
+BATCH, STEPS = 8, 20
+RATE = 1e-4
+"""The rate of `adn_reference`: larger ones make more of rounding."""
+
+COLLECTIVE = re.compile(
+    r"= (\(?.*?\)?) (all-reduce|all-gather|all-to-all|collective-permute|"
+    r"reduce-scatter)(?:-start)?\("
+)
+
+
+def main(folder: Path, devices: int) -> None:
+    """Print {"losses", "moved", "parameters"}; bytes."""
+    recipe, mesh = tiny_recipe(alignment=AlignmentSettings()), data_mesh(devices)
+    stage = make_stage("joint", recipe)
+    keys = jax.random.split(jax.random.key(0), 3)
+    optimizer = make_optimizer(OptimizerSettings(RATE), 2 * STEPS)
+    state = initial_state(initial_params(keys[0], recipe, "joint"), optimizer)
+    frozen = {"align": initial_params(keys[1], recipe, "align")}
+    state, frozen = replicate((state, frozen), mesh)
+    step = make_train_step(stage.loss, optimizer, keys[2], replicated(mesh))
+    split = open_split(read_manifest(folder), "train")
+    batches = train_batches(split, BATCH, 0, place=partial(place_cases, mesh=mesh))
+    compiled = step.lower(state, frozen, next(batches)).compile()
+    losses = []
+    for _ in range(STEPS):
+        state, values = compiled(state, frozen, next(batches))
+        losses.append(float(values["loss"]))
+    moved: dict[str, int] = {}
+    for shapes, kind in COLLECTIVE.findall(compiled.as_text()):
+        moved[kind] = moved.get(kind, 0) + bytes_of(shapes)
+    parameters = sum(leaf.nbytes for leaf in jax.tree.leaves(state.params))
+    print(json.dumps({"losses": losses, "moved": moved, "parameters": parameters}))
+
+
+def bytes_of(shapes: str) -> int:
+    """Bytes of the float32 arrays in a result's type."""
+    total = 0
+    for sizes in re.findall(r"f32\[([\d,]*)\]", shapes):
+        count = 1
+        for size in filter(None, sizes.split(",")):
+            count *= int(size)
+        total += 4 * count
+    return total
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))
