@@ -3,10 +3,16 @@
 All of them compute; process 0 alone prepares data and writes logs and notes.
 """
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+
 import jax
 from jax.experimental import multihost_utils
 
 from adn_jax.errors import UserError
+from adn_jax.runtime.stop import StopRequest, catch_stop
 
 
 def join(coordinator: str, processes: int | None, process_id: int | None) -> None:
@@ -70,3 +76,29 @@ def own_share(batch: int) -> slice:
     """Which cases of a batch this process reads."""
     share = batch // jax.process_count()
     return slice(jax.process_index() * share, (jax.process_index() + 1) * share)
+
+
+class SharedStop:
+    """A notice to end that came to any of several processes (SIGTERM, or a cloud's).
+
+    jax's own handler notes it, and tells all of them to end after the same update.
+    """
+
+    def __init__(self) -> None:
+        """Before the first update."""
+        self.updates = count()
+
+    def after_update(self) -> int:
+        """Ask once after every update, in every process."""
+        notice = multihost_utils.reached_preemption_sync_point(next(self.updates))
+        return signal.SIGTERM if notice else 0
+
+
+@contextmanager
+def catch_stop_of_any() -> Iterator[StopRequest | SharedStop]:
+    """As `catch_stop`; of several processes each hears of what came to any of them."""
+    if jax.process_count() > 1:
+        yield SharedStop()
+    else:
+        with catch_stop() as request:
+            yield request

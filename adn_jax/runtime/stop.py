@@ -5,11 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import count
 from types import FrameType
-
-import jax
-from jax.experimental import multihost_utils
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -25,31 +21,12 @@ class StopRequest:
         return self.signal
 
 
-class SharedStop:
-    """A notice to end that came to any of several processes (SIGTERM, or a cloud's).
-
-    jax's own handler notes it, and tells all of them to end after the same update.
-    """
-
-    def __init__(self) -> None:
-        """Before the first update."""
-        self.updates = count()
-
-    def after_update(self) -> int:
-        """Ask once after every update, in every process."""
-        notice = multihost_utils.reached_preemption_sync_point(next(self.updates))
-        return signal.SIGTERM if notice else 0
-
-
 @contextmanager
-def catch_stop() -> Iterator[StopRequest | SharedStop]:
+def catch_stop() -> Iterator[StopRequest]:
     """Note SIGTERM and Ctrl-C instead of ending at once; a second one ends at once.
 
     Outside the main thread, where Python allows no signal handlers, nothing changes.
     """
-    if jax.process_count() > 1:
-        yield SharedStop()
-        return
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request

@@ -24,7 +24,8 @@ from adn_jax.runtime.cudnn import check_cudnn
 from adn_jax.runtime.hosts import is_first, wait_for_all
 from adn_jax.runtime.lock import only_one
 from adn_jax.runtime.mesh import check_batch, data_mesh
-from adn_jax.training.loop import search_table, train_stage
+from adn_jax.training.loop import train_stage
+from adn_jax.training.passes import search_table
 from adn_jax.training.runs import (
     check_same_recipe,
     initial_params,

@@ -16,7 +16,10 @@ def found(heads):
     """Number of devices -> losses, bytes moved a step, bytes of the parameters."""
 
     def run(devices):
-        flags = f"--xla_force_host_platform_device_count={devices}"
+        flags = (
+            f"--xla_force_host_platform_device_count={devices} "
+            "--xla_backend_optimization_level=0"
+        )
         command = [sys.executable, "-m", "tests.training.devices"]
         answer = subprocess.check_output(
             [*command, str(heads), str(devices)],

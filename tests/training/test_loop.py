@@ -19,6 +19,7 @@ from adn_jax.pipeline.align import align_volume
 from adn_jax.runtime.logbook import read_metrics
 from adn_jax.runtime.mesh import data_mesh
 from adn_jax.training import loop
+from adn_jax.training.passes import search_table
 from adn_jax.training.runs import read_finished
 from adn_jax.training.stages import Stage
 from tests.training.tiny import tiny_recipe, write_heads
@@ -291,7 +292,7 @@ def test_micro_batches_are_computed_one_by_one(train, tmp_path):
 def test_search_table_makes_every_training_head_upright(heads):
     recipe = tiny_recipe()
     split = open_split(heads, "train")
-    table = loop.search_table(recipe, split, 2, data_mesh())
+    table = search_table(recipe, split, 2, data_mesh())
     assert table.shape == (8, 6)
     assert not table[5:].any()
     volume = jnp.stack([split[i]["volume"] for i in range(5)])[..., None]

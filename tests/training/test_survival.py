@@ -73,7 +73,7 @@ def test_killed_training_ends_bit_equal(whole_run, start_training, tmp_path):
     assert_same_run(whole_run, run)
 
 
-KILLS = int(os.environ.get("ADN_KILLS", "4"))
+KILLS = int(os.environ.get("ADN_KILLS", "2"))
 """How often a training is killed at random; ADN_KILLS=30 for a thorough look."""
 
 
