@@ -17,7 +17,7 @@ from adn_jax.errors import UserError
 from adn_jax.pipeline.adn import apply_adn, init_adn
 from adn_jax.runtime.mesh import (
     check_batch,
-    data_mesh,
+    device_mesh,
     place_cases,
     replicate,
     replicated,
@@ -73,7 +73,7 @@ def make_mesh(devices: int) -> Mesh:
             f"{devices} devices are wanted and jax sees {jax.device_count()} "
             f"({jax.devices()[0].device_kind}); lower --devices."
         )
-    return data_mesh(devices)
+    return device_mesh(devices)
 
 
 def make_training(job: Job, batch: Batch, mesh: Mesh) -> Program:

@@ -16,6 +16,7 @@ from adn_jax.models.blocks import draw_kernels
 from adn_jax.models.residual_unet import ResidualUNet
 from adn_jax.models.unet import UNet
 from adn_jax.models.view_net import ViewNet
+from adn_jax.runtime.mesh import share_rows
 from adn_jax.types import Key, Params, View
 
 __all__ = ["apply_unet", "apply_view_net", "check_shape", "init_unet", "init_view_net"]
@@ -77,14 +78,16 @@ def apply_unet(
     """Compute the logits of each voxel; a key switches dropout on.
 
     Feature maps have the type `precision`, the logits are float32; `recompute` trades
-    time for the gradient's memory.
+    time for the gradient's memory. Where the mesh in use has devices that share rows,
+    they share those of every map.
 
     Raises:
       UserError: a size of the volume does not halve as often as the levels need.
     """
     check_shape(volume.shape[1:4], settings)
     network = _unet(settings, recompute)
-    return network.apply({"params": params}, volume.astype(precision), key)
+    rows = share_rows(volume.astype(precision))
+    return network.apply({"params": params}, rows, key)
 
 
 def _unet(settings: UNetSettings, recompute: Recompute = "nothing") -> nn.Module:

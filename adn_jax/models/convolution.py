@@ -17,6 +17,8 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
+from adn_jax.runtime.mesh import by_rows
+
 Volume = Float[Array, "b z y x c"]
 Features = Float[Array, "b z1 y1 x1 o"]
 Kernel = Float[Array, "d h w c o"]
@@ -310,7 +312,12 @@ def convolve_upsampled(
     Two neighbours on the small map hold all that the two outputs between their centres
     see, so along each axis three taps become two, added up for each of the two outputs.
     The eight outputs of a corner between small voxels are channels first, voxels then.
+    Devices that share rows share these too.
     """
+    return by_rows(_convolve_upsampled, halo=1)(volume, kernel)
+
+
+def _convolve_upsampled(volume, kernel):
     # output (before or after the corner), small voxel, tap
     fold = jnp.array([[[1, 1, 0], [0, 0, 1]], [[1, 0, 0], [0, 1, 1]]], kernel.dtype)
     folded = jnp.einsum(

@@ -1,17 +1,31 @@
-"""Devices side by side: a batch is split over them, parameters are on each."""
+"""Devices side by side: a batch is split over them, parameters are on each.
+
+A mesh has two axes: along `data` devices have cases of their own, along `space` they
+have the same cases and share the rows (y) of the maps in the U-Nets.
+"""
 
 import os
+from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float
 
 from adn_jax.errors import UserError
 from adn_jax.runtime.workers import sharing_processors
 
 Tree = TypeVar("Tree")
+
+Volume = Float[Array, "b z y x c"]
+
+AXES = ("data", "space")
+
+ROWS = PartitionSpec("data", None, "space")
+"""How a volume lies whose rows are shared."""
 
 
 def spread_over_cores(*batches: int) -> None:
@@ -26,12 +40,87 @@ def spread_over_cores(*batches: int) -> None:
         jax.config.update("jax_num_cpu_devices", sharing_processors(*batches))
 
 
-def data_mesh(devices: int | None = None) -> Mesh:
-    """A mesh of the first `devices` devices (all of them) along the batch."""
+def device_mesh(devices: int | None = None, space: int = 1) -> Mesh:
+    """A mesh of the first `devices` devices (all of them).
+
+    Raises `UserError` where `space` of them, which share each case, do not divide the
+    devices of every process: what they exchange has to stay within one.
+    """
     count = jax.device_count() if devices is None else devices
+    local = count // jax.process_count()
+    if space < 1 or local % space:
+        fitting = [str(size) for size in range(1, local + 1) if local % size == 0]
+        raise UserError(
+            f"--space is {space}, which does not divide the {local} devices of a "
+            f"process; set it to {' or '.join(fitting)}."
+        )
     return jax.make_mesh(
-        (count,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:count]
+        (count // space, space),
+        AXES,
+        axis_types=(AxisType.Auto, AxisType.Auto),
+        devices=jax.devices()[:count],
     )
+
+
+def check_rows(rows: int, mesh: Mesh) -> None:
+    """Raise `UserError` where the rows of a net's deepest maps cannot be shared."""
+    space = mesh.shape["space"]
+    if rows % space:
+        fitting = [str(size) for size in range(1, space) if rows % size == 0]
+        raise UserError(
+            f"--space is {space}, but the deepest maps of a U-Net have {rows} rows "
+            f"(y), which {space} devices cannot share; set it to "
+            f"{' or '.join(fitting)}, or choose another --prepare.shape."
+        )
+
+
+def is_spread() -> bool:
+    """Whether the mesh now in use (`jax.set_mesh`) is one of ours with many devices."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return mesh.axis_names == AXES and mesh.size > 1
+
+
+def share_rows(volume: Volume) -> Volume:
+    """The same volume, whose rows (y) the devices along `space` share from here on."""
+    if not is_spread():
+        return volume
+    return jax.lax.with_sharding_constraint(volume, ROWS)
+
+
+def by_rows(
+    function: Callable[[Volume, jax.Array], Volume], halo: int
+) -> Callable[[Volume, jax.Array], Volume]:
+    """The function (volume, weights) -> volume, by each device on its own rows.
+
+    Each takes `halo` rows of its neighbours (zeros outside) and drops from the result,
+    which may have more rows a row, what comes of them. It is for what XLA's partitioner
+    does at a cost: maps that are for a while a row larger, which it gathers, and weights
+    that grow before they are used, whose gradient it sums over devices in that form.
+    """
+    if not is_spread():
+        return function
+
+    def apply(own: Volume, weights: jax.Array) -> Volume:
+        sharing = jax.sharding.get_abstract_mesh().shape["space"]
+        if sharing == 1:
+            return function(own, weights)
+        rows = with_neighbours(own, halo, sharing)
+        out = function(rows, weights)
+        extra = halo * out.shape[2] // rows.shape[2]
+        return out[:, :, extra:-extra]
+
+    return jax.shard_map(
+        apply, in_specs=(ROWS, PartitionSpec()), out_specs=ROWS, check_vma=False
+    )
+
+
+def with_neighbours(own: Volume, halo: int, devices: int) -> Volume:
+    """A device's rows between the `halo` rows next to them, zeros at the ends."""
+    down = [(device, device + 1) for device in range(devices - 1)]
+    up = [(device + 1, device) for device in range(devices - 1)]
+    above = jax.lax.ppermute(own[:, :, -halo:], "space", down)
+    below = jax.lax.ppermute(own[:, :, :halo], "space", up)
+    return jnp.concatenate([above, own, below], axis=2)
 
 
 def check_batch(batch: int, mesh: Mesh, where: str, micro_batches: int = 1) -> None:

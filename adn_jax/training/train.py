@@ -23,7 +23,7 @@ from adn_jax.prepare.dataset import name_failures, prepare_dataset
 from adn_jax.runtime.cudnn import check_cudnn
 from adn_jax.runtime.hosts import is_first, wait_for_all
 from adn_jax.runtime.lock import only_one
-from adn_jax.runtime.mesh import check_batch, data_mesh
+from adn_jax.runtime.mesh import check_batch, device_mesh
 from adn_jax.training.loop import train_stage
 from adn_jax.training.passes import search_table
 from adn_jax.training.runs import (
@@ -65,7 +65,7 @@ def train(
     """
     check_recipe(recipe)
     check_cudnn(recipe.precision)
-    mesh = data_mesh()
+    mesh = device_mesh()
     tissue_run = find_tissue_run(recipe, run, tissue_run)
     pending = check_stages(recipe, mesh, tissue_run)
     if not data.is_dir():

@@ -10,7 +10,7 @@ from adn_jax.benchmarks.programs import Program
 from adn_jax.data.batches import make_batch, open_split
 from adn_jax.data.cases import check_sums
 from adn_jax.errors import UserError
-from adn_jax.runtime.mesh import data_mesh
+from adn_jax.runtime.mesh import device_mesh
 from tests.benchmarks.recipes import small_recipe
 from tests.training.tiny import write_heads
 
@@ -68,7 +68,7 @@ def test_every_step_takes_the_next_batch():
         frozen=None,
         batch=batches[0],
         trains=False,
-        mesh=data_mesh(1),
+        mesh=device_mesh(1),
     )
     left = iter(batches)
     real_input.time_steps(program, left, 6)

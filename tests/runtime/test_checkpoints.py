@@ -8,7 +8,7 @@ import pytest
 from adn_jax.errors import UserError
 from adn_jax.runtime import checkpoints
 from adn_jax.runtime.checkpoints import open_checkpoints
-from adn_jax.runtime.mesh import data_mesh, replicate
+from adn_jax.runtime.mesh import device_mesh, replicate
 
 PARAMS = {"kernel": jnp.arange(6.0).reshape(2, 3), "bias": jnp.ones(3)}
 
@@ -70,7 +70,7 @@ def test_state_is_the_one_at_the_save_though_its_memory_is_reused(tmp_path):
 def test_saved_on_one_device_restored_on_two(tmp_path):
     with open_checkpoints(tmp_path / "c", "min") as manager:
         save(manager, 1, 0.0)
-        target = replicate(PARAMS, data_mesh(2))
+        target = replicate(PARAMS, device_mesh(2))
         restored = checkpoints.restore_params(manager, 1, target)
     assert restored["kernel"].sharding == target["kernel"].sharding
     np.testing.assert_array_equal(restored["kernel"], PARAMS["kernel"])

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from adn_jax.errors import UserError
-from adn_jax.runtime.mesh import check_batch, data_mesh, place_cases, replicate
+from adn_jax.runtime.mesh import check_batch, device_mesh, place_cases, replicate
 
 
 def test_cases_are_split_and_parameters_are_everywhere():
-    mesh = data_mesh(2)
+    mesh = device_mesh(2)
     cases = place_cases(np.arange(8.0).reshape(4, 2), mesh)
     assert [shard.data.shape for shard in cases.addressable_shards] == [(2, 2)] * 2
     params = replicate({"a": np.ones(3)}, mesh)
@@ -20,7 +20,7 @@ def test_cases_are_split_and_parameters_are_everywhere():
 
 def test_mean_over_a_split_batch_is_the_global_one():
     cases = np.random.default_rng(0).random((4, 3)).astype(np.float32)
-    split = place_cases(cases, data_mesh(2))
+    split = place_cases(cases, device_mesh(2))
     assert jax.jit(lambda a: a.mean())(split) == pytest.approx(cases.mean(), rel=1e-6)
 
 
@@ -30,18 +30,18 @@ def test_mean_over_a_split_batch_is_the_global_one():
 def test_batch_that_does_not_divide(batch, advice):
     message = f"joint.batch is {batch}, which does not divide over 2 devices; {advice}"
     with pytest.raises(UserError, match=message):
-        check_batch(batch, data_mesh(2), "joint.batch")
+        check_batch(batch, device_mesh(2), "joint.batch")
 
 
 def test_batch_that_divides():
-    check_batch(4, data_mesh(2), "joint.batch")
-    check_batch(4, data_mesh(2), "joint.batch", micro_batches=2)
+    check_batch(4, device_mesh(2), "joint.batch")
+    check_batch(4, device_mesh(2), "joint.batch", micro_batches=2)
 
 
 def test_micro_batches_that_do_not_divide():
     message = "is 6, .* over 2 micro-batches, each on 2 devices; set it to 4 or 8"
     with pytest.raises(UserError, match=message):
-        check_batch(6, data_mesh(2), "joint.batch", micro_batches=2)
+        check_batch(6, device_mesh(2), "joint.batch", micro_batches=2)
 
 
 COUNT = """

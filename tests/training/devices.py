@@ -1,6 +1,6 @@
 """Losses of 20 joint steps on so many devices, and what travels between them, as JSON.
 
-python -m tests.training.devices FOLDER DEVICES
+python -m tests.training.devices FOLDER DEVICES SPACE
 """
 
 import json
@@ -14,7 +14,7 @@ import jax
 from adn_jax.config import AlignmentSettings, OptimizerSettings
 from adn_jax.data.batches import open_split, train_batches
 from adn_jax.data.cases import read_manifest
-from adn_jax.runtime.mesh import data_mesh, place_cases, replicate, replicated
+from adn_jax.runtime.mesh import device_mesh, place_cases, replicate, replicated
 from adn_jax.training.optimizer import make_optimizer
 from adn_jax.training.runs import initial_params
 from adn_jax.training.stages import make_stage
@@ -32,9 +32,10 @@ COLLECTIVE = re.compile(
 )
 
 
-def main(folder: Path, devices: int) -> None:
+def main(folder: Path, devices: int, space: int) -> None:
     """Print {"losses", "moved", "parameters"}; bytes."""
-    recipe, mesh = tiny_recipe(alignment=AlignmentSettings()), data_mesh(devices)
+    recipe = tiny_recipe(alignment=AlignmentSettings())
+    mesh = device_mesh(devices, space)
     stage = make_stage("joint", recipe)
     keys = jax.random.split(jax.random.key(0), 3)
     optimizer = make_optimizer(OptimizerSettings(RATE), 2 * STEPS)
@@ -44,7 +45,8 @@ def main(folder: Path, devices: int) -> None:
     step = make_train_step(stage.loss, optimizer, keys[2], replicated(mesh))
     split = open_split(read_manifest(folder), "train")
     batches = train_batches(split, BATCH, 0, place=partial(place_cases, mesh=mesh))
-    compiled = step.lower(state, frozen, next(batches)).compile()
+    with jax.set_mesh(mesh):
+        compiled = step.lower(state, frozen, next(batches)).compile()
     losses = []
     for _ in range(STEPS):
         state, values = compiled(state, frozen, next(batches))
@@ -68,4 +70,4 @@ def bytes_of(shapes: str) -> int:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))

@@ -13,7 +13,7 @@ from jaxtyping import config
 from adn_jax.config import AlignmentSettings
 from adn_jax.data.batches import open_split, train_batches
 from adn_jax.models import convolution
-from adn_jax.runtime.mesh import data_mesh, place_cases, replicate
+from adn_jax.runtime.mesh import device_mesh, place_cases, replicate
 from adn_jax.training.optimizer import make_optimizer
 from adn_jax.training.runs import initial_params
 from adn_jax.training.stages import make_stage
@@ -86,7 +86,7 @@ def test_a_split_batch_moves_no_maps(
     # micro-batches in line or as a loop
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     joint = replace(RECIPE.joint, micro_batches=parts)
-    mesh = data_mesh(DEVICES)
+    mesh = device_mesh(DEVICES)
     step, state, frozen = step_and_inputs(replace(RECIPE, joint=joint))
     split = open_split(tiny.write_heads(tmp_path), "train")
     place = partial(place_cases, mesh=mesh)

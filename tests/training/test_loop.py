@@ -17,7 +17,7 @@ from adn_jax.errors import UserError
 from adn_jax.geometry.mirror import mirror
 from adn_jax.pipeline.align import align_volume
 from adn_jax.runtime.logbook import read_metrics
-from adn_jax.runtime.mesh import data_mesh
+from adn_jax.runtime.mesh import device_mesh
 from adn_jax.training import loop
 from adn_jax.training.passes import search_table
 from adn_jax.training.runs import read_finished
@@ -70,7 +70,7 @@ def train(heads, monkeypatch):
             open_split(manifest, "train"),
             open_split(manifest, "validation"),
             {"offset": jnp.float32(0.1)},
-            data_mesh(),
+            device_mesh(),
         )
 
     return call
@@ -292,7 +292,7 @@ def test_micro_batches_are_computed_one_by_one(train, tmp_path):
 def test_search_table_makes_every_training_head_upright(heads):
     recipe = tiny_recipe()
     split = open_split(heads, "train")
-    table = search_table(recipe, split, 2, data_mesh())
+    table = search_table(recipe, split, 2, device_mesh())
     assert table.shape == (8, 6)
     assert not table[5:].any()
     volume = jnp.stack([split[i]["volume"] for i in range(5)])[..., None]

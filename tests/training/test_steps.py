@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from adn_jax.runtime.mesh import data_mesh, place_cases, replicate, replicated
+from adn_jax.runtime.mesh import device_mesh, place_cases, replicate, replicated
 from adn_jax.training.state import initial_state
 from adn_jax.training.steps import average_of_parts, make_train_step
 from adn_jax.types import Batch
@@ -60,7 +60,7 @@ def test_randomness_follows_the_step_not_the_calls():
 
 
 def test_compiled_once_and_state_is_donated():
-    mesh = data_mesh(2)
+    mesh = device_mesh(2)
     step = make_train_step(loss, OPTIMIZER, KEY, replicated(mesh))
     start = replicate(fresh(), mesh)
     state = start
@@ -75,7 +75,7 @@ def test_compiled_once_and_state_is_donated():
 def test_two_devices_give_what_one_gives():
     results = []
     for count in (1, 2):
-        mesh = data_mesh(count)
+        mesh = device_mesh(count)
         step = make_train_step(loss, OPTIMIZER, KEY, replicated(mesh))
         batch = make_batch(lambda array, mesh=mesh: place_cases(array, mesh))
         state, values = step(replicate(fresh(), mesh), jnp.float32(0), batch)
@@ -94,7 +94,7 @@ def loss_of_cases(params, frozen, batch, key, _):
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
 def test_micro_batches_give_what_the_batch_gives(monkeypatch, backend, devices):
     """In line, as on a CPU, and as a loop."""
-    mesh = data_mesh(devices)
+    mesh = device_mesh(devices)
     batch = make_batch(lambda array: place_cases(array, mesh))
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     results = []
