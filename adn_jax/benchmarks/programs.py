@@ -133,7 +133,8 @@ def compile_program(program: Program) -> tuple[float, float, CompiledMemory]:
       cache), and the memory that the compiler plans for.
     """
     start = time.perf_counter()
-    lowered = program.function.lower(program.state, program.frozen, program.batch)
+    with jax.set_mesh(program.mesh):
+        lowered = program.function.lower(program.state, program.frozen, program.batch)
     middle = time.perf_counter()
     program.function = lowered.compile()
     end = time.perf_counter()

@@ -27,6 +27,9 @@ class Train:
     tissue_run: Path | None = None
     """Another run, on phantoms for instance, whose tissue net is used instead of
     training one (--tissue-source network); the data then needs no tissue maps."""
+    space: int = 1
+    """Devices that share the rows (y) of each case, for accelerators whose memory one
+    case does not fit into; 1: each has cases of its own, which is faster."""
     coordinator: str = ""
     """Several processes that train as one: host:port of process 0, or `auto` (SLURM,
     Open MPI, Kubernetes, TPU pods tell it and the two numbers below)."""
@@ -43,9 +46,15 @@ def main(arguments: Sequence[str]) -> None:
     join(command.coordinator, command.processes, command.process_id)
     if not command.coordinator:
         stages = recipe.align, recipe.tissue, recipe.joint
-        spread_over_cores(*(stage.batch // stage.micro_batches for stage in stages))
+        parts = (stage.batch // stage.micro_batches for stage in stages)
+        spread_over_cores(*(command.space * part for part in parts))
     signal = train(
-        recipe, command.data, command.run, command.workers, command.tissue_run
+        recipe,
+        command.data,
+        command.run,
+        command.workers,
+        command.tissue_run,
+        command.space,
     )
     if signal:
         print(f"Stopped by signal {signal}; the same command continues.")

@@ -19,7 +19,14 @@ from adn_jax.models.view_net import ViewNet
 from adn_jax.runtime.mesh import share_rows
 from adn_jax.types import Key, Params, View
 
-__all__ = ["apply_unet", "apply_view_net", "check_shape", "init_unet", "init_view_net"]
+__all__ = [
+    "apply_unet",
+    "apply_view_net",
+    "check_shape",
+    "deepest_rows",
+    "init_unet",
+    "init_view_net",
+]
 
 IDENTITY_START = 0.01
 """Share of the last kernel's usual size that T keeps to start at the identity."""
@@ -115,6 +122,11 @@ def check_shape(
             f"{len(settings.widths)} levels, which needs {need}; the nearest that fits "
             f"is {_sizes(suitable)}: set --prepare.shape or fewer widths."
         )
+
+
+def deepest_rows(shape_zyx: tuple[int, int, int], settings: UNetSettings) -> int:
+    """Rows (y) of a U-Net's smallest maps."""
+    return shape_zyx[1] // 2 ** (len(settings.widths) - 1)
 
 
 def _sizes(shape_zyx: tuple[int, ...]) -> str:

@@ -16,6 +16,7 @@ from adn_jax.pipeline.asymmetry import (
     salient_volume,
     total_asymmetry,
 )
+from adn_jax.runtime.mesh import join_rows
 from adn_jax.types import AdnOutputs, AdnParams, Key, Matrix, Params, Volume
 
 
@@ -105,7 +106,7 @@ def voxel_probability(
 def unalign(volume: Volume, inverse: Matrix, recipe: Recipe) -> Volume:
     """Take a map from X's grid back to I's: sample(map, M^-1)."""
     with jax.named_scope("align"):
-        return sample(volume, inverse, in_plane=is_in_plane(recipe))
+        return sample(join_rows(volume), inverse, in_plane=is_in_plane(recipe))
 
 
 def realign_labels(

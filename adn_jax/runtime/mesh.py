@@ -24,6 +24,9 @@ Volume = Float[Array, "b z y x c"]
 
 AXES = ("data", "space")
 
+CASES = PartitionSpec("data")
+"""How a batch lies: each device has some cases whole."""
+
 ROWS = PartitionSpec("data", None, "space")
 """How a volume lies whose rows are shared."""
 
@@ -82,9 +85,12 @@ def is_spread() -> bool:
 
 def share_rows(volume: Volume) -> Volume:
     """The same volume, whose rows (y) the devices along `space` share from here on."""
-    if not is_spread():
-        return volume
-    return jax.lax.with_sharding_constraint(volume, ROWS)
+    return jax.lax.with_sharding_constraint(volume, ROWS) if is_spread() else volume
+
+
+def join_rows(volume: Volume) -> Volume:
+    """The same volume, whole on each device that shares its rows."""
+    return jax.lax.with_sharding_constraint(volume, CASES) if is_spread() else volume
 
 
 def by_rows(
@@ -94,8 +100,8 @@ def by_rows(
 
     Each takes `halo` rows of its neighbours (zeros outside) and drops from the result,
     which may have more rows a row, what comes of them. It is for what XLA's partitioner
-    does at a cost: maps that are for a while a row larger, which it gathers, and weights
-    that grow before they are used, whose gradient it sums over devices in that form.
+    does at a cost: maps that are for a while a row larger, which it gathers, and
+    weights that grow before they are used, whose gradient it sums in that form.
     """
     if not is_spread():
         return function
@@ -154,5 +160,5 @@ def place_cases(array: np.ndarray, mesh: Mesh) -> jax.Array:
 
     On several hosts each gives its own share of the cases.
     """
-    sharding = NamedSharding(mesh, PartitionSpec("data"))
+    sharding = NamedSharding(mesh, CASES)
     return jax.make_array_from_process_local_data(sharding, array)

@@ -12,18 +12,18 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from adn_jax.config import Recipe
+from adn_jax.config import Recipe, UNetSettings
 from adn_jax.config_checks import check_recipe, differing_fields
 from adn_jax.data.batches import Split, open_split
 from adn_jax.data.cases import Manifest, read_manifest
 from adn_jax.errors import UserError
 from adn_jax.losses.extra import resolve_term
-from adn_jax.models import check_shape
+from adn_jax.models import check_shape, deepest_rows
 from adn_jax.prepare.dataset import name_failures, prepare_dataset
 from adn_jax.runtime.cudnn import check_cudnn
 from adn_jax.runtime.hosts import is_first, wait_for_all
 from adn_jax.runtime.lock import only_one
-from adn_jax.runtime.mesh import check_batch, device_mesh
+from adn_jax.runtime.mesh import check_batch, check_rows, device_mesh
 from adn_jax.training.loop import train_stage
 from adn_jax.training.passes import search_table
 from adn_jax.training.runs import (
@@ -45,6 +45,7 @@ def train(
     run: Path,
     workers: int | None = None,
     tissue_run: Path | None = None,
+    space: int = 1,
 ) -> int:
     """Train what is left of a recipe in the folder `run`.
 
@@ -55,6 +56,7 @@ def train(
       workers: processes that prepare; None takes one a core.
       tissue_run: a run whose tissue net is used instead of training one; None: as the
         folder was begun.
+      space: devices that share the rows of each case.
 
     Returns:
       0 when every stage is finished, else the number of the signal that stopped it.
@@ -65,7 +67,7 @@ def train(
     """
     check_recipe(recipe)
     check_cudnn(recipe.precision)
-    mesh = device_mesh()
+    mesh = device_mesh(space=space)
     tissue_run = find_tissue_run(recipe, run, tissue_run)
     pending = check_stages(recipe, mesh, tissue_run)
     if not data.is_dir():
@@ -80,7 +82,8 @@ def train(
         for name in unfinished:
             open_splits(name, recipe, manifest)
         for name in unfinished:
-            signal = train_next(name, recipe, run, manifest, mesh)
+            with jax.set_mesh(mesh):
+                signal = train_next(name, recipe, run, manifest, mesh)
             if signal:
                 return signal
     return 0
@@ -104,7 +107,7 @@ def check_stages(
             )
         check_batch(settings.batch, mesh, f"{name}.batch", settings.micro_batches)
     for name in stages_of(recipe):
-        check_networks(name, recipe)
+        check_networks(name, recipe, mesh)
     needs_maps = recipe.tissue_source == "maps" or "tissue" in names
     if needs_maps and recipe.prepare.tissue == "none":
         raise UserError(
@@ -116,8 +119,8 @@ def check_stages(
     return names
 
 
-def check_networks(name: str, recipe: Recipe) -> None:
-    """Raise `UserError` where a stage's networks cannot be built for the grid."""
+def check_networks(name: str, recipe: Recipe, mesh: Mesh) -> None:
+    """Raise `UserError` where a stage's networks do not suit grid or devices."""
     networks = {
         "align": (recipe.view_net,),
         "tissue": (recipe.tissue_net,),
@@ -125,6 +128,8 @@ def check_networks(name: str, recipe: Recipe) -> None:
     }[name]
     for network in networks:
         check_shape(recipe.prepare.shape, network)
+        if isinstance(network, UNetSettings):
+            check_rows(deepest_rows(recipe.prepare.shape, network), mesh)
     build = partial(initial_params, recipe=recipe, stage=name)
     jax.eval_shape(build, jax.random.key(0))
 

@@ -4,6 +4,7 @@ python -m tests.training.devices FOLDER DEVICES SPACE
 """
 
 import json
+import math
 import re
 import sys
 from functools import partial
@@ -33,7 +34,7 @@ COLLECTIVE = re.compile(
 
 
 def main(folder: Path, devices: int, space: int) -> None:
-    """Print {"losses", "moved", "parameters"}; bytes."""
+    """Print {"losses", "moved", "parameters"}; `moved` has the bytes of each array."""
     recipe = tiny_recipe(alignment=AlignmentSettings())
     mesh = device_mesh(devices, space)
     stage = make_stage("joint", recipe)
@@ -51,22 +52,17 @@ def main(folder: Path, devices: int, space: int) -> None:
     for _ in range(STEPS):
         state, values = compiled(state, frozen, next(batches))
         losses.append(float(values["loss"]))
-    moved: dict[str, int] = {}
+    moved: dict[str, list[int]] = {}
     for shapes, kind in COLLECTIVE.findall(compiled.as_text()):
-        moved[kind] = moved.get(kind, 0) + bytes_of(shapes)
+        moved.setdefault(kind, []).extend(bytes_of(shapes))
     parameters = sum(leaf.nbytes for leaf in jax.tree.leaves(state.params))
     print(json.dumps({"losses": losses, "moved": moved, "parameters": parameters}))
 
 
-def bytes_of(shapes: str) -> int:
-    """Bytes of the float32 arrays in a result's type."""
-    total = 0
-    for sizes in re.findall(r"f32\[([\d,]*)\]", shapes):
-        count = 1
-        for size in filter(None, sizes.split(",")):
-            count *= int(size)
-        total += 4 * count
-    return total
+def bytes_of(shapes: str) -> list[int]:
+    """Bytes of each float32 array in a result's type."""
+    arrays = re.findall(r"f32\[([\d,]*)\]", shapes)
+    return [4 * math.prod(map(int, filter(None, each.split(",")))) for each in arrays]
 
 
 if __name__ == "__main__":

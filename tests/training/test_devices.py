@@ -1,6 +1,7 @@
-"""One, two, four and eight devices share a batch and learn the same."""
+"""One, two, four, eight devices share a batch, or also rows, and learn the same."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -9,45 +10,64 @@ import numpy as np
 import pytest
 
 from tests.training.conftest import ROOT
+from tests.training.devices import BATCH
+from tests.training.tiny import SHAPE
+
+DEVICES = {"1": (1, 1), "2": (2, 1), "4": (4, 1), "8": (8, 1)}
+SHARED_ROWS = {"1 x 2": (2, 2), "1 x 4": (4, 4), "4 x 2": (8, 2)}
+"""Name -> devices, and how many of them share the rows of each case."""
+
+SCALARS = 200
+"""Bytes of the loss terms that are averaged over the batch, at most."""
 
 
 @pytest.fixture(scope="module")
 def found(heads):
-    """Number of devices -> losses, bytes moved a step, bytes of the parameters."""
+    """Name -> losses, bytes moved a step, bytes of the parameters."""
 
-    def run(devices):
+    def run(devices, space):
         flags = (
             f"--xla_force_host_platform_device_count={devices} "
             "--xla_backend_optimization_level=0"
         )
         command = [sys.executable, "-m", "tests.training.devices"]
         answer = subprocess.check_output(
-            [*command, str(heads), str(devices)],
+            [*command, str(heads), str(devices), str(space)],
             cwd=ROOT,
             env={**os.environ, "XLA_FLAGS": flags},
             text=True,
         )
         return json.loads(answer.splitlines()[-1])
 
-    return {devices: run(devices) for devices in (1, 2, 4, 8)}
+    return {name: run(*each) for name, each in (DEVICES | SHARED_ROWS).items()}
 
 
 @pytest.mark.slow
 def test_the_losses_are_those_of_one_device(found):
-    assert len(found[1]["losses"]) == 20
-    assert found[1]["losses"][-1] < found[1]["losses"][0]
-    for devices in (2, 4, 8):
-        np.testing.assert_allclose(
-            found[devices]["losses"], found[1]["losses"], rtol=1e-5
-        )
+    alone = found["1"]["losses"]
+    assert len(alone) == 20
+    assert alone[-1] < alone[0]
+    for each in found.values():
+        np.testing.assert_allclose(each["losses"], alone, rtol=1e-5)
 
 
 @pytest.mark.slow
 def test_the_gradient_alone_travels(found):
-    assert found[1]["moved"] == {}
-    for devices in (2, 4, 8):
-        assert set(found[devices]["moved"]) == {"all-reduce"}
-        moved = found[devices]["moved"]["all-reduce"]
-        parameters = found[devices]["parameters"]
-        # kernels behind an up-sampling travel in their folded form, 64 taps for 27
-        assert parameters <= moved < 1.3 * parameters
+    assert found["1"]["moved"] == {}
+    for name in list(DEVICES)[1:]:
+        moved, parameters = found[name]["moved"], found[name]["parameters"]
+        assert set(moved) == {"all-reduce"}
+        assert parameters <= sum(moved["all-reduce"]) < parameters + SCALARS
+
+
+@pytest.mark.slow
+def test_shared_rows_move_edges_and_one_prediction(found):
+    """Beside the gradient and statistics of each norm, no sum and no map is large."""
+    for name, (devices, space) in SHARED_ROWS.items():
+        moved, parameters = found[name]["moved"], found[name]["parameters"]
+        prediction = 4 * BATCH * space // devices * math.prod(SHAPE)
+        assert set(moved) == {"all-reduce", "collective-permute", "all-gather"}
+        assert moved["all-gather"] == [prediction]
+        assert sum(moved["all-reduce"]) < 2 * parameters
+        # a row of the largest maps and their neighbours in z; there are 16 rows
+        assert max(moved["collective-permute"]) <= prediction / 16 * 6
