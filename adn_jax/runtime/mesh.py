@@ -22,6 +22,8 @@ Tree = TypeVar("Tree")
 
 Volume = Float[Array, "b z y x c"]
 
+Result = Float[Array, "b z2 y2 x2 o"]
+
 AXES = ("data", "space")
 
 CASES = PartitionSpec("data")
@@ -77,25 +79,39 @@ def check_rows(rows: int, mesh: Mesh) -> None:
         )
 
 
-def is_spread() -> bool:
-    """Whether the mesh now in use (`jax.set_mesh`) is one of ours with many devices."""
+def is_shared(volume: Volume) -> bool:
+    """Whether the devices of the mesh now in use (`jax.set_mesh`) share a volume.
+
+    They do in one of our meshes that has many devices, over which cases and rows
+    divide; a lone case, from which the form of parameters is drawn, does not.
+    """
     mesh = jax.sharding.get_abstract_mesh()
-    return mesh.axis_names == AXES and mesh.size > 1
+    if mesh.axis_names != AXES or mesh.size == 1:
+        return False
+    cases, _, rows, *_ = volume.shape
+    return cases % mesh.shape["data"] == 0 and rows % mesh.shape["space"] == 0
 
 
 def share_rows(volume: Volume) -> Volume:
     """The same volume, whose rows (y) the devices along `space` share from here on."""
-    return jax.lax.with_sharding_constraint(volume, ROWS) if is_spread() else volume
+    return arrange(volume, ROWS)
 
 
 def join_rows(volume: Volume) -> Volume:
     """The same volume, whole on each device that shares its rows."""
-    return jax.lax.with_sharding_constraint(volume, CASES) if is_spread() else volume
+    return arrange(volume, CASES)
+
+
+def arrange(volume: Volume, how: PartitionSpec) -> Volume:
+    """The same volume, laid out so where devices share it."""
+    if not is_shared(volume):
+        return volume
+    return jax.lax.with_sharding_constraint(volume, how)
 
 
 def by_rows(
-    function: Callable[[Volume, jax.Array], Volume], halo: int
-) -> Callable[[Volume, jax.Array], Volume]:
+    function: Callable[[Volume, jax.Array], Result], halo: int
+) -> Callable[[Volume, jax.Array], Result]:
     """The function (volume, weights) -> volume, by each device on its own rows.
 
     Each takes `halo` rows of its neighbours (zeros outside) and drops from the result,
@@ -103,10 +119,8 @@ def by_rows(
     does at a cost: maps that are for a while a row larger, which it gathers, and
     weights that grow before they are used, whose gradient it sums in that form.
     """
-    if not is_spread():
-        return function
 
-    def apply(own: Volume, weights: jax.Array) -> Volume:
+    def apply(own: Volume, weights: jax.Array) -> Result:
         sharing = jax.sharding.get_abstract_mesh().shape["space"]
         if sharing == 1:
             return function(own, weights)
@@ -115,12 +129,20 @@ def by_rows(
         extra = halo * out.shape[2] // rows.shape[2]
         return out[:, :, extra:-extra]
 
-    return jax.shard_map(
-        apply, in_specs=(ROWS, PartitionSpec()), out_specs=ROWS, check_vma=False
-    )
+    def by_each(volume: Volume, weights: jax.Array) -> Result:
+        if not is_shared(volume):
+            return function(volume, weights)
+        shared = jax.shard_map(
+            apply, in_specs=(ROWS, PartitionSpec()), out_specs=ROWS, check_vma=False
+        )
+        return shared(volume, weights)
+
+    return by_each
 
 
-def with_neighbours(own: Volume, halo: int, devices: int) -> Volume:
+def with_neighbours(
+    own: Volume, halo: int, devices: int
+) -> Float[Array, "b z y+2*{halo} x c"]:
     """A device's rows between the `halo` rows next to them, zeros at the ends."""
     down = [(device, device + 1) for device in range(devices - 1)]
     up = [(device + 1, device) for device in range(devices - 1)]

@@ -1,13 +1,24 @@
 import os
 import subprocess
 import sys
+from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from adn_jax.config import UNetSettings
 from adn_jax.errors import UserError
-from adn_jax.runtime.mesh import check_batch, device_mesh, place_cases, replicate
+from adn_jax.models import apply_unet, init_unet
+from adn_jax.runtime.mesh import (
+    by_rows,
+    check_batch,
+    check_rows,
+    device_mesh,
+    place_cases,
+    replicate,
+)
 
 
 def test_cases_are_split_and_parameters_are_everywhere():
@@ -42,6 +53,64 @@ def test_micro_batches_that_do_not_divide():
     message = "is 6, .* over 2 micro-batches, each on 2 devices; set it to 4 or 8"
     with pytest.raises(UserError, match=message):
         check_batch(6, device_mesh(2), "joint.batch", micro_batches=2)
+
+
+def test_space_that_does_not_divide_the_devices():
+    message = "--space is 3, .* the 2 devices of a process; set it to 1 or 2"
+    with pytest.raises(UserError, match=message):
+        device_mesh(2, space=3)
+    with pytest.raises(UserError, match="--space is 0"):
+        device_mesh(2, space=0)
+
+
+def test_rows_that_space_does_not_divide():
+    mesh = device_mesh(2, space=2)
+    check_rows(4, mesh)
+    with pytest.raises(UserError, match=r"have 5 rows .*, which 2 devices .* to 1, or"):
+        check_rows(5, mesh)
+
+
+def blur_rows(volume, weights):
+    """Each row twice, blurred along the rows: sees one row to each side."""
+    padded = jnp.pad(volume, ((0, 0), (0, 0), (1, 1), (0, 0), (0, 0)))
+    near = [padded[:, :, i : i + volume.shape[2]] for i in range(3)]
+    blurred = sum(weight * rows for weight, rows in zip(weights, near, strict=True))
+    return jnp.repeat(jnp.sin(blurred), 2, axis=2)
+
+
+@pytest.mark.parametrize("space", [1, 2])
+def test_a_function_by_rows_is_the_function(space):
+    keys = jax.random.split(jax.random.key(0), 3)
+    volume = jax.random.normal(keys[0], (2, 3, 4, 5, 1))
+    target = jax.random.normal(keys[1], (2, 3, 8, 5, 1))
+    weights = jax.random.normal(keys[2], (3,))
+
+    def loss(function, volume, weights):
+        out = function(volume, weights)
+        return (out * target).sum(), out
+
+    def with_gradient(function):
+        part = jax.value_and_grad(partial(loss, function), (0, 1), has_aux=True)
+        return jax.jit(part)(volume, weights)
+
+    wanted = with_gradient(blur_rows)
+    with jax.set_mesh(device_mesh(2, space)):
+        found = with_gradient(by_rows(blur_rows, halo=1))
+    jax.tree.map(
+        partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5), found, wanted
+    )
+
+
+@pytest.mark.parametrize("space", [1, 2])
+def test_a_mesh_leaves_parameters_and_lone_cases_as_they_are(space):
+    settings = UNetSettings(widths=(2, 4))
+    params = init_unet(jax.random.key(0), settings)
+    volume = jax.random.normal(jax.random.key(1), (1, 2, 2, 2, 1))
+    logits = apply_unet(params, volume, settings)
+    with jax.set_mesh(device_mesh(2, space)):
+        again = init_unet(jax.random.key(0), settings)
+        np.testing.assert_allclose(apply_unet(params, volume, settings), logits, 1e-5)
+    jax.tree.map(np.testing.assert_array_equal, again, params)
 
 
 COUNT = """
