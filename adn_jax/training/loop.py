@@ -13,6 +13,7 @@ from jax.sharding import Mesh, Sharding
 from orbax.checkpoint import CheckpointManager
 
 from adn_jax.config import Recipe
+from adn_jax.config_checks import settings_from_json
 from adn_jax.data.batches import Split, case_names, train_batches
 from adn_jax.errors import UserError
 from adn_jax.runtime import checkpoints
@@ -26,6 +27,7 @@ from adn_jax.training.runs import (
     STAGE_MODES,
     checkpoint_folder,
     initial_params,
+    refuse_other_recipe,
 )
 from adn_jax.training.session import (
     MOST_SKIPPED,
@@ -93,20 +95,22 @@ def train_stage(
         catch_stop_of_any() as stop,
         checkpoints.open_checkpoints(folder, mode) as manager,
     ):
-        state, sums = resume(manager, fresh, everywhere)
+        state, progress = resume(manager, fresh, everywhere)
+        check_progress(progress, folder, recipe)
         step = int(state.step)
+        sums = progress.get("dice_sums", [])
         history = DiceHistory(math.ceil(len(train) / settings.batch), sums)
         validate = make_validation(stage, frozen, validation, place, everywhere)
         with open_logbook(run, stage.name, step, settings.steps) as log:
             names = partial(names_of_update, train, settings.batch, seed)
-            session = Session(stage, manager, log, history, validate, names)
+            session = Session(stage, recipe, manager, log, history, validate, names)
             batches = train_batches(train, settings.batch, seed, step, place)
-            while not is_finished(session, recipe, step):
+            while not is_finished(session, step):
                 batch = next_batch(session, step, state, batches)
                 state, values = train_step(state, frozen, batch)
                 step += 1
                 session.waiting.append((step, values))
-                after_step(session, recipe, step, state)
+                after_step(session, step, state)
                 if signal := stop.after_update():
                     if manager.latest_step() != step:
                         save(session, step, state, with_score=False)
@@ -141,15 +145,15 @@ def next_batch(
         raise
 
 
-def is_finished(session: Session, recipe: Recipe, step: int) -> bool:
+def is_finished(session: Session, step: int) -> bool:
     """Whether all steps are done, or the stop rule holds."""
     settings = session.stage.settings
-    warm_start = recipe.joint_loss.warm_start_steps
+    warm_start = session.recipe.joint_loss.warm_start_steps
     settled = session.history.has_settled(step, settings, warm_start)
     return step >= settings.steps or settled
 
 
-def after_step(session: Session, recipe: Recipe, step: int, state: TrainState) -> None:
+def after_step(session: Session, step: int, state: TrainState) -> None:
     """Fetch values, and validate and save where it is due.
 
     Raises `UserError` after too many skipped updates, once the state is saved.
@@ -163,7 +167,7 @@ def after_step(session: Session, recipe: Recipe, step: int, state: TrainState) -
         fetch(session, leave=1)
     due = step % settings.validate_every == 0
     looked = 0
-    if due or is_finished(session, recipe, step):
+    if due or is_finished(session, step):
         save(session, step, state, with_score=True)
         looked = step
     elif step % LOOK_EVERY == 0:
@@ -178,14 +182,14 @@ def after_step(session: Session, recipe: Recipe, step: int, state: TrainState) -
 
 def resume(
     manager: CheckpointManager, fresh: Callable[[], TrainState], sharding: Sharding
-) -> tuple[TrainState, list[float]]:
-    """The latest state that can be read and its Dice history, or a fresh start.
+) -> tuple[TrainState, dict[str, Any]]:
+    """The latest state that can be read and what was noted with it, or a fresh start.
 
     Damaged checkpoints are named and set aside. Raises `UserError` where all are.
     """
     steps = sorted(manager.all_steps(), reverse=True)
     if not steps:
-        return jax.jit(fresh, out_shardings=sharding)(), []
+        return jax.jit(fresh, out_shardings=sharding)(), {}
     like = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         jax.eval_shape(lambda: saved_items(fresh())),
@@ -206,4 +210,14 @@ def resume(
             )
         else:
             break
-    return TrainState(params=params, **optimizer), progress["dice_sums"]
+    return TrainState(params=params, **optimizer), progress
+
+
+def check_progress(progress: dict[str, Any], folder: Path, recipe: Recipe) -> None:
+    """Raise `UserError` where a checkpoint in `folder` is of another recipe.
+
+    One that was brought here from another run is: `config.json` cannot tell.
+    """
+    if "recipe" in progress:
+        saved = settings_from_json(Recipe, progress["recipe"], f"{folder}: recipe")
+        refuse_other_recipe(folder, saved, recipe)

@@ -185,11 +185,15 @@ def write_config(run: Path, recipe: Recipe, data: Path | None, **more: Any) -> N
 
 def check_same_recipe(run: Path, recipe: Recipe) -> None:
     """Raise `UserError`, naming the fields, where `run` is of another recipe."""
-    old = config_recipe(run, read_config(run))
+    refuse_other_recipe(run, config_recipe(run, read_config(run)), recipe)
+
+
+def refuse_other_recipe(trained: Path, old: Recipe, recipe: Recipe) -> None:
+    """Raise `UserError`, naming the fields, where what was trained is of another."""
     changed = list(differing_fields(old, recipe))
     if changed:
         raise UserError(
-            f"{run} was trained with other settings ({'; '.join(changed[:5])}"
+            f"{trained} was trained with other settings ({'; '.join(changed[:5])}"
             f"{'; and more' if len(changed) > 5 else ''}); choose another --run "
             "folder or the settings of this one."
         )

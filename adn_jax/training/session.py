@@ -11,6 +11,8 @@ from typing import Any
 import jax
 from orbax.checkpoint import CheckpointManager
 
+from adn_jax.config import Recipe
+from adn_jax.config_checks import settings_to_json
 from adn_jax.errors import UserError
 from adn_jax.runtime import checkpoints
 from adn_jax.runtime.hosts import is_first
@@ -31,6 +33,7 @@ class Session:
     """One stage under way: where it saves and logs, what it has not fetched yet."""
 
     stage: Stage
+    recipe: Recipe
     manager: CheckpointManager
     log: Logbook
     history: DiceHistory
@@ -61,7 +64,10 @@ def save(session: Session, step: int, state: TrainState, with_score: bool) -> No
         step,
         STAGE_MODES[stage.name],
         **saved_items(state),
-        progress={"dice_sums": session.history.sums},
+        progress={
+            "dice_sums": session.history.sums,
+            "recipe": settings_to_json(session.recipe),
+        },
         score=score,
     )
 

@@ -26,6 +26,23 @@ def test_a_batch_depends_on_seed_and_step_alone(manifest):
     assert cases(train_batches(split, 2, seed=4), 8) != whole
 
 
+@pytest.mark.parametrize("processes", [2, 4])
+def test_processes_read_shares_of_the_same_batches(manifest, monkeypatch, processes):
+    """Batches that span two epochs, and the last of a pass, which is filled up."""
+
+    def read():
+        batches = train_batches(open_split(manifest, "train"), 4, seed=3)
+        passed = epoch_batches(open_split(manifest, "validation"), 4)
+        return cases(batches, 4) + [batch.case.tolist() for batch, _ in passed]
+
+    whole, shares = read(), []
+    monkeypatch.setattr("jax.process_count", lambda: processes)
+    for process in range(processes):
+        monkeypatch.setattr("jax.process_index", lambda process=process: process)
+        shares.append(read())
+    np.testing.assert_array_equal(np.concatenate(shares, axis=1), whole)
+
+
 def test_every_epoch_has_every_case_in_its_own_order(manifest):
     split = open_split(manifest, "train")
     epochs = cases(train_batches(split, 5, seed=0), 4)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,21 +28,23 @@ def training_environment(tmp_path_factory) -> dict[str, str]:
         **os.environ,
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2 "
-        "--xla_backend_optimization_level=0",
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",
     }
 
 
 @pytest.fixture(scope="session")
-def start_training(heads, training_environment) -> Callable[[Path], subprocess.Popen]:
-    """Start `train.py` on a run folder."""
+def start_training(heads, training_environment) -> Callable[..., subprocess.Popen]:
+    """Start `train.py` on a run folder, on so many devices."""
 
-    def start(run: Path) -> subprocess.Popen:
+    def start(
+        run: Path, *options: Any, devices: int = 2, **variables: str
+    ) -> subprocess.Popen:
+        count = {"JAX_NUM_CPU_DEVICES": str(devices)}
         command = [sys.executable, "train.py", CONFIG, "--data", heads, "--run", run]
         return subprocess.Popen(
-            [str(part) for part in command],
+            [str(part) for part in (*command, *options)],
             cwd=ROOT,
-            env=training_environment,
+            env=training_environment | count | variables,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -1,10 +1,8 @@
-"""Two processes that train as one, by the real `train.py`, beside one alone."""
+"""Processes that train as one, by the real `train.py`, beside one alone."""
 
 import json
 import signal
 import socket
-import subprocess
-import sys
 from contextlib import suppress
 
 import numpy as np
@@ -12,8 +10,10 @@ import pytest
 
 from adn_jax.runtime.logbook import read_metrics
 from adn_jax.training.runs import read_finished
-from tests.training.conftest import CONFIG, ROOT
 from tests.training.test_survival import has_line, wait_for
+
+FOURS = ("--align.batch", 4, "--joint.batch", 4, "--joint.steps", 16)
+"""20 updates on batches that up to four devices share."""
 
 SLURM_PORTS = 61440
 """From here on jax counts a port by the job's number."""
@@ -47,39 +47,32 @@ def by_slurm(number, processes, port):
 
 
 @pytest.fixture
-def start_together(heads, training_environment):
-    """Start so many processes of one training, each with one device."""
-    environment = {
-        **training_environment,
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",
-        "JAX_NUM_CPU_DEVICES": "1",
-    }
+def start_together(start_training):
+    """Start so many processes of one training, each with so many devices."""
     started = []
 
-    def start(run, processes, introduce=by_address):
+    def start(run, processes, devices=1, introduce=by_address):
         port = free_port(SLURM_PORTS)
         for number in range(processes):
             options, variables = introduce(number, processes, port)
-            command = [
-                *(sys.executable, "train.py", CONFIG, "--data", heads, "--run", run),
-                *(options if processes > 1 else ()),
-            ]
-            started.append(
-                subprocess.Popen(
-                    [str(part) for part in command],
-                    cwd=ROOT,
-                    env=environment | variables,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    text=True,
-                )
-            )
+            options = (*FOURS, *options) if processes > 1 else FOURS
+            process = start_training(run, *options, devices=devices, **variables)
+            started.append(process)
         return started[-processes:]
 
     yield start
     for process in started:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture(scope="module")
+def alone(start_training, tmp_path_factory):
+    """What one process on two devices does, undisturbed."""
+    run = tmp_path_factory.mktemp("alone") / "run"
+    codes, output = ends([start_training(run, *FOURS)])
+    assert codes == [0], output
+    return run
 
 
 def ends(processes):
@@ -105,26 +98,38 @@ def assert_same_losses(one, other, tolerance):
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one_does(start_together, tmp_path, whole_run):
-    """SIGTERM to one ends both in between; one alone then goes on to the end."""
-    together = tmp_path / "together"
-    pair = start_together(together, 2)
-    wait_for(lambda: has_line(together, "align", 1), pair[0])
+def test_a_training_moves_from_four_devices_to_two_and_one(
+    start_together, tmp_path, alone
+):
+    """SIGTERM to one of two processes ends both; one process goes on, then another."""
+    run = tmp_path / "moving"
+    pair = start_together(run, 2, devices=2)
+    wait_for(lambda: has_line(run, "align", 1), pair[0])
     pair[1].send_signal(signal.SIGTERM)
     codes, output = ends(pair)
     assert codes == [143, 143], output
-    assert "joint" not in read_finished(together)
-    codes, output = ends(start_together(together, 1))
+    assert "joint" not in read_finished(run)
+    assert output.count("stopped and saved at step") == 1
+
+    single = start_together(run, 1, devices=2)
+    wait_for(lambda: has_line(run, "joint", 2), single[0])
+    single[0].send_signal(signal.SIGTERM)
+    codes, output = ends(single)
+    assert codes == [143], output
+    assert "joint" not in read_finished(run)
+
+    codes, output = ends(start_together(run, 1, devices=1))
     assert codes == [0], output
-    assert_same_losses(whole_run, together, 1e-5)
+    assert_same_losses(alone, run, 1e-6)
 
 
 @pytest.mark.slow
-def test_two_processes_from_start_to_end(start_together, tmp_path, whole_run):
-    codes, output = ends(start_together(tmp_path / "pair", 2, by_slurm))
-    assert codes == [0, 0], output
-    assert_same_losses(whole_run, tmp_path / "pair", 1e-5)
-    assert output.count("joint step 10: validation") == 1
-    config = json.loads((tmp_path / "pair" / "config.json").read_text())
+def test_four_processes_train_as_one_does(start_together, tmp_path, alone):
+    run = tmp_path / "four"
+    codes, output = ends(start_together(run, 4, introduce=by_slurm))
+    assert codes == [0] * 4, output
+    assert_same_losses(alone, run, 1e-5)
+    assert output.count("joint step 16: validation") == 1
+    config = json.loads((run / "config.json").read_text())
     assert config["recipe"]["name"] == "tiny"
-    assert any((tmp_path / "pair" / "tensorboard" / "joint").iterdir())
+    assert any((run / "tensorboard" / "joint").iterdir())

@@ -46,7 +46,9 @@ def evaluate(params, frozen, batch):
     return {"dice": -jnp.abs(distance(params, frozen, batch))}
 
 
-JOINT_SEED = tiny_recipe().seed + 2
+RECIPE = tiny_recipe()
+
+JOINT_SEED = RECIPE.seed + 2
 """The third stage's seed."""
 
 STAGE = Stage("joint", SETTINGS, loss, evaluate, score="dice")
@@ -62,10 +64,10 @@ def train(heads, monkeypatch):
     """Train `STAGE`, changed as asked, in the folder given."""
     monkeypatch.setattr(loop, "initial_params", lambda *_: {"w": jnp.float32(2)})
 
-    def call(run, manifest=heads, **changes):
+    def call(run, manifest=heads, recipe=RECIPE, **changes):
         return loop.train_stage(
             replace(STAGE, **changes),
-            tiny_recipe(),
+            recipe,
             run,
             open_split(manifest, "train"),
             open_split(manifest, "validation"),
@@ -220,6 +222,14 @@ def damage(checkpoint, way):
             (checkpoint / "params" / "_METADATA").unlink()
         case "optimizer":
             shutil.rmtree(checkpoint / "optimizer")
+
+
+def test_checkpoint_of_another_recipe(train, tmp_path):
+    train(tmp_path, loss=stop_at(4, signal.SIGTERM))
+    other = replace(RECIPE, align=replace(RECIPE.align, steps=9))
+    with pytest.raises(UserError, match=r"joint was trained .*align\.steps 4 -> 9"):
+        train(tmp_path, recipe=other)
+    assert train(tmp_path) == 0
 
 
 def test_where_every_checkpoint_is_damaged_nothing_begins_anew(train, tmp_path):

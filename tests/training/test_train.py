@@ -2,6 +2,7 @@ import errno
 import fcntl
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -192,6 +193,12 @@ def test_run_folder_that_cannot_be_made(data, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="could not be written"):
         train(RECIPE, data, tmp_path / "file" / "run")
+
+
+@pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="only on Linux")
+def test_run_folder_that_is_read_only(data):
+    with pytest.raises(UserError, match=r"/sys/kernel could not be written \(.*\)"):
+        train(RECIPE, data, Path("/sys/kernel"))
 
 
 def test_full_disk_while_training(monkeypatch, data, tmp_path):
