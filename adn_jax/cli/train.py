@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adn_jax.cli.arguments import parse_with_recipe
+from adn_jax.runtime.determinism import demand_same_bits
 from adn_jax.runtime.hosts import join
 from adn_jax.runtime.memory import keep_freed_memory
 from adn_jax.runtime.mesh import spread_over_cores
@@ -30,6 +31,9 @@ class Train:
     space: int = 1
     """Devices that share the rows (y) of each case, for accelerators whose memory one
     case does not fit into; 1: each has cases of its own, which is faster."""
+    deterministic: bool = False
+    """Ask XLA for the same bits at every run on the same GPUs, which is slower; CPUs
+    and TPUs give them anyway."""
     coordinator: str = ""
     """Several processes that train as one: host:port of process 0, or `auto` (SLURM,
     Open MPI, Kubernetes, TPU pods tell it and the two numbers below)."""
@@ -43,6 +47,8 @@ def main(arguments: Sequence[str]) -> None:
     """Train; stopped by SIGTERM or Ctrl-C it saves and exits with 128 + the signal."""
     command, recipe = parse_with_recipe(Train, "train", arguments)
     keep_freed_memory()
+    if command.deterministic:
+        demand_same_bits()
     join(command.coordinator, command.processes, command.process_id)
     if not command.coordinator:
         stages = recipe.align, recipe.tissue, recipe.joint

@@ -1,3 +1,4 @@
+import os
 import signal
 from pathlib import Path
 
@@ -25,10 +26,10 @@ def test_arguments_reach_the_training(calls, capsys):
     train.main(
         [CONFIG, "--data", "heads", "--run", "there", "--workers", "2", "--seed", "5"]
     )
-    ((recipe, data, run, workers, tissue_run),) = calls
+    ((recipe, data, run, workers, tissue_run, space),) = calls
     assert (recipe.name, recipe.seed) == ("tiny", 5)
     assert (data, run, workers) == (Path("heads"), Path("there"), 2)
-    assert tissue_run is None
+    assert (tissue_run, space) == (None, 1)
     assert "python evaluate.py there" in capsys.readouterr().out
 
 
@@ -36,6 +37,18 @@ def test_tissue_net_of_another_run(calls):
     given = ["--data", "heads", "--run", "there", "--tissue-run", "phantoms"]
     train.main([CONFIG, *given])
     assert calls[0][4] == Path("phantoms")
+
+
+def test_devices_that_share_each_case(calls):
+    train.main([CONFIG, "--data", "heads", "--run", "there", "--space", "2"])
+    assert calls[0][5] == 2
+
+
+def test_the_same_bits_are_demanded_of_gpus(calls, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "")
+    train.main([CONFIG, "--data", "heads", "--run", "there", "--deterministic"])
+    assert os.environ["XLA_FLAGS"] == "--xla_gpu_deterministic_ops=true"
+    assert len(calls) == 1
 
 
 def test_a_signal_becomes_the_exit_code(monkeypatch, capsys):
