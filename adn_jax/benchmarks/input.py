@@ -59,7 +59,7 @@ def measure_input(job: Job) -> InputFigures:
             for _ in range(BLOCKS)
         ]
     fixed_s, real_s = map(statistics.median, zip(*times, strict=True))
-    device = jax_device(program.mesh.devices[0], job.devices)
+    device = jax_device(program.mesh.devices.flat[0], job.devices)
     return InputFigures(device, pipeline_s, fixed_s, real_s)
 
 

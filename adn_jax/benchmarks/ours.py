@@ -25,7 +25,7 @@ def configure_jax(job: Job) -> None:
 def measure_ours(job: Job) -> StepFigures:
     """Build and compile a program and time its calls."""
     program = make_program(job)
-    first = program.mesh.devices[0]
+    first = program.mesh.devices.flat[0]
     meter = jax_meter(first)
     lower_s, compile_s, compiled = compile_program(program)
 

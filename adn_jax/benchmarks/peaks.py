@@ -6,7 +6,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float
 
 from adn_jax.benchmarks.job import Job, PeakFigures
@@ -14,6 +14,7 @@ from adn_jax.benchmarks.machine import jax_device
 from adn_jax.benchmarks.programs import make_mesh
 from adn_jax.benchmarks.timing import time_calls
 from adn_jax.config import Precision
+from adn_jax.runtime.mesh import CASES
 
 MATRIX_SIZE = {"cpu": 2048, "gpu": 16384, "tpu": 16384}
 """Rows and columns of the matrices on one device."""
@@ -29,7 +30,7 @@ def measure_peaks(job: Job) -> PeakFigures:
     """
     devices = 1 if jax.default_backend() == "cpu" else job.devices
     mesh = make_mesh(devices)
-    first = mesh.devices[0]
+    first = mesh.devices.flat[0]
     return PeakFigures(
         device=jax_device(first, devices),
         flops=matrix_flops(MATRIX_SIZE[first.platform], job.recipe.precision, mesh),
@@ -48,7 +49,7 @@ def matrix_flops(size: int, precision: Precision, mesh: Mesh) -> float:
     def draw(key: Array) -> Float[Array, "d n n"]:
         return jax.random.normal(key, (devices, size, size), jnp.dtype(precision))
 
-    sharding = NamedSharding(mesh, PartitionSpec("data"))
+    sharding = NamedSharding(mesh, CASES)
     left, right = (
         jax.jit(draw, out_shardings=sharding)(jax.random.key(seed)) for seed in (0, 1)
     )
@@ -63,7 +64,7 @@ def copy_rate(size: int, mesh: Mesh) -> float:
     It is changed in its place (donated), on each device its own.
     """
     shape = (mesh.shape["data"], size // 4)
-    sharding = NamedSharding(mesh, PartitionSpec("data"))
+    sharding = NamedSharding(mesh, CASES)
     array = [jax.jit(partial(jnp.zeros, shape), out_shardings=sharding)()]
     change = jax.jit(lambda values: values + 1, donate_argnums=0)
 
