@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch")
 from adn_jax.benchmarks.twin import programs  # noqa: E402
 
 NET = UNetSettings(widths=(2, 4), groups=2)
-# In bfloat16 on a CPU, PyTorch 2.13's gradients of kernels are other ones at every call,
+# In bfloat16 on a CPU PyTorch 2.13's gradients of kernels are other ones at each call,
 # now and then no numbers, where the rows of a map have 6 voxels; with 8 they are right.
 TINY = replace(
     RECIPE,
