@@ -12,8 +12,12 @@ from adn_jax.runtime.logbook import read_metrics
 from adn_jax.training.runs import read_finished
 from tests.training.test_survival import has_line, wait_for
 
-FOURS = ("--align.batch", 4, "--joint.batch", 4, "--joint.steps", 16)
-"""20 updates on batches that up to four devices share."""
+FOURS = (
+    *("--align.batch", 4, "--joint.batch", 4, "--joint.steps", 16),
+    *("--joint.optimizer.learning-rate", 1e-4),
+)
+"""20 updates on batches that up to four devices share, so small that Adam's first ones,
+which follow the gradient's signs, do not blow up the rounding of another order."""
 
 SLURM_PORTS = 61440
 """From here on jax counts a port by the job's number."""
@@ -97,30 +101,41 @@ def assert_same_losses(one, other, tolerance):
     )
 
 
+def stop_between(process, run, stage, step):
+    """End a process by SIGTERM after a step; the training goes on later."""
+    wait_for(lambda: has_line(run, stage, step), process)
+    process.send_signal(signal.SIGTERM)
+
+
+@pytest.mark.slow
+def test_one_process_goes_on_where_two_were_stopped(start_together, tmp_path, alone):
+    """SIGTERM to one ends both, with the same step saved."""
+    run = tmp_path / "pair"
+    pair = start_together(run, 2)
+    stop_between(pair[1], run, "align", 1)
+    codes, output = ends(pair)
+    assert codes == [143, 143], output
+    assert output.count("stopped and saved at step") == 1
+    assert "joint" not in read_finished(run)
+    codes, output = ends(start_together(run, 1, devices=2))
+    assert codes == [0], output
+    assert_same_losses(alone, run, 1e-6)
+
+
 @pytest.mark.slow
 def test_a_training_moves_from_four_devices_to_two_and_one(
     start_together, tmp_path, alone
 ):
-    """SIGTERM to one of two processes ends both; one process goes on, then another."""
     run = tmp_path / "moving"
-    pair = start_together(run, 2, devices=2)
-    wait_for(lambda: has_line(run, "align", 1), pair[0])
-    pair[1].send_signal(signal.SIGTERM)
-    codes, output = ends(pair)
-    assert codes == [143, 143], output
-    assert "joint" not in read_finished(run)
-    assert output.count("stopped and saved at step") == 1
-
-    single = start_together(run, 1, devices=2)
-    wait_for(lambda: has_line(run, "joint", 2), single[0])
-    single[0].send_signal(signal.SIGTERM)
-    codes, output = ends(single)
-    assert codes == [143], output
-    assert "joint" not in read_finished(run)
-
+    for devices, stage in ((4, "align"), (2, "joint")):
+        (process,) = start_together(run, 1, devices)
+        stop_between(process, run, stage, 1)
+        codes, output = ends([process])
+        assert codes == [143], output
+        assert "joint" not in read_finished(run)
     codes, output = ends(start_together(run, 1, devices=1))
     assert codes == [0], output
-    assert_same_losses(alone, run, 1e-6)
+    assert_same_losses(alone, run, 1e-5)
 
 
 @pytest.mark.slow
