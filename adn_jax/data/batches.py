@@ -17,6 +17,10 @@ from adn_jax.types import Batch
 PREFETCH = 4
 """Batches that wait in memory ahead of the training."""
 
+CASES_IN_MEMORY = 2000
+"""Cases of a split that stay in memory: 10 GB of decoded labels at full size. A process
+may also map only some 65,000 files."""
+
 REMEDIES = {
     "lesion": "add lesion.nii.gz to the raw case and prepare it again",
     "tissue": "add maps to the case, or prepare it again with tissue atlas, or take "
@@ -33,10 +37,11 @@ Place = Callable[[np.ndarray], jax.Array]
 
 @dataclass(frozen=True)
 class Split:
-    """The cases of one split, each read once.
+    """The cases of one split; the first `CASES_IN_MEMORY` are read once.
 
     A volume stays a memory map of its file, which the system keeps in memory as long
-    as there is room; labels are kept decoded.
+    as there is room; labels are kept decoded. Cases come in random order, so which of
+    them are kept makes no difference.
     """
 
     manifest: Manifest
@@ -49,9 +54,12 @@ class Split:
 
     def __getitem__(self, index: int) -> CaseArrays:
         """Arrays of the case at `index` of this split."""
-        if index not in self.memory:
-            self.memory[index] = read_arrays(self.manifest, self.names[index])
-        return self.memory[index]
+        if index in self.memory:
+            return self.memory[index]
+        arrays = read_arrays(self.manifest, self.names[index])
+        if len(self.memory) < CASES_IN_MEMORY:
+            self.memory[index] = arrays
+        return arrays
 
 
 def open_split(

@@ -75,6 +75,14 @@ def test_each_case_is_read_once(manifest, monkeypatch):
     assert split[0] is first
 
 
+def test_memory_has_room_for_so_many_cases(manifest, monkeypatch):
+    monkeypatch.setattr("adn_jax.data.batches.CASES_IN_MEMORY", 2)
+    split = open_split(manifest, "train")
+    read = [split[index]["case"] for index in (*range(5), *range(5))]
+    assert read == [0, 1, 2, 3, 4] * 2
+    assert sorted(split.memory) == [0, 1]
+
+
 def test_absent_labels_are_zero_unless_needed(tmp_path):
     manifest = write_heads(tmp_path, train=1, validation=0)
     write_case(tmp_path / "head00", replace(head("head00", 0), tissue=None))
