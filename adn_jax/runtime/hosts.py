@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from itertools import count
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 from adn_jax.errors import UserError
@@ -70,6 +71,28 @@ def wait_for_all(what: str) -> None:
     """Return when every process has come as far as this call."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(what)
+
+
+@contextmanager
+def first_goes_ahead() -> Iterator[None]:
+    """All wait at the end of the block for process 0.
+
+    Raises `UserError` in the others where the block failed there.
+    """
+    try:
+        yield
+    except BaseException:
+        is_well_with_first(False)
+        raise
+    if not is_well_with_first(True):
+        raise UserError("process 0 ended before the training began; it says why.")
+
+
+def is_well_with_first(here: bool) -> bool:
+    """Process 0's answer, in every process."""
+    if jax.process_count() == 1:
+        return here
+    return bool(multihost_utils.broadcast_one_to_all(np.bool_(here)))
 
 
 def own_share(batch: int) -> slice:

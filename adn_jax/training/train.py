@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from adn_jax.losses.extra import resolve_term
 from adn_jax.models import check_shape, deepest_rows
 from adn_jax.prepare.dataset import name_failures, prepare_dataset
 from adn_jax.runtime.cudnn import check_cudnn
-from adn_jax.runtime.hosts import is_first, wait_for_all
+from adn_jax.runtime.hosts import first_goes_ahead, is_first
 from adn_jax.runtime.lock import only_one
 from adn_jax.runtime.mesh import check_batch, check_rows, device_mesh
 from adn_jax.training.loop import train_stage
@@ -72,10 +72,11 @@ def train(
     pending = check_stages(recipe, mesh, tissue_run)
     if not data.is_dir():
         raise UserError(f"the data folder {data} does not exist; check --data.")
-    with claim(run):
-        if is_first():
-            begin(recipe, data, run, workers, tissue_run)
-        wait_for_all("the run has begun")
+    with writing(run), ExitStack() as claim:
+        with first_goes_ahead():
+            if is_first():
+                claim.enter_context(only_one(run))
+                begin(recipe, data, run, workers, tissue_run)
         manifest = read_manifest(prepared_folder(data, run))
         finished = read_finished(run)
         unfinished = [name for name in pending if name not in finished]
@@ -147,19 +148,15 @@ def begin(
 
 
 @contextmanager
-def claim(run: Path) -> Iterator[None]:
-    """Keep a second training out of the folder while the block runs.
-
-    What the file system refuses in the block becomes a `UserError`.
-    """
-    with only_one(run) if is_first() else nullcontext():
-        try:
-            yield
-        except OSError as error:
-            raise UserError(
-                f"writing to {run} failed ({error.strerror or error}); free space, "
-                "then run the same command again: it continues."
-            ) from error
+def writing(run: Path) -> Iterator[None]:
+    """What the file system refuses in the block becomes a `UserError`."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"writing to {run} failed ({error.strerror or error}); free space, "
+            "then run the same command again: it continues."
+        ) from error
 
 
 def prepared_folder(data: Path, run: Path) -> Path:

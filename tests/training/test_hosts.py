@@ -1,5 +1,6 @@
 """Processes that train as one, by the real `train.py`, beside one alone."""
 
+import fcntl
 import json
 import signal
 import socket
@@ -136,6 +137,20 @@ def test_a_training_moves_from_four_devices_to_two_and_one(
     codes, output = ends(start_together(run, 1, devices=1))
     assert codes == [0], output
     assert_same_losses(alone, run, 1e-5)
+
+
+@pytest.mark.slow
+def test_all_end_where_process_0_cannot_begin(start_together, tmp_path):
+    run = tmp_path / "taken"
+    run.mkdir()
+    with (run / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        pair = start_together(run, 2)
+        outputs = [process.communicate(timeout=200)[0] for process in pair]
+    assert [process.returncode for process in pair] == [2, 2], outputs
+    assert "adn: another process is writing into" in outputs[0]
+    assert "adn: process 0 ended before the training began" in outputs[1]
+    assert not any("Traceback" in output for output in outputs)
 
 
 @pytest.mark.slow
