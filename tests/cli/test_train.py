@@ -45,9 +45,10 @@ def test_devices_that_share_each_case(calls):
 
 
 def test_the_same_bits_are_demanded_of_gpus(calls, monkeypatch):
-    monkeypatch.setenv("XLA_FLAGS", "")
+    chosen = "--xla_force_host_platform_device_count=2"
+    monkeypatch.setenv("XLA_FLAGS", chosen)
     train.main([CONFIG, "--data", "heads", "--run", "there", "--deterministic"])
-    assert os.environ["XLA_FLAGS"] == "--xla_gpu_deterministic_ops=true"
+    assert os.environ["XLA_FLAGS"] == f"{chosen} --xla_gpu_deterministic_ops=true"
     assert len(calls) == 1
 
 

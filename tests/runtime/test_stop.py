@@ -8,6 +8,14 @@ import pytest
 from adn_jax.runtime.stop import catch_stop, interrupt_on_sigterm
 
 
+@pytest.fixture(autouse=True)
+def handlers_of_python():
+    """A shell that runs its tests in the background lets them ignore Ctrl-C."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_is_noted_and_handlers_return(number):
     former = signal.getsignal(number)

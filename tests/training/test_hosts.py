@@ -125,16 +125,17 @@ def test_one_process_goes_on_where_two_were_stopped(start_together, tmp_path, al
 
 @pytest.mark.slow
 def test_a_training_moves_from_four_devices_to_two_and_one(
-    start_together, tmp_path, alone
+    start_training, tmp_path, alone
 ):
+    """Of the four, two share the rows of each case."""
     run = tmp_path / "moving"
-    for devices, stage in ((4, "align"), (2, "joint")):
-        (process,) = start_together(run, 1, devices)
-        stop_between(process, run, stage, 1)
+    for devices, space, step in ((4, 2, 1), (2, 1, 4)):
+        process = start_training(run, *FOURS, "--space", space, devices=devices)
+        stop_between(process, run, "joint", step)
         codes, output = ends([process])
         assert codes == [143], output
         assert "joint" not in read_finished(run)
-    codes, output = ends(start_together(run, 1, devices=1))
+    codes, output = ends([start_training(run, *FOURS, devices=1)])
     assert codes == [0], output
     assert_same_losses(alone, run, 1e-5)
 
