@@ -30,10 +30,10 @@ class Train:
     training one (--tissue-source network); the data then needs no tissue maps."""
     space: int = 1
     """Devices that share the rows (y) of each case, for accelerators whose memory one
-    case does not fit into; 1: each has cases of its own, which is faster."""
+    case does not fit into; 1: each has cases of its own, and they exchange less."""
     deterministic: bool = False
-    """Ask XLA for the same bits at every run on the same GPUs, which is slower; CPUs
-    and TPUs give them anyway."""
+    """Ask XLA for the same bits at every run on the same GPUs, at the cost of its
+    fastest kernels; CPUs and TPUs give them anyway."""
     coordinator: str = ""
     """Several processes that train as one: host:port of process 0, or `auto` (SLURM,
     Open MPI, Kubernetes, TPU pods tell it and the two numbers below)."""

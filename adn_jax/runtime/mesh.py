@@ -4,6 +4,7 @@ A mesh has two axes: along `data` devices have cases of their own, along `space`
 have the same cases and share the rows (y) of the maps in the U-Nets.
 """
 
+import math
 import os
 from collections.abc import Callable
 from functools import partial
@@ -54,10 +55,9 @@ def device_mesh(devices: int | None = None, space: int = 1) -> Mesh:
     count = jax.device_count() if devices is None else devices
     local = count // jax.process_count()
     if space < 1 or local % space:
-        fitting = [str(size) for size in range(1, local + 1) if local % size == 0]
         raise UserError(
             f"--space is {space}, which does not divide the {local} devices of a "
-            f"process; set it to {' or '.join(fitting)}."
+            f"process; set it to {divisors(local)}."
         )
     return jax.make_mesh(
         (count // space, space),
@@ -71,12 +71,17 @@ def check_rows(rows: int, mesh: Mesh) -> None:
     """Raise `UserError` where the rows of a net's deepest maps cannot be shared."""
     space = mesh.shape["space"]
     if rows % space:
-        fitting = [str(size) for size in range(1, space) if rows % size == 0]
+        fitting = divisors(math.gcd(rows, space))
         raise UserError(
             f"--space is {space}, but the deepest maps of a U-Net have {rows} rows "
-            f"(y), which {space} devices cannot share; set it to "
-            f"{' or '.join(fitting)}, or choose another --prepare.shape."
+            f"(y), which {space} devices cannot share; set it to {fitting}, or choose "
+            "another --prepare.shape."
         )
+
+
+def divisors(number: int) -> str:
+    """What divides a number, in words."""
+    return " or ".join(str(s) for s in range(1, number + 1) if number % s == 0)
 
 
 def is_shared(volume: Volume) -> bool:

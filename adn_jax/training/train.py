@@ -80,11 +80,10 @@ def train(
         manifest = read_manifest(prepared_folder(data, run))
         finished = read_finished(run)
         unfinished = [name for name in pending if name not in finished]
-        for name in unfinished:
-            open_splits(name, recipe, manifest)
+        splits = {name: open_splits(name, recipe, manifest) for name in unfinished}
         for name in unfinished:
             with jax.set_mesh(mesh):
-                signal = train_next(name, recipe, run, manifest, mesh)
+                signal = train_next(name, recipe, run, *splits.pop(name), mesh)
             if signal:
                 return signal
     return 0
@@ -219,11 +218,10 @@ def open_splits(name: str, recipe: Recipe, manifest: Manifest) -> tuple[Split, S
 
 
 def train_next(
-    name: str, recipe: Recipe, run: Path, manifest: Manifest, mesh: Mesh
+    name: str, recipe: Recipe, run: Path, training: Split, validation: Split, mesh: Mesh
 ) -> int:
     """Train one stage on top of the finished ones."""
     stage = make_stage(name, recipe)
-    training, validation = open_splits(name, recipe, manifest)
     frozen: dict[str, Any] = {
         former: load_stage(run, recipe, former) for former in read_finished(run)
     }

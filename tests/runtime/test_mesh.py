@@ -16,6 +16,7 @@ from adn_jax.runtime.mesh import (
     check_batch,
     check_rows,
     device_mesh,
+    divisors,
     place_cases,
     replicate,
 )
@@ -68,6 +69,15 @@ def test_rows_that_space_does_not_divide():
     check_rows(4, mesh)
     with pytest.raises(UserError, match=r"have 5 rows .*, which 2 devices .* to 1, or"):
         check_rows(5, mesh)
+
+
+def test_divisors_in_words():
+    assert [divisors(number) for number in (1, 2, 4, 6)] == [
+        "1",
+        "1 or 2",
+        "1 or 2 or 4",
+        "1 or 2 or 3 or 6",
+    ]
 
 
 def blur_rows(volume, weights):

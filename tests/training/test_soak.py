@@ -47,7 +47,7 @@ def test_memory_stays_flat(start_training, tmp_path):
     while process.poll() is None:
         steps.append(last_step(run))
         memory.append(memory_of(process))
-        time.sleep(1)
+        time.sleep(0.1)
     output, _ = process.communicate()
     assert process.returncode == 0, output
     steps, memory = np.array(steps), np.array(memory)
