@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from adn_jax.models import convolution
+from adn_jax.models import slices
 from adn_jax.models.convolution import (
     convolve,
     convolve_relu,
@@ -56,7 +56,7 @@ def assert_same_with_gradients(function, expected, volume, kernel):
 def either_form(request, monkeypatch):
     """Both forms of a convolution of three taps on a CPU, whatever the maps."""
     many_maps = 1 if request.param == "pairs of slices" else 10**6
-    monkeypatch.setattr(convolution, "MANY_MAPS", many_maps)
+    monkeypatch.setattr(slices, "MANY_MAPS", many_maps)
 
 
 @pytest.mark.usefixtures("either_form")
@@ -90,7 +90,7 @@ def test_strided_convolution_equals_lax(shape):
 @pytest.mark.parametrize("z", [1, 2, 5])
 @pytest.mark.parametrize(("taps", "padding"), [(3, 1), (2, 1), (1, 0)])
 def test_strips_equal_the_whole(taps, padding, z, monkeypatch):
-    monkeypatch.setattr(convolution, "STRIP_BYTES", 1)
+    monkeypatch.setattr(slices, "STRIP_BYTES", 1)
     assert_same_with_gradients(
         lambda v, k: convolve(v, k, padding),
         lambda v, k: reference(v, k, padding),
@@ -104,7 +104,7 @@ def test_strips_equal_the_whole(taps, padding, z, monkeypatch):
 def test_relu_and_shortcut_inside_equal_those_behind(
     with_shortcut, strip_bytes, monkeypatch
 ):
-    monkeypatch.setattr(convolution, "STRIP_BYTES", strip_bytes)
+    monkeypatch.setattr(slices, "STRIP_BYTES", strip_bytes)
     volume, kernel = draw((2, 3, 10, 4, 3), 3, 4)
     shortcut = jnp.asarray(
         np.random.default_rng(6).standard_normal((2, 3, 10, 4, 4)), jnp.float32
@@ -130,7 +130,7 @@ def test_relu_and_shortcut_inside_equal_those_behind(
 
 @pytest.mark.parametrize(("many_maps", "products"), [(41, 3), (40, 2)])
 def test_many_maps_take_fewer_products(monkeypatch, many_maps, products):
-    monkeypatch.setattr(convolution, "MANY_MAPS", many_maps)
+    monkeypatch.setattr(slices, "MANY_MAPS", many_maps)
     maps = 40
     volume, kernel = draw((1, 4, 16, 16, maps), 3, maps)
     compiled = jax.jit(lambda v, k: convolve(v, k, 1)).lower(volume, kernel).compile()
@@ -147,7 +147,7 @@ def test_strips_wait_for_each_other_in_memory(monkeypatch):
         return convolved.lower(volume, kernel).compile().memory_analysis()
 
     whole = temporary_bytes().temp_size_in_bytes
-    monkeypatch.setattr(convolution, "STRIP_BYTES", volume.nbytes // 8)
+    monkeypatch.setattr(slices, "STRIP_BYTES", volume.nbytes // 8)
     in_strips = temporary_bytes().temp_size_in_bytes
     assert whole > 2.9 * volume.nbytes  # three taps of the whole map
     assert in_strips < 1.7 * volume.nbytes  # the map between, and a strip

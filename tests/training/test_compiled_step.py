@@ -12,7 +12,7 @@ from jaxtyping import config
 
 from adn_jax.config import AlignmentSettings
 from adn_jax.data.batches import open_split, train_batches
-from adn_jax.models import convolution
+from adn_jax.models import slices
 from adn_jax.runtime.mesh import device_mesh, place_cases, replicate
 from adn_jax.training.optimizer import make_optimizer
 from adn_jax.training.runs import initial_params
@@ -26,7 +26,7 @@ RECIPE = tiny.tiny_recipe(
 )
 BATCH = 2
 DEVICES = 2
-WHOLE = convolution.STRIP_BYTES
+WHOLE = slices.STRIP_BYTES
 
 
 def step_and_inputs(recipe=RECIPE):
@@ -82,7 +82,7 @@ def test_a_split_batch_moves_no_maps(
     monkeypatch, tmp_path, strip_bytes, parts, backend
 ):
     """Between devices travel sums alone: of gradients, and means over the batch."""
-    monkeypatch.setattr(convolution, "STRIP_BYTES", strip_bytes)
+    monkeypatch.setattr(slices, "STRIP_BYTES", strip_bytes)
     # micro-batches in line or as a loop
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     joint = replace(RECIPE.joint, micro_batches=parts)
