@@ -14,8 +14,21 @@ import tyro
 from adn_jax.config import Recipe
 from adn_jax.config_checks import check_recipe, sections
 from adn_jax.errors import UserError
+from adn_jax.runtime.places import Place, to_place
 
 Command = TypeVar("Command")
+
+Where = Annotated[
+    Place,
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="DIR",
+        instance_from_str=lambda texts: to_place(texts[0]),
+        is_instance=lambda value: isinstance(value, Place),
+        str_from_instance=lambda place: [str(place)],
+    ),
+]
+"""A folder on the command line, here or in an object store."""
 
 
 def parse(command: type[Command], verb: str, arguments: Sequence[str]) -> Command:

@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
 from rich.table import Table
 
-from adn_jax.cli.arguments import parse
+from adn_jax.cli.arguments import Where, parse
 from adn_jax.evaluation.evaluate import Evaluation, evaluate_run
 from adn_jax.evaluation.report import format_number
 from adn_jax.evaluation.scores import EmptyRule
@@ -19,11 +18,11 @@ from adn_jax.evaluation.scores import EmptyRule
 class Evaluate:
     """Score a run on held-out cases; writes RUN/evaluation/SPLIT/."""
 
-    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    run: Annotated[Where, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of a finished run."""
     split: str = "test"
     """Split of the data set: train, validation or test."""
-    data: Path | None = None
+    data: Where | None = None
     """Prepared data set; default: the one that the run was trained on."""
     empty: EmptyRule = "penalise"
     """Rule for empty masks: penalise (HD95 is the image's diagonal) or leave_out."""

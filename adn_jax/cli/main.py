@@ -10,6 +10,7 @@ from adn_jax.errors import UserError
 VERBS = {
     "phantom": "make head phantoms with known lesions, tissue and pose",
     "prepare": "turn raw scans (NIfTI, DICOM) into prepared cases",
+    "pack": "put prepared cases into few large files, for object stores",
     "train": "train every stage of a recipe that is not finished yet",
     "evaluate": "score a run on held-out cases; tables, figures, report",
     "predict": "segment unseen scans, results on each scan's own grid",

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from adn_jax.cli.arguments import parse
+from adn_jax.cli.arguments import Where, parse
 from adn_jax.errors import UserError
 from adn_jax.evaluation.predict import predict_scans
 
@@ -17,7 +17,7 @@ from adn_jax.evaluation.predict import predict_scans
 class Predict:
     """Segment scans; writes OUT/<scan>/ with volumes on the scan's own grid."""
 
-    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    run: Annotated[Where, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of a finished run."""
     scans: Annotated[
         tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SCAN [SCAN ...]")

@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from adn_jax.cli.arguments import parse_with_recipe
+from adn_jax.cli.arguments import Where, parse_with_recipe
 from adn_jax.runtime.determinism import demand_same_bits
 from adn_jax.runtime.hosts import join
 from adn_jax.runtime.memory import keep_freed_memory
@@ -19,13 +18,14 @@ class Train:
     Any setting of the recipe can be changed: `--section.field value`.
     """
 
-    data: Path
-    """Prepared data set, or a raw one (it is prepared into RUN/prepared first)."""
-    run: Path
+    data: Where
+    """Prepared or packed data set, or a raw one (it is prepared into RUN/prepared
+    first)."""
+    run: Where
     """Folder of the run: config.json, checkpoints/, metrics.jsonl, tensorboard/."""
     workers: int | None = None
     """Processes that prepare a raw data set; as many as cores by default."""
-    tissue_run: Path | None = None
+    tissue_run: Where | None = None
     """Another run, on phantoms for instance, whose tissue net is used instead of
     training one (--tissue-source network); the data then needs no tissue maps."""
     space: int = 1

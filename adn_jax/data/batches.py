@@ -1,5 +1,6 @@
 """Batches of prepared cases: each one a pure function of (seed, step)."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -9,17 +10,23 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from adn_jax.data.cases import VOLUME_FILES, Manifest, read_case
+from adn_jax.data.cases import VOLUME_FILES, Manifest, case_folder, read_case
 from adn_jax.errors import UserError
 from adn_jax.runtime.hosts import own_share
 from adn_jax.types import Batch
 
 PREFETCH = 4
-"""Batches that wait in memory ahead of the training."""
+"""Batches at least that wait in memory ahead of the training."""
+
+READERS = min(max(2, os.cpu_count() or 2), 16)
+"""Threads that read batches; they mostly decompress and wait."""
+
+BYTES_IN_MEMORY = 10_000_000_000
+"""What the cases of a split may take that stay in memory."""
 
 CASES_IN_MEMORY = 2000
-"""Cases of a split that stay in memory: 10 GB of decoded labels at full size. A process
-may also map only some 65,000 files."""
+"""How many they may be where most of them are memory maps: a process may map only some
+65,000 files."""
 
 REMEDIES = {
     "lesion": "add lesion.nii.gz to the raw case and prepare it again",
@@ -37,11 +44,12 @@ Place = Callable[[np.ndarray], jax.Array]
 
 @dataclass(frozen=True)
 class Split:
-    """The cases of one split; the first `CASES_IN_MEMORY` are read once.
+    """The cases of one split; as many as there is room for are read once.
 
-    A volume stays a memory map of its file, which the system keeps in memory as long
-    as there is room; labels are kept decoded. Cases come in random order, so which of
-    them are kept makes no difference.
+    A volume on this machine stays a memory map of its file, which the system keeps in
+    memory as long as there is room; labels, and volumes of a packed data set or from
+    an object store, are kept decoded. Cases come in random order, so which of them are
+    kept makes no difference.
     """
 
     manifest: Manifest
@@ -57,9 +65,15 @@ class Split:
         if index in self.memory:
             return self.memory[index]
         arrays = read_arrays(self.manifest, self.names[index])
-        if len(self.memory) < CASES_IN_MEMORY:
+        if len(self.memory) < most_kept(arrays):
             self.memory[index] = arrays
         return arrays
+
+
+def most_kept(arrays: CaseArrays) -> int:
+    """How many cases like this one stay in memory."""
+    held = (each for each in arrays.values() if not isinstance(each, np.memmap))
+    return min(CASES_IN_MEMORY, BYTES_IN_MEMORY // sum(each.nbytes for each in held))
 
 
 def open_split(
@@ -79,25 +93,25 @@ def open_split(
         )
     for volume in needs:
         file = VOLUME_FILES[volume][0]
-        for case in names:
-            if not (manifest.folder / case / file).is_file():
-                raise UserError(
-                    f"{manifest.folder / case} has no {file}, which this recipe needs "
-                    f"for every case; {REMEDIES[volume]}, or choose a recipe "
-                    "that needs none."
-                )
+        lacking = set(manifest.lacking.get(volume, ()))
+        if case := next((case for case in names if case in lacking), ""):
+            raise UserError(
+                f"{manifest.folder / case} has no {file}, which this recipe needs "
+                f"for every case; {REMEDIES[volume]}, or choose a recipe "
+                "that needs none."
+            )
     return Split(manifest, tuple(names))
 
 
 def read_arrays(manifest: Manifest, name: str) -> CaseArrays:
     """Read what training needs of one case; absent labels are 0."""
-    case = read_case(manifest.folder / name)
+    case = read_case(case_folder(manifest, name))
     nothing = np.zeros(case.volume.shape, np.uint8)
     return {
         "volume": case.volume,
         "lesion": nothing if case.lesion is None else to_bytes(case.lesion),
         "tissue": nothing if case.tissue is None else case.tissue,
-        "case": np.int32(manifest.cases.index(name)),
+        "case": np.int32(manifest.index[name]),
     }
 
 
@@ -119,7 +133,9 @@ def train_batches(
     batches = shuffled(split, batch, seed).map(
         lambda indices: stack_cases(split, indices[share])
     )
-    options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=PREFETCH)
+    options = grain.ReadOptions(
+        num_threads=READERS, prefetch_buffer_size=max(PREFETCH, READERS)
+    )
     iterator = iter(batches.to_iter_dataset(options))
     iterator.set_state({"next_index": start_step})
     return (make_batch(arrays, place) for arrays in iterator)

@@ -2,12 +2,14 @@
 
 A prepared data set is `DIR/<case>/` with `ct.nii` (uncompressed, so reading is a memory
 map), `lesion.nii.gz`, `brain.nii.gz`, `tissue.nii.gz`, `case.json`, and
-`DIR/manifest.json` over all of them.
+`DIR/manifest.json` over all of them. In a packed one the cases lie in few large files
+(`data.shards`). Either can be read from an object store.
 """
 
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,10 @@ from jaxtyping import Float, Float32, Shaped, UInt8
 from adn_jax.config import PrepareSettings
 from adn_jax.config_checks import settings_from_json, settings_to_json
 from adn_jax.data.nifti import open_nifti, read_voxels, write_volume
+from adn_jax.data.shards import read_packed
 from adn_jax.errors import UserError
 from adn_jax.runtime.files import atomic_path, read_json, write_json
+from adn_jax.runtime.places import Place, Source
 
 FORMAT = 1
 """Version of the files of a prepared case."""
@@ -83,6 +87,8 @@ class CaseFacts:
     quality: dict[str, Any]
     flags: tuple[str, ...]
     source: dict[str, Any]
+    volumes: frozenset[str]
+    """Which volumes of a `PreparedCase` it has."""
 
 
 @dataclass(frozen=True)
@@ -91,15 +97,25 @@ class Manifest:
 
     `failed` says why a case could not be prepared, `left_out` why it was left out on
     purpose; `layout` is that of the raw data set, empty where it is not known.
+    `lacking` names the cases without a lesion label, and those without tissue maps.
+    Packed cases lie in `shards`, in the order of `cases`, `cases_per_shard` in each.
     """
 
     settings: PrepareSettings
     cases: tuple[str, ...]
     splits: dict[str, tuple[str, ...]]
-    folder: Path
+    folder: Place
     failed: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     layout: str = ""
+    lacking: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    shards: tuple[str, ...] = ()
+    cases_per_shard: int = 0
+
+    @cached_property
+    def index(self) -> dict[str, int]:
+        """Case -> its place in `cases`."""
+        return {name: index for index, name in enumerate(self.cases)}
 
 
 def write_case(
@@ -150,6 +166,11 @@ def read_facts(folder: Path) -> CaseFacts:
             quality=dict(content["quality"]),
             flags=tuple(content["flags"]),
             source=dict(content["source"]),
+            volumes=frozenset(
+                name
+                for name, (file, _) in VOLUME_FILES.items()
+                if file in content["sha256"]
+            ),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
@@ -157,8 +178,16 @@ def read_facts(folder: Path) -> CaseFacts:
         ) from error
 
 
-def read_case(folder: Path) -> PreparedCase:
-    """Read a prepared case; `volume` is a memory map.
+def case_folder(manifest: Manifest, name: str) -> Source:
+    """Where the files of a case are read from; a packed case is in memory then."""
+    if not manifest.shards:
+        return manifest.folder / name
+    shard, record = divmod(manifest.index[name], manifest.cases_per_shard)
+    return read_packed(manifest.folder / manifest.shards[shard], record, name)
+
+
+def read_case(folder: Source) -> PreparedCase:
+    """Read a prepared case; `volume` is a memory map where its file is on this machine.
 
     Raises `UserError`, naming the file, where something is missing or does not fit.
     """
@@ -190,7 +219,7 @@ def read_case(folder: Path) -> PreparedCase:
 
 
 def read_prepared_volume(
-    path: Path, dtype: type, shape_zyx: tuple[int, ...]
+    path: Source, dtype: type, shape_zyx: tuple[int, ...]
 ) -> Shaped[np.ndarray, "z y x"]:
     """One file of a prepared case as (z, y, x), checked against the case's shape."""
     image = open_nifti(path)
@@ -202,7 +231,7 @@ def read_prepared_volume(
     return read_voxels(image, dtype).transpose(2, 1, 0)
 
 
-def read_native_lesion(folder: Path) -> nib.Nifti1Image | None:
+def read_native_lesion(folder: Source) -> nib.Nifti1Image | None:
     """The infarct label on the scan's own grid (0 or 1); None where there is none."""
     path = folder / NATIVE_LESION
     return open_nifti(path) if path.is_file() else None
@@ -229,11 +258,14 @@ def write_manifest(manifest: Manifest) -> None:
         "failed": manifest.failed,
         "left_out": manifest.left_out,
         "layout": manifest.layout,
+        "lacking": manifest.lacking,
+        "shards": manifest.shards,
+        "cases_per_shard": manifest.cases_per_shard,
     }
     write_json(manifest.folder / "manifest.json", content)
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Place) -> Manifest:
     """Read `manifest.json`; `UserError` where `folder` is no prepared data set."""
     path = folder / "manifest.json"
     if not path.is_file():
@@ -245,12 +277,27 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         settings, failed = content["settings"], dict(content["failed"])
         left_out = dict(content.get("left_out", {}))
-        splits = {name: tuple(names) for name, names in content["splits"].items()}
-        cases = tuple(content["cases"])
+        splits, lacking = (
+            {name: tuple(names) for name, names in content[key].items()}
+            for key in ("splits", "lacking")
+        )
+        cases, shards = tuple(content["cases"]), tuple(content["shards"])
+        cases_per_shard = int(content["cases_per_shard"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{path} lacks or spoils {error}; prepare the data set again."
         ) from error
     settings = settings_from_json(PrepareSettings, settings, f"{path} settings")
     layout = str(content.get("layout", ""))
-    return Manifest(settings, cases, splits, folder, failed, left_out, layout)
+    return Manifest(
+        settings,
+        cases,
+        splits,
+        folder,
+        failed,
+        left_out,
+        layout,
+        lacking,
+        shards,
+        cases_per_shard,
+    )

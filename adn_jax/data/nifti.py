@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from adn_jax.errors import UserError, one_line
+from adn_jax.runtime.places import Source, read_bytes
 
 UNREADABLE = (
     OSError,
@@ -48,16 +49,18 @@ FLATTEST = 0.01
 CHUNK = 1 << 22
 
 
-def open_nifti(path: Path) -> nib.Nifti1Image:
+def open_nifti(path: Source) -> nib.Nifti1Image:
     """Open a NIfTI-1 or NIfTI-2 file; the voxels stay on disk until asked for.
 
     The affine is in mm, whatever unit the header names. Raises `UserError` where the
     file is missing, damaged or no NIfTI, or has no usable affine.
     """
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; give the path of a NIfTI file.")
     try:
         image = in_millimetres(load(path))
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{path} does not exist; give the path of a NIfTI file."
+        ) from error
     except UNREADABLE as error:
         raise UserError(
             f"{path} is not a readable NIfTI file ({one_line(error)}); "
@@ -72,17 +75,31 @@ def open_nifti(path: Path) -> nib.Nifti1Image:
     return image
 
 
-def load(path: Path) -> nib.Nifti1Image:
-    """The image as nibabel reads it, from a file of either version."""
-    opened = gzip.open if path.name.lower().endswith(".gz") else open
-    with opened(path, "rb") as file:
-        start = file.read(4)
-    is_second = NIFTI2_HEADER_BYTES in {
-        int.from_bytes(start, order) for order in ("little", "big")
-    }
-    kind = nib.Nifti2Image if is_second else nib.Nifti1Image
+def load(path: Source) -> nib.Nifti1Image:
+    """The image as nibabel reads it, from a file of either version.
+
+    Of a file that is not on this machine all is read now.
+    """
+    compressed = path.name.lower().endswith(".gz")
+    if not isinstance(path, Path):
+        content = read_bytes(path)
+        content = gzip.decompress(content) if compressed else content
+        with quiet_nibabel():
+            image = version_of(content).from_bytes(content)
+        image.file_map["image"].filename = str(path)
+        return image
+    if not path.is_file():
+        raise FileNotFoundError(path)
+    with (gzip.open if compressed else open)(path, "rb") as file:
+        kind = version_of(file.read(4))
     with quiet_nibabel():
         return kind.from_filename(path)
+
+
+def version_of(content: bytes) -> type[nib.Nifti1Image]:
+    """The class of nibabel's that reads a file which starts like this."""
+    sizes = {int.from_bytes(content[:4], order) for order in ("little", "big")}
+    return nib.Nifti2Image if NIFTI2_HEADER_BYTES in sizes else nib.Nifti1Image
 
 
 @contextmanager
@@ -141,7 +158,7 @@ def has_usable_size(affine: Float[np.ndarray, "4 4"], shape: Sequence[int]) -> b
     return bool(abs(np.linalg.det(affine[:3, :3] / steps)) > FLATTEST)
 
 
-def check_affine(image: nib.Nifti1Image, path: Path) -> None:
+def check_affine(image: nib.Nifti1Image, path: Source) -> None:
     """Raise `UserError` where positions in mm are unknown or absurd."""
     if not has_usable_size(image.affine, image.shape):
         numbers = np.array2string(image.affine[:3], precision=3, separator=" ")
@@ -220,8 +237,10 @@ def read_voxels(image: nib.Nifti1Image, dtype: type) -> Shaped[np.ndarray, "..."
     A memory map where the file is uncompressed and already of that type.
     Raises `UserError` where the data is truncated or damaged.
     """
+    file = image.file_map["image"]
     try:
-        check_gzip(image.get_filename())
+        if file.fileobj is None:  # else it was decompressed whole
+            check_gzip(file.filename)
         with np.errstate(over="ignore", invalid="ignore"):  # becomes infinite
             return np.asanyarray(image.dataobj).astype(dtype, copy=False)
     except UNREADABLE as error:

@@ -1,7 +1,5 @@
 """Everything that is scored of one case: masks, mid-sagittal plane, asymmetry."""
 
-from pathlib import Path
-
 import numpy as np
 
 from adn_jax.data.cases import PreparedCase, read_native_lesion
@@ -18,18 +16,19 @@ from adn_jax.metrics.alignment import (
 )
 from adn_jax.metrics.disentanglement import disentanglement
 from adn_jax.prepare.case import to_native
+from adn_jax.runtime.places import Source
 from adn_jax.training.runs import TrainedModel
 
 
 def evaluate_case(
-    model: TrainedModel, case: PreparedCase, case_folder: Path, empty: EmptyRule
+    model: TrainedModel, case: PreparedCase, files: Source, empty: EmptyRule
 ) -> CaseResult:
     """Run and score one labelled case."""
     maps, _ = infer_case(model.params, case, model.recipe)
     grids = {
         "prepared": score_masks(maps.predicted, maps.lesion, maps.spacing_mm, empty)
     }
-    native = score_native(maps, case, case_folder, empty)
+    native = score_native(maps, case, files, empty)
     if native is not None:
         grids = {"native": native, **grids}
     first = "network_alone" if model.recipe.alignment.network else "first_guess"
@@ -49,13 +48,13 @@ def evaluate_case(
 
 
 def score_native(
-    maps: CaseMaps, case: PreparedCase, case_folder: Path, empty: EmptyRule
+    maps: CaseMaps, case: PreparedCase, files: Source, empty: EmptyRule
 ) -> GridScores | None:
     """Scores on the scan's own grid; None where the label is not there.
 
     The probability is taken back by linear interpolation, then thresholded.
     """
-    lesion = read_native_lesion(case_folder)
+    lesion = read_native_lesion(files)
     if lesion is None:
         return None
     probability = to_native(maps.prediction, case.geometry, order=1)

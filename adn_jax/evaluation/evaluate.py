@@ -7,14 +7,13 @@ redone when the weights, the case or the rule for empty masks have changed.
 import hashlib
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rich.progress import track
 
 from adn_jax.config import Recipe
 from adn_jax.config_checks import settings_to_json
-from adn_jax.data.cases import Manifest, read_case, read_manifest
+from adn_jax.data.cases import Manifest, case_folder, read_case, read_manifest
 from adn_jax.errors import UserError
 from adn_jax.evaluation.case import evaluate_case
 from adn_jax.evaluation.gallery import write_figures
@@ -22,6 +21,7 @@ from adn_jax.evaluation.report import render_report
 from adn_jax.evaluation.scores import CaseResult, EmptyRule
 from adn_jax.evaluation.summary import per_case_csv, summarise_results
 from adn_jax.runtime.files import read_json, write_json, write_text
+from adn_jax.runtime.places import Place, spelled_out, to_place
 from adn_jax.training.runs import TrainedModel, load_run, read_finished
 
 RESULT_FORMAT = 1
@@ -33,12 +33,12 @@ class Evaluation:
     """What an evaluation found, and where it was written."""
 
     summary: dict[str, Any]
-    folder: Path
+    folder: Place
 
 
 def evaluate_run(
-    run: Path,
-    data: Path | None = None,
+    run: Place,
+    data: Place | None = None,
     split: str = "test",
     empty: EmptyRule = "penalise",
 ) -> Evaluation:
@@ -62,7 +62,7 @@ def evaluate_run(
     results = [
         result
         for name in track(cases, description=f"evaluate {split}")
-        if (result := case_result(model, manifest.folder / name, folder, state, empty))
+        if (result := case_result(model, manifest, name, folder, state, empty))
     ]
     if not results:
         raise UserError(
@@ -74,7 +74,7 @@ def evaluate_run(
         **summarise_results(results, model.recipe, manifest, empty),
         "without_label": len(cases) - len(results),
         "run": run.name,
-        "data": str(manifest.folder.absolute()),
+        "data": spelled_out(manifest.folder),
         "steps": model.steps,
     }
     figures = write_figures(
@@ -88,7 +88,7 @@ def evaluate_run(
     return Evaluation(summary, folder)
 
 
-def find_data(model: TrainedModel, run: Path, data: Path | None) -> Manifest:
+def find_data(model: TrainedModel, run: Place, data: Place | None) -> Manifest:
     """The data set given, or the one the run was trained on."""
     if data is not None:
         return read_manifest(data)
@@ -96,12 +96,13 @@ def find_data(model: TrainedModel, run: Path, data: Path | None) -> Manifest:
         raise UserError(
             f"{run} was not trained here, so it names no data set; give --data DIR."
         )
-    if not model.data.is_dir():
+    trained_on = to_place(model.data)
+    if not trained_on.is_dir():
         raise UserError(
             f"{run} was trained on {model.data}, which is not there any more; "
             "give the prepared data set with --data DIR."
         )
-    return read_manifest(model.data)
+    return read_manifest(trained_on)
 
 
 def check_grid(recipe: Recipe, manifest: Manifest) -> None:
@@ -129,26 +130,28 @@ def split_cases(manifest: Manifest, split: str) -> tuple[str, ...]:
 
 def case_result(
     model: TrainedModel,
-    case_folder: Path,
-    folder: Path,
+    manifest: Manifest,
+    name: str,
+    folder: Place,
     state: dict[str, Any],
     empty: EmptyRule,
 ) -> CaseResult | None:
     """The result of a case, from its file if that is still true; None: no label."""
+    files = case_folder(manifest, name)
     key = fingerprint(
         state,
         settings_to_json(model.recipe),
-        read_json(case_folder / "case.json").get("sha256"),
+        read_json(files / "case.json").get("sha256"),
     )
-    path = folder / "cases" / f"{case_folder.name}.json"
+    path = folder / "cases" / f"{name}.json"
     if path.is_file():
         known = read_json(path)
         if known.get("key") == key:
             return CaseResult.from_json(known)
-    case = read_case(case_folder)
+    case = read_case(files)
     if case.lesion is None:
         return None
-    result = evaluate_case(model, case, case_folder, empty)
+    result = evaluate_case(model, case, files, empty)
     write_json(path, {"key": key, **result.to_json()})
     return result
 

@@ -1,7 +1,6 @@
 """The figures of reports, predictions and the README, from the maps of cases."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
@@ -31,6 +30,7 @@ from adn_jax.evaluation.panels import (
 from adn_jax.metrics.alignment import Plane
 from adn_jax.metrics.overlap import Mask
 from adn_jax.runtime.files import atomic_path
+from adn_jax.runtime.places import Place
 
 DISPLAY_HU = (5.0, 60.0)
 """Shown range of CT panels."""
@@ -296,7 +296,7 @@ def score_figure(
     return figure
 
 
-def save_figure(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Place) -> None:
     """Write a figure, whole or not at all."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary, facecolor=figure.get_facecolor())

@@ -1,12 +1,11 @@
 """The figures of an evaluation: which cases are drawn, with which captions."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from rich.progress import track
 
-from adn_jax.data.cases import Manifest, read_case
+from adn_jax.data.cases import Manifest, case_folder, read_case
 from adn_jax.evaluation.figures import (
     alignment_figure,
     maps_figure,
@@ -17,6 +16,7 @@ from adn_jax.evaluation.figures import (
 )
 from adn_jax.evaluation.inference import infer_case
 from adn_jax.evaluation.scores import CaseResult
+from adn_jax.runtime.places import Place
 from adn_jax.training.runs import TrainedModel
 
 PICTURED = 6
@@ -28,13 +28,13 @@ def write_figures(
     manifest: Manifest,
     results: Sequence[CaseResult],
     grid: str,
-    folder: Path,
-) -> dict[str, Path]:
+    folder: Place,
+) -> dict[str, Place]:
     """Draw the figures; returns them by name in the order of the report."""
     chosen = pictured(results, grid)
     maps = [
         infer_case(
-            model.params, read_case(manifest.folder / result.name), model.recipe
+            model.params, read_case(case_folder(manifest, result.name)), model.recipe
         )[0]
         for result in track(chosen, description="figures")
     ]

@@ -30,6 +30,7 @@ from adn_jax.prepare.case import prepare_scan, to_native
 from adn_jax.prepare.inputs import CaseInput
 from adn_jax.prepare.read import RawScan, read_scan, scan_name
 from adn_jax.runtime.files import atomic_path, write_json
+from adn_jax.runtime.places import Place
 from adn_jax.training.runs import TrainedModel, load_run
 from adn_jax.types import AdnOutputs
 
@@ -55,7 +56,7 @@ Native = Float32[np.ndarray, "i j k"]
 """Voxels of a scan in the order of its file."""
 
 
-def predict_scans(run: Path, scans: Sequence[Path], out: Path) -> dict[Path, str]:
+def predict_scans(run: Place, scans: Sequence[Path], out: Path) -> dict[Path, str]:
     """Predict scans one after the other; a scan that fails does not stop the rest.
 
     Args:
@@ -117,7 +118,7 @@ def check_replaceable(folder: Path, scan: Path) -> None:
         )
 
 
-def predict_scan(model: TrainedModel, run: Path, path: Path, folder: Path) -> None:
+def predict_scan(model: TrainedModel, run: Place, path: Path, folder: Path) -> None:
     """Predict one scan and write its folder, whole or not at all."""
     scan = read_scan(path)
     settings = replace(model.recipe.prepare, tissue="none")

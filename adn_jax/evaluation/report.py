@@ -2,18 +2,18 @@
 
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from adn_jax.config import Recipe
 from adn_jax.evaluation.scores import CaseResult
 from adn_jax.runtime.pages import format_number, page_environment
+from adn_jax.runtime.places import Place
 
 
 def render_report(
     summary: Mapping[str, Any],
     results: Sequence[CaseResult],
-    figures: Mapping[str, Path],
+    figures: Mapping[str, Place],
     recipe: Recipe,
 ) -> str:
     """The page as HTML, pictures embedded; flagged cases come first in its table."""
@@ -35,6 +35,6 @@ def format_interval(summary: Mapping[str, Any], digits: int = 2) -> str:
     return f"95 % interval {low} to {high}"
 
 
-def data_uri(path: Path) -> str:
+def data_uri(path: Place) -> str:
     """A PNG file as an address that holds its bytes."""
     return "data:image/png;base64," + b64encode(path.read_bytes()).decode()

@@ -8,7 +8,13 @@ from pathlib import Path
 
 from adn_jax.config import PrepareSettings, ReadSettings
 from adn_jax.config_checks import settings_to_json
-from adn_jax.data.cases import Manifest, read_facts, write_case, write_manifest
+from adn_jax.data.cases import (
+    CaseFacts,
+    Manifest,
+    read_facts,
+    write_case,
+    write_manifest,
+)
 from adn_jax.data.splits import choose_splits
 from adn_jax.errors import UserError
 from adn_jax.prepare.atlas import load_atlas
@@ -82,8 +88,9 @@ def prepare_dataset(
         if len(failed) == len(names):
             name, reason = next(iter(sorted(failed.items())))
             raise UserError(f"no case of {raw} could be prepared; {name}: {reason}")
-        manifest = describe(dataset, out, settings, splits, failed)
-        write_overview(dataset, manifest)
+        cases = [read_facts(out / name) for name in names if name not in failed]
+        manifest = describe(dataset, out, settings, splits, failed, cases)
+        write_overview(dataset, manifest, cases)
     return manifest
 
 
@@ -103,11 +110,12 @@ def describe(
     settings: PrepareSettings,
     splits: Mapping[str, Sequence[str]],
     failed: Mapping[str, str],
+    cases: Sequence[CaseFacts],
 ) -> Manifest:
     """The manifest: what was prepared, what was not, and why."""
     return Manifest(
         settings=settings,
-        cases=tuple(case.name for case in dataset.cases if case.name not in failed),
+        cases=tuple(case.name for case in cases),
         splits={
             split: tuple(name for name in chosen if name not in failed)
             for split, chosen in splits.items()
@@ -116,13 +124,18 @@ def describe(
         failed=dict(sorted(failed.items())),
         left_out=dict(sorted(dataset.left_out.items())),
         layout=dataset.layout,
+        lacking={
+            volume: tuple(case.name for case in cases if volume not in case.volumes)
+            for volume in ("lesion", "tissue")
+        },
     )
 
 
-def write_overview(dataset: RawDataset, manifest: Manifest) -> None:
+def write_overview(
+    dataset: RawDataset, manifest: Manifest, cases: Sequence[CaseFacts]
+) -> None:
     """Write the manifest, the quality table and page, and the report over all cases."""
     out = manifest.folder
-    cases = [read_facts(out / name) for name in manifest.cases]
     write_quality_table(out / "quality.csv", cases)
     write_manifest(manifest)
     write_quality_page(out / "quality.html", manifest, cases)

@@ -8,15 +8,16 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
-from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
 
 from adn_jax.errors import UserError
 from adn_jax.runtime.hosts import is_first, wait_for_all
+from adn_jax.runtime.places import Place, spelled_out
 from adn_jax.types import Params
 
 Mode = Literal["min", "max"]
@@ -38,7 +39,7 @@ WORST = {"min": float("inf"), "max": float("-inf")}
 
 @contextmanager
 def open_checkpoints(
-    folder: Path, mode: Mode, read_only: bool = False, alone: bool = False
+    folder: Place, mode: Mode, read_only: bool = False, alone: bool = False
 ) -> Iterator[ocp.CheckpointManager]:
     """The checkpoints in `folder`; the end of the block waits for running saves.
 
@@ -76,7 +77,7 @@ def open_checkpoints(
         if not read_only:
             folder.mkdir(parents=True, exist_ok=True)
         manager = ocp.CheckpointManager(
-            folder.absolute(), options=options, handler_registry=registry
+            spelled_out(folder), options=options, handler_registry=registry
         )
     try:
         yield manager
@@ -124,6 +125,8 @@ def save(
 
 def check_space(manager: ocp.CheckpointManager, *trees: Any) -> None:
     """Raise `UserError` before a save for which the disk has no room."""
+    if "://" in str(manager.directory):
+        return
     needed = SMALL_FILES + sum(leaf.nbytes for leaf in jax.tree.leaves(trees))
     free = shutil.disk_usage(manager.directory).free
     if free < needed:
@@ -169,15 +172,15 @@ def restore(manager: ocp.CheckpointManager, step: int, **items: Any) -> Any:
         return manager.restore(step, args=ocp.args.Composite(**items))
 
 
-def set_aside(manager: ocp.CheckpointManager, step: int) -> Path:
+def set_aside(manager: ocp.CheckpointManager, step: int) -> epath.Path:
     """Move a checkpoint out of the way, for whoever wants to look at it."""
-    folder = Path(manager.directory)
+    folder = manager.directory
     aside = folder.with_name(f"{folder.name}_damaged") / str(step)
     if is_first():
         with as_user_error(folder, "moved", "move it, then run the command again"):
             aside.parent.mkdir(exist_ok=True)
             if aside.exists():
-                shutil.rmtree(aside)
+                aside.rmtree()
             (folder / str(step)).rename(aside)
     wait_for_all(f"checkpoint {step} is aside")
     manager.reload()

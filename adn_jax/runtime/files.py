@@ -10,19 +10,33 @@ from pathlib import Path
 from typing import Any
 
 from adn_jax.errors import UserError
+from adn_jax.runtime.places import (
+    Place,
+    Source,
+    at_hand,
+    is_remote,
+    read_bytes,
+    upload,
+)
 
 UNFINISHED = re.compile(r"\.\d+\.(?P<name>.+)")
 """Name of what `atomic_path` yields, and leaves where its process is killed."""
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Place) -> Iterator[Path]:
     """Yield a temporary path beside `path` (same suffixes) that becomes `path`.
 
     The body writes the temporary file or folder. If the body fails, nothing is left
     behind. A full disk, a read-only folder and other failures of the file system are
-    reported as `UserError`.
+    reported as `UserError`. In an object store each file of a folder is whole or
+    absent, but not the folder: let a file written afterwards say that it is there.
     """
+    if is_remote(path):
+        with at_hand(path.parent) as folder:
+            yield folder / path.name
+            upload(folder / path.name, path)
+        return
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,21 +76,21 @@ def remove_remains(folder: Path, names: Collection[str] | None = None) -> None:
             path.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Place, text: str) -> None:
     """Write `text` to `path`, whole or not at all."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Place, value: Any) -> None:
     """Write `value` as indented JSON; NaN is refused, use None."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Source) -> Any:
     """Read a JSON file; `UserError` where it is missing or damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_bytes(path))
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist; check the folder's name.") from error
     except (OSError, ValueError) as error:

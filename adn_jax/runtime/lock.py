@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from adn_jax.errors import UserError
+from adn_jax.runtime.places import Place, is_remote
 
 LOCK_FILE = ".lock"
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
@@ -14,12 +15,15 @@ NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 @contextmanager
-def only_one(folder: Path) -> Iterator[None]:
+def only_one(folder: Place) -> Iterator[None]:
     """Hold a folder, made where it is missing, until the block or the process ends.
 
     Raises `UserError` where another process holds it, and where nothing can be
-    written into it.
+    written into it. Object stores know no locks: there a folder goes unguarded.
     """
+    if is_remote(folder):
+        yield
+        return
     path = folder / LOCK_FILE
     try:
         folder.mkdir(parents=True, exist_ok=True)

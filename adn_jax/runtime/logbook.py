@@ -21,6 +21,9 @@ from tensorboardX import SummaryWriter
 
 from adn_jax.runtime.files import write_text
 from adn_jax.runtime.hosts import is_first
+from adn_jax.runtime.places import Place, at_hand, is_remote, upload
+
+METRICS = "metrics.jsonl"
 
 SPEED_SECONDS = 300.0
 """The time left is estimated from the speed over this time."""
@@ -32,6 +35,9 @@ class Logbook:
 
     stage: str
     steps: int
+    run: Place
+    here: Path
+    """Where the files are written: `run` itself, unless that is in an object store."""
     lines: TextIO
     events: SummaryWriter
     progress: Progress
@@ -55,23 +61,22 @@ class Logbook:
             self.progress.console.print(sentence, highlight=False, markup=False)
 
     def sync(self) -> None:
-        """Return when everything written is on disk."""
+        """Return when everything written is on disk, or in the object store."""
         self.lines.flush()
         if self.lines.name != os.devnull:
             os.fsync(self.lines.fileno())
         self.events.flush()
+        if is_remote(self.run) and is_first():
+            upload(self.here, self.run)
 
 
 @contextmanager
-def open_logbook(run: Path, stage: str, start: int, steps: int) -> Iterator[Logbook]:
+def open_logbook(run: Place, stage: str, start: int, steps: int) -> Iterator[Logbook]:
     """Logs of a stage that goes on from step `start`; what came after it is dropped.
 
     Of several processes only the first writes.
     """
-    path = run / "metrics.jsonl"
     writes = is_first()
-    if writes:
-        drop_lines(path, stage, start)
     progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -83,21 +88,23 @@ def open_logbook(run: Path, stage: str, start: int, steps: int) -> Iterator[Logb
         refresh_per_second=2,
         disable=not writes,
     )
-    events = SummaryWriter(
-        str(run / "tensorboard" / stage), purge_step=start + 1, write_to_disk=writes
-    )
-    written = path if writes else Path(os.devnull)
-    with (
-        written.open("a", buffering=1, encoding="utf-8") as lines,
-        progress,
-    ):
-        task = progress.add_task(
-            stage, total=steps, completed=start, values="compiling"
+    with at_hand(run, METRICS) as here:
+        path = here / METRICS if writes else Path(os.devnull)
+        if writes:
+            drop_lines(path, stage, start)
+        events = SummaryWriter(
+            str(here / "tensorboard" / stage),
+            purge_step=start + 1,
+            write_to_disk=writes,
         )
-        try:
-            yield Logbook(stage, steps, lines, events, progress, task)
-        finally:
-            events.close()
+        with path.open("a", buffering=1, encoding="utf-8") as lines, progress:
+            task = progress.add_task(
+                stage, total=steps, completed=start, values="compiling"
+            )
+            try:
+                yield Logbook(stage, steps, run, here, lines, events, progress, task)
+            finally:
+                events.close()
 
 
 def drop_lines(path: Path, stage: str, step: int) -> None:
@@ -127,7 +134,7 @@ def parse_line(line: str) -> dict[str, Any] | None:
     return content if known else None
 
 
-def read_metrics(run: Path) -> list[dict[str, Any]]:
+def read_metrics(run: Place) -> list[dict[str, Any]]:
     """Every whole line of a run's metrics.jsonl, in its order."""
-    text = (run / "metrics.jsonl").read_text(encoding="utf-8")
+    text = (run / METRICS).read_text(encoding="utf-8")
     return [content for line in text.splitlines() if (content := parse_line(line))]

@@ -5,7 +5,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,6 +19,7 @@ from adn_jax.runtime import checkpoints
 from adn_jax.runtime.hosts import catch_stop_of_any, wait_for_all
 from adn_jax.runtime.logbook import open_logbook
 from adn_jax.runtime.mesh import check_batch, place_cases, replicate, replicated
+from adn_jax.runtime.places import Place
 from adn_jax.training.history import DiceHistory
 from adn_jax.training.optimizer import make_optimizer
 from adn_jax.training.passes import make_validation
@@ -56,7 +56,7 @@ LOOK_EVERY = 16
 def train_stage(
     stage: Stage,
     recipe: Recipe,
-    run: Path,
+    run: Place,
     train: Split,
     validation: Split,
     frozen: Any,
@@ -213,7 +213,7 @@ def resume(
     return TrainState(params=params, **optimizer), progress
 
 
-def check_progress(progress: dict[str, Any], folder: Path, recipe: Recipe) -> None:
+def check_progress(progress: dict[str, Any], folder: Place, recipe: Recipe) -> None:
     """Raise `UserError` where a checkpoint in `folder` is of another recipe.
 
     One that was brought here from another run is: `config.json` cannot tell.

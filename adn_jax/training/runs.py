@@ -7,7 +7,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -25,6 +24,7 @@ from adn_jax.pipeline.adn import init_adn
 from adn_jax.runtime import checkpoints
 from adn_jax.runtime.checkpoints import Mode
 from adn_jax.runtime.files import atomic_path, read_json, write_json
+from adn_jax.runtime.places import Place, spelled_out
 from adn_jax.types import AdnParams, Key, Params
 
 STAGE_MODES: dict[str, Mode] = {"align": "min", "tissue": "max", "joint": "max"}
@@ -41,7 +41,7 @@ class TrainedModel:
     params: AdnParams
     tissue: Params
     """Parameters of the tissue net; None where the recipe has none."""
-    data: Path | None
+    data: str | None
     """The prepared data set it was trained on; None for imported weights."""
     steps: dict[str, int]
     """Stage -> step of the weights in use."""
@@ -70,12 +70,12 @@ def joint_params(adn: AdnParams) -> Params:
     return {"disentangle": adn.disentangle, "segment": adn.segment}
 
 
-def checkpoint_folder(run: Path, stage: str) -> Path:
+def checkpoint_folder(run: Place, stage: str) -> Place:
     """Where a stage keeps its checkpoints."""
     return run / "checkpoints" / stage
 
 
-def load_run(run: Path) -> TrainedModel:
+def load_run(run: Place) -> TrainedModel:
     """Read a finished run with the best weights of each stage.
 
     Raises `UserError` where there is no run, a stage is not finished, or a checkpoint
@@ -95,12 +95,12 @@ def load_run(run: Path) -> TrainedModel:
         recipe=recipe,
         params=AdnParams(view=params.get("align"), **params["joint"]),
         tissue=params.get("tissue"),
-        data=Path(config["data"]) if config.get("data") else None,
+        data=config.get("data"),
         steps={stage: finished[stage]["best_step"] for stage in params},
     )
 
 
-def load_stage(run: Path, recipe: Recipe, stage: str) -> Params:
+def load_stage(run: Place, recipe: Recipe, stage: str) -> Params:
     """The best weights of a finished stage."""
     like = jax.eval_shape(
         lambda key: initial_params(key, recipe, stage), jax.random.key(0)
@@ -125,7 +125,7 @@ def load_stage(run: Path, recipe: Recipe, stage: str) -> Params:
 
 
 def write_run(
-    run: Path, recipe: Recipe, params: AdnParams, tissue: Params = None
+    run: Place, recipe: Recipe, params: AdnParams, tissue: Params = None
 ) -> None:
     """Make a finished run, whole or not at all, of weights that come from elsewhere."""
     if run.exists() and (not run.is_dir() or any(run.iterdir())):
@@ -137,7 +137,7 @@ def write_run(
             write_stage(temporary, stage, trained[stage])
 
 
-def write_stage(run: Path, stage: str, params: Params, **facts: Any) -> None:
+def write_stage(run: Place, stage: str, params: Params, **facts: Any) -> None:
     """Make a finished stage, whole or not at all, of weights that come from elsewhere.
 
     `facts` join its entry in `stages.json`.
@@ -151,7 +151,7 @@ def write_stage(run: Path, stage: str, params: Params, **facts: Any) -> None:
     mark_finished(run, stage, {"steps": 0, "best_step": 0, **facts})
 
 
-def read_config(run: Path) -> dict[str, Any]:
+def read_config(run: Place) -> dict[str, Any]:
     """Content of `config.json`; `UserError` where `run` is no run."""
     path = run / "config.json"
     if not path.is_file():
@@ -165,30 +165,30 @@ def read_config(run: Path) -> dict[str, Any]:
     return dict(content)
 
 
-def config_recipe(run: Path, config: Mapping[str, Any]) -> Recipe:
+def config_recipe(run: Place, config: Mapping[str, Any]) -> Recipe:
     """The recipe in the content of a `config.json`, checked."""
     recipe = settings_from_json(Recipe, config["recipe"], f"{run}/config.json: recipe")
     check_recipe(recipe)
     return recipe
 
 
-def write_config(run: Path, recipe: Recipe, data: Path | None, **more: Any) -> None:
+def write_config(run: Place, recipe: Recipe, data: Place | None, **more: Any) -> None:
     """Write `config.json`: recipe, data set, versions, and more JSON values."""
     content = {
         "recipe": settings_to_json(recipe),
-        "data": None if data is None else str(data.absolute()),
+        "data": None if data is None else spelled_out(data),
         **more,
         "versions": {package: version(package) for package in PACKAGES},
     }
     write_json(run / "config.json", content)
 
 
-def check_same_recipe(run: Path, recipe: Recipe) -> None:
+def check_same_recipe(run: Place, recipe: Recipe) -> None:
     """Raise `UserError`, naming the fields, where `run` is of another recipe."""
     refuse_other_recipe(run, config_recipe(run, read_config(run)), recipe)
 
 
-def refuse_other_recipe(trained: Path, old: Recipe, recipe: Recipe) -> None:
+def refuse_other_recipe(trained: Place, old: Recipe, recipe: Recipe) -> None:
     """Raise `UserError`, naming the fields, where what was trained is of another."""
     changed = list(differing_fields(old, recipe))
     if changed:
@@ -199,12 +199,12 @@ def refuse_other_recipe(trained: Path, old: Recipe, recipe: Recipe) -> None:
         )
 
 
-def read_finished(run: Path) -> dict[str, dict[str, Any]]:
+def read_finished(run: Place) -> dict[str, dict[str, Any]]:
     """Finished stages: their steps, best step and best score."""
     path = run / "stages.json"
     return read_json(path) if path.exists() else {}
 
 
-def mark_finished(run: Path, stage: str, facts: dict[str, Any]) -> None:
+def mark_finished(run: Place, stage: str, facts: dict[str, Any]) -> None:
     """Note in `stages.json` that a stage is finished."""
     write_json(run / "stages.json", {**read_finished(run), stage: facts})

@@ -5,7 +5,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,6 +16,7 @@ from adn_jax.errors import UserError
 from adn_jax.runtime import checkpoints
 from adn_jax.runtime.hosts import is_first
 from adn_jax.runtime.logbook import Logbook
+from adn_jax.runtime.places import Place
 from adn_jax.training.history import DiceHistory
 from adn_jax.training.passes import Validate
 from adn_jax.training.runs import STAGE_MODES, mark_finished
@@ -126,7 +126,7 @@ def check_validation(session: Session, step: int, numbers: dict[str, float]) -> 
             )
 
 
-def finish(run: Path, session: Session, step: int) -> None:
+def finish(run: Place, session: Session, step: int) -> None:
     """Note that the stage is finished and which weights are its best."""
     if not is_first():
         return

@@ -1,11 +1,11 @@
 """A tissue net trained elsewhere, on phantoms for instance, takes the stage's place."""
 
 from dataclasses import replace
-from pathlib import Path
 
 from adn_jax.config import Recipe
 from adn_jax.config_checks import differing_fields
 from adn_jax.errors import UserError
+from adn_jax.runtime.places import Place, spelled_out, to_place
 from adn_jax.training.runs import (
     config_recipe,
     load_stage,
@@ -15,25 +15,25 @@ from adn_jax.training.runs import (
 )
 
 
-def find_tissue_run(recipe: Recipe, run: Path, given: Path | None) -> Path | None:
+def find_tissue_run(recipe: Recipe, run: Place, given: Place | None) -> Place | None:
     """The run whose tissue net is used: the given one, or that `run` was begun with.
 
     Raises `UserError` where the two differ, or the net cannot be used.
     """
     begun = (run / "config.json").exists()
     known = read_config(run).get("tissue_run") if begun else None
-    if given is not None and begun and known != str(given.resolve()):
+    if given is not None and begun and known != spelled_out(given):
         before = f"with --tissue-run {known}" if known else "without --tissue-run"
         raise UserError(
             f"{run} was begun {before}, not with {given}; choose another --run folder."
         )
-    source = given if known is None else Path(known)
+    source = given if known is None else to_place(known)
     if source is not None and "tissue" not in read_finished(run):
         check_tissue(recipe, source)
     return source
 
 
-def check_tissue(recipe: Recipe, source: Path) -> None:
+def check_tissue(recipe: Recipe, source: Place) -> None:
     """Raise `UserError` unless the run `source` has a tissue net that fits a recipe.
 
     It has to be finished, of the same settings, and trained on volumes with the same
@@ -63,9 +63,9 @@ def check_tissue(recipe: Recipe, source: Path) -> None:
         )
 
 
-def take_tissue(run: Path, recipe: Recipe, source: Path) -> None:
+def take_tissue(run: Place, recipe: Recipe, source: Place) -> None:
     """Copy the tissue net of the run `source` as the finished tissue stage of `run`."""
     step = read_finished(source)["tissue"]["best_step"]
     params = load_stage(source, recipe, "tissue")
-    taken = {"taken_from": str(source.resolve()), "step_there": step}
+    taken = {"taken_from": spelled_out(source), "step_there": step}
     write_stage(run, "tissue", params, **taken)

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -24,6 +23,7 @@ from adn_jax.runtime.cudnn import check_cudnn
 from adn_jax.runtime.hosts import first_goes_ahead, is_first
 from adn_jax.runtime.lock import only_one
 from adn_jax.runtime.mesh import check_batch, check_rows, device_mesh
+from adn_jax.runtime.places import Place, is_remote, spelled_out
 from adn_jax.training.loop import train_stage
 from adn_jax.training.passes import search_table
 from adn_jax.training.runs import (
@@ -41,10 +41,10 @@ from adn_jax.training.tissue_run import find_tissue_run, take_tissue
 
 def train(
     recipe: Recipe,
-    data: Path,
-    run: Path,
+    data: Place,
+    run: Place,
     workers: int | None = None,
-    tissue_run: Path | None = None,
+    tissue_run: Place | None = None,
     space: int = 1,
 ) -> int:
     """Train what is left of a recipe in the folder `run`.
@@ -70,8 +70,7 @@ def train(
     mesh = device_mesh(space=space)
     tissue_run = find_tissue_run(recipe, run, tissue_run)
     pending = check_stages(recipe, mesh, tissue_run)
-    if not data.is_dir():
-        raise UserError(f"the data folder {data} does not exist; check --data.")
+    check_places(data, run)
     with writing(run), ExitStack() as claim:
         with first_goes_ahead():
             if is_first():
@@ -89,8 +88,24 @@ def train(
     return 0
 
 
+def check_places(data: Place, run: Place) -> None:
+    """Raise `UserError` where data cannot be read from or a run not be written to."""
+    if not data.is_dir():
+        raise UserError(f"the data folder {data} does not exist; check --data.")
+    if is_remote(run) and not str(run).startswith("gs://"):
+        raise UserError(
+            f"--run is {run}, but of the object stores checkpoints can be written to "
+            "gs:// alone; give such a folder, or one on a disk."
+        )
+    if (is_remote(data) or is_remote(run)) and not (data / "manifest.json").is_file():
+        raise UserError(
+            f"{data} is no prepared data set (it has no manifest.json), and raw data "
+            "is prepared from disk to disk only; run `python -m adn_jax prepare` first."
+        )
+
+
 def check_stages(
-    recipe: Recipe, mesh: Mesh, tissue_run: Path | None = None
+    recipe: Recipe, mesh: Mesh, tissue_run: Place | None = None
 ) -> tuple[str, ...]:
     """The stages to train, after a check that each can be.
 
@@ -135,7 +150,11 @@ def check_networks(name: str, recipe: Recipe, mesh: Mesh) -> None:
 
 
 def begin(
-    recipe: Recipe, data: Path, run: Path, workers: int | None, tissue_run: Path | None
+    recipe: Recipe,
+    data: Place,
+    run: Place,
+    workers: int | None,
+    tissue_run: Place | None,
 ) -> None:
     """Prepare data and notes, where that is not done yet."""
     if (run / "config.json").exists():
@@ -147,7 +166,7 @@ def begin(
 
 
 @contextmanager
-def writing(run: Path) -> Iterator[None]:
+def writing(run: Place) -> Iterator[None]:
     """What the file system refuses in the block becomes a `UserError`."""
     try:
         yield
@@ -158,12 +177,12 @@ def writing(run: Path) -> Iterator[None]:
         ) from error
 
 
-def prepared_folder(data: Path, run: Path) -> Path:
+def prepared_folder(data: Place, run: Place) -> Place:
     """Where the prepared data is, or will be: `data` itself, or in the run."""
     return data if (data / "manifest.json").is_file() else run / "prepared"
 
 
-def find_data(recipe: Recipe, data: Path, run: Path, workers: int | None) -> Manifest:
+def find_data(recipe: Recipe, data: Place, run: Place, workers: int | None) -> Manifest:
     """The prepared data set; a raw one is prepared first."""
     folder = prepared_folder(data, run)
     if folder != data:
@@ -185,7 +204,7 @@ def find_data(recipe: Recipe, data: Path, run: Path, workers: int | None) -> Man
 
 
 def note(
-    run: Path, recipe: Recipe, manifest: Manifest, tissue_run: Path | None = None
+    run: Place, recipe: Recipe, manifest: Manifest, tissue_run: Place | None = None
 ) -> None:
     """Write `config.json`, or check that the run was begun with the same cases."""
     cases = json.dumps([manifest.cases, manifest.splits], sort_keys=True)
@@ -199,7 +218,7 @@ def note(
     else:
         known = {"cases_sha256": digest}
         if tissue_run is not None:
-            known["tissue_run"] = str(tissue_run.resolve())
+            known["tissue_run"] = spelled_out(tissue_run)
         write_config(run, recipe, manifest.folder, **known)
 
 
@@ -218,7 +237,12 @@ def open_splits(name: str, recipe: Recipe, manifest: Manifest) -> tuple[Split, S
 
 
 def train_next(
-    name: str, recipe: Recipe, run: Path, training: Split, validation: Split, mesh: Mesh
+    name: str,
+    recipe: Recipe,
+    run: Place,
+    training: Split,
+    validation: Split,
+    mesh: Mesh,
 ) -> int:
     """Train one stage on top of the finished ones."""
     stage = make_stage(name, recipe)

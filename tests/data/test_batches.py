@@ -1,13 +1,11 @@
-from dataclasses import replace
 from itertools import islice
 
 import numpy as np
 import pytest
 
 from adn_jax.data.batches import epoch_batches, open_split, train_batches
-from adn_jax.data.cases import write_case
 from adn_jax.errors import UserError
-from tests.training.tiny import SHAPE, head, write_heads
+from tests.training.tiny import SHAPE, drop_volume, head, write_heads
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +82,8 @@ def test_memory_has_room_for_so_many_cases(manifest, monkeypatch):
 
 
 def test_absent_labels_are_zero_unless_needed(tmp_path):
-    manifest = write_heads(tmp_path, train=1, validation=0)
-    write_case(tmp_path / "head00", replace(head("head00", 0), tissue=None))
+    write_heads(tmp_path, train=1, validation=0)
+    manifest = drop_volume(tmp_path, "tissue", "head00")
     split = open_split(manifest, "train", needs=("lesion",))
     assert not split[0]["tissue"].any()
     with pytest.raises(UserError, match=r"head00 has no tissue\.nii\.gz.*prepare"):

@@ -145,8 +145,8 @@ def test_a_lesion_out_of_place():
 
 def test_table_holds_the_figures_of_every_case(tmp_path):
     cases = [
-        CaseFacts("a", {"brain_ml": 1.5, "noise_hu": None}, (), {}),
-        CaseFacts("b", {"lesion_ml": 2}, ("x, y", "z"), {}),
+        CaseFacts("a", {"brain_ml": 1.5, "noise_hu": None}, (), {}, frozenset()),
+        CaseFacts("b", {"lesion_ml": 2}, ("x, y", "z"), {}, frozenset()),
     ]
     write_quality_table(tmp_path / "quality.csv", cases)
     with (tmp_path / "quality.csv").open() as file:

@@ -10,7 +10,7 @@ from adn_jax.prepare.quality_page import format_figure, write_quality_page
 
 
 def facts(name, **quality):
-    return CaseFacts(name, quality, flags_of(quality), {})
+    return CaseFacts(name, quality, flags_of(quality), {}, frozenset())
 
 
 CASES = [

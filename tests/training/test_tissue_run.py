@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from adn_jax.config import StageSettings
-from adn_jax.data.cases import write_case
 from adn_jax.errors import UserError
 from adn_jax.training import train as module
 from adn_jax.training.runs import (
@@ -22,7 +21,7 @@ from adn_jax.training.runs import (
     write_stage,
 )
 from adn_jax.training.train import train
-from tests.training.tiny import head, tiny_recipe, write_heads
+from tests.training.tiny import drop_volume, tiny_recipe, write_heads
 
 SHORT = StageSettings(steps=2, batch=2, validate_every=2)
 RECIPE = tiny_recipe(
@@ -68,9 +67,7 @@ def source(tmp_path):
 def data(tmp_path):
     """Heads without tissue maps."""
     folder = write_heads(tmp_path / "data", train=2, validation=1).folder
-    for seed in range(3):
-        name = f"head{seed:02}"
-        write_case(folder / name, replace(head(name, seed), tissue=None))
+    drop_volume(folder, "tissue", "head00", "head01", "head02")
     return folder
 
 

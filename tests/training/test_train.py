@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from adn_jax.config import StageSettings
-from adn_jax.data.cases import read_manifest, write_case, write_manifest
+from adn_jax.data.cases import read_manifest, write_manifest
 from adn_jax.errors import UserError
 from adn_jax.training import train as module
 from adn_jax.training.runs import write_config
 from adn_jax.training.train import train
-from tests.training.tiny import head, tiny_recipe, write_heads
+from tests.training.tiny import drop_volume, tiny_recipe, write_heads
 
 RECIPE = tiny_recipe()
 
@@ -117,7 +117,7 @@ def test_imported_run_has_nothing_to_train(no_training, data, tmp_path):
 
 
 def test_missing_tissue_maps(data, tmp_path):
-    write_case(data / "head00", replace(head("head00", 0), tissue=None))
+    drop_volume(data, "tissue", "head00")
     untaught = replace(RECIPE.joint_loss, tissue=0.0)
     recipe = replace(RECIPE, tissue_source="none", joint_loss=untaught)
     train(recipe, data, tmp_path / "without")
@@ -128,7 +128,7 @@ def test_missing_tissue_maps(data, tmp_path):
 def test_labels_of_every_stage_are_looked_for_before_the_first(
     no_training, data, tmp_path
 ):
-    write_case(data / "head00", replace(head("head00", 0), lesion=None))
+    drop_volume(data, "lesion", "head00")
     with pytest.raises(UserError, match=r"head00 has no lesion\.nii\.gz"):
         train(RECIPE, data, tmp_path / "run")
     assert no_training == []

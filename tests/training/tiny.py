@@ -20,7 +20,14 @@ from adn_jax.config import (
     UNetSettings,
     ViewNetSettings,
 )
-from adn_jax.data.cases import Manifest, PreparedCase, write_case, write_manifest
+from adn_jax.data.cases import (
+    Manifest,
+    PreparedCase,
+    read_case,
+    read_manifest,
+    write_case,
+    write_manifest,
+)
 
 SHAPE = (16, 16, 16)
 PREPARE = PrepareSettings(shape=SHAPE, spacing_mm=(8.0, 10.0, 10.0))
@@ -90,5 +97,15 @@ def write_heads(
         "test": names[train + validation :],
     }
     manifest = Manifest(PREPARE, names, splits, folder)
+    write_manifest(manifest)
+    return manifest
+
+
+def drop_volume(folder: Path, volume: str, *names: str) -> Manifest:
+    """Make the cases `names` of a prepared data set lack a volume."""
+    for name in names:
+        case = replace(read_case(folder / name), **{volume: None})
+        write_case(folder / name, case)
+    manifest = replace(read_manifest(folder), lacking={volume: names})
     write_manifest(manifest)
     return manifest

@@ -24,7 +24,7 @@ def test_tables_keep_their_cells():
 
 
 def facts(name="a", flags=(), **source) -> CaseFacts:
-    return CaseFacts(name=name, quality={}, flags=tuple(flags), source=source)
+    return CaseFacts(name, {}, tuple(flags), source, volumes=frozenset())
 
 
 def test_the_report_of_any_layout(tmp_path):

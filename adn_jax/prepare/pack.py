@@ -1,0 +1,86 @@
+"""A prepared data set packed into few large files, for object stores and clusters."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rich.progress import track
+
+from adn_jax.data.cases import Manifest, check_sums, read_manifest, write_manifest
+from adn_jax.data.shards import write_shard
+from adn_jax.errors import UserError
+from adn_jax.runtime.lock import only_one
+from adn_jax.runtime.places import Place
+from adn_jax.runtime.stop import interrupt_on_sigterm
+
+CASES_PER_SHARD = 128
+"""About 250 MB at full size."""
+
+
+def pack_dataset(
+    prepared: Path, out: Place, cases_per_shard: int = CASES_PER_SHARD
+) -> Manifest:
+    """Pack a prepared data set; a second call only does what is missing or changed.
+
+    Args:
+        prepared: folder of a prepared data set.
+        out: folder of the packed one, here or in an object store.
+        cases_per_shard: how many cases share a file.
+
+    Raises:
+        UserError: where `prepared` is none or a case of it is not as it was written,
+            or `out` holds a data set that is not packed.
+        KeyboardInterrupt: at Ctrl-C and SIGTERM; another call continues.
+    """
+    if cases_per_shard < 1:
+        raise UserError(
+            f"--cases-per-shard is {cases_per_shard}; it has to be at least 1."
+        )
+    manifest = read_manifest(prepared)
+    if manifest.shards:
+        raise UserError(f"{prepared} is packed already.")
+    if (out / "manifest.json").is_file() and not read_manifest(out).shards:
+        raise UserError(
+            f"{out} holds a data set that is not packed; choose another folder."
+        )
+    with interrupt_on_sigterm(), only_one(out):
+        shards = {
+            shard_name(prepared, cases): cases
+            for cases in in_shards(manifest.cases, cases_per_shard)
+        }
+        for name, cases in track(shards.items(), description="packing"):
+            if not (out / name).exists():
+                folders = [prepared / case for case in cases]
+                for folder in folders:
+                    check_sums(folder)
+                write_shard(out / name, folders)
+        packed = replace(
+            manifest,
+            folder=out,
+            shards=tuple(shards),
+            cases_per_shard=cases_per_shard,
+        )
+        write_manifest(packed)
+        for path in out.glob("*.array_record"):
+            if path.name not in shards:
+                path.unlink()
+    return packed
+
+
+def in_shards(cases: Sequence[str], cases_per_shard: int) -> list[tuple[str, ...]]:
+    """The cases of each shard, in their order."""
+    starts = range(0, len(cases), cases_per_shard)
+    return [tuple(cases[start : start + cases_per_shard]) for start in starts]
+
+
+def shard_name(prepared: Path, cases: Sequence[str]) -> str:
+    """A name that tells the content of a shard, so that a file of it need not be read.
+
+    `case.json` holds the checksums of all files of a case.
+    """
+    digest = hashlib.sha256()
+    for case in cases:
+        digest.update(case.encode())
+        digest.update((prepared / case / "case.json").read_bytes())
+    return f"cases-{digest.hexdigest()[:16]}.array_record"

@@ -1,0 +1,103 @@
+"""Folders and files here or in an object store (gs://, s3://), by etils and fsspec."""
+
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import fsspec
+from etils import epath
+
+from adn_jax.errors import UserError, one_line
+
+Place = Path | epath.Path
+"""A file or folder on this machine (pathlib) or in an object store (epath)."""
+
+Source = Place | zipfile.Path
+"""What files of a case are read from: a place, or a folder in a packed record."""
+
+
+def to_place(text: str) -> Place:
+    """The place that a command line names; `UserError` where a store does not answer.
+
+    A place that does not exist in a store that answers is no error.
+    """
+    if "://" not in text:
+        return Path(text)
+    for protocol in ("gs", "s3"):  # listings kept would hide what others write
+        fsspec.config.conf.setdefault(protocol, {})["use_listings_cache"] = False
+    try:
+        place = epath.Path(text)
+        place.exists()
+    except ImportError as error:
+        raise UserError(
+            f"{text} needs the package of its object store ({one_line(error)}); "
+            "run: pip install 'adn-jax[cloud]'."
+        ) from error
+    except Exception as error:  # each store has errors of its own
+        raise UserError(
+            f"{text} cannot be reached ({one_line(error)}); check its name and your "
+            "credentials."
+        ) from error
+    return place
+
+
+def is_remote(place: Source) -> bool:
+    """Whether a place is in an object store."""
+    return isinstance(place, epath.Path)
+
+
+def spelled_out(place: Place) -> str:
+    """The place's name from anywhere."""
+    return str(place if is_remote(place) else place.resolve())
+
+
+def read_bytes(source: Source) -> bytes:
+    """What a file holds.
+
+    Raises `FileNotFoundError` where there is none, `UserError` where it cannot be read.
+    """
+    try:
+        return source.read_bytes()
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # each store has errors of its own
+        raise UserError(
+            f"{source} could not be read ({one_line(error)}); restore it, or run the "
+            "command again when its store answers."
+        ) from error
+
+
+def upload(here: Path, place: Place) -> None:
+    """Copy a file, or what a folder holds, to an object store.
+
+    Each file there is whole or as it was. Raises `UserError` where the store refuses.
+    """
+    end = "/" if here.is_dir() else ""
+    try:
+        store, name = fsspec.core.url_to_fs(str(place))
+        store.put(f"{here}{end}", f"{name}{end}", recursive=here.is_dir())
+    except Exception as error:
+        raise UserError(
+            f"{place} could not be written ({one_line(error)}); check your rights "
+            "there, then run the command again."
+        ) from error
+
+
+@contextmanager
+def at_hand(folder: Place, *names: str) -> Iterator[Path]:
+    """A folder on this machine in a folder's place, for programs that need one.
+
+    Where `folder` is here it is that itself. Else it starts with copies of the files
+    `names`, as far as they exist; who writes uploads what is to stay.
+    """
+    if not is_remote(folder):
+        yield folder
+        return
+    with TemporaryDirectory() as temporary:
+        here = Path(temporary)
+        for name in names:
+            if (folder / name).exists():
+                (here / name).write_bytes((folder / name).read_bytes())
+        yield here
