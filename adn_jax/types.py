@@ -48,7 +48,8 @@ class Batch:
     `lesion` is the share of each voxel that is infarct, 0 to 1, `tissue` is 0
     background, 1 grey matter, 2 white matter, 3 CSF (all 0 where a data set has no
     maps), `case` is each case's index in its data set: randomness is folded in by it,
-    so that it does not depend on batch or devices.
+    so that it does not depend on batch or devices. It is -1 in the share of a process
+    that could not read it; such a batch teaches nothing.
     """
 
     volume: Float[Array, "b z y x 1"]

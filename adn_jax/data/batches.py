@@ -1,8 +1,10 @@
 """Batches of prepared cases: each one a pure function of (seed, step)."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 
 import grain
 import jax
@@ -28,6 +30,9 @@ CASES_IN_MEMORY = 2000
 """How many they may be where most of them are memory maps: a process may map only some
 65,000 files."""
 
+ABSENT = -1
+"""In place of a case's index: it could not be read."""
+
 REMEDIES = {
     "lesion": "add lesion.nii.gz to the raw case and prepare it again",
     "tissue": "add maps to the case, or prepare it again with tissue atlas, or take "
@@ -38,7 +43,7 @@ REMEDIES = {
 CaseArrays = dict[str, np.ndarray]
 """`volume`, `lesion`, `tissue` (z y x) and `case`, the index in the data set."""
 
-Place = Callable[[np.ndarray], jax.Array]
+ToDevices = Callable[[np.ndarray], jax.Array]
 """Puts one array of a batch on its devices."""
 
 
@@ -121,7 +126,11 @@ def to_bytes(share: Float32[np.ndarray, "z y x"]) -> UInt8[np.ndarray, "z y x"]:
 
 
 def train_batches(
-    split: Split, batch: int, seed: int, start_step: int = 0, place: Place = jnp.asarray
+    split: Split,
+    batch: int,
+    seed: int,
+    start_step: int = 0,
+    place: ToDevices = jnp.asarray,
 ) -> Iterator[Batch]:
     """Endless shuffled batches from `start_step` on, read ahead by threads.
 
@@ -131,14 +140,14 @@ def train_batches(
     """
     share = own_share(batch)
     batches = shuffled(split, batch, seed).map(
-        lambda indices: stack_cases(split, indices[share])
+        lambda indices: read_share(split, indices[share])
     )
     options = grain.ReadOptions(
         num_threads=READERS, prefetch_buffer_size=max(PREFETCH, READERS)
     )
     iterator = iter(batches.to_iter_dataset(options))
     iterator.set_state({"next_index": start_step})
-    return (make_batch(arrays, place) for arrays in iterator)
+    return to_batches(iterator, split, batch, place)
 
 
 def shuffled(split: Split, batch: int, seed: int) -> grain.MapDataset:
@@ -153,17 +162,17 @@ def case_names(split: Split, batch: int, seed: int, step: int) -> tuple[str, ...
 
 
 def epoch_batches(
-    split: Split, batch: int, place: Place = jnp.asarray
+    split: Split, batch: int, place: ToDevices = jnp.asarray
 ) -> Iterator[tuple[Batch, int]]:
     """Every case once, in order: batches and how many of their cases count.
 
     The last batch is filled up with its last case, so that all have one shape.
     """
-    for start in range(0, len(split), batch):
-        indices = np.arange(start, start + batch)
-        indices = np.minimum(indices, len(split) - 1)[own_share(batch)]
-        arrays = stack_cases(split, indices)
-        yield make_batch(arrays, place), min(batch, len(split) - start)
+    starts = range(0, len(split), batch)
+    counts = [min(batch, len(split) - start) for start in starts]
+    cases = (np.arange(start, start + batch)[own_share(batch)] for start in starts)
+    shares = (read_share(split, np.minimum(each, len(split) - 1)) for each in cases)
+    yield from zip(to_batches(shares, split, batch, place), counts, strict=False)
 
 
 def stack_cases(split: Split, indices: Sequence[int] | np.ndarray) -> CaseArrays:
@@ -172,7 +181,54 @@ def stack_cases(split: Split, indices: Sequence[int] | np.ndarray) -> CaseArrays
     return {name: np.stack([case[name] for case in cases]) for name in cases[0]}
 
 
-def make_batch(arrays: CaseArrays, place: Place) -> Batch:
+def read_share(split: Split, indices: np.ndarray) -> CaseArrays | UserError:
+    """The cases at `indices`; alone a process raises what else it returns."""
+    try:
+        return stack_cases(split, indices)
+    except UserError as error:
+        if jax.process_count() == 1:
+            raise
+        return error
+
+
+def to_batches(
+    shares: Iterable[CaseArrays | UserError], split: Split, batch: int, place: ToDevices
+) -> Iterator[Batch]:
+    """This process's shares of batches as batches.
+
+    Where a share could not be read, it says so and gives absent cases from there on:
+    all processes then learn of it in the same step.
+    """
+    for share in shares:
+        if isinstance(share, UserError):
+            print(f"adn: {share}", file=sys.stderr)
+            count = len(range(batch)[own_share(batch)])
+            yield from repeat(make_batch(absent_cases(split, count), place))
+        yield make_batch(share, place)
+
+
+def absent_cases(split: Split, count: int) -> CaseArrays:
+    """What stands in a batch for cases that could not be read."""
+    shape = (count, *split.manifest.settings.shape)
+    labels = np.zeros(shape, np.uint8)
+    return {
+        "volume": np.zeros(shape, np.float32),
+        "lesion": labels,
+        "tissue": labels,
+        "case": np.full(count, ABSENT, np.int32),
+    }
+
+
+def check_present(case: np.ndarray, split: Split) -> None:
+    """Raise `UserError` where a process could not read its share of the cases."""
+    if (case == ABSENT).any():
+        raise UserError(
+            f"a case of {split.manifest.folder} could not be read by a process, which "
+            "names it; restore it, then run the same command again: it continues."
+        )
+
+
+def make_batch(arrays: CaseArrays, place: ToDevices) -> Batch:
     """A `Batch` on its devices; labels travel as bytes and grow there."""
     placed = {name: place(array) for name, array in arrays.items()}
     return Batch(

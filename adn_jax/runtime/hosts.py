@@ -74,25 +74,29 @@ def wait_for_all(what: str) -> None:
 
 
 @contextmanager
-def first_goes_ahead() -> Iterator[None]:
-    """All wait at the end of the block for process 0.
+def together() -> Iterator[None]:
+    """All wait at the end of the block for each other.
 
-    Raises `UserError` in the others where the block failed there.
+    Raises `UserError` where the block failed in another process.
     """
     try:
         yield
     except BaseException:
-        is_well_with_first(False)
+        who_failed(True)
         raise
-    if not is_well_with_first(True):
-        raise UserError("process 0 ended before the training began; it says why.")
+    if failed := who_failed(False):
+        raise UserError(
+            f"process {' and '.join(failed)} ended before the training began, and "
+            "says why."
+        )
 
 
-def is_well_with_first(here: bool) -> bool:
-    """Process 0's answer, in every process."""
+def who_failed(here: bool) -> list[str]:
+    """Numbers of the processes that answer yes, in every process."""
     if jax.process_count() == 1:
-        return here
-    return bool(multihost_utils.broadcast_one_to_all(np.bool_(here)))
+        return ["0"] * here
+    answers = multihost_utils.process_allgather(np.bool_(here))
+    return [str(number) for number in np.flatnonzero(answers)]
 
 
 def own_share(batch: int) -> slice:

@@ -32,9 +32,11 @@ from adn_jax.training.runs import (
 from adn_jax.training.session import (
     MOST_SKIPPED,
     Session,
+    case_absent,
     fetch,
     finish,
     save,
+    save_unless_saved,
     saved_items,
     too_many_skipped,
 )
@@ -106,15 +108,14 @@ def train_stage(
             session = Session(stage, recipe, manager, log, history, validate, names)
             batches = train_batches(train, settings.batch, seed, step, place)
             while not is_finished(session, step):
-                batch = next_batch(session, step, state, batches)
+                batch = next_batch(session, state, batches)
                 state, values = train_step(state, frozen, batch)
                 step += 1
                 session.waiting.append((step, values))
                 after_step(session, step, state)
                 if signal := stop.after_update():
-                    if manager.latest_step() != step:
-                        save(session, step, state, with_score=False)
-                    log.say(f"{stage.name}: stopped and saved at step {step}.")
+                    saved = save_unless_saved(session, state)
+                    log.say(f"{stage.name}: stopped and saved at step {saved}.")
                     return signal
         checkpoints.wait(manager)
         finish(run, session, step)
@@ -129,19 +130,13 @@ def names_of_update(
     return case_names(split, batch, seed, update - 1)
 
 
-def next_batch(
-    session: Session, step: int, state: TrainState, batches: Iterator[Batch]
-) -> Batch:
-    """The next batch; where a case cannot be read, the state is saved first.
-
-    Of several processes the one that cannot read ends all, and nothing is saved.
-    """
+def next_batch(session: Session, state: TrainState, batches: Iterator[Batch]) -> Batch:
+    """The next batch; where a case cannot be read, the state is saved first."""
     try:
         return next(batches)
     except UserError:
-        alone = jax.process_count() == 1
-        if alone and step and session.manager.latest_step() != step:
-            save(session, step, state, with_score=False)
+        if state.step:
+            save_unless_saved(session, state)
         raise
 
 
@@ -156,7 +151,8 @@ def is_finished(session: Session, step: int) -> bool:
 def after_step(session: Session, step: int, state: TrainState) -> None:
     """Fetch values, and validate and save where it is due.
 
-    Raises `UserError` after too many skipped updates, once the state is saved.
+    Raises `UserError` after too many skipped updates, or where a process could not read
+    a case, once the state is saved.
     """
     settings = session.stage.settings
     if len(session.waiting) > IN_FLIGHT:
@@ -165,18 +161,23 @@ def after_step(session: Session, step: int, state: TrainState) -> None:
         fetch(session, leave=0)
     elif time.monotonic() - session.last_fetch > FETCH_SECONDS:
         fetch(session, leave=1)
-    due = step % settings.validate_every == 0
+    due = step % settings.validate_every == 0 or is_finished(session, step)
     looked = 0
-    if due or is_finished(session, step):
-        save(session, step, state, with_score=True)
+    if due:
+        fetch(session, leave=0)
         looked = step
     elif step % LOOK_EVERY == 0:
         fetch(session, leave=IN_FLIGHT)
         looked = step - IN_FLIGHT
+    if 0 < session.absent <= looked:
+        if state.step:
+            save_unless_saved(session, state)
+        raise case_absent(session)
+    if due:
+        save(session, state, with_score=True)
     row = session.skipped[:MOST_SKIPPED]
     if len(row) == MOST_SKIPPED and row[-1] <= looked:
-        if session.manager.latest_step() != step:
-            save(session, step, state, with_score=False)
+        save_unless_saved(session, state)
         raise too_many_skipped(session)
 
 

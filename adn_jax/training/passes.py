@@ -1,7 +1,7 @@
 """Passes over every case of a split: validation, and the coarse search."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ from jax.sharding import Mesh, Sharding
 from rich.progress import track
 
 from adn_jax.config import Recipe
-from adn_jax.data.batches import Split, epoch_batches
+from adn_jax.data.batches import Split, check_present, epoch_batches
 from adn_jax.pipeline.align import search_view
 from adn_jax.runtime.mesh import place_cases, replicated
 from adn_jax.training.stages import Stage
@@ -30,12 +30,19 @@ def make_validation(
     sharding: Sharding,
 ) -> Validate:
     """A function from parameters to the mean of every value over the split."""
-    evaluate = jax.jit(stage.evaluate, out_shardings=sharding)
+
+    def evaluate_cases(
+        params: Params, frozen: Any, batch: Batch
+    ) -> tuple[jax.Array, Mapping[str, jax.Array]]:
+        return batch.case, stage.evaluate(params, frozen, batch)
+
+    evaluate = jax.jit(evaluate_cases, out_shardings=sharding)
 
     def validate(params: Params) -> dict[str, float]:
         found: dict[str, list[float]] = {}
         for batch, count in epoch_batches(split, stage.settings.batch, place):
-            values = jax.device_get(evaluate(params, frozen, batch))
+            case, values = jax.device_get(evaluate(params, frozen, batch))
+            check_present(case, split)
             for name, per_case in values.items():
                 found.setdefault(name, []).extend(per_case[:count].tolist())
         return {name: math.fsum(each) / len(each) for name, each in found.items()}
@@ -59,5 +66,6 @@ def search_table(recipe: Recipe, split: Split, batch: int, mesh: Mesh) -> jax.Ar
     total = math.ceil(len(split) / batch)
     for cases, count in track(batches, "search", total, transient=True):
         case, view = jax.device_get(search(cases))
+        check_present(case, split)
         table[case[:count]] = view[:count]
     return jnp.asarray(table)

@@ -22,7 +22,7 @@ from adn_jax.training.passes import Validate
 from adn_jax.training.runs import STAGE_MODES, mark_finished
 from adn_jax.training.stages import Stage
 from adn_jax.training.state import TrainState
-from adn_jax.training.steps import Values, was_skipped
+from adn_jax.training.steps import ABSENT, Values, was_skipped
 
 MOST_SKIPPED = 5
 """Skipped updates in a row at which the training stops."""
@@ -42,14 +42,16 @@ class Session:
     """Update (from 1) -> names of its cases."""
     skipped: list[int] = field(default_factory=list)
     """The latest updates, in a row, that left the parameters as they were."""
+    absent: int = 0
+    """First update for which a process could not read a case; 0: none."""
     waiting: deque[tuple[int, Values]] = field(default_factory=deque)
     last_fetch: float = field(default_factory=time.monotonic)
 
 
-def save(session: Session, step: int, state: TrainState, with_score: bool) -> None:
-    """Bring the logs up to `step`, validate if asked, and save the state."""
+def save(session: Session, state: TrainState, with_score: bool) -> int:
+    """Bring the logs up to the state, validate if asked, save it; returns its step."""
     fetch(session, leave=0)
-    stage, score = session.stage, None
+    stage, step, score = session.stage, int(state.step), None
     if with_score:
         numbers = session.validate(state.params)
         check_validation(session, step, numbers)
@@ -70,6 +72,15 @@ def save(session: Session, step: int, state: TrainState, with_score: bool) -> No
         },
         score=score,
     )
+    return step
+
+
+def save_unless_saved(session: Session, state: TrainState) -> int:
+    """Save where the newest checkpoint is not of this state; returns its step."""
+    step = int(state.step)
+    if session.manager.latest_step() != step:
+        save(session, state, with_score=False)
+    return step
 
 
 def fetch(session: Session, leave: int) -> None:
@@ -87,6 +98,9 @@ def fetch(session: Session, leave: int) -> None:
 
 def keep_values(session: Session, step: int, numbers: dict[str, float]) -> None:
     """Log the values of one update; of a skipped one those that are numbers."""
+    if numbers.pop(ABSENT):
+        session.absent = session.absent or step
+        return
     finite = {name: each for name, each in numbers.items() if math.isfinite(each)}
     if was_skipped(numbers):
         session.skipped.append(step)
@@ -113,6 +127,17 @@ def too_many_skipped(session: Session) -> UserError:
         f"of stage {name!r}, with the cases {', '.join(cases)}; the weights before "
         f"them are saved. Look at these cases, or start a new run with a lower "
         f"--{name}.optimizer.learning-rate or with --{name}.optimizer.clip-norm 1."
+    )
+
+
+def case_absent(session: Session) -> UserError:
+    """Why the training stops where a process could not read a case."""
+    name, step = session.stage.name, session.absent
+    cases = sorted(set(session.names(step)))
+    return UserError(
+        f"a process could not read a case of step {step} of stage {name!r}, and names "
+        f"it; it is one of {', '.join(cases)}. The state before is saved: "
+        "restore the case, then run the same command again: it continues."
     )
 
 

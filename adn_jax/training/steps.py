@@ -22,6 +22,9 @@ Loss = Callable[
 ]
 """(params, frozen, batch, key, step) -> (total, named values)."""
 
+ABSENT = "absent"
+"""Name of the value that says whether an update lacked a case."""
+
 TrainStep = Callable[[TrainState, Any, Batch], tuple[TrainState, Values]]
 
 
@@ -44,6 +47,7 @@ def make_train_step(
     Returns:
       The step. It reuses the memory of the state that it is given. Where the loss or
       its gradient is not finite, it counts, but the rest of the state stays as it was.
+      Where a case is absent it does not count either.
     """
 
     def train_step(
@@ -59,14 +63,16 @@ def make_train_step(
             )
             params = optax.apply_updates(state.params, updates)
             norm = optax.tree.norm(gradient)
+            absent = jnp.any(batch.case < 0)
             finite = jnp.isfinite(total) & jnp.isfinite(norm)
             params, opt_state = jax.tree.map(
-                partial(jnp.where, finite),
+                partial(jnp.where, finite & ~absent),
                 (params, opt_state),
                 (state.params, state.opt_state),
             )
         values = {"loss": total, **values, "gradient_norm": norm}
-        return TrainState(state.step + 1, params, opt_state), values
+        values[ABSENT] = absent.astype(jnp.float32)
+        return TrainState(state.step + ~absent, params, opt_state), values
 
     return jax.jit(train_step, donate_argnums=0, out_shardings=sharding)
 

@@ -20,7 +20,7 @@ from adn_jax.losses.extra import resolve_term
 from adn_jax.models import check_shape, deepest_rows
 from adn_jax.prepare.dataset import name_failures, prepare_dataset
 from adn_jax.runtime.cudnn import check_cudnn
-from adn_jax.runtime.hosts import first_goes_ahead, is_first
+from adn_jax.runtime.hosts import is_first, together
 from adn_jax.runtime.lock import only_one
 from adn_jax.runtime.mesh import check_batch, check_rows, device_mesh
 from adn_jax.runtime.places import Place, is_remote, spelled_out
@@ -70,16 +70,18 @@ def train(
     mesh = device_mesh(space=space)
     tissue_run = find_tissue_run(recipe, run, tissue_run)
     pending = check_stages(recipe, mesh, tissue_run)
-    check_places(data, run)
+    with together():
+        check_places(data, run)
     with writing(run), ExitStack() as claim:
-        with first_goes_ahead():
+        with together():
             if is_first():
                 claim.enter_context(only_one(run))
                 begin(recipe, data, run, workers, tissue_run)
-        manifest = read_manifest(prepared_folder(data, run))
-        finished = read_finished(run)
-        unfinished = [name for name in pending if name not in finished]
-        splits = {name: open_splits(name, recipe, manifest) for name in unfinished}
+        with together():
+            manifest = read_manifest(prepared_folder(data, run))
+            finished = read_finished(run)
+            unfinished = [name for name in pending if name not in finished]
+            splits = {name: open_splits(name, recipe, manifest) for name in unfinished}
         for name in unfinished:
             with jax.set_mesh(mesh):
                 signal = train_next(name, recipe, run, *splits.pop(name), mesh)

@@ -1,9 +1,16 @@
+import shutil
 from itertools import islice
 
+import jax
 import numpy as np
 import pytest
 
-from adn_jax.data.batches import epoch_batches, open_split, train_batches
+from adn_jax.data.batches import (
+    check_present,
+    epoch_batches,
+    open_split,
+    train_batches,
+)
 from adn_jax.errors import UserError
 from tests.training.tiny import SHAPE, drop_volume, head, write_heads
 
@@ -95,3 +102,21 @@ def test_small_split(manifest):
         open_split(manifest, "test")
     with pytest.raises(UserError, match="has 5 cases, and a batch needs 6"):
         open_split(manifest, "train", at_least=6)
+
+
+def test_a_process_that_cannot_read_gives_absent_cases(tmp_path, monkeypatch, capsys):
+    """From the first on; what the others read in the same steps must not count."""
+    split = open_split(write_heads(tmp_path), "train")
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    order = cases(train_batches(split, 2, seed=0), 8)
+    shutil.rmtree(tmp_path / "head02")
+    split = open_split(split.manifest, "train")
+    first = order.index([2])
+    found = cases(train_batches(split, 2, seed=0), 8)
+    assert found == order[:first] + [[-1]] * (8 - first)
+    passed = [(batch.case.tolist(), count) for batch, count in epoch_batches(split, 2)]
+    assert passed == [([0], 2), ([-1], 2), ([-1], 1)]
+    assert capsys.readouterr().err.count("adn: ") == 2
+    with pytest.raises(UserError, match=r"could not be read by a process.*restore it"):
+        check_present(np.array([0, -1]), split)
+    check_present(np.array([0, 1]), split)

@@ -4,7 +4,7 @@ import fcntl
 import json
 import signal
 import socket
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import pytest
@@ -108,16 +108,35 @@ def stop_between(process, run, stage, step):
     process.send_signal(signal.SIGTERM)
 
 
+@contextmanager
+def damaged(volume):
+    """A file is cut short until the end of the block."""
+    content = volume.read_bytes()
+    volume.write_bytes(content[: len(content) // 2])
+    try:
+        yield
+    finally:
+        volume.write_bytes(content)
+
+
 @pytest.mark.slow
-def test_one_process_goes_on_where_two_were_stopped(start_together, tmp_path, alone):
-    """SIGTERM to one ends both, with the same step saved."""
+def test_one_process_goes_on_where_two_were_stopped(
+    start_together, tmp_path, heads, alone
+):
+    """SIGTERM to one ends both at the same step, and so does a case one cannot read."""
     run = tmp_path / "pair"
     pair = start_together(run, 2)
-    stop_between(pair[1], run, "align", 1)
+    stop_between(pair[1], run, "joint", 1)
     codes, output = ends(pair)
     assert codes == [143, 143], output
     assert output.count("stopped and saved at step") == 1
     assert "joint" not in read_finished(run)
+    with damaged(heads / "head02" / "ct.nii"):
+        codes, output = ends(start_together(run, 2))
+    assert codes == [2, 2], output
+    assert "Traceback" not in output
+    assert f"adn: {heads}/head02/ct.nii" in output
+    assert output.count("adn: a process could not read a case of step") == 2
     codes, output = ends(start_together(run, 1, devices=2))
     assert codes == [0], output
     assert_same_losses(alone, run, 1e-6)

@@ -8,7 +8,7 @@ import pytest
 
 from adn_jax.runtime.mesh import device_mesh, place_cases, replicate, replicated
 from adn_jax.training.state import initial_state
-from adn_jax.training.steps import average_of_parts, make_train_step
+from adn_jax.training.steps import ABSENT, average_of_parts, make_train_step
 from adn_jax.types import Batch
 
 KEY = jax.random.key(0)
@@ -57,6 +57,15 @@ def test_randomness_follows_the_step_not_the_calls():
     assert first["noise"] == again["noise"]
     assert first["noise"] != second["noise"]
     assert (first["step"], second["step"]) == (0, 1)
+
+
+def test_a_batch_that_lacks_a_case_teaches_nothing():
+    batch = replace(make_batch(), case=jnp.array([0, -1, 2, 3], jnp.int32))
+    step = make_train_step(loss, OPTIMIZER, KEY)
+    state, values = step(fresh(), jnp.float32(0), batch)
+    assert (state.step, state.params["w"], values[ABSENT]) == (0, 2, 1)
+    state, values = step(state, jnp.float32(0), make_batch())
+    assert (state.step, values[ABSENT]) == (1, 0)
 
 
 def test_compiled_once_and_state_is_donated():
