@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-from jaxtyping import Array, Float, Integer, PRNGKeyArray
+from jaxtyping import Array, Float, Int, Integer, PRNGKeyArray
 
 Volume = Float[Array, "b z y x c"]
 """A batch of volumes or feature maps, channels last."""
@@ -34,6 +34,9 @@ View = Float[Array, "b 6"]
 
 Matrix = Float[Array, "b 4 4"]
 """Homogeneous matrices on normalised (x, y, z) coordinates, from output to input."""
+
+Index = int | Int[Array, ""]
+"""Place of a row (y) in a volume."""
 
 Key = PRNGKeyArray
 Params = Any

@@ -5,13 +5,28 @@ The conventions are torch's `affine_grid` and `grid_sample` with
 grid, so that voxel i of n has its centre at (2 i + 1) / n - 1.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import product
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Num, Shaped
 
-from adn_jax.types import Matrix
+from adn_jax.types import Index, Matrix
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Which rows of a grid of `size` are at hand, and which of the result are wanted.
+
+    `source` is the first of those at hand, `target` the first of as many wanted ones.
+    """
+
+    size: int
+    source: Index = 0
+    target: Index = 0
+
 
 Tap = tuple[Int[Array, "..."], Float[Array, "..."]]
 """Index and weight of the voxel that each output voxel takes along one axis."""
@@ -23,6 +38,7 @@ def sample(
     *,
     nearest: bool = False,
     in_plane: bool = False,
+    rows: Rows | None = None,
 ) -> Num[Array, "b z y x c"]:
     """Warp each volume: output(p) = volume(M p), zero outside the grid.
 
@@ -33,53 +49,61 @@ def sample(
         in_plane: the matrices only turn about z and shift along x and y. Each tap is
             then one row of z * c values, found once for all slices: 4 taps for 8. The
             matrix's entries that have to do with z are not looked at.
+        rows: where the rows (y) of `volume` and those of the result lie in a larger
+            grid; None: they are all.
 
-    Returns the warped volumes on the same grid, differentiable by volume and, unless
-    `nearest`, by matrix.
+    Returns the warped volumes on the same grid, or with `rows` what these rows give to
+    as many rows of the result; differentiable by volume and, unless `nearest`, by
+    matrix.
     """
     if not nearest and not jnp.issubdtype(volume.dtype, jnp.floating):
         raise ValueError(f"{volume.dtype} cannot be interpolated; use nearest=True")
+    rows = rows or Rows(volume.shape[2])
     if not in_plane:
-        return _sample_grid(volume, matrix, nearest)
+        return _sample_grid(volume, matrix, nearest, rows)
     batch, z, y, x, channels = volume.shape
     columns = volume.transpose(0, 2, 3, 1, 4).reshape(batch, y, x, z * channels)
-    warped = _sample_grid(columns, matrix, nearest)
+    warped = _sample_grid(columns, matrix, nearest, rows)
     return warped.reshape(batch, y, x, z, channels).transpose(0, 3, 1, 2, 4)
 
 
 def _sample_grid(
-    values: Num[Array, "b *grid c"], matrix: Matrix, nearest: bool
+    values: Num[Array, "b *grid c"], matrix: Matrix, nearest: bool, rows: Rows
 ) -> Num[Array, "b *grid c"]:
     """Warp a grid of two axes (y x) or three (z y x)."""
     batch, *grid, channels = values.shape
-    rows = values.reshape(batch, -1, channels)
-    positions = _source_positions(matrix, tuple(grid))
+    others = [Rows(size) for size in grid]
+    axes = [*others[:-2], rows, others[-1]]
+    positions = _source_positions(matrix, tuple(grid), axes)
     taps = [
-        _taps(position, size, nearest)
-        for position, size in zip(positions, grid, strict=True)
+        _taps(position, axis.source, size, nearest)
+        for position, axis, size in zip(positions, axes, grid, strict=True)
     ]
-    warped = sum(_weighted_rows(rows, corner, grid) for corner in product(*taps))
+    flat = values.reshape(batch, -1, channels)
+    warped = sum(_weighted_rows(flat, corner, grid) for corner in product(*taps))
     return warped.reshape(values.shape)
 
 
 def _source_positions(
-    matrix: Matrix, grid: tuple[int, ...]
+    matrix: Matrix, grid: tuple[int, ...], axes: Sequence[Rows]
 ) -> list[Float[Array, "b *grid"]]:
     """Voxel coordinates in the input of each output voxel, one array an axis.
 
-    Offsets are counted in voxels from the centre of the grid, where the identity
-    leads to whole numbers without rounding. Always float32.
+    `grid` is the output's, `axes` say where it lies in the whole one. Offsets are
+    counted in voxels from the centre of the whole grid, where the identity leads to
+    whole numbers without rounding. Always float32.
     """
     matrix = matrix.astype(jnp.float32)
     entry = (slice(None), *[None] * len(grid))
     positions = []
-    for target, size in enumerate(grid):
+    for target, size in enumerate(axis.size for axis in axes):
         row = len(grid) - 1 - target
         shift = matrix[:, row, 3][entry]
         position = _add_product(jnp.float32((size - 1) / 2), shift, size / 2)
-        for source, extent in enumerate(grid):
-            column = len(grid) - 1 - source
-            offset = jnp.arange(extent, dtype=jnp.float32) - (extent - 1) / 2
+        for source, (count, axis) in enumerate(zip(grid, axes, strict=True)):
+            column, extent = len(grid) - 1 - source, axis.size
+            offset = jnp.arange(count, dtype=jnp.float32) - (extent - 1) / 2
+            offset += axis.target
             along = [-1 if axis == source else 1 for axis in range(len(grid))]
             slope = matrix[:, row, column][entry] * (size / extent)
             position = _add_product(position, slope, offset.reshape(along))
@@ -103,13 +127,16 @@ def _add_product(
     return total + high * count + (factor - high) * count
 
 
-def _taps(position: Float[Array, "..."], size: int, nearest: bool) -> list[Tap]:
-    """Neighbours along one axis; those outside the grid weigh nothing."""
+def _taps(
+    position: Float[Array, "..."], first: Index, size: int, nearest: bool
+) -> list[Tap]:
+    """Neighbours along one axis; those outside the voxels at hand weigh nothing."""
     if nearest:
-        return [_tap(jnp.round(position), jnp.ones_like(position), size)]
+        return [_tap(jnp.round(position) - first, jnp.ones_like(position), size)]
     lower = jnp.floor(position)
     fraction = position - lower
-    return [_tap(lower, 1 - fraction, size), _tap(lower + 1, fraction, size)]
+    index = lower - first
+    return [_tap(index, 1 - fraction, size), _tap(index + 1, fraction, size)]
 
 
 def _tap(index: Float[Array, "..."], weight: Float[Array, "..."], size: int) -> Tap:

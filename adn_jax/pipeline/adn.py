@@ -7,7 +7,7 @@ from jaxtyping import Array, Num
 
 from adn_jax.config import Recipe, UNetSettings
 from adn_jax.geometry.mirror import mirror
-from adn_jax.geometry.sampler import sample
+from adn_jax.geometry.sampler import Rows, sample
 from adn_jax.models import apply_unet, init_unet, init_view_net
 from adn_jax.pipeline.align import align_volume, find_view, is_in_plane
 from adn_jax.pipeline.asymmetry import (
@@ -16,8 +16,8 @@ from adn_jax.pipeline.asymmetry import (
     salient_volume,
     total_asymmetry,
 )
-from adn_jax.runtime.mesh import join_rows
-from adn_jax.types import AdnOutputs, AdnParams, Key, Matrix, Params, Volume
+from adn_jax.runtime.mesh import round_the_ring
+from adn_jax.types import AdnOutputs, AdnParams, Index, Key, Matrix, Params, Volume
 
 
 def init_adn(key: Key, recipe: Recipe) -> AdnParams:
@@ -105,8 +105,16 @@ def voxel_probability(
 
 def unalign(volume: Volume, inverse: Matrix, recipe: Recipe) -> Volume:
     """Take a map from X's grid back to I's: sample(map, M^-1)."""
+    size, in_plane = volume.shape[2], is_in_plane(recipe)
+
+    def contribution(
+        block: Volume, matrix: Matrix, source: Index, target: Index
+    ) -> Volume:
+        rows = Rows(size, source, target)
+        return sample(block, matrix, in_plane=in_plane, rows=rows)
+
     with jax.named_scope("align"):
-        return sample(join_rows(volume), inverse, in_plane=is_in_plane(recipe))
+        return round_the_ring(contribution)(volume, inverse)
 
 
 def realign_labels(

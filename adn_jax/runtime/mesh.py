@@ -14,14 +14,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from adn_jax.errors import UserError
 from adn_jax.runtime.workers import sharing_processors
+from adn_jax.types import Index
 
 Tree = TypeVar("Tree")
 
 Volume = Float[Array, "b z y x c"]
+
+Maps = Shaped[Array, "b z y x *c"]
 
 Result = Float[Array, "b z2 y2 x2 o"]
 
@@ -84,7 +87,7 @@ def divisors(number: int) -> str:
     return " or ".join(str(s) for s in range(1, number + 1) if number % s == 0)
 
 
-def is_shared(volume: Volume) -> bool:
+def is_shared(volume: Maps) -> bool:
     """Whether the devices of the mesh now in use (`jax.set_mesh`) share a volume.
 
     They do in one of our meshes that has many devices, over which cases and rows
@@ -102,12 +105,15 @@ def share_rows(volume: Volume) -> Volume:
     return arrange(volume, ROWS)
 
 
-def join_rows(volume: Volume) -> Volume:
-    """The same volume, whole on each device that shares its rows."""
+def keep_whole(volume: Maps) -> Maps:
+    """The same volume, which stays whole on each device that shares its rows later.
+
+    Without a word of it XLA may compute it by rows and gather it where all are needed.
+    """
     return arrange(volume, CASES)
 
 
-def arrange(volume: Volume, how: PartitionSpec) -> Volume:
+def arrange(volume: Maps, how: PartitionSpec) -> Maps:
     """The same volume, laid out so where devices share it."""
     if not is_shared(volume):
         return volume
@@ -141,6 +147,40 @@ def by_rows(
             apply, in_specs=(ROWS, PartitionSpec()), out_specs=ROWS, check_vma=False
         )
         return shared(volume, weights)
+
+    return by_each
+
+
+def round_the_ring(
+    function: Callable[[Volume, Array, Index, Index], Volume],
+) -> Callable[[Volume, Array], Volume]:
+    """(volume, one array a case) -> volume, whose rows may depend on any others.
+
+    `function(block, array, source, target)` is what a block of rows, from `source` on,
+    gives to as many rows of the result, from `target` on; the contributions are added.
+    Where devices share rows the blocks go round, so that no device holds a whole map.
+    """
+
+    def apply(own: Volume, array: Array) -> Volume:
+        sharing = jax.sharding.get_abstract_mesh().shape["space"]
+        here, rows = jax.lax.axis_index("space"), own.shape[2]
+        ring = [(device, (device + 1) % sharing) for device in range(sharing)]
+        block = own
+        total = function(block, array, here * rows, here * rows)
+        for turn in range(1, sharing):
+            block = jax.lax.ppermute(block, "space", ring)
+            source = (here - turn) % sharing
+            total += function(block, array, source * rows, here * rows)
+        return total
+
+    def by_each(volume: Volume, array: Array) -> Volume:
+        shares = jax.sharding.get_abstract_mesh().shape.get("space", 1) > 1
+        if not (shares and is_shared(volume)):
+            return function(volume, array, 0, 0)
+        spread = jax.shard_map(
+            apply, in_specs=(ROWS, CASES), out_specs=ROWS, check_vma=False
+        )
+        return spread(volume, array)
 
     return by_each
 

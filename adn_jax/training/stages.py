@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer
 
-from adn_jax.config import Recipe, StageSettings
+from adn_jax.config import AugmentSettings, Recipe, StageSettings
 from adn_jax.data.augment import augment, augmented_view
 from adn_jax.geometry.mirror import mirror
 from adn_jax.geometry.rigid import half_extents_mm
@@ -19,6 +19,7 @@ from adn_jax.models import apply_unet
 from adn_jax.pipeline.adn import apply_adn, realign_labels, unalign
 from adn_jax.pipeline.align import align_volume, find_view, first_view
 from adn_jax.pipeline.targets import make_targets
+from adn_jax.runtime.mesh import keep_whole
 from adn_jax.training.steps import Loss, Values
 from adn_jax.types import AdnParams, Batch, Key, Params, Volume
 
@@ -73,8 +74,7 @@ def loss_of_align(
     The search has looked at each head once; its answer follows the augmentation.
     """
     spacing, augmentation = recipe.prepare.spacing_mm, recipe.align.augment
-    with jax.named_scope("augment"):
-        volume = augment(key, batch, augmentation, spacing).volume
+    volume = augment_whole(key, batch, augmentation, recipe).volume
     with jax.named_scope("align"):
         view = first_view(params, volume, recipe)
         aligned, _, inverse = align_volume(volume, view, recipe)
@@ -165,8 +165,21 @@ def training_batch(
     """The augmented batch, its label partial or cut at one half."""
     if not recipe.partial_labels:
         batch = replace(batch, lesion=jnp.round(batch.lesion))
+    return augment_whole(key, batch, settings.augment, recipe)
+
+
+def augment_whole(
+    key: Key, batch: Batch, settings: AugmentSettings, recipe: Recipe
+) -> Batch:
+    """The augmented batch, each case whole on its devices: T may turn any row away."""
     with jax.named_scope("augment"):
-        return augment(key, batch, settings.augment, recipe.prepare.spacing_mm)
+        batch = augment(key, batch, settings, recipe.prepare.spacing_mm)
+    return replace(
+        batch,
+        volume=keep_whole(batch.volume),
+        lesion=keep_whole(batch.lesion),
+        tissue=keep_whole(batch.tissue),
+    )
 
 
 def evaluate_tissue(

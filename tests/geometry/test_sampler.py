@@ -7,7 +7,7 @@ import pytest
 
 from adn_jax.geometry.mirror import mirror
 from adn_jax.geometry.rigid import half_extents_mm, view_to_matrices
-from adn_jax.geometry.sampler import sample
+from adn_jax.geometry.sampler import Rows, sample
 from tests import golden
 
 FLAGS = [
@@ -140,6 +140,26 @@ def test_whole_voxel_shift_moves_and_fills_with_zeros(flags):
     shifted = warp_by_view(volume, view, **flags)
     np.testing.assert_allclose(shifted[:, :, :, :-2], volume[:, :, :, 2:], rtol=1e-6)
     assert not shifted[:, :, :, -2:].any()
+
+
+@pytest.mark.parametrize("flags", FLAGS)
+def test_blocks_of_rows_add_up_to_the_whole(flags):
+    volume = random_volume((3, 8, 5))
+    matrix, _ = view_to_matrices(IN_PLANE if flags["in_plane"] else VIEWS)
+
+    @jax.jit
+    def from_rows(block, source, target):
+        return sample(block, matrix, **flags, rows=Rows(8, source, target))
+
+    found = [
+        sum(
+            from_rows(volume[:, :, source : source + 2], source, target)
+            for source in range(0, 8, 2)
+        )
+        for target in range(0, 8, 2)
+    ]
+    whole = warp(volume, matrix, **flags)
+    np.testing.assert_allclose(jnp.concatenate(found, axis=2), whole, atol=1e-6)
 
 
 def test_half_of_a_border_voxel_is_zero_padding():

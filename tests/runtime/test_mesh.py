@@ -19,6 +19,7 @@ from adn_jax.runtime.mesh import (
     divisors,
     place_cases,
     replicate,
+    round_the_ring,
 )
 
 
@@ -84,16 +85,37 @@ def blur_rows(volume, weights):
     """Each row twice, blurred along the rows: sees one row to each side."""
     padded = jnp.pad(volume, ((0, 0), (0, 0), (1, 1), (0, 0), (0, 0)))
     near = [padded[:, :, i : i + volume.shape[2]] for i in range(3)]
-    blurred = sum(weight * rows for weight, rows in zip(weights, near, strict=True))
+    blurred = near[1] + weights[0] * near[0] + weights[1] * near[2]
     return jnp.repeat(jnp.sin(blurred), 2, axis=2)
 
 
+def turned(block, weights, source, target):
+    """What rows from `source` on give to as many of the volume upside down."""
+    count, size = block.shape[2], 4
+    rows = size - 1 - (target + jnp.arange(count)) - source
+    inside = ((rows >= 0) & (rows < count))[None, None, :, None, None]
+    taken = jnp.where(inside, block[:, :, jnp.clip(rows, 0, count - 1)], 0)
+    return taken * weights[:, None, None, None, None]
+
+
+ALIKE = {
+    "by rows": (blur_rows, by_rows(blur_rows, halo=1)),
+    "round the ring": (
+        lambda volume, weights: turned(volume, weights, 0, 0),
+        round_the_ring(turned),
+    ),
+}
+"""Functions of a volume and weights, and the same where devices share rows."""
+
+
 @pytest.mark.parametrize("space", [1, 2])
-def test_a_function_by_rows_is_the_function(space):
+@pytest.mark.parametrize("name", ALIKE)
+def test_a_function_of_shared_rows_is_the_function(name, space):
+    alone, shared = ALIKE[name]
     keys = jax.random.split(jax.random.key(0), 3)
     volume = jax.random.normal(keys[0], (2, 3, 4, 5, 1))
-    target = jax.random.normal(keys[1], (2, 3, 8, 5, 1))
-    weights = jax.random.normal(keys[2], (3,))
+    weights = jax.random.normal(keys[1], (2,))
+    target = jax.random.normal(keys[2], alone(volume, weights).shape)
 
     def loss(function, volume, weights):
         out = function(volume, weights)
@@ -103,9 +125,9 @@ def test_a_function_by_rows_is_the_function(space):
         part = jax.value_and_grad(partial(loss, function), (0, 1), has_aux=True)
         return jax.jit(part)(volume, weights)
 
-    wanted = with_gradient(blur_rows)
+    wanted = with_gradient(alone)
     with jax.set_mesh(device_mesh(2, space)):
-        found = with_gradient(by_rows(blur_rows, halo=1))
+        found = with_gradient(shared)
     jax.tree.map(
         partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5), found, wanted
     )

@@ -61,13 +61,15 @@ def test_the_gradient_alone_travels(found):
 
 
 @pytest.mark.slow
-def test_shared_rows_move_edges_and_one_prediction(found):
-    """Beside the gradient and statistics of each norm, no sum and no map is large."""
+def test_shared_rows_move_edges_and_blocks_of_the_prediction(found):
+    """No map is gathered; beside the gradient there are sums of each norm alone."""
     for name, (devices, space) in SHARED_ROWS.items():
         moved, parameters = found[name]["moved"], found[name]["parameters"]
         prediction = 4 * BATCH * space // devices * math.prod(SHAPE)
-        assert set(moved) == {"all-reduce", "collective-permute", "all-gather"}
-        assert moved["all-gather"] == [prediction]
+        assert set(moved) == {"all-reduce", "collective-permute"}
         assert sum(moved["all-reduce"]) < 2 * parameters
         # a row of the largest maps and their neighbours in z; there are 16 rows
-        assert max(moved["collective-permute"]) <= prediction / 16 * 6
+        edge = prediction / 16 * 6
+        larger = [each for each in moved["collective-permute"] if each > edge]
+        assert set(larger) <= {prediction // space}
+        assert len(larger) <= 2 * (space - 1)
