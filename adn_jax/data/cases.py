@@ -20,7 +20,7 @@ from jaxtyping import Float, Float32, Shaped, UInt8
 from adn_jax.config import PrepareSettings
 from adn_jax.config_checks import settings_from_json, settings_to_json
 from adn_jax.data.nifti import open_nifti, read_voxels, write_volume
-from adn_jax.data.shards import read_packed
+from adn_jax.data.shards import check_reach, read_packed
 from adn_jax.errors import UserError
 from adn_jax.runtime.files import atomic_path, read_json, write_json
 from adn_jax.runtime.places import Place, Source
@@ -266,7 +266,11 @@ def write_manifest(manifest: Manifest) -> None:
 
 
 def read_manifest(folder: Place) -> Manifest:
-    """Read `manifest.json`; `UserError` where `folder` is no prepared data set."""
+    """Read `manifest.json`.
+
+    Raises `UserError` where `folder` is no prepared data set, or packed where packed
+    cases cannot be read from.
+    """
     path = folder / "manifest.json"
     if not path.is_file():
         raise UserError(
@@ -287,6 +291,8 @@ def read_manifest(folder: Place) -> Manifest:
         raise UserError(
             f"{path} lacks or spoils {error}; prepare the data set again."
         ) from error
+    if shards:
+        check_reach(folder)
     settings = settings_from_json(PrepareSettings, settings, f"{path} settings")
     layout = str(content.get("layout", ""))
     return Manifest(

@@ -44,6 +44,16 @@ def zipped(folder: Path) -> bytes:
     return content.getvalue()
 
 
+def check_reach(folder: Place) -> None:
+    """Raise `UserError` where ArrayRecord cannot read from a place: in s3://."""
+    if str(folder).startswith("s3://"):
+        raise UserError(
+            f"{folder} is for packed cases, but of the object stores these can be read "
+            "from gs:// alone; put them there or on a disk, or give a data set that is "
+            "not packed."
+        )
+
+
 def read_packed(path: Place, record: int, name: str) -> zipfile.Path:
     """The folder `name` in a record (from 0), to be read like one on a disk.
 
@@ -59,7 +69,7 @@ def read_packed(path: Place, record: int, name: str) -> zipfile.Path:
             f"record {record} of {path} could not be read ({one_line(error)}); restore "
             "the file, or pack the data set again."
         ) from error
-    if not folder.is_dir():
+    if not folder.exists():  # is_dir only looks at the name
         raise UserError(
             f"record {record} of {path} does not hold {name}; pack the data set again."
         )

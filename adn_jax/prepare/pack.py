@@ -8,10 +8,11 @@ from pathlib import Path
 from rich.progress import track
 
 from adn_jax.data.cases import Manifest, check_sums, read_manifest, write_manifest
-from adn_jax.data.shards import write_shard
+from adn_jax.data.shards import check_reach, write_shard
 from adn_jax.errors import UserError
+from adn_jax.runtime.files import remove_remains
 from adn_jax.runtime.lock import only_one
-from adn_jax.runtime.places import Place
+from adn_jax.runtime.places import Place, is_remote
 from adn_jax.runtime.stop import interrupt_on_sigterm
 
 CASES_PER_SHARD = 128
@@ -30,21 +31,26 @@ def pack_dataset(
 
     Raises:
         UserError: where `prepared` is none or a case of it is not as it was written,
-            or `out` holds a data set that is not packed.
+            or `out` holds a data set that is not packed, or is in s3://.
         KeyboardInterrupt: at Ctrl-C and SIGTERM; another call continues.
     """
     if cases_per_shard < 1:
         raise UserError(
             f"--cases-per-shard is {cases_per_shard}; it has to be at least 1."
         )
+    check_reach(out)
     manifest = read_manifest(prepared)
     if manifest.shards:
-        raise UserError(f"{prepared} is packed already.")
+        raise UserError(
+            f"{prepared} is packed already; give the prepared data set it was made of."
+        )
     if (out / "manifest.json").is_file() and not read_manifest(out).shards:
         raise UserError(
             f"{out} holds a data set that is not packed; choose another folder."
         )
     with interrupt_on_sigterm(), only_one(out):
+        if not is_remote(out):
+            remove_remains(out)
         shards = {
             shard_name(prepared, cases): cases
             for cases in in_shards(manifest.cases, cases_per_shard)

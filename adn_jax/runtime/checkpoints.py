@@ -44,8 +44,14 @@ def open_checkpoints(
     """The checkpoints in `folder`; the end of the block waits for running saves.
 
     Unless `read_only`, remains of saves that were cut short are removed. All processes
-    open them together, unless each does it `alone`.
+    open them together, unless each does it `alone`. Raises `UserError` where the folder
+    cannot be opened, and for one in s3://.
     """
+    if str(folder).startswith("s3://"):  # Orbax takes such a name for a path on disk
+        raise UserError(
+            f"the checkpoints in {folder} cannot be opened: of the object stores they "
+            "can be in gs:// alone; copy the run there or to a disk."
+        )
 
     def score(metrics: dict[str, float]) -> float:
         return metrics["score"]

@@ -1,5 +1,6 @@
 """Folders and files here or in an object store (gs://, s3://), by etils and fsspec."""
 
+import logging
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,16 +18,28 @@ Place = Path | epath.Path
 Source = Place | zipfile.Path
 """What files of a case are read from: a place, or a folder in a packed record."""
 
+STORES = ("gs", "s3")
+"""Object stores that are known, by how their addresses begin."""
+
 
 def to_place(text: str) -> Place:
-    """The place that a command line names; `UserError` where a store does not answer.
+    """The place that a command line names.
 
-    A place that does not exist in a store that answers is no error.
+    A place that does not exist in a store that answers is no error. Raises `UserError`
+    where the store is none of `STORES`, lacks its package or does not answer.
     """
-    if "://" not in text:
+    store, is_address, _ = text.partition("://")
+    if not is_address:
         return Path(text)
-    for protocol in ("gs", "s3"):  # listings kept would hide what others write
-        fsspec.config.conf.setdefault(protocol, {})["use_listings_cache"] = False
+    if store not in STORES:
+        raise UserError(
+            f"{text} is in no object store that is known here; give a folder on a "
+            "disk, gs://BUCKET/FOLDER or s3://BUCKET/FOLDER."
+        )
+    # listings kept would hide what others write
+    fsspec.config.conf.setdefault(store, {})["use_listings_cache"] = False
+    # its errors say the same without a traceback
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
     try:
         place = epath.Path(text)
         place.exists()
@@ -37,8 +50,8 @@ def to_place(text: str) -> Place:
         ) from error
     except Exception as error:  # each store has errors of its own
         raise UserError(
-            f"{text} cannot be reached ({one_line(error)}); check its name and your "
-            "credentials."
+            f"{text} cannot be reached ({one_line(error)}); check its name, your "
+            "credentials and the network."
         ) from error
     return place
 
@@ -78,7 +91,12 @@ def upload(here: Path, place: Place) -> None:
     try:
         store, name = fsspec.core.url_to_fs(str(place))
         store.put(f"{here}{end}", f"{name}{end}", recursive=here.is_dir())
-    except Exception as error:
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{place} could not be written, for its bucket does not exist; make it, or "
+            "check the name."
+        ) from error
+    except Exception as error:  # each store has errors of its own
         raise UserError(
             f"{place} could not be written ({one_line(error)}); check your rights "
             "there, then run the command again."
