@@ -10,12 +10,15 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import pytest
+
+from tests.stores import Store, fake_gcs, fake_s3
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -34,6 +37,20 @@ def ordinary_memory():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("adn_jax.runtime.memory.find_spec", lambda _: True)
         yield
+
+
+@pytest.fixture(scope="session")
+def gcs() -> Iterator[Store]:
+    """A bucket at gs://."""
+    with fake_gcs() as store:
+        yield store
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[Store]:
+    """A bucket at s3://."""
+    with fake_s3() as store:
+        yield store
 
 
 STRICT_FOLDERS = {"geometry", "losses", "models"}

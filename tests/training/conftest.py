@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from adn_jax.runtime.places import Place
 from tests.training.tiny import write_heads
 
 ROOT = Path(__file__).parents[2]
@@ -34,13 +35,17 @@ def training_environment(tmp_path_factory) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def start_training(heads, training_environment) -> Callable[..., subprocess.Popen]:
-    """Start `train.py` on a run folder, on so many devices."""
+    """Start `train.py` on a run folder, on so many devices; `heads` are its data."""
 
     def start(
-        run: Path, *options: Any, devices: int = 2, **variables: str
+        run: Place,
+        *options: Any,
+        data: Place = heads,
+        devices: int = 2,
+        **variables: str,
     ) -> subprocess.Popen:
         count = {"JAX_NUM_CPU_DEVICES": str(devices)}
-        command = [sys.executable, "train.py", CONFIG, "--data", heads, "--run", run]
+        command = [sys.executable, "train.py", CONFIG, "--data", data, "--run", run]
         return subprocess.Popen(
             [str(part) for part in (*command, *options)],
             cwd=ROOT,

@@ -1,0 +1,64 @@
+"""The real `train.py` with its data and its run in an object store."""
+
+import signal
+import time
+
+import pytest
+
+from adn_jax.cli.main import main
+from adn_jax.errors import UserError
+from adn_jax.prepare.pack import pack_dataset
+from adn_jax.runtime.checkpoints import open_checkpoints
+from adn_jax.runtime.files import read_json
+from adn_jax.runtime.logbook import METRICS
+from adn_jax.runtime.places import to_place
+from adn_jax.training.runs import read_finished
+
+
+def wait_for(path, process):
+    """Return as soon as a file is there or the process has ended."""
+    end = time.monotonic() + 120
+    while process.poll() is None and not path.exists():
+        assert time.monotonic() < end, "the training makes no progress"
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_a_run_in_a_store_is_that_of_a_disk(heads, whole_run, start_training, gcs):
+    place = to_place(f"{gcs.bucket}/training")
+    run = place / "run"
+    pack_dataset(heads, place / "packed", cases_per_shard=3)
+
+    def start():
+        return start_training(run, data=place / "packed", **gcs.variables)
+
+    process = start()
+    wait_for(run / "checkpoints" / "joint" / "2" / "commit_success.txt", process)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate()
+    assert process.returncode == 128 + signal.SIGTERM, output
+    assert "joint" not in read_finished(run)
+
+    process = start()
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    assert (run / METRICS).read_bytes() == (whole_run / METRICS).read_bytes()
+    assert read_finished(run) == read_finished(whole_run)
+    assert len(list((run / "tensorboard" / "joint").iterdir())) == 2
+
+    main(["evaluate", str(run), "--split", "validation"])
+    folder = run / "evaluation" / "validation"
+    assert read_json(folder / "summary.json")["data"] == str(place / "packed")
+    assert "<img" in (folder / "report.html").read_text()
+    assert len(list((folder / "cases").iterdir())) == 3
+
+
+def test_a_run_in_s3_is_refused(s3, heads, capsys):
+    config = "tests/training/tiny_config.py"
+    with pytest.raises(SystemExit) as end:
+        main(["train", config, "--data", str(heads), "--run", f"{s3.bucket}/run"])
+    assert end.value.code == 2
+    said = capsys.readouterr().err
+    assert "of the object stores checkpoints can be written to gs:// alone" in said
+    with pytest.raises(UserError, match="of the object stores they can be in gs://"):
+        open_checkpoints(to_place(f"{s3.bucket}/run"), "min").__enter__()
