@@ -21,7 +21,7 @@ class Pack:
     out: Annotated[Where, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """Folder of the packed one, or gs://BUCKET/FOLDER."""
     cases_per_shard: int = CASES_PER_SHARD
-    """How many cases share a file; 128 are about 250 MB at full size."""
+    """How many cases share a file; 128 are about 110 MB at full size."""
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ from adn_jax.runtime.places import Place, is_remote
 from adn_jax.runtime.stop import interrupt_on_sigterm
 
 CASES_PER_SHARD = 128
-"""About 250 MB at full size."""
+"""About 110 MB at full size."""
 
 
 def pack_dataset(
