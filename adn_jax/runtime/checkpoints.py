@@ -4,9 +4,11 @@ A checkpoint has three items: `params`, `optimizer` (absent where weights were
 imported) and `progress` (JSON values).
 """
 
+import logging
 import shutil
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from os import PathLike
 from typing import Any, Literal
 
@@ -85,11 +87,38 @@ def open_checkpoints(
         manager = ocp.CheckpointManager(
             spelled_out(folder), options=options, handler_registry=registry
         )
-    try:
-        yield manager
-        wait(manager)
-    finally:
+    with quiet_orbax():
+        try:
+            yield manager
+            wait(manager)
+        except BaseException:
+            with suppress(Exception):  # it waits for saves, which may have failed, too
+                manager.close()
+            raise
         manager.close()
+
+
+@contextmanager
+def quiet_orbax() -> Iterator[None]:
+    """Keep Orbax from printing tracebacks: what it logs it raises as well.
+
+    After a failure it stays quiet: threads of the save still come to their own ends.
+    """
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    levels, hook = [logger.level for logger in loggers], sys.unraisablehook
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    sys.unraisablehook = ignore_late_answers
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
+    sys.unraisablehook = hook
+
+
+def ignore_late_answers(unraisable: Any) -> None:
+    """Print what no caller could catch, but not TensorStore's word to a closed loop."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 def for_this_process() -> ocp.options.MultiprocessingOptions:

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import time
+from contextlib import suppress
 
 import jax
 import numpy as np
@@ -116,4 +117,48 @@ def test_killed_at_random_moments_nothing_is_lost(whole_run, start_training, tmp
             shutil.rmtree(run)
             saved, finished = {}, set()
     output, _ = start_training(run).communicate()
+    assert_same_run(whole_run, run)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of eight megabytes; skips where none can be mounted."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder]
+    try:
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no disk can be mounted here: {error}")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def fill(disk):
+    """Leave no room on a disk; returns what takes it."""
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as file, suppress(OSError):
+        while file.write(bytes(4096)):
+            pass
+    return filler
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_the_training_and_loses_nothing(
+    whole_run, start_training, small_disk
+):
+    run = small_disk / "run"
+    process = start_training(run)
+    wait_for(lambda: "joint" in checkpoints_of(run)[0], process)
+    filler = fill(small_disk)
+    output, _ = process.communicate()
+    assert process.returncode == 2, output
+    assert "Traceback" not in output
+    assert "free space" in output
+    saved, finished = checkpoints_of(run)
+    filler.unlink()
+    process = start_training(run)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    assert (set(saved), finished) == ({"align", "joint"}, {"align"})
     assert_same_run(whole_run, run)
