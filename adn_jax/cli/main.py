@@ -5,7 +5,8 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
-from adn_jax.errors import UserError
+from adn_jax.errors import UserError, one_line
+from adn_jax.runtime.places import is_refusal
 
 VERBS = {
     "phantom": "make head phantoms with known lesions, tissue and pose",
@@ -46,6 +47,15 @@ def run_verb(verb_main: Callable[[Sequence[str]], None], rest: Sequence[str]) ->
         verb_main(rest)
     except UserError as error:
         print(f"adn: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except Exception as error:
+        if not is_refusal(error):
+            raise
+        print(
+            f"adn: an object store refused ({one_line(error)}); check its address, "
+            "your rights there and the network, then run the command again.",
+            file=sys.stderr,
+        )
         raise SystemExit(2) from None
     except KeyboardInterrupt as stop:
         print("adn: stopped; the same command continues.", file=sys.stderr)

@@ -1,6 +1,6 @@
 """Batches of prepared cases: each one a pure function of (seed, step)."""
 
-import os
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,13 +15,17 @@ from jaxtyping import Float32, UInt8
 from adn_jax.data.cases import VOLUME_FILES, Manifest, case_folder, read_case
 from adn_jax.errors import UserError
 from adn_jax.runtime.hosts import own_share
+from adn_jax.runtime.workers import usable_processors
 from adn_jax.types import Batch
 
-PREFETCH = 4
+AHEAD = 4
 """Batches at least that wait in memory ahead of the training."""
 
-READERS = min(max(2, os.cpu_count() or 2), 16)
-"""Threads that read batches; they mostly decompress and wait."""
+BYTES_AHEAD = 1_000_000_000
+"""What they may take where there are more."""
+
+READERS = min(max(2, usable_processors()), 16)
+"""Threads at most that read batches; they mostly decompress and wait."""
 
 BYTES_IN_MEMORY = 10_000_000_000
 """What the cases of a split may take that stay in memory."""
@@ -142,12 +146,19 @@ def train_batches(
     batches = shuffled(split, batch, seed).map(
         lambda indices: read_share(split, indices[share])
     )
+    ahead = max(AHEAD, min(READERS, BYTES_AHEAD // bytes_of_share(split, batch)))
     options = grain.ReadOptions(
-        num_threads=READERS, prefetch_buffer_size=max(PREFETCH, READERS)
+        num_threads=min(READERS, ahead), prefetch_buffer_size=ahead
     )
     iterator = iter(batches.to_iter_dataset(options))
     iterator.set_state({"next_index": start_step})
     return to_batches(iterator, split, batch, place)
+
+
+def bytes_of_share(split: Split, batch: int) -> int:
+    """What a process's share of a batch takes: CT in float32, two labels in bytes."""
+    count = len(range(batch)[own_share(batch)])
+    return 6 * count * math.prod(split.manifest.settings.shape)
 
 
 def shuffled(split: Split, batch: int, seed: int) -> grain.MapDataset:

@@ -285,8 +285,8 @@ def read_manifest(folder: Place) -> Manifest:
             {name: tuple(names) for name, names in content[key].items()}
             for key in ("splits", "lacking")
         )
-        cases, shards = tuple(content["cases"]), tuple(content["shards"])
-        cases_per_shard = int(content["cases_per_shard"])
+        cases, shards = tuple(content["cases"]), tuple(content.get("shards", ()))
+        cases_per_shard = int(content.get("cases_per_shard", 0))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{path} lacks or spoils {error}; prepare the data set again."

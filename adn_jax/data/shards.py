@@ -28,10 +28,13 @@ OPEN_SHARDS = 512
 def write_shard(path: Place, folders: Sequence[Path]) -> None:
     """Pack the folders of cases into one file, whole or not at all."""
     with atomic_path(path) as temporary:
-        writer = ArrayRecordWriter(str(temporary), OPTIONS)
-        for folder in folders:
-            writer.write(zipped(folder))
-        writer.close()
+        try:
+            writer = ArrayRecordWriter(str(temporary), OPTIONS)
+            for folder in folders:
+                writer.write(zipped(folder))
+            writer.close()
+        except RuntimeError as error:  # a full disk, for instance
+            raise OSError(one_line(error)) from error
 
 
 def zipped(folder: Path) -> bytes:
@@ -67,7 +70,7 @@ def read_packed(path: Place, record: int, name: str) -> zipfile.Path:
     except (RuntimeError, IndexError, zipfile.BadZipFile) as error:
         raise UserError(
             f"record {record} of {path} could not be read ({one_line(error)}); restore "
-            "the file, or pack the data set again."
+            "the file, or delete it and pack the data set again."
         ) from error
     if not folder.exists():  # is_dir only looks at the name
         raise UserError(

@@ -75,6 +75,10 @@ def export_dataset(
     processes = Processes(workers)
     folder = out / folder_name(dataset_id, name)
     manifest = read_manifest(prepared)
+    if manifest.shards:
+        raise UserError(
+            f"{prepared} is packed; give the prepared data set that it was made of."
+        )
     sources, left_out = choose_sources(manifest, grid)
     if grid == "native":
         sources = with_raw_cases(sources, raw, reading)

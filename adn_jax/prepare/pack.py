@@ -68,7 +68,7 @@ def pack_dataset(
             cases_per_shard=cases_per_shard,
         )
         write_manifest(packed)
-        for path in out.glob("*.array_record"):
+        for path in out.glob("cases-*.array_record"):
             if path.name not in shards:
                 path.unlink()
     return packed

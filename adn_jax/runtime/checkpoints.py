@@ -18,8 +18,8 @@ from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
 
 from adn_jax.errors import UserError
-from adn_jax.runtime.hosts import is_first, wait_for_all
-from adn_jax.runtime.places import Place, spelled_out
+from adn_jax.runtime.hosts import is_first, together
+from adn_jax.runtime.places import Place, is_remote, move_folder, spelled_out
 from adn_jax.types import Params
 
 Mode = Literal["min", "max"]
@@ -160,7 +160,7 @@ def save(
 
 def check_space(manager: ocp.CheckpointManager, *trees: Any) -> None:
     """Raise `UserError` before a save for which the disk has no room."""
-    if "://" in str(manager.directory):
+    if is_remote(manager.directory):
         return
     needed = SMALL_FILES + sum(leaf.nbytes for leaf in jax.tree.leaves(trees))
     free = shutil.disk_usage(manager.directory).free
@@ -211,13 +211,10 @@ def set_aside(manager: ocp.CheckpointManager, step: int) -> epath.Path:
     """Move a checkpoint out of the way, for whoever wants to look at it."""
     folder = manager.directory
     aside = folder.with_name(f"{folder.name}_damaged") / str(step)
-    if is_first():
-        with as_user_error(folder, "moved", "move it, then run the command again"):
-            aside.parent.mkdir(exist_ok=True)
-            if aside.exists():
-                aside.rmtree()
-            (folder / str(step)).rename(aside)
-    wait_for_all(f"checkpoint {step} is aside")
+    with together():
+        if is_first():
+            with as_user_error(folder, "moved", "move it, then run the command again"):
+                move_folder(folder / str(step), aside)
     manager.reload()
     return aside
 

@@ -32,29 +32,37 @@ def atomic_path(path: Place) -> Iterator[Path]:
     reported as `UserError`. In an object store each file of a folder is whole or
     absent, but not the folder: let a file written afterwards say that it is there.
     """
-    if is_remote(path):
-        with at_hand(path.parent) as folder:
-            yield folder / path.name
-            upload(folder / path.name, path)
-        return
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    with failures_named(path):
+        if is_remote(path):
+            with at_hand(path.parent) as folder:
+                yield folder / path.name
+                upload(folder / path.name, path)
+            return
+        temporary = path.with_name(f".{os.getpid()}.{path.name}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            if temporary.is_dir() and path.is_dir():
+                shutil.rmtree(path)
+            temporary.replace(path)
+        finally:
+            if temporary.is_dir():
+                shutil.rmtree(temporary, ignore_errors=True)
+            else:
+                with suppress(OSError):  # what failed above is the better message
+                    temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def failures_named(path: Place) -> Iterator[None]:
+    """What the file system refuses in the block becomes a `UserError` of `path`."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        if temporary.is_dir() and path.is_dir():
-            shutil.rmtree(path)
-        temporary.replace(path)
+        yield
     except OSError as error:
         raise UserError(
             f"{path} could not be written ({error.strerror or error}); free space or "
             "choose another folder, then run the command again."
         ) from error
-    finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            with suppress(OSError):  # what failed above is the better message
-                temporary.unlink(missing_ok=True)
 
 
 def remove_remains(folder: Path, names: Collection[str] | None = None) -> None:
@@ -93,7 +101,7 @@ def read_json(path: Source) -> Any:
         return json.loads(read_bytes(path))
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist; check the folder's name.") from error
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise UserError(
             f"{path} is not readable JSON ({error}); restore it or make it anew."
         ) from error

@@ -85,10 +85,8 @@ def together() -> Iterator[None]:
         who_failed(True)
         raise
     if failed := who_failed(False):
-        raise UserError(
-            f"process {' and '.join(failed)} ended before the training began, and "
-            "says why."
-        )
+        which = " and ".join(failed)
+        raise UserError(f"process {which} cannot go on; look at what it says.")
 
 
 def who_failed(here: bool) -> list[str]:

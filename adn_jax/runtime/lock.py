@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from adn_jax.errors import UserError
+from adn_jax.runtime.files import failures_named
 from adn_jax.runtime.places import Place, is_remote
 
 LOCK_FILE = ".lock"
@@ -25,14 +26,9 @@ def only_one(folder: Place) -> Iterator[None]:
         yield
         return
     path = folder / LOCK_FILE
-    try:
+    with failures_named(folder):
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        raise UserError(
-            f"{folder} could not be written ({error.strerror}); free space or choose "
-            "another folder, then run the command again."
-        ) from error
     try:
         lock(handle, folder)
         yield

@@ -21,6 +21,9 @@ Source = Place | zipfile.Path
 STORES = ("gs", "s3")
 """Object stores that are known, by how their addresses begin."""
 
+STORE_PACKAGES = {"aiobotocore", "aiohttp", "botocore", "gcsfs", "google", "s3fs"}
+"""Whose exceptions tell what a store refuses."""
+
 
 def to_place(text: str) -> Place:
     """The place that a command line names.
@@ -56,9 +59,9 @@ def to_place(text: str) -> Place:
     return place
 
 
-def is_remote(place: Source) -> bool:
-    """Whether a place is in an object store."""
-    return isinstance(place, epath.Path)
+def is_remote(place: Place) -> bool:
+    """Whether a place is in an object store; epath has places on disks, too."""
+    return "://" in str(place)
 
 
 def spelled_out(place: Place) -> str:
@@ -87,10 +90,12 @@ def upload(here: Path, place: Place) -> None:
 
     Each file there is whole or as it was. Raises `UserError` where the store refuses.
     """
-    end = "/" if here.is_dir() else ""
     try:
         store, name = fsspec.core.url_to_fs(str(place))
-        store.put(f"{here}{end}", f"{name}{end}", recursive=here.is_dir())
+        if here.is_dir():
+            store.put(f"{here}/", f"{name}/", recursive=True)
+        else:
+            store.put_file(str(here), name)
     except FileNotFoundError as error:
         raise UserError(
             f"{place} could not be written, for its bucket does not exist; make it, or "
@@ -101,6 +106,23 @@ def upload(here: Path, place: Place) -> None:
             f"{place} could not be written ({one_line(error)}); check your rights "
             "there, then run the command again."
         ) from error
+
+
+def move_folder(folder: Place, to: Place) -> None:
+    """Give a folder another name, in place of a folder that has it now."""
+    if to.exists():
+        epath.Path(to).rmtree()
+    if is_remote(folder):
+        store, name = fsspec.core.url_to_fs(str(folder))
+        store.mv(name, str(to), recursive=True)
+    else:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        folder.rename(to)
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether an exception is an object store's, or of the way to it."""
+    return type(error).__module__.partition(".")[0] in STORE_PACKAGES
 
 
 @contextmanager
@@ -117,5 +139,5 @@ def at_hand(folder: Place, *names: str) -> Iterator[Path]:
         here = Path(temporary)
         for name in names:
             if (folder / name).exists():
-                (here / name).write_bytes((folder / name).read_bytes())
+                (here / name).write_bytes(read_bytes(folder / name))
         yield here

@@ -36,7 +36,7 @@ from adn_jax.training.session import (
     fetch,
     finish,
     save,
-    save_unless_saved,
+    save_last,
     saved_items,
     too_many_skipped,
 )
@@ -114,7 +114,7 @@ def train_stage(
                 session.waiting.append((step, values))
                 after_step(session, step, state)
                 if signal := stop.after_update():
-                    saved = save_unless_saved(session, state)
+                    saved = save_last(session, state)
                     log.say(f"{stage.name}: stopped and saved at step {saved}.")
                     return signal
         checkpoints.wait(manager)
@@ -135,8 +135,7 @@ def next_batch(session: Session, state: TrainState, batches: Iterator[Batch]) ->
     try:
         return next(batches)
     except UserError:
-        if state.step:
-            save_unless_saved(session, state)
+        save_last(session, state)
         raise
 
 
@@ -170,14 +169,13 @@ def after_step(session: Session, step: int, state: TrainState) -> None:
         fetch(session, leave=IN_FLIGHT)
         looked = step - IN_FLIGHT
     if 0 < session.absent <= looked:
-        if state.step:
-            save_unless_saved(session, state)
+        save_last(session, state)
         raise case_absent(session)
     if due:
         save(session, state, with_score=True)
     row = session.skipped[:MOST_SKIPPED]
     if len(row) == MOST_SKIPPED and row[-1] <= looked:
-        save_unless_saved(session, state)
+        save_last(session, state)
         raise too_many_skipped(session)
 
 

@@ -48,8 +48,8 @@ class Session:
     last_fetch: float = field(default_factory=time.monotonic)
 
 
-def save(session: Session, state: TrainState, with_score: bool) -> int:
-    """Bring the logs up to the state, validate if asked, save it; returns its step."""
+def save(session: Session, state: TrainState, with_score: bool) -> None:
+    """Bring the logs up to the state, validate if asked, and save it."""
     fetch(session, leave=0)
     stage, step, score = session.stage, int(state.step), None
     if with_score:
@@ -72,14 +72,14 @@ def save(session: Session, state: TrainState, with_score: bool) -> int:
         },
         score=score,
     )
-    return step
 
 
-def save_unless_saved(session: Session, state: TrainState) -> int:
-    """Save where the newest checkpoint is not of this state; returns its step."""
+def save_last(session: Session, state: TrainState) -> int:
+    """Return the state's step once a checkpoint of it is whole: the training ends."""
     step = int(state.step)
-    if session.manager.latest_step() != step:
+    if step and session.manager.latest_step() != step:
         save(session, state, with_score=False)
+    checkpoints.wait(session.manager)
     return step
 
 
@@ -136,7 +136,7 @@ def case_absent(session: Session) -> UserError:
     cases = sorted(set(session.names(step)))
     return UserError(
         f"a process could not read a case of step {step} of stage {name!r}, and names "
-        f"it; it is one of {', '.join(cases)}. The state before is saved: "
+        f"it; it is one of {', '.join(cases)}. What was learnt before is saved: "
         "restore the case, then run the same command again: it continues."
     )
 

@@ -68,9 +68,9 @@ def train(
     check_recipe(recipe)
     check_cudnn(recipe.precision)
     mesh = device_mesh(space=space)
-    tissue_run = find_tissue_run(recipe, run, tissue_run)
-    pending = check_stages(recipe, mesh, tissue_run)
     with together():
+        tissue_run = find_tissue_run(recipe, run, tissue_run)
+        pending = check_stages(recipe, mesh, tissue_run)
         check_places(data, run)
     with writing(run), ExitStack() as claim:
         with together():

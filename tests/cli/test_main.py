@@ -1,6 +1,7 @@
 import sys
 
 import pytest
+from aiohttp import ClientError
 
 from adn_jax.cli.main import VERBS, main, run_verb
 from adn_jax.errors import UserError
@@ -28,6 +29,7 @@ def test_arguments_come_from_the_command_line(monkeypatch, capsys):
     [
         ("phantom", "adn phantom [-h] [OPTIONS] OUT"),
         ("prepare", "adn prepare [-h] [OPTIONS] RAW OUT"),
+        ("pack", "adn pack [-h] PREPARED OUT [--cases-per-shard INT]"),
         ("train", "adn train CONFIG [-h] [OPTIONS]"),
         ("evaluate", "adn evaluate [-h] RUN"),
         ("predict", "adn predict [-h] RUN SCAN [SCAN ...] --out PATH"),
@@ -50,6 +52,7 @@ def test_help_of_each_verb_names_its_arguments(capsys, verb, usage):
     ("error", "sentence", "code"),
     [
         (UserError("the scan is no scan; give one."), "the scan is no scan; give", 2),
+        (ClientError("not you"), "an object store refused (not you); check its ad", 2),
         (KeyboardInterrupt(), "stopped; the same command continues.", 130),
         (KeyboardInterrupt(15), "stopped; the same command continues.", 143),
     ],

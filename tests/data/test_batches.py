@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from adn_jax.data.batches import (
+    bytes_of_share,
     check_present,
     epoch_batches,
     open_split,
+    stack_cases,
     train_batches,
 )
 from adn_jax.errors import UserError
@@ -86,6 +88,14 @@ def test_memory_has_room_for_so_many_cases(manifest, monkeypatch):
     read = [split[index]["case"] for index in (*range(5), *range(5))]
     assert read == [0, 1, 2, 3, 4] * 2
     assert sorted(split.memory) == [0, 1]
+
+
+def test_a_share_takes_so_many_bytes(manifest, monkeypatch):
+    split = open_split(manifest, "train")
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    arrays = stack_cases(split, range(2))
+    taken = sum(array.nbytes for name, array in arrays.items() if name != "case")
+    assert bytes_of_share(split, 4) == taken
 
 
 def test_absent_labels_are_zero_unless_needed(tmp_path):

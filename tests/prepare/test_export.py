@@ -13,6 +13,7 @@ from adn_jax.errors import UserError
 from adn_jax.prepare import export as module
 from adn_jax.prepare.dataset import prepare_dataset
 from adn_jax.prepare.export import export_dataset
+from adn_jax.prepare.pack import pack_dataset
 
 SETTINGS = PrepareSettings(
     shape=(24, 48, 40), spacing_mm=(6.0, 4.0, 4.0), window_hu=(-10.0, 90.0)
@@ -283,6 +284,12 @@ def test_arguments_that_cannot_be(data, tmp_path, changes, message):
 def test_no_prepared_data_set(tmp_path):
     with pytest.raises(UserError, match="is no prepared data set"):
         export_dataset(tmp_path, tmp_path / "out")
+
+
+def test_a_packed_data_set(copy, tmp_path):
+    pack_dataset(copy / "prepared", tmp_path / "packed")
+    with pytest.raises(UserError, match="packed is packed; give the prepared data"):
+        export_dataset(tmp_path / "packed", tmp_path / "out")
 
 
 def test_no_training_case(copy, tmp_path):

@@ -120,6 +120,14 @@ def test_what_a_killed_call_left_is_removed(heads, tmp_path):
     assert not half.exists()
 
 
+def test_files_of_others_stay(heads, tmp_path):
+    other = tmp_path / "packed" / "other.array_record"
+    other.parent.mkdir()
+    other.write_bytes(b"other")
+    pack_dataset(heads, tmp_path / "packed")
+    assert other.read_bytes() == b"other"
+
+
 def refuse(heads, out, cases_per_shard=2):
     with pytest.raises(UserError) as caught:
         pack_dataset(heads, out, cases_per_shard)

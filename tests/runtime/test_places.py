@@ -13,6 +13,7 @@ from adn_jax.runtime.files import read_json, write_json
 from adn_jax.runtime.places import (
     at_hand,
     is_remote,
+    move_folder,
     read_bytes,
     spelled_out,
     to_place,
@@ -49,10 +50,11 @@ def test_other_stores_are_refused(address):
 
 def test_files_go_there_and_back(place, tmp_path):
     assert not place.exists()
-    write_json(place / "a" / "b.json", {"c": 1})
+    for name in ("b.json", "b[1].json", "b*.json"):
+        write_json(place / "a" / name, {"c": name})
+        assert read_json(place / "a" / name) == {"c": name}
     assert is_remote(place)
     assert spelled_out(place) == str(place)
-    assert read_json(place / "a" / "b.json") == {"c": 1}
     (tmp_path / "folder" / "below").mkdir(parents=True)
     (tmp_path / "folder" / "below" / "d").write_bytes(b"whole")
     upload(tmp_path / "folder", place)
@@ -60,6 +62,19 @@ def test_files_go_there_and_back(place, tmp_path):
     assert read_bytes(place / "below" / "d") == b"whole"
     with pytest.raises(FileNotFoundError):
         read_bytes(place / "nothing")
+
+
+@pytest.mark.parametrize("kind", ["disk", "gcs"])
+def test_a_folder_moves_over_another(tmp_path, kind, request):
+    place = tmp_path
+    if kind != "disk":
+        place = to_place(f"{request.getfixturevalue(kind).bucket}/{tmp_path.name}")
+    write_json(place / "folder" / "below" / "a.json", 1)
+    write_json(place / "moved" / "old.json", 2)
+    move_folder(place / "folder", place / "moved")
+    assert names(place) == ["moved"]
+    assert names(place / "moved") == ["below"]
+    assert read_json(place / "moved" / "below" / "a.json") == 1
 
 
 def test_what_others_write_is_seen(place):

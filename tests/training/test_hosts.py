@@ -169,7 +169,7 @@ def test_all_end_where_process_0_cannot_begin(start_together, tmp_path):
         outputs = [process.communicate(timeout=200)[0] for process in pair]
     assert [process.returncode for process in pair] == [2, 2], outputs
     assert "adn: another process is writing into" in outputs[0]
-    assert "adn: process 0 ended before the training began" in outputs[1]
+    assert "adn: process 0 cannot go on" in outputs[1]
     assert not any("Traceback" in output for output in outputs)
 
 

@@ -39,9 +39,15 @@ def test_a_run_in_a_store_is_that_of_a_disk(heads, whole_run, start_training, gc
     assert process.returncode == 128 + signal.SIGTERM, output
     assert "joint" not in read_finished(run)
 
+    checkpoints = run / "checkpoints" / "joint"
+    newest = max((each.name for each in checkpoints.iterdir()), key=int)
+    (checkpoints / newest / "params" / "_METADATA").unlink()
+
     process = start()
     output, _ = process.communicate()
     assert process.returncode == 0, output
+    assert f"adn: checkpoint {newest} of {checkpoints} is damaged" in output
+    assert (run / "checkpoints" / "joint_damaged" / newest / "optimizer").is_dir()
     assert (run / METRICS).read_bytes() == (whole_run / METRICS).read_bytes()
     assert read_finished(run) == read_finished(whole_run)
     assert len(list((run / "tensorboard" / "joint").iterdir())) == 2
