@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from adn_jax.data.cases import VOLUME_FILES, Manifest, case_folder, read_case
+from adn_jax.data.cases import VOLUME_FILES, Manifest, case_folder, read_volumes
 from adn_jax.errors import UserError
 from adn_jax.runtime.hosts import own_share
 from adn_jax.runtime.workers import usable_processors
@@ -114,12 +114,13 @@ def open_split(
 
 def read_arrays(manifest: Manifest, name: str) -> CaseArrays:
     """Read what training needs of one case; absent labels are 0."""
-    case = read_case(case_folder(manifest, name))
-    nothing = np.zeros(case.volume.shape, np.uint8)
+    volumes = read_volumes(case_folder(manifest, name), ("volume", "lesion", "tissue"))
+    nothing = np.zeros(volumes["volume"].shape, np.uint8)
+    lesion = volumes.get("lesion")
     return {
-        "volume": case.volume,
-        "lesion": nothing if case.lesion is None else to_bytes(case.lesion),
-        "tissue": nothing if case.tissue is None else case.tissue,
+        "volume": volumes["volume"],
+        "lesion": nothing if lesion is None else to_bytes(lesion),
+        "tissue": volumes.get("tissue", nothing),
         "case": np.int32(manifest.index[name]),
     }
 

@@ -7,7 +7,8 @@ map), `lesion.nii.gz`, `brain.nii.gz`, `tissue.nii.gz`, `case.json`, and
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -40,6 +41,8 @@ VOLUME_FILES = {
 """File and voxel type of each volume of a `PreparedCase`."""
 
 NATIVE_LESION = "lesion_native.nii.gz"
+
+Volume = Shaped[np.ndarray, "z y x"]
 
 
 @dataclass(frozen=True)
@@ -157,10 +160,21 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+@contextmanager
+def spoilt_named(folder: Source) -> Iterator[None]:
+    """What is missing or wrong in a `case.json` becomes a `UserError`."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{folder / 'case.json'} lacks or spoils {error}; prepare the case again."
+        ) from error
+
+
 def read_facts(folder: Path) -> CaseFacts:
     """Quality, flags and source of a prepared case; `UserError` where it is spoilt."""
     content = read_json(folder / "case.json")
-    try:
+    with spoilt_named(folder):
         return CaseFacts(
             name=content["name"],
             quality=dict(content["quality"]),
@@ -172,10 +186,6 @@ def read_facts(folder: Path) -> CaseFacts:
                 if file in content["sha256"]
             ),
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{folder / 'case.json'} lacks or spoils {error}; prepare the case again."
-        ) from error
 
 
 def case_folder(manifest: Manifest, name: str) -> Source:
@@ -192,35 +202,44 @@ def read_case(folder: Source) -> PreparedCase:
     Raises `UserError`, naming the file, where something is missing or does not fit.
     """
     content = read_json(folder / "case.json")
-    try:
+    with spoilt_named(folder):
         affine = np.array(content["geometry"]["affine"], float).reshape(4, 4)
-        shape_zyx = tuple(content["geometry"]["shape"][::-1])
-        files = set(content["sha256"])
         facts = {
             key: content[key]
             for key in ("name", "geometry", "quality", "source", "truth")
         }
         flags = tuple(content["flags"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{folder / 'case.json'} lacks or spoils {error}; prepare the case again."
-        ) from error
     if not np.isfinite(affine).all():
         raise UserError(
             f"{folder / 'case.json'} holds an affine that is not finite; "
             "prepare the case again."
         )
-    volumes = {
+    volumes = volumes_of(folder, content, VOLUME_FILES)
+    return PreparedCase(**facts, **volumes, affine=affine, flags=flags)
+
+
+def read_volumes(folder: Source, names: Collection[str]) -> dict[str, Volume]:
+    """Those of the volumes `names` of a `PreparedCase` that it has, as `read_case`."""
+    return volumes_of(folder, read_json(folder / "case.json"), names)
+
+
+def volumes_of(
+    folder: Source, content: Mapping[str, Any], names: Collection[str]
+) -> dict[str, Volume]:
+    """The same, with the content of `case.json`."""
+    with spoilt_named(folder):
+        shape_zyx = tuple(content["geometry"]["shape"][::-1])
+        present = {"ct.nii", "brain.nii.gz", *content["sha256"]}
+    return {
         name: read_prepared_volume(folder / file, dtype, shape_zyx)
         for name, (file, dtype) in VOLUME_FILES.items()
-        if file in files or name in {"volume", "brain"}
+        if name in names and file in present
     }
-    return PreparedCase(**facts, **volumes, affine=affine, flags=flags)
 
 
 def read_prepared_volume(
     path: Source, dtype: type, shape_zyx: tuple[int, ...]
-) -> Shaped[np.ndarray, "z y x"]:
+) -> Volume:
     """One file of a prepared case as (z, y, x), checked against the case's shape."""
     image = open_nifti(path)
     if image.shape[::-1] != shape_zyx or image.get_data_dtype() != dtype:

@@ -78,7 +78,7 @@ def test_case_is_the_index_in_the_data_set(manifest):
 def test_each_case_is_read_once(manifest, monkeypatch):
     split = open_split(manifest, "train")
     first = split[0]
-    monkeypatch.setattr("adn_jax.data.batches.read_case", None)
+    monkeypatch.setattr("adn_jax.data.batches.read_volumes", None)
     assert split[0] is first
 
 
@@ -88,6 +88,14 @@ def test_memory_has_room_for_so_many_cases(manifest, monkeypatch):
     read = [split[index]["case"] for index in (*range(5), *range(5))]
     assert read == [0, 1, 2, 3, 4] * 2
     assert sorted(split.memory) == [0, 1]
+
+
+def test_no_more_is_read_than_training_needs(tmp_path):
+    manifest = write_heads(tmp_path, train=1, validation=0)
+    (tmp_path / "head00" / "brain.nii.gz").unlink()
+    case = open_split(manifest, "train")[0]
+    np.testing.assert_array_equal(case["volume"], head("head00", 0).volume)
+    np.testing.assert_array_equal(case["tissue"], head("head00", 0).tissue)
 
 
 def test_a_share_takes_so_many_bytes(manifest, monkeypatch):
