@@ -27,6 +27,7 @@ NUMPY_ONLY = (
     "prepare",
     "metrics",
     "data/cases.py",
+    "data/manifest.py",
     "data/splits.py",
     "data/phantom.py",
 )

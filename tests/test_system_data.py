@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from adn_jax.cli.main import main
-from adn_jax.data.cases import read_manifest
+from adn_jax.data.manifest import read_manifest
 
 GRID = ["--shape", "8", "32", "32", "--spacing-mm", "18", "6", "6", "--workers", "1"]
 

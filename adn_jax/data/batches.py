@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from adn_jax.data.cases import VOLUME_FILES, Manifest, case_folder, read_volumes
+from adn_jax.data.cases import VOLUME_FILES, read_volumes
+from adn_jax.data.manifest import Manifest, case_folder
 from adn_jax.errors import UserError
 from adn_jax.runtime.hosts import own_share
 from adn_jax.runtime.workers import usable_processors

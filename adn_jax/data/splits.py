@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from adn_jax.data.cases import SPLITS
 from adn_jax.errors import UserError
+
+SPLITS = ("train", "validation", "test")
 
 SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}
 """Shares of a drawn split."""

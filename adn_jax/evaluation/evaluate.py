@@ -13,7 +13,8 @@ from rich.progress import track
 
 from adn_jax.config import Recipe
 from adn_jax.config_checks import settings_to_json
-from adn_jax.data.cases import Manifest, case_folder, read_case, read_manifest
+from adn_jax.data.cases import read_case
+from adn_jax.data.manifest import Manifest, case_folder, read_manifest
 from adn_jax.errors import UserError
 from adn_jax.evaluation.case import evaluate_case
 from adn_jax.evaluation.gallery import write_figures

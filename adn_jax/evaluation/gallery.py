@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from rich.progress import track
 
-from adn_jax.data.cases import Manifest, case_folder, read_case
+from adn_jax.data.cases import read_case
+from adn_jax.data.manifest import Manifest, case_folder
 from adn_jax.evaluation.figures import (
     alignment_figure,
     maps_figure,

@@ -8,7 +8,7 @@ from io import StringIO
 from typing import Any
 
 from adn_jax.config import Recipe
-from adn_jax.data.cases import Manifest
+from adn_jax.data.manifest import Manifest
 from adn_jax.evaluation.scores import EMPTY_RULES, SCORES, CaseResult, EmptyRule
 from adn_jax.evaluation.statistics import Summary, summarise, summarise_tail
 from adn_jax.metrics.disentanglement import (

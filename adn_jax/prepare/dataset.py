@@ -8,13 +8,8 @@ from pathlib import Path
 
 from adn_jax.config import PrepareSettings, ReadSettings
 from adn_jax.config_checks import settings_to_json
-from adn_jax.data.cases import (
-    CaseFacts,
-    Manifest,
-    read_facts,
-    write_case,
-    write_manifest,
-)
+from adn_jax.data.cases import CaseFacts, read_facts, write_case
+from adn_jax.data.manifest import Manifest, write_manifest
 from adn_jax.data.splits import choose_splits
 from adn_jax.errors import UserError
 from adn_jax.prepare.atlas import load_atlas

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from adn_jax.config import PrepareSettings, ReadSettings
-from adn_jax.data.cases import NATIVE_LESION, VOLUME_FILES, Manifest, read_manifest
+from adn_jax.data.cases import NATIVE_LESION, VOLUME_FILES
+from adn_jax.data.manifest import Manifest, read_manifest
 from adn_jax.errors import UserError
 from adn_jax.prepare.export_case import (
     ENDING,

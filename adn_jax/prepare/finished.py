@@ -12,7 +12,8 @@ from rich.progress import track
 
 from adn_jax.config import PrepareSettings, ReadSettings
 from adn_jax.config_checks import settings_to_json
-from adn_jax.data.cases import Manifest, check_sums
+from adn_jax.data.cases import check_sums
+from adn_jax.data.manifest import Manifest
 from adn_jax.errors import UserError
 from adn_jax.prepare.layouts.cases import RawCase
 from adn_jax.runtime.files import read_json, remove_remains

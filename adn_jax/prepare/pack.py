@@ -7,7 +7,8 @@ from pathlib import Path
 
 from rich.progress import track
 
-from adn_jax.data.cases import Manifest, check_sums, read_manifest, write_manifest
+from adn_jax.data.cases import check_sums
+from adn_jax.data.manifest import Manifest, read_manifest, write_manifest
 from adn_jax.data.shards import check_reach, write_shard
 from adn_jax.errors import UserError
 from adn_jax.runtime.files import remove_remains

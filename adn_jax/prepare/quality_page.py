@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from adn_jax.data.cases import CaseFacts, Manifest
+from adn_jax.data.cases import CaseFacts
+from adn_jax.data.manifest import Manifest
 from adn_jax.prepare.figures import FIGURES, Figure
 from adn_jax.runtime.files import write_text
 from adn_jax.runtime.pages import page_environment

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from adn_jax.config import Recipe, UNetSettings
 from adn_jax.config_checks import check_recipe, differing_fields
 from adn_jax.data.batches import Split, open_split
-from adn_jax.data.cases import Manifest, read_manifest
+from adn_jax.data.manifest import Manifest, read_manifest
 from adn_jax.errors import UserError
 from adn_jax.losses.extra import resolve_term
 from adn_jax.models import check_shape, deepest_rows

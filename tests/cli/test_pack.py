@@ -1,7 +1,7 @@
 import pytest
 
 from adn_jax.cli.main import main
-from adn_jax.data.cases import read_manifest
+from adn_jax.data.manifest import read_manifest
 from tests.training.tiny import write_heads
 
 

@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 
 from adn_jax.cli.main import main
-from adn_jax.data.cases import read_case, read_manifest
+from adn_jax.data.cases import read_case
+from adn_jax.data.manifest import read_manifest
 
 GRID = ["--shape", "12", "24", "24", "--spacing-mm", "12", "8", "8", "--workers", "1"]
 

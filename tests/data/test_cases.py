@@ -5,16 +5,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from adn_jax.config import PrepareSettings
 from adn_jax.data.cases import (
-    Manifest,
     PreparedCase,
     check_sums,
     read_case,
-    read_manifest,
     read_native_lesion,
     write_case,
-    write_manifest,
 )
 from adn_jax.errors import UserError
 
@@ -161,39 +157,3 @@ def test_an_affine_that_is_not_finite_is_refused(folder):
 def test_a_folder_that_is_no_case(tmp_path):
     with pytest.raises(UserError, match=r"case.json does not exist"):
         read_case(tmp_path)
-
-
-@pytest.fixture
-def manifest(tmp_path) -> Manifest:
-    settings = PrepareSettings(shape=(8, 16, 16), tissue="none")
-    splits = {"train": ("a", "b"), "validation": (), "test": ("c",)}
-    failed = {"d": "a reason"}
-    return Manifest(settings, ("a", "b", "c"), splits, tmp_path, failed)
-
-
-def test_manifest_there_and_back(manifest):
-    write_manifest(manifest)
-    assert read_manifest(manifest.folder) == manifest
-
-
-def test_no_manifest(tmp_path):
-    with pytest.raises(UserError, match=r"is no prepared data set .* adn_jax prepare"):
-        read_manifest(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda content: content.pop("splits"), "lacks or spoils 'splits'"),
-        (lambda content: content.update(splits=[]), "lacks or spoils"),
-        (
-            lambda content: content["settings"].update(shaper=1),
-            "unknown field 'shaper'; perhaps 'shape' is meant",
-        ),
-    ],
-)
-def test_a_spoiled_manifest(manifest, change, message):
-    write_manifest(manifest)
-    edit_json(manifest.folder / "manifest.json", change)
-    with pytest.raises(UserError, match=message):
-        read_manifest(manifest.folder)

@@ -4,7 +4,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from adn_jax.data.cases import case_folder, read_case, read_manifest, write_manifest
+from adn_jax.data.cases import read_case
+from adn_jax.data.manifest import case_folder, read_manifest, write_manifest
 from adn_jax.data.shards import read_packed, write_shard
 from adn_jax.errors import UserError
 from adn_jax.prepare.pack import pack_dataset

@@ -10,7 +10,8 @@ import pytest
 from scipy import ndimage
 
 from adn_jax.config import PrepareSettings, Recipe, UNetSettings, ViewNetSettings
-from adn_jax.data.cases import Manifest, PreparedCase, write_case, write_manifest
+from adn_jax.data.cases import PreparedCase, write_case
+from adn_jax.data.manifest import Manifest, write_manifest
 from adn_jax.data.phantom import case_name, make_case
 from adn_jax.data.phantom_settings import PRESETS
 from adn_jax.evaluation.maps import CaseMaps

@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from adn_jax.data.cases import read_case, read_manifest, write_manifest
+from adn_jax.data.cases import read_case
+from adn_jax.data.manifest import read_manifest, write_manifest
 from adn_jax.errors import UserError
 from adn_jax.evaluation import evaluate as module
 from adn_jax.evaluation.evaluate import evaluate_run

@@ -3,7 +3,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from adn_jax.data.cases import Manifest
+from adn_jax.data.manifest import Manifest
 from adn_jax.evaluation.figures import save_figure, score_figure
 from adn_jax.evaluation.report import format_interval, render_report
 from adn_jax.evaluation.scores import CaseResult, score_masks

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from adn_jax.config import ReadSettings
-from adn_jax.data.cases import read_case, read_manifest, read_native_lesion
+from adn_jax.data.cases import read_case, read_native_lesion
+from adn_jax.data.manifest import read_manifest
 from adn_jax.errors import UserError
 from adn_jax.prepare import dataset, processes
 from adn_jax.prepare.dataset import prepare_dataset

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from adn_jax.config import PrepareSettings, ReadSettings
-from adn_jax.data.cases import read_case, read_manifest, read_native_lesion
-from adn_jax.data.cases import write_manifest as write_prepared_manifest
+from adn_jax.data.cases import read_case, read_native_lesion
+from adn_jax.data.manifest import read_manifest
+from adn_jax.data.manifest import write_manifest as write_prepared_manifest
 from adn_jax.errors import UserError
 from adn_jax.prepare import export as module
 from adn_jax.prepare.dataset import prepare_dataset

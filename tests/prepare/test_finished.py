@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from adn_jax.config import PrepareSettings, ReadSettings
-from adn_jax.data.cases import Manifest
+from adn_jax.data.manifest import Manifest
 from adn_jax.errors import UserError
 from adn_jax.prepare import finished
 from adn_jax.prepare.finished import (

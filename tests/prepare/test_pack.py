@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from adn_jax.data.cases import read_manifest
+from adn_jax.data.manifest import read_manifest
 from adn_jax.errors import UserError
 from adn_jax.prepare import pack
 from adn_jax.prepare.pack import in_shards, pack_dataset

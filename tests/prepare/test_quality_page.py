@@ -4,7 +4,8 @@ from urllib.parse import unquote
 import pytest
 
 from adn_jax.config import PrepareSettings
-from adn_jax.data.cases import CaseFacts, Manifest
+from adn_jax.data.cases import CaseFacts
+from adn_jax.data.manifest import Manifest
 from adn_jax.prepare.figures import FIGURES, flags_of
 from adn_jax.prepare.quality_page import format_figure, write_quality_page
 

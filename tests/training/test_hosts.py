@@ -173,6 +173,23 @@ def test_all_end_where_process_0_cannot_begin(start_together, tmp_path):
     assert not any("Traceback" in output for output in outputs)
 
 
+def by_address_without_data(number, processes, port):
+    """The same, where all processes but the first look for the data elsewhere."""
+    options, variables = by_address(number, processes, port)
+    return options + (("--data", "nowhere") if number else ()), variables
+
+
+@pytest.mark.slow
+def test_all_end_where_one_lacks_the_data(start_together, tmp_path):
+    run = tmp_path / "run"
+    pair = start_together(run, 2, introduce=by_address_without_data)
+    outputs = [process.communicate(timeout=200)[0] for process in pair]
+    assert [process.returncode for process in pair] == [2, 2], outputs
+    assert "adn: process 1 cannot go on; look at what it says." in outputs[0]
+    assert "adn: the data folder nowhere does not exist" in outputs[1]
+    assert not run.exists()
+
+
 @pytest.mark.slow
 def test_four_processes_train_as_one_does(start_together, tmp_path, alone):
     run = tmp_path / "four"

@@ -12,7 +12,7 @@ import pytest
 
 from adn_jax.config import OptimizerSettings, StageSettings
 from adn_jax.data.batches import case_names, open_split
-from adn_jax.data.cases import read_manifest
+from adn_jax.data.manifest import read_manifest
 from adn_jax.errors import UserError
 from adn_jax.geometry.mirror import mirror
 from adn_jax.pipeline.align import align_volume

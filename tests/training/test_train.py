@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from adn_jax.config import StageSettings
-from adn_jax.data.cases import read_manifest, write_manifest
+from adn_jax.data.manifest import read_manifest, write_manifest
 from adn_jax.errors import UserError
 from adn_jax.training import train as module
 from adn_jax.training.runs import write_config

@@ -20,14 +20,8 @@ from adn_jax.config import (
     UNetSettings,
     ViewNetSettings,
 )
-from adn_jax.data.cases import (
-    Manifest,
-    PreparedCase,
-    read_case,
-    read_manifest,
-    write_case,
-    write_manifest,
-)
+from adn_jax.data.cases import PreparedCase, read_case, write_case
+from adn_jax.data.manifest import Manifest, read_manifest, write_manifest
 
 SHAPE = (16, 16, 16)
 PREPARE = PrepareSettings(shape=SHAPE, spacing_mm=(8.0, 10.0, 10.0))

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from adn_jax.data.cases import CaseFacts, Manifest, PreparedCase
+from adn_jax.data.cases import CaseFacts, PreparedCase
+from adn_jax.data.manifest import Manifest
 from adn_jax.prepare.layouts.aisd.report import known_table, oddity_table
 from adn_jax.prepare.layouts.cases import RawDataset
 from adn_jax.prepare.layouts.markdown import bullets, table

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from adn_jax.config import PrepareSettings, ReadSettings
-from adn_jax.data.cases import CaseFacts, Manifest, read_facts, read_manifest
+from adn_jax.data.cases import CaseFacts, read_facts
+from adn_jax.data.manifest import Manifest, read_manifest
 from adn_jax.prepare.dataset import prepare_dataset
 from adn_jax.prepare.layouts.aisd.facts import CONTRAST, MOST_SLICES, TILTED
 from adn_jax.prepare.layouts.aisd.report import known_counts
