@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adn_jax.runtime.logbook import read_metrics
+from tests.training.test_survival import last_step
 
 STEPS = int(os.environ.get("ADN_SOAK", "200"))
 """Updates of the joint stage, with twenty evaluations and saves."""
@@ -25,16 +25,6 @@ def memory_of(process):
     return int(found[0].split()[1]) * 1024 if found else 0
 
 
-def last_step(run):
-    path = run / "metrics.jsonl"
-    steps = [
-        line["step"]
-        for line in (read_metrics(run) if path.exists() else ())
-        if line["stage"] == "joint"
-    ]
-    return max(steps, default=0)
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only on Linux")
 def test_memory_stays_flat(start_training, tmp_path):
@@ -45,7 +35,7 @@ def test_memory_stays_flat(start_training, tmp_path):
     )
     steps, memory = [], []
     while process.poll() is None:
-        steps.append(last_step(run))
+        steps.append(last_step(run, "joint"))
         memory.append(memory_of(process))
         time.sleep(0.1)
     output, _ = process.communicate()

@@ -14,6 +14,7 @@ import pytest
 
 from adn_jax.runtime.logbook import read_metrics
 from adn_jax.training.runs import load_run, read_finished
+from tests.training.tiny import tiny_recipe
 
 
 def wait_for(happened, process, patience=120.0):
@@ -24,12 +25,16 @@ def wait_for(happened, process, patience=120.0):
         time.sleep(0.02)
 
 
+def last_step(run, stage):
+    """Newest step of a stage in metrics.jsonl; 0: none."""
+    path = run / "metrics.jsonl"
+    lines = read_metrics(run) if path.exists() else []
+    return max((line["step"] for line in lines if line["stage"] == stage), default=0)
+
+
 def has_line(run, stage, step):
     """Whether metrics.jsonl has a line of the stage from that step on."""
-    path = run / "metrics.jsonl"
-    return path.exists() and any(
-        line["stage"] == stage and line["step"] >= step for line in read_metrics(run)
-    )
+    return last_step(run, stage) >= step
 
 
 def is_saving(run, stage):
@@ -82,6 +87,9 @@ def test_killed_training_ends_bit_equal(whole_run, start_training, tmp_path):
     assert_same_run(whole_run, run)
 
 
+INTERVAL = tiny_recipe().joint.validate_every
+"""Steps between two saves."""
+
 KILLS = int(os.environ.get("ADN_KILLS", "2"))
 """How often a training is killed at random; ADN_KILLS=30 for a thorough look."""
 
@@ -109,6 +117,11 @@ def test_killed_at_random_moments_nothing_is_lost(whole_run, start_training, tmp
         output, _ = process.communicate()
         assert process.returncode in {0, -signal.SIGKILL}, output
         now_saved, now_finished = checkpoints_of(run)
+        for stage in {"align", "joint"} - now_finished:
+            repeated = last_step(run, stage) - now_saved.get(stage, 0)
+            assert (
+                repeated <= 2 * INTERVAL
+            )  # the second is under way while one is saved
         assert all(now_saved[stage] >= step for stage, step in saved.items())
         assert now_finished >= finished
         saved, finished = now_saved, now_finished
