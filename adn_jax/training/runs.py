@@ -147,7 +147,7 @@ def write_stage(run: Place, stage: str, params: Params, **facts: Any) -> None:
         atomic_path(checkpoint_folder(run, stage)) as folder,
         checkpoints.open_checkpoints(folder, mode, alone=True) as manager,
     ):
-        checkpoints.save(manager, 0, mode, params)
+        checkpoints.save(manager, 0, mode, jax.device_get(params))
     mark_finished(run, stage, {"steps": 0, "best_step": 0, **facts})
 
 

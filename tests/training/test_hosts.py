@@ -4,13 +4,17 @@ import fcntl
 import json
 import signal
 import socket
+import subprocess
+import sys
 from contextlib import contextmanager, suppress
 
+import jax
 import numpy as np
 import pytest
 
+from adn_jax.runtime.checkpoints import open_checkpoints, restore_params
 from adn_jax.runtime.logbook import read_metrics
-from adn_jax.training.runs import read_finished
+from adn_jax.training.runs import checkpoint_folder, read_finished
 from tests.training.test_survival import has_line, wait_for
 
 FOURS = (
@@ -188,6 +192,40 @@ def test_all_end_where_one_lacks_the_data(start_together, tmp_path):
     assert "adn: process 1 cannot go on; look at what it says." in outputs[0]
     assert "adn: the data folder nowhere does not exist" in outputs[1]
     assert not run.exists()
+
+
+TAKE_WEIGHTS = """
+import sys
+from pathlib import Path
+import jax
+from adn_jax.runtime.hosts import is_first, join, together
+from adn_jax.training.runs import write_stage
+
+join(sys.argv[1], 2, int(sys.argv[2]))
+with together():
+    if is_first():
+        write_stage(Path(sys.argv[3]), "tissue", {"w": jax.numpy.arange(3.0)})
+"""
+
+
+@pytest.mark.slow
+def test_weights_of_another_run_are_written_by_process_0(tmp_path):
+    address = f"127.0.0.1:{free_port(SLURM_PORTS)}"
+    pair = [
+        subprocess.Popen(
+            [sys.executable, "-c", TAKE_WEIGHTS, address, str(number), str(tmp_path)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    codes, output = ends(pair)
+    assert codes == [0, 0], output
+    folder = checkpoint_folder(tmp_path, "tissue")
+    with open_checkpoints(folder, "max", read_only=True) as manager:
+        like = {"w": jax.ShapeDtypeStruct((3,), jax.numpy.float32)}
+        np.testing.assert_array_equal(restore_params(manager, 0, like)["w"], range(3))
 
 
 @pytest.mark.slow
