@@ -5,8 +5,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
-from adn_jax.errors import UserError, one_line
-from adn_jax.runtime.places import is_refusal
+from adn_jax.errors import UserError, is_refusal, one_line
 
 VERBS = {
     "phantom": "make head phantoms with known lesions, tissue and pose",

@@ -15,7 +15,7 @@ from jaxtyping import Float32, UInt8
 from adn_jax.data.cases import VOLUME_FILES, read_volumes
 from adn_jax.data.manifest import Manifest, case_folder
 from adn_jax.errors import UserError
-from adn_jax.runtime.hosts import own_share
+from adn_jax.runtime.hosts import own_share, share_size
 from adn_jax.runtime.workers import usable_processors
 from adn_jax.types import Batch
 
@@ -159,8 +159,7 @@ def train_batches(
 
 def bytes_of_share(split: Split, batch: int) -> int:
     """What a process's share of a batch takes: CT in float32, two labels in bytes."""
-    count = len(range(batch)[own_share(batch)])
-    return 6 * count * math.prod(split.manifest.settings.shape)
+    return 6 * share_size(batch) * math.prod(split.manifest.settings.shape)
 
 
 def shuffled(split: Split, batch: int, seed: int) -> grain.MapDataset:
@@ -215,8 +214,8 @@ def to_batches(
     for share in shares:
         if isinstance(share, UserError):
             print(f"adn: {share}", file=sys.stderr)
-            count = len(range(batch)[own_share(batch)])
-            yield from repeat(make_batch(absent_cases(split, count), place))
+            cases = absent_cases(split, share_size(batch))
+            yield from repeat(make_batch(cases, place))
         yield make_batch(share, place)
 
 

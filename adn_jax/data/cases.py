@@ -186,11 +186,11 @@ def volumes_of(
     """The same, with the content of `case.json`."""
     with spoilt_named(folder):
         shape_zyx = tuple(content["geometry"]["shape"][::-1])
-        present = {"ct.nii", "brain.nii.gz", *content["sha256"]}
+        files = set(content["sha256"])
     return {
         name: read_prepared_volume(folder / file, dtype, shape_zyx)
         for name, (file, dtype) in VOLUME_FILES.items()
-        if name in names and file in present
+        if name in names and (file in files or name in {"volume", "brain"})
     }
 
 

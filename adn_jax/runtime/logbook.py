@@ -88,7 +88,7 @@ def open_logbook(run: Place, stage: str, start: int, steps: int) -> Iterator[Log
         refresh_per_second=2,
         disable=not writes,
     )
-    with at_hand(run, *[METRICS] * writes) as here:
+    with at_hand(run, *([METRICS] if writes else [])) as here:
         path = here / METRICS if writes else Path(os.devnull)
         if writes:
             drop_lines(path, stage, start)

@@ -21,9 +21,6 @@ Source = Place | zipfile.Path
 STORES = ("gs", "s3")
 """Object stores that are known, by how their addresses begin."""
 
-STORE_PACKAGES = {"aiobotocore", "aiohttp", "botocore", "gcsfs", "google", "s3fs"}
-"""Whose exceptions tell what a store refuses."""
-
 
 def to_place(text: str) -> Place:
     """The place that a command line names.
@@ -118,11 +115,6 @@ def move_folder(folder: Place, to: Place) -> None:
     else:
         to.parent.mkdir(parents=True, exist_ok=True)
         folder.rename(to)
-
-
-def is_refusal(error: BaseException) -> bool:
-    """Whether an exception is an object store's, or of the way to it."""
-    return type(error).__module__.partition(".")[0] in STORE_PACKAGES
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """The real `train.py` with its data and its run in an object store."""
 
 import signal
-import time
 
 import pytest
 
@@ -13,14 +12,7 @@ from adn_jax.runtime.files import read_json
 from adn_jax.runtime.logbook import METRICS
 from adn_jax.runtime.places import to_place
 from adn_jax.training.runs import read_finished
-
-
-def wait_for(path, process):
-    """Return as soon as a file is there or the process has ended."""
-    end = time.monotonic() + 120
-    while process.poll() is None and not path.exists():
-        assert time.monotonic() < end, "the training makes no progress"
-        time.sleep(0.05)
+from tests.training.test_survival import wait_for
 
 
 @pytest.mark.slow
@@ -33,7 +25,8 @@ def test_a_run_in_a_store_is_that_of_a_disk(heads, whole_run, start_training, gc
         return start_training(run, data=place / "packed", **gcs.variables)
 
     process = start()
-    wait_for(run / "checkpoints" / "joint" / "2" / "commit_success.txt", process)
+    saved = run / "checkpoints" / "joint" / "2" / "commit_success.txt"
+    wait_for(saved.exists, process)
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate()
     assert process.returncode == 128 + signal.SIGTERM, output
