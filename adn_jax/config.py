@@ -16,6 +16,10 @@ Recompute = Literal["nothing", "norms", "blocks"]
 or every map inside a block, so that only what goes from block to block is kept."""
 
 
+SegmentInput = Literal["salient", "aligned", "mirror_pair"]
+"""What F sees."""
+
+
 @dataclass(frozen=True)
 class PrepareSettings:
     """How a raw scan becomes a prepared case."""
@@ -90,6 +94,68 @@ class UNetSettings:
 
 
 @dataclass(frozen=True)
+class DeepMedicSettings:
+    """DeepMedic (Kamnitsas et al. 2017) as its repository ships it: a patch network
+    whose pathways look at the same place at several resolutions."""
+
+    kind: Literal["deepmedic"] = "deepmedic"
+    """Which network."""
+    widths: tuple[int, ...] = (30, 30, 40, 40, 40, 40, 50, 50)
+    """Feature maps of the 3 x 3 x 3 layers of each pathway."""
+    steps: tuple[int, ...] = (1, 3, 5)
+    """Each pathway takes every so many voxels; odd, the first 1."""
+    residual: tuple[int, ...] = (4, 6, 8)
+    """Layers of a pathway, from 1, to whose output the input of the layer before is
+    added."""
+    joined_widths: tuple[int, ...] = (250, 250)
+    """Feature maps of the layers on all pathways together."""
+    joined_kernels: tuple[int, ...] = (3, 1)
+    """Their kernel sides, 1 or 3."""
+    joined_residual: tuple[int, ...] = (2,)
+    """Those of them, from 1, to whose output the input of the layer before is added."""
+    dropout: tuple[float, ...] = (0.0, 0.5, 0.5)
+    """Chance that an element is dropped before each of them, the classifier last."""
+    prior: float | None = None
+    """Output probability before training, set by the last bias; None: near 0.5."""
+    samples: int = 4
+    """Windows of each case that an update learns from."""
+    lesion_share: float = 0.5
+    """Share of them around a lesion voxel; the others are around brain without."""
+    side: int = 21
+    """Voxels that a window of training predicts along each axis."""
+    tile: int = 45
+    """The same in inference, a multiple of every step."""
+
+
+@dataclass(frozen=True)
+class SymmetryNetSettings:
+    """SEAN (Liang et al. 2021): slices with neighbours, attention to the own and to the
+    other side of the head."""
+
+    kind: Literal["sean"] = "sean"
+    """Which network."""
+    widths: tuple[int, ...] = (64, 128, 256, 512, 1024)
+    """Feature maps of each level; the attention is on the last."""
+    neighbours: int = 1
+    """Slices above and below that a slice is seen with."""
+    windows: tuple[int, int] = (4, 4)
+    """Parts along y and x into which the attention divides a slice."""
+    prior: float | None = None
+    """Output probability before training, set by the last bias; None: near 0.5."""
+    samples: int = 4
+    """Slices of each case that an update learns from."""
+    lesion_share: float = 0.5
+    """Share of them with lesion; the others are any slices of the brain."""
+
+
+WindowNetSettings = DeepMedicSettings | SymmetryNetSettings
+"""Networks that see windows of a volume, not the whole."""
+
+SegmentNetSettings = UNetSettings | DeepMedicSettings | SymmetryNetSettings
+"""Networks that can be F; `kind` tells which."""
+
+
+@dataclass(frozen=True)
 class AlignmentSettings:
     """How T finds the mid-sagittal plane."""
 
@@ -134,6 +200,9 @@ class AlignLossSettings:
     """Steps at the start with the view regression alone."""
     extra: tuple[str, ...] = ()
     """Terms of your own: `module:function` or `module:function:weight`."""
+    schedules: tuple[str, ...] = ()
+    """Weights that change: `term:FROM:TO` grows from 0 at step FROM to its weight at
+    step TO, `term:FROM:TO:A:B` goes from A to B times its weight."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +215,12 @@ class JointLossSettings:
     """Binary cross-entropy of the prediction (equation 4)."""
     generalised_dice: float = 1.0
     """Generalised Dice loss of the prediction."""
+    focal_tversky: float = 0.0
+    """(1 - T)^(3/4) of the prediction, T the Tversky index that charges missed voxels
+    0.7 and false ones 0.3 (Abraham and Khan 2019)."""
+    boundary: float = 0.0
+    """Mean of the prediction times the signed distance (mm) to the surface of the
+    label, negative inside (Kervadec et al. 2019)."""
     regularisation: float = 10.0
     """lambda: the common weight of all terms of L_D below (equation 6)."""
     tissue: float = 1.0
@@ -156,6 +231,8 @@ class JointLossSettings:
     """|mean P - mean T(G)|."""
     size_in_asymmetry: float = 0.0
     """|mean P - mean(A * T(G))| (authors' code)."""
+    size_by_volume: float = 0.0
+    """|volume of P - volume of T(G)| / volume of T(G), mean of the cases (ours)."""
     symmetric: float = 1.0
     """mean(P * (1 - A)): P where there is no asymmetry."""
     symmetric_voxels: float = 0.0
@@ -169,6 +246,12 @@ class JointLossSettings:
     take the place of L_D (2 epochs of 167 steps)."""
     extra: tuple[str, ...] = ()
     """Terms of your own: `module:function` or `module:function:weight`."""
+    schedules: tuple[str, ...] = ()
+    """Weights that change: `term:FROM:TO` grows from 0 at step FROM to its weight at
+    step TO, `term:FROM:TO:A:B` goes from A to B times its weight; `regularisation` is
+    lambda."""
+    watch_every: int = 0
+    """Updates between measurements of each term's gradient; 0: never."""
 
 
 @dataclass(frozen=True)
@@ -187,16 +270,28 @@ class AugmentSettings:
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """AdamW with poly decay: rate * (1 - step / steps) ** power."""
+    """AdamW with poly decay, rate * (1 - step / steps) ** power; or RMSProp whose rate
+    is halved now and then, as DeepMedic trains."""
 
+    kind: Literal["adamw", "rmsprop"] = "adamw"
+    """Which optimizer."""
     learning_rate: float = 1e-3
     """Rate at step 0."""
     weight_decay: float = 5e-4
-    """Decoupled weight decay, on every parameter."""
+    """AdamW: decoupled weight decay, on every parameter."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """Decay of the two moments."""
+    """AdamW: decay of the two moments."""
     decay_power: float = 0.9
-    """Power of the poly decay."""
+    """AdamW: power of the poly decay."""
+    momentum: float = 0.6
+    """RMSProp: Nesterov momentum."""
+    l1: float = 1e-6
+    """RMSProp: weight of the sum of absolute kernels in the loss."""
+    l2: float = 1e-4
+    """RMSProp: weight of the sum of squared kernels in the loss."""
+    halve_at: tuple[float, ...] = (0.486, 0.629, 0.771, 0.857, 0.943)
+    """RMSProp: shares of the steps at which the rate is halved (epochs 17, 22, 27, 30
+    and 33 of 35)."""
     clip_norm: float | None = None
     """Largest global gradient norm; None: no clipping."""
 
@@ -249,8 +344,13 @@ class Recipe:
     view_net: ViewNetSettings = field(default_factory=ViewNetSettings)
     """Network T."""
     disentangle_net: UNetSettings = field(default_factory=UNetSettings)
-    """Network D."""
-    segment_net: UNetSettings = field(default_factory=UNetSettings)
+    """Network D, where F's input is "salient"."""
+    segment_input: SegmentInput = "salient"
+    """What F sees: X + Q of D (ADN), X alone (plain networks, no D), or X and X' as two
+    channels (Clerigues et al.; no D)."""
+    standardise: bool = False
+    """Shift and scale what F sees to mean 0 and deviation 1 in the brain."""
+    segment_net: SegmentNetSettings = field(default_factory=UNetSettings)
     """Network F."""
     tissue_net: UNetSettings = field(default_factory=lambda: UNetSettings(outputs=5))
     """Tissue network; class 4 is lesion in the authors' checkpoints, unused here."""
@@ -268,3 +368,13 @@ class Recipe:
     """Learn which share of a voxel is infarct (ours), not whether most of it is."""
     threshold: float = 0.5
     """Probability from which a voxel is called infarct."""
+
+    @property
+    def disentangles(self) -> bool:
+        """Whether D is part of the system."""
+        return self.segment_input == "salient"
+
+    @property
+    def segment_channels(self) -> int:
+        """Channels of what F sees."""
+        return 2 if self.segment_input == "mirror_pair" else 1

@@ -4,18 +4,20 @@ import difflib
 import math
 import types
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from adn_jax.config import (
     AlignLossSettings,
     AlignmentSettings,
     AugmentSettings,
+    DeepMedicSettings,
     JointLossSettings,
     OptimizerSettings,
     PrepareSettings,
     Recipe,
     StageSettings,
+    SymmetryNetSettings,
     UNetSettings,
     ViewNetSettings,
 )
@@ -67,10 +69,9 @@ def value_from_json(hint: Any, value: Any, where: str) -> Any:
         return settings_from_json(hint, value, where)
     kind, choices = get_origin(hint), get_args(hint)
     if kind in {Union, types.UnionType}:
-        if value is None:
+        if value is None and types.NoneType in choices:
             return None
-        (hint,) = (choice for choice in choices if choice is not types.NoneType)
-        return value_from_json(hint, value, where)
+        return value_from_json(chosen_kind(choices, value, where), value, where)
     if kind is Literal and value in choices:
         return value
     if kind is tuple and isinstance(value, (list, tuple)):
@@ -88,6 +89,26 @@ def value_from_json(hint: Any, value: Any, where: str) -> Any:
     raise UserError(f"{where} is {value!r}; {in_words(hint)} is wanted there.")
 
 
+def chosen_kind(choices: tuple[Any, ...], value: Any, where: str) -> Any:
+    """Which of several types is meant: the only one beside None, or, of dataclasses,
+    the one whose field `kind` can have the value's."""
+    choices = tuple(each for each in choices if each is not types.NoneType)
+    if len(choices) == 1:
+        return choices[0]
+    by_kind = {
+        name: choice
+        for choice in choices
+        for name in get_args(get_type_hints(choice)["kind"])
+    }
+    named = value.get("kind") if isinstance(value, Mapping) else None
+    if named not in by_kind:
+        raise UserError(
+            f"{where} is of kind {named!r}; one of {', '.join(map(repr, by_kind))} is "
+            "wanted there."
+        )
+    return by_kind[named]
+
+
 def in_words(hint: Any) -> str:
     """A type of a settings field as a user reads it."""
     if get_origin(hint) is Literal:
@@ -100,7 +121,7 @@ def differing_fields(one: Any, other: Any, prefix: str = "") -> Iterator[str]:
     for field in fields(one):
         name = prefix + field.name
         here, there = getattr(one, field.name), getattr(other, field.name)
-        if is_dataclass(here):
+        if is_dataclass(here) and type(here) is type(there):
             yield from differing_fields(here, there, f"{name}.")
         elif here != there:
             yield f"{name} {here!r} -> {there!r}"
@@ -119,7 +140,11 @@ def check_recipe(recipe: Recipe) -> None:
             f"tissue_net.outputs is {recipe.tissue_net.outputs}; it has to be at least "
             "4: background, grey matter, white matter, CSF."
         )
-    charged = recipe.joint_loss.tissue or recipe.joint_loss.tissue_one_way
+    check_system(recipe)
+    check_schedules(recipe.align_loss, "align_loss")
+    check_schedules(recipe.joint_loss, "joint_loss")
+    loss = recipe.joint_loss
+    charged = loss.regularisation and (loss.tissue or loss.tissue_one_way)
     if recipe.tissue_source == "none" and charged:
         raise UserError(
             "tissue_source is 'none', but L_tissue has a weight; set "
@@ -134,6 +159,104 @@ def check_recipe(recipe: Recipe) -> None:
             )
 
 
+def check_system(recipe: Recipe) -> None:
+    """Raise `UserError` where the parts of the system do not go together."""
+    if not recipe.disentangles and recipe.joint_loss.regularisation:
+        raise UserError(
+            f"segment_input is {recipe.segment_input!r}, so there is no P that L_D "
+            "could shape; set --joint-loss.regularisation 0."
+        )
+    if isinstance(recipe.segment_net, DeepMedicSettings):
+        check_layers(recipe.segment_net)
+    if recipe.disentangles and not isinstance(recipe.segment_net, UNetSettings):
+        raise UserError(
+            f"segment_net is a {recipe.segment_net.kind}, which trains on windows; D "
+            "needs the whole head, so set segment_input to 'aligned' or 'mirror_pair'."
+        )
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How the weight of a term changes: linearly, from step to step."""
+
+    term: str
+    from_step: int
+    to_step: int
+    from_factor: float
+    to_factor: float
+
+
+def check_schedules(loss: AlignLossSettings | JointLossSettings, where: str) -> None:
+    """Raise `UserError` for a schedule that cannot be read or is of no known term."""
+    hints = get_type_hints(type(loss))
+    names = [name for name in hints if hints[name] is float]
+    names += [":".join(text.split(":")[:2]) for text in loss.extra]
+    for text in loss.schedules:
+        term = parse_schedule(text).term
+        if term not in names:
+            near = difflib.get_close_matches(term, names, n=1, cutoff=0.0)[0]
+            raise UserError(
+                f"{where}.schedules has {text!r}, but there is no term {term!r}; "
+                f"perhaps {near!r} is meant (terms of your own: name them in "
+                f"{where}.extra, too)."
+            )
+
+
+def parse_schedule(text: str) -> Schedule:
+    """The schedule `term:FROM:TO` (factors 0 and 1) or `term:FROM:TO:A:B`.
+
+    A term of one's own has a colon in its name, `module:function`. Raises `UserError`
+    for any other text.
+    """
+    parts = text.split(":")
+    count = len(parts)
+    while count and is_number(parts[count - 1]):
+        count -= 1
+    term, numbers = ":".join(parts[:count]), parts[count:]
+    steps, factors = numbers[:2], numbers[2:] or ["0", "1"]
+    known = term and len(steps) == len(factors) == 2 and all(map(str.isdigit, steps))
+    if not known or int(steps[0]) >= int(steps[1]) or min(map(float, factors)) < 0:
+        raise UserError(
+            f"the schedule {text!r} has another form than term:FROM:TO or "
+            "term:FROM:TO:A:B with whole steps FROM < TO and factors A and B of at "
+            "least 0; write for example tissue:0:200 or regularisation:100:300:1:0."
+        )
+    return Schedule(term, *map(int, steps), *map(float, factors))
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a finite number."""
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def check_layers(settings: DeepMedicSettings) -> None:
+    """Raise `UserError` where DeepMedic's lists of layers do not go together."""
+    joined = len(settings.joined_widths)
+    wanted = {"joined_kernels": joined, "dropout": joined + 1}
+    for name, count in wanted.items():
+        if len(getattr(settings, name)) != count:
+            raise UserError(
+                f"segment_net.{name} has {len(getattr(settings, name))} values for "
+                f"{joined} joined_widths; {count} are wanted."
+            )
+    last = {"residual": len(settings.widths), "joined_residual": joined}
+    for name, layers in last.items():
+        if not all(2 <= number <= layers for number in getattr(settings, name)):
+            raise UserError(
+                f"segment_net.{name} is {getattr(settings, name)}; numbers of layers "
+                f"from 2 to {layers} are wanted."
+            )
+    unit = math.lcm(*settings.steps)
+    if settings.tile % unit:
+        raise UserError(
+            f"segment_net.tile is {settings.tile}; tiles meet exactly where it is a "
+            f"multiple of {unit}, so set it to {unit * (settings.tile // unit + 1)}."
+        )
+
+
 def check_types(settings: Any, where: str = "") -> None:
     """Raise `UserError` for a value of another type or choice than its field's.
 
@@ -142,7 +265,7 @@ def check_types(settings: Any, where: str = "") -> None:
     hints = get_type_hints(type(settings))
     for field in fields(settings):
         name, value = where + field.name, getattr(settings, field.name)
-        if is_dataclass(value) and type(value) is hints[field.name]:
+        if is_dataclass(value) and type(value) in kinds_of(hints[field.name]):
             check_types(value, f"{name}.")
             continue
         value_from_json(hints[field.name], value, name)
@@ -150,6 +273,11 @@ def check_types(settings: Any, where: str = "") -> None:
         if isinstance(value, list) or not all(map(math.isfinite, numbers)):
             wanted = "a tuple" if isinstance(value, list) else "a finite number"
             raise UserError(f"{name} is {value!r}; {wanted} is wanted there.")
+
+
+def kinds_of(hint: Any) -> tuple[Any, ...]:
+    """The types of a field: those of a union, else the one."""
+    return get_args(hint) if get_origin(hint) in {Union, types.UnionType} else (hint,)
 
 
 def sections(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -199,6 +327,22 @@ def as_tuple(value: Any) -> tuple:
     return value if isinstance(value, tuple) else (value,)
 
 
+def are_pathway_steps(steps: tuple[int, ...]) -> bool:
+    """Whether pathways can share their middle: odd steps, the first 1."""
+    return steps[:1] == (1,) and all(step > 0 and step % 2 == 1 for step in steps)
+
+
+PRIOR: Rule = (
+    "prior",
+    "between 0 and 1, or None",
+    lambda prior: prior is None or 0 < prior < 1,
+)
+
+WINDOWS: tuple[Rule, ...] = (
+    positive("samples"),
+    ("lesion_share", "between 0 and 1", lambda share: 0 <= share <= 1),
+)
+
 RULES: dict[type, tuple[Rule, ...]] = {
     Recipe: (
         ("threshold", "between 0 and 1", lambda value: 0 < value < 1),
@@ -228,11 +372,25 @@ RULES: dict[type, tuple[Rule, ...]] = {
         positive("outputs"),
         positive("groups"),
         in_range("dropout", 0, 1),
-        (
-            "prior",
-            "between 0 and 1, or None",
-            lambda prior: prior is None or 0 < prior < 1,
-        ),
+        PRIOR,
+    ),
+    DeepMedicSettings: (
+        all_positive("widths", "feature maps of at least one layer, all above 0"),
+        ("steps", "odd numbers, the first 1", are_pathway_steps),
+        all_positive("joined_widths", "feature maps of at least one layer, above 0"),
+        ("joined_kernels", "1 or 3", lambda sides: set(sides) <= {1, 3}),
+        in_range("dropout", 0, 1),
+        PRIOR,
+        *WINDOWS,
+        ("side", "odd and above 0", lambda side: side > 0 and side % 2 == 1),
+        ("tile", "odd and above 0", lambda side: side > 0 and side % 2 == 1),
+    ),
+    SymmetryNetSettings: (
+        all_positive("widths", "feature maps of at least one level, all above 0"),
+        not_negative("neighbours"),
+        all_positive("windows", "numbers of windows above 0"),
+        PRIOR,
+        *WINDOWS,
     ),
     StageSettings: (
         not_negative("steps"),
@@ -247,6 +405,10 @@ RULES: dict[type, tuple[Rule, ...]] = {
         not_negative("weight_decay"),
         in_range("betas", 0, 1),
         not_negative("decay_power"),
+        in_range("momentum", 0, 1),
+        not_negative("l1"),
+        not_negative("l2"),
+        ("halve_at", "shares from 0 to 1", lambda at: all(0 <= s <= 1 for s in at)),
         ("clip_norm", "above 0, or None", lambda norm: norm is None or norm > 0),
     ),
     AugmentSettings: (

@@ -64,7 +64,7 @@ class Batch:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class AdnParams:
-    """Parameters of T (None: alignment by search), D and F."""
+    """Parameters of T (None: alignment by search), D (None: a system without it), F."""
 
     view: Params
     disentangle: Params
@@ -74,7 +74,10 @@ class AdnParams:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class AdnOutputs:
-    """Everything the chain computes for a batch of volumes I (letters: see above)."""
+    """Everything the chain computes for a batch of volumes I (letters: see above).
+
+    What D makes is None in a system without it.
+    """
 
     view: View
     matrix: Matrix
@@ -82,10 +85,10 @@ class AdnOutputs:
     aligned: Volume
     mirrored: Volume
     asymmetry: Volume
-    pathological: Volume
-    anatomical: Volume
-    salient: Volume
-    compensated: Volume
+    pathological: Volume | None
+    anatomical: Volume | None
+    salient: Volume | None
+    compensated: Volume | None
     aligned_prediction: Volume
     prediction: Volume
 

@@ -9,10 +9,10 @@ import pytest
 from adn_jax.cli.arguments import load_recipe
 from adn_jax.config import Recipe
 from adn_jax.config_checks import check_recipe
-from adn_jax.losses.recipes import joint_loss
 from adn_jax.models import init_unet
 from adn_jax.pipeline.adn import apply_adn, init_adn
-from adn_jax.pipeline.targets import make_targets
+from adn_jax.training.runs import joint_params
+from adn_jax.training.stages import make_stage
 from adn_jax.types import Batch
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
@@ -20,7 +20,9 @@ CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
 
 def test_the_promised_recipes_are_there():
     names = {path.stem for path in CONFIGS}
-    assert {"adn_paper", "adn_reference", "adn", "adn_no_tissue", "demo"} <= names
+    adn = {"adn_paper", "adn_reference", "adn", "adn_no_tissue", "demo"}
+    plain = {"deepmedic", "deepmedic_2017", "unet", "resunet", "resunet_aligned"}
+    assert adn | plain | {"clerigues", "sean"} <= names
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -36,11 +38,11 @@ def test_recipe_builds_and_traces(path):
         volume = jnp.zeros((*shape, 1))
         labels = jnp.zeros(shape, jnp.int32)
         batch = Batch(volume, volume, labels, jnp.arange(2))
-        tissue = init_unet(key, recipe.tissue_net)
-        outputs = apply_adn(init_adn(key, recipe), volume, recipe, key=key)
-        targets = make_targets(outputs, batch, recipe, tissue)
-        total, _ = joint_loss(outputs, targets, recipe.joint_loss, jnp.int32(0))
-        return outputs.prediction, total
+        params = init_adn(key, recipe)
+        frozen = {"align": params.view, "tissue": init_unet(key, recipe.tissue_net)}
+        loss = make_stage("joint", recipe).loss
+        total, _ = loss(joint_params(params), frozen, batch, key, jnp.int32(0))
+        return apply_adn(params, volume, recipe, key=key).prediction, total
 
     prediction, total = jax.eval_shape(one_loss, jax.random.key(0))
     assert prediction.shape == (*shape, 1)

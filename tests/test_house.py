@@ -8,6 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "adn_jax"
 ORDER = (
     "cli",
+    "comparison",
     "benchmarks",
     "evaluation",
     "training",
@@ -22,7 +23,7 @@ ORDER = (
 )
 """Top first: a folder may import from those behind it only."""
 
-FOUNDATION = {"config", "config_checks", "types", "errors"}
+FOUNDATION = {"config", "config_checks", "config_sizes", "types", "errors"}
 NUMPY_ONLY = (
     "prepare",
     "metrics",

@@ -13,6 +13,7 @@ import tyro
 
 from adn_jax.config import Recipe
 from adn_jax.config_checks import check_recipe, sections
+from adn_jax.config_sizes import Size, at_size
 from adn_jax.errors import UserError
 from adn_jax.runtime.places import Place, to_place
 
@@ -46,7 +47,8 @@ def parse_with_recipe(
 ) -> tuple[Command, Recipe]:
     """Fill `command` and the recipe of the config file that comes first.
 
-    Every field of the recipe is an option, `--section.field value`.
+    Every field of the recipe is an option, `--section.field value`; where the command
+    has a `size`, they change the recipe of that size.
     """
     config, rest = arguments[:1], arguments[1:]
     if config and config[0] in {"-h", "--help"}:
@@ -56,7 +58,7 @@ def parse_with_recipe(
             f"the config file is missing; it comes first: adn {verb} configs/adn.py ..."
         )
     else:
-        recipe = load_recipe(Path(config[0]))
+        recipe = at_size(load_recipe(Path(config[0])), asked_size(rest))
 
     unnamed = tyro.conf.arg(name="")
     with_recipe = make_dataclass(
@@ -75,6 +77,12 @@ def parse_with_recipe(
     )
     check_recipe(both.recipe)
     return both.command, both.recipe
+
+
+def asked_size(arguments: Sequence[str]) -> Size:
+    """The value of `--size`; one that is unknown is left to the parser to refuse."""
+    text = " ".join(arguments).replace("--size=", "--size ")
+    return "demo" if re.search(r"(^| )--size +demo( |$)", text) else "full"
 
 
 def load_recipe(path: Path) -> Recipe:

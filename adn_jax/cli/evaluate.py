@@ -26,13 +26,24 @@ class Evaluate:
     """Prepared data set; default: the one that the run was trained on."""
     empty: EmptyRule = "penalise"
     """Rule for empty masks: penalise (HD95 is the image's diagonal) or leave_out."""
+    samples: int = 0
+    """Passes with dropout that tell how sure the predictions are; 0: none."""
+    ensemble: tuple[Where, ...] = ()
+    """Further runs: the mean of all predictions is scored, in SPLIT-ensemble/."""
 
 
 def main(arguments: Sequence[str]) -> None:
     """Run the verb."""
     command = parse(Evaluate, "evaluate", arguments)
     print_evaluation(
-        evaluate_run(command.run, command.data, command.split, command.empty)
+        evaluate_run(
+            command.run,
+            command.data,
+            command.split,
+            command.empty,
+            command.samples,
+            command.ensemble,
+        )
     )
 
 
@@ -46,7 +57,7 @@ def print_evaluation(evaluation: Evaluation) -> None:
 
 
 def headline(summary: Mapping[str, Any]) -> Table:
-    """Dice, HD95, alignment and disentanglement in a few lines."""
+    """Dice, HD95, alignment, disentanglement, calibration, doubt in a few lines."""
     table = Table(
         title=f"{summary['recipe']}, {summary['split']}: {summary['cases']} cases, "
         f"{summary['grid']} grid",
@@ -88,6 +99,22 @@ def headline(summary: Mapping[str, Any]) -> Table:
             "share of min(P, A)",
             *mean_row(split_up["mass_share"], 3),
             f"of A {format_number(split_up['mass_share_asymmetry']['mean'], 3)}",
+        )
+    calibration = summary["calibration"]
+    table.add_row(
+        "calibration error",
+        format_number(calibration["ece"], 4),
+        f"near lesions {format_number(calibration['ece_near'], 4)}",
+        "",
+        f"Brier {format_number(calibration['brier'], 4)}",
+    )
+    doubt = summary["doubt"]
+    if doubt:
+        table.add_row(
+            "AUROC of doubt",
+            *mean_row(doubt["error_auroc"], 3),
+            f"false lesions {format_number(doubt['false_lesion_auroc'], 3)} "
+            f"({doubt['false_lesions']} of {doubt['lesions']})",
         )
     return table
 

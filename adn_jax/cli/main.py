@@ -13,6 +13,8 @@ VERBS = {
     "pack": "put prepared cases into few large files, for object stores",
     "train": "train every stage of a recipe that is not finished yet",
     "evaluate": "score a run on held-out cases; tables, figures, report",
+    "table": "train and compare several recipes on the same data: the paper's Table 1",
+    "sweep": "train and score a recipe for several values of its settings",
     "predict": "segment unseen scans, results on each scan's own grid",
     "benchmark": "time training and inference, beside PyTorch if asked",
     "export": "write prepared cases in nnU-Net's raw layout, for its peers",

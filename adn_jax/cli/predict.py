@@ -25,6 +25,8 @@ class Predict:
     """NIfTI files or folders of DICOM slices."""
     out: Path
     """Folder for the results; a scan's older results are replaced."""
+    samples: int = 0
+    """Passes with dropout that tell how sure the prediction is (doubt.nii.gz)."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -32,7 +34,7 @@ def main(arguments: Sequence[str]) -> None:
     command = parse(Predict, "predict", arguments)
     if not command.scans:
         raise UserError("no scan was given; name NIfTI files or DICOM folders.")
-    failures = predict_scans(command.run, command.scans, command.out)
+    failures = predict_scans(command.run, command.scans, command.out, command.samples)
     for sentence in failures.values():
         print(f"adn: {sentence}", file=sys.stderr)
     done = len(command.scans) - len(failures)

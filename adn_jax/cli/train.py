@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from adn_jax.cli.arguments import Where, parse_with_recipe
+from adn_jax.config_sizes import Size
 from adn_jax.runtime.determinism import demand_same_bits
 from adn_jax.runtime.hosts import join
 from adn_jax.runtime.memory import keep_freed_memory
@@ -23,8 +24,14 @@ class Train:
     first)."""
     run: Where
     """Folder of the run: config.json, checkpoints/, metrics.jsonl, tensorboard/."""
+    size: Size = "full"
+    """The recipe as it is, or on a grid of 16 x 64 x 64 voxels with few maps and steps,
+    for two CPU cores; settings on the command line change what that gives."""
     workers: int | None = None
     """Processes that prepare a raw data set; as many as cores by default."""
+    align_run: Where | None = None
+    """Another run whose T is used instead of training one, so that systems that differ
+    behind it share it."""
     tissue_run: Where | None = None
     """Another run, on phantoms for instance, whose tissue net is used instead of
     training one (--tissue-source network); the data then needs no tissue maps."""
@@ -54,12 +61,14 @@ def main(arguments: Sequence[str]) -> None:
         stages = recipe.align, recipe.tissue, recipe.joint
         parts = (stage.batch // stage.micro_batches for stage in stages)
         spread_over_cores(*(command.space * part for part in parts))
+    runs = {"align": command.align_run, "tissue": command.tissue_run}
+    donors = {stage: run for stage, run in runs.items() if run is not None}
     signal = train(
         recipe,
         command.data,
         command.run,
         command.workers,
-        command.tissue_run,
+        donors,
         command.space,
     )
     if signal:

@@ -4,9 +4,10 @@ import numpy as np
 
 from adn_jax.data.cases import PreparedCase, read_native_lesion
 from adn_jax.data.nifti import read_voxels
-from adn_jax.evaluation.inference import infer_case
+from adn_jax.evaluation.doubt import score_doubt
 from adn_jax.evaluation.maps import CaseMaps
 from adn_jax.evaluation.scores import CaseResult, EmptyRule, GridScores, score_masks
+from adn_jax.evaluation.system import System, infer_system
 from adn_jax.metrics.alignment import (
     Plane,
     alignment_error,
@@ -14,24 +15,27 @@ from adn_jax.metrics.alignment import (
     offset_mm,
     true_plane,
 )
+from adn_jax.metrics.calibration import Reliability, near_lesion, reliability
 from adn_jax.metrics.disentanglement import disentanglement
+from adn_jax.metrics.overlap import Mask
 from adn_jax.prepare.case import to_native
 from adn_jax.runtime.places import Source
-from adn_jax.training.runs import TrainedModel
 
 
 def evaluate_case(
-    model: TrainedModel, case: PreparedCase, files: Source, empty: EmptyRule
+    system: System, case: PreparedCase, files: Source, empty: EmptyRule
 ) -> CaseResult:
     """Run and score one labelled case."""
-    maps, _ = infer_case(model.params, case, model.recipe)
+    maps, _, doubt = infer_system(system, case)
+    brain = case.brain > 0
     grids = {
         "prepared": score_masks(maps.predicted, maps.lesion, maps.spacing_mm, empty)
     }
     native = score_native(maps, case, files, empty)
     if native is not None:
         grids = {"native": native, **grids}
-    first = "network_alone" if model.recipe.alignment.network else "first_guess"
+    alignment = system.model.recipe.alignment
+    first = "network_alone" if alignment.network else "first_guess"
     scores, truth = score_disentanglement(maps)
     return CaseResult(
         name=case.name,
@@ -39,12 +43,30 @@ def evaluate_case(
         alignment=score_alignment(maps, case, first),
         disentanglement=scores,
         disentanglement_truth=truth,
-        pose={
-            "rotation_deg": in_plane_angle_deg(maps.plane),
-            "offset_mm": offset_mm(maps.plane),
-        },
+        pose=pose_of(maps.plane),
         flags=(*case.flags, *result_flags(grids)),
+        calibration=score_calibration(maps, maps.lesion, brain),
+        doubt=None if doubt is None else score_doubt(maps, doubt, maps.lesion, brain),
     )
+
+
+def pose_of(plane: Plane | None) -> dict[str, float]:
+    """How a head lies by its mid-sagittal plane; empty where that was not sought."""
+    if plane is None:
+        return {}
+    return {"rotation_deg": in_plane_angle_deg(plane), "offset_mm": offset_mm(plane)}
+
+
+def score_calibration(
+    maps: CaseMaps, lesion: Mask, brain: Mask
+) -> dict[str, Reliability]:
+    """Sums for the calibration on the prepared grid: of the brain's voxels, and of
+    those near a lesion."""
+    near = near_lesion(maps.prediction, lesion) & brain
+    return {
+        place: reliability(maps.prediction, lesion, inside=inside)
+        for place, inside in {"brain": brain, "near": near}.items()
+    }
 
 
 def score_native(
@@ -71,9 +93,9 @@ def score_alignment(
     maps: CaseMaps, case: PreparedCase, first: str
 ) -> dict[str, dict[str, float]]:
     """Errors of the plane at the end, after the first guess, and before any step;
-    empty where the pose is not known."""
+    empty where the pose is not known or was not sought."""
     head_to_world = case.truth.get("head_to_world")
-    if head_to_world is None:
+    if head_to_world is None or maps.plane is None:
         return {}
     truth = true_plane(np.array(head_to_world, float), case.affine, case.volume.shape)
     untouched = Plane(np.array([1.0, 0.0, 0.0]), np.zeros(3))
@@ -86,7 +108,9 @@ def score_alignment(
 
 def score_disentanglement(maps: CaseMaps) -> tuple[dict[str, float], str]:
     """Scores of P, and what counted as pathological: the known darkening of a
-    phantom's infarct, else the lesion label."""
+    phantom's infarct, else the lesion label; nothing without P."""
+    if maps.pathological is None:
+        return {}, ""
     if maps.aligned_truth is not None:
         truth, name = maps.aligned_truth, "darkening by the infarct"
     else:

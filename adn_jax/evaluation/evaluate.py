@@ -1,11 +1,13 @@
 """A run scored on the cases of a split: per case, in sum, in figures, in a report.
 
 Each case's result is a file, so a second call only does what is missing; a result is
-redone when the weights, the case or the rule for empty masks have changed.
+redone when the weights, the case, the rule for empty masks or the source of doubt have
+changed.
 """
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,11 +23,12 @@ from adn_jax.evaluation.gallery import write_figures
 from adn_jax.evaluation.report import render_report
 from adn_jax.evaluation.scores import CaseResult, EmptyRule
 from adn_jax.evaluation.summary import per_case_csv, summarise_results
+from adn_jax.evaluation.system import System, load_system
 from adn_jax.runtime.files import read_json, write_json, write_text
 from adn_jax.runtime.places import Place, spelled_out, to_place
-from adn_jax.training.runs import TrainedModel, load_run, read_finished
+from adn_jax.training.runs import TrainedModel, read_finished
 
-RESULT_FORMAT = 1
+RESULT_FORMAT = 2
 """Version of the results of single cases: raise it when a score changes."""
 
 
@@ -42,28 +45,47 @@ def evaluate_run(
     data: Place | None = None,
     split: str = "test",
     empty: EmptyRule = "penalise",
+    samples: int = 0,
+    ensemble: Sequence[Place] = (),
 ) -> Evaluation:
     """Score a finished run; writes `RUN/evaluation/<split>/`.
+
+    An ensemble's scores go to `RUN/evaluation/<split>-ensemble/`, in place of those of
+    an earlier ensemble.
 
     Args:
         run: the run's folder.
         data: the prepared data set; None: the one that the run was trained on.
         split: which of the data set's splits.
         empty: rule for empty masks (`scores.EMPTY_RULES`).
+        samples: passes with dropout that tell the run's doubt; 0: none. What is scored
+            stays the prediction without dropout.
+        ensemble: further runs; the mean of all predictions is scored, and their
+            disagreement tells the doubt.
 
     Raises:
-        UserError: no run, no data, another grid, no such split, no labelled case.
+        UserError: no run, no data, another grid, no such split, no labelled case, no
+            dropout to sample.
     """
-    model = load_run(run)
+    system = load_system(run, samples, ensemble)
+    model = system.model
     manifest = find_data(model, run, data)
     check_grid(model.recipe, manifest)
     cases = split_cases(manifest, split)
-    folder = run / "evaluation" / split
-    state = {"weights": read_finished(run), "empty": empty, "format": RESULT_FORMAT}
+    folder = run / "evaluation" / (f"{split}-ensemble" if ensemble else split)
+    state = {
+        "members": [
+            (settings_to_json(member.recipe), read_finished(place))
+            for member, place in zip(system.members, (run, *ensemble), strict=True)
+        ],
+        "samples": samples,
+        "empty": empty,
+        "format": RESULT_FORMAT,
+    }
     results = [
         result
         for name in track(cases, description=f"evaluate {split}")
-        if (result := case_result(model, manifest, name, folder, state, empty))
+        if (result := case_result(system, manifest, name, folder, state, empty))
     ]
     if not results:
         raise UserError(
@@ -72,14 +94,15 @@ def evaluate_run(
         )
     summary = {
         "split": split,
-        **summarise_results(results, model.recipe, manifest, empty),
+        **summarise_results(results, model.recipe, manifest, empty, system.doubts),
         "without_label": len(cases) - len(results),
         "run": run.name,
+        "members": list(system.names),
         "data": spelled_out(manifest.folder),
         "steps": model.steps,
     }
     figures = write_figures(
-        model, manifest, results, summary["grid"], folder / "figures"
+        system, manifest, results, summary["grid"], folder / "figures"
     )
     write_text(folder / "per_case.csv", per_case_csv(results))
     write_text(
@@ -130,7 +153,7 @@ def split_cases(manifest: Manifest, split: str) -> tuple[str, ...]:
 
 
 def case_result(
-    model: TrainedModel,
+    system: System,
     manifest: Manifest,
     name: str,
     folder: Place,
@@ -139,11 +162,7 @@ def case_result(
 ) -> CaseResult | None:
     """The result of a case, from its file if that is still true; None: no label."""
     files = case_folder(manifest, name)
-    key = fingerprint(
-        state,
-        settings_to_json(model.recipe),
-        read_json(files / "case.json").get("sha256"),
-    )
+    key = fingerprint(state, read_json(files / "case.json").get("sha256"))
     path = folder / "cases" / f"{name}.json"
     if path.is_file():
         known = read_json(path)
@@ -152,7 +171,7 @@ def case_result(
     case = read_case(files)
     if case.lesion is None:
         return None
-    result = evaluate_case(model, case, files, empty)
+    result = evaluate_case(system, case, files, empty)
     write_json(path, {"key": key, **result.to_json()})
     return result
 

@@ -1,6 +1,6 @@
 """The figures of reports, predictions and the README, from the maps of cases."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -41,6 +41,21 @@ RIM_VOXELS = 2
 UPRIGHT = Plane(np.array([1.0, 0.0, 0.0]), np.zeros(3))
 CONVENTION = "Axial, front up, patient's left on the image's right."
 UNITS = "Maps: black is 0, brightest the value in the corner."
+SHORT_TITLES = {
+    "salient": "X̂ = X + Q",
+    "compensated": "X̃ = X + P",
+    "asymmetry": "A",
+    "pathological": "P",
+    "anatomical": "Q",
+}
+LONG_TITLES = {
+    "volume": "scan I",
+    "aligned": "aligned X",
+    "asymmetry": "asymmetry A",
+    "pathological": "pathological P",
+    "anatomical": "anatomical Q",
+    "salient": "X̂ = X + Q",
+}
 OUTLINES = {"label": LABEL, "prediction": PREDICTION}
 IN_PLANE = np.ones((1, 3, 3), bool)
 MAP_COLOURS = "inferno"
@@ -69,16 +84,16 @@ def maps_figure(cases: Sequence[CaseMaps], names: Sequence[str]) -> Figure:
     """Every map of each case at its largest lesion slice (Fig. 4)."""
     boxes = [aligned_box(maps) for maps in cases]
     extent = common_extent(boxes)
-    titles = ["X", "label", "prediction", "X̂ = X + Q", "X̃ = X + P", "A", "P", "Q"]
+    shown = present(cases[0], SHORT_TITLES)
+    titles = ["X", "label", "prediction", *shown.values()]
     sheet = dark_sheet(len(cases), len(titles), extent, titles, captions=False)
     for panels, maps, box, name in zip(sheet.panels, cases, boxes, names, strict=True):
         z = lesion_slice(maps)
-        volumes = [maps.aligned] * 3 + [maps.salient, maps.compensated]
-        for axes, volume in zip(panels, volumes, strict=False):
-            draw_ct(axes, maps, volume, z)
+        for axes in panels[:3]:
+            draw_ct(axes, maps, maps.aligned, z)
         outline(panels[1], maps, maps.aligned_lesion, z, LABEL)
         outline(panels[2], maps, maps.aligned_predicted, z, PREDICTION)
-        draw_maps(panels[5:], maps, z)
+        draw_volumes(dict(zip(shown, panels[3:], strict=True)), maps, z)
         for axes in panels:
             show_head(axes, box, extent, marks=axes is panels[0])
         side_label(panels[0], name)
@@ -88,22 +103,24 @@ def maps_figure(cases: Sequence[CaseMaps], names: Sequence[str]) -> Figure:
 
 def overview_figure(maps: CaseMaps) -> Figure:
     """One case from scan to prediction in one row, for the README."""
-    titles = ["scan I", "aligned X", "asymmetry A", "pathological P", "anatomical Q"]
-    titles += ["X̂ = X + Q", "prediction"]
+    titles = {**present(maps, LONG_TITLES), "prediction": "prediction"}
+    if maps.plane is None:
+        del titles["aligned"]
     scan_box, box = head_box(maps.volume, maps.spacing_mm[1:]), aligned_box(maps)
     extent = common_extent([scan_box, box])
-    sheet = dark_sheet(1, len(titles), extent, titles, captions=False)
-    (panels,), z = sheet.panels, lesion_slice(maps)
-    volumes = {0: maps.volume, 1: maps.aligned, 5: maps.salient, 6: maps.aligned}
-    for place, volume in volumes.items():
-        draw_ct(panels[place], maps, volume, z)
-    draw_midline(panels[0], maps.plane, height_mm(maps, z))
-    draw_midline(panels[1], UPRIGHT, 0.0)
-    draw_maps(panels[2:5], maps, z)
-    draw_outlines(panels[6], maps, z)
-    for column, axes in enumerate(panels):
-        show_head(axes, box if column else scan_box, extent, marks=column == 0)
-    footer(sheet, CONVENTION, {"mid-line": MIDLINE, **outlines_of([maps])})
+    sheet = dark_sheet(1, len(titles), extent, list(titles.values()), captions=False)
+    panels = dict(zip(titles, sheet.panels[0], strict=True))
+    z = lesion_slice(maps)
+    draw_volumes({k: v for k, v in panels.items() if k != "prediction"}, maps, z)
+    draw_ct(panels["prediction"], maps, maps.aligned, z)
+    draw_outlines(panels["prediction"], maps, z)
+    if maps.plane:
+        draw_midline(panels["volume"], maps.plane, height_mm(maps, z))
+        draw_midline(panels["aligned"], UPRIGHT, 0.0)
+    for column, (name, axes) in enumerate(panels.items()):
+        scan = name == "volume"
+        show_head(axes, scan_box if scan else box, extent, marks=column == 0)
+    footer(sheet, CONVENTION, {**midline_of(maps), **outlines_of([maps])})
     return sheet.figure
 
 
@@ -130,30 +147,31 @@ def alignment_figure(cases: Sequence[CaseMaps], captions: Sequence[str]) -> Figu
 
 
 def scan_figure(maps: CaseMaps, slices: int = 7) -> Figure:
-    """A predicted scan slice by slice: X with mid-line and prediction, A, and P."""
+    """A scan slice by slice: X with mid-line and prediction, A, and P where there is
+    one."""
     levels = spread_slices(maps, slices)
     box = aligned_box(maps)
     extent = common_extent([box])
+    shown = present(maps, {"asymmetry": "A", "pathological": "P"})
     titles = [f"{height_mm(maps, z):+.0f} mm" for z in levels]
-    sheet = dark_sheet(3, len(levels), extent, titles, captions=False)
-    tops = brightest_of_both(maps, levels)
+    sheet = dark_sheet(1 + len(shown), len(levels), extent, titles, captions=False)
+    tops = brightest_values(maps, levels)
     for column, z in enumerate(levels):
-        above, middle, below = (panels[column] for panels in sheet.panels)
+        above, *below = (panels[column] for panels in sheet.panels)
         draw_ct(above, maps, maps.aligned, z)
-        draw_midline(above, UPRIGHT, 0.0)
+        if maps.plane:
+            draw_midline(above, UPRIGHT, 0.0)
         outline(above, maps, maps.aligned_predicted, z, PREDICTION)
-        draw_map(middle, maps, maps.asymmetry, z, tops[0])
-        draw_map(below, maps, maps.pathological, z, tops[1])
-        for axes in (above, middle, below):
+        for axes, name in zip(below, shown, strict=True):
+            draw_map(axes, maps, getattr(maps, name), z, tops[name])
+        for axes in (above, *below):
             show_head(axes, box, extent, marks=column == 0)
-    names = [
-        "aligned X",
-        f"A, to {tops[0] * window_width(maps):.0f} HU",
-        f"P, to {tops[1]:.2g}",
-    ]
+    names = ["aligned X" if maps.plane else "scan"]
+    for name, title in shown.items():
+        names.append(f"{title}, to {unit_of(maps, name, tops)}")
     for panels, name in zip(sheet.panels, names, strict=True):
         side_label(panels[0], name)
-    footer(sheet, CONVENTION, {"mid-line": MIDLINE, "prediction": PREDICTION})
+    footer(sheet, CONVENTION, {**midline_of(maps), "prediction": PREDICTION})
     return sheet.figure
 
 
@@ -188,13 +206,15 @@ def draw_ct(axes: Axes, maps: CaseMaps, volume: Map, z: int) -> None:
     draw_slice(axes, volume[z], maps.spacing_mm[1:], (limits[0], limits[1]))
 
 
-def draw_maps(panels: Sequence[Axes], maps: CaseMaps, z: int) -> None:
-    """A, P and Q of a slice; A and Q share a scale, P has its own."""
-    top, own = brightest_of_both(maps, [z])
-    hu = f"{top * window_width(maps):.0f} HU"
-    draw_map(panels[0], maps, maps.asymmetry, z, top, hu)
-    draw_map(panels[1], maps, maps.pathological, z, own, f"{own:.2g}")
-    draw_map(panels[2], maps, maps.anatomical, z, top, hu)
+def draw_volumes(panels: Mapping[str, Axes], maps: CaseMaps, z: int) -> None:
+    """A slice of each named volume: scans as CT, A, P and Q as maps."""
+    tops = brightest_values(maps, [z])
+    for name, axes in panels.items():
+        volume = getattr(maps, name)
+        if name in tops:
+            draw_map(axes, maps, volume, z, tops[name], unit_of(maps, name, tops))
+        else:
+            draw_ct(axes, maps, volume, z)
 
 
 def draw_map(
@@ -205,13 +225,29 @@ def draw_map(
     corner_text(axes, note, 0.97, "right")
 
 
-def brightest_of_both(maps: CaseMaps, levels: Sequence[int]) -> tuple[float, float]:
-    """Brightest values drawn of A and of P; a P far below A stays dark."""
-    asymmetry, pathological = (
-        brightest(maps, volume[list(levels)], levels)
-        for volume in (maps.asymmetry, maps.pathological)
-    )
-    return asymmetry, max(pathological, asymmetry)
+def brightest_values(maps: CaseMaps, levels: Sequence[int]) -> dict[str, float]:
+    """Brightest value drawn of A, P and Q, as far as there are: A and Q share a scale,
+    P has its own; a P far below A stays dark."""
+    asymmetry = brightest(maps, maps.asymmetry[list(levels)], levels)
+    tops = {"asymmetry": asymmetry}
+    if maps.pathological is not None:
+        own = brightest(maps, maps.pathological[list(levels)], levels)
+        tops |= {"pathological": max(own, asymmetry), "anatomical": asymmetry}
+    return tops
+
+
+def unit_of(maps: CaseMaps, name: str, tops: Mapping[str, float]) -> str:
+    """The brightest value in HU; P, a sigmoid map, has no unit."""
+    if name == "pathological":
+        return f"{tops[name]:.2g}"
+    return f"{tops[name] * window_width(maps):.0f} HU"
+
+
+def present(maps: CaseMaps, titles: Mapping[str, str]) -> dict[str, str]:
+    """Those of the named volumes that the system has, with their titles."""
+    return {
+        name: title for name, title in titles.items() if getattr(maps, name) is not None
+    }
 
 
 def brightest(maps: CaseMaps, volume: Map, levels: Sequence[int]) -> float:
@@ -240,6 +276,11 @@ def outlines_of(cases: Sequence[CaseMaps]) -> dict[str, str]:
     """The legend: without the label where no case has one."""
     labelled = any(maps.aligned_lesion is not None for maps in cases)
     return OUTLINES if labelled else {"prediction": PREDICTION}
+
+
+def midline_of(maps: CaseMaps) -> dict[str, str]:
+    """The mid-line's entry in the legend, where one was looked for."""
+    return {"mid-line": MIDLINE} if maps.plane else {}
 
 
 def aligned_box(maps: CaseMaps) -> Box:

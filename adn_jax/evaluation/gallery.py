@@ -7,6 +7,7 @@ from rich.progress import track
 
 from adn_jax.data.cases import read_case
 from adn_jax.data.manifest import Manifest, case_folder
+from adn_jax.evaluation.doubt_figures import doubt_figure, reliability_figure
 from adn_jax.evaluation.figures import (
     alignment_figure,
     maps_figure,
@@ -15,37 +16,32 @@ from adn_jax.evaluation.figures import (
     score_figure,
     segmentation_figure,
 )
-from adn_jax.evaluation.inference import infer_case
 from adn_jax.evaluation.scores import CaseResult
+from adn_jax.evaluation.summary import pooled
+from adn_jax.evaluation.system import System, infer_system
 from adn_jax.runtime.places import Place
-from adn_jax.training.runs import TrainedModel
 
 PICTURED = 6
 """Cases in the figures, spread from the best to the worst."""
 
 
 def write_figures(
-    model: TrainedModel,
+    system: System,
     manifest: Manifest,
     results: Sequence[CaseResult],
     grid: str,
     folder: Place,
 ) -> dict[str, Place]:
-    """Draw the figures; returns them by name in the order of the report."""
+    """Draw the figures that the system has something for; returns them by name."""
     chosen = pictured(results, grid)
-    maps = [
-        infer_case(
-            model.params, read_case(case_folder(manifest, result.name)), model.recipe
-        )[0]
+    inferred = [
+        infer_system(system, read_case(case_folder(manifest, result.name)))
         for result in track(chosen, description="figures")
     ]
+    maps = [one.maps for one in inferred]
     captions = [
         f"{result.name}\nDice {result.grids[grid].dice:.2f} · "
         f"{result.grids[grid].label_ml:.0f} mL"
-        for result in chosen
-    ]
-    turns = [
-        f"{result.name}\nturned {result.pose['rotation_deg']:+.1f}°"
         for result in chosen
     ]
     best_to_worst = sorted({0, len(chosen) // 2, len(chosen) - 1})
@@ -56,12 +52,21 @@ def write_figures(
         "maps": maps_figure(
             [maps[i] for i in best_to_worst], [chosen[i].name for i in best_to_worst]
         ),
-        "alignment": alignment_figure(maps, turns),
         "scores": score_figure(
             np.array([score.dice for score in scores], float),
             np.array([score.label_ml for score in scores], float),
         ),
+        "calibration": reliability_figure(pooled(results, "brain")),
     }
+    if all(result.pose for result in chosen):
+        turns = [
+            f"{result.name}\nturned {result.pose['rotation_deg']:+.1f}°"
+            for result in chosen
+        ]
+        drawn["alignment"] = alignment_figure(maps, turns)
+    if system.doubts:
+        entropies = [one.doubt.entropy for one in inferred]
+        drawn["doubt"] = doubt_figure(maps, entropies, captions)
     paths = {name: folder / f"{name}.png" for name in drawn}
     for name, figure in drawn.items():
         save_figure(figure, paths[name])

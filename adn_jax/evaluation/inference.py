@@ -17,10 +17,22 @@ from adn_jax.metrics.alignment import Plane
 from adn_jax.metrics.disentanglement import PATHOLOGY_THRESHOLD
 from adn_jax.metrics.overlap import Mask
 from adn_jax.pipeline.adn import apply_adn, init_adn, realign_labels, unalign
-from adn_jax.pipeline.align import first_view, is_in_plane, matrices
+from adn_jax.pipeline.align import aligns, first_view, is_in_plane, matrices
 from adn_jax.runtime.cudnn import check_cudnn
 from adn_jax.runtime.memory import return_freed_memory
 from adn_jax.types import AdnOutputs, AdnParams, Matrix, Volume
+
+CHAIN_MAPS = (
+    "prediction",
+    "aligned",
+    "asymmetry",
+    "pathological",
+    "anatomical",
+    "salient",
+    "compensated",
+    "aligned_prediction",
+)
+"""Those of `AdnOutputs` that `CaseMaps` has too."""
 
 
 @partial(jax.jit, static_argnames="recipe")
@@ -41,23 +53,31 @@ def compiled_chain(
     On a CPU that is half a gigabyte, which would lie beside the chain's own memory.
     """
     check_cudnn(recipe.precision)
-    params = jax.eval_shape(partial(init_adn, recipe=recipe), jax.random.key(0))
-    volume = jax.ShapeDtypeStruct((1, *recipe.prepare.shape, 1), jnp.float32)
-    program = infer.lower(params, volume, recipe).compile()
+    program = infer.lower(*abstract_inputs(recipe), recipe).compile()
     return_freed_memory()
     return program
 
 
+def abstract_inputs(recipe: Recipe) -> tuple[AdnParams, jax.ShapeDtypeStruct]:
+    """Shapes of the parameters and of one scan."""
+    params = jax.eval_shape(partial(init_adn, recipe=recipe), jax.random.key(0))
+    return params, jax.ShapeDtypeStruct((1, *recipe.prepare.shape, 1), jnp.float32)
+
+
 @partial(jax.jit, static_argnames="recipe")
 def on_scan_grid(outputs: AdnOutputs, recipe: Recipe) -> dict[str, Volume]:
-    """A, P, Q and what X_hat and X_tilde add to X, taken back to I's grid."""
-    maps = {
-        "asymmetry": outputs.asymmetry,
-        "pathological": outputs.pathological,
-        "anatomical": outputs.anatomical,
-        "salient_change": outputs.salient - outputs.aligned,
-        "compensated_change": outputs.compensated - outputs.aligned,
-    }
+    """A, P, Q and what X_hat and X_tilde add to X, taken back to I's grid.
+
+    A alone where the recipe has no D.
+    """
+    maps = {"asymmetry": outputs.asymmetry}
+    if recipe.disentangles:
+        maps |= {
+            "pathological": outputs.pathological,
+            "anatomical": outputs.anatomical,
+            "salient_change": outputs.salient - outputs.aligned,
+            "compensated_change": outputs.compensated - outputs.aligned,
+        }
     stacked = jnp.concatenate(list(maps.values()), axis=-1)
     moved = unalign(stacked, outputs.inverse, recipe)
     return dict(zip(maps, jnp.split(moved, len(maps), axis=-1), strict=True))
@@ -68,8 +88,16 @@ def align_truth(
     lesion: Volume, darkening: Volume, matrix: Matrix, recipe: Recipe
 ) -> tuple[Volume, Volume]:
     """Label (nearest neighbours) and true darkening (linear) on X's grid."""
-    moved = sample(darkening, matrix, in_plane=is_in_plane(recipe))
+    moved = onto_aligned(darkening, matrix, recipe)
     return realign_labels(lesion, matrix, recipe), moved
+
+
+@partial(jax.jit, static_argnames="recipe")
+def onto_aligned(volume: Volume, matrix: Matrix, recipe: Recipe) -> Volume:
+    """A map of I's grid on X's (linear)."""
+    if not aligns(recipe):
+        return volume
+    return sample(volume, matrix, in_plane=is_in_plane(recipe))
 
 
 def as_batch(volume: np.ndarray) -> Float[Array, "1 z y x 1"]:
@@ -93,19 +121,29 @@ def infer_case(
         window_hu=recipe.prepare.window_hu,
         threshold=recipe.threshold,
         volume=np.asarray(case.volume),
-        prediction=as_map(outputs.prediction),
-        aligned=as_map(outputs.aligned),
-        asymmetry=as_map(outputs.asymmetry),
-        pathological=as_map(outputs.pathological),
-        anatomical=as_map(outputs.anatomical),
-        salient=as_map(outputs.salient),
-        compensated=as_map(outputs.compensated),
-        aligned_prediction=as_map(outputs.aligned_prediction),
-        plane=plane_in_scan(outputs.matrix, recipe),
-        first_plane=plane_in_scan(first_matrix, recipe),
+        **present_maps(outputs),
+        **planes(outputs.matrix, first_matrix, recipe),
         **truth_maps(case, outputs.matrix, recipe),
     )
     return maps, outputs
+
+
+def present_maps(outputs: AdnOutputs) -> dict[str, Map]:
+    """The maps of the chain that the recipe has, by name."""
+    volumes = {name: getattr(outputs, name) for name in CHAIN_MAPS}
+    return {
+        name: as_map(volume) for name, volume in volumes.items() if volume is not None
+    }
+
+
+def planes(matrix: Matrix, first: Matrix, recipe: Recipe) -> dict[str, Plane]:
+    """The mid-sagittal plane at the end and after T alone, where one is looked for."""
+    if not aligns(recipe):
+        return {}
+    return {
+        "plane": plane_in_scan(matrix, recipe),
+        "first_plane": plane_in_scan(first, recipe),
+    }
 
 
 def truth_maps(

@@ -16,7 +16,8 @@ class CaseMaps:
     """Every map of one case (letters: `adn_jax.types`).
 
     `volume`, `prediction` and `lesion` are on I's grid, the rest on X's. The planes
-    are the estimated mid-sagittal plane in I, at the end and after T alone.
+    are the estimated mid-sagittal plane in I, at the end and after T alone; None where
+    the recipe does not look for one. Maps of D are None where the recipe has no D.
     """
 
     name: str
@@ -27,13 +28,13 @@ class CaseMaps:
     prediction: Map
     aligned: Map
     asymmetry: Map
-    pathological: Map
-    anatomical: Map
-    salient: Map
-    compensated: Map
     aligned_prediction: Map
-    plane: Plane
-    first_plane: Plane
+    plane: Plane | None = None
+    first_plane: Plane | None = None
+    pathological: Map | None = None
+    anatomical: Map | None = None
+    salient: Map | None = None
+    compensated: Map | None = None
     lesion: Mask | None = None
     aligned_lesion: Mask | None = None
     aligned_truth: Mask | None = None

@@ -14,24 +14,21 @@ from adn_jax.config import Recipe
 from adn_jax.data.cases import PreparedCase
 from adn_jax.data.nifti import read_voxels
 from adn_jax.errors import UserError
+from adn_jax.evaluation.doubt import Doubt, lesion_doubts
 from adn_jax.evaluation.figures import save_figure, scan_figure
-from adn_jax.evaluation.inference import (
-    as_map,
-    infer_case,
-    on_scan_grid,
-)
+from adn_jax.evaluation.inference import as_map, on_scan_grid
 from adn_jax.evaluation.maps import CaseMaps, Map
 from adn_jax.evaluation.scores import none_for_nan
 from adn_jax.evaluation.summary import versions
+from adn_jax.evaluation.system import System, infer_system, load_system
 from adn_jax.evaluation.viewer import write_viewer
-from adn_jax.metrics.alignment import in_plane_angle_deg, offset_mm
+from adn_jax.metrics.alignment import Plane, in_plane_angle_deg, offset_mm
 from adn_jax.metrics.overlap import Mask, volume_ml
 from adn_jax.prepare.case import prepare_scan, to_native
 from adn_jax.prepare.inputs import CaseInput
 from adn_jax.prepare.read import RawScan, read_scan, scan_name
 from adn_jax.runtime.files import atomic_path, write_json
 from adn_jax.runtime.places import Place
-from adn_jax.training.runs import TrainedModel, load_run
 from adn_jax.types import AdnOutputs
 
 ONE_SIDED = 0.9
@@ -46,8 +43,9 @@ UNITS = {
     "salient": "HU of the scan with only pathological asymmetry left (X_hat)",
     "compensated": "HU of the scan with only anatomical asymmetry left (X_tilde)",
     "ct": "HU of the scan as it was used, gantry tilt corrected",
+    "doubt": "entropy of the mean probability of dropout samples, bits (0 to 1)",
 }
-"""The volumes written for each scan, with their units."""
+"""The volumes written for each scan, as far as there are, with their units."""
 
 PROBABILITY_STEP, MAP_STEP, SCAN_STEP = 1 / 1024, 1 / 64, 1 / 8
 """Steps in which probabilities, asymmetry maps (HU) and scans (HU) are stored."""
@@ -56,13 +54,16 @@ Native = Float32[np.ndarray, "i j k"]
 """Voxels of a scan in the order of its file."""
 
 
-def predict_scans(run: Place, scans: Sequence[Path], out: Path) -> dict[Path, str]:
+def predict_scans(
+    run: Place, scans: Sequence[Path], out: Path, samples: int = 0
+) -> dict[Path, str]:
     """Predict scans one after the other; a scan that fails does not stop the rest.
 
     Args:
         run: a finished run.
         scans: NIfTI files or DICOM folders.
         out: each scan's results go to `out/<name>/`, replacing older ones.
+        samples: passes with dropout that tell the doubt; 0: none.
 
     Returns:
         What went wrong, a sentence for each scan that failed.
@@ -70,12 +71,12 @@ def predict_scans(run: Place, scans: Sequence[Path], out: Path) -> dict[Path, st
     Raises:
         UserError: the run is not usable, or two scans would share a folder.
     """
-    model = load_run(run)
+    system = load_system(run, samples)
     folders = result_folders(scans, out)
     failures = {}
     for scan, folder in track(folders.items(), description="predict"):
         try:
-            predict_scan(model, run, scan, folder)
+            predict_scan(system, scan, folder)
         except UserError as error:
             failures[scan] = str(error)
         except Exception as error:  # whatever a file holds, the other scans go on
@@ -118,14 +119,20 @@ def check_replaceable(folder: Path, scan: Path) -> None:
         )
 
 
-def predict_scan(model: TrainedModel, run: Place, path: Path, folder: Path) -> None:
+def predict_scan(system: System, path: Path, folder: Path) -> None:
     """Predict one scan and write its folder, whole or not at all."""
-    scan = read_scan(path)
+    model, scan = system.model, read_scan(path)
     settings = replace(model.recipe.prepare, tissue="none")
     case = prepare_scan(CaseInput(scan), settings)
-    maps, outputs = infer_case(model.params, case, model.recipe)
+    maps, outputs, doubt = infer_system(system, case)
     volumes = scan_volumes(scan, case, outputs, model.recipe)
     facts = describe_scan(scan, case, maps, volumes["lesion"])
+    if doubt is not None:
+        native = on_native_grid(doubt, case)
+        affine = scan.image.affine
+        volumes["doubt"] = compact(native.entropy, affine, PROBABILITY_STEP)
+        facts |= describe_doubt(system, native, volumes["lesion"])
+    facts["units"] = {name: UNITS[name] for name in volumes}
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         for name, image in volumes.items():
@@ -133,7 +140,7 @@ def predict_scan(model: TrainedModel, run: Place, path: Path, folder: Path) -> N
         save_figure(scan_figure(maps), temporary / "figure.png")
         write_viewer(temporary / "viewer.html", scan.image, case, maps, settings)
         facts |= {
-            "model": {"recipe": model.recipe.name, "run": run.name}
+            "model": {"recipe": model.recipe.name, "run": system.names[0]}
             | {"steps": model.steps},
             "versions": versions(),
         }
@@ -149,18 +156,18 @@ def scan_volumes(
     itself plus what the model adds, so that they stay as sharp and keep the skull.
     """
     low, high = recipe.prepare.window_hu
-
-    def native(volume: Map) -> Native:
-        return read_voxels(to_native(volume, case.geometry, order=1), np.float32)
-
     hu = read_voxels(scan.image, np.float32)
-    probability = round_to(native(as_map(outputs.prediction)), PROBABILITY_STEP)
+    probability = native_voxels(as_map(outputs.prediction), case)
+    probability = round_to(probability, PROBABILITY_STEP)
     moved = {
-        name: (high - low) * native(as_map(volume) * case.brain)
+        name: (high - low) * native_voxels(as_map(volume) * case.brain, case)
         for name, volume in on_scan_grid(outputs, recipe).items()
     }
-    salient = hu + moved.pop("salient_change")
-    compensated = hu + moved.pop("compensated_change")
+    synthetic = {
+        name: hu + moved.pop(f"{name}_change")
+        for name in ("salient", "compensated")
+        if f"{name}_change" in moved
+    }
     affine = scan.image.affine
     lesion = nib.Nifti1Image((probability >= recipe.threshold).astype("u1"), affine)
     lesion.header.set_xyzt_units("mm")
@@ -168,10 +175,19 @@ def scan_volumes(
         "lesion": lesion,
         "probability": compact(probability, affine, PROBABILITY_STEP),
         **{name: compact(values, affine, MAP_STEP) for name, values in moved.items()},
-        "salient": compact(salient, affine, SCAN_STEP),
-        "compensated": compact(compensated, affine, SCAN_STEP),
+        **{k: compact(values, affine, SCAN_STEP) for k, values in synthetic.items()},
         "ct": compact(hu, affine, SCAN_STEP),
     }
+
+
+def native_voxels(volume: Map, case: PreparedCase) -> Native:
+    """A map of the prepared grid on the scan's own voxels (linear)."""
+    return read_voxels(to_native(volume, case.geometry, order=1), np.float32)
+
+
+def on_native_grid(doubt: Doubt, case: PreparedCase) -> Doubt:
+    """Every map of the doubt on the scan's own voxels."""
+    return Doubt(*(native_voxels(volume, case) for volume in doubt))
 
 
 def compact(
@@ -197,7 +213,7 @@ def round_to(values: Native, step: float) -> Native:
 def describe_scan(
     scan: RawScan, case: PreparedCase, maps: CaseMaps, lesion: nib.Nifti1Image
 ) -> dict[str, Any]:
-    """What `scan.json` says: lesion, pose of the head, quality, units."""
+    """What `scan.json` says: lesion, pose of the head, quality."""
     x, y, z = np.linalg.norm(scan.image.affine[:3, :3], axis=0).tolist()
     mask = read_voxels(lesion, np.uint8).transpose(2, 1, 0) > 0
     return {
@@ -206,14 +222,42 @@ def describe_scan(
         "lesion_volume_ml": volume_ml(mask, (z, y, x)),
         "lesion_side": lesion_side(maps.aligned_predicted),
         "threshold": maps.threshold,
-        "head_rotation_deg": in_plane_angle_deg(maps.plane),
-        "head_offset_mm": offset_mm(maps.plane),
-        "pose_signs": "rotation positive: nose turned to the patient's left; offset "
-        "positive: mid-line to the patient's right of the brain's centre",
+        **describe_pose(maps.plane),
         "flags": list(case.flags),
         "quality": case.quality,
         "source": case.source,
-        "units": UNITS,
+    }
+
+
+def describe_pose(plane: Plane | None) -> dict[str, Any]:
+    """How the head lies; nothing where the recipe does not look for the mid-line."""
+    if plane is None:
+        return {}
+    return {
+        "head_rotation_deg": in_plane_angle_deg(plane),
+        "head_offset_mm": offset_mm(plane),
+        "pose_signs": "rotation positive: nose turned to the patient's left; offset "
+        "positive: mid-line to the patient's right of the brain's centre",
+    }
+
+
+def describe_doubt(
+    system: System, native: Doubt, lesion: nib.Nifti1Image
+) -> dict[str, Any]:
+    """Where the doubt comes from, and its mean in each predicted lesion, in bits."""
+    spacing = np.linalg.norm(lesion.affine[:3, :3], axis=0).tolist()
+    found = lesion_doubts(read_voxels(lesion, np.uint8) > 0, native, tuple(spacing))
+    return {
+        "doubt": system.doubts,
+        "lesions": [
+            {
+                "volume_ml": one.volume_ml,
+                "mean_probability": one.probability,
+                "doubt_bits": one.entropy,
+                "mutual_information_bits": one.mutual_information,
+            }
+            for one in found
+        ],
     }
 
 

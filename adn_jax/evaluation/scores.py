@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from adn_jax.evaluation.doubt import CaseDoubt
+from adn_jax.metrics.calibration import Reliability
 from adn_jax.metrics.overlap import Mask, Spacing, count_lesions, dice, volume_ml
 from adn_jax.metrics.surface import hd95, surface_distances
 
@@ -111,13 +113,18 @@ class CaseResult:
     """Errors `angle_deg` and `offset_mm` of the plane by stage: "final",
     "network_alone" or "first_guess", "input"; empty where the truth is unknown."""
     disentanglement: dict[str, float]
-    """The fields of `metrics.disentanglement.Disentanglement`."""
+    """The fields of `metrics.disentanglement.Disentanglement`; empty without D."""
     disentanglement_truth: str
-    """What counted as pathological."""
+    """What counted as pathological; empty without D."""
     pose: dict[str, float]
-    """The estimated mid-sagittal plane: `rotation_deg` and `offset_mm`."""
+    """The estimated mid-sagittal plane: `rotation_deg` and `offset_mm`; empty where
+    none was sought."""
     flags: tuple[str, ...]
     """What preparation found odd in the scan, and what is odd in the result."""
+    calibration: dict[str, Reliability]
+    """Sums over the voxels of the "brain", and over those of them "near" a lesion."""
+    doubt: CaseDoubt | None = None
+    """None where it was not asked for."""
 
     def to_json(self) -> dict[str, Any]:
         """The result as JSON values, None for NaN."""
@@ -126,6 +133,7 @@ class CaseResult:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "CaseResult":
         """The result that `to_json` wrote."""
+        doubt = content["doubt"]
         grids = {
             grid: GridScores(**nan_for_none(scores))
             for grid, scores in content["grids"].items()
@@ -138,11 +146,18 @@ class CaseResult:
             disentanglement_truth=content["disentanglement_truth"],
             pose=nan_for_none(content["pose"]),
             flags=tuple(content["flags"]),
+            calibration={
+                place: Reliability(**{k: np.array(v) for k, v in sums.items()})
+                for place, sums in content["calibration"].items()
+            },
+            doubt=None if doubt is None else CaseDoubt.from_json(nan_for_none(doubt)),
         )
 
 
 def none_for_nan(value: Any) -> Any:
-    """JSON has no NaN: replace it by None, at any depth."""
+    """JSON has no NaN: replace it by None, at any depth; arrays become lists."""
+    if isinstance(value, np.ndarray):
+        return none_for_nan(value.tolist())
     if isinstance(value, Mapping):
         return {key: none_for_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

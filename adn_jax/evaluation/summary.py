@@ -7,25 +7,52 @@ from importlib.metadata import version
 from io import StringIO
 from typing import Any
 
+import numpy as np
+from jaxtyping import Float
+
 from adn_jax.config import Recipe
 from adn_jax.data.manifest import Manifest
-from adn_jax.evaluation.scores import EMPTY_RULES, SCORES, CaseResult, EmptyRule
+from adn_jax.evaluation.doubt import mean_or_nan
+from adn_jax.evaluation.scores import (
+    EMPTY_RULES,
+    SCORES,
+    CaseResult,
+    EmptyRule,
+    none_for_nan,
+)
 from adn_jax.evaluation.statistics import Summary, summarise, summarise_tail
+from adn_jax.metrics.calibration import (
+    NEAR,
+    Reliability,
+    bin_means,
+    brier_score,
+    expected_calibration_error,
+    maximum_calibration_error,
+)
 from adn_jax.metrics.disentanglement import (
     ASYMMETRY_THRESHOLD,
     PATHOLOGY_THRESHOLD,
     Disentanglement,
+    auroc,
 )
+
+CALIBRATION = {"ece": expected_calibration_error, "brier": brier_score}
+"""Scores of calibration that a single case has voxels enough for."""
 
 PACKAGES = ("adn-jax", "jax", "jaxlib", "flax", "numpy", "scipy", "nibabel")
 
 
 def summarise_results(
-    results: Sequence[CaseResult], recipe: Recipe, manifest: Manifest, rule: EmptyRule
+    results: Sequence[CaseResult],
+    recipe: Recipe,
+    manifest: Manifest,
+    rule: EmptyRule,
+    doubts: str = "",
 ) -> dict[str, Any]:
     """The content of `summary.json`: the headline grid on top, both grids below.
 
-    The headline is the native grid, unless a case has no label there.
+    The headline is the native grid, unless a case has no label there. `doubts` says
+    where the doubt comes from.
     """
     grid = headline_grid(results)
     grids = {
@@ -46,6 +73,8 @@ def summarise_results(
         "alignment_error_deg": summarise_alignment(results, "angle_deg"),
         "alignment_offset_mm": summarise_alignment(results, "offset_mm"),
         "disentanglement": summarise_disentanglement(results, high - low),
+        "calibration": summarise_calibration(results),
+        "doubt": summarise_doubt(results, doubts),
         "grids": grids,
         "recipe": recipe.name,
         "versions": versions(),
@@ -106,6 +135,74 @@ def summarise_disentanglement(
     }
 
 
+def summarise_calibration(results: Sequence[CaseResult]) -> dict[str, Any]:
+    """Errors and bins of the voxels of all cases together."""
+    brain, near = (pooled(results, place) for place in ("brain", "near"))
+    return none_for_nan(
+        {
+            "ece": expected_calibration_error(brain),
+            "mce": maximum_calibration_error(brain),
+            "brier": brier_score(brain),
+            "ece_near": expected_calibration_error(near),
+            "mce_near": maximum_calibration_error(near),
+            "brier_near": brier_score(near),
+            "voxels": int(brain.count.sum()),
+            "voxels_near": int(near.count.sum()),
+            "bins": {
+                "count": brain.count,
+                "mean_probability": bin_means(brain.probability, brain),
+                "share_of_infarct": bin_means(brain.label, brain),
+            },
+            "counted": "voxels of the brain on the prepared grid, all cases together; "
+            f"near: those of them where the probability is above {NEAR} or the label "
+            "is infarct",
+        }
+    )
+
+
+def pooled(results: Sequence[CaseResult], place: str) -> Reliability:
+    """The sums of all cases; `place` is "brain" or "near"."""
+    first, *rest = (result.calibration[place] for result in results)
+    return sum(rest, first)
+
+
+def summarise_doubt(
+    results: Sequence[CaseResult], doubts: str
+) -> dict[str, Any] | None:
+    """How well doubt tells wrong voxels and false lesions; None where not asked for."""
+    known = [result.doubt for result in results if result.doubt is not None]
+    if not known:
+        return None
+    lesions = [lesion for doubt in known for lesion in doubt.lesions]
+    false = np.array([not lesion.hit for lesion in lesions], bool)
+
+    def of_lesions(name: str) -> Float[np.ndarray, " n"]:
+        return np.array([getattr(lesion, name) for lesion in lesions], float)
+
+    entropy = of_lesions("entropy")
+    return none_for_nan(
+        {
+            "source": doubts,
+            "unit": "bits; entropy of the mean probability",
+            **{
+                name: summarise(getattr(doubt, name) for doubt in known)
+                for name in ("error_auroc", "entropy_right", "entropy_wrong")
+            },
+            "lesions": len(lesions),
+            "false_lesions": int(false.sum()),
+            "lesion_entropy_true": mean_or_nan(entropy[~false]),
+            "lesion_entropy_false": mean_or_nan(entropy[false]),
+            "false_lesion_auroc": auroc(entropy, false),
+            "false_lesion_auroc_mutual_information": auroc(
+                of_lesions("mutual_information"), false
+            ),
+            "false_lesion_auroc_probability": auroc(-of_lesions("probability"), false),
+            "counted": "voxels near a lesion, a score a case; predicted lesions of all "
+            "cases together, false where they share no voxel with the label",
+        }
+    )
+
+
 def label_rule(manifest: Manifest) -> str:
     """Which label values counted as infarct."""
     values = ", ".join(str(value) for value in manifest.settings.infarct_labels)
@@ -141,5 +238,13 @@ def flat_row(result: CaseResult) -> dict[str, Any]:
     for stage, errors in result.alignment.items():
         row |= {f"error_{stage}_{name}": value for name, value in errors.items()}
     row |= result.disentanglement
+    row |= {
+        f"{name}_{place}": score(sums)
+        for place, sums in result.calibration.items()
+        for name, score in CALIBRATION.items()
+    }
+    if result.doubt is not None:
+        names = ("error_auroc", "entropy_right", "entropy_wrong")
+        row |= {f"doubt_{name}": getattr(result.doubt, name) for name in names}
     row["flags"] = " ".join(result.flags)
     return {name: "" if value != value else value for name, value in row.items()}

@@ -14,6 +14,9 @@ from adn_jax.types import AdnOutputs, Targets
 
 Scalar = Float[Array, ""]
 
+LEAST_SHARE = 1e-4
+"""Share of the grid that `size_by_volume` takes for the volume of smaller infarcts."""
+
 
 def tissue(outputs: AdnOutputs, targets: Targets) -> Scalar:
     """L_tissue: mean of P where grey matter faces white, or white grey, and in CSF.
@@ -46,6 +49,19 @@ def size_in_asymmetry(outputs: AdnOutputs, targets: Targets) -> Scalar:
     """L_size of the authors' code, |mean P - mean(A T(G))|."""
     within = jnp.mean(outputs.asymmetry * targets.aligned_lesion)
     return jnp.abs(jnp.mean(outputs.pathological) - within)
+
+
+def size_by_volume(outputs: AdnOutputs, targets: Targets) -> Scalar:
+    """|volume of P - volume of T(G)| / volume of T(G), mean of the cases (ours).
+
+    Each case counts alike, so that a large infarct does not make up for a small one.
+    The divisor is no less than 0.0001 of the grid (1.9 ml of the paper's), which also
+    stands for the volume of a case without infarct.
+    """
+    axes = (1, 2, 3, 4)
+    found = jnp.mean(outputs.pathological, axes)
+    true = jnp.mean(targets.aligned_lesion, axes)
+    return jnp.mean(jnp.abs(found - true) / jnp.maximum(true, LEAST_SHARE))
 
 
 def symmetric(

@@ -1,22 +1,30 @@
 """Loss recipes: named terms times their weights.
 
 Each recipe returns the total and the plain value of every term by its name in the
-settings. A term of weight 0 is not computed.
+settings. A term of weight 0 is not computed. A schedule multiplies its term's weight.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Integer
+from jaxtyping import Array, Bool, Float
 
 from adn_jax.config import AlignLossSettings, JointLossSettings
 from adn_jax.losses import alignment, disentanglement
 from adn_jax.losses.extra import resolve_term
-from adn_jax.losses.segmentation import cross_entropy, generalised_dice
+from adn_jax.losses.schedules import Factor, Step, factor_of
+from adn_jax.losses.segmentation import (
+    VOXELS,
+    boundary,
+    cross_entropy,
+    focal_tversky,
+    generalised_dice,
+)
 from adn_jax.types import AdnOutputs, Targets, View, Volume
 
-Step = Integer[Array, ""] | int
 Values = dict[str, Float[Array, ""]]
 Loss = tuple[Float[Array, ""], Values]
 
@@ -28,9 +36,15 @@ ALIGNMENT = {
 }
 """Terms of L_T, from `AlignOutputs`."""
 
-SEGMENTATION = {
+WARM_START = {
     "cross_entropy": cross_entropy,
     "generalised_dice": generalised_dice,
+}
+"""Terms of L_F that also teach P in the warm start."""
+
+SEGMENTATION = WARM_START | {
+    "focal_tversky": focal_tversky,
+    "boundary": boundary,
 }
 """Terms of L_F, from a probability map and its label."""
 
@@ -39,6 +53,7 @@ DISENTANGLEMENT = {
     "tissue_one_way": disentanglement.tissue_one_way,
     "size": disentanglement.size,
     "size_in_asymmetry": disentanglement.size_in_asymmetry,
+    "size_by_volume": disentanglement.size_by_volume,
     "symmetric": disentanglement.symmetric,
     "symmetric_voxels": disentanglement.symmetric_voxels,
     "intrinsic": disentanglement.intrinsic,
@@ -47,30 +62,140 @@ DISENTANGLEMENT = {
 """Terms of L_D, from `AdnOutputs` and `Targets`."""
 
 
+@dataclass(frozen=True)
+class Terms:
+    """Terms that count: value and weight of each by its name, and the weighted sum."""
+
+    values: Values
+    weights: dict[str, Factor]
+    total: Float[Array, ""]
+
+    def weighted(self) -> Values:
+        """Each value times its weight."""
+        return {name: self.weights[name] * value for name, value in self.values.items()}
+
+
+@dataclass(frozen=True)
+class JointTerms:
+    """The terms of the joint loss in one update.
+
+    `warm_start` is L_F of P, and `warm` whether it takes the place of L_D now; both are
+    None where there is no warm start. Without L_D `disentanglement` is empty.
+    """
+
+    segmentation: Terms
+    disentanglement: Terms
+    regularisation: Factor
+    warm_start: Float[Array, ""] | None
+    warm: Bool[Array, ""] | bool | None
+    extra: Terms
+
+
+def segmentation_loss(
+    probability: Volume,
+    label: Volume,
+    settings: JointLossSettings,
+    step: Step,
+    spacing_mm: tuple[float, float, float] = VOXELS,
+) -> Loss:
+    """L_F alone, of any probabilities and labels: what networks of windows lower."""
+    terms = segmentation_terms(probability, label, settings, step, spacing_mm)
+    return terms.total, terms.values
+
+
+def segmentation_terms(
+    probability: Volume,
+    label: Volume,
+    settings: JointLossSettings,
+    step: Step,
+    spacing_mm: tuple[float, float, float] = VOXELS,
+) -> Terms:
+    """Every term of L_F that has a weight, computed once."""
+    table = SEGMENTATION | {"boundary": partial(boundary, spacing_mm=spacing_mm)}
+    return _terms(table, settings, step, probability, label)
+
+
 def joint_loss(
-    outputs: AdnOutputs, targets: Targets, settings: JointLossSettings, step: Step
+    outputs: AdnOutputs,
+    targets: Targets,
+    settings: JointLossSettings,
+    step: Step,
+    spacing_mm: tuple[float, float, float] = VOXELS,
 ) -> Loss:
     """L_F + lambda L_D + extra terms, which train D and F together (equation 6).
 
     In the first `warm_start_steps` steps L_F of P against T(G), named "warm_start",
-    takes the place of L_D; lambda weighs it, too, as in the authors' code.
+    takes the place of L_D; lambda weighs it, too, as in the authors' code. It has the
+    cross-entropy and the generalised Dice loss alone, with their weights and without
+    their schedules: it brings P near the infarct, whatever L_F asks of F's edges.
+
+    `spacing_mm` (z y x) is the unit of the terms that measure distances. A system
+    without D has no P; its lambda is 0.
     """
-    total, values = _weighted(
-        SEGMENTATION, settings, *_prediction(outputs, targets, settings)
-    )
+    terms = joint_terms(outputs, targets, settings, step, spacing_mm)
+    total, values = terms.segmentation.total, terms.segmentation.values
     if settings.regularisation:
-        regularisation, terms = _weighted(DISENTANGLEMENT, settings, outputs, targets)
+        regularisation = terms.disentanglement.total
+        values = values | terms.disentanglement.values
+        if terms.warm_start is not None:
+            regularisation = jnp.where(terms.warm, terms.warm_start, regularisation)
+            values["warm_start"] = terms.warm_start
+        total = total + terms.regularisation * regularisation
+    return total + terms.extra.total, values | terms.extra.values
+
+
+def weighted_joint_terms(
+    outputs: AdnOutputs,
+    targets: Targets,
+    settings: JointLossSettings,
+    step: Step,
+    spacing_mm: tuple[float, float, float] = VOXELS,
+) -> Values:
+    """What each term adds to the total of `joint_loss` in this update, by its name.
+
+    A term of L_D counts with its own weight times lambda. In the warm start the terms
+    of L_D add 0, after it "warm_start" does.
+    """
+    terms = joint_terms(outputs, targets, settings, step, spacing_mm)
+    charged = {
+        name: terms.regularisation * value
+        for name, value in terms.disentanglement.weighted().items()
+    }
+    if terms.warm_start is not None:
+        charged = {
+            name: jnp.where(terms.warm, 0, value) for name, value in charged.items()
+        }
+        warm_start = terms.regularisation * terms.warm_start
+        charged["warm_start"] = jnp.where(terms.warm, warm_start, 0)
+    return terms.segmentation.weighted() | charged | terms.extra.weighted()
+
+
+def joint_terms(
+    outputs: AdnOutputs,
+    targets: Targets,
+    settings: JointLossSettings,
+    step: Step,
+    spacing_mm: tuple[float, float, float],
+) -> JointTerms:
+    """Every term of the joint loss that has a weight, computed once."""
+    pair = _prediction(outputs, targets, settings)
+    segmentation = segmentation_terms(*pair, settings, step, spacing_mm)
+    disentanglement, warm_start, warm = _weigh({}, {}), None, None
+    if settings.regularisation:
+        disentanglement = _terms(DISENTANGLEMENT, settings, step, outputs, targets)
         if settings.warm_start_steps:
-            warm_start, _ = _weighted(
-                SEGMENTATION, settings, outputs.pathological, targets.aligned_lesion
-            )
-            terms["warm_start"] = warm_start
+            plain = replace(settings, schedules=())
+            on_p = outputs.pathological, targets.aligned_lesion
+            warm_start = _terms(WARM_START, plain, step, *on_p).total
             warm = step < settings.warm_start_steps
-            regularisation = jnp.where(warm, warm_start, regularisation)
-        total = total + settings.regularisation * regularisation
-        values = values | terms
-    extra, terms = _extra(settings.extra, outputs, targets)
-    return total + extra, values | terms
+    return JointTerms(
+        segmentation=segmentation,
+        disentanglement=disentanglement,
+        regularisation=_weight("regularisation", settings, step),
+        warm_start=warm_start,
+        warm=warm,
+        extra=_extra(settings, step, outputs, targets),
+    )
 
 
 def align_loss(
@@ -86,14 +211,15 @@ def align_loss(
     """L_T of X, X', I, X' warped back to I's grid, T's view and the search's.
 
     In the first `warm_start_steps` steps the view regression stands alone, with the
-    weight 1 where its own is 0. Extra terms take the `AlignOutputs`.
+    weight 1 where its own is 0 and without its schedule. Extra terms take the
+    `AlignOutputs`.
     """
     outputs = alignment.AlignOutputs(
         volume, aligned, mirrored, reconstruction, view, search_view
     )
-    total, values = _weighted(ALIGNMENT, settings, outputs)
-    extra, terms = _extra(settings.extra, outputs)
-    total, values = total + extra, values | terms
+    terms = _terms(ALIGNMENT, settings, step, outputs)
+    extra = _extra(settings, step, outputs)
+    total, values = terms.total + extra.total, terms.values | extra.values
     if settings.warm_start_steps:
         regression = alignment.view_regression(outputs)
         weight = settings.view_regression or 1.0
@@ -111,26 +237,39 @@ def _prediction(
     return outputs.aligned_prediction, targets.aligned_lesion
 
 
-def _weighted(
-    terms: Mapping[str, Callable[..., Float[Array, ""]]],
+def _terms(
+    table: Mapping[str, Callable[..., Float[Array, ""]]],
     settings: AlignLossSettings | JointLossSettings,
+    step: Step,
     *inputs: Any,
-) -> Loss:
-    """Sum of the terms times their weights in `settings`, and each one's value."""
-    weights = {name: getattr(settings, name) for name in terms}
-    values = {name: terms[name](*inputs) for name in terms if weights[name]}
+) -> Terms:
+    """The terms of a table that have a weight in `settings`."""
+    counted = [name for name in table if getattr(settings, name)]
+    values = {name: table[name](*inputs) for name in counted}
+    return _weigh(values, {name: _weight(name, settings, step) for name in counted})
+
+
+def _weigh(values: Values, weights: dict[str, Factor]) -> Terms:
     total = jnp.zeros((), jnp.float32)
     for name, value in values.items():
         total = total + weights[name] * value
-    return total, values
+    return Terms(values, weights, total)
 
 
-def _extra(names: tuple[str, ...], *inputs: Any) -> Loss:
-    """Sum of the user's terms times their weights, and each one's value."""
-    terms = [resolve_term(name) for name in names]
-    values = {term.name: term(*inputs) for term in terms if term.weight}
-    total = jnp.zeros((), jnp.float32)
+def _weight(
+    name: str, settings: AlignLossSettings | JointLossSettings, step: Step
+) -> Factor:
+    return getattr(settings, name) * factor_of(name, settings.schedules, step)
+
+
+def _extra(
+    settings: AlignLossSettings | JointLossSettings, step: Step, *inputs: Any
+) -> Terms:
+    """The user's terms; one that is named twice counts with the sum of its weights."""
+    terms = [term for text in settings.extra if (term := resolve_term(text)).weight]
+    weights: dict[str, Factor] = {term.name: 0.0 for term in terms}
     for term in terms:
-        if term.weight:
-            total = total + term.weight * values[term.name]
-    return total, values
+        weights[term.name] += term.weight
+    for name in weights:
+        weights[name] *= factor_of(name, settings.schedules, step)
+    return _weigh({term.name: term(*inputs) for term in terms}, weights)

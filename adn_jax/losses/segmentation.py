@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer
 
+from adn_jax.losses.distance import signed_distance
+from adn_jax.runtime.mesh import keep_whole
 from adn_jax.types import Volume
 
 LOWEST_LOG = -100.0
@@ -11,6 +13,18 @@ LOWEST_LOG = -100.0
 
 SMALLEST_WEIGHT = 1e-6
 """Least square of a class's size, and least share of a class in the denominator."""
+
+SMALLEST_SHARE = 1e-6
+"""Least 1 - T of the focal Tversky loss that has a gradient."""
+
+MISSED, FALSE = 0.7, 0.3
+"""alpha and beta of the focal Tversky loss: what a missed and a false voxel count."""
+
+FOCUS = 3 / 4
+"""Its power, 1 / gamma with gamma = 4/3."""
+
+VOXELS = (1.0, 1.0, 1.0)
+"""Voxel size with which distances are counted in voxels."""
 
 
 def cross_entropy(probability: Volume, label: Volume) -> Float[Array, ""]:
@@ -37,6 +51,40 @@ def generalised_dice(probability: Volume, label: Volume) -> Float[Array, ""]:
         overlap += weight * jnp.sum(predicted * true)
         total += jnp.maximum(weight * jnp.sum(predicted + true), SMALLEST_WEIGHT)
     return 1 - 2 * overlap / total
+
+
+def focal_tversky(probability: Volume, label: Volume) -> Float[Array, ""]:
+    """(1 - T)^(3/4), T = (hit + 1) / (hit + 0.7 missed + 0.3 false + 1).
+
+    hit = sum(p G), missed = sum((1 - p) G), false = sum(p (1 - G)) over the whole
+    batch; the voxel added to both sides is what makes a batch without lesion one
+    without loss where nothing is found (Abraham and Khan 2019, class of the lesion
+    alone). Below 1 - T = 1e-6, where the power is infinitely steep, there is no
+    gradient.
+    """
+    hit = jnp.sum(probability * label)
+    missed = MISSED * jnp.sum((1 - probability) * label)
+    false = FALSE * jnp.sum(probability * (1 - label))
+    loss = (missed + false) / (hit + missed + false + 1)
+    steep = loss < SMALLEST_SHARE
+    return jnp.where(steep, 0, jnp.where(steep, 1, loss) ** FOCUS)
+
+
+def boundary(
+    probability: Volume,
+    label: Volume,
+    spacing_mm: tuple[float, float, float] = VOXELS,
+) -> Float[Array, ""]:
+    """mean(p d): d is the signed distance to the surface of G (Kervadec et al. 2019).
+
+    Probability costs the more the farther it lies outside and gains the more the
+    deeper it lies inside, so the least value is below 0. d is in the unit of
+    `spacing_mm` (z y x), between voxel centres; G is cut at one half. A case without
+    lesion has no surface and does not count.
+    """
+    inside = keep_whole(label)[..., 0] >= 0.5
+    distance = signed_distance(inside, spacing_mm)[..., None]
+    return jnp.mean(probability * distance.astype(probability.dtype))
 
 
 def tissue_cross_entropy(

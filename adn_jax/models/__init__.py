@@ -3,6 +3,7 @@
 No other part of the package knows how the networks are built.
 """
 
+import math
 from functools import partial
 
 import jax
@@ -10,22 +11,38 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Float32
 
-from adn_jax.config import Precision, Recompute, UNetSettings, ViewNetSettings
+from adn_jax.config import (
+    DeepMedicSettings,
+    Precision,
+    Recompute,
+    SegmentNetSettings,
+    SymmetryNetSettings,
+    UNetSettings,
+    ViewNetSettings,
+    WindowNetSettings,
+)
 from adn_jax.errors import UserError
 from adn_jax.models.blocks import draw_kernels
+from adn_jax.models.deepmedic import apply_deepmedic, deepmedic_window, init_deepmedic
 from adn_jax.models.residual_unet import ResidualUNet
+from adn_jax.models.sean import apply_sean, check_slices, init_sean, sean_window
 from adn_jax.models.unet import UNet
 from adn_jax.models.view_net import ViewNet
+from adn_jax.models.windows import Window, over_windows
 from adn_jax.runtime.mesh import share_rows
 from adn_jax.types import Key, Params, View
 
 __all__ = [
+    "apply_network",
     "apply_unet",
     "apply_view_net",
+    "apply_windows",
     "check_shape",
     "deepest_rows",
+    "init_network",
     "init_unet",
     "init_view_net",
+    "training_window",
 ]
 
 IDENTITY_START = 0.01
@@ -102,10 +119,90 @@ def _unet(settings: UNetSettings, recompute: Recompute = "nothing") -> nn.Module
     return kind(settings, recompute)
 
 
+def init_network(key: Key, settings: SegmentNetSettings, inputs: int = 1) -> Params:
+    """Draw the parameters of any network that can be F."""
+    match settings:
+        case UNetSettings():
+            return init_unet(key, settings, inputs)
+        case DeepMedicSettings():
+            return init_deepmedic(key, settings, inputs)
+        case SymmetryNetSettings():
+            return init_sean(key, settings, inputs)
+
+
+def apply_network(
+    params: Params,
+    volume: Float[Array, "b z y x c"],
+    settings: SegmentNetSettings,
+    *,
+    key: Key | None = None,
+    precision: Precision = "float32",
+    recompute: Recompute = "nothing",
+) -> Float32[Array, "b z y x outputs"]:
+    """Compute the logits of each voxel by any network that can be F.
+
+    One that sees windows goes over the volume window by window, without dropout.
+    """
+    if isinstance(settings, UNetSettings):
+        return apply_unet(
+            params, volume, settings, key=key, precision=precision, recompute=recompute
+        )
+
+    def logits(windows: Float[Array, "n z y x c"]) -> Float32[Array, "n z2 y2 x2 1"]:
+        return apply_windows(params, windows, settings, precision=precision)[0]
+
+    return over_windows(logits, volume, inference_window(settings, volume.shape[1:4]))
+
+
+def apply_windows(
+    params: Params,
+    windows: Float[Array, "n z y x c"],
+    settings: WindowNetSettings,
+    *,
+    key: Key | None = None,
+    precision: Precision = "float32",
+) -> tuple[Float32[Array, "n z2 y2 x2 1"], Params]:
+    """Logits of the windows' inner voxels, and the next running statistics.
+
+    A key switches to training: dropout, and the statistics of these windows.
+    """
+    apply = apply_deepmedic if isinstance(settings, DeepMedicSettings) else apply_sean
+    return apply(params, windows, settings, key=key, precision=precision)
+
+
+def training_window(settings: WindowNetSettings, shape: tuple[int, int, int]) -> Window:
+    """Windows that a network learns from on volumes of a shape."""
+    if isinstance(settings, DeepMedicSettings):
+        return deepmedic_window(settings, settings.side)
+    return sean_window(settings, shape)
+
+
+def inference_window(
+    settings: WindowNetSettings, shape: tuple[int, int, int]
+) -> Window:
+    """Windows that cover a volume of a shape side by side."""
+    if isinstance(settings, SymmetryNetSettings):
+        return sean_window(settings, shape)
+    unit = math.lcm(*settings.steps)
+    sides = (min(settings.tile, odd_multiple(unit, size)) for size in shape)
+    return deepmedic_window(settings, tuple(sides))
+
+
+def odd_multiple(unit: int, size: int) -> int:
+    """The smallest odd multiple of an odd `unit` that is at least `size`."""
+    times = -(-size // unit)
+    return unit * (times + 1 - times % 2)
+
+
 def check_shape(
-    shape_zyx: tuple[int, ...], settings: UNetSettings | ViewNetSettings
+    shape_zyx: tuple[int, ...], settings: SegmentNetSettings | ViewNetSettings
 ) -> None:
     """Refuse a volume whose sizes a network cannot take, and name sizes that it can."""
+    if isinstance(settings, DeepMedicSettings):
+        return
+    if isinstance(settings, SymmetryNetSettings):
+        check_slices(shape_zyx, settings)
+        return
     if isinstance(settings, ViewNetSettings):
         least = 2 ** len(settings.widths)
         suitable = tuple(max(size, least) for size in shape_zyx)

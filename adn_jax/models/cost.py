@@ -7,7 +7,7 @@ never depends on how the layers are computed.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any, Literal
 
 import jax
@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from adn_jax.config import Recipe, UNetSettings, ViewNetSettings
+from adn_jax.errors import UserError
 from adn_jax.models import apply_unet, apply_view_net, init_unet, init_view_net
 
 What = Literal["align", "joint", "inference"]
@@ -161,26 +162,26 @@ def _trace(apply: Callable[..., Any], *shapes: Any) -> tuple[LayerCost, ...]:
 
 def step_networks(recipe: Recipe, what: What) -> tuple[NetworkCost, ...]:
     """The networks that one step of `what` runs, as far as the recipe uses them."""
-    shape = recipe.prepare.shape
-    view, disentangle, segment, tissue = (
-        layer_costs(settings, shape)
-        for settings in (
-            recipe.view_net,
-            recipe.disentangle_net,
-            recipe.segment_net,
-            recipe.tissue_net,
+    if not isinstance(recipe.segment_net, UNetSettings):
+        raise UserError(
+            f"the cost of a {recipe.segment_net.kind} is not counted; choose a recipe "
+            "whose segment_net is a residual_unet or unet."
         )
-    )
+    costs = partial(layer_costs, shape_zyx=recipe.prepare.shape)
     networks = []
     if recipe.alignment.network:
+        view = costs(recipe.view_net)
         networks.append(NetworkCost("align", view, what == "align", whole=False))
     if what == "align":
         return tuple(networks)
     trained = what == "joint"
-    networks.append(NetworkCost("disentangle", disentangle, trained))
+    if recipe.disentangles:
+        disentangle = costs(recipe.disentangle_net)
+        networks.append(NetworkCost("disentangle", disentangle, trained))
+    segment = costs(recipe.segment_net, inputs=recipe.segment_channels)
     networks.append(NetworkCost("segment", segment, trained))
     if trained and recipe.tissue_source == "network":
-        networks.append(NetworkCost("tissue", tissue, False))
+        networks.append(NetworkCost("tissue", costs(recipe.tissue_net), False))
     return tuple(networks)
 
 

@@ -1,15 +1,14 @@
 """The whole chain, T to O: the one composition that every other part uses."""
 
-from functools import partial
-
 import jax
-from jaxtyping import Array, Num
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Num
 
-from adn_jax.config import Recipe, UNetSettings
+from adn_jax.config import Recipe, SegmentNetSettings
 from adn_jax.geometry.mirror import mirror
 from adn_jax.geometry.sampler import Rows, sample
-from adn_jax.models import apply_unet, init_unet, init_view_net
-from adn_jax.pipeline.align import align_volume, find_view, is_in_plane
+from adn_jax.models import apply_network, init_network, init_view_net
+from adn_jax.pipeline.align import align_volume, aligns, find_view, is_in_plane
 from adn_jax.pipeline.asymmetry import (
     anatomical_asymmetry,
     compensated_volume,
@@ -21,15 +20,18 @@ from adn_jax.types import AdnOutputs, AdnParams, Index, Key, Matrix, Params, Vol
 
 
 def init_adn(key: Key, recipe: Recipe) -> AdnParams:
-    """Fresh parameters of T (None where the recipe does not use it), D and F."""
+    """Fresh parameters of T and D (None where the recipe does not use them), and F."""
     view_key, disentangle_key, segment_key = jax.random.split(key, 3)
     view = None
     if recipe.alignment.network:
         view = init_view_net(view_key, recipe.view_net, recipe.prepare.shape)
+    disentangle = None
+    if recipe.disentangles:
+        disentangle = init_network(disentangle_key, recipe.disentangle_net)
     return AdnParams(
         view=view,
-        disentangle=init_unet(disentangle_key, recipe.disentangle_net),
-        segment=init_unet(segment_key, recipe.segment_net),
+        disentangle=disentangle,
+        segment=init_network(segment_key, recipe.segment_net, recipe.segment_channels),
     )
 
 
@@ -37,6 +39,8 @@ def apply_adn(
     params: AdnParams, volume: Volume, recipe: Recipe, *, key: Key | None = None
 ) -> AdnOutputs:
     """Run T, the asymmetry split, D and F on prepared scans (Fig. 2 of the paper).
+
+    Systems without D, the baselines of Table 1, run the same chain: their F sees X.
 
     Args:
       params: parameters of T, D and F; no gradient reaches T's.
@@ -55,16 +59,28 @@ def apply_adn(
         aligned, matrix, inverse = align_volume(volume, view, recipe)
     mirrored = mirror(aligned)
     asymmetry = total_asymmetry(aligned, mirrored)
-    probability = partial(voxel_probability, recipe=recipe)
-    with jax.named_scope("disentangle"):
-        pathological = probability(
-            params.disentangle, aligned, recipe.disentangle_net, disentangle_key
+    pathological = anatomical = salient = compensated = None
+    if recipe.disentangles:
+        with jax.named_scope("disentangle"):
+            pathological = voxel_probability(
+                params.disentangle,
+                aligned,
+                recipe.disentangle_net,
+                disentangle_key,
+                recipe,
+            )
+        anatomical = anatomical_asymmetry(asymmetry, pathological, recipe.asymmetry)
+        salient = salient_volume(aligned, anatomical)
+        compensated = compensated_volume(
+            aligned, mirrored, pathological, recipe.asymmetry
         )
-    anatomical = anatomical_asymmetry(asymmetry, pathological, recipe.asymmetry)
-    salient = salient_volume(aligned, anatomical)
     with jax.named_scope("segment"):
-        aligned_prediction = probability(
-            params.segment, salient, recipe.segment_net, segment_key
+        aligned_prediction = voxel_probability(
+            params.segment,
+            segment_input(aligned, mirrored, salient, recipe),
+            recipe.segment_net,
+            segment_key,
+            recipe,
         )
     return AdnOutputs(
         view=view,
@@ -76,23 +92,47 @@ def apply_adn(
         pathological=pathological,
         anatomical=anatomical,
         salient=salient,
-        compensated=compensated_volume(
-            aligned, mirrored, pathological, recipe.asymmetry
-        ),
+        compensated=compensated,
         aligned_prediction=aligned_prediction,
         prediction=unalign(aligned_prediction, inverse, recipe),
     )
 
 
+def segment_input(
+    aligned: Volume, mirrored: Volume, salient: Volume | None, recipe: Recipe
+) -> Float[Array, "b z y x channels"]:
+    """What F sees: X_hat, X, or X beside X' as two channels."""
+    choices = {
+        "salient": (salient,),
+        "aligned": (aligned,),
+        "mirror_pair": (aligned, mirrored),
+    }
+    seen = jnp.concatenate(choices[recipe.segment_input], axis=-1)
+    return standardised(seen) if recipe.standardise else seen
+
+
+def standardised(
+    volume: Float[Array, "b z y x channels"],
+) -> Float[Array, "b z y x channels"]:
+    """Mean 0 and deviation 1 over the brain's voxels (those above 0), 0 outside."""
+    axes = (1, 2, 3)
+    inside = (volume > 0).astype(volume.dtype)
+    count = jnp.maximum(inside.sum(axes, keepdims=True), 1)
+    mean = (volume * inside).sum(axes, keepdims=True) / count
+    centred = (volume - mean) * inside
+    variance = jnp.square(centred).sum(axes, keepdims=True) / count
+    return centred * jax.lax.rsqrt(jnp.maximum(variance, 1e-12))
+
+
 def voxel_probability(
     params: Params,
-    volume: Volume,
-    settings: UNetSettings,
+    volume: Float[Array, "b z y x channels"],
+    settings: SegmentNetSettings,
     key: Key | None,
     recipe: Recipe,
 ) -> Volume:
     """Sigmoid of a network's logits: P of D, Y of F."""
-    logits = apply_unet(
+    logits = apply_network(
         params,
         volume,
         settings,
@@ -105,6 +145,8 @@ def voxel_probability(
 
 def unalign(volume: Volume, inverse: Matrix, recipe: Recipe) -> Volume:
     """Take a map from X's grid back to I's: sample(map, M^-1)."""
+    if not aligns(recipe):
+        return volume
     size, in_plane = volume.shape[2], is_in_plane(recipe)
 
     def contribution(
@@ -121,6 +163,8 @@ def realign_labels(
     labels: Num[Array, "b z y x c"], matrix: Matrix, recipe: Recipe
 ) -> Num[Array, "b z y x c"]:
     """T(G): labels on X's grid, nearest neighbours."""
+    if not aligns(recipe):
+        return labels
     with jax.named_scope("align"):
         moved = sample(labels, matrix, nearest=True, in_plane=is_in_plane(recipe))
     return jax.lax.stop_gradient(moved)

@@ -24,8 +24,10 @@ SEARCH_SIZE = 64
 def align_volume(
     volume: Volume, view: View, recipe: Recipe
 ) -> tuple[Volume, Matrix, Matrix]:
-    """X = sample(I, M), with M and its exact inverse."""
+    """X = sample(I, M), with M and its exact inverse; X is I where nothing is aligned."""
     matrix, inverse = matrices(view, recipe)
+    if not aligns(recipe):
+        return volume, matrix, inverse
     return sample(volume, matrix, in_plane=is_in_plane(recipe)), matrix, inverse
 
 
@@ -33,6 +35,13 @@ def matrices(view: View, recipe: Recipe) -> tuple[Matrix, Matrix]:
     """M and M^-1 of a view on the recipe's grid, a true rotation in mm."""
     extents = half_extents_mm(recipe.prepare.shape, recipe.prepare.spacing_mm)
     return view_to_matrices(view, extents)
+
+
+def aligns(recipe: Recipe) -> bool:
+    """Whether heads are turned at all; baselines on the scan as it lies are not."""
+    steps = recipe.alignment
+    by_search = steps.search_limit_deg > 0 or steps.refine_steps > 0
+    return steps.network or steps.centre or by_search
 
 
 def is_in_plane(recipe: Recipe) -> bool:

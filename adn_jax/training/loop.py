@@ -42,7 +42,8 @@ from adn_jax.training.session import (
 )
 from adn_jax.training.stages import Stage
 from adn_jax.training.state import TrainState, initial_state
-from adn_jax.training.steps import make_train_step
+from adn_jax.training.steps import Values, make_train_step
+from adn_jax.training.term_gradients import make_term_gradients
 from adn_jax.types import Batch
 
 FETCH_SECONDS = 1.0
@@ -88,6 +89,13 @@ def train_stage(
     init_key, step_key = jax.random.split(jax.random.key(seed))
     optimizer = make_optimizer(settings.optimizer, settings.steps)
     train_step = make_train_step(stage.loss, optimizer, step_key, everywhere, parts)
+    every = recipe.joint_loss.watch_every if stage.terms else 0
+    measure = make_term_gradients(stage.terms, everywhere, parts) if every else None
+
+    def watched(state: TrainState, batch: Batch) -> Values:
+        if measure is None or (step + 1) % every:
+            return {}
+        return measure(state.params, frozen, batch, step_key, state.step)
 
     def fresh() -> TrainState:
         return initial_state(initial_params(init_key, recipe, stage.name), optimizer)
@@ -109,9 +117,10 @@ def train_stage(
             batches = train_batches(train, settings.batch, seed, step, place)
             while not is_finished(session, step):
                 batch = next_batch(session, state, batches)
+                gradients = watched(state, batch)  # the update takes the state's memory
                 state, values = train_step(state, frozen, batch)
                 step += 1
-                session.waiting.append((step, values))
+                session.waiting.append((step, {**values, **gradients}))
                 after_step(session, step, state)
                 if signal := stop.after_update():
                     saved = save_last(session, state)

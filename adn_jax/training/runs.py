@@ -66,8 +66,18 @@ def initial_params(key: Key, recipe: Recipe, stage: str) -> Params:
 
 
 def joint_params(adn: AdnParams) -> Params:
-    """What the joint stage trains: D and F."""
-    return {"disentangle": adn.disentangle, "segment": adn.segment}
+    """What the joint stage trains: D, where the system has it, and F."""
+    trained = {"disentangle": adn.disentangle, "segment": adn.segment}
+    return {name: params for name, params in trained.items() if params is not None}
+
+
+def adn_params(view: Params, joint: Params) -> AdnParams:
+    """All parameters of the chain from those of T and of the joint stage."""
+    return AdnParams(
+        view=view,
+        disentangle=joint.get("disentangle"),
+        segment=joint["segment"],
+    )
 
 
 def checkpoint_folder(run: Place, stage: str) -> Place:
@@ -93,7 +103,7 @@ def load_run(run: Place) -> TrainedModel:
     params = {stage: load_stage(run, recipe, stage) for stage in stages_of(recipe)}
     return TrainedModel(
         recipe=recipe,
-        params=AdnParams(view=params.get("align"), **params["joint"]),
+        params=adn_params(params.get("align"), params["joint"]),
         tissue=params.get("tissue"),
         data=config.get("data"),
         steps={stage: finished[stage]["best_step"] for stage in params},

@@ -9,19 +9,28 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer
 
-from adn_jax.config import AugmentSettings, Recipe, StageSettings
+from adn_jax.config import AugmentSettings, Recipe, StageSettings, UNetSettings
 from adn_jax.data.augment import augment, augmented_view
 from adn_jax.geometry.mirror import mirror
 from adn_jax.geometry.rigid import half_extents_mm
-from adn_jax.losses.recipes import align_loss, joint_loss
+from adn_jax.losses.recipes import (
+    align_loss,
+    joint_loss,
+    segmentation_loss,
+    segmentation_terms,
+    weighted_joint_terms,
+)
 from adn_jax.losses.segmentation import tissue_cross_entropy
-from adn_jax.models import apply_unet
-from adn_jax.pipeline.adn import apply_adn, realign_labels, unalign
+from adn_jax.models import apply_unet, apply_windows, training_window
+from adn_jax.models.windows import Window, cut, draw_starts
+from adn_jax.pipeline.adn import apply_adn, realign_labels, segment_input, unalign
 from adn_jax.pipeline.align import align_volume, find_view, first_view
 from adn_jax.pipeline.targets import make_targets
 from adn_jax.runtime.mesh import keep_whole
-from adn_jax.training.steps import Loss, Values
-from adn_jax.types import AdnParams, Batch, Key, Params, Volume
+from adn_jax.training.runs import adn_params
+from adn_jax.training.steps import STATISTICS, Loss, Values
+from adn_jax.training.term_gradients import Terms
+from adn_jax.types import AdnOutputs, Batch, Key, Params, Targets, Volume
 
 Evaluate = Callable[[Params, Any, Batch], Mapping[str, Float[Array, " b"]]]
 """(params, frozen, batch) -> named values of each case."""
@@ -41,11 +50,19 @@ class Stage:
     evaluate: Evaluate
     score: str
     """The value of `evaluate` that chooses the best weights."""
+    terms: Terms | None = None
+    """The weighted terms of `loss`, whose gradients can be measured each for itself."""
 
 
 def make_stage(name: str, recipe: Recipe) -> Stage:
     """The stage `name` of a recipe."""
-    losses = {"align": loss_of_align, "tissue": loss_of_tissue, "joint": loss_of_joint}
+    sees_all = isinstance(recipe.segment_net, UNetSettings)
+    losses = {
+        "align": loss_of_align,
+        "tissue": loss_of_tissue,
+        "joint": loss_of_joint if sees_all else loss_of_windows,
+    }
+    terms = {"joint": terms_of_joint if sees_all else terms_of_windows}
     evaluations = {
         "align": ("unmatched", evaluate_align),
         "tissue": ("accuracy", evaluate_tissue),
@@ -58,6 +75,7 @@ def make_stage(name: str, recipe: Recipe) -> Stage:
         loss=partial(losses[name], recipe),
         evaluate=partial(evaluate, recipe),
         score=score,
+        terms=partial(terms[name], recipe) if name in terms else None,
     )
 
 
@@ -222,22 +240,114 @@ def loss_of_joint(
     step: Integer[Array, ""],
 ) -> tuple[Float[Array, ""], Values]:
     """L_F + lambda L_D of D and F (equation 6), with the training Dice beside it."""
+    outputs, targets = learn_from(recipe, params, frozen, batch, key)
+    settings, spacing = recipe.joint_loss, recipe.prepare.spacing_mm
+    with jax.named_scope("loss"):
+        total, values = joint_loss(outputs, targets, settings, step, spacing)
+        dice = hard_dice(outputs.prediction, targets.lesion, recipe.threshold)
+        return total, {**values, "dice": dice.mean()}
+
+
+def terms_of_joint(
+    recipe: Recipe,
+    params: Params,
+    frozen: Any,
+    batch: Batch,
+    key: Key,
+    step: Integer[Array, ""],
+) -> Values:
+    """The weighted terms whose sum is `loss_of_joint`."""
+    outputs, targets = learn_from(recipe, params, frozen, batch, key)
+    settings, spacing = recipe.joint_loss, recipe.prepare.spacing_mm
+    return weighted_joint_terms(outputs, targets, settings, step, spacing)
+
+
+def learn_from(
+    recipe: Recipe, params: Params, frozen: Any, batch: Batch, key: Key
+) -> tuple[AdnOutputs, Targets]:
+    """The chain on an augmented batch, and what its outputs should be."""
     augment_key, dropout_key = jax.random.split(key)
     batch = training_batch(augment_key, batch, recipe.joint, recipe)
-    adn = AdnParams(view=frozen.get("align"), **params)
+    adn = adn_params(frozen.get("align"), params)
     outputs = apply_adn(adn, batch.volume, recipe, key=dropout_key)
-    targets = make_targets(outputs, batch, recipe, frozen.get("tissue"))
+    return outputs, make_targets(outputs, batch, recipe, frozen.get("tissue"))
+
+
+def loss_of_windows(
+    recipe: Recipe,
+    params: Params,
+    frozen: Any,
+    batch: Batch,
+    key: Key,
+    step: Integer[Array, ""],
+) -> tuple[Float[Array, ""], Values]:
+    """L_F of an F that sees windows, with their Dice beside it.
+
+    The next running statistics of F go with the values.
+    """
+    seen = learn_from_windows(recipe, params, frozen, batch, key)
+    prediction, labels, statistics = seen
+    settings, spacing = recipe.joint_loss, recipe.prepare.spacing_mm
     with jax.named_scope("loss"):
-        total, values = joint_loss(outputs, targets, recipe.joint_loss, step)
-        dice = hard_dice(outputs.prediction, batch.lesion, recipe.threshold)
-        return total, {**values, "dice": dice.mean()}
+        total, values = segmentation_loss(prediction, labels, settings, step, spacing)
+        dice = hard_dice(prediction, labels, recipe.threshold).mean()
+        moved = {"segment": {STATISTICS: statistics}}
+        return total, {**values, "dice": dice, STATISTICS: moved}
+
+
+def terms_of_windows(
+    recipe: Recipe,
+    params: Params,
+    frozen: Any,
+    batch: Batch,
+    key: Key,
+    step: Integer[Array, ""],
+) -> Values:
+    """The weighted terms whose sum is `loss_of_windows`."""
+    prediction, labels, _ = learn_from_windows(recipe, params, frozen, batch, key)
+    settings, spacing = recipe.joint_loss, recipe.prepare.spacing_mm
+    terms = segmentation_terms(prediction, labels, settings, step, spacing)
+    return terms.weighted()
+
+
+def learn_from_windows(
+    recipe: Recipe, params: Params, frozen: Any, batch: Batch, key: Key
+) -> tuple[Volume, Volume, Params]:
+    """F on windows of an augmented batch, some of them on lesion: what it says there,
+    what it should say, and its next running statistics."""
+    augment_key, draw_key, dropout_key = jax.random.split(key, 3)
+    batch = training_batch(augment_key, batch, recipe.joint, recipe)
+    batch = align_batch(recipe, frozen, batch)
+    settings, shape = recipe.segment_net, recipe.prepare.shape
+    window = training_window(settings, shape)
+    keys = jax.vmap(partial(jax.random.fold_in, draw_key))(batch.case)
+    starts = draw_starts(
+        keys,
+        batch.lesion,
+        batch.volume > 0,
+        window,
+        settings.samples,
+        settings.lesion_share,
+    )
+    seen = segment_input(batch.volume, mirror(batch.volume), None, recipe)
+    windows = cut(seen, starts, window)
+    labels = cut(batch.lesion, starts, Window(window.inner, (0, 0, 0)))
+    with jax.named_scope("segment"):
+        logits, statistics = apply_windows(
+            params["segment"],
+            windows.reshape(-1, *windows.shape[2:]),
+            settings,
+            key=dropout_key,
+            precision=recipe.precision,
+        )
+    return jax.nn.sigmoid(logits), labels.reshape(logits.shape), statistics
 
 
 def evaluate_joint(
     recipe: Recipe, params: Params, frozen: Any, batch: Batch
 ) -> Mapping[str, Float[Array, " b"]]:
     """Dice of each case on the prepared grid."""
-    adn = AdnParams(view=frozen.get("align"), **params)
+    adn = adn_params(frozen.get("align"), params)
     outputs = apply_adn(adn, batch.volume, recipe)
     return {"dice": hard_dice(outputs.prediction, batch.lesion, recipe.threshold)}
 

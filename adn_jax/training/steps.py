@@ -25,6 +25,10 @@ Loss = Callable[
 ABSENT = "absent"
 """Name of the value that says whether an update lacked a case."""
 
+STATISTICS = "statistics"
+"""Name of the value that holds the next running statistics of networks that have them,
+as the part of the parameters that they are; no gradient moves them."""
+
 TrainStep = Callable[[TrainState, Any, Batch], tuple[TrainState, Values]]
 
 
@@ -61,7 +65,10 @@ def make_train_step(
             updates, opt_state = optimizer.update(
                 gradient, state.opt_state, state.params
             )
-            params = optax.apply_updates(state.params, updates)
+            values = dict(values)
+            params = replace_leaves(
+                optax.apply_updates(state.params, updates), values.pop(STATISTICS, {})
+            )
             norm = optax.tree.norm(gradient)
             absent = jnp.any(batch.case < 0)
             finite = jnp.isfinite(total) & jnp.isfinite(norm)
@@ -75,6 +82,14 @@ def make_train_step(
         return TrainState(state.step + ~absent, params, opt_state), values
 
     return jax.jit(train_step, donate_argnums=0, out_shardings=sharding)
+
+
+def replace_leaves(tree: Params, new: Params) -> Params:
+    """A tree of dicts with the leaves of another, which may lack some, in place."""
+    if not isinstance(new, Mapping):
+        return new
+    changed = {name: replace_leaves(tree[name], part) for name, part in new.items()}
+    return {**tree, **changed}
 
 
 def was_skipped(numbers: Mapping[str, float]) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -24,6 +25,7 @@ from adn_jax.runtime.hosts import is_first, together
 from adn_jax.runtime.lock import only_one
 from adn_jax.runtime.mesh import check_batch, check_rows, device_mesh
 from adn_jax.runtime.places import Place, is_remote, spelled_out
+from adn_jax.training.donors import Donors, find_donors, take_stage
 from adn_jax.training.loop import train_stage
 from adn_jax.training.passes import search_table
 from adn_jax.training.runs import (
@@ -36,7 +38,6 @@ from adn_jax.training.runs import (
     write_config,
 )
 from adn_jax.training.stages import make_stage, needs_search
-from adn_jax.training.tissue_run import find_tissue_run, take_tissue
 
 
 def train(
@@ -44,7 +45,7 @@ def train(
     data: Place,
     run: Place,
     workers: int | None = None,
-    tissue_run: Place | None = None,
+    donors: Donors = MappingProxyType({}),
     space: int = 1,
 ) -> int:
     """Train what is left of a recipe in the folder `run`.
@@ -54,8 +55,8 @@ def train(
       data: a prepared data set, or a raw one, which is prepared into `run/prepared`.
       run: folder of the run; made where it is absent.
       workers: processes that prepare; None takes one a core.
-      tissue_run: a run whose tissue net is used instead of training one; None: as the
-        folder was begun.
+      donors: stages that are taken from other runs instead of training them, with
+        those runs; those that the folder was begun with are known.
       space: devices that share the rows of each case.
 
     Returns:
@@ -69,14 +70,14 @@ def train(
     check_cudnn(recipe.precision)
     mesh = device_mesh(space=space)
     with together():
-        tissue_run = find_tissue_run(recipe, run, tissue_run)
-        pending = check_stages(recipe, mesh, tissue_run)
+        donors = find_donors(recipe, run, donors)
+        pending = check_stages(recipe, mesh, donors)
         check_places(data, run)
     with writing(run), ExitStack() as claim:
         with together():
             if is_first():
                 claim.enter_context(only_one(run))
-                begin(recipe, data, run, workers, tissue_run)
+                begin(recipe, data, run, workers, donors)
         with together():
             manifest = read_manifest(prepared_folder(data, run))
             finished = read_finished(run)
@@ -107,14 +108,10 @@ def check_places(data: Place, run: Place) -> None:
 
 
 def check_stages(
-    recipe: Recipe, mesh: Mesh, tissue_run: Place | None = None
+    recipe: Recipe, mesh: Mesh, donors: Donors = MappingProxyType({})
 ) -> tuple[str, ...]:
-    """The stages to train, after a check that each can be.
-
-    With a `tissue_run` the tissue stage is none of them.
-    """
-    taken = {"tissue"} if tissue_run is not None else set()
-    names = tuple(name for name in stages_of(recipe) if name not in taken)
+    """The stages to train, after a check that each can be; those of donors are not."""
+    names = tuple(name for name in stages_of(recipe) if name not in donors)
     for name in names:
         settings = getattr(recipe, name)
         if settings.steps == 0:
@@ -141,7 +138,9 @@ def check_networks(name: str, recipe: Recipe, mesh: Mesh) -> None:
     networks = {
         "align": (recipe.view_net,),
         "tissue": (recipe.tissue_net,),
-        "joint": (recipe.disentangle_net, recipe.segment_net),
+        "joint": (recipe.disentangle_net, recipe.segment_net)
+        if recipe.disentangles
+        else (recipe.segment_net,),
     }[name]
     for network in networks:
         check_shape(recipe.prepare.shape, network)
@@ -156,15 +155,15 @@ def begin(
     data: Place,
     run: Place,
     workers: int | None,
-    tissue_run: Place | None,
+    donors: Donors,
 ) -> None:
     """Prepare data and notes, where that is not done yet."""
     if (run / "config.json").exists():
         check_same_recipe(run, recipe)
     manifest = find_data(recipe, data, run, workers)
-    note(run, recipe, manifest, tissue_run)
-    if tissue_run is not None and "tissue" not in read_finished(run):
-        take_tissue(run, recipe, tissue_run)
+    note(run, recipe, manifest, donors)
+    for stage in donors.keys() - read_finished(run).keys():
+        take_stage(stage, run, recipe, donors[stage])
 
 
 @contextmanager
@@ -206,7 +205,10 @@ def find_data(recipe: Recipe, data: Place, run: Place, workers: int | None) -> M
 
 
 def note(
-    run: Place, recipe: Recipe, manifest: Manifest, tissue_run: Place | None = None
+    run: Place,
+    recipe: Recipe,
+    manifest: Manifest,
+    donors: Donors = MappingProxyType({}),
 ) -> None:
     """Write `config.json`, or check that the run was begun with the same cases."""
     cases = json.dumps([manifest.cases, manifest.splits], sort_keys=True)
@@ -218,10 +220,8 @@ def note(
                 "has now; restore the data set or choose another --run folder."
             )
     else:
-        known = {"cases_sha256": digest}
-        if tissue_run is not None:
-            known["tissue_run"] = spelled_out(tissue_run)
-        write_config(run, recipe, manifest.folder, **known)
+        runs = {f"{stage}_run": spelled_out(donors[stage]) for stage in donors}
+        write_config(run, recipe, manifest.folder, cases_sha256=digest, **runs)
 
 
 def open_splits(name: str, recipe: Recipe, manifest: Manifest) -> tuple[Split, Split]:

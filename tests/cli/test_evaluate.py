@@ -27,6 +27,8 @@ def summary(**more):
             "mass_share": STATISTICS,
             "mass_share_asymmetry": STATISTICS,
         },
+        "calibration": {"ece": 0.0123, "ece_near": 0.0789, "brier": 0.0456},
+        "doubt": None,
         **more,
     }
 
@@ -42,15 +44,21 @@ def test_arguments_reach_the_evaluation(monkeypatch, tmp_path, capsys):
     calls = []
 
     def evaluate_run(*arguments):
-        calls.append(tuple(map(str, arguments)))
+        *first, ensemble = arguments
+        places = " ".join(map(str, ensemble)) or "()"
+        calls.append((*map(str, first), places))
         return Evaluation(summary(), tmp_path / "evaluation" / "test")
 
     monkeypatch.setattr(module, "evaluate_run", evaluate_run)
     main(["evaluate", "RUN"])
     main(["evaluate", "RUN", "--split", "train", "--data", "D", "--empty", "leave_out"])
+    main(["evaluate", "RUN", "--samples", "20"])
+    main(["evaluate", "RUN", "--ensemble", "RUN2", "RUN3"])
     assert calls == [
-        ("RUN", "None", "test", "penalise"),
-        ("RUN", "D", "train", "leave_out"),
+        ("RUN", "None", "test", "penalise", "0", "()"),
+        ("RUN", "D", "train", "leave_out", "0", "()"),
+        ("RUN", "None", "test", "penalise", "20", "()"),
+        ("RUN", "None", "test", "penalise", "0", "RUN2 RUN3"),
     ]
     assert f"report: {tmp_path}/evaluation/test/report.html" in capsys.readouterr().out
 
@@ -75,6 +83,16 @@ def test_headline_without_truth():
     assert "Dice" in text
     assert "AUROC" not in text
     assert "mid-line" not in text
+
+
+def test_headline_shows_calibration_and_doubt():
+    doubt = {"error_auroc": STATISTICS, "false_lesion_auroc": 0.654}
+    doubt |= {"false_lesions": 4, "lesions": 17}
+    text = printed(module.headline(summary(doubt=doubt)))
+    assert "near lesions 0.0789" in text
+    assert "Brier 0.0456" in text
+    assert "false lesions 0.654 (4 of 17)" in text
+    assert "doubt" not in printed(module.headline(summary()))
 
 
 def test_mistakes_end_with_code_2(monkeypatch, capsys):

@@ -11,8 +11,8 @@ def called(monkeypatch):
     """Calls of `predict_scans`; the scan `bad` fails."""
     calls = []
 
-    def predict_scans(run, scans, out):
-        calls.append((run, scans, out))
+    def predict_scans(run, scans, out, samples):
+        calls.append((run, scans, out, samples))
         return {
             scan: f"{scan} is bad; mend it." for scan in scans if scan.name == "bad"
         }
@@ -23,8 +23,12 @@ def called(monkeypatch):
 
 def test_scans_reach_the_prediction(called, capsys):
     main(["predict", "RUN", "a.nii", "dicom", "--out", "O"])
-    assert called == [(Path("RUN"), (Path("a.nii"), Path("dicom")), Path("O"))]
-    assert capsys.readouterr().out == "2 scans are in O\n"
+    main(["predict", "RUN", "a.nii", "--out", "O", "--samples", "9"])
+    assert called == [
+        (Path("RUN"), (Path("a.nii"), Path("dicom")), Path("O"), 0),
+        (Path("RUN"), (Path("a.nii"),), Path("O"), 9),
+    ]
+    assert capsys.readouterr().out == "2 scans are in O\n1 scan is in O\n"
 
 
 def test_a_failed_scan_ends_with_code_2_after_the_others(called, capsys):

@@ -1,11 +1,14 @@
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from adn_jax.cli import train
+from adn_jax.cli.arguments import load_recipe
 from adn_jax.cli.main import main
+from adn_jax.config_sizes import demo_size
 
 CONFIG = str(Path(__file__).parents[1] / "training" / "tiny_config.py")
 
@@ -26,17 +29,32 @@ def test_arguments_reach_the_training(calls, capsys):
     train.main(
         [CONFIG, "--data", "heads", "--run", "there", "--workers", "2", "--seed", "5"]
     )
-    ((recipe, data, run, workers, tissue_run, space),) = calls
+    ((recipe, data, run, workers, donors, space),) = calls
     assert (recipe.name, recipe.seed) == ("tiny", 5)
     assert (data, run, workers) == (Path("heads"), Path("there"), 2)
-    assert (tissue_run, space) == (None, 1)
+    assert (donors, space) == ({}, 1)
     assert "python evaluate.py there" in capsys.readouterr().out
 
 
-def test_tissue_net_of_another_run(calls):
+def test_networks_of_other_runs(calls):
     given = ["--data", "heads", "--run", "there", "--tissue-run", "phantoms"]
-    train.main([CONFIG, *given])
-    assert calls[0][4] == Path("phantoms")
+    train.main([CONFIG, *given, "--align-run", "first"])
+    assert calls[0][4] == {"align": Path("first"), "tissue": Path("phantoms")}
+
+
+@pytest.mark.parametrize("given", [["--size", "demo"], ["--size=demo"]])
+def test_a_recipe_at_demo_size(calls, given):
+    resunet = str(Path(__file__).parents[2] / "configs" / "resunet.py")
+    there = ["--data", "heads", "--run", "there", "--joint.batch", "4"]
+    train.main([resunet, *given, *there])
+    recipe = calls[0][0]
+    assert recipe == replace(
+        demo_size(load_recipe(Path(resunet))),
+        joint=replace(recipe.joint, batch=4),
+    )
+    assert recipe.prepare.shape == (16, 64, 64)
+    train.main([resunet, *there])
+    assert calls[1][0].prepare.shape == (40, 256, 256)
 
 
 def test_devices_that_share_each_case(calls):

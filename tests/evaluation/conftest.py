@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from adn_jax.config import PrepareSettings, Recipe, UNetSettings, ViewNetSettings
+from adn_jax.config import (
+    JointLossSettings,
+    PrepareSettings,
+    Recipe,
+    UNetSettings,
+    ViewNetSettings,
+)
 from adn_jax.data.cases import PreparedCase, write_case
 from adn_jax.data.manifest import Manifest, write_manifest
 from adn_jax.data.phantom import case_name, make_case
@@ -57,8 +63,12 @@ def tiny_data(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny_params():
     """Untrained parameters, drawn by NumPy: nothing is compiled for them."""
-    shapes = jax.eval_shape(lambda key: init_adn(key, RECIPE), jax.random.key(0))
-    generator = np.random.default_rng(0)
+    return draw_params(RECIPE)
+
+
+def draw_params(recipe, seed=0):
+    shapes = jax.eval_shape(lambda key: init_adn(key, recipe), jax.random.key(0))
+    generator = np.random.default_rng(seed)
 
     def draw(leaf):
         return jnp.asarray(generator.normal(size=leaf.shape), leaf.dtype)
@@ -72,6 +82,29 @@ def tiny_run(tmp_path, tiny_params):
     """A run with untrained weights; it belongs to no data set."""
     write_run(tmp_path / "run", RECIPE, tiny_params)
     return tmp_path / "run"
+
+
+@pytest.fixture
+def write_tiny_run(tmp_path):
+    """Write an untrained run of a recipe under a name."""
+
+    def write(name, recipe=RECIPE, seed=0):
+        write_run(tmp_path / name, recipe, draw_params(recipe, seed))
+        return tmp_path / name
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def plain_recipe():
+    """F alone on the aligned scan: no D."""
+    return replace(
+        RECIPE,
+        name="plain",
+        segment_input="aligned",
+        tissue_source="none",
+        joint_loss=JointLossSettings(regularisation=0.0),
+    )
 
 
 @pytest.fixture(scope="session")

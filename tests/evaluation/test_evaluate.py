@@ -29,9 +29,9 @@ def counted(monkeypatch):
     names = []
     original = module.evaluate_case
 
-    def evaluate_case(model, case, *rest):
+    def evaluate_case(system, case, *rest):
         names.append(case.name)
-        return original(model, case, *rest)
+        return original(system, case, *rest)
 
     monkeypatch.setattr(module, "evaluate_case", evaluate_case)
     return names
@@ -43,8 +43,9 @@ def test_everything_is_written(tiny_run, tiny_data):
     assert evaluation.folder == folder
     assert json.loads((folder / "summary.json").read_text()) == evaluation.summary
     figures = {"overview", "segmentation", "maps", "alignment", "scores"}
+    figures |= {"calibration"}
     assert {path.stem for path in (folder / "figures").iterdir()} == figures
-    assert (folder / "report.html").read_text().count("data:image/png;base64") == 4
+    assert (folder / "report.html").read_text().count("data:image/png;base64") == 5
     with (folder / "per_case.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["case"] for row in rows] == ["turned", "upright", "healthy"]

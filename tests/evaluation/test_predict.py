@@ -34,7 +34,7 @@ def load(folder, name):
 
 
 def test_results_lie_on_the_scans_own_grid(tiny_run, reoriented, tmp_path):
-    assert predict_scans(tiny_run, [reoriented], tmp_path / "out") == {}
+    assert predict_scans(tiny_run, [reoriented], tmp_path / "out", samples=2) == {}
     folder, scan = tmp_path / "out" / "LSP", nib.load(reoriented)
     files = {f"{name}.nii.gz" for name in UNITS}
     files |= {"scan.json", "figure.png", "viewer.html"}
@@ -72,6 +72,16 @@ def check_facts(facts, folder):
     assert facts["lesion_volume_ml"] == pytest.approx(
         lesion.get_fdata().sum() * voxel_ml, rel=1e-4
     )
+    assert facts["doubt"] == "2 dropout samples"
+    assert sum(lesion["volume_ml"] for lesion in facts["lesions"]) == pytest.approx(
+        facts["lesion_volume_ml"]
+    )
+    doubt = load(folder, "doubt").get_fdata()
+    assert 0 < doubt.max() <= 1
+    weights = [lesion["volume_ml"] for lesion in facts["lesions"]]
+    means = [lesion["doubt_bits"] for lesion in facts["lesions"]]
+    inside = doubt[load(folder, "lesion").get_fdata() > 0]
+    assert np.average(means, weights=weights) == pytest.approx(inside.mean(), abs=1e-3)
     assert facts["lesion_side"] in {"left", "right", "both"}
     assert facts["model"]["recipe"] == "tiny"
     assert facts["units"] == UNITS
@@ -96,11 +106,11 @@ def test_one_bad_scan_does_not_stop_the_others(
     done = []
     original = module.predict_scan
 
-    def predict_scan(model, run, path, folder):
+    def predict_scan(system, path, folder):
         if path == raw_head:
             done.append(path)
         else:
-            original(model, run, path, folder)
+            original(system, path, folder)
 
     monkeypatch.setattr(module, "predict_scan", predict_scan)
     broken = tmp_path / "broken.nii"
@@ -116,13 +126,13 @@ def test_one_bad_scan_does_not_stop_the_others(
 def test_an_unforeseen_error_names_its_scan_alone(tmp_path, monkeypatch):
     done = []
 
-    def predict_scan(_model, _run, path, _folder):
+    def predict_scan(_system, path, _folder):
         if path.name == "odd.nii":
             raise ZeroDivisionError("in the middle")
         done.append(path)
 
     monkeypatch.setattr(module, "predict_scan", predict_scan)
-    monkeypatch.setattr(module, "load_run", lambda _: None)
+    monkeypatch.setattr(module, "load_system", lambda *_: None)
     odd, fine = tmp_path / "odd.nii", tmp_path / "fine.nii"
     failures = predict_scans(tmp_path / "run", [odd, fine], tmp_path / "out")
     assert failures == {odd: f"{odd} failed: ZeroDivisionError: in the middle"}

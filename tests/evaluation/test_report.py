@@ -1,19 +1,32 @@
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
 from adn_jax.data.manifest import Manifest
+from adn_jax.evaluation.doubt import CaseDoubt, LesionDoubt
 from adn_jax.evaluation.figures import save_figure, score_figure
 from adn_jax.evaluation.report import format_interval, render_report
 from adn_jax.evaluation.scores import CaseResult, score_masks
 from adn_jax.evaluation.summary import per_case_csv, summarise_results
+from adn_jax.metrics.calibration import reliability
 
 MASK = np.zeros((2, 6, 6), bool)
 MASK[:, 1:4, 1:4] = True
+SUMS = reliability(0.1 + 0.7 * MASK, MASK, 4)
+DOUBT = CaseDoubt(
+    entropy_right=0.25,
+    entropy_wrong=0.75,
+    error_auroc=0.875,
+    lesions=(
+        LesionDoubt(4.0, 0.9, 0.3, 0.01, hit=True),
+        LesionDoubt(1.0, 0.6, 0.8, 0.02, hit=False),
+    ),
+)
 
 
-def result(name, shift=0, *, known=True, flags=(), native=True):
+def result(name, shift=0, *, known=True, flags=(), native=True, doubt=None):
     """A case whose prediction is the label moved by `shift` voxels along x."""
     scores = score_masks(np.roll(MASK, shift, axis=2), MASK, (5.0, 1.0, 1.0))
     stages = ("final", "network_alone", "input")
@@ -37,18 +50,21 @@ def result(name, shift=0, *, known=True, flags=(), native=True):
         disentanglement_truth="lesion label",
         pose={"rotation_deg": -4.0, "offset_mm": 1.0},
         flags=flags,
+        calibration=dict.fromkeys(("brain", "near"), SUMS),
+        doubt=doubt,
     )
 
 
 @pytest.fixture
 def summary_of(tiny_recipe, tmp_path):
-    def build(results):
+    def build(results, doubts=""):
         manifest = Manifest(tiny_recipe.prepare, (), {}, tmp_path)
         return {
             "split": "test",
-            **summarise_results(results, tiny_recipe, manifest, "penalise"),
+            **summarise_results(results, tiny_recipe, manifest, "penalise", doubts),
             "without_label": 0,
             "run": "run",
+            "members": ["run", "other"] if doubts.startswith("ens") else ["run"],
             "data": "data <set>",
             "steps": {"joint": 3},
         }
@@ -118,6 +134,54 @@ def test_real_data_has_no_midline_error(summary_of, tiny_recipe):
     text = render_report(summary, results, {}, tiny_recipe)
     assert "Mid-line error" not in text
     assert "AUROC of P" in text
+
+
+def test_calibration_is_that_of_all_voxels_together(summary_of, tiny_recipe):
+    results = [result("a"), result("b", 1)]
+    summary = summary_of(results)["calibration"]
+    assert summary["voxels"] == 2 * MASK.size
+    assert summary["brier"] == pytest.approx(0.1**2 + 0.03 * MASK.mean())
+    assert summary["mce"] == pytest.approx(0.2)
+    assert summary["bins"]["count"] == [2 * int((~MASK).sum()), 0, 0, 2 * MASK.sum()]
+    assert summary["bins"]["share_of_infarct"] == [0.0, None, None, 1.0]
+    text = render_report(summary_of(results), results, {}, tiny_recipe)
+    assert "<h2>Calibration</h2>" in text
+    assert "Doubt" not in text
+
+
+def test_doubt_is_told_where_it_was_asked_for(summary_of, tiny_recipe):
+    results = [result("a", doubt=DOUBT), result("b", 1, doubt=DOUBT)]
+    summary = summary_of(results, "20 dropout samples")
+    doubt = summary["doubt"]
+    assert doubt["error_auroc"]["mean"] == pytest.approx(0.875)
+    assert (doubt["lesions"], doubt["false_lesions"]) == (4, 2)
+    assert doubt["lesion_entropy_false"] == pytest.approx(0.8)
+    assert doubt["false_lesion_auroc"] == doubt["false_lesion_auroc_probability"] == 1.0
+    words = " ".join(render_report(summary, results, {}, tiny_recipe).split())
+    assert "From the 20 dropout samples" in words
+    assert "0.75 bits where the prediction is wrong" in words
+    assert "doubt_error_auroc" in per_case_csv(results).splitlines()[0]
+    assert "mean prediction" not in words
+    assert summary_of([result("a")])["doubt"] is None
+
+
+def test_an_ensemble_is_named(summary_of, tiny_recipe):
+    results = [result("a", doubt=DOUBT)]
+    summary = summary_of(results, "ensemble of 2 runs: run, other")
+    words = " ".join(render_report(summary, results, {}, tiny_recipe).split())
+    assert "grids: mean prediction of the runs run, other; alignment" in words
+
+
+def test_a_system_without_d_says_nothing_of_p(summary_of, tiny_recipe):
+    plain = {"disentanglement": {}, "disentanglement_truth": "", "pose": {}}
+    results = [replace(result("a", known=False), **plain)]
+    summary = summary_of(results)
+    assert summary["disentanglement"] is summary["alignment_error_deg"] is None
+    recipe = replace(tiny_recipe, segment_input="aligned")
+    page = Page(text := render_report(summary, results, {}, recipe))
+    assert page.open == []
+    for word in ("AUROC of P", "X̂", "X + P", "rotation", "mid-line", "Alignment"):
+        assert word not in text
 
 
 def test_headline_is_prepared_where_a_native_label_is_missing(summary_of, tiny_recipe):

@@ -1,11 +1,15 @@
+import json
+
 import numpy as np
 import pytest
 
+from adn_jax.evaluation.doubt import CaseDoubt, LesionDoubt
 from adn_jax.evaluation.scores import (
     CaseResult,
     none_for_nan,
     score_masks,
 )
+from adn_jax.metrics.calibration import reliability
 
 SPACING = (5.0, 1.0, 2.0)
 EMPTY = np.zeros((4, 8, 8), bool)
@@ -64,12 +68,19 @@ def test_results_survive_json_with_none_for_nan():
         disentanglement_truth="lesion label",
         pose={"rotation_deg": 3.0, "offset_mm": -1.0},
         flags=("Odd.",),
+        calibration={"brain": reliability(0.9 * BOX, SHIFTED, 3)},
+        doubt=CaseDoubt(
+            0.2, float("nan"), 0.7, (LesionDoubt(1.0, 0.9, 0.3, 0.0, True),)
+        ),
     )
-    content = result.to_json()
+    content = json.loads(json.dumps(result.to_json(), allow_nan=False))
     assert content["disentanglement"] == {"auroc": None, "mass_share": 0.25}
     assert content["grids"]["prepared"]["hd95_mm"] is None
     again = CaseResult.from_json(content)
     assert again.to_json() == content
+    assert again.calibration["brain"].count.sum() == BOX.size
+    assert np.isnan(again.doubt.entropy_wrong)
+    assert again.doubt.lesions == result.doubt.lesions
     assert np.isnan(again.disentanglement["auroc"])
 
 

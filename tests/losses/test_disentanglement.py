@@ -54,6 +54,33 @@ def test_readings_of_the_paper_are_its_equations(chain):
         assert value == pytest.approx(expected, rel=1e-5), name
 
 
+def test_size_by_volume_is_the_relative_error_of_each_case():
+    outputs, targets = random_chain()
+    p, g = (
+        np.asarray(each, np.float64).sum((1, 2, 3, 4))
+        for each in (outputs.pathological, targets.aligned_lesion)
+    )
+    expected = np.mean(np.abs(p - g) / g)
+    value = disentanglement.size_by_volume(outputs, targets)
+    assert value == pytest.approx(expected, rel=1e-5)
+    doubled = replace(outputs, pathological=2 * targets.aligned_lesion)
+    assert disentanglement.size_by_volume(doubled, targets) == pytest.approx(1)
+
+
+def test_size_by_volume_of_a_case_without_infarct_is_finite():
+    outputs, targets = random_chain()
+    nothing = replace(targets, aligned_lesion=0 * targets.aligned_lesion)
+
+    def loss(pathological):
+        changed = replace(outputs, pathological=pathological)
+        return disentanglement.size_by_volume(changed, nothing)
+
+    value, gradient = jax.value_and_grad(loss)(outputs.pathological)
+    share = float(jnp.mean(outputs.pathological))
+    assert value == pytest.approx(share / 1e-4, rel=1e-5)
+    assert np.isfinite(gradient).all()
+
+
 def test_intrinsic_takes_the_difference_whatever_q_is():
     outputs, targets = random_chain()
     other = replace(outputs, anatomical=jnp.zeros_like(outputs.anatomical))

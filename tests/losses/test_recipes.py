@@ -7,25 +7,31 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tyro
 
-from adn_jax.cli.arguments import load_recipe
-from adn_jax.config import AlignLossSettings, JointLossSettings, Recipe
+from adn_jax.cli.arguments import load_recipe, parse_with_recipe
+from adn_jax.cli.sweep import Sweep
+from adn_jax.cli.train import Train
+from adn_jax.comparison.fields import read_pairs
+from adn_jax.config import AlignLossSettings, JointLossSettings
 from adn_jax.errors import UserError
 from adn_jax.losses.extra import resolve_term
 from adn_jax.losses.recipes import (
     ALIGNMENT,
     DISENTANGLEMENT,
     SEGMENTATION,
+    WARM_START,
     align_loss,
     joint_loss,
+    segmentation_loss,
+    weighted_joint_terms,
 )
 from tests import golden
 from tests.losses.arrays import golden_chain, random_alignment, random_chain
 
-PAGE = Path(__file__).parents[2] / "docs" / "loss-variants.md"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "loss-variants.md"
 PAPER = JointLossSettings(warm_start_steps=2)
-REFERENCE = load_recipe(PAGE.parents[1] / "configs" / "adn_reference.py")
+REFERENCE = load_recipe(ROOT / "configs" / "adn_reference.py")
 AUTHORS = replace(REFERENCE.joint_loss, warm_start_steps=2)
 ALIGN = AlignLossSettings(
     mirror=2.0, mirror_in_view=0.5, reconstruction=3.0, view_regression=0.25
@@ -38,17 +44,22 @@ def loss_of_align(settings, step=0):
     return align_loss(**arrays, settings=settings, step=step)
 
 
+NO_TERMS = {"warm_start_steps", "extra", "schedules"}
+"""Fields of both losses that are no weights."""
+
+
 def segmentation_of(probability, label):
-    return sum(float(term(probability, label)) for term in SEGMENTATION.values())
+    """Cross-entropy and generalised Dice: L_F of the paper."""
+    return sum(float(term(probability, label)) for term in WARM_START.values())
 
 
 def test_every_weight_of_the_settings_has_its_term():
     def weights(settings, without):
         return {field.name for field in fields(settings)} - without
 
-    assert set(ALIGNMENT) == weights(AlignLossSettings, {"warm_start_steps", "extra"})
+    assert set(ALIGNMENT) == weights(AlignLossSettings, NO_TERMS)
     assert set(SEGMENTATION) | set(DISENTANGLEMENT) == weights(
-        JointLossSettings, {"grid", "regularisation", "warm_start_steps", "extra"}
+        JointLossSettings, NO_TERMS | {"grid", "regularisation", "watch_every"}
     )
 
 
@@ -58,7 +69,7 @@ def test_joint_total_is_segmentation_plus_lambda_times_the_terms(settings):
     total, values = joint_loss(outputs, targets, settings, 2)
     terms = {name for name in DISENTANGLEMENT if getattr(settings, name)}
     assert len(terms) == 4
-    assert set(values) == set(SEGMENTATION) | terms | {"warm_start"}
+    assert set(values) == set(WARM_START) | terms | {"warm_start"}
     for name in terms:
         expected = DISENTANGLEMENT[name](outputs, targets)
         assert values[name] == pytest.approx(float(expected), rel=1e-6)
@@ -94,6 +105,110 @@ def test_warm_start_replaces_the_terms_under_lambda(step):
     assert values["warm_start"] == pytest.approx(warm_start, rel=1e-6)
     regularisation = warm_start if step < 2 else terms
     assert total == pytest.approx(segmentation + 10 * regularisation, rel=1e-6)
+
+
+ALL = replace(
+    PAPER,
+    focal_tversky=0.3,
+    boundary=0.02,
+    size_by_volume=0.1,
+    schedules=(
+        *("size:0:10", "cross_entropy:5:10:2:1", "boundary:0:4"),
+        *("regularisation:0:8:1:0.5", "regularisation:20:30:1:0"),
+    ),
+)
+
+
+@pytest.mark.parametrize("step", [1, 6])
+def test_weighted_terms_sum_to_the_total(step):
+    outputs, targets = random_chain()
+    step = jnp.asarray(step)
+    total, values = joint_loss(outputs, targets, ALL, step)
+    weighted = weighted_joint_terms(outputs, targets, ALL, step)
+    assert weighted.keys() == values.keys()
+    assert sum(weighted.values()) == pytest.approx(float(total), rel=1e-6)
+    terms = set(DISENTANGLEMENT) & set(values)
+    assert len(terms) == 5
+    for name in terms | {"warm_start"}:
+        assert (weighted[name] != 0) == ((name == "warm_start") == (step < 2)), name
+
+
+@pytest.mark.parametrize(("step", "share"), [(0, 0.0), (4, 0.5), (8, 1.0), (99, 1.0)])
+def test_schedule_multiplies_its_term_alone(step, share):
+    chain = random_chain()
+    settings = replace(PAPER, warm_start_steps=0, schedules=("tissue:0:8",))
+    compiled = jax.jit(weighted_joint_terms, static_argnums=2)
+    changed = compiled(*chain, settings, jnp.asarray(step))
+    plain = compiled(*chain, replace(settings, schedules=()), jnp.asarray(step))
+    for name, value in plain.items():
+        factor = share if name == "tissue" else 1
+        assert changed[name] == pytest.approx(factor * float(value), rel=1e-6)
+
+
+def test_schedule_of_lambda_reaches_all_terms_under_it_and_the_warm_start():
+    chain = random_chain()
+    settings = replace(PAPER, schedules=("regularisation:0:8:1:0",))
+    plain = replace(PAPER, schedules=())
+    for step in (1, 4):
+        changed = weighted_joint_terms(*chain, settings, step)
+        for name, value in weighted_joint_terms(*chain, plain, step).items():
+            factor = 1 if name in SEGMENTATION else 1 - step / 8
+            assert changed[name] == pytest.approx(factor * float(value), rel=1e-6)
+
+
+def test_without_schedules_the_step_only_decides_on_the_warm_start():
+    def uses_of_step(settings):
+        program = jax.make_jaxpr(joint_loss, static_argnums=2)(
+            *random_chain(), settings, jnp.int32(3)
+        )
+        step = program.jaxpr.invars[-1]
+        return [eqn.primitive.name for eqn in program.eqns if step in eqn.invars]
+
+    assert uses_of_step(PAPER) == ["lt"]
+    assert uses_of_step(replace(PAPER, warm_start_steps=0)) == []
+
+
+def test_warm_start_keeps_to_its_two_terms_and_their_plain_weights():
+    chain = random_chain()
+    _, values = joint_loss(*chain, ALL, 0)
+    _, plain = joint_loss(*chain, PAPER, 0)
+    assert values["warm_start"] == plain["warm_start"]
+
+
+def test_distances_of_the_boundary_are_in_millimetres():
+    chain = random_chain()
+    settings = JointLossSettings(
+        cross_entropy=0.0, generalised_dice=0.0, regularisation=0.0, boundary=1.0
+    )
+    voxels, _ = joint_loss(*chain, settings, 0)
+    double, _ = joint_loss(*chain, settings, 0, (2.0, 2.0, 2.0))
+    slices, _ = joint_loss(*chain, settings, 0, (5.0, 1.0, 1.0))
+    assert double == pytest.approx(2 * float(voxels), rel=1e-5)
+    assert abs(slices - voxels) > 1e-3
+    outputs, targets = chain
+    pair = outputs.prediction, targets.lesion
+    alone, values = segmentation_loss(*pair, settings, 0, (5.0, 1.0, 1.0))
+    assert alone == values["boundary"] == slices
+
+
+def test_a_system_without_p_has_the_loss_of_its_prediction():
+    outputs, targets = random_chain()
+    made_by_d = ("pathological", "anatomical", "salient", "compensated")
+    plain = replace(outputs, **dict.fromkeys(made_by_d))
+    settings = replace(ALL, regularisation=0.0)
+    compiled = jax.jit(joint_loss, static_argnums=2)
+    total, values = compiled(plain, targets, settings, jnp.int32(2))
+    assert total == compiled(outputs, targets, settings, jnp.int32(2))[0]
+    assert set(values) == set(SEGMENTATION)
+
+
+def test_a_term_that_is_named_twice_counts_with_both_weights(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    name = "examples.loss_terms:boundary_charge"
+    chain, once = random_chain(), (f"{name}:0.75",)
+    twice = (f"{name}:0.5", f"{name}:0.25")
+    totals = [joint_loss(*chain, replace(PAPER, extra=e), 5)[0] for e in (once, twice)]
+    assert totals[0] == pytest.approx(float(totals[1]), rel=1e-6)
 
 
 def test_lambda_weighs_the_warm_start_in_the_authors_steps():
@@ -150,6 +265,16 @@ def test_align_total_is_the_weighted_sum():
     assert set(loss_of_align(AlignLossSettings())[1]) == {"mirror"}
 
 
+def test_align_schedules_spare_the_warm_start():
+    settings = replace(ALIGN, warm_start_steps=3)
+    changed = replace(settings, schedules=("mirror:0:10", "view_regression:0:10"))
+    assert loss_of_align(changed, 2)[0] == loss_of_align(settings, 2)[0]
+    total, values = loss_of_align(changed, 5)
+    plain, _ = loss_of_align(settings, 5)
+    half = 2.0 * float(values["mirror"]) + 0.25 * float(values["view_regression"])
+    assert total == pytest.approx(float(plain) - half / 2, rel=1e-5)
+
+
 @pytest.mark.parametrize(("weight", "counted"), [(0.25, 0.25), (0.0, 1.0)])
 def test_align_warm_start_is_the_regression_alone(weight, counted):
     settings = replace(ALIGN, view_regression=weight, warm_start_steps=3)
@@ -160,33 +285,75 @@ def test_align_warm_start_is_the_regression_alone(weight, counted):
     assert after == pytest.approx(float(plain), rel=1e-6)
 
 
-@pytest.fixture
-def page_module(tmp_path, monkeypatch):
-    """The file that the page on loss variants tells the reader to write."""
+def commands_of_the_page():
+    """Every full command line, its continued lines joined."""
+    page = PAGE.read_text(encoding="utf-8").replace("\\\n", " ")
+    return re.findall(r"^(python (?:train.py|-m adn_jax) .*)$", page, re.M)
+
+
+def trainings_of_the_page():
+    return [each for each in commands_of_the_page() if "train.py" in each]
+
+
+@pytest.mark.parametrize("command", trainings_of_the_page(), ids=lambda c: c[-40:])
+def test_commands_of_the_page_give_a_loss(command, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    monkeypatch.chdir(ROOT)
+    _, recipe = parse_with_recipe(Train, "train", shlex.split(command)[2:])
+    plain = load_recipe(ROOT / "configs" / "demo.py")
+    assert recipe.joint_loss != plain.joint_loss
+    total, values = joint_loss(*random_chain(), recipe.joint_loss, 250)
+    assert np.isfinite(total)
+    for text in recipe.joint_loss.extra:
+        assert text.rpartition(":")[0] in values
+
+
+def test_the_page_sweeps_over_known_settings():
+    (command,) = (each for each in commands_of_the_page() if " sweep " in each)
+    sweep, _ = parse_with_recipe(Sweep, "sweep", shlex.split(command)[4:])
+    over = read_pairs("--over", (text for texts in sweep.over for text in texts))
+    assert over == {"joint_loss.regularisation": "0,1,10,100"}
+
+
+@pytest.mark.parametrize("name", ["boundary_charge", "two_sided", "agreement"])
+def test_example_terms_are_numbers_with_a_gradient(name, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    outputs, targets = random_chain()
+    term = resolve_term(f"examples.loss_terms:{name}")
+
+    def loss(pathological):
+        return term(replace(outputs, pathological=pathological), targets)
+
+    value, gradient = jax.jit(jax.value_and_grad(loss))(outputs.pathological)
+    assert value > 0
+    assert np.isfinite(gradient).all()
+    assert np.abs(gradient).max() > 0
+
+
+def test_example_term_of_t(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    extra = ("examples.loss_terms:small_turns:0.1",)
+    plain, _ = loss_of_align(ALIGN)
+    total, _ = loss_of_align(replace(ALIGN, extra=extra))
+    turns = np.asarray(random_alignment().view)[:, :3]
+    assert total == pytest.approx(float(plain) + 0.1 * (turns**2).mean(), rel=1e-5)
+
+
+def test_the_page_shows_the_example_and_it_is_its_equation(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
     page = PAGE.read_text(encoding="utf-8")
-    name = re.search(r"here `(\w+\.py)`", page)[1]
-    code = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1]
-    (tmp_path / name).write_text(code, encoding="utf-8")
-    monkeypatch.syspath_prepend(tmp_path)
-    yield page
-    resolve_term.cache_clear()
-
-
-def test_the_example_of_the_page_runs_as_its_command_says(page_module):
-    command = re.search(r"^python train.py configs/demo.py .*$", page_module, re.M)[0]
-    options = shlex.split(command)[3:]
-    start = options.index("--joint-loss.extra")
-    recipe = tyro.cli(Recipe, args=["--name", "x", *options[start:]])
-    assert recipe.joint_loss.extra == ("my_terms:boundary_charge:0.5",)
+    shown = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1]
+    assert shown in (ROOT / "examples" / "loss_terms.py").read_text(encoding="utf-8")
 
     outputs, targets = random_chain()
-    settings = replace(PAPER, extra=recipe.joint_loss.extra)
+    name = "examples.loss_terms:boundary_charge"
+    settings = replace(PAPER, extra=(f"{name}:0.5",), schedules=(f"{name}:0:10",))
     plain, _ = joint_loss(outputs, targets, PAPER, 5)
     total, values = jax.jit(joint_loss, static_argnums=2)(outputs, targets, settings, 5)
     p, g = np.asarray(outputs.pathological), np.asarray(targets.aligned_lesion)
     expected = (np.abs(np.diff(p, axis=3)) * (1 - g[:, :, :, 1:])).mean()
-    assert values["my_terms:boundary_charge"] == pytest.approx(expected, rel=1e-5)
-    assert total == pytest.approx(float(plain) + 0.5 * expected, rel=1e-5)
+    assert values[name] == pytest.approx(expected, rel=1e-5)
+    assert total == pytest.approx(float(plain) + 0.25 * expected, rel=1e-5)
 
 
 def test_options_that_the_page_names_exist():
@@ -227,7 +394,7 @@ def test_sharded_batch_gives_the_loss_of_the_whole_batch():
     spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
     chain = random_chain()
     compiled = jax.jit(joint_loss, static_argnums=2)
-    whole, _ = compiled(*chain, PAPER, 5)
-    parts, values = compiled(*jax.device_put(chain, spread), PAPER, 5)
+    whole, _ = compiled(*chain, ALL, 5)
+    parts, values = compiled(*jax.device_put(chain, spread), ALL, 5)
     assert parts == pytest.approx(float(whole), rel=1e-6)
     assert all(np.isfinite(value) for value in values.values())

@@ -2,16 +2,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.ndimage import distance_transform_edt
 
 from adn_jax.losses.segmentation import (
+    boundary,
     cross_entropy,
+    focal_tversky,
     generalised_dice,
     tissue_cross_entropy,
 )
+from adn_jax.runtime.mesh import ROWS, device_mesh
 from tests import golden
 from tests.losses.arrays import random_map
 
-LOSSES = [cross_entropy, generalised_dice]
+LOSSES = [cross_entropy, generalised_dice, focal_tversky, boundary]
 
 
 def authors_pair():
@@ -95,18 +99,102 @@ def test_generalised_dice_of_a_batch_without_lesion_is_finite():
     assert np.isfinite(gradient).all()
 
 
+def test_focal_tversky_is_its_equation():
+    probability, label = random_map(10), (random_map(11) > 0.7).astype(jnp.float32)
+    p, g = (np.asarray(each, np.float64) for each in (probability, label))
+    hit, missed, false = 0.0, 0.0, 0.0
+    for one, true in zip(p.ravel(), g.ravel(), strict=True):
+        hit, missed, false = (
+            hit + one * true,
+            missed + (1 - one) * true,
+            false + one * (1 - true),
+        )
+    index = (hit + 1) / (hit + 0.7 * missed + 0.3 * false + 1)
+    expected = (1 - index) ** 0.75
+    assert focal_tversky(probability, label) == pytest.approx(expected, rel=1e-5)
+
+
+def test_focal_tversky_charges_missed_voxels_more_than_false_ones():
+    label = jnp.zeros((1, 2, 4, 5, 1), jnp.float32).at[0, 0].set(1)
+    missed, false = label.at[0, 0, :2].set(0), label.at[0, 1, :2].set(1)
+    assert focal_tversky(missed, label) > focal_tversky(false, label) > 0
+
+
+@pytest.mark.parametrize("found", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("true", [0.0, 1.0])
+def test_focal_tversky_and_its_gradient_are_finite_everywhere(found, true):
+    shape = (1, 2, 3, 4, 1)
+    label = jnp.full(shape, true, jnp.float32)
+    value, gradient = jax.value_and_grad(focal_tversky)(
+        jnp.full(shape, found, jnp.float32), label
+    )
+    assert np.isfinite(value)
+    assert np.isfinite(gradient).all()
+    assert (value == 0) == (found == true)
+
+
+def signed_distance_of_scipy(label, spacing):
+    """One map a case; 0 where a case has no surface."""
+    maps = []
+    for inside in np.asarray(label)[..., 0] >= 0.5:
+        if inside.all() or not inside.any():
+            maps.append(np.zeros(inside.shape))
+            continue
+        outside = distance_transform_edt(~inside, sampling=spacing)
+        maps.append(outside - distance_transform_edt(inside, sampling=spacing))
+    return np.stack(maps)[..., None]
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (5.0, 1.2, 1.3)])
+def test_boundary_is_the_mean_of_probability_times_scipys_distance(spacing):
+    shape = (3, 4, 7, 6, 1)
+    probability, label = random_map(12, shape), random_map(13, shape)
+    label = jnp.where(label > 0.8, label, 0).at[1].set(0)
+    distance = signed_distance_of_scipy(label, spacing)
+    compiled = jax.jit(jax.value_and_grad(boundary), static_argnums=2)
+    value, gradient = compiled(probability, label, spacing)
+    expected = (np.asarray(probability) * distance).mean()
+    assert value == pytest.approx(expected, rel=1e-4)
+    np.testing.assert_allclose(gradient, distance / distance.size, atol=1e-6)
+    assert np.abs(gradient[1]).max() == 0
+
+
+@pytest.mark.parametrize("space", [1, 2])
+def test_boundary_over_two_devices_is_that_of_one(space):
+    mesh = device_mesh(2, space)
+    probability, label = random_map(14), random_map(15)
+    expected = float(jax.jit(boundary)(probability, label))
+    rows = jax.sharding.NamedSharding(mesh, ROWS)
+    with jax.set_mesh(mesh):
+        value = jax.jit(boundary)(*jax.device_put((probability, label), rows))
+    assert value == pytest.approx(expected, rel=1e-5)
+
+
+def test_boundary_is_least_for_the_label_and_grows_with_the_distance():
+    label = jnp.zeros((1, 3, 8, 9, 1), jnp.float32).at[0, 1, 2:5, 2:5].set(1)
+    near, far = (label.at[0, 1, 3, x].set(1) for x in (5, 8))
+    compiled = jax.jit(boundary)
+    values = [float(compiled(each, label)) for each in (label, near, far, 1 - label)]
+    assert values == sorted(values)
+    assert values[0] < 0
+    assert len(set(values)) == 4
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 def test_jit_equals_eager_and_gradient_is_the_finite_difference(loss):
     probability, label = random_map(5), (random_map(6) > 0.6).astype(jnp.float32)
     value, gradient = jax.jit(jax.value_and_grad(loss))(probability, label)
     assert value == pytest.approx(float(loss(probability, label)), rel=1e-6)
     with jax.enable_x64(True):
+        compiled = jax.jit(loss)
         wide = [np.asarray(each, np.float64) for each in (probability, label)]
         for index in [(0, 1, 2, 3, 0), (1, 0, 0, 5, 0)]:
             step = np.zeros(probability.shape)
             step[index] = 1e-5
             high, low = (
-                float(loss(jnp.asarray(wide[0] + sign * step), jnp.asarray(wide[1])))
+                float(
+                    compiled(jnp.asarray(wide[0] + sign * step), jnp.asarray(wide[1]))
+                )
                 for sign in (1, -1)
             )
             assert gradient[index] == pytest.approx((high - low) / 2e-5, rel=1e-4)
@@ -116,7 +204,8 @@ def test_jit_equals_eager_and_gradient_is_the_finite_difference(loss):
 def test_vmap_equals_loop(loss):
     probability, label = random_map(7), (random_map(8) > 0.6).astype(jnp.float32)
     together = jax.vmap(lambda p, g: loss(p[None], g[None]))(probability, label)
-    loop = [loss(probability[i : i + 1], label[i : i + 1]) for i in (0, 1)]
+    compiled = jax.jit(loss)
+    loop = [compiled(probability[i : i + 1], label[i : i + 1]) for i in (0, 1)]
     np.testing.assert_allclose(together, jnp.stack(loop), rtol=1e-6)
 
 

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from adn_jax.config import AsymmetrySettings, OptimizerSettings, UNetSettings
-from adn_jax.losses.recipes import SEGMENTATION, joint_loss
+from adn_jax.losses.recipes import WARM_START, joint_loss
 from adn_jax.models import apply_unet
 from adn_jax.models.torch_names import from_torch
 from adn_jax.pipeline.asymmetry import (
@@ -60,7 +60,7 @@ def test_six_steps_have_the_authors_losses():
 
         (total, values), gradient = jax.value_and_grad(loss, has_aux=True)(params)
         updates, state = optimizer.update(gradient, state, params)
-        segmentation = sum(values[name] for name in SEGMENTATION)
+        segmentation = sum(values[name] for name in WARM_START)
         return optax.apply_updates(params, updates), state, total, segmentation
 
     state, losses = optimizer.init(params), []

@@ -60,3 +60,33 @@ def test_clipping_bounds_the_gradient():
     by_hand = GRADIENTS * np.minimum(1, 0.5 / norms)
     assert (norms > 0.5).all()
     np.testing.assert_allclose(updated(clipped), updated(SETTINGS, by_hand), rtol=1e-5)
+
+
+def test_rmsprop_equals_the_formula():
+    settings = OptimizerSettings(
+        kind="rmsprop",
+        learning_rate=1e-2,
+        momentum=0.6,
+        l1=1e-2,
+        l2=1e-3,
+        halve_at=(0.5,),
+    )
+    optimizer = make_optimizer(settings, STEPS)
+    params = {"kernel": jnp.asarray(START), "bias": jnp.asarray(START)}
+    state, update = optimizer.init(params), jax.jit(optimizer.update)
+    by_hand = {"kernel": START.astype(float), "bias": START.astype(float)}
+    squares = dict.fromkeys(params, 0.0)
+    speeds = dict.fromkeys(params, 0.0)
+    for step, gradient in enumerate(GRADIENTS):
+        updates, state = update(dict.fromkeys(params, gradient), state, params)
+        params = optax.apply_updates(params, updates)
+        rate = 1e-2 * (0.5 if step >= STEPS // 2 else 1)
+        for name, weight in by_hand.items():
+            slope = gradient.astype(float)
+            if name == "kernel":
+                slope = slope + 1e-2 * np.sign(weight) + 2e-3 * weight
+            squares[name] = 0.9 * squares[name] + 0.1 * slope**2
+            move = rate * slope / np.sqrt(squares[name] + 1e-4)
+            speeds[name] = 0.6 * speeds[name] + move
+            by_hand[name] = weight - move - 0.6 * speeds[name]
+            np.testing.assert_allclose(params[name], by_hand[name], atol=1e-5)

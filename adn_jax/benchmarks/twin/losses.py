@@ -19,6 +19,9 @@ Loss = tuple[Scalar, dict[str, Scalar]]
 LEAST_IN_VIEW = 0.01
 """Share of the head below which `mirror_in_view` stops rising."""
 
+ONLY_OURS = ("focal_tversky", "boundary", "size_by_volume")
+"""Terms that the twin does not have."""
+
 SMALLEST_WEIGHT = 1e-6
 """Lower bound in the generalised Dice loss."""
 
@@ -191,7 +194,13 @@ def weighted(
 
 
 def refuse_extra(settings: AlignLossSettings | JointLossSettings) -> None:
-    """Refuse terms that are written for jax."""
+    """Refuse terms that are written for jax, and weights that change."""
+    only_ours = [name for name in ONLY_OURS if getattr(settings, name, 0)]
+    if only_ours or settings.schedules:
+        raise UserError(
+            "the PyTorch peer computes the paper's and the authors' terms, without "
+            f"{', '.join(only_ours or ['schedules'])}; leave them out for both sides."
+        )
     if settings.extra:
         raise UserError(
             f"the PyTorch peer cannot compute the extra loss terms "

@@ -86,7 +86,12 @@ def make_joint(recipe: Recipe, batch: int, device: str, place: Place) -> Call:
 
 
 def make_adn(recipe: Recipe, place: Place) -> Adn:
-    """T, D and F on their device."""
+    """T, D and F on their device; `UserError` for a system without D."""
+    if not recipe.disentangles:
+        raise UserError(
+            f"the PyTorch peer computes ADN, and {recipe.name} has no D; leave --peer "
+            "out, or choose a recipe of ADN."
+        )
     adn = Adn(recipe)
     for network in adn.children():
         place(network)

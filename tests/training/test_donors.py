@@ -79,7 +79,7 @@ def test_the_net_is_taken_and_the_rest_trained(
     source, data, tmp_path, made_up_training
 ):
     run = tmp_path / "run"
-    assert train(RECIPE, data, run, tissue_run=source) == 0
+    assert train(RECIPE, data, run, donors={"tissue": source}) == 0
     assert list(made_up_training) == ["align", "joint"]
     assert_equal(made_up_training["joint"]["tissue"], some_params("tissue"))
     assert read_config(run)["tissue_run"] == str(source)
@@ -98,7 +98,7 @@ def test_the_net_is_taken_and_the_rest_trained(
     before = (run / "stages.json").read_bytes()
     assert train(RECIPE, data, run) == 0
     other_way = source.parent / "elsewhere" / ".." / source.name
-    assert train(RECIPE, data, run, tissue_run=other_way) == 0
+    assert train(RECIPE, data, run, donors={"tissue": other_way}) == 0
     assert (run / "stages.json").read_bytes() == before
 
 
@@ -111,9 +111,9 @@ def test_a_run_stopped_before_the_net_was_taken_goes_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "take_tissue", stop)
+        patch.setattr(module, "take_stage", stop)
         with pytest.raises(KeyboardInterrupt):
-            train(RECIPE, data, run, tissue_run=source)
+            train(RECIPE, data, run, donors={"tissue": source})
     assert read_finished(run) == {}
     assert train(RECIPE, data, run) == 0
     assert_equal(load_stage(run, RECIPE, "tissue"), some_params("tissue"))
@@ -129,12 +129,12 @@ def test_data_that_is_never_given_tissue(source, data, tmp_path):
     taught = replace(recipe, tissue=SHORT)
     with pytest.raises(UserError, match=r"prepare\.tissue is none, but"):
         train(taught, data, tmp_path / "run")
-    assert train(recipe, data, tmp_path / "run", tissue_run=source) == 0
+    assert train(recipe, data, tmp_path / "run", donors={"tissue": source}) == 0
 
 
 def refuse(recipe, data, run, source):
     with pytest.raises(UserError) as caught:
-        train(recipe, data, run, tissue_run=source)
+        train(recipe, data, run, donors={"tissue": source})
     return str(caught.value)
 
 
@@ -146,8 +146,8 @@ def test_a_net_that_does_not_fit_is_refused_before_any_work(source, data, tmp_pa
     )
     said = refuse(other, data, tmp_path / "run", source)
     assert said == (
-        f"the tissue net of {source} does not fit this recipe (tissue_net.widths "
-        "(2, 4) -> (2, 8); prepare.window_hu (0.0, 80.0) -> (0.0, 100.0)); set these "
+        f"the tissue net of {source} does not fit this recipe (prepare.window_hu "
+        "(0.0, 80.0) -> (0.0, 100.0); tissue_net.widths (2, 4) -> (2, 8)); set these "
         "fields as they are there, or give another run."
     )
     coarse = replace(RECIPE.prepare, spacing_mm=(8.0, 12.0, 12.0))
@@ -159,7 +159,8 @@ def test_a_net_that_does_not_fit_is_refused_before_any_work(source, data, tmp_pa
 def test_a_recipe_without_a_tissue_net(source, data, tmp_path):
     recipe = replace(RECIPE, tissue_source="maps")
     said = refuse(recipe, data, tmp_path / "run", source)
-    assert "--tissue-run is given, but tissue_source is 'maps'; set --tissue" in said
+    assert "--tissue-run is given, but the recipe 'tiny' uses no tissue net" in said
+    assert "set --tissue-source network" in said
 
 
 def test_no_run_and_no_finished_tissue_stage(data, tmp_path):

@@ -1,0 +1,83 @@
+"""`python -m adn_jax sweep CONFIG --over FIELD=VALUES`: what settings do."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from rich.console import Console
+
+from adn_jax.benchmarks.sections import print_sections
+from adn_jax.cli.arguments import Where, load_recipe, parse_with_recipe
+from adn_jax.cli.table import Pairs
+from adn_jax.comparison.children import Job
+from adn_jax.comparison.fields import read_pairs
+from adn_jax.comparison.plan import check_same_data, plan_runs
+from adn_jax.comparison.scores import read_scores
+from adn_jax.comparison.sweep import plan_settings
+from adn_jax.comparison.sweep_outcome import write_sweep
+from adn_jax.comparison.work import (
+    do_runs,
+    find_data,
+    is_scored,
+    missing_sentences,
+    name_failures,
+)
+from adn_jax.config_sizes import Size, at_size
+from adn_jax.errors import UserError
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Train and score a recipe for every combination of values of its settings.
+
+    The same command again does only what is missing. Settings that alignment does not
+    depend on share one T a seed. Any other setting of the recipe can be changed:
+    `--section.field value`. Writes OUT/sweep.md, .csv and .png.
+    """
+
+    data: Where
+    """Prepared data set, or a raw one (it is prepared into OUT/prepared first)."""
+    out: Path
+    """Folder of the sweep; the runs are in OUT/runs."""
+    over: Pairs
+    """A field and its values, as joint_loss.regularisation=0,1,10,100; given once more
+    for another field, every combination is run. The first field is the axis of the
+    figure."""
+    seeds: tuple[int, ...] = (0,)
+    """A run of each combination is trained for each seed."""
+    size: Size = "full"
+    """The recipe as it is, or on a small grid with few maps and steps."""
+    split: str = "test"
+    """Split of the data set on which the runs are scored."""
+    workers: int | None = None
+    """Processes that prepare a raw data set; as many as cores by default."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run the verb; exit code 1 where a run is missing at the end."""
+    command, recipe = parse_with_recipe(Sweep, "sweep", arguments)
+    config = Path(arguments[0])
+    base = at_size(load_recipe(config), command.size)
+    if recipe.seed != base.seed:
+        raise UserError("--seed is given, but a sweep has several; set --seeds.")
+    over = read_pairs("--over", chain(*command.over))
+    settings = plan_settings(config, base, recipe, over)
+    systems = [setting.system for setting in settings]
+    check_same_data(systems)
+    runs = plan_runs(systems, command.seeds, command.out / "runs")
+    manifest = find_data(command.data, command.out, recipe.prepare, command.workers)
+    job = Job(manifest.folder, command.split, command.size, command.out / "logs")
+    failures = do_runs(runs, job)
+    name_failures(failures, job)
+    scored = [run for run in runs if run.name not in failures and is_scored(run, job)]
+    missing = missing_sentences(runs, scored, failures)
+    if scored:
+        scores = read_scores(scored, command.split)
+        section = write_sweep(
+            settings, scores, manifest, command.out, command.split, missing
+        )
+        print_sections([section], Console())
+        print(f"sweep: {command.out / 'sweep.md'}, figure: {command.out / 'sweep.png'}")
+    if failures:
+        raise SystemExit(1)

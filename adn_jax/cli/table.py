@@ -1,0 +1,123 @@
+"""`python -m adn_jax table DATA OUT --recipes ...`: systems on the same data."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+
+from adn_jax.benchmarks.sections import print_sections
+from adn_jax.cli.arguments import Where, load_recipe, parse
+from adn_jax.comparison.children import Job
+from adn_jax.comparison.fields import read_pairs, set_fields
+from adn_jax.comparison.outcome import write_table
+from adn_jax.comparison.plan import (
+    System,
+    check_same_data,
+    plan_runs,
+    read_shard,
+    runs_of_shard,
+)
+from adn_jax.comparison.published import paper_order
+from adn_jax.comparison.scores import read_scores
+from adn_jax.comparison.work import (
+    do_runs,
+    find_data,
+    is_scored,
+    missing_sentences,
+    name_failures,
+)
+from adn_jax.config_sizes import Size, at_size
+from adn_jax.errors import UserError
+
+Pairs = tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]]
+"""Texts such as joint.steps=100, one or several at each use of the option."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Train and score recipes with several seeds, and compare them on the same cases.
+
+    The same command again does only what is missing. Recipes with the same alignment
+    share one T a seed. Writes OUT/table.md, .csv, .tex, .html, .json and OUT/figures.
+    """
+
+    data: Annotated[Where, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
+    """Prepared data set, or a raw one (it is prepared into OUT/prepared first)."""
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
+    """Folder of the comparison; the runs are in OUT/runs/RECIPE-seedN."""
+    recipes: tuple[Path, ...]
+    """Config files; those of the paper's Table 1 are shown in its order."""
+    seeds: tuple[int, ...] = (0,)
+    """A run of each recipe is trained for each seed."""
+    reference: str = "adn"
+    """Name of the recipe that the others are compared with."""
+    size: Size = "full"
+    """The recipes as they are, or on a small grid with few maps and steps."""
+    shard: str = "0/1"
+    """Of several machines that share OUT: which this one is, from 0, and how many. The
+    runs of a seed, which share T, stay together where there are no more machines than
+    seeds. At the end the command without --shard writes the whole table."""
+    split: str = "test"
+    """Split of the data set on which the runs are scored."""
+    grid: Literal["auto", "native", "prepared"] = "auto"
+    """Grid of the scores; auto: the scans' own where every case has its label there."""
+    cases: tuple[str, ...] = ()
+    """Cases of figures/fig3.png; default: spread by the reference's Dice."""
+    set: Pairs = ()
+    """Settings of every recipe, as joint.steps=100."""
+    workers: int | None = None
+    """Processes that prepare a raw data set; as many as cores by default."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run the verb; exit code 1 where a run of this machine is missing at the end."""
+    command = parse(Table, "table", arguments)
+    shard = read_shard(command.shard)
+    systems = find_systems(command)
+    check_same_data(systems)
+    runs = plan_runs(systems, command.seeds, command.out / "runs")
+    mine = runs_of_shard(runs, shard)
+    data, settings = command.data, systems[0].recipe.prepare
+    manifest = find_data(data, command.out, settings, command.workers)
+    job = Job(manifest.folder, command.split, command.size, command.out / "logs")
+    failures = do_runs(mine, job)
+    name_failures(failures, job)
+    scored = [run for run in runs if run.name not in failures and is_scored(run, job)]
+    missing = missing_sentences(runs, scored, failures)
+    if scored:
+        grid = "" if command.grid == "auto" else command.grid
+        section = write_table(
+            scored,
+            read_scores(scored, command.split, grid),
+            manifest,
+            command.out,
+            command.reference,
+            command.split,
+            command.cases,
+            missing,
+        )
+        print_sections([section], Console())
+        print(f"table: {command.out / 'table.html'}")
+    if failures:
+        raise SystemExit(1)
+
+
+def find_systems(command: Table) -> list[System]:
+    """The recipes at the chosen size with the chosen settings, in the paper's order."""
+    chosen = read_pairs("--set", chain(*command.set))
+    systems = []
+    for config in command.recipes:
+        base = at_size(load_recipe(config), command.size)
+        recipe = set_fields(base, chosen)
+        systems.append(System(recipe.name, config, base, recipe))
+    names = [system.name for system in systems]
+    if names and command.reference not in names:
+        raise UserError(
+            f"--reference is {command.reference!r}, but the recipes are "
+            f"{', '.join(names)}; name one of them."
+        )
+    return sorted(systems, key=lambda system: paper_order(system.name))

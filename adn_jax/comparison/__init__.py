@@ -1,0 +1,1 @@
+"""Several systems trained, scored and compared on the same data."""

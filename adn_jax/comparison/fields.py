@@ -1,0 +1,118 @@
+"""Single fields of a recipe by name: set from text, and given to another command."""
+
+import difflib
+import types
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from adn_jax.config import Recipe
+from adn_jax.config_checks import check_recipe, sections, value_from_json
+from adn_jax.errors import UserError
+
+OWN = {"name": "it names the system", "seed": "set it by --seeds"}
+"""Fields that a comparison sets itself."""
+
+
+def set_fields(recipe: Recipe, texts: dict[str, str]) -> Recipe:
+    """The recipe with fields set, `{"joint.steps": "100"}`, and checked.
+
+    `-` stands for `_` in names; the parts of a tuple are separated by spaces.
+
+    Raises:
+      UserError: no such field, with the nearest name, or a value that it cannot have.
+    """
+    for name, text in texts.items():
+        recipe = set_field(recipe, field_name(recipe, name), text)
+    check_recipe(recipe)
+    return recipe
+
+
+def read_pairs(option_name: str, texts: Iterable[str]) -> dict[str, str]:
+    """`{"joint.steps": "100"}` from `joint.steps=100`; `UserError` without `=`."""
+    pairs = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        if not sign or not name.strip():
+            raise UserError(
+                f"{option_name} is {text!r}; a field and its value are wanted, as "
+                "joint.steps=100."
+            )
+        if name in pairs:
+            raise UserError(f"{option_name} has {name!r} twice; give it once.")
+        pairs[name] = value
+    return pairs
+
+
+def field_name(recipe: Recipe, name: str) -> str:
+    """The full name of a field as the recipe spells it."""
+    spelled = name.strip().replace("-", "_")
+    known = dict(leaves(recipe))
+    if spelled in OWN:
+        raise UserError(f"the field {spelled!r} cannot be chosen here: {OWN[spelled]}.")
+    if spelled not in known:
+        near = difflib.get_close_matches(spelled, known, n=1, cutoff=0.0)[0]
+        raise UserError(
+            f"the recipe {recipe.name!r} has no field {name!r}; perhaps {near!r} is "
+            "meant."
+        )
+    return spelled
+
+
+def leaves(recipe: Recipe) -> Iterator[tuple[str, Any]]:
+    """Every field that holds no section, with its dotted name and its value."""
+    for prefix, settings in sections(recipe):
+        for field in fields(settings):
+            value = getattr(settings, field.name)
+            if not is_dataclass(value):
+                yield prefix + field.name, value
+
+
+def set_field(settings: Any, name: str, text: str, where: str = "") -> Any:
+    """Settings with the field of that dotted name set from text."""
+    first, _, rest = name.partition(".")
+    if rest:
+        inner = set_field(getattr(settings, first), rest, text, f"{where}{first}.")
+        return replace(settings, **{first: inner})
+    hint = get_type_hints(type(settings))[first]
+    value = value_from_json(hint, read_text(hint, text.strip()), where + first)
+    return replace(settings, **{first: value})
+
+
+def read_text(hint: Any, text: str) -> Any:
+    """Text as a value for the type of a field; text as it is where it has none."""
+    kind, choices = get_origin(hint), get_args(hint)
+    if kind in {Union, types.UnionType}:
+        if text.lower() == "none":
+            return None
+        return read_text(next(c for c in choices if c is not types.NoneType), text)
+    if kind is tuple:
+        return tuple(read_text(choices[0], part) for part in text.split())
+    if hint is bool:
+        return {"true": True, "false": False}.get(text.lower(), text)
+    if hint in {int, float}:
+        with suppress(ValueError):
+            return hint(text)
+    return text
+
+
+def options_between(base: Recipe, recipe: Recipe) -> list[str]:
+    """The options that make `base` the other recipe on the command line of `train`."""
+    before = dict(leaves(base))
+    return [
+        part
+        for name, value in leaves(recipe)
+        if before.get(name) != value
+        for part in option(name, value)
+    ]
+
+
+def option(name: str, value: Any) -> list[str]:
+    """A field and its value as parts of a command line."""
+    section, _, last = name.replace("_", "-").rpartition(".")
+    prefix = f"--{section}." if section else "--"
+    if isinstance(value, bool):
+        return [f"{prefix}{'' if value else 'no-'}{last}"]
+    values = value if isinstance(value, tuple) else (value,)
+    return [prefix + last, *(str(each) for each in values)]

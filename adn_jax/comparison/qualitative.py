@@ -1,0 +1,161 @@
+"""What every system marks in the same scans (the paper's Fig. 3)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from adn_jax.comparison.plan import PlannedRun
+from adn_jax.comparison.published import method_name
+from adn_jax.comparison.scores import Scores
+from adn_jax.data.cases import PreparedCase, read_case
+from adn_jax.data.manifest import Manifest, case_folder
+from adn_jax.errors import UserError
+from adn_jax.evaluation.figures import CONVENTION, DISPLAY_HU
+from adn_jax.evaluation.inference import infer_case
+from adn_jax.evaluation.panels import (
+    INK,
+    LABEL,
+    PREDICTION,
+    common_extent,
+    dark_sheet,
+    draw_outline,
+    draw_slice,
+    footer,
+    head_box,
+    show_head,
+    side_label,
+)
+from adn_jax.metrics.overlap import Mask
+from adn_jax.runtime.pages import format_number
+from adn_jax.training.runs import load_run
+
+PICTURED = 5
+"""Cases in the figure where none are chosen."""
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A row of the figure: a scan on its prepared grid, and what systems found."""
+
+    case: PreparedCase
+    predictions: tuple[Mask, ...]
+    """One for each system."""
+    dice: tuple[float, ...]
+    """Dice of the whole scan, of the same runs."""
+
+
+def spread_cases(
+    dice: Float[np.ndarray, " cases"], names: Sequence[str], count: int = PICTURED
+) -> list[str]:
+    """Cases spread evenly from the best Dice to the worst; undefined ones last."""
+    ranked = np.argsort(-np.nan_to_num(dice, nan=-1.0), kind="stable")
+    count = min(count, len(ranked))
+    places = np.linspace(0, len(ranked) - 1, count).round().astype(int)
+    return [names[ranked[place]] for place in places]
+
+
+def check_cases(chosen: Sequence[str], names: Sequence[str]) -> None:
+    """Raise `UserError` for a chosen case that was not scored."""
+    for name in chosen:
+        if name not in names:
+            raise UserError(
+                f"--cases names {name!r}, which was not scored; some that were are: "
+                f"{', '.join(names[:8])}."
+            )
+
+
+def predict_scans(
+    runs: Sequence[PlannedRun],
+    scores: Scores,
+    manifest: Manifest,
+    chosen: Sequence[str],
+) -> list[Scan]:
+    """Run the chosen cases through one run of every system."""
+    cases = [read_case(case_folder(manifest, name)) for name in chosen]
+    predictions = []
+    for run in runs:
+        model = load_run(run.folder)
+        predictions.append(
+            [
+                infer_case(model.params, case, model.recipe)[0].predicted
+                for case in cases
+            ]
+        )
+    places = [scores.cases.index(name) for name in chosen]
+    dice = [
+        each.tables["dice"][each.seeds.index(run.seed)][places]
+        for each, run in zip(scores.systems, runs, strict=True)
+    ]
+    return [
+        Scan(case, tuple(masks), tuple(float(value) for value in values))
+        for case, masks, values in zip(
+            cases,
+            zip(*predictions, strict=True),
+            zip(*dice, strict=True),
+            strict=True,
+        )
+    ]
+
+
+def qualitative_figure(
+    scans: Sequence[Scan], systems: Sequence[str], window_hu: tuple[float, float]
+) -> Figure:
+    """A row a case, at its largest lesion slice: label alone, then with predictions."""
+    spacings = [scan.case.spacing_mm[1:] for scan in scans]
+    boxes = [
+        head_box(scan.case.volume, spacing)
+        for scan, spacing in zip(scans, spacings, strict=True)
+    ]
+    extent = common_extent(boxes)
+    titles = ["CT, label", *(method_name(name) for name in systems)]
+    sheet = dark_sheet(len(scans), len(titles), extent, titles, captions=False)
+    low, high = window_hu
+    shown = tuple((hu - low) / (high - low) for hu in DISPLAY_HU)
+    for panels, scan, box in zip(sheet.panels, scans, boxes, strict=True):
+        z, spacing = largest_slice(scan), scan.case.spacing_mm[1:]
+        label = label_of(scan.case)
+        for axes in panels:
+            draw_slice(axes, scan.case.volume[z], spacing, (shown[0], shown[1]))
+            draw_outline(axes, label[z], spacing, LABEL)
+            show_head(axes, box, extent, marks=axes is panels[0])
+        found = zip(panels[1:], scan.predictions, scan.dice, strict=True)
+        for axes, mask, dice in found:
+            draw_outline(axes, mask[z], spacing, PREDICTION)
+            write_dice(axes, dice)
+        side_label(panels[0], scan.case.name)
+    note = CONVENTION if len(titles) > 2 else "Patient's left on the right."
+    footer(sheet, note, {"label": LABEL, "prediction": PREDICTION})
+    return sheet.figure
+
+
+def write_dice(axes: Axes, dice: float) -> None:
+    """Dice in the upper corner of a panel."""
+    axes.text(
+        0.97,
+        0.97,
+        f"Dice {format_number(dice)}",
+        color=INK,
+        fontsize=9,
+        ha="right",
+        va="top",
+        transform=axes.transAxes,
+    )
+
+
+def label_of(case: PreparedCase) -> Mask:
+    """The label on the prepared grid; nothing where there is none."""
+    if case.lesion is None:
+        return np.zeros(case.volume.shape, bool)
+    return np.asarray(case.lesion) >= 0.5
+
+
+def largest_slice(scan: Scan) -> int:
+    """Slice with most of the label; of all predictions where the label is empty."""
+    weight = label_of(scan.case).sum(axis=(1, 2))
+    if not weight.any():
+        weight = np.sum(scan.predictions, axis=(0, 2, 3))
+    return int(np.argmax(weight)) if weight.any() else len(weight) // 2

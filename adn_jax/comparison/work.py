@@ -1,0 +1,152 @@
+"""Runs trained and scored one after the other; what is finished is not done again."""
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+from adn_jax.comparison.children import Job, evaluate_command, run_child, train_command
+from adn_jax.comparison.plan import PlannedRun, find_donor
+from adn_jax.config import PrepareSettings
+from adn_jax.data.manifest import Manifest, read_manifest
+from adn_jax.errors import UserError
+from adn_jax.evaluation.scores import EMPTY_RULES
+from adn_jax.prepare.dataset import name_failures as say_left_out
+from adn_jax.prepare.dataset import prepare_dataset
+from adn_jax.runtime.files import read_json
+from adn_jax.runtime.places import Place, is_remote, spelled_out
+from adn_jax.runtime.stop import interrupt_on_sigterm
+from adn_jax.training.runs import check_same_recipe, read_finished, stages_of
+
+
+def do_runs(runs: Sequence[PlannedRun], job: Job) -> dict[str, str]:
+    """Train and score what is not finished; returns why some runs failed, by name.
+
+    Raises `KeyboardInterrupt` at Ctrl-C and SIGTERM, after the run has saved.
+    """
+    failures = {run.name: why for run in runs if (why := stranger(run))}
+    left = [run for run in runs if run.name not in failures and not is_scored(run, job)]
+    seconds: list[float] = []
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}"),
+        transient=True,
+    )
+    with interrupt_on_sigterm(), progress:
+        task = progress.add_task("", total=len(left), left="")
+        for number, run in enumerate(left, start=1):
+            progress.update(task, description=run.name)
+            start = time.monotonic()
+            why = do_run(run, runs, job)
+            if why:
+                failures[run.name] = why
+            else:
+                seconds.append(time.monotonic() - start)
+            estimate = time_left(seconds, len(left) - number)
+            progress.update(task, advance=1, left=estimate)
+            end = f"failed: {why}" if why else "trained and scored"
+            line = f"{number} of {len(left)}: {run.name} {end} {estimate}"
+            progress.console.print(line.rstrip(), highlight=False, markup=False)
+    return failures
+
+
+def do_run(run: PlannedRun, peers: Sequence[PlannedRun], job: Job) -> str:
+    """Train and score one run; returns why it failed, empty where it did not."""
+    log = job.logs / f"{run.name}.log"
+    try:
+        why = ""
+        if not is_trained(run):
+            why = run_child(train_command(run, job, find_donor(run, peers)), log)
+        return why or run_child(evaluate_command(run, job), log)
+    except UserError as error:
+        return str(error)
+
+
+def stranger(run: PlannedRun) -> str:
+    """Why a folder that exists already cannot be this run; empty where it can."""
+    try:
+        if (run.folder / "config.json").exists():
+            check_same_recipe(run.folder, run.recipe)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def is_trained(run: PlannedRun) -> bool:
+    """Whether every stage is finished."""
+    return set(stages_of(run.recipe)) <= set(read_finished(run.folder))
+
+
+def is_scored(run: PlannedRun, job: Job) -> bool:
+    """Whether the run is trained, and its scores are of its weights and this data."""
+    path = run.folder / "evaluation" / job.split / "summary.json"
+    if not is_trained(run) or not path.is_file():
+        return False
+    summary, finished = read_json(path), read_finished(run.folder)
+    steps = {stage: finished[stage]["best_step"] for stage in stages_of(run.recipe)}
+    cases = read_manifest(job.data).splits.get(job.split, ())
+    return (
+        summary["steps"] == steps
+        and summary["data"] == spelled_out(job.data)
+        and summary["cases"] + summary["without_label"] == len(cases)
+        and summary["empty"]["rule"] == EMPTY_RULES["penalise"]
+    )
+
+
+def find_data(
+    data: Place, out: Path, settings: PrepareSettings, workers: int | None
+) -> Manifest:
+    """The prepared data set; a raw one is prepared into `out/prepared`, once."""
+    if (data / "manifest.json").is_file():
+        return read_manifest(data)
+    if is_remote(data):
+        raise UserError(
+            f"{data} is no prepared data set (it has no manifest.json), and raw data "
+            "is prepared from disk to disk only; run `python -m adn_jax prepare` first."
+        )
+    manifest = prepare_dataset(data, out / "prepared", settings, workers)
+    say_left_out(manifest)
+    return manifest
+
+
+def missing_sentences(
+    runs: Sequence[PlannedRun],
+    scored: Sequence[PlannedRun],
+    failures: dict[str, str],
+) -> list[str]:
+    """A sentence for each run that is not in the table."""
+    return [
+        f"{run.name}: {failures.get(run.name, 'not trained and scored yet.')}"
+        for run in runs
+        if run not in scored
+    ]
+
+
+def time_left(seconds: Sequence[float], runs: int) -> str:
+    """An estimate from the mean time of finished runs, in words."""
+    if not seconds or not runs:
+        return ""
+    minutes = float(np.mean(seconds)) * runs / 60
+    if minutes < 100:
+        return f"(about {max(minutes, 1):.0f} min left)"
+    return f"(about {minutes / 60:.1f} h left)"
+
+
+def name_failures(failures: dict[str, str], job: Job) -> None:
+    """Say on stderr which runs are missing, and why."""
+    for name, why in failures.items():
+        log = job.logs / f"{name}.log"
+        more = f" ({log})" if log.exists() else ""
+        print(f"adn: {name} is missing: {why}{more}", file=sys.stderr)

@@ -1,0 +1,83 @@
+"""Smaller forms of a recipe, for machines without an accelerator."""
+
+from dataclasses import replace
+from typing import Literal
+
+from adn_jax.config import (
+    DeepMedicSettings,
+    OptimizerSettings,
+    Recipe,
+    SegmentNetSettings,
+    SymmetryNetSettings,
+    UNetSettings,
+)
+
+Size = Literal["full", "demo"]
+"""A recipe as its file says, or small enough for two CPU cores."""
+
+WIDTHS = (8, 16, 32, 64)
+"""Feature maps of T and of the U-Nets at demo size: a quarter of the paper's."""
+
+
+def at_size(recipe: Recipe, size: Size) -> Recipe:
+    """The recipe in the form that is asked for."""
+    return demo_size(recipe) if size == "demo" else recipe
+
+
+def demo_size(recipe: Recipe) -> Recipe:
+    """The same system on a grid of 16 x 64 x 64 voxels with few maps and steps.
+
+    Two CPU cores train it in minutes. Batches have the size and stages the number of
+    steps with which `configs/demo.py` learns the easy phantoms.
+    """
+    loss = recipe.joint_loss
+    return replace(
+        recipe,
+        prepare=replace(recipe.prepare, shape=(16, 64, 64), spacing_mm=(9.0, 3.0, 3.0)),
+        view_net=replace(recipe.view_net, widths=WIDTHS),
+        disentangle_net=demo_net(recipe.disentangle_net),
+        segment_net=demo_net(recipe.segment_net),
+        align_loss=replace(recipe.align_loss, warm_start_steps=70),
+        joint_loss=replace(loss, warm_start_steps=200 if loss.warm_start_steps else 0),
+        align=replace(
+            recipe.align,
+            steps=100,
+            validate_every=50,
+            augment=replace(recipe.align.augment, rotation_deg=25.0, translation=0.05),
+        ),
+        joint=replace(
+            recipe.joint,
+            steps=300,
+            batch=2,
+            validate_every=75,
+            optimizer=demo_optimizer(recipe.joint.optimizer),
+        ),
+    )
+
+
+def demo_net(settings: SegmentNetSettings) -> SegmentNetSettings:
+    """A network with a quarter of the maps, and no dropout, which few maps cannot
+    bear."""
+    match settings:
+        case UNetSettings():
+            return replace(settings, widths=WIDTHS, dropout=0.0)
+        case DeepMedicSettings():
+            return replace(
+                settings,
+                widths=quarter(settings.widths),
+                joined_widths=quarter(settings.joined_widths),
+            )
+        case SymmetryNetSettings():
+            return replace(settings, widths=quarter(settings.widths))
+
+
+def quarter(widths: tuple[int, ...]) -> tuple[int, ...]:
+    """A quarter of the maps of each layer, rounded up to an even number."""
+    return tuple(2 * -(-width // 8) for width in widths)
+
+
+def demo_optimizer(settings: OptimizerSettings) -> OptimizerSettings:
+    """AdamW at twice the rate, for the few steps; another optimizer as it is."""
+    if settings.kind != "adamw":
+        return settings
+    return replace(settings, learning_rate=2 * settings.learning_rate)

@@ -1,0 +1,166 @@
+"""What is scored: a run alone, with dropout samples, or together with other runs."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from typing import NamedTuple
+
+import jax
+
+from adn_jax.config import Recipe, UNetSettings
+from adn_jax.data.cases import PreparedCase
+from adn_jax.errors import UserError
+from adn_jax.evaluation.doubt import Doubt, doubt_of
+from adn_jax.evaluation.inference import (
+    abstract_inputs,
+    as_batch,
+    as_map,
+    compiled_chain,
+    infer_case,
+    onto_aligned,
+)
+from adn_jax.evaluation.maps import CaseMaps, Map
+from adn_jax.pipeline.adn import apply_adn
+from adn_jax.runtime.memory import return_freed_memory
+from adn_jax.runtime.places import Place
+from adn_jax.training.runs import TrainedModel, load_run
+from adn_jax.types import AdnOutputs, AdnParams, Key, Volume
+
+
+@dataclass(frozen=True)
+class System:
+    """A run, and where its doubt comes from.
+
+    With dropout samples, what is scored stays the prediction without dropout. With
+    further members, the mean of all members' predictions is scored; alignment and
+    asymmetry are those of the first.
+    """
+
+    members: tuple[TrainedModel, ...]
+    names: tuple[str, ...]
+    """Names of the members' runs."""
+    samples: int = 0
+    """Passes with dropout; 0: none."""
+
+    @property
+    def model(self) -> TrainedModel:
+        """The run itself."""
+        return self.members[0]
+
+    @property
+    def doubts(self) -> str:
+        """Where the doubt comes from, in words; empty where there is none."""
+        if self.samples:
+            return f"{self.samples} dropout samples"
+        if len(self.members) > 1:
+            return f"ensemble of {len(self.members)} runs: {', '.join(self.names)}"
+        return ""
+
+
+class Inferred(NamedTuple):
+    """What a system says of one case."""
+
+    maps: CaseMaps
+    outputs: AdnOutputs
+    """Of the run itself, still on the device."""
+    doubt: Doubt | None
+    """None where it was not asked for."""
+
+
+def load_system(run: Place, samples: int = 0, ensemble: Sequence[Place] = ()) -> System:
+    """Read a run, and the further members of its ensemble.
+
+    Raises:
+        UserError: no such run, no dropout to sample, members of different grids.
+    """
+    if samples < 0:
+        raise UserError(f"samples is {samples}; give 0 for none, or a positive number.")
+    if samples and ensemble:
+        raise UserError(
+            "both dropout samples and an ensemble were asked for; choose one of "
+            "--samples and --ensemble."
+        )
+    runs = (run, *ensemble)
+    system = System(
+        tuple(load_run(member) for member in runs),
+        tuple(member.name for member in runs),
+        samples,
+    )
+    if samples and not has_dropout(system.model.recipe):
+        raise UserError(
+            f"the recipe of {run} has no dropout that works on whole scans, so its "
+            "samples would be all the same; use evaluate --ensemble with further runs."
+        )
+    check_members(system, runs)
+    return system
+
+
+def has_dropout(recipe: Recipe) -> bool:
+    """Whether D or F, as far as the recipe has them, can drop anything of a scan.
+
+    Networks that see windows go over a scan without dropout.
+    """
+    nets = [recipe.segment_net] + [recipe.disentangle_net] * recipe.disentangles
+    return any(isinstance(net, UNetSettings) and net.dropout > 0 for net in nets)
+
+
+def check_members(system: System, runs: Sequence[Place]) -> None:
+    """Raise `UserError` where the members do not work on one prepared grid."""
+    first = system.model.recipe.prepare
+    for run, member in zip(runs, system.members, strict=True):
+        for name in ("shape", "spacing_mm", "window_hu"):
+            here, wanted = getattr(member.recipe.prepare, name), getattr(first, name)
+            if here != wanted:
+                raise UserError(
+                    f"{run} works on {name} {here}, {runs[0]} on {wanted}; an ensemble "
+                    "needs runs of one prepared grid."
+                )
+
+
+def infer_system(system: System, case: PreparedCase) -> Inferred:
+    """Run one case through the system."""
+    model = system.model
+    maps, outputs = infer_case(model.params, case, model.recipe)
+    if system.samples:
+        samples = dropout_samples(model, case, system.samples)
+        return Inferred(maps, outputs, doubt_of(samples))
+    if len(system.members) == 1:
+        return Inferred(maps, outputs, None)
+    others = (prediction_of(member, case) for member in system.members[1:])
+    doubt = doubt_of([maps.prediction, *others])
+    mean = as_batch(doubt.probability)
+    aligned = as_map(onto_aligned(mean, outputs.matrix, model.recipe))
+    maps = replace(maps, prediction=doubt.probability, aligned_prediction=aligned)
+    return Inferred(maps, outputs, doubt)
+
+
+def prediction_of(model: TrainedModel, case: PreparedCase) -> Map:
+    """O of one case."""
+    outputs, _ = compiled_chain(model.recipe)(model.params, as_batch(case.volume))
+    return as_map(outputs.prediction)
+
+
+def dropout_samples(
+    model: TrainedModel, case: PreparedCase, count: int
+) -> Iterator[Map]:
+    """O of several passes with dropout; the same for the same case and count."""
+    program, volume = compiled_sampler(model.recipe), as_batch(case.volume)
+    for key in jax.random.split(jax.random.key(model.recipe.seed), count):
+        yield as_map(program(model.params, volume, key))
+
+
+@partial(jax.jit, static_argnames="recipe")
+def sample_prediction(
+    params: AdnParams, volume: Volume, key: Key, recipe: Recipe
+) -> Volume:
+    """O of one pass with dropout."""
+    return apply_adn(params, volume, recipe, key=key).prediction
+
+
+@cache
+def compiled_sampler(recipe: Recipe) -> jax.stages.Compiled:
+    """The pass with dropout for one scan, compiled once (as `compiled_chain`)."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    program = sample_prediction.lower(*abstract_inputs(recipe), key, recipe).compile()
+    return_freed_memory()
+    return program

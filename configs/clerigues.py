@@ -1,0 +1,24 @@
+"""The 3D ResUNet on the aligned head and its mirror image as two channels.
+
+Command:  python train.py configs/clerigues.py --data DIR --run RUN
+Hardware: as `adn.py`.
+Result:   paper, AISD: Dice 0.5051, HD95 43.17 mm. Not yet run by us at full size.
+
+The idea of Clerigues et al. (2020) in the form of the paper's Table 1.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from adn_jax.cli.arguments import load_recipe
+from adn_jax.config import Recipe
+
+
+def get_config() -> Recipe:
+    """`resunet_aligned` that also sees the mirror image."""
+    resunet_aligned = load_recipe(Path(__file__).with_name("resunet_aligned.py"))
+    return replace(
+        resunet_aligned,
+        name="clerigues",
+        segment_input="mirror_pair",
+    )

@@ -1,0 +1,22 @@
+"""The 3D ResUNet on the head as it lies, a row of the paper's Table 1.
+
+Command:  python train.py configs/resunet.py --data DIR --run RUN
+Hardware: as `adn.py`.
+Result:   paper, AISD: Dice 0.4763, HD95 42.55 mm. Not yet run by us at full size.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from adn_jax.cli.arguments import load_recipe
+from adn_jax.config import AlignmentSettings, Recipe
+
+
+def get_config() -> Recipe:
+    """`resunet_aligned` without T, search and refinement."""
+    resunet_aligned = load_recipe(Path(__file__).with_name("resunet_aligned.py"))
+    return replace(
+        resunet_aligned,
+        name="resunet",
+        alignment=AlignmentSettings(network=False),
+    )

@@ -1,0 +1,24 @@
+"""The 3D ResUNet alone on the aligned head: F without D, a row of the paper's Table 1.
+
+Command:  python train.py configs/resunet_aligned.py --data DIR --run RUN
+Hardware: as `adn.py`.
+Result:   paper, AISD: Dice 0.4850, HD95 39.87 mm. Not yet run by us at full size.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from adn_jax.cli.arguments import load_recipe
+from adn_jax.config import Recipe
+
+
+def get_config() -> Recipe:
+    """`adn` whose F sees X: no D, no L_D, no tissue maps."""
+    adn = load_recipe(Path(__file__).with_name("adn.py"))
+    return replace(
+        adn,
+        name="resunet_aligned",
+        segment_input="aligned",
+        tissue_source="none",
+        joint_loss=replace(adn.joint_loss, regularisation=0.0, warm_start_steps=0),
+    )

@@ -1,0 +1,25 @@
+"""SEAN (Liang et al. 2021) on the aligned head, a row of the paper's Table 1.
+
+Command:  python train.py configs/sean.py --data DIR --run RUN
+Hardware: as `adn.py`.
+Result:   paper, AISD: Dice 0.5047, HD95 40.07 mm. Not yet run by us at full size.
+
+Attention and slices as in docs/baselines.md; T, loss and augmentation are those of the
+other rows.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from adn_jax.cli.arguments import load_recipe
+from adn_jax.config import Recipe, SymmetryNetSettings
+
+
+def get_config() -> Recipe:
+    """`resunet_aligned` with SEAN as F."""
+    resunet_aligned = load_recipe(Path(__file__).with_name("resunet_aligned.py"))
+    return replace(
+        resunet_aligned,
+        name="sean",
+        segment_net=SymmetryNetSettings(),
+    )

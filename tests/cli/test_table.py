@@ -1,0 +1,185 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from adn_jax.benchmarks.sections import Section
+from adn_jax.cli import table as module
+from adn_jax.cli.main import main
+from adn_jax.config_sizes import demo_size
+from tests.training.tiny import tiny_recipe, write_heads
+
+ROOT = Path(__file__).parents[2]
+QUICK_TO_COMPILE = (
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+)
+
+CONFIG = """
+from dataclasses import replace
+from tests.training.tiny import tiny_recipe
+
+def get_config():
+    recipe = tiny_recipe(name={name!r}, **{changes})
+    plain = replace(recipe.joint_loss, regularisation=0.0, tissue=0.0)
+    return recipe if recipe.disentangles else replace(recipe, joint_loss=plain)
+"""
+
+
+@pytest.fixture
+def configs(tmp_path):
+    """Config files of two systems with the same alignment."""
+    plain = {"segment_input": "aligned", "tissue_source": "none"}
+    systems = {"adn": {}, "resunet_aligned": plain}
+    for name, changes in systems.items():
+        text = CONFIG.format(name=name, changes=changes)
+        (tmp_path / f"{name}.py").write_text(text)
+    return [str(tmp_path / f"{name}.py") for name in systems]
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Prepared heads."""
+    write_heads(tmp_path / "data", train=3, validation=1, test=2)
+    return str(tmp_path / "data")
+
+
+@pytest.fixture
+def done(monkeypatch):
+    """What was to be run, of which nothing fails, and what was written."""
+    asked, written = [], []
+
+    def do_runs(runs, job):
+        asked.append((runs, job))
+        return {}
+
+    def write_table(*arguments):
+        written.append(arguments)
+        return Section("Dice and HD95")
+
+    monkeypatch.setattr(module, "do_runs", do_runs)
+    monkeypatch.setattr(module, "is_scored", lambda *_: True)
+    monkeypatch.setattr(module, "read_scores", lambda *arguments: arguments)
+    monkeypatch.setattr(module, "write_table", write_table)
+    return asked, written
+
+
+def test_arguments_reach_the_runs(done, configs, data, tmp_path, capsys):
+    out = str(tmp_path / "out")
+    options = ["--seeds", "3", "5", "--set", "joint.steps=7", "--cases", "head04"]
+    options += [
+        "--set",
+        "joint-loss.size=0.5",
+        "threshold=0.4",
+        "--split",
+        "validation",
+    ]
+    main(["table", data, out, "--recipes", *configs, *options])
+    ((runs, job),), ((scored, scores, _, folder, *rest),) = done
+    assert [run.name for run in runs] == [
+        "resunet_aligned-seed3",
+        "adn-seed3",
+        "resunet_aligned-seed5",
+        "adn-seed5",
+    ]
+    for run in runs:
+        assert (run.recipe.joint.steps, run.recipe.threshold) == (7, 0.4)
+        assert run.recipe.joint_loss.size == 0.5
+        assert run.system.base.joint.steps == 10
+    assert (job.split, job.size) == ("validation", "full")
+    assert (job.data, job.logs) == (Path(data), Path(out) / "logs")
+    assert scored == runs
+    assert scores == (runs, "validation", "")
+    assert (folder, rest) == (Path(out), ["adn", "validation", ("head04",), []])
+    assert "table: " in capsys.readouterr().out
+
+
+def test_size_changes_the_recipes_before_the_settings(done, configs, data, tmp_path):
+    given = ["--size", "demo", "--set", "joint.batch=1"]
+    main(["table", data, str(tmp_path / "o"), "--recipes", *configs, *given])
+    ((runs, job),), _ = done
+    assert job.size == "demo"
+    assert runs[1].system.base == demo_size(tiny_recipe(name="adn"))
+    assert (runs[1].recipe.joint.batch, runs[1].recipe.joint.steps) == (1, 300)
+
+
+def test_a_shard_does_its_runs_alone(done, configs, data, tmp_path):
+    given = ["--seeds", "0", "1", "--shard", "1/2"]
+    main(["table", data, str(tmp_path / "o"), "--recipes", *configs, *given])
+    ((runs, _),), ((scored, *_),) = done
+    assert {run.seed for run in runs} == {1}
+    assert len(runs) == 2
+    assert len(scored) == 4
+
+
+def test_a_missing_run_is_exit_code_1(
+    done, configs, data, tmp_path, monkeypatch, capsys
+):
+    _, written = done
+    failures = {"adn-seed0": "it broke."}
+    monkeypatch.setattr(module, "do_runs", lambda *_: failures)
+    command = ["table", data, str(tmp_path / "o"), "--recipes", *configs]
+    with pytest.raises(SystemExit) as end:
+        main(command)
+    assert end.value.code == 1
+    assert [run.name for run in written[0][0]] == ["resunet_aligned-seed0"]
+    assert written[0][-1] == ["adn-seed0: it broke."]
+    assert "adn: adn-seed0 is missing: it broke." in capsys.readouterr().err
+    monkeypatch.setattr(module, "is_scored", lambda *_: False)
+    with pytest.raises(SystemExit) as end:
+        main(command)
+    assert end.value.code == 1
+    assert len(written) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--reference", "unet"], "--reference is 'unet', but the recipes are adn,"),
+        (["--set", "joint.step=3"], "perhaps 'joint.steps' is meant"),
+        (["--set", "joint.steps"], "--set is 'joint.steps'; a field and its value"),
+        (["--shard", "2/2"], "--shard is '2/2'"),
+        (["--seeds", "1", "1"], "the seed 1 is given twice"),
+        (["--size", "huge"], "--size"),
+    ],
+)
+def test_mistakes_end_with_code_2(configs, data, tmp_path, capsys, options, said):
+    command = ["table", data, str(tmp_path / "o"), "--recipes", *configs, *options]
+    with pytest.raises(SystemExit) as end:
+        main(command)
+    assert end.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_two_systems_from_data_to_table(configs, data, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("XLA_FLAGS", QUICK_TO_COMPILE)
+    out = tmp_path / "out"
+    settings = ["align.steps=2", "joint.steps=2", "joint.validate_every=2"]
+    command = ["table", data, str(out), "--recipes", *configs, "--set", *settings]
+    main(command)
+    content = json.loads((out / "table.json").read_text())
+    assert content["missing"] == []
+    assert content["cases"] == ["head04", "head05"]
+    assert [row["aligned"] for row in content["rows"]] == [True, True]
+    assert "auroc" in content["rows"][1]["scores"]
+    stages = json.loads((out / "runs" / "adn-seed0" / "stages.json").read_text())
+    donor = str(out / "runs" / "resunet_aligned-seed0")
+    assert stages["align"]["taken_from"] == donor
+    for name in ("table.md", "table.csv", "table.tex", "table.html"):
+        assert "ADN" in (out / name).read_text()
+    assert (out / "figures" / "fig3.png").stat().st_size > 5_000
+    logs = {path: path.read_text() for path in (out / "logs").iterdir()}
+
+    def no_child(*_, **__):
+        raise AssertionError("nothing is left to do")
+
+    capsys.readouterr()
+    shutil.rmtree(out / "figures")
+    monkeypatch.setattr("adn_jax.comparison.work.run_child", no_child)
+    main(command)
+    assert "ADN" in capsys.readouterr().out
+    assert json.loads((out / "table.json").read_text()) == content
+    assert {path: path.read_text() for path in (out / "logs").iterdir()} == logs
+    assert (out / "figures" / "dice.png").is_file()

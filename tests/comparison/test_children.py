@@ -1,0 +1,82 @@
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from adn_jax.comparison import children
+from adn_jax.comparison.children import (
+    Job,
+    evaluate_command,
+    failure_sentence,
+    run_child,
+    train_command,
+)
+from adn_jax.comparison.fields import set_fields
+from adn_jax.comparison.plan import plan_runs
+from tests.comparison.made_up import make_system
+
+JOB = Job(Path("data"), "test", "demo", Path("logs"))
+
+
+def test_commands():
+    system = make_system("adn")
+    changed = set_fields(system.recipe, {"joint.steps": "100"})
+    systems = [system, replace(system, name="more", recipe=changed)]
+    first, second = plan_runs(systems, (3,), Path("runs"))
+    train = ["train", "adn.py", "--data", "data", "--run", "runs/more-seed3"]
+    train += ["--size", "demo", "--align-run", "runs/adn-seed3"]
+    train += ["--seed", "3", "--joint.steps", "100"]
+    assert train_command(second, JOB, first) == train
+    full = train_command(first, replace(JOB, size="full"))
+    assert full[5:] == ["runs/adn-seed3", "--seed", "3"]
+    scoring = ["evaluate", "runs/adn-seed3", "--split", "test", "--data", "data"]
+    assert evaluate_command(first, JOB) == scoring
+
+
+def test_a_child_leaves_a_log_and_a_sentence(tmp_path):
+    log = tmp_path / "logs" / "run.log"
+    assert run_child(["--help"], log) == ""
+    assert "usage: adn VERB" in log.read_text()
+    assert run_child(["dance"], log).startswith("adn VERB --help tells more")
+    assert log.read_text().count("usage: adn VERB") == 2
+
+
+def test_an_interrupt_reaches_the_child_once_and_waits(tmp_path, monkeypatch):
+    class Child:
+        def __init__(self, *_, **__):
+            self.calls = []
+            made.append(self)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            return None
+
+        def wait(self):
+            self.calls.append("wait")
+            if len(self.calls) == 1:
+                raise KeyboardInterrupt(signal.SIGTERM)
+
+        def terminate(self):
+            self.calls.append("terminate")
+
+    made = []
+    monkeypatch.setattr(children.subprocess, "Popen", Child)
+    with pytest.raises(KeyboardInterrupt):
+        run_child(["train"], tmp_path / "log")
+    assert made[0].calls == ["wait", "terminate", "wait"]
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "sentence"),
+    [
+        (2, "adn: the data is missing; give it.\n", "the data is missing; give it."),
+        (1, "Traceback\nValueError: 3 is odd\n╰────╯\n", "ValueError: 3 is odd"),
+        (-signal.SIGKILL, "step 3\n", "train was ended by SIGKILL."),
+        (9, "", "train ended with exit code 9."),
+    ],
+)
+def test_last_words(code, said, sentence):
+    assert failure_sentence("train", code, said) == sentence

@@ -1,0 +1,125 @@
+import json
+import shutil
+
+import pytest
+
+from adn_jax.comparison import work
+from adn_jax.comparison.children import Job
+from adn_jax.comparison.plan import plan_runs
+from adn_jax.comparison.work import (
+    do_runs,
+    find_data,
+    is_scored,
+    missing_sentences,
+    name_failures,
+    time_left,
+)
+from adn_jax.errors import UserError
+from tests.comparison.made_up import LEVELS, made_up_rows, make_system, write_scored
+from tests.training.tiny import tiny_recipe
+
+
+@pytest.fixture
+def job(data, tmp_path):
+    return Job(data, "test", "full", tmp_path / "logs")
+
+
+def change_json(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.fixture
+def children(monkeypatch, data, runs):
+    """What each child is asked; a training makes the run, unless it is to fail."""
+    asked = []
+    by_folder = {str(run.folder): run for run in runs}
+
+    def run_child(arguments, log):
+        asked.append((arguments[0], log.stem))
+        if arguments[0] == "train":
+            run = by_folder[arguments[arguments.index("--run") + 1]]
+            if run.system.name == "unet":
+                return "it broke."
+            write_scored(run, data, made_up_rows(LEVELS[run.system.name], run.seed))
+        return ""
+
+    monkeypatch.setattr(work, "run_child", run_child)
+    return asked
+
+
+def test_finished_runs_are_not_done_again(runs, job, children, capsys):
+    assert do_runs(runs, job) == {}
+    assert children == []
+    assert capsys.readouterr().out.strip() == ""
+
+
+def test_one_failing_run_does_not_stop_the_others(runs, job, children, capsys):
+    for run in runs[:3]:
+        shutil.rmtree(run.folder)
+    failures = do_runs(runs, job)
+    assert failures == {"unet-seed0": "it broke."}
+    assert [name for verb, name in children if verb == "evaluate"] == [
+        "resunet_aligned-seed0",
+        "adn-seed0",
+    ]
+    said = capsys.readouterr().out
+    assert "1 of 3: unet-seed0 failed: it broke." in said
+    assert "2 of 3: resunet_aligned-seed0 trained and scored (about 1 min left)" in said
+    assert missing_sentences(runs, runs[1:], failures) == ["unet-seed0: it broke."]
+    name_failures(failures, job)
+    assert capsys.readouterr().err == "adn: unet-seed0 is missing: it broke.\n"
+
+
+def test_scores_are_made_again_where_they_are_old(runs, job, children):
+    summary = runs[1].folder / "evaluation" / "test" / "summary.json"
+    assert is_scored(runs[1], job)
+    for old in (
+        {"data": "/elsewhere"},
+        {"steps": {"align": 2, "joint": 1}},
+        {"cases": 3},
+        {"empty": {"rule": "other"}},
+    ):
+        before = summary.read_text()
+        change_json(summary, **old)
+        assert not is_scored(runs[1], job)
+        summary.write_text(before)
+    change_json(runs[1].folder / "stages.json", joint={"best_step": 4})
+    assert do_runs(runs, job) == {}
+    assert children == [("evaluate", "resunet_aligned-seed0")]
+
+
+@pytest.mark.usefixtures("runs")
+def test_a_run_of_another_recipe_is_not_taken(job, children, tmp_path):
+    changed = make_system("adn", threshold=0.4)
+    (other,) = plan_runs([changed], (0,), tmp_path / "out" / "runs")
+    failures = do_runs([other], job)
+    assert (
+        "was trained with other settings (threshold 0.5 -> 0.4)"
+        in failures["adn-seed0"]
+    )
+    assert children == []
+
+
+def test_raw_data_is_prepared_into_the_comparison(data, tmp_path, monkeypatch):
+    settings = tiny_recipe().prepare
+    assert find_data(data, tmp_path, settings, None).folder == data
+    asked = []
+
+    def prepare_dataset(*arguments):
+        asked.append(arguments)
+        return find_data(data, tmp_path, settings, None)
+
+    monkeypatch.setattr(work, "prepare_dataset", prepare_dataset)
+    find_data(tmp_path / "raw", tmp_path, settings, 2)
+    assert asked == [(tmp_path / "raw", tmp_path / "prepared", settings, 2)]
+
+
+def test_missing_raw_data_is_a_mistake(tmp_path):
+    with pytest.raises(UserError):
+        find_data(tmp_path / "no", tmp_path, tiny_recipe().prepare, 1)
+
+
+def test_time_left():
+    assert time_left([], 3) == time_left([60.0], 0) == ""
+    assert time_left([60.0, 180.0], 3) == "(about 6 min left)"
+    assert time_left([7200.0], 3) == "(about 6.0 h left)"

@@ -1,0 +1,125 @@
+"""A run alone, with dropout samples, and together with other runs."""
+
+import json
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+from adn_jax.config import DeepMedicSettings, UNetSettings
+from adn_jax.data.cases import read_case
+from adn_jax.errors import UserError
+from adn_jax.evaluation import evaluate as module
+from adn_jax.evaluation.doubt import doubt_of
+from adn_jax.evaluation.evaluate import evaluate_run
+from adn_jax.evaluation.inference import as_batch, as_map, infer_case
+from adn_jax.evaluation.system import has_dropout, infer_system, load_system
+from adn_jax.pipeline.adn import apply_adn
+from adn_jax.training.runs import write_run
+
+
+@pytest.fixture(autouse=True)
+def few_figures(monkeypatch):
+    monkeypatch.setattr(module, "write_figures", lambda *_: {})
+
+
+@pytest.fixture
+def case(tiny_data):
+    return read_case(tiny_data / "turned")
+
+
+def test_an_ensemble_scores_the_mean_of_its_members(
+    tiny_run, write_tiny_run, tiny_recipe, plain_recipe, case
+):
+    runs = [tiny_run, write_tiny_run("b", plain_recipe, seed=1)]
+    system = load_system(runs[0], ensemble=runs[1:])
+    inferred = infer_system(system, case)
+    predictions = [
+        infer_case(member.params, case, member.recipe)[0].prediction
+        for member in system.members
+    ]
+    assert np.abs(predictions[0] - predictions[1]).max() > 0.5
+    mean = np.mean(predictions, axis=0, dtype=np.float64).astype(np.float32)
+    np.testing.assert_array_equal(inferred.maps.prediction, mean)
+    assert inferred.doubt.mutual_information.max() > 0.1
+    assert inferred.maps.aligned_prediction.max() <= mean.max() + 1e-5
+    alone, _ = infer_case(system.model.params, case, tiny_recipe)
+    np.testing.assert_array_equal(inferred.maps.pathological, alone.pathological)
+
+
+def test_an_ensemble_of_one_is_the_run_itself(tiny_run, tiny_data, case):
+    (alone, _, none) = infer_system(load_system(tiny_run), case)
+    (both, _, doubt) = infer_system(load_system(tiny_run, ensemble=[tiny_run]), case)
+    np.testing.assert_array_equal(alone.prediction, both.prediction)
+    assert none is None
+    assert doubt.mutual_information.max() == 0.0
+    one = evaluate_run(tiny_run, tiny_data)
+    two = evaluate_run(tiny_run, tiny_data, ensemble=[tiny_run])
+    assert two.folder == tiny_run / "evaluation" / "test-ensemble"
+    assert one.summary["doubt"] is None
+    assert two.summary["members"] == ["run", "run"]
+    assert two.summary["doubt"]["source"] == "ensemble of 2 runs: run, run"
+    for score in ("dice", "calibration", "disentanglement"):
+        assert one.summary[score] == two.summary[score]
+
+
+def test_samples_are_passes_with_dropout(tiny_run, case):
+    system = load_system(tiny_run, samples=3)
+    model = system.model
+    maps, _, doubt = infer_system(system, case)
+    alone, _ = infer_case(model.params, case, model.recipe)
+    np.testing.assert_array_equal(maps.prediction, alone.prediction)
+    passes = [
+        as_map(
+            jax.jit(apply_adn, static_argnames="recipe")(
+                model.params, as_batch(case.volume), model.recipe, key=key
+            ).prediction
+        )
+        for key in jax.random.split(jax.random.key(model.recipe.seed), 3)
+    ]
+    for ours, expected in zip(doubt, doubt_of(passes), strict=True):
+        np.testing.assert_allclose(ours, expected, atol=1e-4)
+    assert doubt.mutual_information.max() > 0.01
+    again = infer_system(system, case).doubt
+    np.testing.assert_array_equal(again.entropy, doubt.entropy)
+
+
+def test_results_know_where_their_doubt_comes_from(tiny_run, tiny_data):
+    path = tiny_run / "evaluation" / "test" / "cases" / "turned.json"
+    evaluate_run(tiny_run, tiny_data)
+    assert json.loads(path.read_text())["doubt"] is None
+    first = evaluate_run(tiny_run, tiny_data, samples=2).summary
+    assert len(json.loads(path.read_text())["doubt"]["lesions"]) > 0
+    assert first["doubt"]["lesions"] >= first["doubt"]["false_lesions"] > 0
+    path.unlink()
+    assert evaluate_run(tiny_run, tiny_data, samples=2).summary == first
+
+
+def test_what_cannot_doubt_is_one_sentence(
+    tiny_run, write_tiny_run, tiny_recipe, tmp_path
+):
+    sure = replace(tiny_recipe.segment_net, dropout=0.0)
+    dry = replace(tiny_recipe, segment_net=sure, disentangle_net=sure)
+    run = write_tiny_run("dry", dry)
+    with pytest.raises(UserError, match=r"dry has no dropout.*--ensemble"):
+        load_system(run, samples=5)
+    with pytest.raises(UserError, match="choose one of --samples and --ensemble"):
+        load_system(tiny_run, 5, [run])
+    with pytest.raises(UserError, match="samples is -1"):
+        load_system(tiny_run, -1)
+    with pytest.raises(UserError, match="absent is no run"):
+        load_system(tiny_run, ensemble=[tmp_path / "absent"])
+
+
+def test_members_share_a_grid(tiny_run, tiny_recipe, tiny_params, tmp_path):
+    coarse = replace(tiny_recipe.prepare, spacing_mm=(12.0, 8.0, 8.0))
+    write_run(tmp_path / "coarse", replace(tiny_recipe, prepare=coarse), tiny_params)
+    with pytest.raises(UserError, match=r"coarse works on spacing_mm .*one prepared"):
+        load_system(tiny_run, ensemble=[tmp_path / "coarse"])
+
+
+def test_only_networks_of_whole_scans_sample_dropout(plain_recipe):
+    assert has_dropout(plain_recipe)
+    for net in (UNetSettings(dropout=0.0), DeepMedicSettings()):
+        assert not has_dropout(replace(plain_recipe, segment_net=net))

@@ -1,0 +1,105 @@
+"""Systems without D: what F sees, and heads that stay as they lie."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from adn_jax.config import AlignmentSettings, JointLossSettings
+from adn_jax.models import apply_unet
+from adn_jax.pipeline.adn import (
+    apply_adn,
+    init_adn,
+    realign_labels,
+    segment_input,
+    standardised,
+)
+from adn_jax.pipeline.align import aligns
+from tests.pipeline.heads import small_recipe, turned_heads
+
+UNALIGNED = AlignmentSettings(network=False)
+PLAIN = replace(
+    small_recipe(),
+    segment_input="aligned",
+    tissue_source="none",
+    joint_loss=JointLossSettings(regularisation=0.0),
+)
+HEADS = turned_heads([8.0, -3.0], [0.1, 0.0], PLAIN)
+
+
+def run(recipe, key=None):
+    params = init_adn(jax.random.key(0), recipe)
+    return params, jax.jit(apply_adn, static_argnums=2)(params, HEADS, recipe, key=key)
+
+
+@pytest.mark.parametrize("channels", ["aligned", "mirror_pair"])
+def test_f_alone_sees_the_aligned_head(channels):
+    recipe = replace(PLAIN, segment_input=channels)
+    params, outputs = run(recipe)
+    assert params.disentangle is None
+    assert outputs.pathological is outputs.anatomical is None
+    assert outputs.salient is outputs.compensated is None
+    seen = outputs.aligned
+    if channels == "mirror_pair":
+        seen = np.concatenate([seen, seen[:, :, :, ::-1]], axis=-1)
+    logits = apply_unet(params.segment, jnp.asarray(seen), recipe.segment_net)
+    np.testing.assert_allclose(
+        outputs.aligned_prediction, jax.nn.sigmoid(logits), atol=1e-6
+    )
+
+
+def test_without_alignment_everything_stays_in_place():
+    recipe = replace(PLAIN, alignment=UNALIGNED)
+    assert not aligns(recipe)
+    params, outputs = run(recipe)
+    assert params.view is None
+    np.testing.assert_array_equal(outputs.aligned, HEADS)
+    np.testing.assert_array_equal(outputs.prediction, outputs.aligned_prediction)
+    np.testing.assert_allclose(
+        outputs.matrix, np.broadcast_to(np.eye(4), (2, 4, 4)), atol=1e-6
+    )
+    assert realign_labels(HEADS, outputs.matrix, recipe) is HEADS
+
+
+@pytest.mark.parametrize(
+    ("step", "value"),
+    [
+        ("network", True),
+        ("centre", True),
+        ("search_limit_deg", 3.0),
+        ("refine_steps", 2),
+    ],
+)
+def test_any_step_of_the_alignment_aligns(step, value):
+    alignment = replace(UNALIGNED, **{step: value})
+    assert aligns(replace(PLAIN, alignment=alignment))
+
+
+def test_standardised_brain_has_mean_0_and_deviation_1():
+    volume = np.random.default_rng(0).uniform(0.1, 0.9, (2, 3, 4, 5, 2))
+    volume[:, 0] = 0
+    scaled = np.asarray(standardised(jnp.asarray(volume, jnp.float32)))
+    brain = scaled[:, 1:]
+    np.testing.assert_allclose(brain.mean((1, 2, 3)), 0, atol=1e-5)
+    np.testing.assert_allclose(brain.std((1, 2, 3)), 1, rtol=1e-5)
+    assert not scaled[:, 0].any()
+    empty = jnp.zeros((1, 2, 2, 2, 1))
+    np.testing.assert_array_equal(standardised(empty), empty)
+    recipe = replace(PLAIN, standardise=True)
+    aligned = jnp.asarray(volume[..., :1], jnp.float32)
+    seen = segment_input(aligned, aligned, None, recipe)
+    np.testing.assert_allclose(seen, scaled[..., :1], atol=1e-6)
+
+
+def test_gradient_of_a_plain_system_reaches_f_alone():
+    recipe = replace(PLAIN, segment_input="mirror_pair")
+    params = init_adn(jax.random.key(0), recipe)
+
+    def loss(params):
+        return apply_adn(params, HEADS, recipe).prediction.sum()
+
+    gradient = jax.jit(jax.grad(loss))(params)
+    assert all(np.any(leaf) for leaf in jax.tree.leaves(gradient.segment))
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(gradient.view))
