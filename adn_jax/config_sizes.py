@@ -56,8 +56,8 @@ def demo_size(recipe: Recipe) -> Recipe:
 
 
 def demo_net(settings: SegmentNetSettings) -> SegmentNetSettings:
-    """A network with a quarter of the maps, and no dropout, which few maps cannot
-    bear."""
+    """A network with a quarter of the maps. U-Nets lose their dropout, which few maps
+    cannot bear, DeepMedic most of its windows, each as costly as a whole head."""
     match settings:
         case UNetSettings():
             return replace(settings, widths=WIDTHS, dropout=0.0)
@@ -66,6 +66,8 @@ def demo_net(settings: SegmentNetSettings) -> SegmentNetSettings:
                 settings,
                 widths=quarter(settings.widths),
                 joined_widths=quarter(settings.joined_widths),
+                samples=2,
+                side=15,
             )
         case SymmetryNetSettings():
             return replace(settings, widths=quarter(settings.widths))

@@ -24,7 +24,7 @@ SEARCH_SIZE = 64
 def align_volume(
     volume: Volume, view: View, recipe: Recipe
 ) -> tuple[Volume, Matrix, Matrix]:
-    """X = sample(I, M), with M and its exact inverse; X is I where nothing is aligned."""
+    """X = sample(I, M), with M and its exact inverse; I itself where nothing aligns."""
     matrix, inverse = matrices(view, recipe)
     if not aligns(recipe):
         return volume, matrix, inverse
