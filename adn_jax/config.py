@@ -16,7 +16,7 @@ Recompute = Literal["nothing", "norms", "blocks"]
 or every map inside a block, so that only what goes from block to block is kept."""
 
 
-SegmentInput = Literal["salient", "aligned", "mirror_pair"]
+SegmentInput = Literal["salient", "salient_pair", "aligned", "mirror_pair"]
 """What F sees."""
 
 
@@ -91,6 +91,11 @@ class UNetSettings:
     """Chance that an element is dropped after each encoder and decoder stage."""
     prior: float | None = None
     """Output probability before training, set by the last bias; None: near 0.5."""
+    flat_levels: int = 0
+    """The first so many poolings leave z as it is: for thick slices (ours)."""
+    deep_supervision: int = 0
+    """F alone: decoder levels below the last that also give logits, each compared with
+    the label at weight 1/2, 1/4, ... (as in nnU-Net)."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +176,21 @@ class AlignmentSettings:
     """Optimizer steps on the mirror loss that refine the view of each scan."""
     refine_rate: float = 0.02
     """Step size of the refinement at its start (radians and half-extents)."""
+
+
+@dataclass(frozen=True)
+class AveragingSettings:
+    """Poses of a scan whose predictions are averaged in inference (ours); training and
+    its validation see the scan as it lies."""
+
+    mirrored: bool = False
+    """Also take the scan's mirror image."""
+    poses: int = 0
+    """Further poses, turned and shifted in plane."""
+    turn_deg: float = 10.0
+    """Largest turn of a pose in degrees; they spread evenly over +- this."""
+    shift: float = 0.02
+    """Length of a pose's shift in half-extents; each goes another way."""
 
 
 @dataclass(frozen=True)
@@ -266,6 +286,13 @@ class AugmentSettings:
     """In-plane rotation drawn from +- this many degrees."""
     translation: float = 0.0
     """In-plane shift drawn from +- this many half-extents."""
+    zoom: float = 0.0
+    """In-plane size drawn from 1 +- this (joint and tissue stages)."""
+    brightness: float = 0.0
+    """Intensity added in the brain, drawn from +- this share of the window."""
+    noise: float = 0.0
+    """Deviation of the noise added in the brain, drawn from 0 to this share of the
+    window."""
 
 
 @dataclass(frozen=True)
@@ -294,6 +321,9 @@ class OptimizerSettings:
     and 33 of 35)."""
     clip_norm: float | None = None
     """Largest global gradient norm; None: no clipping."""
+    average: float = 0.0
+    """Share that a moving average of the parameters keeps at each update; it is what is
+    validated and used. 0: the parameters themselves are."""
 
 
 @dataclass(frozen=True)
@@ -344,10 +374,10 @@ class Recipe:
     view_net: ViewNetSettings = field(default_factory=ViewNetSettings)
     """Network T."""
     disentangle_net: UNetSettings = field(default_factory=UNetSettings)
-    """Network D, where F's input is "salient"."""
+    """Network D, where F sees what D leaves."""
     segment_input: SegmentInput = "salient"
-    """What F sees: X + Q of D (ADN), X alone (plain networks, no D), or X and X' as two
-    channels (Clerigues et al.; no D)."""
+    """What F sees: X + Q of D (ADN), that and X' as two channels (ours), X alone (plain
+    networks, no D), or X and X' as two channels (Clerigues et al.; no D)."""
     standardise: bool = False
     """Shift and scale what F sees to mean 0 and deviation 1 in the brain."""
     segment_net: SegmentNetSettings = field(default_factory=UNetSettings)
@@ -368,13 +398,15 @@ class Recipe:
     """Learn which share of a voxel is infarct (ours), not whether most of it is."""
     threshold: float = 0.5
     """Probability from which a voxel is called infarct."""
+    averaging: AveragingSettings = field(default_factory=AveragingSettings)
+    """Poses that inference averages over."""
 
     @property
     def disentangles(self) -> bool:
         """Whether D is part of the system."""
-        return self.segment_input == "salient"
+        return self.segment_input in {"salient", "salient_pair"}
 
     @property
     def segment_channels(self) -> int:
         """Channels of what F sees."""
-        return 2 if self.segment_input == "mirror_pair" else 1
+        return 2 if self.segment_input in {"salient_pair", "mirror_pair"} else 1

@@ -11,11 +11,13 @@ from adn_jax.config import (
     AlignLossSettings,
     AlignmentSettings,
     AugmentSettings,
+    AveragingSettings,
     DeepMedicSettings,
     JointLossSettings,
     OptimizerSettings,
     PrepareSettings,
     Recipe,
+    SegmentNetSettings,
     StageSettings,
     SymmetryNetSettings,
     UNetSettings,
@@ -150,6 +152,11 @@ def check_recipe(recipe: Recipe) -> None:
             "tissue_source is 'none', but L_tissue has a weight; set "
             "--joint-loss.tissue 0 and --joint-loss.tissue-one-way 0, or a source."
         )
+    if recipe.align.augment.zoom > 0:
+        raise UserError(
+            f"align.augment.zoom is {recipe.align.augment.zoom}; it has to be 0, since "
+            "the answer of the search, which T learns, follows rigid motions alone."
+        )
     for name in ("align", "tissue"):
         patience = getattr(recipe, name).patience_epochs
         if patience > 0:
@@ -166,6 +173,8 @@ def check_system(recipe: Recipe) -> None:
             f"segment_input is {recipe.segment_input!r}, so there is no P that L_D "
             "could shape; set --joint-loss.regularisation 0."
         )
+    for name in ("disentangle_net", "segment_net", "tissue_net"):
+        check_levels(getattr(recipe, name), name)
     if isinstance(recipe.segment_net, DeepMedicSettings):
         check_layers(recipe.segment_net)
     if recipe.disentangles and not isinstance(recipe.segment_net, UNetSettings):
@@ -230,6 +239,26 @@ def is_number(text: str) -> bool:
         return math.isfinite(float(text))
     except ValueError:
         return False
+
+
+def check_levels(settings: SegmentNetSettings, where: str) -> None:
+    """Raise `UserError` where a U-Net's options need levels that it does not have."""
+    if not isinstance(settings, UNetSettings):
+        return
+    if settings.deep_supervision and where != "segment_net":
+        raise UserError(
+            f"{where}.deep_supervision is {settings.deep_supervision}; it has to be 0, "
+            "since only the output of segment_net is compared with the label level by "
+            "level."
+        )
+    poolings = len(settings.widths) - 1
+    most = {"flat_levels": poolings, "deep_supervision": max(poolings - 1, 0)}
+    for name, limit in most.items():
+        if getattr(settings, name) > limit:
+            raise UserError(
+                f"{where}.{name} is {getattr(settings, name)}; with "
+                f"{len(settings.widths)} widths it has to be at most {limit}."
+            )
 
 
 def check_layers(settings: DeepMedicSettings) -> None:
@@ -365,6 +394,11 @@ RULES: dict[type, tuple[Rule, ...]] = {
         not_negative("refine_steps"),
         positive("refine_rate"),
     ),
+    AveragingSettings: (
+        not_negative("poses"),
+        in_range("turn_deg", 0, 180.0001),
+        in_range("shift", 0, 1),
+    ),
     AlignLossSettings: weights(AlignLossSettings),
     JointLossSettings: weights(JointLossSettings),
     UNetSettings: (
@@ -373,6 +407,8 @@ RULES: dict[type, tuple[Rule, ...]] = {
         positive("groups"),
         in_range("dropout", 0, 1),
         PRIOR,
+        not_negative("flat_levels"),
+        not_negative("deep_supervision"),
     ),
     DeepMedicSettings: (
         all_positive("widths", "feature maps of at least one layer, all above 0"),
@@ -409,12 +445,16 @@ RULES: dict[type, tuple[Rule, ...]] = {
         not_negative("l1"),
         not_negative("l2"),
         ("halve_at", "shares from 0 to 1", lambda at: all(0 <= s <= 1 for s in at)),
+        in_range("average", 0, 1),
         ("clip_norm", "above 0, or None", lambda norm: norm is None or norm > 0),
     ),
     AugmentSettings: (
         in_range("gamma", 0, 1),
         in_range("rotation_deg", 0, 180.0001),
         not_negative("translation"),
+        in_range("zoom", 0, 1),
+        in_range("brightness", 0, 1),
+        in_range("noise", 0, 1),
     ),
 }
 """Settings -> (field, rule in words, test)."""

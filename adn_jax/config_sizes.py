@@ -15,9 +15,6 @@ from adn_jax.config import (
 Size = Literal["full", "demo"]
 """A recipe as its file says, or small enough for two CPU cores."""
 
-WIDTHS = (8, 16, 32, 64)
-"""Feature maps of T and of the U-Nets at demo size: a quarter of the paper's."""
-
 
 def at_size(recipe: Recipe, size: Size) -> Recipe:
     """The recipe in the form that is asked for."""
@@ -34,7 +31,7 @@ def demo_size(recipe: Recipe) -> Recipe:
     return replace(
         recipe,
         prepare=replace(recipe.prepare, shape=(16, 64, 64), spacing_mm=(9.0, 3.0, 3.0)),
-        view_net=replace(recipe.view_net, widths=WIDTHS),
+        view_net=replace(recipe.view_net, widths=quarter(recipe.view_net.widths)),
         disentangle_net=demo_net(recipe.disentangle_net),
         segment_net=demo_net(recipe.segment_net),
         align_loss=replace(recipe.align_loss, warm_start_steps=70),
@@ -60,7 +57,7 @@ def demo_net(settings: SegmentNetSettings) -> SegmentNetSettings:
     cannot bear, DeepMedic most of its windows, each as costly as a whole head."""
     match settings:
         case UNetSettings():
-            return replace(settings, widths=WIDTHS, dropout=0.0)
+            return replace(settings, widths=quarter(settings.widths), dropout=0.0)
         case DeepMedicSettings():
             return replace(
                 settings,
@@ -68,6 +65,7 @@ def demo_net(settings: SegmentNetSettings) -> SegmentNetSettings:
                 joined_widths=quarter(settings.joined_widths),
                 samples=2,
                 side=15,
+                tile=75,
             )
         case SymmetryNetSettings():
             return replace(settings, widths=quarter(settings.widths))
@@ -79,7 +77,9 @@ def quarter(widths: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def demo_optimizer(settings: OptimizerSettings) -> OptimizerSettings:
-    """AdamW at twice the rate, for the few steps; another optimizer as it is."""
+    """AdamW at twice the rate, for the few steps; another optimizer as it is. An
+    average of weights forgets within them."""
+    settings = replace(settings, average=min(settings.average, 0.98))
     if settings.kind != "adamw":
         return settings
     return replace(settings, learning_rate=2 * settings.learning_rate)

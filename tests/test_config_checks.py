@@ -8,6 +8,7 @@ from adn_jax.config import (
     AlignLossSettings,
     AlignmentSettings,
     AugmentSettings,
+    AveragingSettings,
     JointLossSettings,
     OptimizerSettings,
     PrepareSettings,
@@ -78,6 +79,8 @@ def test_differing_fields_name_the_place_and_both_values():
     [
         ({"threshold": 7.0}, "threshold is 7.0; it has to be between 0 and 1"),
         ({"seed": -1}, "seed is -1"),
+        ({"averaging": AveragingSettings(poses=-1)}, r"averaging\.poses is -1"),
+        ({"averaging": AveragingSettings(shift=1.0)}, r"averaging\.shift is 1\.0"),
         (
             {"prepare": PrepareSettings(window_hu=(80.0, 0.0))},
             r"prepare\.window_hu is \(80",
@@ -131,6 +134,28 @@ def test_differing_fields_name_the_place_and_both_values():
 def test_impossible_values(changes, message):
     with pytest.raises(UserError, match=message):
         check_recipe(replace(RECIPE, **changes))
+
+
+@pytest.mark.parametrize(
+    ("network", "options", "message"),
+    [
+        ("segment_net", {"flat_levels": -1}, "is -1; .* at least 0"),
+        ("segment_net", {"flat_levels": 4}, "is 4; with 4 widths .* at most 3"),
+        ("segment_net", {"deep_supervision": 3}, "is 3; with 4 widths .* at most 2"),
+        ("disentangle_net", {"flat_levels": 5}, "is 5; with 4 widths .* at most 3"),
+        ("disentangle_net", {"deep_supervision": 1}, "is 1; .* to be 0, since only"),
+        ("tissue_net", {"deep_supervision": 1}, "is 1; .* to be 0, since only"),
+    ],
+)
+def test_impossible_levels(network, options, message):
+    net = replace(getattr(RECIPE, network), widths=(2, 4, 8, 8), **options)
+    with pytest.raises(UserError, match=rf"{network}\.{next(iter(options))} {message}"):
+        check_recipe(replace(RECIPE, **{network: net}))
+    most = {"flat_levels": 3}
+    if network == "segment_net":
+        most["deep_supervision"] = 2
+    fitting = replace(net, **{"flat_levels": 0, "deep_supervision": 0, **most})
+    check_recipe(replace(RECIPE, **{network: fitting}))
 
 
 @pytest.mark.parametrize(

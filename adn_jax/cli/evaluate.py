@@ -1,7 +1,7 @@
 """`python evaluate.py RUN`: score a run, write its report, print the headline."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import tyro
@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from adn_jax.cli.arguments import Where, parse
-from adn_jax.evaluation.evaluate import Evaluation, evaluate_run
+from adn_jax.cli.poses import PoseOptions, WithPoses
+from adn_jax.evaluation.evaluate import Evaluation, ThresholdRule, evaluate_run
 from adn_jax.evaluation.report import format_number
 from adn_jax.evaluation.scores import EmptyRule
 
@@ -30,6 +31,10 @@ class Evaluate:
     """Passes with dropout that tell how sure the predictions are; 0: none."""
     ensemble: tuple[Where, ...] = ()
     """Further runs: the mean of all predictions is scored, in SPLIT-ensemble/."""
+    threshold: ThresholdRule = "recipe"
+    """From which probability a voxel is infarct: recipe, or auto: chosen on the
+    validation split of the run's data, one for small infarcts apart."""
+    at: WithPoses = field(default_factory=PoseOptions)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -43,6 +48,8 @@ def main(arguments: Sequence[str]) -> None:
             command.empty,
             command.samples,
             command.ensemble,
+            command.at.asked(),
+            command.threshold,
         )
     )
 
@@ -51,6 +58,10 @@ def print_evaluation(evaluation: Evaluation) -> None:
     """Print the headline table and where the report is."""
     console = Console()
     console.print(headline(evaluation.summary))
+    threshold = evaluation.summary["threshold"]
+    if isinstance(threshold, Mapping):
+        line = f"threshold {threshold['in_words']}"
+        console.print(line, soft_wrap=True, highlight=False)
     console.print(
         f"report: {evaluation.folder / 'report.html'}", soft_wrap=True, highlight=False
     )

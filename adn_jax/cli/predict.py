@@ -2,13 +2,14 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from adn_jax.cli.arguments import Where, parse
+from adn_jax.cli.poses import PoseOptions, WithPoses
 from adn_jax.errors import UserError
 from adn_jax.evaluation.predict import predict_scans
 
@@ -27,6 +28,7 @@ class Predict:
     """Folder for the results; a scan's older results are replaced."""
     samples: int = 0
     """Passes with dropout that tell how sure the prediction is (doubt.nii.gz)."""
+    at: WithPoses = field(default_factory=PoseOptions)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -34,7 +36,9 @@ def main(arguments: Sequence[str]) -> None:
     command = parse(Predict, "predict", arguments)
     if not command.scans:
         raise UserError("no scan was given; name NIfTI files or DICOM folders.")
-    failures = predict_scans(command.run, command.scans, command.out, command.samples)
+    failures = predict_scans(
+        command.run, command.scans, command.out, command.samples, command.at.asked()
+    )
     for sentence in failures.values():
         print(f"adn: {sentence}", file=sys.stderr)
     done = len(command.scans) - len(failures)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from adn_jax.cli.arguments import Where, parse_with_recipe
 from adn_jax.config_sizes import Size
+from adn_jax.data.splits import parse_fold
 from adn_jax.runtime.determinism import demand_same_bits
 from adn_jax.runtime.hosts import join
 from adn_jax.runtime.memory import keep_freed_memory
@@ -35,6 +36,10 @@ class Train:
     tissue_run: Where | None = None
     """Another run, on phantoms for instance, whose tissue net is used instead of
     training one (--tissue-source network); the data then needs no tissue maps."""
+    fold: str = ""
+    """Which part of the training and validation cases validates, the others train: 0/5
+    to 4/5 for five runs that take turns (docs/evaluation.md); empty: the data set's
+    own splits."""
     space: int = 1
     """Devices that share the rows (y) of each case, for accelerators whose memory one
     case does not fit into; 1: each has cases of its own, and they exchange less."""
@@ -70,6 +75,7 @@ def main(arguments: Sequence[str]) -> None:
         command.workers,
         donors,
         command.space,
+        parse_fold(command.fold) if command.fold else None,
     )
     if signal:
         print(f"Stopped by signal {signal}; the same command continues.")

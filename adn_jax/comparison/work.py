@@ -16,7 +16,7 @@ from rich.progress import (
 
 from adn_jax.comparison.children import Job, evaluate_command, run_child, train_command
 from adn_jax.comparison.plan import PlannedRun, find_donor
-from adn_jax.config import PrepareSettings
+from adn_jax.config import PrepareSettings, ReadSettings
 from adn_jax.data.manifest import Manifest, read_manifest
 from adn_jax.errors import UserError
 from adn_jax.evaluation.scores import EMPTY_RULES
@@ -108,7 +108,10 @@ def is_scored(run: PlannedRun, job: Job) -> bool:
 def find_data(
     data: Place, out: Path, settings: PrepareSettings, workers: int | None
 ) -> Manifest:
-    """The prepared data set; a raw one is prepared into `out/prepared`, once."""
+    """The prepared data set; a raw one is prepared into `out/prepared`, once.
+
+    Archives of the AISD download are unpacked into `out/unpacked`.
+    """
     if (data / "manifest.json").is_file():
         return read_manifest(data)
     if is_remote(data):
@@ -116,7 +119,8 @@ def find_data(
             f"{data} is no prepared data set (it has no manifest.json), and raw data "
             "is prepared from disk to disk only; run `python -m adn_jax prepare` first."
         )
-    manifest = prepare_dataset(data, out / "prepared", settings, workers)
+    reading = ReadSettings(aisd_unpack=str(out / "unpacked"))
+    manifest = prepare_dataset(data, out / "prepared", settings, workers, reading)
     say_left_out(manifest)
     return manifest
 

@@ -1,8 +1,11 @@
-"""Augmentation on the device: gamma, left-right mirror, in-plane rotation and shift.
+"""Augmentation on the device: mirror, motion in plane, and intensity.
 
 The draw of a case depends on the key and the case alone, so neither the batch around
 it nor the number of devices can change it.
 """
+
+from dataclasses import replace
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +20,21 @@ from adn_jax.geometry.rigid import (
     view_to_matrices,
 )
 from adn_jax.geometry.sampler import sample
-from adn_jax.types import Batch, Key, View
+from adn_jax.types import Batch, Key, View, Volume
+
+
+class Variation(NamedTuple):
+    """How one case, or each of a batch, is varied."""
+
+    gamma: Float[Array, "*b"]
+    flip: Bool[Array, "*b"]
+    motion: Float[Array, "*b 6"]
+    """Rotation and shift in plane, as a view."""
+    zoom: Float[Array, "*b"]
+    brightness: Float[Array, "*b"]
+    noise: Float[Array, "*b"]
+    """Deviation of the noise."""
+    noise_key: Key
 
 
 def augment(
@@ -37,37 +54,59 @@ def augment(
     Returns:
       The varied batch, the volume still in [0, 1] and 0 outside the brain.
     """
-    gammas, flips, views = draw_all(key, batch.case, settings)
+    drawn = draw_all(key, batch.case, settings)
     if settings.mirror:
-        batch = mirror_some(batch, flips)
-    if settings.rotation_deg > 0 or settings.translation > 0:
-        batch = move(batch, views, spacing_mm)
-    if settings.gamma > 0:
-        volume = batch.volume ** gammas[:, None, None, None, None]
-        batch = Batch(volume, batch.lesion, batch.tissue, batch.case)
-    return batch
+        batch = mirror_some(batch, drawn.flip)
+    if settings.rotation_deg > 0 or settings.translation > 0 or settings.zoom > 0:
+        batch = move(batch, drawn, spacing_mm)
+    return replace(batch, volume=recolour(batch.volume, drawn, settings))
 
 
 def draw_all(
     key: Key, case: Integer[Array, " b"], settings: AugmentSettings
-) -> tuple[Float[Array, " b"], Bool[Array, " b"], View]:
-    """Exponent, whether to mirror, and the motion in plane of every case."""
+) -> Variation:
+    """The variation of every case."""
     keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(case)
     return jax.vmap(lambda key: draw(key, settings))(keys)
 
 
-def draw(
-    key: Key, settings: AugmentSettings
-) -> tuple[Float[Array, ""], Bool[Array, ""], Float[Array, " 6"]]:
-    """Exponent, whether to mirror, and the motion in plane of one case."""
+def draw(key: Key, settings: AugmentSettings) -> Variation:
+    """The variation of one case."""
     gamma_key, flip_key, turn_key, shift_key = jax.random.split(key, 4)
-    gamma = 1 + settings.gamma * jax.random.uniform(gamma_key, (), minval=-1.0)
-    flip = jax.random.bernoulli(flip_key)
+    zoom_key, brightness_key, level_key, noise_key = jax.random.split(
+        jax.random.fold_in(key, 1), 4
+    )
+
+    def around_zero(key: Key, width: float) -> Float[Array, ""]:
+        return width * jax.random.uniform(key, (), minval=-1.0)
+
     limit = jnp.deg2rad(jnp.float32(settings.rotation_deg))
     turn = limit * jax.random.uniform(turn_key, (), minval=-1.0)
     shift = settings.translation * jax.random.uniform(shift_key, (2,), minval=-1.0)
     zero = jnp.zeros(())
-    return gamma, flip, jnp.stack([zero, zero, turn, shift[0], shift[1], zero])
+    return Variation(
+        gamma=1 + around_zero(gamma_key, settings.gamma),
+        flip=jax.random.bernoulli(flip_key),
+        motion=jnp.stack([zero, zero, turn, shift[0], shift[1], zero]),
+        zoom=1 + around_zero(zoom_key, settings.zoom),
+        brightness=around_zero(brightness_key, settings.brightness),
+        noise=settings.noise * jax.random.uniform(level_key, ()),
+        noise_key=noise_key,
+    )
+
+
+def recolour(volume: Volume, drawn: Variation, settings: AugmentSettings) -> Volume:
+    """Exponent, brightness and noise of every case, in the brain alone."""
+    wide = (slice(None), None, None, None, None)
+    if settings.gamma > 0:
+        volume = volume ** drawn.gamma[wide]
+    if settings.brightness == settings.noise == 0:
+        return volume
+    added = drawn.brightness[wide]
+    if settings.noise > 0:
+        noise = jax.vmap(lambda key: jax.random.normal(key, volume.shape[1:]))
+        added = added + drawn.noise[wide] * noise(drawn.noise_key)
+    return jnp.where(volume > 0, jnp.clip(volume + added, 0.0, 1.0), volume)
 
 
 def mirror_some(batch: Batch, flips: Bool[Array, " b"]) -> Batch:
@@ -82,10 +121,13 @@ def mirror_some(batch: Batch, flips: Bool[Array, " b"]) -> Batch:
     )
 
 
-def move(batch: Batch, views: View, spacing_mm: tuple[float, float, float]) -> Batch:
-    """Rotate about z and shift in plane, about the centre of the volume."""
+def move(
+    batch: Batch, drawn: Variation, spacing_mm: tuple[float, float, float]
+) -> Batch:
+    """Rotate about z, shift and zoom in plane, about the centre of the volume."""
     extents = half_extents_mm(batch.volume.shape[1:4], spacing_mm)
-    matrix, _ = view_to_matrices(views, extents)
+    matrix, _ = view_to_matrices(drawn.motion, extents)
+    matrix = matrix.at[:, :2, :2].divide(drawn.zoom[:, None, None])
     labels = jnp.concatenate(
         [batch.lesion, batch.tissue[..., None].astype(jnp.float32)], axis=-1
     )
@@ -110,10 +152,11 @@ def augmented_view(
     With the mirror F and the motion A of the same key, M becomes A^-1 F M F.
     Only for views that turn about z and shift along x and y.
     """
-    _, flips, motions = draw_all(key, case, settings)
+    drawn = draw_all(key, case, settings)
+    motions = drawn.motion
     if settings.mirror:
         signs = jnp.array([1, 1, -1, -1, 1, 1], view.dtype)
-        view = jnp.where(flips[:, None], view * signs, view)
+        view = jnp.where(drawn.flip[:, None], view * signs, view)
     _, inverse = view_to_matrices(motions, extents_mm)
     undo = jnp.concatenate([-motions[:, :3], inverse[:, :3, 3]], axis=1)
     return compose_in_plane(undo, view, extents_mm)

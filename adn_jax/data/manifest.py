@@ -4,12 +4,15 @@ Each case is a folder (`data.cases`), or in a packed data set a record of one of
 large files (`data.shards`). Either can be read from an object store.
 """
 
-from dataclasses import dataclass, field
+import hashlib
+import json
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from adn_jax.config import PrepareSettings
 from adn_jax.config_checks import settings_from_json, settings_to_json
 from adn_jax.data.shards import check_reach, read_packed
+from adn_jax.data.splits import Fold, fold_splits
 from adn_jax.errors import UserError
 from adn_jax.runtime.files import read_json, write_json
 from adn_jax.runtime.places import Place, Source
@@ -51,6 +54,19 @@ def case_folder(manifest: Manifest, name: str) -> Source:
         return manifest.folder / name
     shard, record = divmod(manifest.index[name], manifest.cases_per_shard)
     return read_packed(manifest.folder / manifest.shards[shard], record, name)
+
+
+def fold_manifest(manifest: Manifest, fold: Fold | None) -> Manifest:
+    """The data set with the splits of a fold (`splits.fold_splits`); None: its own."""
+    if fold is None:
+        return manifest
+    return replace(manifest, splits=fold_splits(manifest.splits, fold))
+
+
+def cases_digest(manifest: Manifest) -> str:
+    """A checksum over the names of the cases and their splits."""
+    cases = json.dumps([manifest.cases, manifest.splits], sort_keys=True)
+    return hashlib.sha256(cases.encode()).hexdigest()
 
 
 def write_manifest(manifest: Manifest) -> None:

@@ -1,8 +1,11 @@
-"""Which cases train, validate and test: given with the data, or drawn by a seed."""
+"""Which cases train, validate and test: given with the data, drawn by a seed, or in
+turn by folds."""
 
-from collections.abc import Iterable, Sequence
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -83,3 +86,50 @@ def check_splits(
             f"{path} names {twice[0]!r} twice; a case belongs to one split."
         )
     return {split: tuple(content.get(split, ())) for split in SPLITS}
+
+
+class Fold(NamedTuple):
+    """Part `index` (from 0) of `count` parts of the cases; this one validates."""
+
+    index: int
+    count: int
+
+    def __str__(self) -> str:
+        """As on the command line: 0/5."""
+        return f"{self.index}/{self.count}"
+
+
+def parse_fold(text: str) -> Fold:
+    """The fold that a text like 0/5 names; `UserError` for any other text."""
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    fold = Fold(*map(int, match.groups())) if match else Fold(0, 0)
+    if fold.count < 2 or fold.index >= fold.count:
+        raise UserError(
+            f"the fold is {text!r}; two whole numbers INDEX/COUNT with COUNT of at "
+            "least 2 and INDEX below it are wanted, for example 0/5 to 4/5."
+        )
+    return fold
+
+
+def fold_splits(
+    splits: Mapping[str, tuple[str, ...]], fold: Fold
+) -> dict[str, tuple[str, ...]]:
+    """Splits whose validation is one of several equal parts of train and validation.
+
+    The parts depend on the names of the cases alone, not on their order, and together
+    are all of train and validation; other splits stay. Raises `UserError` where there
+    are more parts than cases.
+    """
+    names = [*splits.get("train", ()), *splits.get("validation", ())]
+    if fold.count > len(names):
+        raise UserError(
+            f"the fold is {fold}, but the train and validation splits have only "
+            f"{len(names)} cases together; ask for at most as many parts as cases."
+        )
+    drawn = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
+    part = drawn[fold.index :: fold.count]
+    return {
+        **splits,
+        "train": tuple(sorted(set(names) - set(part))),
+        "validation": tuple(sorted(part)),
+    }

@@ -1,11 +1,13 @@
 """Everything that is scored of one case: masks, mid-sagittal plane, asymmetry."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from adn_jax.data.cases import PreparedCase, read_native_lesion
 from adn_jax.data.nifti import read_voxels
 from adn_jax.evaluation.doubt import score_doubt
-from adn_jax.evaluation.maps import CaseMaps
+from adn_jax.evaluation.maps import CaseMaps, Map
 from adn_jax.evaluation.scores import CaseResult, EmptyRule, GridScores, score_masks
 from adn_jax.evaluation.system import System, infer_system
 from adn_jax.metrics.alignment import (
@@ -17,7 +19,7 @@ from adn_jax.metrics.alignment import (
 )
 from adn_jax.metrics.calibration import Reliability, near_lesion, reliability
 from adn_jax.metrics.disentanglement import disentanglement
-from adn_jax.metrics.overlap import Mask
+from adn_jax.metrics.overlap import Mask, Spacing
 from adn_jax.prepare.case import to_native
 from adn_jax.runtime.places import Source
 
@@ -72,20 +74,38 @@ def score_calibration(
 def score_native(
     maps: CaseMaps, case: PreparedCase, files: Source, empty: EmptyRule
 ) -> GridScores | None:
-    """Scores on the scan's own grid; None where the label is not there.
+    """Scores on the scan's own grid, thresholded there; None where the label is not
+    there."""
+    native = native_lesion(maps.prediction, case, files)
+    if native is None:
+        return None
+    return score_masks(
+        native.probability >= maps.threshold, native.lesion, native.spacing_mm, empty
+    )
 
-    The probability is taken back by linear interpolation, then thresholded.
-    """
+
+class NativeLesion(NamedTuple):
+    """Prediction and label on a scan's own grid."""
+
+    probability: Map
+    lesion: Mask
+    spacing_mm: Spacing
+
+
+def native_lesion(
+    prediction: Map, case: PreparedCase, files: Source
+) -> NativeLesion | None:
+    """The prediction taken to the scan's own grid by linear interpolation, beside the
+    label; None where the label is not there."""
     lesion = read_native_lesion(files)
     if lesion is None:
         return None
-    probability = to_native(maps.prediction, case.geometry, order=1)
+    probability = to_native(prediction, case.geometry, order=1)
     x, y, z = np.linalg.norm(lesion.affine[:3, :3], axis=0).tolist()
-    return score_masks(
-        read_voxels(probability, np.float32).transpose(2, 1, 0) >= maps.threshold,
+    return NativeLesion(
+        read_voxels(probability, np.float32).transpose(2, 1, 0),
         read_voxels(lesion, np.uint8).transpose(2, 1, 0) > 0,
         (z, y, x),
-        empty,
     )
 
 

@@ -18,6 +18,7 @@ from adn_jax.metrics.disentanglement import PATHOLOGY_THRESHOLD
 from adn_jax.metrics.overlap import Mask
 from adn_jax.pipeline.adn import apply_adn, init_adn, realign_labels, unalign
 from adn_jax.pipeline.align import aligns, first_view, is_in_plane, matrices
+from adn_jax.pipeline.averaging import averaged_prediction, further_poses
 from adn_jax.runtime.cudnn import check_cudnn
 from adn_jax.runtime.memory import return_freed_memory
 from adn_jax.types import AdnOutputs, AdnParams, Matrix, Volume
@@ -113,19 +114,43 @@ def as_map(volume: Volume) -> Map:
 def infer_case(
     params: AdnParams, case: PreparedCase, recipe: Recipe
 ) -> tuple[CaseMaps, AdnOutputs]:
-    """Run one case; the maps as NumPy, and the outputs still on the device."""
-    outputs, first_matrix = compiled_chain(recipe)(params, as_batch(case.volume))
+    """Run one case; the maps as NumPy, and the outputs still on the device.
+
+    Where the recipe averages over poses, so are the predictions among the maps. The
+    outputs are those of the scan as it lies.
+    """
+    volume = as_batch(case.volume)
+    outputs, first_matrix = compiled_chain(recipe)(params, volume)
     maps = CaseMaps(
         name=case.name,
         spacing_mm=case.spacing_mm,
         window_hu=recipe.prepare.window_hu,
         threshold=recipe.threshold,
         volume=np.asarray(case.volume),
-        **present_maps(outputs),
+        **(present_maps(outputs) | averaged_maps(params, volume, outputs, recipe)),
         **planes(outputs.matrix, first_matrix, recipe),
         **truth_maps(case, outputs.matrix, recipe),
     )
     return maps, outputs
+
+
+def run_chain(params: AdnParams, volume: Volume, recipe: Recipe) -> Volume:
+    """O of one scan as it lies."""
+    outputs, _ = compiled_chain(recipe)(params, volume)
+    return outputs.prediction
+
+
+def averaged_maps(
+    params: AdnParams, volume: Volume, outputs: AdnOutputs, recipe: Recipe
+) -> dict[str, Map]:
+    """O averaged over poses, also on X's grid; nothing where the recipe takes one."""
+    if not further_poses(recipe.averaging):
+        return {}
+    mean = averaged_prediction(
+        params, volume, recipe, predict=run_chain, first=outputs.prediction
+    )
+    aligned = onto_aligned(mean, outputs.matrix, recipe)
+    return {"prediction": as_map(mean), "aligned_prediction": as_map(aligned)}
 
 
 def present_maps(outputs: AdnOutputs) -> dict[str, Map]:

@@ -11,6 +11,7 @@ from jaxtyping import Float, Float32
 from rich.progress import track
 
 from adn_jax.config import Recipe
+from adn_jax.config_checks import settings_to_json
 from adn_jax.data.cases import PreparedCase
 from adn_jax.data.nifti import read_voxels
 from adn_jax.errors import UserError
@@ -20,7 +21,13 @@ from adn_jax.evaluation.inference import as_map, on_scan_grid
 from adn_jax.evaluation.maps import CaseMaps, Map
 from adn_jax.evaluation.scores import none_for_nan
 from adn_jax.evaluation.summary import versions
-from adn_jax.evaluation.system import System, infer_system, load_system
+from adn_jax.evaluation.system import (
+    AS_TRAINED,
+    Averaging,
+    System,
+    infer_system,
+    load_system,
+)
 from adn_jax.evaluation.viewer import write_viewer
 from adn_jax.metrics.alignment import Plane, in_plane_angle_deg, offset_mm
 from adn_jax.metrics.overlap import Mask, volume_ml
@@ -55,7 +62,11 @@ Native = Float32[np.ndarray, "i j k"]
 
 
 def predict_scans(
-    run: Place, scans: Sequence[Path], out: Path, samples: int = 0
+    run: Place,
+    scans: Sequence[Path],
+    out: Path,
+    samples: int = 0,
+    averaging: Averaging = AS_TRAINED,
 ) -> dict[Path, str]:
     """Predict scans one after the other; a scan that fails does not stop the rest.
 
@@ -64,6 +75,7 @@ def predict_scans(
         scans: NIfTI files or DICOM folders.
         out: each scan's results go to `out/<name>/`, replacing older ones.
         samples: passes with dropout that tell the doubt; 0: none.
+        averaging: poses to average over instead of the recipe's.
 
     Returns:
         What went wrong, a sentence for each scan that failed.
@@ -71,7 +83,7 @@ def predict_scans(
     Raises:
         UserError: the run is not usable, or two scans would share a folder.
     """
-    system = load_system(run, samples)
+    system = load_system(run, samples, averaging=averaging)
     folders = result_folders(scans, out)
     failures = {}
     for scan, folder in track(folders.items(), description="predict"):
@@ -125,7 +137,7 @@ def predict_scan(system: System, path: Path, folder: Path) -> None:
     settings = replace(model.recipe.prepare, tissue="none")
     case = prepare_scan(CaseInput(scan), settings)
     maps, outputs, doubt = infer_system(system, case)
-    volumes = scan_volumes(scan, case, outputs, model.recipe)
+    volumes = scan_volumes(scan, case, maps, outputs, model.recipe)
     facts = describe_scan(scan, case, maps, volumes["lesion"])
     if doubt is not None:
         native = on_native_grid(doubt, case)
@@ -133,6 +145,7 @@ def predict_scan(system: System, path: Path, folder: Path) -> None:
         volumes["doubt"] = compact(native.entropy, affine, PROBABILITY_STEP)
         facts |= describe_doubt(system, native, volumes["lesion"])
     facts["units"] = {name: UNITS[name] for name in volumes}
+    averaging = system.averaging and system.averaging[0]
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         for name, image in volumes.items():
@@ -141,14 +154,18 @@ def predict_scan(system: System, path: Path, folder: Path) -> None:
         write_viewer(temporary / "viewer.html", scan.image, case, maps, settings)
         facts |= {
             "model": {"recipe": model.recipe.name, "run": system.names[0]}
-            | {"steps": model.steps},
+            | {"steps": model.steps, "averaging": settings_to_json(averaging)},
             "versions": versions(),
         }
         write_json(temporary / "scan.json", none_for_nan(facts))
 
 
 def scan_volumes(
-    scan: RawScan, case: PreparedCase, outputs: AdnOutputs, recipe: Recipe
+    scan: RawScan,
+    case: PreparedCase,
+    maps: CaseMaps,
+    outputs: AdnOutputs,
+    recipe: Recipe,
 ) -> dict[str, nib.Nifti1Image]:
     """Every result on the scan's own voxels, by the names of `UNITS`.
 
@@ -157,7 +174,7 @@ def scan_volumes(
     """
     low, high = recipe.prepare.window_hu
     hu = read_voxels(scan.image, np.float32)
-    probability = native_voxels(as_map(outputs.prediction), case)
+    probability = native_voxels(maps.prediction, case)
     probability = round_to(probability, PROBABILITY_STEP)
     moved = {
         name: (high - low) * native_voxels(as_map(volume) * case.brain, case)
@@ -169,7 +186,7 @@ def scan_volumes(
         if f"{name}_change" in moved
     }
     affine = scan.image.affine
-    lesion = nib.Nifti1Image((probability >= recipe.threshold).astype("u1"), affine)
+    lesion = nib.Nifti1Image((probability >= maps.threshold).astype("u1"), affine)
     lesion.header.set_xyzt_units("mm")
     return {
         "lesion": lesion,

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import jax
 
-from adn_jax.config import Recipe, UNetSettings
+from adn_jax.config import AveragingSettings, Recipe, UNetSettings
+from adn_jax.config_checks import check_recipe
 from adn_jax.data.cases import PreparedCase
 from adn_jax.errors import UserError
 from adn_jax.evaluation.doubt import Doubt, doubt_of
@@ -15,12 +16,14 @@ from adn_jax.evaluation.inference import (
     abstract_inputs,
     as_batch,
     as_map,
-    compiled_chain,
     infer_case,
     onto_aligned,
+    run_chain,
 )
 from adn_jax.evaluation.maps import CaseMaps, Map
+from adn_jax.evaluation.thresholds import Thresholds, threshold_for
 from adn_jax.pipeline.adn import apply_adn
+from adn_jax.pipeline.averaging import averaged_prediction, further_poses
 from adn_jax.runtime.memory import return_freed_memory
 from adn_jax.runtime.places import Place
 from adn_jax.training.runs import TrainedModel, load_run
@@ -28,8 +31,20 @@ from adn_jax.types import AdnOutputs, AdnParams, Key, Volume
 
 
 @dataclass(frozen=True)
+class Averaging:
+    """The poses that are asked for instead of a recipe's; None: the recipe's."""
+
+    mirrored: bool | None = None
+    poses: int | None = None
+
+
+AS_TRAINED = Averaging()
+"""The recipe's poses."""
+
+
+@dataclass(frozen=True)
 class System:
-    """A run, and where its doubt comes from.
+    """A run, where its doubt comes from, and from which probability it calls infarct.
 
     With dropout samples, what is scored stays the prediction without dropout. With
     further members, the mean of all members' predictions is scored; alignment and
@@ -40,7 +55,19 @@ class System:
     names: tuple[str, ...]
     """Names of the members' runs."""
     samples: int = 0
-    """Passes with dropout; 0: none."""
+    """Passes with dropout, of the scan as it lies; 0: none."""
+    thresholds: Thresholds | None = None
+    """Chosen ones; None: the threshold of the run's recipe."""
+
+    @property
+    def averaging(self) -> tuple[AveragingSettings | None, ...] | None:
+        """Poses that each member averages over, None where it takes the scan as it lies
+        alone; None: no member averages."""
+        each = tuple(
+            settings if further_poses(settings) else None
+            for settings in (member.recipe.averaging for member in self.members)
+        )
+        return each if any(each) else None
 
     @property
     def model(self) -> TrainedModel:
@@ -67,11 +94,17 @@ class Inferred(NamedTuple):
     """None where it was not asked for."""
 
 
-def load_system(run: Place, samples: int = 0, ensemble: Sequence[Place] = ()) -> System:
-    """Read a run, and the further members of its ensemble.
+def load_system(
+    run: Place,
+    samples: int = 0,
+    ensemble: Sequence[Place] = (),
+    averaging: Averaging = AS_TRAINED,
+) -> System:
+    """Read a run, and the further members of its ensemble; `averaging` is for each.
 
     Raises:
-        UserError: no such run, no dropout to sample, members of different grids.
+        UserError: no such run, no dropout to sample, members of different grids, a
+            number of poses below 0.
     """
     if samples < 0:
         raise UserError(f"samples is {samples}; give 0 for none, or a positive number.")
@@ -82,7 +115,7 @@ def load_system(run: Place, samples: int = 0, ensemble: Sequence[Place] = ()) ->
         )
     runs = (run, *ensemble)
     system = System(
-        tuple(load_run(member) for member in runs),
+        tuple(with_averaging(load_run(member), averaging) for member in runs),
         tuple(member.name for member in runs),
         samples,
     )
@@ -93,6 +126,15 @@ def load_system(run: Place, samples: int = 0, ensemble: Sequence[Place] = ()) ->
         )
     check_members(system, runs)
     return system
+
+
+def with_averaging(model: TrainedModel, asked: Averaging) -> TrainedModel:
+    """The run, averaging over the poses asked for."""
+    changes = {name: value for name, value in vars(asked).items() if value is not None}
+    averaging = replace(model.recipe.averaging, **changes)
+    recipe = replace(model.recipe, averaging=averaging)
+    check_recipe(recipe)
+    return replace(model, recipe=recipe)
 
 
 def has_dropout(recipe: Recipe) -> bool:
@@ -118,7 +160,17 @@ def check_members(system: System, runs: Sequence[Place]) -> None:
 
 
 def infer_system(system: System, case: PreparedCase) -> Inferred:
-    """Run one case through the system."""
+    """Run one case through the system, and choose its threshold."""
+    inferred = run_members(system, case)
+    if system.thresholds is None:
+        return inferred
+    maps = inferred.maps
+    chosen = threshold_for(maps.prediction, maps.spacing_mm, system.thresholds)
+    return inferred._replace(maps=replace(maps, threshold=chosen))
+
+
+def run_members(system: System, case: PreparedCase) -> Inferred:
+    """One case through every member of the system, at the recipe's threshold."""
     model = system.model
     maps, outputs = infer_case(model.params, case, model.recipe)
     if system.samples:
@@ -135,9 +187,11 @@ def infer_system(system: System, case: PreparedCase) -> Inferred:
 
 
 def prediction_of(model: TrainedModel, case: PreparedCase) -> Map:
-    """O of one case."""
-    outputs, _ = compiled_chain(model.recipe)(model.params, as_batch(case.volume))
-    return as_map(outputs.prediction)
+    """O of one case, averaged over poses where the recipe does."""
+    volume = as_batch(case.volume)
+    return as_map(
+        averaged_prediction(model.params, volume, model.recipe, predict=run_chain)
+    )
 
 
 def dropout_samples(

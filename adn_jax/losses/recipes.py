@@ -4,7 +4,7 @@ Each recipe returns the total and the plain value of every term by its name in t
 settings. A term of weight 0 is not computed. A schedule multiplies its term's weight.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -130,7 +130,8 @@ def joint_loss(
     their schedules: it brings P near the infarct, whatever L_F asks of F's edges.
 
     `spacing_mm` (z y x) is the unit of the terms that measure distances. A system
-    without D has no P; its lambda is 0.
+    without D has no P; its lambda is 0. Side predictions are part of L_F
+    (`deeply_supervised`) and compared with T(G) whatever the grid.
     """
     terms = joint_terms(outputs, targets, settings, step, spacing_mm)
     total, values = terms.segmentation.total, terms.segmentation.values
@@ -179,7 +180,13 @@ def joint_terms(
 ) -> JointTerms:
     """Every term of the joint loss that has a weight, computed once."""
     pair = _prediction(outputs, targets, settings)
-    segmentation = segmentation_terms(*pair, settings, step, spacing_mm)
+    segmentation = deeply_supervised(
+        segmentation_terms(*pair, settings, step, spacing_mm),
+        [
+            segmentation_terms(side, targets.aligned_lesion, settings, step, spacing_mm)
+            for side in outputs.side_predictions
+        ],
+    )
     disentanglement, warm_start, warm = _weigh({}, {}), None, None
     if settings.regularisation:
         disentanglement = _terms(DISENTANGLEMENT, settings, step, outputs, targets)
@@ -196,6 +203,23 @@ def joint_terms(
         warm=warm,
         extra=_extra(settings, step, outputs, targets),
     )
+
+
+def deeply_supervised(terms: Terms, sides: Sequence[Terms]) -> Terms:
+    """L_F of the prediction and of the side predictions, the finest first.
+
+    They count as 1, 1/2, 1/4, ..., divided by the sum of these (as in nnU-Net, Isensee
+    et al. 2021), so that the size of L_F stays what it was. The sides' weighted mean is
+    one more term, "deep_supervision", whose weight is what they count together.
+    """
+    if not sides:
+        return terms
+    parts = [0.5**level for level in range(1, len(sides) + 1)]
+    own = 1 / (1 + sum(parts))
+    weighted = [part * side.total for part, side in zip(parts, sides, strict=True)]
+    values = terms.values | {"deep_supervision": sum(weighted) / sum(parts)}
+    weights = {name: own * weight for name, weight in terms.weights.items()}
+    return _weigh(values, weights | {"deep_supervision": 1 - own})
 
 
 def align_loss(

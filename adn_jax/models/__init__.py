@@ -3,7 +3,6 @@
 No other part of the package knows how the networks are built.
 """
 
-import math
 from functools import partial
 
 import jax
@@ -35,15 +34,19 @@ from adn_jax.types import Key, Params, View
 __all__ = [
     "apply_network",
     "apply_unet",
+    "apply_unet_levels",
     "apply_view_net",
     "apply_windows",
     "check_shape",
     "deepest_rows",
+    "inference_window",
     "init_network",
     "init_unet",
     "init_view_net",
     "training_window",
 ]
+
+LevelLogits = tuple[Float32[Array, "b _z _y _x outputs"], ...]
 
 IDENTITY_START = 0.01
 """Share of the last kernel's usual size that T keeps to start at the identity."""
@@ -108,6 +111,35 @@ def apply_unet(
     Raises:
       UserError: a size of the volume does not halve as often as the levels need.
     """
+    return _level_logits(params, volume, settings, key, precision, recompute)[0]
+
+
+@partial(jax.jit, static_argnames=("settings", "precision", "recompute"))
+def apply_unet_levels(
+    params: Params,
+    volume: Float[Array, "b z y x c"],
+    settings: UNetSettings,
+    *,
+    key: Key | None = None,
+    precision: Precision = "float32",
+    recompute: Recompute = "nothing",
+) -> LevelLogits:
+    """The logits of `apply_unet`, and those of the levels below that have any.
+
+    There are `settings.deep_supervision` of these, each of its level's size, the finest
+    first.
+    """
+    return _level_logits(params, volume, settings, key, precision, recompute)
+
+
+def _level_logits(
+    params: Params,
+    volume: Float[Array, "b z y x c"],
+    settings: UNetSettings,
+    key: Key | None,
+    precision: Precision,
+    recompute: Recompute,
+) -> LevelLogits:
     check_shape(volume.shape[1:4], settings)
     network = _unet(settings, recompute)
     rows = share_rows(volume.astype(precision))
@@ -180,18 +212,14 @@ def training_window(settings: WindowNetSettings, shape: tuple[int, int, int]) ->
 def inference_window(
     settings: WindowNetSettings, shape: tuple[int, int, int]
 ) -> Window:
-    """Windows that cover a volume of a shape side by side."""
+    """Windows that cover a volume of a shape side by side.
+
+    Along an axis that one tile covers, it is no longer than needed, and odd.
+    """
     if isinstance(settings, SymmetryNetSettings):
         return sean_window(settings, shape)
-    unit = math.lcm(*settings.steps)
-    sides = (min(settings.tile, odd_multiple(unit, size)) for size in shape)
-    return deepmedic_window(settings, tuple(sides))
-
-
-def odd_multiple(unit: int, size: int) -> int:
-    """The smallest odd multiple of an odd `unit` that is at least `size`."""
-    times = -(-size // unit)
-    return unit * (times + 1 - times % 2)
+    z, y, x = (min(settings.tile, size // 2 * 2 + 1) for size in shape)
+    return deepmedic_window(settings, (z, y, x))
 
 
 def check_shape(
@@ -208,11 +236,15 @@ def check_shape(
         suitable = tuple(max(size, least) for size in shape_zyx)
         need = f"at least {least} voxels along each axis"
     else:
-        step = 2 ** (len(settings.widths) - 1)
+        poolings = len(settings.widths) - 1
+        step, step_z = 2**poolings, 2 ** (poolings - settings.flat_levels)
         suitable = tuple(
-            max(1, (2 * size + step) // (2 * step)) * step for size in shape_zyx
+            max(1, (2 * size + step) // (2 * step)) * step
+            for size, step in zip(shape_zyx, (step_z, step, step), strict=True)
         )
         need = f"sizes that are multiples of {step}"
+        if settings.flat_levels:
+            need += f" along y and x, and of {step_z} along z"
     if suitable != tuple(shape_zyx):
         raise UserError(
             f"a volume of {_sizes(shape_zyx)} voxels (z y x) does not fit a network of "

@@ -1,6 +1,7 @@
 """Parts that the networks share: group normalisation, pooling, dropout, layers."""
 
 import math
+from collections.abc import Sequence
 from functools import partial
 
 import jax
@@ -11,7 +12,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, UInt32
 
-from adn_jax.config import Recompute
+from adn_jax.config import Recompute, UNetSettings
 from adn_jax.errors import UserError
 from adn_jax.models.convolution import KEPT, convolve, convolve_relu
 from adn_jax.types import Key, Params
@@ -181,6 +182,25 @@ class Head(nn.Module):
         return add_bias(self, logits, start)
 
 
+def level_logits(
+    settings: UNetSettings, decoded: Sequence[Float[Array, "b _z _y _x _c"]]
+) -> tuple[Float[Array, "b _z _y _x o"], ...]:
+    """Logits from the maps behind each level (the last is full size), finest first.
+
+    They are one, and as many more as there is deep supervision. It is called within a
+    network, whose heads these are.
+    """
+    finest_first = decoded[::-1][: 1 + settings.deep_supervision]
+    return tuple(
+        Head(
+            settings.outputs,
+            settings.prior,
+            name=f"side_head_{below}" if below else "head",
+        )(maps)
+        for below, maps in enumerate(finest_first)
+    )
+
+
 def recomputed(block: type[nn.Module], recompute: Recompute) -> type[nn.Module]:
     """A kind of block whose gradient computes some of its maps a second time."""
     if recompute == "nothing":
@@ -204,14 +224,15 @@ def draw_kernels(key: Key, params: Params) -> Params:
     return unflatten_dict(flat)
 
 
-def max_pool(volume: Volume) -> Float[Array, "b z2 y2 x2 c"]:
-    """Largest of each 2 x 2 x 2 voxels; among equals the gradient goes to the first.
+def max_pool(volume: Volume, *, flat: bool = False) -> Float[Array, "b z2 y2 x2 c"]:
+    """Largest of each 2 x 2 x 2 voxels (where `flat`, of 1 x 2 x 2, so that z stays).
 
-    First is meant in the order z, y, x, as in torch: x is halved first, so that the
-    choice between rows, then slices, outranks it.
+    Among equals the gradient goes to the first. First is meant in the order z, y, x, as
+    in torch: x is halved first, so that the choice between rows, then slices, outranks
+    it.
     """
     with jax.named_scope("max_pool"):
-        for axis in (3, 2, 1):
+        for axis in (3, 2) if flat else (3, 2, 1):
             first, second = (
                 jax.lax.slice_in_dim(volume, start, None, stride=2, axis=axis)
                 for start in (0, 1)

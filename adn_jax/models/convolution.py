@@ -19,20 +19,23 @@ from adn_jax.runtime.mesh import by_rows
 Volume = Float[Array, "b z y x c"]
 Features = Float[Array, "b z1 y1 x1 o"]
 Kernel = Float[Array, "d h w c o"]
+Padding = tuple[int, int, int]
 
 KEPT = "kept"
 """Name of what a gradient keeps where it computes other values again."""
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def convolve(volume: Volume, kernel: Kernel, padding: int) -> Features:
+def convolve(volume: Volume, kernel: Kernel, padding: int | Padding) -> Features:
     """Convolve (correlate, as torch does) with stride 1.
 
     Args:
       volume: feature maps.
-      kernel: equal sides d = h = w of at least padding + 1 taps.
-      padding: zeros on both ends of each axis; each grows by 2 * padding - d + 1.
+      kernel: sides d, h, w of at least padding + 1 taps each.
+      padding: zeros on both ends of each axis (one number: of all), which grows by
+        2 * padding - taps + 1.
     """
+    padding = _of_each_axis(padding)
     return lax.platform_dependent(
         volume,
         kernel,
@@ -41,12 +44,17 @@ def convolve(volume: Volume, kernel: Kernel, padding: int) -> Features:
     )
 
 
+def _of_each_axis(padding: int | Padding) -> Padding:
+    return (padding,) * 3 if isinstance(padding, int) else padding
+
+
 def _convolve_forward(volume, kernel, padding):
     return convolve(volume, kernel, padding), (volume, kernel)
 
 
 def _convolve_backward(padding, inputs, cotangent):
     volume, kernel = inputs
+    padding = _of_each_axis(padding)
     with jax.named_scope("kernel_gradient"):
         kernel_gradient = lax.platform_dependent(
             volume,
@@ -56,7 +64,11 @@ def _convolve_backward(padding, inputs, cotangent):
         )
     with jax.named_scope("input_gradient"):
         flipped = jnp.flip(kernel, (0, 1, 2)).swapaxes(3, 4)
-        input_gradient = convolve(cotangent, flipped, kernel.shape[0] - 1 - padding)
+        rest = tuple(
+            taps - 1 - added
+            for taps, added in zip(kernel.shape[:3], padding, strict=True)
+        )
+        input_gradient = convolve(cotangent, flipped, rest)
     return input_gradient, kernel_gradient
 
 
@@ -98,7 +110,7 @@ convolve_relu.defvjp(_convolve_relu_forward, _convolve_relu_backward)
 
 
 def _convolve_relu_volume(volume, kernel, shortcut):
-    return _finish(_convolve_volume(volume, kernel, padding=1), shortcut)
+    return _finish(_convolve_volume(volume, kernel, padding=(1, 1, 1)), shortcut)
 
 
 def _convolve_relu_slices(volume, kernel, shortcut):
@@ -108,7 +120,7 @@ def _convolve_relu_slices(volume, kernel, shortcut):
             part = lax.slice_in_dim(shortcut, start, start + rows.shape[2], axis=2)
         return _finish(rows, part)
 
-    return convolve_slices(volume, kernel, padding=1, finish=finish)
+    return convolve_slices(volume, kernel, padding=(1, 1, 1), finish=finish)
 
 
 def _finish(out, shortcut):
@@ -120,7 +132,7 @@ def _convolve_volume(volume, kernel, *, padding):
         volume,
         kernel,
         window_strides=(1, 1, 1),
-        padding=[(padding, padding)] * 3,
+        padding=[(added, added) for added in padding],
         dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
     )
 
@@ -131,7 +143,7 @@ def _kernel_gradient_volume(volume, cotangent, *, kernel, padding):
 
 
 def convolve_upsampled(
-    volume: Volume, kernel: Float[Array, "3 3 3 c o"]
+    volume: Volume, kernel: Float[Array, "3 3 3 c o"], *, flat: bool = False
 ) -> Float[Array, "b z2 y2 x2 o"]:
     """Upsample x2 (nearest) and convolve with padding 1, without the upsampled map.
 
@@ -139,18 +151,23 @@ def convolve_upsampled(
     see, so along each axis three taps become two, added up for each of the two outputs.
     The eight outputs of a corner between small voxels are channels first, voxels then.
     Devices that share rows share these too.
+
+    Where `flat`, y and x alone double; the taps along z stay, of four outputs.
     """
-    return by_rows(_convolve_upsampled, halo=1)(volume, kernel)
+    return by_rows(partial(_convolve_upsampled, flat=flat), halo=1)(volume, kernel)
 
 
-def _convolve_upsampled(volume, kernel):
+def _convolve_upsampled(volume, kernel, *, flat):
     # output (before or after the corner), small voxel, tap
     fold = jnp.array([[[1, 1, 0], [0, 0, 1]], [[1, 0, 0], [0, 1, 1]]], kernel.dtype)
+    along_z = jnp.eye(3, dtype=kernel.dtype)[None] if flat else fold
     folded = jnp.einsum(
-        "pdi,qhj,rwk,ijkco->dhwcpqro", fold, fold, fold, kernel, precision="highest"
+        "pdi,qhj,rwk,ijkco->dhwcpqro", along_z, fold, fold, kernel, precision="highest"
     )
     corners = convolve(volume, folded.reshape(*folded.shape[:4], -1), 1)
-    return _channels_to_voxels(corners)[:, 1:-1, 1:-1, 1:-1]
+    inner = slice(1, -1)
+    slices = slice(None) if flat else inner
+    return _channels_to_voxels(corners, len(along_z))[:, slices, inner, inner]
 
 
 def convolve_strided(
@@ -176,9 +193,10 @@ def _voxels_to_channels(volume):
     )
 
 
-def _channels_to_voxels(volume):
+def _channels_to_voxels(volume, slices):
     b, z, y, x, c = volume.shape
-    blocks = volume.reshape(b, z, y, x, 2, 2, 2, c // 8)
+    features = c // (4 * slices)
+    blocks = volume.reshape(b, z, y, x, slices, 2, 2, features)
     return blocks.transpose(0, 1, 4, 2, 5, 3, 6, 7).reshape(
-        b, 2 * z, 2 * y, 2 * x, c // 8
+        b, slices * z, 2 * y, 2 * x, features
     )

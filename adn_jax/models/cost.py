@@ -6,7 +6,7 @@ never depends on how the layers are computed.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any, Literal
 
@@ -16,7 +16,12 @@ from flax import linen as nn
 
 from adn_jax.config import Recipe, UNetSettings, ViewNetSettings
 from adn_jax.errors import UserError
-from adn_jax.models import apply_unet, apply_view_net, init_unet, init_view_net
+from adn_jax.models import (
+    apply_unet_levels,
+    apply_view_net,
+    init_unet,
+    init_view_net,
+)
 
 What = Literal["align", "joint", "inference"]
 """A train step of T, a train step of D and F, or the chain T, D, F on new scans."""
@@ -54,6 +59,8 @@ class LayerCost:
     """Channels in."""
     features: int
     """Channels out."""
+    flat: bool = False
+    """Whether upsampling in the layer leaves z as it is."""
 
     @property
     def voxels(self) -> int:
@@ -69,12 +76,15 @@ class LayerCost:
     def computed_flops(self) -> int:
         """Those of the layer as `models.convolution` computes it on accelerators.
 
-        Collapsed upsampling: 8 taps, and one more corner than small voxels a side.
+        Collapsed upsampling: 2 taps for 3 and 2 outputs a corner along each axis that
+        doubles, which has one more corner than small voxels.
         """
         if self.kind != "UpConvolution":
             return self.flops
-        corners = math.prod(size // 2 + 1 for size in self.shape_zyx)
-        return 2 * corners * 8 * self.inputs * 8 * self.features
+        z, y, x = self.shape_zyx
+        corners = (z if self.flat else z // 2 + 1) * (y // 2 + 1) * (x // 2 + 1)
+        taps, outputs = (12, 4) if self.flat else (8, 8)
+        return 2 * corners * taps * self.inputs * outputs * self.features
 
 
 @dataclass(frozen=True)
@@ -138,7 +148,7 @@ def layer_costs(
         params = jax.eval_shape(lambda: init_view_net(key, settings, shape_zyx))
         return _trace(lambda p, v: apply_view_net(p, v, settings), params, volume)
     params = jax.eval_shape(lambda: init_unet(key, settings, inputs))
-    return _trace(lambda p, v: apply_unet(p, v, settings), params, volume)
+    return _trace(lambda p, v: apply_unet_levels(p, v, settings), params, volume)
 
 
 def _trace(apply: Callable[..., Any], *shapes: Any) -> tuple[LayerCost, ...]:
@@ -151,7 +161,8 @@ def _trace(apply: Callable[..., Any], *shapes: Any) -> tuple[LayerCost, ...]:
             *taps, inputs, features = layer.get_variable("params", "kernel").shape
             path, kind = "/".join(layer.path), type(layer).__name__
             shape_zyx, taps = tuple(out.shape[1:-1]), math.prod(taps)
-            costs.append(LayerCost(path, kind, shape_zyx, taps, inputs, features))
+            flat = getattr(layer, "flat", False)
+            costs.append(LayerCost(path, kind, shape_zyx, taps, inputs, features, flat))
         return out
 
     # jit would take a network that it has seen from its cache, and call no layer
@@ -178,7 +189,12 @@ def step_networks(recipe: Recipe, what: What) -> tuple[NetworkCost, ...]:
     if recipe.disentangles:
         disentangle = costs(recipe.disentangle_net)
         networks.append(NetworkCost("disentangle", disentangle, trained))
-    segment = costs(recipe.segment_net, inputs=recipe.segment_channels)
+    # in inference nothing needs the side heads
+    sides = recipe.segment_net.deep_supervision if trained else 0
+    segment = costs(
+        replace(recipe.segment_net, deep_supervision=sides),
+        inputs=recipe.segment_channels,
+    )
     networks.append(NetworkCost("segment", segment, trained))
     if trained and recipe.tissue_source == "network":
         networks.append(NetworkCost("tissue", costs(recipe.tissue_net), False))

@@ -66,7 +66,11 @@ class Activation(nn.Module):
 
 
 class Layer(nn.Module):
-    """Convolution without bias; of a kernel of 3 the maps shrink by 2 voxels."""
+    """Convolution without bias; of a kernel of 3 the maps shrink by 2 voxels.
+
+    They are computed in full and cut: on CPUs, where `convolve` is made for maps that
+    keep their size, an update takes a quarter of the time.
+    """
 
     features: int
     side: int
@@ -75,7 +79,9 @@ class Layer(nn.Module):
     def __call__(self, volume: Volume) -> Float[Array, "b z2 y2 x2 o"]:
         """Convolve."""
         kernel = convolution_kernel(self, self.side, volume.shape[-1], self.features)
-        return convolve(volume, kernel.astype(volume.dtype), 0)
+        border = self.side // 2
+        maps = convolve(volume, kernel.astype(volume.dtype), border)
+        return centre(maps, tuple(size - 2 * border for size in volume.shape[1:4]))
 
 
 class Pathway(nn.Module):

@@ -11,12 +11,12 @@ from jaxtyping import Array, Float
 
 from adn_jax.config import Recompute, UNetSettings
 from adn_jax.models.blocks import (
-    Head,
     NormConvolution,
     Volume,
     add_bias,
     convolution_kernel,
     dropout,
+    level_logits,
     max_pool,
     recomputed,
 )
@@ -40,15 +40,17 @@ class ResidualBlock(nn.Module):
 
 
 class UpConvolution(nn.Module):
-    """Nearest upsampling x2, then a 3 x 3 x 3 convolution with bias."""
+    """Nearest upsampling x2 (not of z where `flat`), then 3 x 3 x 3 taps and a bias."""
 
     features: int
+    flat: bool = False
 
     @nn.compact
     def __call__(self, volume: Volume) -> Float[Array, "b z2 y2 x2 o"]:
-        """Upsample and convolve; every axis doubles."""
+        """Upsample and convolve; every axis doubles, z not where `flat`."""
         kernel = convolution_kernel(self, 3, volume.shape[-1], self.features)
-        return add_bias(self, convolve_upsampled(volume, kernel.astype(volume.dtype)))
+        kernel = kernel.astype(volume.dtype)
+        return add_bias(self, convolve_upsampled(volume, kernel, flat=self.flat))
 
 
 class ResidualUNet(nn.Module):
@@ -58,19 +60,29 @@ class ResidualUNet(nn.Module):
     recompute: Recompute = "nothing"
 
     @nn.compact
-    def __call__(self, volume: Volume, key: Key | None) -> Float[Array, "b z y x o"]:
-        """Compute logits; a key switches dropout on."""
+    def __call__(
+        self, volume: Volume, key: Key | None
+    ) -> tuple[Float[Array, "b _z _y _x o"], ...]:
+        """Compute the logits of each level that has a head, the finest first.
+
+        A key switches dropout on.
+        """
         widths, groups = self.settings.widths, self.settings.groups
         block = recomputed(ResidualBlock, self.recompute)
         skips = []
         for level, features in enumerate(widths):
-            volume = max_pool(volume) if level else volume
+            if level:
+                flat = level <= self.settings.flat_levels
+                volume = max_pool(volume, flat=flat)
             volume = block(features, groups, name=f"encoder_{level}")(volume)
             volume = dropout(volume, self.settings.dropout, key, level)
             skips.append(volume)
+        decoded = [volume]
         for level, features in enumerate(widths[-2::-1]):
-            volume = UpConvolution(features, name=f"up_{level}")(volume)
+            flat = len(widths) - 1 - level <= self.settings.flat_levels
+            volume = UpConvolution(features, flat, name=f"up_{level}")(volume)
             volume = volume + skips[-2 - level]
             volume = block(features, groups, name=f"decoder_{level}")(volume)
             volume = dropout(volume, self.settings.dropout, key, len(widths) + level)
-        return Head(self.settings.outputs, self.settings.prior, name="head")(volume)
+            decoded.append(volume)
+        return level_logits(self.settings, decoded)

@@ -25,22 +25,26 @@ ALL_CORES = 112
 def convolve_slices(volume, kernel, *, padding, finish=lambda rows, start: rows):  # noqa: ARG005
     """Convolve (b, z, y, x, c) with (d, h, w, c, o), strip by strip along y.
 
-    `finish` takes a strip's outputs and their first row and gives what they become.
+    `padding` is that of each axis. `finish` takes a strip's outputs and their first row
+    and gives what they become.
     """
     depth, height, *_, features = kernel.shape
     z, y, x = (
-        size + 2 * padding - taps + 1
-        for size, taps in zip(volume.shape[1:4], kernel.shape[:3], strict=True)
+        size + 2 * added - taps + 1
+        for size, added, taps in zip(
+            volume.shape[1:4], padding, kernel.shape[:3], strict=True
+        )
     )
+    above = padding[1]
     maps = features * (2 if _suits_pairs(volume, kernel, padding) else depth)
     row_bytes = volume[:, :, 0, :, 0].size * maps * volume.dtype.itemsize
     strips = math.ceil(y / max(8, STRIP_BYTES // row_bytes))
     rows = math.ceil(y / strips)
     if strips == 1:
-        return finish(_convolve_strip(volume, kernel, padding, (padding, padding)), 0)
+        return finish(_convolve_strip(volume, kernel, padding, (above, above)), 0)
     out = jnp.zeros((len(volume), z, y, x, features), volume.dtype)
     for start in range(0, y, rows):
-        first, last = start - padding, min(start + rows, y) - padding + height - 1
+        first, last = start - above, min(start + rows, y) - above + height - 1
         strip = volume[:, :, max(first, 0) : last]
         if start:
             # else all strips are held in memory together
@@ -62,28 +66,27 @@ def _after(volume, values):
 
 def _convolve_strip(volume, kernel, padding, edges):
     """Convolve with `padding` along z and x, and zeros on both `edges` along y."""
+    in_plane = [edges, (padding[2], padding[2])]
     if _suits_pairs(volume, kernel, padding):
-        return _convolve_pairs(volume, kernel, edges)
+        return _convolve_pairs(volume, kernel, in_plane)
     depth, height, width, inputs, features = kernel.shape
     b, z, y, x, _ = volume.shape
     taps = kernel.transpose(1, 2, 3, 0, 4).reshape(height, width, inputs, -1)
     used = taps.shape[-1]
     if ALL_CORES // 2 < used < ALL_CORES:
         taps = jnp.pad(taps, ((0, 0), (0, 0), (0, 0), (0, ALL_CORES - used)))
-    slices = _convolve_2d(
-        volume.reshape(b * z, y, x, inputs), taps, [edges, (padding, padding)]
-    )
+    slices = _convolve_2d(volume.reshape(b * z, y, x, inputs), taps, in_plane)
     by_tap = slices[..., :used].reshape(b, z, *slices.shape[1:3], depth, features)
-    return _add_across_slices(by_tap, padding)
+    return _add_across_slices(by_tap, padding[0])
 
 
 def _suits_pairs(volume, kernel, padding):
-    sides, maps = kernel.shape[:3], kernel.shape[3:]
-    fits = sides == (3, 3, 3) and padding == 1 and volume.dtype == jnp.float32
+    depth, maps = len(kernel), kernel.shape[3:]
+    fits = depth == 3 and padding[0] == 1 and volume.dtype == jnp.float32
     return fits and min(maps) >= MANY_MAPS
 
 
-def _convolve_pairs(volume, kernel, edges):
+def _convolve_pairs(volume, kernel, in_plane):
     """Convolve two slices at a time by four 2D convolutions, where six are plain.
 
     This is Winograd's F(2, 3) along z (Lavin and Gray, 2016); rounding differs no more
@@ -105,7 +108,7 @@ def _convolve_pairs(volume, kernel, edges):
         (first - after, below),
     )
     outer_1, inner_1, inner_2, outer_2 = (
-        _convolve_2d(slices.reshape(b * pairs, y, x, inputs), taps, [edges, (1, 1)])
+        _convolve_2d(slices.reshape(b * pairs, y, x, inputs), taps, in_plane)
         for slices, taps in factors
     )
     both = jnp.stack([outer_1 + inner_1 + inner_2, inner_1 - inner_2 - outer_2], axis=1)
@@ -143,7 +146,7 @@ def _add_across_slices(by_tap, padding):
 
 def kernel_gradient_slices(volume, cotangent, *, kernel, padding):
     """Gradient (d, h, w, c, o) of `kernel` for a cotangent (b, z, y, x, o)."""
-    sizes_stay = kernel.shape[0] == 2 * padding + 1
+    sizes_stay = kernel.shape[:3] == tuple(2 * added + 1 for added in padding)
     by_form = _kernel_gradient_2d if sizes_stay else _kernel_gradient_products
     return by_form(volume, cotangent, kernel, padding)
 
@@ -156,10 +159,10 @@ def _kernel_gradient_2d(volume, cotangent, kernel, padding):
     """
     depth, height, width, inputs, features = kernel.shape
     gradient = lax.conv_general_dilated(
-        jnp.concatenate(_shifted_slices(volume, depth, padding), axis=-1),
+        jnp.concatenate(_shifted_slices(volume, depth, padding[0]), axis=-1),
         cotangent.reshape(-1, *cotangent.shape[2:]),
         window_strides=(1, 1),
-        padding=[(padding, padding)] * 2,
+        padding=[(added, added) for added in padding[1:]],
         dimension_numbers=("CHWN", "IHWO", "HWNC"),
     )
     by_tap = gradient.reshape(height, width, depth, inputs, features)
@@ -168,7 +171,7 @@ def _kernel_gradient_2d(volume, cotangent, kernel, padding):
 
 def _kernel_gradient_products(volume, cotangent, kernel, padding):
     """One matrix product of the shifted volume and the cotangent for each tap."""
-    padded = jnp.pad(volume, ((0, 0), *[(padding, padding)] * 3, (0, 0)))
+    padded = jnp.pad(volume, ((0, 0), *((each, each) for each in padding), (0, 0)))
     z, y, x, features = cotangent.shape[1:]
     rows = cotangent.reshape(-1, features)
     products = [

@@ -92,7 +92,13 @@ def from_torch(
 
     Raises:
       UserError: names are missing or unknown, or shapes are others; all are listed.
+        Or ours has flat levels, for which theirs was not trained.
     """
+    if isinstance(settings, UNetSettings) and settings.flat_levels:
+        raise UserError(
+            f"{network} has flat_levels {settings.flat_levels}, but the authors' "
+            "networks halve z at every level; set it to 0."
+        )
     expected = expected_params(settings, inputs)
     names = {path: torch_name(path, _kind(settings)) for path in expected}
     values = {

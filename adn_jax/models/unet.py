@@ -6,10 +6,10 @@ from jaxtyping import Array, Float
 
 from adn_jax.config import Recompute, UNetSettings
 from adn_jax.models.blocks import (
-    Head,
     NormConvolution,
     Volume,
     dropout,
+    level_logits,
     max_pool,
     recomputed,
 )
@@ -32,9 +32,9 @@ class DoubleConvolution(nn.Module):
         return volume
 
 
-def upsample(volume: Volume) -> Float[Array, "b z2 y2 x2 c"]:
-    """Repeat each voxel twice along every axis (nearest neighbour)."""
-    for axis in (1, 2, 3):
+def upsample(volume: Volume, *, flat: bool = False) -> Float[Array, "b z2 y2 x2 c"]:
+    """Repeat each voxel twice along every axis (nearest neighbour; z not if `flat`)."""
+    for axis in (2, 3) if flat else (1, 2, 3):
         volume = jnp.repeat(volume, 2, axis=axis)
     return volume
 
@@ -46,20 +46,30 @@ class UNet(nn.Module):
     recompute: Recompute = "nothing"
 
     @nn.compact
-    def __call__(self, volume: Volume, key: Key | None) -> Float[Array, "b z y x o"]:
-        """Compute logits; a key switches dropout on."""
+    def __call__(
+        self, volume: Volume, key: Key | None
+    ) -> tuple[Float[Array, "b _z _y _x o"], ...]:
+        """Compute the logits of each level that has a head, the finest first.
+
+        A key switches dropout on.
+        """
         widths, groups = self.settings.widths, self.settings.groups
         block = recomputed(DoubleConvolution, self.recompute)
         skips = []
         for level, features in enumerate(widths):
-            volume = max_pool(volume) if level else volume
+            if level:
+                flat = level <= self.settings.flat_levels
+                volume = max_pool(volume, flat=flat)
             middle = max(volume.shape[-1], features // 2)
             volume = block(middle, features, groups, name=f"encoder_{level}")(volume)
             volume = dropout(volume, self.settings.dropout, key, level)
             skips.append(volume)
+        decoded = [volume]
         for level, features in enumerate(widths[-2::-1]):
-            upsampled = upsample(volume)
+            flat = len(widths) - 1 - level <= self.settings.flat_levels
+            upsampled = upsample(volume, flat=flat)
             volume = jnp.concatenate([skips[-2 - level], upsampled], axis=-1)
             volume = block(features, features, groups, name=f"decoder_{level}")(volume)
             volume = dropout(volume, self.settings.dropout, key, len(widths) + level)
-        return Head(self.settings.outputs, self.settings.prior, name="head")(volume)
+            decoded.append(volume)
+        return level_logits(self.settings, decoded)

@@ -4,10 +4,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
-from adn_jax.config import Recipe, SegmentNetSettings
+from adn_jax.config import Recipe, SegmentNetSettings, UNetSettings
 from adn_jax.geometry.mirror import mirror
 from adn_jax.geometry.sampler import Rows, sample
-from adn_jax.models import apply_network, init_network, init_view_net
+from adn_jax.models import (
+    apply_network,
+    apply_unet_levels,
+    init_network,
+    init_view_net,
+)
 from adn_jax.pipeline.align import align_volume, aligns, find_view, is_in_plane
 from adn_jax.pipeline.asymmetry import (
     anatomical_asymmetry,
@@ -46,7 +51,7 @@ def apply_adn(
       params: parameters of T, D and F; no gradient reaches T's.
       volume: I, one channel in [0, 1] on the recipe's prepared grid.
       recipe: networks, alignment and reading of the equations; static under jit.
-      key: randomness of dropout; None leaves dropout out.
+      key: randomness of dropout; None leaves out dropout and the side predictions.
 
     Returns:
       Every intermediate by its name; unused ones cost nothing under jit.
@@ -75,13 +80,17 @@ def apply_adn(
             aligned, mirrored, pathological, recipe.asymmetry
         )
     with jax.named_scope("segment"):
-        aligned_prediction = voxel_probability(
-            params.segment,
-            segment_input(aligned, mirrored, salient, recipe),
-            recipe.segment_net,
-            segment_key,
-            recipe,
-        )
+        seen = segment_input(aligned, mirrored, salient, recipe)
+        side_predictions = ()
+        if supervises_deeply(recipe) and segment_key is not None:
+            aligned_prediction, *sides = level_probabilities(
+                params.segment, seen, segment_key, recipe
+            )
+            side_predictions = tuple(sides)
+        else:
+            aligned_prediction = voxel_probability(
+                params.segment, seen, recipe.segment_net, segment_key, recipe
+            )
     return AdnOutputs(
         view=view,
         matrix=matrix,
@@ -95,15 +104,17 @@ def apply_adn(
         compensated=compensated,
         aligned_prediction=aligned_prediction,
         prediction=unalign(aligned_prediction, inverse, recipe),
+        side_predictions=side_predictions,
     )
 
 
 def segment_input(
     aligned: Volume, mirrored: Volume, salient: Volume | None, recipe: Recipe
 ) -> Float[Array, "b z y x channels"]:
-    """What F sees: X_hat, X, or X beside X' as two channels."""
+    """What F sees: X_hat or X, alone or beside X' as two channels."""
     choices = {
         "salient": (salient,),
+        "salient_pair": (salient, mirrored),
         "aligned": (aligned,),
         "mirror_pair": (aligned, mirrored),
     }
@@ -141,6 +152,41 @@ def voxel_probability(
         recompute=recipe.recompute,
     )
     return jax.nn.sigmoid(logits)
+
+
+def supervises_deeply(recipe: Recipe) -> bool:
+    """Whether levels of F below the last are compared with the label in training."""
+    net = recipe.segment_net
+    return isinstance(net, UNetSettings) and net.deep_supervision > 0
+
+
+def level_probabilities(
+    params: Params,
+    volume: Float[Array, "b z y x channels"],
+    key: Key,
+    recipe: Recipe,
+) -> tuple[Volume, ...]:
+    """Y of F, then the same from the levels below, each voxel repeated to full size."""
+    levels = apply_unet_levels(
+        params,
+        volume,
+        recipe.segment_net,
+        key=key,
+        precision=recipe.precision,
+        recompute=recipe.recompute,
+    )
+    shape = volume.shape[1:4]
+    return tuple(repeat_to(jax.nn.sigmoid(logits), shape) for logits in levels)
+
+
+def repeat_to(
+    volume: Volume, shape_zyx: tuple[int, ...]
+) -> Float[Array, "b z2 y2 x2 c"]:
+    """A map on a finer grid, each of whose sizes is a multiple (nearest neighbour)."""
+    for axis, size in enumerate(shape_zyx, 1):
+        times = size // volume.shape[axis]
+        volume = jnp.repeat(volume, times, axis) if times > 1 else volume
+    return volume
 
 
 def unalign(volume: Volume, inverse: Matrix, recipe: Recipe) -> Volume:

@@ -38,6 +38,7 @@ from adn_jax.training.session import (
     save,
     save_last,
     saved_items,
+    state_from_items,
     too_many_skipped,
 )
 from adn_jax.training.stages import Stage
@@ -88,7 +89,10 @@ def train_stage(
     seed = recipe.seed + list(STAGE_MODES).index(stage.name)
     init_key, step_key = jax.random.split(jax.random.key(seed))
     optimizer = make_optimizer(settings.optimizer, settings.steps)
-    train_step = make_train_step(stage.loss, optimizer, step_key, everywhere, parts)
+    average = settings.optimizer.average
+    train_step = make_train_step(
+        stage.loss, optimizer, step_key, everywhere, parts, average
+    )
     every = recipe.joint_loss.watch_every if stage.terms else 0
     measure = make_term_gradients(stage.terms, everywhere, parts) if every else None
 
@@ -98,7 +102,8 @@ def train_stage(
         return measure(state.params, frozen, batch, step_key, state.step)
 
     def fresh() -> TrainState:
-        return initial_state(initial_params(init_key, recipe, stage.name), optimizer)
+        params = initial_params(init_key, recipe, stage.name)
+        return initial_state(params, optimizer, averages=average > 0)
 
     folder = checkpoint_folder(run, stage.name)
     with (
@@ -218,7 +223,7 @@ def resume(
             )
         else:
             break
-    return TrainState(params=params, **optimizer), progress
+    return state_from_items(params, optimizer), progress
 
 
 def check_progress(progress: dict[str, Any], folder: Place, recipe: Recipe) -> None:

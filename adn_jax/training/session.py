@@ -3,7 +3,7 @@
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ from adn_jax.training.runs import STAGE_MODES, mark_finished
 from adn_jax.training.stages import Stage
 from adn_jax.training.state import TrainState
 from adn_jax.training.steps import ABSENT, Values, was_skipped
+from adn_jax.types import Params
 
 MOST_SKIPPED = 5
 """Skipped updates in a row at which the training stops."""
@@ -53,7 +54,7 @@ def save(session: Session, state: TrainState, with_score: bool) -> None:
     fetch(session, leave=0)
     stage, step, score = session.stage, int(state.step), None
     if with_score:
-        numbers = session.validate(state.params)
+        numbers = session.validate(state.best_params)
         check_validation(session, step, numbers)
         session.log.write(step, "validation", numbers)
         score = numbers[stage.score]
@@ -162,6 +163,17 @@ def finish(run: Place, session: Session, step: int) -> None:
 
 
 def saved_items(state: TrainState) -> dict[str, Any]:
-    """A state as the items of a checkpoint."""
+    """A state as the items of a checkpoint; of two sets of parameters `params` is the
+    one that is used."""
     optimizer = {"step": state.step, "opt_state": state.opt_state}
-    return {"params": state.params, "optimizer": optimizer}
+    if state.average is not None:
+        optimizer["params"] = state.params
+    return {"params": state.best_params, "optimizer": optimizer}
+
+
+def state_from_items(params: Params, optimizer: Mapping[str, Any]) -> TrainState:
+    """The state that `saved_items` took apart."""
+    step, opt_state = optimizer["step"], optimizer["opt_state"]
+    if "params" in optimizer:
+        return TrainState(step, optimizer["params"], opt_state, average=params)
+    return TrainState(step, params, opt_state)

@@ -18,10 +18,32 @@ class TrainState:
     step: Integer[Array, ""]
     params: Params
     opt_state: optax.OptState
+    average: Params = None
+    """Moving average of the parameters; None where none is kept."""
+
+    @property
+    def best_params(self) -> Params:
+        """What is validated and used: the average, where there is one."""
+        return self.params if self.average is None else self.average
 
 
 def initial_state(
-    params: Params, optimizer: optax.GradientTransformation
+    params: Params, optimizer: optax.GradientTransformation, averages: bool = False
 ) -> TrainState:
-    """State before the first update."""
-    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+    """State before the first update; an average starts at the first."""
+    average = jax.tree.map(jnp.zeros_like, params) if averages else None
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), average)
+
+
+def follow(
+    average: Params, params: Params, decay: float, step: Integer[Array, ""]
+) -> Params:
+    """The average after an update (from 0); None where none is kept.
+
+    The first updates count more, share (step) / (step + 10) at most, so that the start
+    is soon forgotten.
+    """
+    if average is None:
+        return None
+    kept = jnp.minimum(decay, step / (step + 10))
+    return jax.tree.map(lambda old, new: kept * old + (1 - kept) * new, average, params)

@@ -11,7 +11,7 @@ import optax
 from jax.sharding import Sharding
 from jaxtyping import Array, Float, Integer
 
-from adn_jax.training.state import TrainState
+from adn_jax.training.state import TrainState, follow
 from adn_jax.types import Batch, Key, Params
 
 Values = Mapping[str, Float[Array, ""]]
@@ -38,6 +38,7 @@ def make_train_step(
     key: Key,
     sharding: Sharding | None = None,
     micro_batches: int = 1,
+    average: float = 0.0,
 ) -> TrainStep:
     """Compile (state, frozen, batch) -> (next state, values before the update).
 
@@ -47,6 +48,7 @@ def make_train_step(
       key: the stage's randomness; the step is folded in, so nothing is stored.
       sharding: where state and values live; None leaves it to the inputs.
       micro_batches: parts of a batch that are computed one after the other.
+      average: what the state's average keeps of itself, where it has one.
 
     Returns:
       The step. It reuses the memory of the state that it is given. Where the loss or
@@ -69,17 +71,18 @@ def make_train_step(
             params = replace_leaves(
                 optax.apply_updates(state.params, updates), values.pop(STATISTICS, {})
             )
+            averaged = follow(state.average, params, average, state.step)
             norm = optax.tree.norm(gradient)
             absent = jnp.any(batch.case < 0)
             finite = jnp.isfinite(total) & jnp.isfinite(norm)
-            params, opt_state = jax.tree.map(
+            params, opt_state, averaged = jax.tree.map(
                 partial(jnp.where, finite & ~absent),
-                (params, opt_state),
-                (state.params, state.opt_state),
+                (params, opt_state, averaged),
+                (state.params, state.opt_state, state.average),
             )
         values = {"loss": total, **values, "gradient_norm": norm}
         values[ABSENT] = absent.astype(jnp.float32)
-        return TrainState(state.step + ~absent, params, opt_state), values
+        return TrainState(state.step + ~absent, params, opt_state, averaged), values
 
     return jax.jit(train_step, donate_argnums=0, out_shardings=sharding)
 

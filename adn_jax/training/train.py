@@ -1,7 +1,5 @@
 """Trains every stage of a recipe that is not finished yet."""
 
-import hashlib
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -15,7 +13,13 @@ from jax.sharding import Mesh
 from adn_jax.config import Recipe, UNetSettings
 from adn_jax.config_checks import check_recipe, differing_fields
 from adn_jax.data.batches import Split, open_split
-from adn_jax.data.manifest import Manifest, read_manifest
+from adn_jax.data.manifest import (
+    Manifest,
+    cases_digest,
+    fold_manifest,
+    read_manifest,
+)
+from adn_jax.data.splits import Fold
 from adn_jax.errors import UserError
 from adn_jax.losses.extra import resolve_term
 from adn_jax.models import check_shape, deepest_rows
@@ -47,6 +51,7 @@ def train(
     workers: int | None = None,
     donors: Donors = MappingProxyType({}),
     space: int = 1,
+    fold: Fold | None = None,
 ) -> int:
     """Train what is left of a recipe in the folder `run`.
 
@@ -58,6 +63,8 @@ def train(
       donors: stages that are taken from other runs instead of training them, with
         those runs; those that the folder was begun with are known.
       space: devices that share the rows of each case.
+      fold: which part of the training and validation cases validates, the others
+        train; None: the data set's own splits. The folder keeps to its fold.
 
     Returns:
       0 when every stage is finished, else the number of the signal that stopped it.
@@ -77,9 +84,9 @@ def train(
         with together():
             if is_first():
                 claim.enter_context(only_one(run))
-                begin(recipe, data, run, workers, donors)
+                begin(recipe, data, run, workers, donors, fold)
         with together():
-            manifest = read_manifest(prepared_folder(data, run))
+            manifest = fold_manifest(read_manifest(prepared_folder(data, run)), fold)
             finished = read_finished(run)
             unfinished = [name for name in pending if name not in finished]
             splits = {name: open_splits(name, recipe, manifest) for name in unfinished}
@@ -156,14 +163,29 @@ def begin(
     run: Place,
     workers: int | None,
     donors: Donors,
+    fold: Fold | None,
 ) -> None:
     """Prepare data and notes, where that is not done yet."""
     if (run / "config.json").exists():
         check_same_recipe(run, recipe)
-    manifest = find_data(recipe, data, run, workers)
-    note(run, recipe, manifest, donors)
+        check_same_fold(run, fold)
+    manifest = fold_manifest(find_data(recipe, data, run, workers), fold)
+    note(run, recipe, manifest, donors, fold)
     for stage in donors.keys() - read_finished(run).keys():
         take_stage(stage, run, recipe, donors[stage])
+
+
+def check_same_fold(run: Place, fold: Fold | None) -> None:
+    """Raise `UserError` where `run` was begun with another fold, or one of the two has
+    none."""
+    begun = read_config(run).get("fold")
+    asked = None if fold is None else str(fold)
+    if begun != asked:
+        raise UserError(
+            f"{run} was begun {f'with --fold {begun}' if begun else 'without --fold'}, "
+            f"now {f'it is {asked}' if asked else 'there is none'}; give the same "
+            "again, or choose another --run folder."
+        )
 
 
 @contextmanager
@@ -209,10 +231,10 @@ def note(
     recipe: Recipe,
     manifest: Manifest,
     donors: Donors = MappingProxyType({}),
+    fold: Fold | None = None,
 ) -> None:
     """Write `config.json`, or check that the run was begun with the same cases."""
-    cases = json.dumps([manifest.cases, manifest.splits], sort_keys=True)
-    digest = hashlib.sha256(cases.encode()).hexdigest()
+    digest = cases_digest(manifest)
     if (run / "config.json").exists():
         if read_config(run).get("cases_sha256", digest) != digest:
             raise UserError(
@@ -220,8 +242,10 @@ def note(
                 "has now; restore the data set or choose another --run folder."
             )
     else:
-        runs = {f"{stage}_run": spelled_out(donors[stage]) for stage in donors}
-        write_config(run, recipe, manifest.folder, cases_sha256=digest, **runs)
+        more = {f"{stage}_run": spelled_out(donors[stage]) for stage in donors}
+        if fold is not None:
+            more["fold"] = str(fold)
+        write_config(run, recipe, manifest.folder, cases_sha256=digest, **more)
 
 
 def open_splits(name: str, recipe: Recipe, manifest: Manifest) -> tuple[Split, Split]:

@@ -5,6 +5,7 @@ from adn_jax.cli import evaluate as module
 from adn_jax.cli.main import main
 from adn_jax.errors import UserError
 from adn_jax.evaluation.evaluate import Evaluation
+from adn_jax.evaluation.system import AS_TRAINED, Averaging
 
 STATISTICS = {"mean": 0.7123, "median": 0.75, "std": 0.1, "ci95": [0.6, 0.8], "n": 9}
 NONE = {"mean": None, "median": None, "std": None, "ci95": None, "n": 0}
@@ -18,6 +19,7 @@ def summary(**more):
         "split": "test",
         "cases": 9,
         "grid": "native",
+        "threshold": 0.5,
         **dict.fromkeys(scores, STATISTICS),
         "grids": {"prepared": {"dice": STATISTICS}},
         "alignment_error_deg": {**ERROR, "network_alone": {"median": 4.25}},
@@ -41,12 +43,13 @@ def printed(table):
 
 
 def test_arguments_reach_the_evaluation(monkeypatch, tmp_path, capsys):
-    calls = []
+    calls, asked = [], []
 
     def evaluate_run(*arguments):
-        *first, ensemble = arguments
+        *first, ensemble, averaging, threshold = arguments
         places = " ".join(map(str, ensemble)) or "()"
         calls.append((*map(str, first), places))
+        asked.append((averaging, threshold))
         return Evaluation(summary(), tmp_path / "evaluation" / "test")
 
     monkeypatch.setattr(module, "evaluate_run", evaluate_run)
@@ -59,6 +62,15 @@ def test_arguments_reach_the_evaluation(monkeypatch, tmp_path, capsys):
         ("RUN", "D", "train", "leave_out", "0", "()"),
         ("RUN", "None", "test", "penalise", "20", "()"),
         ("RUN", "None", "test", "penalise", "0", "RUN2 RUN3"),
+    ]
+    assert asked == [(AS_TRAINED, "recipe")] * 4
+    main(["evaluate", "RUN", "--mirrored", "--poses", "4", "--threshold", "auto"])
+    main(["evaluate", "RUN", "--mirrored"])
+    main(["evaluate", "RUN", "--no-averaging"])
+    assert asked[4:] == [
+        (Averaging(True, 4), "auto"),
+        (Averaging(True, None), "recipe"),
+        (Averaging(False, 0), "recipe"),
     ]
     assert f"report: {tmp_path}/evaluation/test/report.html" in capsys.readouterr().out
 
@@ -93,6 +105,12 @@ def test_headline_shows_calibration_and_doubt():
     assert "Brier 0.0456" in text
     assert "false lesions 0.654 (4 of 17)" in text
     assert "doubt" not in printed(module.headline(summary()))
+
+
+def test_chosen_thresholds_are_printed(tmp_path, capsys):
+    threshold = {"general": 0.35, "in_words": "0.35, below 10 mL 0.20 (chosen)"}
+    module.print_evaluation(Evaluation(summary(threshold=threshold), tmp_path))
+    assert "threshold 0.35, below 10 mL 0.20 (chosen)" in capsys.readouterr().out
 
 
 def test_mistakes_end_with_code_2(monkeypatch, capsys):

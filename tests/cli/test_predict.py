@@ -4,6 +4,7 @@ import pytest
 
 from adn_jax.cli import predict as module
 from adn_jax.cli.main import main
+from adn_jax.evaluation.system import AS_TRAINED, Averaging
 
 
 @pytest.fixture
@@ -11,8 +12,8 @@ def called(monkeypatch):
     """Calls of `predict_scans`; the scan `bad` fails."""
     calls = []
 
-    def predict_scans(run, scans, out, samples):
-        calls.append((run, scans, out, samples))
+    def predict_scans(run, scans, out, samples, averaging):
+        calls.append((run, scans, out, samples, averaging))
         return {
             scan: f"{scan} is bad; mend it." for scan in scans if scan.name == "bad"
         }
@@ -24,11 +25,14 @@ def called(monkeypatch):
 def test_scans_reach_the_prediction(called, capsys):
     main(["predict", "RUN", "a.nii", "dicom", "--out", "O"])
     main(["predict", "RUN", "a.nii", "--out", "O", "--samples", "9"])
+    main(["predict", "RUN", "a.nii", "--out", "O", "--mirrored", "--poses", "4"])
     assert called == [
-        (Path("RUN"), (Path("a.nii"), Path("dicom")), Path("O"), 0),
-        (Path("RUN"), (Path("a.nii"),), Path("O"), 9),
+        (Path("RUN"), (Path("a.nii"), Path("dicom")), Path("O"), 0, AS_TRAINED),
+        (Path("RUN"), (Path("a.nii"),), Path("O"), 9, AS_TRAINED),
+        (Path("RUN"), (Path("a.nii"),), Path("O"), 0, Averaging(True, 4)),
     ]
-    assert capsys.readouterr().out == "2 scans are in O\n1 scan is in O\n"
+    out = "2 scans are in O\n1 scan is in O\n1 scan is in O\n"
+    assert capsys.readouterr().out == out
 
 
 def test_a_failed_scan_ends_with_code_2_after_the_others(called, capsys):

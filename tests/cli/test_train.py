@@ -9,6 +9,7 @@ from adn_jax.cli import train
 from adn_jax.cli.arguments import load_recipe
 from adn_jax.cli.main import main
 from adn_jax.config_sizes import demo_size
+from adn_jax.data.splits import Fold
 
 CONFIG = str(Path(__file__).parents[1] / "training" / "tiny_config.py")
 
@@ -29,10 +30,10 @@ def test_arguments_reach_the_training(calls, capsys):
     train.main(
         [CONFIG, "--data", "heads", "--run", "there", "--workers", "2", "--seed", "5"]
     )
-    ((recipe, data, run, workers, donors, space),) = calls
+    ((recipe, data, run, workers, donors, space, fold),) = calls
     assert (recipe.name, recipe.seed) == ("tiny", 5)
     assert (data, run, workers) == (Path("heads"), Path("there"), 2)
-    assert (donors, space) == ({}, 1)
+    assert (donors, space, fold) == ({}, 1, None)
     assert "python evaluate.py there" in capsys.readouterr().out
 
 
@@ -60,6 +61,16 @@ def test_a_recipe_at_demo_size(calls, given):
 def test_devices_that_share_each_case(calls):
     train.main([CONFIG, "--data", "heads", "--run", "there", "--space", "2"])
     assert calls[0][5] == 2
+
+
+def test_a_fold_of_the_cases(calls, capsys):
+    there = [CONFIG, "--data", "heads", "--run", "there", "--fold"]
+    train.main([*there, "0/5"])
+    assert calls[0][6] == Fold(0, 5)
+    with pytest.raises(SystemExit) as end:
+        main(["train", *there, "5/5"])
+    assert end.value.code == 2
+    assert "the fold is '5/5'" in capsys.readouterr().err
 
 
 def test_the_same_bits_are_demanded_of_gpus(calls, monkeypatch):

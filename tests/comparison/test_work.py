@@ -14,6 +14,7 @@ from adn_jax.comparison.work import (
     name_failures,
     time_left,
 )
+from adn_jax.config import ReadSettings
 from adn_jax.errors import UserError
 from tests.comparison.made_up import LEVELS, made_up_rows, make_system, write_scored
 from tests.training.tiny import tiny_recipe
@@ -111,7 +112,8 @@ def test_raw_data_is_prepared_into_the_comparison(data, tmp_path, monkeypatch):
 
     monkeypatch.setattr(work, "prepare_dataset", prepare_dataset)
     find_data(tmp_path / "raw", tmp_path, settings, 2)
-    assert asked == [(tmp_path / "raw", tmp_path / "prepared", settings, 2)]
+    reading = ReadSettings(aisd_unpack=str(tmp_path / "unpacked"))
+    assert asked == [(tmp_path / "raw", tmp_path / "prepared", settings, 2, reading)]
 
 
 def test_missing_raw_data_is_a_mistake(tmp_path):

@@ -16,7 +16,9 @@ from adn_jax.types import Batch
 from tests.training.tiny import SHAPE, head
 
 NOTHING = AugmentSettings(gamma=0.0, mirror=False, rotation_deg=0.0, translation=0.0)
-EVERYTHING = AugmentSettings(gamma=0.3, rotation_deg=30.0, translation=0.1)
+EVERYTHING = AugmentSettings(
+    gamma=0.3, rotation_deg=30.0, translation=0.1, zoom=0.1, brightness=0.1, noise=0.05
+)
 SPACING = (8.0, 10.0, 12.0)
 KEY = jax.random.key(5)
 ONE_BY_ONE = [
@@ -24,6 +26,9 @@ ONE_BY_ONE = [
     replace(NOTHING, mirror=True),
     replace(NOTHING, rotation_deg=30.0),
     replace(NOTHING, translation=0.2),
+    replace(NOTHING, zoom=0.2),
+    replace(NOTHING, brightness=0.1),
+    replace(NOTHING, noise=0.1),
 ]
 
 
@@ -91,7 +96,7 @@ def test_gamma_is_a_power_and_spares_the_outside():
     settings = replace(NOTHING, gamma=0.25)
     before = batch_of(0, 1, 2)
     after = augmented(KEY, before, settings, SPACING)
-    gamma, _, _ = drawn(KEY, before.case, settings)
+    gamma = drawn(KEY, before.case, settings).gamma
     assert (gamma >= 0.75).all()
     assert (gamma <= 1.25).all()
     expected = np.asarray(before.volume) ** np.asarray(gamma)[:, None, None, None, None]
@@ -102,7 +107,7 @@ def test_gamma_is_a_power_and_spares_the_outside():
 def test_mirror_flips_whole_cases():
     before = batch_of(*range(8))
     after = augmented(KEY, before, replace(NOTHING, mirror=True), SPACING)
-    _, flips, _ = drawn(KEY, before.case, NOTHING)
+    flips = drawn(KEY, before.case, NOTHING).flip
     assert 0 < flips.sum() < 8
     for row, flip in enumerate(flips.tolist()):
         turn = (lambda a: np.flip(a, axis=2)) if flip else np.asarray
@@ -115,7 +120,7 @@ def test_rotation_is_a_true_one_in_mm_as_scipy_does_it():
     settings = replace(NOTHING, rotation_deg=30.0, translation=0.1)
     before = batch_of(0, 1)
     after = augmented(KEY, before, settings, SPACING)
-    _, _, motions = drawn(KEY, before.case, settings)
+    motions = drawn(KEY, before.case, settings).motion
     spacing, half = np.array(SPACING), np.array(SHAPE) / 2
     for row, (_, _, turn, x, y, _) in enumerate(np.asarray(motions, float)):
         sin, cos = np.sin(turn), np.cos(turn)
@@ -145,7 +150,7 @@ def test_labels_move_with_the_volume():
 
 @pytest.mark.parametrize("settings", [EVERYTHING, ONE_BY_ONE[1], ONE_BY_ONE[2]])
 def test_augmented_view_leads_to_the_same_upright_head(settings):
-    settings = replace(settings, gamma=0.0)
+    settings = replace(settings, gamma=0.0, zoom=0.0, brightness=0.0, noise=0.0)
     z, y, x = np.meshgrid(*((2 * np.arange(24) + 1) / 24 - 1,) * 3, indexing="ij")
     blob = np.exp(-4 * ((x - 0.1) ** 2 + 2 * (y + 0.05) ** 2 + z**2))
     volume = jnp.asarray(blob, jnp.float32)[None, ..., None].repeat(4, axis=0)
@@ -155,7 +160,7 @@ def test_augmented_view_leads_to_the_same_upright_head(settings):
     extents = half_extents_mm((24, 24, 24), SPACING)
     upright = seen(volume, view, extents)
     if settings.mirror:
-        _, flips, _ = drawn(KEY, batch.case, settings)
+        flips = drawn(KEY, batch.case, settings).flip
         assert 0 < flips.sum() < 4
         chosen = flips[:, None, None, None, None]
         upright = jnp.where(chosen, mirror(upright), upright)
@@ -167,3 +172,40 @@ def test_augmented_view_leads_to_the_same_upright_head(settings):
     np.testing.assert_allclose(
         again[:, :, middle, middle], upright[:, :, middle, middle], atol=0.03
     )
+
+
+def test_zoom_grows_the_head_about_the_centre():
+    before = batch_of(0, 1)
+    settings = replace(NOTHING, zoom=0.3)
+    zoom = drawn(KEY, before.case, settings).zoom
+    after = augmented(KEY, before, settings, SPACING)
+    assert np.all(np.abs(zoom - 1) <= 0.3)
+    for i, factor in enumerate(np.asarray(zoom)):
+        middle = (np.array(SHAPE) - 1) / 2
+        matrix = np.diag([1, 1 / factor, 1 / factor])
+        expected = ndimage.affine_transform(
+            np.asarray(before.volume[i, ..., 0]), matrix, middle - matrix @ middle,
+            order=1,
+        )  # fmt: skip
+        np.testing.assert_allclose(
+            after.volume[i, ..., 0], np.clip(expected, 0, 1), atol=1e-4
+        )
+
+
+def test_brightness_and_noise_stay_in_the_brain():
+    before = batch_of(0, 1)
+    settings = replace(NOTHING, brightness=0.1)
+    drawn_here = drawn(KEY, before.case, settings)
+    after = augmented(KEY, before, settings, SPACING)
+    inside = np.asarray(before.volume) > 0
+    added = np.asarray(drawn_here.brightness)[:, None, None, None, None]
+    expected = np.where(inside, np.clip(before.volume + added, 0, 1), before.volume)
+    np.testing.assert_allclose(after.volume, expected, atol=1e-6)
+
+    settings = replace(NOTHING, noise=0.05)
+    level = np.asarray(drawn(KEY, before.case, settings).noise)
+    after = augmented(KEY, before, settings, SPACING)
+    for i in range(2):
+        difference = np.asarray(after.volume - before.volume)[i]
+        assert not difference[~inside[i]].any()
+        assert difference[inside[i]].std() == pytest.approx(level[i], rel=0.1)

@@ -2,7 +2,14 @@ from pathlib import Path
 
 import pytest
 
-from adn_jax.data.splits import check_splits, choose_splits, draw_splits
+from adn_jax.data.splits import (
+    Fold,
+    check_splits,
+    choose_splits,
+    draw_splits,
+    fold_splits,
+    parse_fold,
+)
 from adn_jax.errors import UserError
 
 NAMES = [f"case{index:03}" for index in range(40)]
@@ -76,3 +83,43 @@ def test_none_given_draws():
 def test_wrong_splits(tmp_path, content, message):
     with pytest.raises(UserError, match=message):
         check_splits(content, NAMES, tmp_path / "splits.json")
+
+
+FOLDED = {"train": tuple(NAMES[:17]), "validation": tuple(NAMES[17:20])}
+FOLDED["test"] = tuple(NAMES[20:25])
+
+
+def test_folds_take_turns_in_validating():
+    folds = [fold_splits(FOLDED, Fold(index, 5)) for index in range(5)]
+    parts = [fold["validation"] for fold in folds]
+    assert [len(part) for part in parts] == [4] * 5
+    assert sorted(sum(parts, ())) == NAMES[:20]
+    for fold in folds:
+        assert sorted(fold["train"] + fold["validation"]) == NAMES[:20]
+        assert fold["test"] == FOLDED["test"]
+
+
+def test_a_fold_depends_on_the_names_alone():
+    turned = {name: cases[::-1] for name, cases in FOLDED.items()}
+    turned["train"], turned["validation"] = turned["validation"], turned["train"]
+    one, other = (fold_splits(splits, Fold(1, 3)) for splits in (FOLDED, turned))
+    assert one["train"] == other["train"]
+    assert one["validation"] == other["validation"] == tuple(sorted(one["validation"]))
+
+
+def test_uneven_parts_differ_by_one_case():
+    sizes = [len(fold_splits(FOLDED, Fold(i, 3))["validation"]) for i in range(3)]
+    assert sorted(sizes) == [6, 7, 7]
+
+
+def test_a_fold_is_read_as_it_is_written():
+    assert parse_fold("2/5") == Fold(2, 5)
+    assert str(Fold(2, 5)) == "2/5"
+    for text in ("5/5", "0/1", "1", "a/b", "-1/5", "0/5/2", ""):
+        with pytest.raises(UserError, match="INDEX/COUNT"):
+            parse_fold(text)
+
+
+def test_more_folds_than_cases():
+    with pytest.raises(UserError, match=r"fold is 0/21, but .* only 20 cases"):
+        fold_splits(FOLDED, Fold(0, 21))

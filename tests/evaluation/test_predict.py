@@ -132,7 +132,7 @@ def test_an_unforeseen_error_names_its_scan_alone(tmp_path, monkeypatch):
         done.append(path)
 
     monkeypatch.setattr(module, "predict_scan", predict_scan)
-    monkeypatch.setattr(module, "load_system", lambda *_: None)
+    monkeypatch.setattr(module, "load_system", lambda *_, **__: None)
     odd, fine = tmp_path / "odd.nii", tmp_path / "fine.nii"
     failures = predict_scans(tmp_path / "run", [odd, fine], tmp_path / "out")
     assert failures == {odd: f"{odd} failed: ZeroDivisionError: in the middle"}

@@ -62,6 +62,7 @@ def summary_of(tiny_recipe, tmp_path):
         return {
             "split": "test",
             **summarise_results(results, tiny_recipe, manifest, "penalise", doubts),
+            "averaging": None,
             "without_label": 0,
             "run": "run",
             "members": ["run", "other"] if doubts.startswith("ens") else ["run"],

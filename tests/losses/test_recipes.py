@@ -26,7 +26,12 @@ from adn_jax.losses.recipes import (
     weighted_joint_terms,
 )
 from tests import golden
-from tests.losses.arrays import golden_chain, random_alignment, random_chain
+from tests.losses.arrays import (
+    golden_chain,
+    random_alignment,
+    random_chain,
+    random_map,
+)
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "loss-variants.md"
@@ -131,6 +136,49 @@ def test_weighted_terms_sum_to_the_total(step):
     assert len(terms) == 5
     for name in terms | {"warm_start"}:
         assert (weighted[name] != 0) == ((name == "warm_start") == (step < 2)), name
+
+
+def with_sides(outputs, *seeds):
+    sides = tuple(random_map(seed) for seed in seeds)
+    return replace(outputs, side_predictions=sides)
+
+
+@pytest.mark.parametrize("settings", [PAPER, AUTHORS])
+def test_side_predictions_share_the_weight_of_l_f(settings):
+    outputs, targets = random_chain()
+    plain, plain_values = joint_loss(outputs, targets, settings, 3)
+    deep = with_sides(outputs, 71, 72)
+    total, values = joint_loss(deep, targets, settings, 3)
+    label = targets.aligned_lesion
+    finer, coarser = (segmentation_of(side, label) for side in deep.side_predictions)
+    side = (finer / 2 + coarser / 4) / (3 / 4)
+    assert values.pop("deep_supervision") == pytest.approx(side, rel=1e-6)
+    assert values == plain_values
+    own = sum(float(values[name]) for name in WARM_START)
+    added = (own + finer / 2 + coarser / 4) / (7 / 4) - own
+    assert total == pytest.approx(float(plain) + added, rel=1e-6)
+
+
+def test_weighted_terms_with_side_predictions_sum_to_the_total():
+    step = 6
+    outputs, targets = random_chain()
+    deep = with_sides(outputs, 71, 72, 73)
+    total, values = joint_loss(deep, targets, ALL, step)
+    weighted = weighted_joint_terms(deep, targets, ALL, step)
+    plain = weighted_joint_terms(outputs, targets, ALL, step)
+    assert weighted.keys() == values.keys() == plain.keys() | {"deep_supervision"}
+    assert sum(weighted.values()) == pytest.approx(float(total), rel=1e-6)
+    for name, value in plain.items():
+        share = 8 / 15 if name in SEGMENTATION else 1
+        assert weighted[name] == pytest.approx(share * float(value), rel=1e-6)
+    # all predictions alike: L_F is what it is without the side predictions
+    alike = replace(outputs, aligned_prediction=outputs.prediction)
+    settings, same = replace(ALL, grid="aligned"), (outputs.prediction,) * 3
+    deep_total, _ = joint_loss(
+        replace(alike, side_predictions=same), targets, settings, step
+    )
+    expected, _ = joint_loss(alike, targets, settings, step)
+    assert deep_total == pytest.approx(float(expected), rel=1e-6)
 
 
 @pytest.mark.parametrize(("step", "share"), [(0, 0.0), (4, 0.5), (8, 1.0), (99, 1.0)])

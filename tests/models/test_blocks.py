@@ -99,6 +99,31 @@ def test_max_pool_equals_torch_with_ties():
     np.testing.assert_array_equal(out, max_pool(jnp.asarray(volume)))
 
 
+@pytest.mark.parametrize("sides", [(2, 2, 2), (1, 2, 2)])
+def test_max_pool_is_the_first_largest_voxel_of_each_block(sides):
+    random = np.random.default_rng(2)
+    volume = random.integers(0, 3, (2, 4, 4, 6, 3)).astype(np.float32)
+    shape = (2, *np.array((4, 4, 6)) // sides, 3)
+    cotangent = random.standard_normal(shape).astype(np.float32)
+    expected = np.empty(shape, np.float32)
+    expected_gradient = np.zeros_like(volume)
+    for b, *place, c in np.ndindex(shape):
+        corner = np.multiply(place, sides)
+        block = tuple(slice(p, p + side) for p, side in zip(corner, sides, strict=True))
+        voxels = volume[b][block][..., c]
+        first = np.unravel_index(np.argmax(voxels), sides)
+        expected[b, *place, c] = voxels.max()
+        expected_gradient[b, *(corner + first), c] = cotangent[b, *place, c]
+
+    pool = partial(max_pool, flat=sides[0] == 1)
+    out, pull_back = jax.vjp(jax.jit(pool), jnp.asarray(volume))
+    np.testing.assert_array_equal(out, expected)
+    np.testing.assert_array_equal(
+        pull_back(jnp.asarray(cotangent))[0], expected_gradient
+    )
+    np.testing.assert_array_equal(out, pool(jnp.asarray(volume)))
+
+
 @pytest.mark.parametrize("jit", [False, True])
 def test_dropout_drops_elements_at_its_rate_and_keeps_the_mean(jit):
     volume = jnp.ones((1, 20, 20, 20, 8))

@@ -16,24 +16,26 @@ from adn_jax.models.convolution import (
 
 
 def reference(volume, kernel, padding, stride=1):
+    each = (padding,) * 3 if isinstance(padding, int) else padding
     return lax.conv_general_dilated(
         volume,
         kernel,
         (stride,) * 3,
-        [(padding, padding)] * 3,
+        [(zeros, zeros) for zeros in each],
         dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
     )
 
 
-def upsampled_reference(volume, kernel):
-    for axis in (1, 2, 3):
+def upsampled_reference(volume, kernel, axes=(1, 2, 3)):
+    for axis in axes:
         volume = jnp.repeat(volume, 2, axis=axis)
     return reference(volume, kernel, 1)
 
 
 def draw(volume_shape, taps, features):
     random = np.random.default_rng(5)
-    kernel_shape = (taps,) * 3 + (volume_shape[-1], features)
+    sides = (taps,) * 3 if isinstance(taps, int) else taps
+    kernel_shape = (*sides, volume_shape[-1], features)
     return tuple(
         jnp.asarray(random.standard_normal(shape), jnp.float32)
         for shape in (volume_shape, kernel_shape)
@@ -60,8 +62,11 @@ def either_form(request, monkeypatch):
 
 
 @pytest.mark.usefixtures("either_form")
-@pytest.mark.parametrize(("taps", "padding"), [(3, 1), (2, 1), (2, 0), (1, 0)])
-@pytest.mark.parametrize("shape", [(2, 3, 5, 4, 3), (1, 2, 2, 2, 1)])
+@pytest.mark.parametrize(
+    ("taps", "padding"),
+    [(3, 1), (2, 1), (2, 0), (1, 0), ((3, 2, 1), (1, 0, 0)), ((1, 2, 3), (0, 1, 2))],
+)
+@pytest.mark.parametrize("shape", [(2, 3, 5, 4, 3), (1, 2, 2, 3, 1)])
 def test_convolution_equals_lax(taps, padding, shape):
     assert_same_with_gradients(
         lambda v, k: convolve(v, k, padding),
@@ -74,6 +79,18 @@ def test_convolution_equals_lax(taps, padding, shape):
 def test_collapsed_upsampling_equals_repeat_and_convolve(shape):
     assert_same_with_gradients(
         convolve_upsampled, upsampled_reference, *draw(shape, 3, 2)
+    )
+
+
+@pytest.mark.usefixtures("either_form")
+@pytest.mark.parametrize("strip_bytes", [1, 2**26])
+@pytest.mark.parametrize("shape", [(2, 3, 17, 5, 3), (1, 1, 1, 2, 2)])
+def test_collapsed_upsampling_of_y_and_x_alone(shape, strip_bytes, monkeypatch):
+    monkeypatch.setattr(slices, "STRIP_BYTES", strip_bytes)
+    assert_same_with_gradients(
+        lambda v, k: convolve_upsampled(v, k, flat=True),
+        lambda v, k: upsampled_reference(v, k, axes=(2, 3)),
+        *draw(shape, 3, 2),
     )
 
 

@@ -71,9 +71,10 @@ def convolutions(layers):
     return [layer for layer in layers if layer.kind not in ("Head", "Dense")]
 
 
+@pytest.mark.parametrize("flat_levels", [0, 1, 2])
 @pytest.mark.parametrize("kind", ["residual_unet", "unet"])
-def test_computed_unet_equals_what_is_compiled(kind):
-    settings = replace(UNET, kind=kind)
+def test_computed_unet_equals_what_is_compiled(kind, flat_levels):
+    settings = replace(UNET, kind=kind, flat_levels=flat_levels)
     params = init_unet(jax.random.key(0), settings, 2)
     counted = count_convolutions(
         partial(apply_unet, settings=settings), params, jnp.zeros((1, *SHAPE, 2))
@@ -82,13 +83,17 @@ def test_computed_unet_equals_what_is_compiled(kind):
     assert counted == sum(layer.computed_flops for layer in layers)
 
 
-def test_plain_unet_equals_repeat_and_convolve(monkeypatch):
+@pytest.mark.parametrize("flat_levels", [0, 1])
+def test_plain_unet_equals_repeat_and_convolve(monkeypatch, flat_levels):
     monkeypatch.setattr(
         residual_unet_module,
         "convolve_upsampled",
-        lambda volume, kernel: convolve(upsample(volume), kernel, 1),
+        lambda volume, kernel, *, flat: convolve(
+            upsample(volume, flat=flat), kernel, 1
+        ),
     )
-    settings = replace(UNET, groups=1)  # not traced elsewhere
+    # not traced elsewhere
+    settings = replace(UNET, groups=1, flat_levels=flat_levels)
     params = init_unet(jax.random.key(0), settings)
     counted = count_convolutions(
         partial(apply_unet, settings=settings), params, jnp.zeros((1, *SHAPE, 1))
@@ -115,6 +120,19 @@ def test_layers_carry_names_and_sizes():
     assert (up.inputs, up.features, up.voxels) == (4, 2, 1024)
     assert layers["head"].flops == 2 * 1024 * 2
     assert layer_costs(VIEW_NET, SHAPE)[-1].flops == 2 * 8 * 6
+
+
+def test_side_heads_count_in_training_alone():
+    recipe = replace(SMALL, segment_net=replace(UNET, deep_supervision=1))
+    layers = {layer.path: layer for layer in layer_costs(recipe.segment_net, SHAPE)}
+    assert layers["side_head_1"].shape_zyx == (4, 8, 4)
+    assert layers["side_head_1"].flops == 2 * 4 * 8 * 4 * 4
+
+    def paths(what):
+        (segment,) = (n for n in step_networks(recipe, what) if n.part == "segment")
+        return {layer.path for layer in segment.layers}
+
+    assert paths("joint") - paths("inference") == {"side_head_1"}
 
 
 def test_layers_of_a_network_that_jit_has_seen():

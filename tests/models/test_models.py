@@ -8,12 +8,18 @@ import numpy as np
 import optax
 import pytest
 
-from adn_jax.config import UNetSettings, ViewNetSettings
+from adn_jax.config import (
+    DeepMedicSettings,
+    SymmetryNetSettings,
+    UNetSettings,
+    ViewNetSettings,
+)
 from adn_jax.errors import UserError
 from adn_jax.models import (
     apply_unet,
     apply_view_net,
     check_shape,
+    inference_window,
     init_unet,
     init_view_net,
 )
@@ -232,3 +238,11 @@ def test_recomputing_gives_the_same_gradient_from_fewer_maps(kind, recompute, sh
     assert 0 < kept < share * everything
     difference = jax.tree.map(jnp.subtract, gradient, expected)
     assert optax.tree.norm(difference) < 1e-4 * optax.tree.norm(expected)
+
+
+def test_tiles_of_a_network_of_windows():
+    settings = DeepMedicSettings()
+    assert inference_window(settings, (40, 256, 45)).inner == (41, 45, 45)
+    assert inference_window(settings, (16, 64, 7)).inner == (17, 45, 7)
+    sean = SymmetryNetSettings()
+    assert inference_window(sean, (40, 64, 64)) == ((1, 64, 64), (1, 0, 0))

@@ -49,6 +49,12 @@ def test_wrong_names_and_shapes_are_listed_in_one_sentence():
     assert "\n" not in message
 
 
+def test_flat_levels_are_refused():
+    flat = replace(NETWORKS["resunet_f8"], flat_levels=1)
+    with pytest.raises(UserError, match=r"D has flat_levels 1, .*; set it to 0\.$"):
+        from_torch({}, flat, "D")
+
+
 def test_state_of_another_network_is_refused():
     with pytest.raises(UserError, match=r"missing: .*SingleConv1.*unknown: .*conv1"):
         from_torch(golden.parameters("resunet_f8", 1), NETWORKS["unet_f8"], "D")

@@ -1,14 +1,20 @@
 """The whole chain: shapes, properties, who gets gradients, randomness."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adn_jax.config import AlignmentSettings
-from adn_jax.pipeline.adn import apply_adn, init_adn, realign_labels, unalign
+from adn_jax.config import AlignmentSettings, UNetSettings
+from adn_jax.pipeline.adn import (
+    apply_adn,
+    init_adn,
+    realign_labels,
+    repeat_to,
+    unalign,
+)
 from adn_jax.pipeline.align import align_volume
 from adn_jax.types import AdnOutputs, AdnParams
 from tests.pipeline.heads import small_recipe, symmetric_head, turned_heads
@@ -38,6 +44,8 @@ def test_every_map_has_the_scans_shape(outputs, heads):
             assert value.shape == (2, 6)
         elif field.name in {"matrix", "inverse"}:
             assert value.shape == (2, 4, 4)
+        elif field.name == "side_predictions":
+            assert value == ()
         else:
             assert value.shape == heads.shape, field.name
 
@@ -80,6 +88,42 @@ def test_dropout_follows_the_key(params, heads):
     first, again, other = (run(jax.random.key(seed)) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert np.abs(np.asarray(first - other)).max() > 0
+
+
+def test_side_predictions_are_repeated_voxels_that_teach_f_in_training():
+    recipe = small_recipe(network=False)
+    net = UNetSettings("unet", (2, 2, 4), groups=2, flat_levels=1, deep_supervision=1)
+    plain = replace(net, deep_supervision=0)
+    recipe = replace(recipe, disentangle_net=plain, segment_net=net)
+    params = init_adn(jax.random.key(0), recipe)
+    head = jnp.asarray(symmetric_head())
+    in_inference = jax.eval_shape(
+        lambda: apply_adn(params, head, recipe).side_predictions
+    )
+    assert in_inference == ()
+
+    def mean_of_side(segment):
+        key = jax.random.key(1)
+        changed = replace(params, segment=segment)
+        outputs = apply_adn(changed, head, recipe, key=key)
+        (side,) = outputs.side_predictions
+        return side.mean(), side
+
+    part = jax.value_and_grad(mean_of_side, has_aux=True)
+    (_, side), gradient = jax.jit(part)(params.segment)
+    assert side.shape == head.shape
+    corners = side[:, :, ::2, ::2]
+    np.testing.assert_array_equal(side, repeat_to(corners, head.shape[1:4]))
+    assert np.unique(corners).size > 1000
+    assert np.abs(gradient["side_head_1"]["kernel"]).max() > 0
+    assert np.abs(gradient["decoder_0"]["conv_2"]["convolution"]["kernel"]).max() > 0
+    assert not np.abs(gradient["head"]["kernel"]).any()
+
+
+def test_voxels_are_repeated_to_a_finer_grid():
+    coarse = np.random.default_rng(0).random((2, 2, 3, 1, 2), np.float32)
+    fine = coarse[:, :, np.arange(6) // 2][:, :, :, np.arange(4) // 4]
+    np.testing.assert_array_equal(repeat_to(jnp.asarray(coarse), (2, 6, 4)), fine)
 
 
 def test_without_t_there_are_no_view_parameters():

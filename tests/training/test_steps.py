@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from adn_jax.runtime.mesh import device_mesh, place_cases, replicate, replicated
+from adn_jax.training.session import saved_items, state_from_items
 from adn_jax.training.state import initial_state
 from adn_jax.training.steps import ABSENT, average_of_parts, make_train_step
 from adn_jax.types import Batch
@@ -140,3 +141,39 @@ def test_every_case_is_in_one_part_and_each_part_draws_for_itself():
     np.testing.assert_array_equal(chosen, 0.5)
     draws = [jax.random.normal(jax.random.fold_in(KEY, part)) for part in range(2)]
     assert noise == pytest.approx(np.mean(draws))
+
+
+def test_the_average_follows_the_parameters_and_forgets_the_start():
+    decay = 0.6
+    step = make_train_step(loss, OPTIMIZER, KEY, average=decay)
+    state = initial_state({"w": jnp.float32(2)}, OPTIMIZER, averages=True)
+    by_hand = 0.0
+    for number in range(30):
+        state, _ = step(state, jnp.float32(0), make_batch())
+        kept = min(decay, number / (number + 10))
+        by_hand = kept * by_hand + (1 - kept) * float(state.params["w"])
+        assert state.average["w"] == pytest.approx(by_hand, rel=1e-5)
+        assert state.best_params is state.average
+    assert fresh().best_params == fresh().params
+
+
+def test_a_skipped_update_leaves_the_average():
+    step = make_train_step(loss, OPTIMIZER, KEY, average=0.5)
+    state = initial_state({"w": jnp.float32(2)}, OPTIMIZER, averages=True)
+    state, _ = step(state, jnp.float32(0), make_batch())
+    before = float(state.average["w"])
+    state, _ = step(state, jnp.float32(np.nan), make_batch())
+    assert float(state.average["w"]) == before
+
+
+@pytest.mark.parametrize("averages", [True, False])
+def test_a_saved_state_is_the_same_again(averages):
+    state = initial_state({"w": jnp.float32(2)}, optax.adam(0.1), averages)
+    step = make_train_step(loss, optax.adam(0.1), KEY, average=0.5)
+    state, _ = step(state, jnp.float32(0), make_batch())
+    items = saved_items(state)
+    assert items["params"] is state.best_params
+    again = state_from_items(**items)
+    assert jax.tree.structure(again) == jax.tree.structure(state)
+    for one, other in zip(jax.tree.leaves(again), jax.tree.leaves(state), strict=True):
+        np.testing.assert_array_equal(one, other)

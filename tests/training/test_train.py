@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 from adn_jax.config import StageSettings
-from adn_jax.data.manifest import read_manifest, write_manifest
+from adn_jax.data.manifest import (
+    cases_digest,
+    fold_manifest,
+    read_manifest,
+    write_manifest,
+)
+from adn_jax.data.splits import Fold
 from adn_jax.errors import UserError
 from adn_jax.training import train as module
 from adn_jax.training.runs import write_config
@@ -106,6 +112,27 @@ def test_other_cases_than_at_the_start(data, tmp_path):
     write_manifest(replace(manifest, splits=splits))
     with pytest.raises(UserError, match="begun with other cases or splits"):
         train(RECIPE, data, tmp_path / "run")
+
+
+def test_a_fold_validates_in_turn(no_training, data, tmp_path):
+    one, other = Fold(1, 2), Fold(0, 2)
+    train(RECIPE, data, tmp_path / "run", fold=one)
+    assert no_training[0] == ("align", 2, 2, ["search"])
+    content = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert content["fold"] == "1/2"
+    folded = fold_manifest(read_manifest(data), one)
+    assert content["cases_sha256"] == cases_digest(folded)
+    assert folded.splits != read_manifest(data).splits
+    train(RECIPE, data, tmp_path / "run", fold=one)
+    with pytest.raises(UserError, match=r"with --fold 1/2, now it is 0/2"):
+        train(RECIPE, data, tmp_path / "run", fold=other)
+    with pytest.raises(UserError, match=r"with --fold 1/2, now there is none"):
+        train(RECIPE, data, tmp_path / "run")
+    train(RECIPE, data, tmp_path / "plain")
+    with pytest.raises(UserError, match=r"begun without --fold, now it is 1/2"):
+        train(RECIPE, data, tmp_path / "plain", fold=one)
+    with pytest.raises(UserError, match=r"0/5, but .* only 4 cases"):
+        train(RECIPE, data, tmp_path / "many", fold=Fold(0, 5))
 
 
 def test_imported_run_has_nothing_to_train(no_training, data, tmp_path):

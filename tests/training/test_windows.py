@@ -107,7 +107,8 @@ def test_leaves_are_replaced_where_there_are_new_ones():
 def test_a_run_is_trained_and_read_again(tmp_path):
     data = write_heads(tmp_path / "data", train=3, validation=2).folder
     recipe = recipe_of(SEAN)
-    recipe = replace(recipe, joint=replace(recipe.joint, steps=4))
+    optimizer = replace(recipe.joint.optimizer, average=0.9)
+    recipe = replace(recipe, joint=replace(recipe.joint, steps=4, optimizer=optimizer))
     assert train(recipe, data, tmp_path / "run") == 0
     model = load_run(tmp_path / "run")
     assert model.params.disentangle is model.params.view is None

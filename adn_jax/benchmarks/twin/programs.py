@@ -11,7 +11,7 @@ from adn_jax.benchmarks.twin.chain import Adn
 from adn_jax.benchmarks.twin.losses import refuse_extra
 from adn_jax.benchmarks.twin.networks import make_unet, make_view_net
 from adn_jax.benchmarks.twin.training import Trainer, align_step, joint_step
-from adn_jax.config import Recipe
+from adn_jax.config import Recipe, UNetSettings
 from adn_jax.errors import UserError, one_line
 
 Call = Callable[[], object]
@@ -79,6 +79,7 @@ def make_joint(recipe: Recipe, batch: int, device: str, place: Place) -> Call:
     adn = make_adn(recipe, place).train()
     tissue_net = None
     if source == "network":
+        refuse_levels(recipe.tissue_net, "tissue_net")
         tissue_net = place(make_unet(recipe.tissue_net)).eval()
     trained = [*adn.disentangle.parameters(), *adn.segment.parameters()]
     trainer = Trainer(trained, recipe.joint)
@@ -86,16 +87,28 @@ def make_joint(recipe: Recipe, batch: int, device: str, place: Place) -> Call:
 
 
 def make_adn(recipe: Recipe, place: Place) -> Adn:
-    """T, D and F on their device; `UserError` for a system without D."""
+    """T, D and F on their device; `UserError` for what the peer does not have."""
     if not recipe.disentangles:
         raise UserError(
             f"the PyTorch peer computes ADN, and {recipe.name} has no D; leave --peer "
             "out, or choose a recipe of ADN."
         )
+    for name in ("disentangle_net", "segment_net"):
+        refuse_levels(getattr(recipe, name), name)
     adn = Adn(recipe)
     for network in adn.children():
         place(network)
     return adn
+
+
+def refuse_levels(settings: UNetSettings, where: str) -> None:
+    """Raise `UserError` for a U-Net with flat levels or deep supervision."""
+    for name in ("flat_levels", "deep_supervision"):
+        if getattr(settings, name):
+            raise UserError(
+                f"the PyTorch peer has no {name}, but {where}.{name} is "
+                f"{getattr(settings, name)}; set it to 0, or leave --peer out."
+            )
 
 
 def finished(call: Call, device: str, form: str) -> Callable[[], None]:

@@ -55,7 +55,8 @@ def test_every_map_equals_ours(recipe):
         outputs = adn(torch.tensor(channels_first(volume)))
     found = {field.name: getattr(outputs, field.name) for field in fields(outputs)}
     found["compensated"] = compensated_volume(outputs, recipe.asymmetry)
-    assert found.keys() == {field.name for field in fields(expected)}
+    names = {field.name for field in fields(expected)}
+    assert found.keys() == names - {"side_predictions"}
     for name, value in found.items():
         ours = channels_first(getattr(expected, name))
         np.testing.assert_allclose(value, ours, rtol=0, atol=2e-5, err_msg=name)

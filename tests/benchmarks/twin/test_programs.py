@@ -98,6 +98,14 @@ def no_compiler(*_):
     raise RuntimeError("no C++ compiler\nwas found.")
 
 
+@pytest.mark.parametrize("option", ["flat_levels", "deep_supervision"])
+@pytest.mark.parametrize("network", ["disentangle_net", "segment_net", "tissue_net"])
+def test_options_of_levels_are_refused(network, option):
+    net = replace(getattr(TINY, network), **{option: 1})
+    with pytest.raises(UserError, match=rf"no {option}, but {network}\.{option} is 1;"):
+        make_twin("joint", replace(TINY, **{network: net}), 1, "cpu", "eager")
+
+
 def test_an_unknown_form_is_refused():
     with pytest.raises(UserError, match="no form 'fast'; take eager, bf16, compiled"):
         make_twin("joint", TINY, 1, "cpu", "fast")

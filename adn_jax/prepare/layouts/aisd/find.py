@@ -82,7 +82,7 @@ def unpacked_places(folder: Path, reading: ReadSettings) -> list[Path]:
     target = Path(reading.aisd_unpack).absolute()
     for path in packed:
         unpack_part(path, target)
-    return [folder, target]
+    return [folder, target] if target.is_dir() else [folder]
 
 
 def find_case(name: str, inventory: Inventory, use_dicom: bool) -> RawCase:

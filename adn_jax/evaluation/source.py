@@ -1,0 +1,96 @@
+"""Which cases a run is scored on: data set, fold and split; checks that they fit."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from adn_jax.config import Recipe
+from adn_jax.data.manifest import (
+    Manifest,
+    cases_digest,
+    fold_manifest,
+    read_manifest,
+)
+from adn_jax.data.splits import parse_fold
+from adn_jax.errors import UserError
+from adn_jax.runtime.files import read_json
+from adn_jax.runtime.places import Place, Source, to_place
+from adn_jax.training.runs import TrainedModel, read_config
+
+
+def find_data(model: TrainedModel, run: Place, data: Place | None) -> Manifest:
+    """The data set given, or the one the run was trained on; in the run's splits."""
+    if data is not None:
+        return as_trained(run, read_manifest(data))
+    if model.data is None:
+        raise UserError(
+            f"{run} was not trained here, so it names no data set; give --data DIR."
+        )
+    trained_on = to_place(model.data)
+    if not trained_on.is_dir():
+        raise UserError(
+            f"{run} was trained on {model.data}, which is not there any more; "
+            "give the prepared data set with --data DIR."
+        )
+    return as_trained(run, read_manifest(trained_on))
+
+
+def as_trained(run: Place, manifest: Manifest) -> Manifest:
+    """The data set in the splits of the run's fold, if it is the run's data set."""
+    config = read_config(run)
+    if not config.get("fold"):
+        return manifest
+    fold = parse_fold(config["fold"])
+    cases = [*manifest.splits.get("train", ()), *manifest.splits.get("validation", ())]
+    if len(cases) < fold.count:
+        return manifest
+    folded = fold_manifest(manifest, fold)
+    known = config.get("cases_sha256") == cases_digest(folded)
+    return folded if known else manifest
+
+
+def check_grid(recipe: Recipe, manifest: Manifest) -> None:
+    """Raise `UserError` where the data set was prepared unlike the run's."""
+    for name in ("shape", "spacing_mm", "window_hu"):
+        here, wanted = getattr(manifest.settings, name), getattr(recipe.prepare, name)
+        if here != wanted:
+            raise UserError(
+                f"{manifest.folder} was prepared with {name} {here}, the run needs "
+                f"{wanted}; prepare the data with the run's settings."
+            )
+
+
+def split_cases(manifest: Manifest, split: str) -> tuple[str, ...]:
+    """Cases of a split; `UserError`, naming those there are, where it has none."""
+    cases = manifest.splits.get(split, ())
+    if not cases:
+        filled = [name for name, names in manifest.splits.items() if names]
+        raise UserError(
+            f"{manifest.folder} has no cases in split {split!r}; "
+            f"those with cases are: {', '.join(filled) or 'none'}."
+        )
+    return cases
+
+
+def check_unseen(runs: Sequence[Place], split: str) -> None:
+    """Raise `UserError` where the members of an ensemble took turns in training on the
+    cases that are to be scored."""
+    folds = {read_config(run).get("fold") for run in runs}
+    if split == "validation" and len(folds) > 1:
+        raise UserError(
+            "the runs have different folds, so that each case of split 'validation' "
+            "has trained some of them; score the ensemble on the test split, or each "
+            "run alone."
+        )
+
+
+def case_checksums(files: Source) -> dict[str, str] | None:
+    """The checksums that preparation gave the files of a case."""
+    return read_json(files / "case.json").get("sha256")
+
+
+def fingerprint(*values: Any) -> str:
+    """A checksum over JSON values."""
+    text = json.dumps(values, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,45 @@
+"""`adn` with what published plain U-Nets gain their numbers by.
+
+Command:  python train.py configs/adn_strong.py --data DIR --run RUN
+Hardware: as `adn.py`.
+Result:   not yet run at full size; on phantoms see docs/results.md.
+
+F has five levels, the first pooling leaves thick slices alone, two decoder levels learn
+beside the last, and it sees the mirror image beside X_hat. Stronger augmentation,
+averaged weights, and predictions averaged over the mirror image and other poses.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from adn_jax.cli.arguments import load_recipe
+from adn_jax.config import AveragingSettings, Recipe
+
+
+def get_config() -> Recipe:
+    """`adn` with a stronger F, and more for it to learn from."""
+    adn = load_recipe(Path(__file__).with_name("adn.py"))
+    return replace(
+        adn,
+        name="adn_strong",
+        segment_input="salient_pair",
+        segment_net=replace(
+            adn.segment_net,
+            widths=(32, 64, 128, 256, 320),
+            flat_levels=1,
+            deep_supervision=2,
+        ),
+        averaging=AveragingSettings(mirrored=True, poses=2),
+        joint=replace(
+            adn.joint,
+            optimizer=replace(adn.joint.optimizer, average=0.999),
+            augment=replace(
+                adn.joint.augment,
+                rotation_deg=15.0,
+                translation=0.05,
+                zoom=0.15,
+                brightness=0.05,
+                noise=0.03,
+            ),
+        ),
+    )
