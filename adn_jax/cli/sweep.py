@@ -16,13 +16,7 @@ from adn_jax.comparison.plan import check_same_data, plan_runs
 from adn_jax.comparison.scores import read_scores
 from adn_jax.comparison.sweep import plan_settings
 from adn_jax.comparison.sweep_outcome import write_sweep
-from adn_jax.comparison.work import (
-    do_runs,
-    find_data,
-    is_scored,
-    missing_sentences,
-    name_failures,
-)
+from adn_jax.comparison.work import complete, find_data
 from adn_jax.config_sizes import Size, at_size
 from adn_jax.errors import UserError
 
@@ -68,10 +62,7 @@ def main(arguments: Sequence[str]) -> None:
     runs = plan_runs(systems, command.seeds, command.out / "runs")
     manifest = find_data(command.data, command.out, recipe.prepare, command.workers)
     job = Job(manifest.folder, command.split, command.size, command.out / "logs")
-    failures = do_runs(runs, job)
-    name_failures(failures, job)
-    scored = [run for run in runs if run.name not in failures and is_scored(run, job)]
-    missing = missing_sentences(runs, scored, failures)
+    scored, missing, failed = complete(runs, job)
     if scored:
         scores = read_scores(scored, command.split)
         section = write_sweep(
@@ -79,5 +70,5 @@ def main(arguments: Sequence[str]) -> None:
         )
         print_sections([section], Console())
         print(f"sweep: {command.out / 'sweep.md'}, figure: {command.out / 'sweep.png'}")
-    if failures:
+    if failed:
         raise SystemExit(1)

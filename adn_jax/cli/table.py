@@ -23,13 +23,7 @@ from adn_jax.comparison.plan import (
 )
 from adn_jax.comparison.published import paper_order
 from adn_jax.comparison.scores import read_scores
-from adn_jax.comparison.work import (
-    do_runs,
-    find_data,
-    is_scored,
-    missing_sentences,
-    name_failures,
-)
+from adn_jax.comparison.work import complete, find_data
 from adn_jax.config_sizes import Size, at_size
 from adn_jax.errors import UserError
 
@@ -84,10 +78,7 @@ def main(arguments: Sequence[str]) -> None:
     data, settings = command.data, systems[0].recipe.prepare
     manifest = find_data(data, command.out, settings, command.workers)
     job = Job(manifest.folder, command.split, command.size, command.out / "logs")
-    failures = do_runs(mine, job)
-    name_failures(failures, job)
-    scored = [run for run in runs if run.name not in failures and is_scored(run, job)]
-    missing = missing_sentences(runs, scored, failures)
+    scored, missing, failed = complete(runs, job, mine)
     if scored:
         grid = "" if command.grid == "auto" else command.grid
         section = write_table(
@@ -102,7 +93,7 @@ def main(arguments: Sequence[str]) -> None:
         )
         print_sections([section], Console())
         print(f"table: {command.out / 'table.html'}")
-    if failures:
+    if failed:
         raise SystemExit(1)
 
 

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from rich.progress import (
@@ -26,6 +27,28 @@ from adn_jax.runtime.files import read_json
 from adn_jax.runtime.places import Place, is_remote, spelled_out
 from adn_jax.runtime.stop import interrupt_on_sigterm
 from adn_jax.training.runs import check_same_recipe, read_finished, stages_of
+
+
+class Completed(NamedTuple):
+    """What there is to compare once a machine has done its runs."""
+
+    scored: list[PlannedRun]
+    """Runs, of this machine and others, that are trained and scored."""
+    missing: list[str]
+    """A sentence for each of the others."""
+    failed: bool
+    """Whether one of this machine's runs failed."""
+
+
+def complete(
+    runs: Sequence[PlannedRun], job: Job, mine: Sequence[PlannedRun] | None = None
+) -> Completed:
+    """Do the runs of this machine (None: all), and say on stderr which failed."""
+    failures = do_runs(runs if mine is None else mine, job)
+    name_failures(failures, job)
+    scored = [run for run in runs if run.name not in failures and is_scored(run, job)]
+    missing = missing_sentences(runs, scored, failures)
+    return Completed(scored, missing, bool(failures))
 
 
 def do_runs(runs: Sequence[PlannedRun], job: Job) -> dict[str, str]:

@@ -2,10 +2,11 @@ from pathlib import Path
 
 import pytest
 
-from adn_jax.benchmarks.sections import Section
 from adn_jax.cli import sweep as module
 from adn_jax.cli.main import main
+from adn_jax.comparison import work
 from adn_jax.config_sizes import demo_size
+from tests.comparison.pretend import pretend_runs
 from tests.training.tiny import tiny_recipe, write_heads
 
 CONFIG = str(Path(__file__).parents[1] / "training" / "tiny_config.py")
@@ -21,21 +22,7 @@ def data(tmp_path):
 @pytest.fixture
 def done(monkeypatch):
     """What was to be run, of which nothing fails, and what was written."""
-    asked, written = [], []
-
-    def do_runs(runs, job):
-        asked.append((runs, job))
-        return {}
-
-    def write_sweep(*arguments):
-        written.append(arguments)
-        return Section("tiny over something")
-
-    monkeypatch.setattr(module, "do_runs", do_runs)
-    monkeypatch.setattr(module, "is_scored", lambda *_: True)
-    monkeypatch.setattr(module, "read_scores", lambda *arguments: arguments)
-    monkeypatch.setattr(module, "write_sweep", write_sweep)
-    return asked, written
+    return pretend_runs(monkeypatch, module, "write_sweep")
 
 
 def sweep(data, out, *options):
@@ -72,7 +59,7 @@ def test_size_comes_before_other_settings(done, data, tmp_path):
 
 def test_a_missing_run_is_exit_code_1(done, data, tmp_path, monkeypatch):
     failures = {"joint_loss.regularisation=1-seed0": "it broke."}
-    monkeypatch.setattr(module, "do_runs", lambda *_: failures)
+    monkeypatch.setattr(work, "do_runs", lambda *_: failures)
     with pytest.raises(SystemExit) as end:
         sweep(data, tmp_path / "out")
     assert end.value.code == 1

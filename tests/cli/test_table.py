@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from adn_jax.benchmarks.sections import Section
 from adn_jax.cli import table as module
 from adn_jax.cli.main import main
+from adn_jax.comparison import work
 from adn_jax.config_sizes import demo_size
+from tests.comparison.pretend import pretend_runs
 from tests.training.tiny import tiny_recipe, write_heads
 
 ROOT = Path(__file__).parents[2]
@@ -47,21 +48,7 @@ def data(tmp_path):
 @pytest.fixture
 def done(monkeypatch):
     """What was to be run, of which nothing fails, and what was written."""
-    asked, written = [], []
-
-    def do_runs(runs, job):
-        asked.append((runs, job))
-        return {}
-
-    def write_table(*arguments):
-        written.append(arguments)
-        return Section("Dice and HD95")
-
-    monkeypatch.setattr(module, "do_runs", do_runs)
-    monkeypatch.setattr(module, "is_scored", lambda *_: True)
-    monkeypatch.setattr(module, "read_scores", lambda *arguments: arguments)
-    monkeypatch.setattr(module, "write_table", write_table)
-    return asked, written
+    return pretend_runs(monkeypatch, module, "write_table")
 
 
 def test_arguments_reach_the_runs(done, configs, data, tmp_path, capsys):
@@ -117,7 +104,7 @@ def test_a_missing_run_is_exit_code_1(
 ):
     _, written = done
     failures = {"adn-seed0": "it broke."}
-    monkeypatch.setattr(module, "do_runs", lambda *_: failures)
+    monkeypatch.setattr(work, "do_runs", lambda *_: failures)
     command = ["table", data, str(tmp_path / "o"), "--recipes", *configs]
     with pytest.raises(SystemExit) as end:
         main(command)
@@ -125,7 +112,7 @@ def test_a_missing_run_is_exit_code_1(
     assert [run.name for run in written[0][0]] == ["resunet_aligned-seed0"]
     assert written[0][-1] == ["adn-seed0: it broke."]
     assert "adn: adn-seed0 is missing: it broke." in capsys.readouterr().err
-    monkeypatch.setattr(module, "is_scored", lambda *_: False)
+    monkeypatch.setattr(work, "is_scored", lambda *_: False)
     with pytest.raises(SystemExit) as end:
         main(command)
     assert end.value.code == 1
