@@ -375,6 +375,8 @@ class Recipe:
     """Network T."""
     disentangle_net: UNetSettings = field(default_factory=UNetSettings)
     """Network D, where F sees what D leaves."""
+    disentangle_input: Literal["aligned", "mirror_pair"] = "aligned"
+    """What D sees: X alone (paper), or X and X' as two channels (ours)."""
     segment_input: SegmentInput = "salient"
     """What F sees: X + Q of D (ADN), that and X' as two channels (ours), X alone (plain
     networks, no D), or X and X' as two channels (Clerigues et al.; no D)."""
@@ -410,3 +412,8 @@ class Recipe:
     def segment_channels(self) -> int:
         """Channels of what F sees."""
         return 2 if self.segment_input in {"salient_pair", "mirror_pair"} else 1
+
+    @property
+    def disentangle_channels(self) -> int:
+        """Channels of what D sees."""
+        return 2 if self.disentangle_input == "mirror_pair" else 1

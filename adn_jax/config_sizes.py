@@ -34,13 +34,28 @@ def demo_size(recipe: Recipe) -> Recipe:
         view_net=replace(recipe.view_net, widths=quarter(recipe.view_net.widths)),
         disentangle_net=demo_net(recipe.disentangle_net),
         segment_net=demo_net(recipe.segment_net),
-        align_loss=replace(recipe.align_loss, warm_start_steps=70),
+        tissue_net=demo_net(recipe.tissue_net),
+        align_loss=replace(
+            recipe.align_loss,
+            warm_start_steps=70 if recipe.align_loss.warm_start_steps else 0,
+        ),
         joint_loss=replace(loss, warm_start_steps=200 if loss.warm_start_steps else 0),
         align=replace(
             recipe.align,
             steps=100,
+            batch=16,
             validate_every=50,
-            augment=replace(recipe.align.augment, rotation_deg=25.0, translation=0.05),
+            augment=replace(
+                recipe.align.augment,
+                translation=min(recipe.align.augment.translation, 0.05),
+            ),
+        ),
+        tissue=replace(
+            recipe.tissue,
+            steps=min(recipe.tissue.steps, 300),
+            batch=2,
+            validate_every=75,
+            optimizer=demo_optimizer(recipe.tissue.optimizer),
         ),
         joint=replace(
             recipe.joint,

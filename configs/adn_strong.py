@@ -4,8 +4,8 @@ Command:  python train.py configs/adn_strong.py --data DIR --run RUN
 Hardware: as `adn.py`.
 Result:   not yet run at full size; on phantoms see docs/results.md.
 
-F has five levels, the first pooling leaves thick slices alone, two decoder levels learn
-beside the last, and it sees the mirror image beside X_hat. Stronger augmentation,
+D and F see the mirror image, too. F has five levels, the first pooling leaves thick
+slices alone, and two decoder levels learn beside the last. Stronger augmentation,
 averaged weights, and predictions averaged over the mirror image and other poses.
 """
 
@@ -22,6 +22,7 @@ def get_config() -> Recipe:
     return replace(
         adn,
         name="adn_strong",
+        disentangle_input="mirror_pair",
         segment_input="salient_pair",
         segment_net=replace(
             adn.segment_net,

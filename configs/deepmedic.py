@@ -4,9 +4,9 @@ Command:  python train.py configs/deepmedic.py --data DIR --run RUN
 Hardware: as `adn.py`.
 Result:   paper, AISD: Dice 0.4412, HD95 58.20 mm. Not yet run by us at full size.
 
-Three pathways, patches half around lesion, RMSProp, cross-entropy; 7 patches of 6 cases
-an update make 700,000 in all, as many as the shipped configuration draws. Augmentation
-is that of the other rows; there is no CRF.
+Three pathways, 4 of 7 patches around lesion, RMSProp, cross-entropy; 7 patches of 6
+cases an update make 700,000 in all, as many as the shipped configuration draws.
+Augmentation is that of the other rows; there is no CRF.
 """
 
 from dataclasses import replace

@@ -18,13 +18,13 @@ from adn_jax.config import (
     ViewNetSettings,
 )
 from adn_jax.config_checks import (
-    RULES,
     check_recipe,
     differing_fields,
     sections,
     settings_from_json,
     settings_to_json,
 )
+from adn_jax.config_rules import RULES
 from adn_jax.errors import UserError
 
 RECIPE = Recipe(

@@ -23,7 +23,9 @@ ORDER = (
 )
 """Top first: a folder may import from those behind it only."""
 
-FOUNDATION = {"config", "config_checks", "config_sizes", "types", "errors"}
+FOUNDATION = {
+    *("config", "config_checks", "config_rules", "config_sizes", "types", "errors"),
+}
 NUMPY_ONLY = (
     "prepare",
     "metrics",

@@ -19,6 +19,7 @@ from adn_jax.comparison.sweep_outcome import write_sweep
 from adn_jax.comparison.work import complete, find_data
 from adn_jax.config_sizes import Size, at_size
 from adn_jax.errors import UserError
+from adn_jax.evaluation.source import split_cases
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ def main(arguments: Sequence[str]) -> None:
     check_same_data(systems)
     runs = plan_runs(systems, command.seeds, command.out / "runs")
     manifest = find_data(command.data, command.out, recipe.prepare, command.workers)
+    split_cases(manifest, command.split)
     job = Job(manifest.folder, command.split, command.size, command.out / "logs")
     scored, missing, failed = complete(runs, job)
     if scored:

@@ -22,10 +22,12 @@ from adn_jax.comparison.plan import (
     runs_of_shard,
 )
 from adn_jax.comparison.published import paper_order
+from adn_jax.comparison.qualitative import check_cases
 from adn_jax.comparison.scores import read_scores
 from adn_jax.comparison.work import complete, find_data
 from adn_jax.config_sizes import Size, at_size
 from adn_jax.errors import UserError
+from adn_jax.evaluation.source import split_cases
 
 Pairs = tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]]
 """Texts such as joint.steps=100, one or several at each use of the option."""
@@ -54,7 +56,8 @@ class Table:
     shard: str = "0/1"
     """Of several machines that share OUT: which this one is, from 0, and how many. The
     runs of a seed, which share T, stay together where there are no more machines than
-    seeds. At the end the command without --shard writes the whole table."""
+    seeds. Prepare raw data before. At the end the command without --shard writes the
+    whole table."""
     split: str = "test"
     """Split of the data set on which the runs are scored."""
     grid: Literal["auto", "native", "prepared"] = "auto"
@@ -77,6 +80,7 @@ def main(arguments: Sequence[str]) -> None:
     mine = runs_of_shard(runs, shard)
     data, settings = command.data, systems[0].recipe.prepare
     manifest = find_data(data, command.out, settings, command.workers)
+    check_cases(command.cases, split_cases(manifest, command.split))
     job = Job(manifest.folder, command.split, command.size, command.out / "logs")
     scored, missing, failed = complete(runs, job, mine)
     if scored:

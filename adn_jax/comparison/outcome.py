@@ -121,8 +121,10 @@ def write_pictures(
     }
     ranking = scores.systems[place or 0].tables["dice"]
     chosen = cases or spread_cases(mean_of_seeds(ranking), scores.cases)
+    shared = set.intersection(*(set(each.seeds) for each in scores.systems))
+    shown = [run for run in runs if not shared or run.seed == min(shared)]
     first = [
-        next(run for run in runs if run.system == each.system)
+        next(run for run in shown if run.system == each.system)
         for each in scores.systems
     ]
     drawn["fig3"] = qualitative_figure(
@@ -132,10 +134,11 @@ def write_pictures(
     )
     for name, figure in drawn.items():
         save_figure(figure, folder / f"{name}.png")
-    return pictures_of(folder, first[0].seed, scores.grid)
+    seeds = sorted({run.seed for run in first})
+    return pictures_of(folder, " and ".join(map(str, seeds)), scores.grid)
 
 
-def pictures_of(folder: Path, seed: int, grid: str) -> list[Picture]:
+def pictures_of(folder: Path, seed: str, grid: str) -> list[Picture]:
     """The figures with their captions."""
     boxes = (
         f"Mean over seeds of each case, on {GRIDS[grid]}. Box: quartiles; whiskers: "

@@ -18,15 +18,22 @@ from rich.progress import (
 from adn_jax.comparison.children import Job, evaluate_command, run_child, train_command
 from adn_jax.comparison.plan import PlannedRun, find_donor
 from adn_jax.config import PrepareSettings, ReadSettings
-from adn_jax.data.manifest import Manifest, read_manifest
+from adn_jax.config_checks import settings_to_json
+from adn_jax.data.manifest import Manifest, cases_digest, read_manifest
 from adn_jax.errors import UserError
 from adn_jax.evaluation.scores import EMPTY_RULES
+from adn_jax.evaluation.system import averaging_of
 from adn_jax.prepare.dataset import name_failures as say_left_out
 from adn_jax.prepare.dataset import prepare_dataset
 from adn_jax.runtime.files import read_json
 from adn_jax.runtime.places import Place, is_remote, spelled_out
 from adn_jax.runtime.stop import interrupt_on_sigterm
-from adn_jax.training.runs import check_same_recipe, read_finished, stages_of
+from adn_jax.training.runs import (
+    check_same_recipe,
+    read_config,
+    read_finished,
+    stages_of,
+)
 
 
 class Completed(NamedTuple):
@@ -56,7 +63,7 @@ def do_runs(runs: Sequence[PlannedRun], job: Job) -> dict[str, str]:
 
     Raises `KeyboardInterrupt` at Ctrl-C and SIGTERM, after the run has saved.
     """
-    failures = {run.name: why for run in runs if (why := stranger(run))}
+    failures = {run.name: why for run in runs if (why := stranger(run, job))}
     left = [run for run in runs if run.name not in failures and not is_scored(run, job)]
     seconds: list[float] = []
     progress = Progress(
@@ -92,18 +99,26 @@ def do_run(run: PlannedRun, peers: Sequence[PlannedRun], job: Job) -> str:
         why = ""
         if not is_trained(run):
             why = run_child(train_command(run, job, find_donor(run, peers)), log)
+            why = why or stranger(run, job)  # its config file may have changed since
         return why or run_child(evaluate_command(run, job), log)
     except UserError as error:
         return str(error)
 
 
-def stranger(run: PlannedRun) -> str:
+def stranger(run: PlannedRun, job: Job) -> str:
     """Why a folder that exists already cannot be this run; empty where it can."""
+    if not (run.folder / "config.json").exists():
+        return ""
     try:
-        if (run.folder / "config.json").exists():
-            check_same_recipe(run.folder, run.recipe)
+        check_same_recipe(run.folder, run.recipe)
+        known = read_config(run.folder).get("cases_sha256")
     except UserError as error:
         return str(error)
+    if known != cases_digest(read_manifest(job.data)):
+        return (
+            f"{run.folder} was trained with other cases or splits than {job.data} has; "
+            "choose another OUT."
+        )
     return ""
 
 
@@ -113,7 +128,8 @@ def is_trained(run: PlannedRun) -> bool:
 
 
 def is_scored(run: PlannedRun, job: Job) -> bool:
-    """Whether the run is trained, and its scores are of its weights and this data."""
+    """Whether the run is trained, and its scores are of its weights, on these cases, by
+    the rules of a table: its recipe's threshold and poses."""
     path = run.folder / "evaluation" / job.split / "summary.json"
     if not is_trained(run) or not path.is_file():
         return False
@@ -125,6 +141,8 @@ def is_scored(run: PlannedRun, job: Job) -> bool:
         and summary["data"] == spelled_out(job.data)
         and summary["cases"] + summary["without_label"] == len(cases)
         and summary["empty"]["rule"] == EMPTY_RULES["penalise"]
+        and summary["threshold"] == run.recipe.threshold
+        and summary["averaging"] == settings_to_json(averaging_of([run.recipe]))
     )
 
 

@@ -22,6 +22,9 @@ from adn_jax.geometry.rigid import (
 from adn_jax.geometry.sampler import sample
 from adn_jax.types import Batch, Key, View, Volume
 
+DARKEST = 1 / 1024
+"""Least intensity that brightness and noise leave in the brain: 0 is outside it."""
+
 
 class Variation(NamedTuple):
     """How one case, or each of a batch, is varied."""
@@ -72,10 +75,8 @@ def draw_all(
 
 def draw(key: Key, settings: AugmentSettings) -> Variation:
     """The variation of one case."""
-    gamma_key, flip_key, turn_key, shift_key = jax.random.split(key, 4)
-    zoom_key, brightness_key, level_key, noise_key = jax.random.split(
-        jax.random.fold_in(key, 1), 4
-    )
+    gamma_key, flip_key, turn_key, shift_key, *further = jax.random.split(key, 8)
+    zoom_key, brightness_key, level_key, noise_key = further
 
     def around_zero(key: Key, width: float) -> Float[Array, ""]:
         return width * jax.random.uniform(key, (), minval=-1.0)
@@ -106,7 +107,7 @@ def recolour(volume: Volume, drawn: Variation, settings: AugmentSettings) -> Vol
     if settings.noise > 0:
         noise = jax.vmap(lambda key: jax.random.normal(key, volume.shape[1:]))
         added = added + drawn.noise[wide] * noise(drawn.noise_key)
-    return jnp.where(volume > 0, jnp.clip(volume + added, 0.0, 1.0), volume)
+    return jnp.where(volume > 0, jnp.clip(volume + added, DARKEST, 1.0), volume)
 
 
 def mirror_some(batch: Batch, flips: Bool[Array, " b"]) -> Batch:

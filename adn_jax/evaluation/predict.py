@@ -29,7 +29,7 @@ from adn_jax.evaluation.system import (
     load_system,
 )
 from adn_jax.evaluation.viewer import write_viewer
-from adn_jax.metrics.alignment import Plane, in_plane_angle_deg, offset_mm
+from adn_jax.metrics.alignment import in_plane_angle_deg, offset_mm
 from adn_jax.metrics.overlap import Mask, volume_ml
 from adn_jax.prepare.case import prepare_scan, to_native
 from adn_jax.prepare.inputs import CaseInput
@@ -169,7 +169,8 @@ def scan_volumes(
 ) -> dict[str, nib.Nifti1Image]:
     """Every result on the scan's own voxels, by the names of `UNITS`.
 
-    The asymmetry maps are 0 outside the brain. The two synthetic scans are the scan
+    The asymmetry maps are 0 outside the brain; without a mid-line there are none. The
+    two synthetic scans are the scan
     itself plus what the model adds, so that they stay as sharp and keep the skull.
     """
     low, high = recipe.prepare.window_hu
@@ -179,6 +180,7 @@ def scan_volumes(
     moved = {
         name: (high - low) * native_voxels(as_map(volume) * case.brain, case)
         for name, volume in on_scan_grid(outputs, recipe).items()
+        if maps.plane is not None
     }
     synthetic = {
         name: hu + moved.pop(f"{name}_change")
@@ -237,22 +239,23 @@ def describe_scan(
         "name": scan.name,
         "purpose": "research only, not for diagnosis",
         "lesion_volume_ml": volume_ml(mask, (z, y, x)),
-        "lesion_side": lesion_side(maps.aligned_predicted),
         "threshold": maps.threshold,
-        **describe_pose(maps.plane),
+        **describe_pose(maps),
         "flags": list(case.flags),
         "quality": case.quality,
         "source": case.source,
     }
 
 
-def describe_pose(plane: Plane | None) -> dict[str, Any]:
-    """How the head lies; nothing where the recipe does not look for the mid-line."""
-    if plane is None:
+def describe_pose(maps: CaseMaps) -> dict[str, Any]:
+    """How the head lies, and on which side of its mid-line the lesion; nothing where
+    the recipe does not look for the mid-line."""
+    if maps.plane is None:
         return {}
     return {
-        "head_rotation_deg": in_plane_angle_deg(plane),
-        "head_offset_mm": offset_mm(plane),
+        "lesion_side": lesion_side(maps.aligned_predicted),
+        "head_rotation_deg": in_plane_angle_deg(maps.plane),
+        "head_offset_mm": offset_mm(maps.plane),
         "pose_signs": "rotation positive: nose turned to the patient's left; offset "
         "positive: mid-line to the patient's right of the brain's centre",
     }

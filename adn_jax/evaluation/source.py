@@ -33,7 +33,15 @@ def find_data(model: TrainedModel, run: Place, data: Place | None) -> Manifest:
             f"{run} was trained on {model.data}, which is not there any more; "
             "give the prepared data set with --data DIR."
         )
-    return as_trained(run, read_manifest(trained_on))
+    manifest = read_manifest(trained_on)
+    found = as_trained(run, manifest)
+    if read_config(run).get("fold") and found is manifest:
+        raise UserError(
+            f"{trained_on} has other cases or splits than when {run} was trained on a "
+            "fold of it, which cannot be told any more; restore it, or give it with "
+            "--data DIR to score its own splits."
+        )
+    return found
 
 
 def as_trained(run: Place, manifest: Manifest) -> Manifest:
@@ -74,8 +82,10 @@ def split_cases(manifest: Manifest, split: str) -> tuple[str, ...]:
 
 
 def check_unseen(runs: Sequence[Place], split: str) -> None:
-    """Raise `UserError` where the members of an ensemble took turns in training on the
-    cases that are to be scored."""
+    """Raise `UserError` where a run is given twice, or the members of an ensemble took
+    turns in training on the cases that are to be scored."""
+    if len(set(runs)) < len(runs):
+        raise UserError("a run of the ensemble is given twice; give each once.")
     folds = {read_config(run).get("fold") for run in runs}
     if split == "validation" and len(folds) > 1:
         raise UserError(

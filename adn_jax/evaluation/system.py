@@ -61,13 +61,8 @@ class System:
 
     @property
     def averaging(self) -> tuple[AveragingSettings | None, ...] | None:
-        """Poses that each member averages over, None where it takes the scan as it lies
-        alone; None: no member averages."""
-        each = tuple(
-            settings if further_poses(settings) else None
-            for settings in (member.recipe.averaging for member in self.members)
-        )
-        return each if any(each) else None
+        """Poses that each member averages over (`averaging_of`)."""
+        return averaging_of([member.recipe for member in self.members])
 
     @property
     def model(self) -> TrainedModel:
@@ -126,6 +121,18 @@ def load_system(
         )
     check_members(system, runs)
     return system
+
+
+def averaging_of(
+    recipes: Sequence[Recipe],
+) -> tuple[AveragingSettings | None, ...] | None:
+    """Poses that each recipe averages over, None where it takes the scan as it lies
+    alone; None: no recipe averages."""
+    each = tuple(
+        settings if further_poses(settings) else None
+        for settings in (recipe.averaging for recipe in recipes)
+    )
+    return each if any(each) else None
 
 
 def with_averaging(model: TrainedModel, asked: Averaging) -> TrainedModel:

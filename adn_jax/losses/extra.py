@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from adn_jax.errors import UserError
+from adn_jax.errors import UserError, one_line
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,15 @@ class ExtraTerm:
     weight: float
 
     def __call__(self, *inputs: Any) -> Float[Array, ""]:
-        """Value of the term; `UserError` where it is not one number."""
-        value = self.function(*inputs)
+        """Value of the term; `UserError` where it fails or is not one number."""
+        try:
+            value = self.function(*inputs)
+        except Exception as error:
+            raise UserError(
+                f"the loss term {self.name} failed with {type(error).__name__}: "
+                f"{one_line(error)}; correct it (in a system without D, P and what "
+                "follows from it are None)."
+            ) from error
         if not isinstance(value, float | jax.Array) or jnp.shape(value) != ():
             raise UserError(
                 f"the loss term {self.name} gives {_describe(value)}; one number is "

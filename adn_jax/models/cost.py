@@ -187,7 +187,7 @@ def step_networks(recipe: Recipe, what: What) -> tuple[NetworkCost, ...]:
         return tuple(networks)
     trained = what == "joint"
     if recipe.disentangles:
-        disentangle = costs(recipe.disentangle_net)
+        disentangle = costs(recipe.disentangle_net, inputs=recipe.disentangle_channels)
         networks.append(NetworkCost("disentangle", disentangle, trained))
     # in inference nothing needs the side heads
     sides = recipe.segment_net.deep_supervision if trained else 0

@@ -1,5 +1,6 @@
 """Windows of a volume, for networks that do not see it whole."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -94,12 +95,13 @@ def draw_starts(
 ) -> Integer[Array, "b count 3"]:
     """Draw where the inner parts of `count` windows of each case begin, by its key.
 
-    The first round(count * lesion_share) are centred on any lesion voxel (of at least
-    one half), the others on any brain voxel without lesion; where a case has none, on
-    any of its brain, and without brain on the centre of the volume. They are then
-    moved into the volume; along an axis where they cover it, their centre is its own.
+    The first count * lesion_share (a half counts as one) are centred on any lesion
+    voxel (of at least one half), the others on any brain voxel without lesion; where a
+    case has none, on any of its brain, and without brain on the centre of the volume.
+    They are then moved into the volume; along an axis where they cover it, their centre
+    is its own.
     """
-    with_lesion = round(count * lesion_share)
+    with_lesion = math.floor(count * lesion_share + 0.5)
 
     def draw_case(key, lesion, brain):
         lesion_key, brain_key = jax.random.split(key)

@@ -32,7 +32,9 @@ def init_adn(key: Key, recipe: Recipe) -> AdnParams:
         view = init_view_net(view_key, recipe.view_net, recipe.prepare.shape)
     disentangle = None
     if recipe.disentangles:
-        disentangle = init_network(disentangle_key, recipe.disentangle_net)
+        disentangle = init_network(
+            disentangle_key, recipe.disentangle_net, recipe.disentangle_channels
+        )
     return AdnParams(
         view=view,
         disentangle=disentangle,
@@ -69,7 +71,7 @@ def apply_adn(
         with jax.named_scope("disentangle"):
             pathological = voxel_probability(
                 params.disentangle,
-                aligned,
+                disentangle_input(aligned, mirrored, recipe),
                 recipe.disentangle_net,
                 disentangle_key,
                 recipe,
@@ -106,6 +108,15 @@ def apply_adn(
         prediction=unalign(aligned_prediction, inverse, recipe),
         side_predictions=side_predictions,
     )
+
+
+def disentangle_input(
+    aligned: Volume, mirrored: Volume, recipe: Recipe
+) -> Float[Array, "b z y x channels"]:
+    """What D sees: X, alone or beside X' as two channels."""
+    if recipe.disentangle_input == "aligned":
+        return aligned
+    return jnp.concatenate([aligned, mirrored], axis=-1)
 
 
 def segment_input(

@@ -43,7 +43,10 @@ def make_rmsprop(
     Kamnitsas et al. 2017: decay 0.9, epsilon 1e-4; the rate is halved at shares of the
     steps.
     """
-    halvings = {round(share * steps): 0.5 for share in settings.halve_at}
+    halvings: dict[int, float] = {}
+    for share in settings.halve_at:
+        step = round(share * steps)
+        halvings[step] = halvings.get(step, 1.0) * 0.5
     rate = optax.piecewise_constant_schedule(settings.learning_rate, halvings)
     return optax.chain(
         penalise_kernels(settings.l1, settings.l2),

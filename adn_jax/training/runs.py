@@ -4,12 +4,14 @@
 `RUN/checkpoints/<stage>/` the weights.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
 import jax
+import numpy as np
 
 from adn_jax.config import Recipe
 from adn_jax.config_checks import (
@@ -158,7 +160,16 @@ def write_stage(run: Place, stage: str, params: Params, **facts: Any) -> None:
         checkpoints.open_checkpoints(folder, mode, alone=True) as manager,
     ):
         checkpoints.save(manager, 0, mode, jax.device_get(params))
+    facts["sha256"] = checksum(params)
     mark_finished(run, stage, {"steps": 0, "best_step": 0, **facts})
+
+
+def checksum(params: Params) -> str:
+    """What tells weights apart that have neither steps nor a score."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(params):
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()
 
 
 def read_config(run: Place) -> dict[str, Any]:

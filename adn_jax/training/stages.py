@@ -1,7 +1,7 @@
-"""The three stages of training: T alone, the tissue net, then D and F with T fixed."""
+"""The stages of training as the loop sees them; stages align and tissue themselves."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -9,28 +9,21 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer
 
-from adn_jax.config import AugmentSettings, Recipe, StageSettings, UNetSettings
-from adn_jax.data.augment import augment, augmented_view
+from adn_jax.config import Recipe, StageSettings, UNetSettings
+from adn_jax.data.augment import augmented_view
 from adn_jax.geometry.mirror import mirror
 from adn_jax.geometry.rigid import half_extents_mm
-from adn_jax.losses.recipes import (
-    align_loss,
-    joint_loss,
-    segmentation_loss,
-    segmentation_terms,
-    weighted_joint_terms,
-)
+from adn_jax.losses.recipes import align_loss
 from adn_jax.losses.segmentation import tissue_cross_entropy
-from adn_jax.models import apply_unet, apply_windows, training_window
-from adn_jax.models.windows import Window, cut, draw_starts
-from adn_jax.pipeline.adn import apply_adn, realign_labels, segment_input, unalign
-from adn_jax.pipeline.align import align_volume, find_view, first_view
-from adn_jax.pipeline.targets import make_targets
-from adn_jax.runtime.mesh import keep_whole
-from adn_jax.training.runs import adn_params
-from adn_jax.training.steps import STATISTICS, Loss, Values
-from adn_jax.training.term_gradients import Terms
-from adn_jax.types import AdnOutputs, Batch, Key, Params, Targets, Volume
+from adn_jax.models import apply_unet
+from adn_jax.pipeline.adn import unalign
+from adn_jax.pipeline.align import align_volume, first_view
+from adn_jax.training.augmented import align_batch, augment_whole, training_batch
+from adn_jax.training.joint import evaluate_joint, loss_of_joint, terms_of_joint
+from adn_jax.training.steps import Loss, Values
+from adn_jax.training.term_gradients import WeightedTerms
+from adn_jax.training.windows import loss_of_windows, terms_of_windows
+from adn_jax.types import Batch, Key, Params, Volume
 
 Evaluate = Callable[[Params, Any, Batch], Mapping[str, Float[Array, " b"]]]
 """(params, frozen, batch) -> named values of each case."""
@@ -50,7 +43,7 @@ class Stage:
     evaluate: Evaluate
     score: str
     """The value of `evaluate` that chooses the best weights."""
-    terms: Terms | None = None
+    terms: WeightedTerms | None = None
     """The weighted terms of `loss`, whose gradients can be measured each for itself."""
 
 
@@ -177,29 +170,6 @@ def loss_of_tissue(
         return total, {"accuracy": tissue_accuracy(logits, batch).mean()}
 
 
-def training_batch(
-    key: Key, batch: Batch, settings: StageSettings, recipe: Recipe
-) -> Batch:
-    """The augmented batch, its label partial or cut at one half."""
-    if not recipe.partial_labels:
-        batch = replace(batch, lesion=jnp.round(batch.lesion))
-    return augment_whole(key, batch, settings.augment, recipe)
-
-
-def augment_whole(
-    key: Key, batch: Batch, settings: AugmentSettings, recipe: Recipe
-) -> Batch:
-    """The augmented batch, each case whole on its devices: T may turn any row away."""
-    with jax.named_scope("augment"):
-        batch = augment(key, batch, settings, recipe.prepare.spacing_mm)
-    return replace(
-        batch,
-        volume=keep_whole(batch.volume),
-        lesion=keep_whole(batch.lesion),
-        tissue=keep_whole(batch.tissue),
-    )
-
-
 def evaluate_tissue(
     recipe: Recipe, params: Params, frozen: Any, batch: Batch
 ) -> Mapping[str, Float[Array, " b"]]:
@@ -211,154 +181,9 @@ def evaluate_tissue(
     return {"accuracy": tissue_accuracy(logits, batch)}
 
 
-def align_batch(recipe: Recipe, frozen: Any, batch: Batch) -> Batch:
-    """X and the labels on its grid: what the tissue net sees in the joint stage."""
-    view = find_view(frozen.get("align"), batch.volume, recipe)
-    aligned, matrix, _ = align_volume(batch.volume, view, recipe)
-    return Batch(
-        volume=aligned,
-        lesion=realign_labels(batch.lesion, matrix, recipe),
-        tissue=realign_labels(batch.tissue[..., None], matrix, recipe)[..., 0],
-        case=batch.case,
-    )
-
-
 def tissue_accuracy(logits: Volume, batch: Batch) -> Float[Array, " b"]:
     """Share of right voxels among those of grey matter, white matter and CSF."""
     axes = (1, 2, 3)
     inside = batch.tissue > 0
     right = (jnp.argmax(logits, axis=-1) == batch.tissue) & inside
     return right.sum(axes) / jnp.maximum(inside.sum(axes), 1)
-
-
-def loss_of_joint(
-    recipe: Recipe,
-    params: Params,
-    frozen: Any,
-    batch: Batch,
-    key: Key,
-    step: Integer[Array, ""],
-) -> tuple[Float[Array, ""], Values]:
-    """L_F + lambda L_D of D and F (equation 6), with the training Dice beside it."""
-    outputs, targets = learn_from(recipe, params, frozen, batch, key)
-    settings, spacing = recipe.joint_loss, recipe.prepare.spacing_mm
-    with jax.named_scope("loss"):
-        total, values = joint_loss(outputs, targets, settings, step, spacing)
-        dice = hard_dice(outputs.prediction, targets.lesion, recipe.threshold)
-        return total, {**values, "dice": dice.mean()}
-
-
-def terms_of_joint(
-    recipe: Recipe,
-    params: Params,
-    frozen: Any,
-    batch: Batch,
-    key: Key,
-    step: Integer[Array, ""],
-) -> Values:
-    """The weighted terms whose sum is `loss_of_joint`."""
-    outputs, targets = learn_from(recipe, params, frozen, batch, key)
-    settings, spacing = recipe.joint_loss, recipe.prepare.spacing_mm
-    return weighted_joint_terms(outputs, targets, settings, step, spacing)
-
-
-def learn_from(
-    recipe: Recipe, params: Params, frozen: Any, batch: Batch, key: Key
-) -> tuple[AdnOutputs, Targets]:
-    """The chain on an augmented batch, and what its outputs should be."""
-    augment_key, dropout_key = jax.random.split(key)
-    batch = training_batch(augment_key, batch, recipe.joint, recipe)
-    adn = adn_params(frozen.get("align"), params)
-    outputs = apply_adn(adn, batch.volume, recipe, key=dropout_key)
-    return outputs, make_targets(outputs, batch, recipe, frozen.get("tissue"))
-
-
-def loss_of_windows(
-    recipe: Recipe,
-    params: Params,
-    frozen: Any,
-    batch: Batch,
-    key: Key,
-    step: Integer[Array, ""],
-) -> tuple[Float[Array, ""], Values]:
-    """L_F of an F that sees windows, with their Dice beside it.
-
-    The next running statistics of F go with the values.
-    """
-    seen = learn_from_windows(recipe, params, frozen, batch, key)
-    prediction, labels, statistics = seen
-    settings, spacing = recipe.joint_loss, recipe.prepare.spacing_mm
-    with jax.named_scope("loss"):
-        total, values = segmentation_loss(prediction, labels, settings, step, spacing)
-        dice = hard_dice(prediction, labels, recipe.threshold).mean()
-        moved = {"segment": {STATISTICS: statistics}}
-        return total, {**values, "dice": dice, STATISTICS: moved}
-
-
-def terms_of_windows(
-    recipe: Recipe,
-    params: Params,
-    frozen: Any,
-    batch: Batch,
-    key: Key,
-    step: Integer[Array, ""],
-) -> Values:
-    """The weighted terms whose sum is `loss_of_windows`."""
-    prediction, labels, _ = learn_from_windows(recipe, params, frozen, batch, key)
-    settings, spacing = recipe.joint_loss, recipe.prepare.spacing_mm
-    terms = segmentation_terms(prediction, labels, settings, step, spacing)
-    return terms.weighted()
-
-
-def learn_from_windows(
-    recipe: Recipe, params: Params, frozen: Any, batch: Batch, key: Key
-) -> tuple[Volume, Volume, Params]:
-    """F on windows of an augmented batch, some of them on lesion: what it says there,
-    what it should say, and its next running statistics."""
-    augment_key, draw_key, dropout_key = jax.random.split(key, 3)
-    batch = training_batch(augment_key, batch, recipe.joint, recipe)
-    batch = align_batch(recipe, frozen, batch)
-    settings, shape = recipe.segment_net, recipe.prepare.shape
-    window = training_window(settings, shape)
-    keys = jax.vmap(partial(jax.random.fold_in, draw_key))(batch.case)
-    starts = draw_starts(
-        keys,
-        batch.lesion,
-        batch.volume > 0,
-        window,
-        settings.samples,
-        settings.lesion_share,
-    )
-    seen = segment_input(batch.volume, mirror(batch.volume), None, recipe)
-    windows = cut(seen, starts, window)
-    labels = cut(batch.lesion, starts, Window(window.inner, (0, 0, 0)))
-    with jax.named_scope("segment"):
-        logits, statistics = apply_windows(
-            params["segment"],
-            windows.reshape(-1, *windows.shape[2:]),
-            settings,
-            key=dropout_key,
-            precision=recipe.precision,
-        )
-    return jax.nn.sigmoid(logits), labels.reshape(logits.shape), statistics
-
-
-def evaluate_joint(
-    recipe: Recipe, params: Params, frozen: Any, batch: Batch
-) -> Mapping[str, Float[Array, " b"]]:
-    """Dice of each case on the prepared grid."""
-    adn = adn_params(frozen.get("align"), params)
-    outputs = apply_adn(adn, batch.volume, recipe)
-    return {"dice": hard_dice(outputs.prediction, batch.lesion, recipe.threshold)}
-
-
-def hard_dice(
-    prediction: Volume, lesion: Volume, threshold: float
-) -> Float[Array, " b"]:
-    """2 |O and G| / (|O| + |G|) of each case; 1 where both are empty."""
-    axes = (1, 2, 3, 4)
-    found = (prediction >= threshold).astype(jnp.float32)
-    label = (lesion >= 0.5).astype(jnp.float32)
-    both = (found * label).sum(axes)
-    sizes = found.sum(axes) + label.sum(axes)
-    return jnp.where(sizes > 0, 2 * both / jnp.maximum(sizes, 1.0), 1.0)

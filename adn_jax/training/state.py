@@ -30,8 +30,8 @@ class TrainState:
 def initial_state(
     params: Params, optimizer: optax.GradientTransformation, averages: bool = False
 ) -> TrainState:
-    """State before the first update; an average starts at the first."""
-    average = jax.tree.map(jnp.zeros_like, params) if averages else None
+    """State before the first update; an average starts at the parameters."""
+    average = jax.tree.map(jnp.copy, params) if averages else None
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), average)
 
 

@@ -17,10 +17,13 @@ from adn_jax.types import Batch, Key, Params
 Values = Mapping[str, Float[Array, ""]]
 """Named numbers of one update."""
 
+Found = Mapping[str, Any]
+"""Named numbers, and under `STATISTICS` a part of the parameters."""
+
 Loss = Callable[
-    [Params, Any, Batch, Key, Integer[Array, ""]], tuple[Float[Array, ""], Values]
+    [Params, Any, Batch, Key, Integer[Array, ""]], tuple[Float[Array, ""], Found]
 ]
-"""(params, frozen, batch, key, step) -> (total, named values)."""
+"""(params, frozen, batch, key, step) -> (total, what else was found)."""
 
 ABSENT = "absent"
 """Name of the value that says whether an update lacked a case."""
@@ -63,14 +66,14 @@ def make_train_step(
         (total, values), gradient = average_of_parts(
             jax.value_and_grad(loss, has_aux=True), micro_batches
         )(state.params, frozen, batch, step_key, state.step)
+        values = dict(values)
+        statistics = values.pop(STATISTICS, {})
         with jax.named_scope("optimizer"):
             updates, opt_state = optimizer.update(
                 gradient, state.opt_state, state.params
             )
-            values = dict(values)
-            params = replace_leaves(
-                optax.apply_updates(state.params, updates), values.pop(STATISTICS, {})
-            )
+            params = optax.apply_updates(state.params, updates)
+            params = replace_leaves(params, statistics)
             averaged = follow(state.average, params, average, state.step)
             norm = optax.tree.norm(gradient)
             absent = jnp.any(batch.case < 0)

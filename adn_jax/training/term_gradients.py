@@ -14,7 +14,7 @@ from adn_jax.types import Batch, Key, Params
 
 Scalar = Float[Array, ""]
 
-Terms = Callable[[Params, Any, Batch, Key, Integer[Array, ""]], Values]
+WeightedTerms = Callable[[Params, Any, Batch, Key, Integer[Array, ""]], Values]
 """(params, frozen, batch, key, step) -> named parts of the loss."""
 
 Measure = Callable[[Params, Any, Batch, Key, Integer[Array, ""]], Values]
@@ -22,7 +22,7 @@ Measure = Callable[[Params, Any, Batch, Key, Integer[Array, ""]], Values]
 
 
 def make_term_gradients(
-    terms: Terms, sharding: Sharding | None = None, micro_batches: int = 1
+    terms: WeightedTerms, sharding: Sharding | None = None, micro_batches: int = 1
 ) -> Measure:
     """Compile the measurement of each term's gradient (see `summarise`).
 

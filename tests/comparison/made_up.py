@@ -9,6 +9,7 @@ import numpy as np
 
 from adn_jax.comparison.plan import PlannedRun, System
 from adn_jax.config_checks import settings_to_json
+from adn_jax.data.manifest import cases_digest, read_manifest
 from adn_jax.evaluation.scores import EMPTY_RULES
 from adn_jax.runtime.places import spelled_out
 from adn_jax.training.runs import stages_of
@@ -55,6 +56,8 @@ def write_scored(run: PlannedRun, data: Path, rows: list[dict]) -> None:
         "grids": {"prepared": {}},
         "label_rule": "label values 1 are infarct",
         "empty": {"rule": EMPTY_RULES["penalise"]},
+        "threshold": run.recipe.threshold,
+        "averaging": None,
         "hd95_convention": "directed (larger of both); hd95_pooled_mm: pooled",
         "steps": dict.fromkeys(stages, 2),
         "data": spelled_out(data),
@@ -62,7 +65,11 @@ def write_scored(run: PlannedRun, data: Path, rows: list[dict]) -> None:
     }
     folder = run.folder / "evaluation" / "test"
     folder.mkdir(parents=True)
-    content = {"recipe": settings_to_json(run.recipe), "data": str(data)}
+    content = {
+        "recipe": settings_to_json(run.recipe),
+        "data": str(data),
+        "cases_sha256": cases_digest(read_manifest(data)),
+    }
     (run.folder / "config.json").write_text(json.dumps(content))
     (run.folder / "stages.json").write_text(json.dumps(stages))
     (folder / "summary.json").write_text(json.dumps(summary))

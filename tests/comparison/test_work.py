@@ -79,6 +79,8 @@ def test_scores_are_made_again_where_they_are_old(runs, job, children):
         {"steps": {"align": 2, "joint": 1}},
         {"cases": 3},
         {"empty": {"rule": "other"}},
+        {"threshold": {"large": 0.3, "small": 0.2}},
+        {"averaging": [{"mirrored": True}]},
     ):
         before = summary.read_text()
         change_json(summary, **old)
@@ -87,6 +89,13 @@ def test_scores_are_made_again_where_they_are_old(runs, job, children):
     change_json(runs[1].folder / "stages.json", joint={"best_step": 4})
     assert do_runs(runs, job) == {}
     assert children == [("evaluate", "resunet_aligned-seed0")]
+
+
+def test_a_run_on_other_cases_is_not_taken(runs, job, children):
+    change_json(runs[0].folder / "config.json", cases_sha256="other")
+    failures = do_runs(runs, job)
+    assert "was trained with other cases or splits than" in failures["unet-seed0"]
+    assert children == []
 
 
 @pytest.mark.usefixtures("runs")

@@ -8,7 +8,7 @@ import pytest
 from scipy import ndimage
 
 from adn_jax.config import AugmentSettings
-from adn_jax.data.augment import augment, augmented_view, draw_all
+from adn_jax.data.augment import DARKEST, augment, augmented_view, draw_all
 from adn_jax.geometry.mirror import mirror
 from adn_jax.geometry.rigid import half_extents_mm, view_to_matrices
 from adn_jax.geometry.sampler import sample
@@ -199,7 +199,9 @@ def test_brightness_and_noise_stay_in_the_brain():
     after = augmented(KEY, before, settings, SPACING)
     inside = np.asarray(before.volume) > 0
     added = np.asarray(drawn_here.brightness)[:, None, None, None, None]
-    expected = np.where(inside, np.clip(before.volume + added, 0, 1), before.volume)
+    expected = np.where(
+        inside, np.clip(before.volume + added, DARKEST, 1), before.volume
+    )
     np.testing.assert_allclose(after.volume, expected, atol=1e-6)
 
     settings = replace(NOTHING, noise=0.05)

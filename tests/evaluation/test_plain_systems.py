@@ -66,13 +66,14 @@ def test_a_run_without_alignment_claims_no_pose(unaligned_run, tiny_data):
 def test_a_prediction_writes_what_there_is(unaligned_run, raw_head, tmp_path):
     assert predict_scans(unaligned_run, [raw_head], tmp_path / "out") == {}
     (folder,) = (tmp_path / "out").iterdir()
-    volumes = {"lesion", "probability", "asymmetry", "ct"}
+    volumes = {"lesion", "probability", "ct"}
     assert {path.name for path in folder.glob("*.nii.gz")} == {
         f"{name}.nii.gz" for name in volumes
     }
     facts = json.loads((folder / "scan.json").read_text())
     assert set(facts["units"]) == volumes
-    assert not {"head_rotation_deg", "head_offset_mm", "pose_signs"} & set(facts)
+    of_the_mid_line = {"head_rotation_deg", "head_offset_mm", "pose_signs"}
+    assert not {*of_the_mid_line, "lesion_side"} & set(facts)
 
 
 def test_figures_draw_what_there_is(make_maps):

@@ -2,7 +2,7 @@ import jax.numpy as jnp
 import pytest
 
 from adn_jax.errors import UserError
-from adn_jax.losses.extra import resolve_term
+from adn_jax.losses.extra import ExtraTerm, resolve_term
 
 
 @pytest.fixture
@@ -62,3 +62,14 @@ def test_terms_that_give_no_number_are_named(function, message):
     term = resolve_term(f"my_module:{function}")
     with pytest.raises(UserError, match=message):
         term(jnp.ones((2, 3), jnp.float32))
+
+
+def test_a_term_that_fails_is_named():
+    def needs_p(outputs):
+        return jnp.mean(outputs + None)
+
+    term = ExtraTerm("mine:needs_p", needs_p, 1.0)
+    with pytest.raises(
+        UserError, match=r"mine:needs_p failed with TypeError: .*; corr"
+    ):
+        term(jnp.zeros(3))

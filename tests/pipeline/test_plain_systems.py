@@ -103,3 +103,18 @@ def test_gradient_of_a_plain_system_reaches_f_alone():
     gradient = jax.jit(jax.grad(loss))(params)
     assert all(np.any(leaf) for leaf in jax.tree.leaves(gradient.segment))
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(gradient.view))
+
+
+def test_d_and_f_can_see_the_mirror_image_too():
+    recipe = replace(
+        small_recipe(), disentangle_input="mirror_pair", segment_input="salient_pair"
+    )
+    params, outputs = run(recipe)
+    pair = jnp.concatenate([outputs.aligned, outputs.mirrored], axis=-1)
+    logits = apply_unet(params.disentangle, pair, recipe.disentangle_net)
+    np.testing.assert_allclose(outputs.pathological, jax.nn.sigmoid(logits), atol=1e-6)
+    pair = jnp.concatenate([outputs.salient, outputs.mirrored], axis=-1)
+    logits = apply_unet(params.segment, pair, recipe.segment_net)
+    np.testing.assert_allclose(
+        outputs.aligned_prediction, jax.nn.sigmoid(logits), atol=1e-6
+    )

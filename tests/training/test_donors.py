@@ -11,6 +11,7 @@ from adn_jax.config import StageSettings
 from adn_jax.errors import UserError
 from adn_jax.training import train as module
 from adn_jax.training.runs import (
+    checksum,
     initial_params,
     load_run,
     load_stage,
@@ -27,6 +28,7 @@ SHORT = StageSettings(steps=2, batch=2, validate_every=2)
 RECIPE = tiny_recipe(
     tissue_source="network", align=SHORT, joint=SHORT, tissue=StageSettings()
 )
+NO_TISSUE = replace(RECIPE.joint_loss, tissue=0.0)
 
 
 @functools.cache
@@ -87,6 +89,7 @@ def test_the_net_is_taken_and_the_rest_trained(
     assert finished["tissue"] == {
         "steps": 0,
         "best_step": 0,
+        "sha256": checksum(some_params("tissue")),
         "taken_from": str(source),
         "step_there": 0,
     }
@@ -190,3 +193,27 @@ def test_damaged_weights_leave_nothing_half_taken(source, data, tmp_path):
     assert "tissue/0 is missing, the weights of stage 'tissue'" in said
     assert read_finished(tmp_path / "run") == {}
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_t_of_another_run_is_taken_too(data, tmp_path, made_up_training):
+    source = tmp_path / "first"
+    write_config(source, RECIPE, data=None)
+    write_stage(source, "align", some_params("align"))
+    recipe = replace(RECIPE, tissue_source="none", joint_loss=NO_TISSUE)
+    run = tmp_path / "run"
+    assert train(recipe, data, run, donors={"align": source}) == 0
+    assert list(made_up_training) == ["joint"]
+    assert_equal(made_up_training["joint"]["align"], some_params("align"))
+
+    def refused(recipe):
+        with pytest.raises(UserError) as caught:
+            train(recipe, data, tmp_path / "other", donors={"align": source})
+        return str(caught.value)
+
+    wide = replace(recipe, view_net=replace(recipe.view_net, widths=(2, 8)))
+    assert "the T of" in refused(wide)
+    assert "view_net.widths (2, 4) -> (2, 8)" in refused(wide)
+    off = replace(recipe, alignment=replace(recipe.alignment, network=False))
+    assert "uses no T that is trained; choose a recipe with --alignment" in refused(off)
+    uncentred = replace(recipe, alignment=replace(recipe.alignment, centre=False))
+    assert "alignment.centre True -> False" in refused(uncentred)

@@ -147,7 +147,7 @@ def test_the_average_follows_the_parameters_and_forgets_the_start():
     decay = 0.6
     step = make_train_step(loss, OPTIMIZER, KEY, average=decay)
     state = initial_state({"w": jnp.float32(2)}, OPTIMIZER, averages=True)
-    by_hand = 0.0
+    by_hand = 2.0
     for number in range(30):
         state, _ = step(state, jnp.float32(0), make_batch())
         kept = min(decay, number / (number + 10))

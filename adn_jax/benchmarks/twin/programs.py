@@ -88,10 +88,12 @@ def make_joint(recipe: Recipe, batch: int, device: str, place: Place) -> Call:
 
 def make_adn(recipe: Recipe, place: Place) -> Adn:
     """T, D and F on their device; `UserError` for what the peer does not have."""
-    if not recipe.disentangles:
+    seen = recipe.disentangle_input, recipe.segment_input
+    if seen != ("aligned", "salient"):
         raise UserError(
-            f"the PyTorch peer computes ADN, and {recipe.name} has no D; leave --peer "
-            "out, or choose a recipe of ADN."
+            f"the PyTorch peer computes ADN, whose D sees X and F X_hat, and "
+            f"{recipe.name} has other inputs; leave --peer out, or choose a recipe of "
+            "ADN."
         )
     for name in ("disentangle_net", "segment_net"):
         refuse_levels(getattr(recipe, name), name)

@@ -1,0 +1,80 @@
+"""Stage joint: D and F together, T fixed; F alone in a system without D."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Integer
+
+from adn_jax.config import Recipe
+from adn_jax.losses.recipes import joint_loss, weighted_joint_terms
+from adn_jax.pipeline.adn import apply_adn
+from adn_jax.pipeline.targets import make_targets
+from adn_jax.training.augmented import training_batch
+from adn_jax.training.runs import adn_params
+from adn_jax.training.steps import Values
+from adn_jax.types import AdnOutputs, Batch, Key, Params, Targets, Volume
+
+
+def loss_of_joint(
+    recipe: Recipe,
+    params: Params,
+    frozen: Any,
+    batch: Batch,
+    key: Key,
+    step: Integer[Array, ""],
+) -> tuple[Float[Array, ""], Values]:
+    """L_F + lambda L_D of D and F (equation 6), with the training Dice beside it."""
+    outputs, targets = learn_from(recipe, params, frozen, batch, key)
+    settings, spacing = recipe.joint_loss, recipe.prepare.spacing_mm
+    with jax.named_scope("loss"):
+        total, values = joint_loss(outputs, targets, settings, step, spacing)
+        dice = hard_dice(outputs.prediction, targets.lesion, recipe.threshold)
+        return total, {**values, "dice": dice.mean()}
+
+
+def terms_of_joint(
+    recipe: Recipe,
+    params: Params,
+    frozen: Any,
+    batch: Batch,
+    key: Key,
+    step: Integer[Array, ""],
+) -> Values:
+    """The weighted terms whose sum is `loss_of_joint`."""
+    outputs, targets = learn_from(recipe, params, frozen, batch, key)
+    settings, spacing = recipe.joint_loss, recipe.prepare.spacing_mm
+    return weighted_joint_terms(outputs, targets, settings, step, spacing)
+
+
+def learn_from(
+    recipe: Recipe, params: Params, frozen: Any, batch: Batch, key: Key
+) -> tuple[AdnOutputs, Targets]:
+    """The chain on an augmented batch, and what its outputs should be."""
+    augment_key, dropout_key = jax.random.split(key)
+    batch = training_batch(augment_key, batch, recipe.joint, recipe)
+    adn = adn_params(frozen.get("align"), params)
+    outputs = apply_adn(adn, batch.volume, recipe, key=dropout_key)
+    return outputs, make_targets(outputs, batch, recipe, frozen.get("tissue"))
+
+
+def evaluate_joint(
+    recipe: Recipe, params: Params, frozen: Any, batch: Batch
+) -> Mapping[str, Float[Array, " b"]]:
+    """Dice of each case on the prepared grid."""
+    adn = adn_params(frozen.get("align"), params)
+    outputs = apply_adn(adn, batch.volume, recipe)
+    return {"dice": hard_dice(outputs.prediction, batch.lesion, recipe.threshold)}
+
+
+def hard_dice(
+    prediction: Volume, lesion: Volume, threshold: float
+) -> Float[Array, " b"]:
+    """2 |O and G| / (|O| + |G|) of each case; 1 where both are empty."""
+    axes = (1, 2, 3, 4)
+    found = (prediction >= threshold).astype(jnp.float32)
+    label = (lesion >= 0.5).astype(jnp.float32)
+    both = (found * label).sum(axes)
+    sizes = found.sum(axes) + label.sum(axes)
+    return jnp.where(sizes > 0, 2 * both / jnp.maximum(sizes, 1.0), 1.0)
