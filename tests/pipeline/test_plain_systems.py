@@ -7,7 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adn_jax.config import AlignmentSettings, JointLossSettings
+from adn_jax.config import (
+    AlignmentSettings,
+    JointLossSettings,
+    UNetSettings,
+    ViewNetSettings,
+)
 from adn_jax.models import apply_unet
 from adn_jax.pipeline.adn import (
     apply_adn,
@@ -20,8 +25,15 @@ from adn_jax.pipeline.align import aligns
 from tests.pipeline.heads import small_recipe, turned_heads
 
 UNALIGNED = AlignmentSettings(network=False)
-PLAIN = replace(
+NET = UNetSettings(widths=(4,), groups=2, dropout=0.0)
+TINY = replace(
     small_recipe(),
+    view_net=ViewNetSettings(widths=(2,), identity_start=True),
+    disentangle_net=NET,
+    segment_net=NET,
+)
+PLAIN = replace(
+    TINY,
     segment_input="aligned",
     tissue_source="none",
     joint_loss=JointLossSettings(regularisation=0.0),
@@ -107,7 +119,7 @@ def test_gradient_of_a_plain_system_reaches_f_alone():
 
 def test_d_and_f_can_see_the_mirror_image_too():
     recipe = replace(
-        small_recipe(), disentangle_input="mirror_pair", segment_input="salient_pair"
+        TINY, disentangle_input="mirror_pair", segment_input="salient_pair"
     )
     params, outputs = run(recipe)
     pair = jnp.concatenate([outputs.aligned, outputs.mirrored], axis=-1)
