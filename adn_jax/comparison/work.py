@@ -142,7 +142,7 @@ def is_scored(run: PlannedRun, job: Job) -> bool:
         and summary["cases"] + summary["without_label"] == len(cases)
         and summary["empty"]["rule"] == EMPTY_RULES["penalise"]
         and summary["threshold"] == run.recipe.threshold
-        and summary["averaging"] == settings_to_json(averaging_of([run.recipe]))
+        and summary.get("averaging") == settings_to_json(averaging_of([run.recipe]))
     )
 
 
