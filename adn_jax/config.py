@@ -300,8 +300,6 @@ class OptimizerSettings:
     """AdamW with poly decay, rate * (1 - step / steps) ** power; or RMSProp whose rate
     is halved now and then, as DeepMedic trains."""
 
-    kind: Literal["adamw", "rmsprop"] = "adamw"
-    """Which optimizer."""
     learning_rate: float = 1e-3
     """Rate at step 0."""
     weight_decay: float = 5e-4
@@ -324,6 +322,8 @@ class OptimizerSettings:
     average: float = 0.0
     """Share that a moving average of the parameters keeps at each update; it is what is
     validated and used. 0: the parameters themselves are."""
+    kind: Literal["adamw", "rmsprop"] = "adamw"
+    """Which optimizer."""
 
 
 @dataclass(frozen=True)

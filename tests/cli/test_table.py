@@ -53,7 +53,7 @@ def done(monkeypatch):
 
 def test_arguments_reach_the_runs(done, configs, data, tmp_path, capsys):
     out = str(tmp_path / "out")
-    options = ["--seeds", "3", "5", "--set", "joint.steps=7", "--cases", "head04"]
+    options = ["--seeds", "3", "5", "--set", "joint.steps=7", "--cases", "head03"]
     options += [
         "--set",
         "joint-loss.size=0.5",
@@ -77,7 +77,7 @@ def test_arguments_reach_the_runs(done, configs, data, tmp_path, capsys):
     assert (job.data, job.logs) == (Path(data), Path(out) / "logs")
     assert scored == runs
     assert scores == (runs, "validation", "")
-    assert (folder, rest) == (Path(out), ["adn", "validation", ("head04",), []])
+    assert (folder, rest) == (Path(out), ["adn", "validation", ("head03",), []])
     assert "table: " in capsys.readouterr().out
 
 

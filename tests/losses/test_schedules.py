@@ -79,11 +79,20 @@ def test_unknown_terms_are_the_users_error(loss, text, message):
 
 def test_schedules_of_known_terms_pass():
     joint = JointLossSettings(
+        boundary=0.1,
         extra=("mine:charge:0.5", "mine:other"),
         schedules=(
             *("tissue:0:200", "regularisation:0:9:1:0", "boundary:0:9"),
             *("mine:charge:0:9", "mine:other:0:9:1:2"),
         ),
     )
-    align = AlignLossSettings(schedules=("reconstruction:0:9", "mirror:0:9:1:0"))
+    align = AlignLossSettings(
+        reconstruction=1.0, schedules=("reconstruction:0:9", "mirror:0:9:1:0")
+    )
     check_recipe(Recipe(name="right", joint_loss=joint, align_loss=align))
+
+
+def test_a_schedule_of_a_term_that_does_not_count_is_refused():
+    joint = JointLossSettings(schedules=("boundary:0:9",))
+    with pytest.raises(UserError, match=r"the weight of boundary is 0, .*; set joint_"):
+        check_recipe(Recipe(name="wrong", joint_loss=joint))
