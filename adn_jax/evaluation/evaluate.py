@@ -78,13 +78,13 @@ def evaluate_run(
 
     Raises:
         UserError: no run, no data, another grid, no such split, no labelled case, no
-            dropout to sample.
+            dropout to sample, members that may have seen the cases.
     """
     system = load_system(run, samples, ensemble, averaging)
     model, runs = system.model, (run, *ensemble)
     manifest = find_data(model, run, data)
     check_grid(model.recipe, manifest)
-    check_unseen(runs, split)
+    check_unseen(runs, split, data)
     cases = split_cases(manifest, split)
     folder = run / "evaluation" / (f"{split}-ensemble" if ensemble else split)
     members = [
@@ -102,16 +102,7 @@ def evaluate_run(
         "empty": empty,
         "format": RESULT_FORMAT,
     }
-    results = [
-        result
-        for name in track(cases, description=f"evaluate {split}")
-        if (result := case_result(system, manifest, name, folder, state, empty))
-    ]
-    if not results:
-        raise UserError(
-            f"no case of split {split!r} in {manifest.folder} has a lesion label; "
-            "prepare the data set with labels, or use predict."
-        )
+    results = labelled_results(system, manifest, split, folder, state, empty)
     summary = {
         "split": split,
         **summarise_results(results, model.recipe, manifest, empty, system.doubts),
@@ -123,15 +114,50 @@ def evaluate_run(
         "data": spelled_out(manifest.folder),
         "steps": model.steps,
     }
-    figures = write_figures(
-        system, manifest, results, summary["grid"], folder / "figures"
-    )
-    write_text(folder / "per_case.csv", per_case_csv(results))
-    write_text(
-        folder / "report.html", render_report(summary, results, figures, model.recipe)
-    )
-    write_json(folder / "summary.json", summary)
+    write_results(system, manifest, results, summary, folder)
     return Evaluation(summary, folder)
+
+
+def labelled_results(
+    system: System,
+    manifest: Manifest,
+    split: str,
+    folder: Place,
+    state: dict[str, Any],
+    empty: EmptyRule,
+) -> list[CaseResult]:
+    """The results of the split's cases that have a label.
+
+    Raises:
+        UserError: none has one.
+    """
+    results = [
+        result
+        for name in track(split_cases(manifest, split), description=f"evaluate {split}")
+        if (result := case_result(system, manifest, name, folder, state, empty))
+    ]
+    if not results:
+        raise UserError(
+            f"no case of split {split!r} in {manifest.folder} has a lesion label; "
+            "prepare the data set with labels, or use predict."
+        )
+    return results
+
+
+def write_results(
+    system: System,
+    manifest: Manifest,
+    results: list[CaseResult],
+    summary: dict[str, Any],
+    folder: Place,
+) -> None:
+    """Write scores, figures and report; the summary last, as the sign of the whole."""
+    recipe, grid = system.model.recipe, summary["grid"]
+    figures = write_figures(system, manifest, results, grid, folder / "figures")
+    write_text(folder / "per_case.csv", per_case_csv(results))
+    report = render_report(summary, results, figures, recipe)
+    write_text(folder / "report.html", report)
+    write_json(folder / "summary.json", summary)
 
 
 def case_result(

@@ -81,16 +81,30 @@ def split_cases(manifest: Manifest, split: str) -> tuple[str, ...]:
     return cases
 
 
-def check_unseen(runs: Sequence[Place], split: str) -> None:
-    """Raise `UserError` where the members of an ensemble took turns in training on the
-    cases that are to be scored."""
-    folds = {read_config(run).get("fold") for run in runs}
+def check_unseen(runs: Sequence[Place], split: str, data: Place | None) -> None:
+    """Raise `UserError` where members of an ensemble learned from the cases that are to
+    be scored: folds that took turns, or, unless `data` is given, runs of other cases or
+    splits than the first's, whose cases are scored."""
+    configs = [read_config(run) for run in runs]
+    folds = {config.get("fold") for config in configs}
     if split == "validation" and len(folds) > 1:
         raise UserError(
             "the runs have different folds, so that each case of split 'validation' "
             "has trained some of them; score the ensemble on the test split, or each "
             "run alone."
         )
+    firsts: dict[str | None, tuple[Place, str]] = {}
+    for run, config in zip(runs, configs, strict=True):
+        digest = config.get("cases_sha256")
+        if data is not None or digest is None:
+            continue
+        first, known = firsts.setdefault(config.get("fold"), (run, digest))
+        if digest != known:
+            raise UserError(
+                f"{run} was trained on other cases or splits than {first} and may have "
+                "seen those that are to be scored; name runs of one data set, or give "
+                "one that none has seen with --data DIR."
+            )
 
 
 def case_checksums(files: Source) -> dict[str, str] | None:

@@ -1,5 +1,6 @@
 """What is scored: a run alone, with dropout samples, or together with other runs."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -98,8 +99,8 @@ def load_system(
     """Read a run, and the further members of its ensemble; `averaging` is for each.
 
     Raises:
-        UserError: no such run, no dropout to sample, members of different grids, a
-            number of poses below 0.
+        UserError: no such run, one named twice, no dropout to sample, members of
+            different grids, a number of poses below 0.
     """
     if samples < 0:
         raise UserError(f"samples is {samples}; give 0 for none, or a positive number.")
@@ -109,6 +110,12 @@ def load_system(
             "--samples and --ensemble."
         )
     runs = (run, *ensemble)
+    twice = [member for member, times in Counter(runs).items() if times > 1]
+    if twice:
+        raise UserError(
+            f"{twice[0]} is in the ensemble twice, so it would count twice; name each "
+            "run once."
+        )
     system = System(
         tuple(with_averaging(load_run(member), averaging) for member in runs),
         tuple(member.name for member in runs),

@@ -1,6 +1,7 @@
 """A run alone, with dropout samples, and together with other runs."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import jax
@@ -48,18 +49,24 @@ def test_an_ensemble_scores_the_mean_of_its_members(
     np.testing.assert_array_equal(inferred.maps.pathological, alone.pathological)
 
 
-def test_an_ensemble_of_one_is_the_run_itself(tiny_run, tiny_data, case):
+@pytest.fixture
+def twin_run(tiny_run, tmp_path):
+    """The same run under another name."""
+    return shutil.copytree(tiny_run, tmp_path / "twin")
+
+
+def test_an_ensemble_of_twins_is_the_run_itself(tiny_run, twin_run, tiny_data, case):
     (alone, _, none) = infer_system(load_system(tiny_run), case)
-    (both, _, doubt) = infer_system(load_system(tiny_run, ensemble=[tiny_run]), case)
+    (both, _, doubt) = infer_system(load_system(tiny_run, ensemble=[twin_run]), case)
     np.testing.assert_array_equal(alone.prediction, both.prediction)
     assert none is None
     assert doubt.mutual_information.max() == 0.0
     one = evaluate_run(tiny_run, tiny_data)
-    two = evaluate_run(tiny_run, tiny_data, ensemble=[tiny_run])
+    two = evaluate_run(tiny_run, tiny_data, ensemble=[twin_run])
     assert two.folder == tiny_run / "evaluation" / "test-ensemble"
     assert one.summary["doubt"] is None
-    assert two.summary["members"] == ["run", "run"]
-    assert two.summary["doubt"]["source"] == "ensemble of 2 runs: run, run"
+    assert two.summary["members"] == ["run", "twin"]
+    assert two.summary["doubt"]["source"] == "ensemble of 2 runs: run, twin"
     for score in ("dice", "calibration", "disentanglement"):
         assert one.summary[score] == two.summary[score]
 
@@ -110,6 +117,21 @@ def test_what_cannot_doubt_is_one_sentence(
         load_system(tiny_run, -1)
     with pytest.raises(UserError, match="absent is no run"):
         load_system(tiny_run, ensemble=[tmp_path / "absent"])
+
+
+def test_a_run_counts_once(tiny_run):
+    with pytest.raises(UserError, match=r"run is in the ensemble twice.*each run once"):
+        load_system(tiny_run, ensemble=[tiny_run])
+
+
+def test_members_learned_from_the_same_cases(tiny_run, twin_run, tiny_data):
+    for run, digest in ((tiny_run, "one"), (twin_run, "other")):
+        config = json.loads((run / "config.json").read_text())
+        content = {**config, "data": str(tiny_data), "cases_sha256": digest}
+        (run / "config.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"twin was trained on other cases.*--data DIR"):
+        evaluate_run(tiny_run, ensemble=[twin_run])
+    assert evaluate_run(tiny_run, tiny_data, ensemble=[twin_run]).summary["cases"]
 
 
 def test_members_share_a_grid(tiny_run, tiny_recipe, tiny_params, tmp_path):

@@ -1,6 +1,7 @@
 """Thresholds of runs, chosen on the cases that validated them."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -127,9 +128,12 @@ def test_folds_are_asked_about_their_own_cases(
         evaluate_run(runs[0], split="validation", ensemble=runs[1:])
 
 
-def test_members_that_share_their_cases_are_asked_together(tiny_run, data, measured):
-    evaluate_run(tiny_run, data, ensemble=[tiny_run], threshold="auto")
-    assert [names for names, _ in measured] == [("run", "run")] * 2
+def test_members_that_share_their_cases_are_asked_together(
+    tiny_run, data, measured, tmp_path
+):
+    twin = shutil.copytree(tiny_run, tmp_path / "twin")
+    evaluate_run(tiny_run, data, ensemble=[twin], threshold="auto")
+    assert [names for names, _ in measured] == [("run", "twin")] * 2
     folder = tiny_run / "evaluation"
     known = json.loads((folder / "validation-thresholds-ensemble.json").read_text())
     assert [record["case"] for record in known["cases"]] == ["upright", "tilted"]
