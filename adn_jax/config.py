@@ -253,6 +253,8 @@ class JointLossSettings:
     """|mean P - mean(A * T(G))| (authors' code)."""
     size_by_volume: float = 0.0
     """|volume of P - volume of T(G)| / volume of T(G), mean of the cases (ours)."""
+    infarct: float = 0.0
+    """Cross-entropy and generalised Dice of P against T(G) (ours)."""
     symmetric: float = 1.0
     """mean(P * (1 - A)): P where there is no asymmetry."""
     symmetric_voxels: float = 0.0

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from adn_jax.geometry.mirror import mirror
+from adn_jax.losses.segmentation import cross_entropy, generalised_dice
 from adn_jax.types import AdnOutputs, Targets
 
 Scalar = Float[Array, ""]
@@ -78,6 +79,16 @@ def symmetric_voxels(
 ) -> Scalar:
     """L_asymmetry of the authors' code, mean(P [A = 0])."""
     return jnp.mean(jnp.where(outputs.asymmetry == 0, outputs.pathological, 0))
+
+
+def infarct(outputs: AdnOutputs, targets: Targets) -> Scalar:
+    """Cross-entropy and generalised Dice of P against T(G) (ours).
+
+    The paper's terms ask for no P: as long as mean P is below mean T(G) and mean A,
+    their sum grows by 1 - A and L_tissue with P, wherever it is.
+    """
+    pair = outputs.pathological, targets.aligned_lesion
+    return cross_entropy(*pair) + generalised_dice(*pair)
 
 
 def intrinsic(

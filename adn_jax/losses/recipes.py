@@ -54,6 +54,7 @@ DISENTANGLEMENT = {
     "size": disentanglement.size,
     "size_in_asymmetry": disentanglement.size_in_asymmetry,
     "size_by_volume": disentanglement.size_by_volume,
+    "infarct": disentanglement.infarct,
     "symmetric": disentanglement.symmetric,
     "symmetric_voxels": disentanglement.symmetric_voxels,
     "intrinsic": disentanglement.intrinsic,

@@ -81,6 +81,44 @@ def test_size_by_volume_of_a_case_without_infarct_is_finite():
     assert np.isfinite(gradient).all()
 
 
+def test_infarct_is_the_loss_of_p_as_a_prediction():
+    outputs, targets = random_chain()
+    p, g = (
+        np.asarray(each, np.float64)
+        for each in (outputs.pathological, targets.aligned_lesion)
+    )
+    entropy = -(g * np.log(p) + (1 - g) * np.log(1 - p)).mean()
+    classes = [(p, g), (1 - p, 1 - g)]
+    weights = [1 / true.sum() ** 2 for _, true in classes]
+    both, sizes = (
+        sum(w * f(p, g) for w, (p, g) in zip(weights, classes, strict=True))
+        for f in (lambda p, g: (p * g).sum(), lambda p, g: (p + g).sum())
+    )
+    value = disentanglement.infarct(outputs, targets)
+    assert value == pytest.approx(entropy + 1 - 2 * both / sizes, rel=1e-5)
+
+
+def test_only_infarct_asks_for_p():
+    """Where P is small, more of it costs under the paper's terms, even on infarct."""
+    outputs, targets = random_chain()
+    small = 0.001 * outputs.pathological
+
+    def slope(names):
+        def loss(pathological):
+            changed = replace(outputs, pathological=pathological)
+            return sum(DISENTANGLEMENT[name](changed, targets) for name in names)
+
+        return np.asarray(jax.grad(loss)(small)) * small.size
+
+    papers = slope(("tissue", "size", "symmetric", "intrinsic"))
+    unlike = np.asarray(1 - outputs.asymmetry)
+    tissue = slope(("tissue",))
+    np.testing.assert_allclose(papers, unlike + tissue, rtol=1e-4, atol=1e-5)
+    lesion = np.asarray(targets.aligned_lesion) > 0.5
+    assert (papers[lesion] >= 0).all()
+    assert (slope(("infarct",))[lesion] < 0).all()
+
+
 def test_intrinsic_takes_the_difference_whatever_q_is():
     outputs, targets = random_chain()
     other = replace(outputs, anatomical=jnp.zeros_like(outputs.anatomical))

@@ -117,6 +117,7 @@ ALL = replace(
     focal_tversky=0.3,
     boundary=0.02,
     size_by_volume=0.1,
+    infarct=0.5,
     schedules=(
         *("size:0:10", "cross_entropy:5:10:2:1", "boundary:0:4"),
         *("regularisation:0:8:1:0.5", "regularisation:20:30:1:0"),
@@ -133,7 +134,7 @@ def test_weighted_terms_sum_to_the_total(step):
     assert weighted.keys() == values.keys()
     assert sum(weighted.values()) == pytest.approx(float(total), rel=1e-6)
     terms = set(DISENTANGLEMENT) & set(values)
-    assert len(terms) == 5
+    assert len(terms) == 6
     for name in terms | {"warm_start"}:
         assert (weighted[name] != 0) == ((name == "warm_start") == (step < 2)), name
 

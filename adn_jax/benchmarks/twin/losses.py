@@ -19,7 +19,7 @@ Loss = tuple[Scalar, dict[str, Scalar]]
 LEAST_IN_VIEW = 0.01
 """Share of the head below which `mirror_in_view` stops rising."""
 
-ONLY_OURS = ("focal_tversky", "boundary", "size_by_volume")
+ONLY_OURS = ("focal_tversky", "boundary", "size_by_volume", "infarct")
 """Terms that the twin does not have."""
 
 SMALLEST_WEIGHT = 1e-6
