@@ -39,7 +39,7 @@ def demo_size(recipe: Recipe) -> Recipe:
             recipe.align_loss,
             warm_start_steps=70 if recipe.align_loss.warm_start_steps else 0,
         ),
-        joint_loss=replace(loss, warm_start_steps=200 if loss.warm_start_steps else 0),
+        joint_loss=replace(loss, warm_start_steps=100 if loss.warm_start_steps else 0),
         align=replace(
             recipe.align,
             steps=100,

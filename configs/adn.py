@@ -1,4 +1,4 @@
-"""ADN at its best so far: the paper's losses, a start that trains, a refined view.
+"""ADN at its best so far: a start that trains, a refined view, a P that stays.
 
 Command:  python train.py configs/adn.py --data DIR --run RUN
 Hardware: one GPU with 80 GB, or several (the batch of 6 is split over them).
@@ -6,13 +6,15 @@ Result:   not yet run at full size; `demo.py` is the same system, smaller.
 
 Beyond the paper: the head is centred by mass, T starts from the identity and first
 learns the answer of a coarse search, each scan's view is refined on the mirror loss,
-and D and F start at the share of infarcted voxels instead of one half.
+D and F start at the share of infarcted voxels instead of one half, and P is taught
+the infarct to the end, beside the paper's L_D, which alone lets it fall to 0.
 """
 
 from adn_jax.config import (
     AlignLossSettings,
     AlignmentSettings,
     AugmentSettings,
+    JointLossSettings,
     OptimizerSettings,
     Recipe,
     StageSettings,
@@ -38,6 +40,7 @@ def get_config() -> Recipe:
         ),
         disentangle_net=UNetSettings(prior=INFARCT_SHARE),
         segment_net=UNetSettings(prior=INFARCT_SHARE),
+        joint_loss=JointLossSettings(infarct=1.0),
         align_loss=AlignLossSettings(
             mirror=0.0,
             mirror_in_view=1.0,
