@@ -19,7 +19,7 @@ Loss = tuple[Scalar, dict[str, Scalar]]
 LEAST_IN_VIEW = 0.01
 """Share of the head below which `mirror_in_view` stops rising."""
 
-ONLY_OURS = ("focal_tversky", "boundary", "size_by_volume", "infarct")
+ONLY_OURS = ("focal_tversky", "boundary", "size_by_volume")
 """Terms that the twin does not have."""
 
 SMALLEST_WEIGHT = 1e-6
@@ -94,6 +94,12 @@ def symmetric_voxels(outputs: Outputs, _: Targets) -> Scalar:
     return (outputs.pathological * (outputs.asymmetry == 0)).mean()
 
 
+def infarct(outputs: Outputs, targets: Targets) -> Scalar:
+    """Cross-entropy and generalised Dice of P against T(G)."""
+    pair = (outputs.pathological, targets.aligned_lesion)
+    return F.binary_cross_entropy(*pair) + generalised_dice(*pair)
+
+
 def intrinsic(outputs: Outputs, _: Targets) -> Scalar:
     """-|mean(A - P)|."""
     return -(outputs.asymmetry - outputs.pathological).mean().abs()
@@ -143,6 +149,7 @@ DISENTANGLEMENT = {
     "tissue_one_way": tissue_one_way,
     "size": size,
     "size_in_asymmetry": size_in_asymmetry,
+    "infarct": infarct,
     "symmetric": symmetric,
     "symmetric_voxels": symmetric_voxels,
     "intrinsic": intrinsic,
@@ -198,7 +205,7 @@ def refuse_extra(settings: AlignLossSettings | JointLossSettings) -> None:
     only_ours = [name for name in ONLY_OURS if getattr(settings, name, 0)]
     if only_ours or settings.schedules:
         raise UserError(
-            "the PyTorch peer computes the paper's and the authors' terms, without "
+            "the PyTorch peer computes the terms of the recipes that are shipped, not "
             f"{', '.join(only_ours or ['schedules'])}; leave them out for both sides."
         )
     if settings.extra:

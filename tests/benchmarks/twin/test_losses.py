@@ -18,9 +18,9 @@ torch = pytest.importorskip("torch")
 from adn_jax.benchmarks.twin import chain, losses  # noqa: E402
 
 CONFIGS = Path(__file__).parents[3] / "configs"
-PAPER, AUTHORS = (
+PAPER, AUTHORS, OURS = (
     replace(load_recipe(CONFIGS / f"{name}.py").joint_loss, warm_start_steps=2)
-    for name in ("adn_paper", "adn_reference")
+    for name in ("adn_paper", "adn_reference", "adn")
 )
 ALIGN = AlignLossSettings(
     mirror=2.0, mirror_in_view=0.5, reconstruction=3.0, view_regression=0.25
@@ -54,7 +54,7 @@ def test_all_terms_are_there():
 
 
 @pytest.mark.parametrize("step", [0, 2])
-@pytest.mark.parametrize("settings", [PAPER, AUTHORS], ids=["paper", "authors"])
+@pytest.mark.parametrize("settings", [PAPER, AUTHORS, OURS])
 def test_joint_loss_equals_ours(settings, step):
     outputs, targets = random_chain()
 
