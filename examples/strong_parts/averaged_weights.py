@@ -1,24 +1,9 @@
-"""`clerigues` with one part of `adn_strong`: averaged weights.
+"""`clerigues` with averaged weights."""
 
-Command:  python -m adn_jax table DIR OUT --size demo --reference clerigues \
-              --recipes configs/clerigues.py examples/strong_parts/averaged_weights.py
-Hardware: 2 CPU cores.
-Result:   docs/results.md.
-"""
-
-from dataclasses import replace
-from pathlib import Path
-
-from adn_jax.cli.arguments import load_recipe
 from adn_jax.config import Recipe
-
-CONFIGS = Path(__file__).parents[2] / "configs"
+from examples.strong_parts import clerigues_with
 
 
 def get_config() -> Recipe:
     """The recipe."""
-    plain = load_recipe(CONFIGS / "clerigues.py")
-    strong = load_recipe(CONFIGS / "adn_strong.py")
-    optimizer = replace(plain.joint.optimizer, average=strong.joint.optimizer.average)
-    joint = replace(plain.joint, optimizer=optimizer)
-    return replace(plain, name="clerigues_averaged_weights", joint=joint)
+    return clerigues_with("averaged_weights", optimizer=("average",))

@@ -1,27 +1,9 @@
-"""`clerigues` with one part of `adn_strong`: five levels, the first pooling flat.
+"""`clerigues` with five levels; the first pooling leaves thick slices alone."""
 
-Command:  python -m adn_jax table DIR OUT --size demo --reference clerigues \
-              --recipes configs/clerigues.py examples/strong_parts/levels.py
-Hardware: 2 CPU cores.
-Result:   docs/results.md.
-"""
-
-from dataclasses import replace
-from pathlib import Path
-
-from adn_jax.cli.arguments import load_recipe
 from adn_jax.config import Recipe
-
-CONFIGS = Path(__file__).parents[2] / "configs"
+from examples.strong_parts import clerigues_with
 
 
 def get_config() -> Recipe:
     """The recipe."""
-    plain = load_recipe(CONFIGS / "clerigues.py")
-    strong = load_recipe(CONFIGS / "adn_strong.py")
-    net = replace(
-        plain.segment_net,
-        widths=strong.segment_net.widths,
-        flat_levels=strong.segment_net.flat_levels,
-    )
-    return replace(plain, name="clerigues_levels", segment_net=net)
+    return clerigues_with("levels", net=("widths", "flat_levels"))
