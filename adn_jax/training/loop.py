@@ -45,7 +45,7 @@ from adn_jax.training.stages import Stage
 from adn_jax.training.state import TrainState, initial_state
 from adn_jax.training.steps import Values, make_train_step
 from adn_jax.training.term_gradients import make_term_gradients
-from adn_jax.types import Batch
+from adn_jax.types import Batch, Key
 
 FETCH_SECONDS = 1.0
 """Values of updates are fetched from the device about this often."""
@@ -93,13 +93,7 @@ def train_stage(
     train_step = make_train_step(
         stage.loss, optimizer, step_key, everywhere, parts, average
     )
-    every = recipe.joint_loss.watch_every if stage.terms else 0
-    measure = make_term_gradients(stage.terms, everywhere, parts) if every else None
-
-    def watched(state: TrainState, batch: Batch) -> Values:
-        if measure is None or (step + 1) % every:
-            return {}
-        return measure(state.params, frozen, batch, step_key, state.step)
+    term_gradients = watch_terms(stage, recipe, frozen, step_key, everywhere)
 
     def fresh() -> TrainState:
         params = initial_params(init_key, recipe, stage.name)
@@ -122,7 +116,8 @@ def train_stage(
             batches = train_batches(train, settings.batch, seed, step, place)
             while not is_finished(session, step):
                 batch = next_batch(session, state, batches)
-                gradients = watched(state, batch)  # the update takes the state's memory
+                # before the update, which takes the state's memory
+                gradients = term_gradients(step + 1, state, batch)
                 state, values = train_step(state, frozen, batch)
                 step += 1
                 session.waiting.append((step, {**values, **gradients}))
@@ -135,6 +130,24 @@ def train_stage(
         finish(run, session, step)
     wait_for_all(f"{stage.name} is finished")
     return 0
+
+
+def watch_terms(
+    stage: Stage, recipe: Recipe, frozen: Any, key: Key, sharding: Sharding
+) -> Callable[[int, TrainState, Batch], Values]:
+    """What measures each term's gradient before an update (from 1); nothing where the
+    stage has no terms or the update is not one that the recipe watches."""
+    every = recipe.joint_loss.watch_every if stage.terms else 0
+    if not every:
+        return lambda *_: {}
+    measure = make_term_gradients(stage.terms, sharding, stage.settings.micro_batches)
+
+    def watch(update: int, state: TrainState, batch: Batch) -> Values:
+        if update % every:
+            return {}
+        return measure(state.params, frozen, batch, key, state.step)
+
+    return watch
 
 
 def names_of_update(
