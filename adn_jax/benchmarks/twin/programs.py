@@ -1,7 +1,8 @@
 """What is timed on PyTorch's side: networks, optimizer and fixed cases in one call."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,7 +12,7 @@ from adn_jax.benchmarks.twin.chain import Adn
 from adn_jax.benchmarks.twin.losses import refuse_extra
 from adn_jax.benchmarks.twin.networks import make_unet, make_view_net
 from adn_jax.benchmarks.twin.training import Trainer, align_step, joint_step
-from adn_jax.config import Recipe, UNetSettings
+from adn_jax.config import Recipe, StageSettings, UNetSettings
 from adn_jax.errors import UserError, one_line
 
 Call = Callable[[], object]
@@ -64,6 +65,7 @@ def make_inference(recipe: Recipe, batch: int, device: str, place: Place) -> Cal
 def make_align(recipe: Recipe, batch: int, device: str, place: Place) -> Call:
     """The train step of T."""
     refuse_extra(recipe.align_loss)
+    refuse_stage(recipe.align, "align")
     cases = made_up_cases(recipe, batch, device, ())
     view_net = place(make_view_net(recipe.view_net))
     trainer = Trainer(view_net.parameters(), recipe.align)
@@ -73,6 +75,7 @@ def make_align(recipe: Recipe, batch: int, device: str, place: Place) -> Call:
 def make_joint(recipe: Recipe, batch: int, device: str, place: Place) -> Call:
     """The train step of D and F."""
     refuse_extra(recipe.joint_loss)
+    refuse_stage(recipe.joint, "joint")
     source = recipe.tissue_source
     labels = ("lesion", "tissue") if source == "maps" else ("lesion",)
     cases = made_up_cases(recipe, batch, device, labels)
@@ -105,7 +108,24 @@ def make_adn(recipe: Recipe, place: Place) -> Adn:
 
 def refuse_levels(settings: UNetSettings, where: str) -> None:
     """Raise `UserError` for a U-Net with flat levels or deep supervision."""
-    for name in ("flat_levels", "deep_supervision"):
+    refuse_above_0(settings, ("flat_levels", "deep_supervision"), where)
+
+
+def refuse_stage(settings: StageSettings, where: str) -> None:
+    """Raise `UserError` for what the peer's augmentation and optimizer do not have."""
+    augment, optimizer = settings.augment, settings.optimizer
+    refuse_above_0(augment, ("zoom", "brightness", "noise"), f"{where}.augment")
+    refuse_above_0(optimizer, ("average",), f"{where}.optimizer")
+    if optimizer.kind != "adamw":
+        raise UserError(
+            f"the PyTorch peer has AdamW alone, but {where}.optimizer.kind is "
+            f"{optimizer.kind}; set it to adamw, or leave --peer out."
+        )
+
+
+def refuse_above_0(settings: Any, names: Sequence[str], where: str) -> None:
+    """Raise `UserError` where one of the named settings is not 0."""
+    for name in names:
         if getattr(settings, name):
             raise UserError(
                 f"the PyTorch peer has no {name}, but {where}.{name} is "

@@ -1,6 +1,6 @@
 """The peer's cases and their augmentation equal ours for equal draws."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 
 import jax
@@ -30,7 +30,8 @@ def our_batch():
 
 def our_draws(settings):
     drawn = draw_all(KEY, our_batch().case, settings)
-    return twin.Draws(*(torch.tensor(np.asarray(array)) for array in drawn))
+    shared = (getattr(drawn, field.name) for field in fields(twin.Draws))
+    return twin.Draws(*(torch.tensor(np.asarray(array)) for array in shared))
 
 
 def check_cases(found, batch):

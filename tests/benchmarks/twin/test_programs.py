@@ -106,6 +106,33 @@ def test_options_of_levels_are_refused(network, option):
         make_twin("joint", replace(TINY, **{network: net}), 1, "cpu", "eager")
 
 
+@pytest.mark.parametrize("stage", ["align", "joint"])
+@pytest.mark.parametrize(
+    ("part", "changes", "sentence"),
+    [
+        *(
+            ("augment", {name: 0.1}, rf"no {name}, but STAGE\.augment\.{name} is 0.1;")
+            for name in ("zoom", "brightness", "noise")
+        ),
+        (
+            "optimizer",
+            {"average": 0.9},
+            r"no average, but STAGE\.optimizer\.average is",
+        ),
+        (
+            "optimizer",
+            {"kind": "rmsprop"},
+            r"AdamW alone, but STAGE\.optimizer\.kind is",
+        ),
+    ],
+)
+def test_what_the_trainer_lacks_is_refused(stage, part, changes, sentence):
+    settings = getattr(TINY, stage)
+    settings = replace(settings, **{part: replace(getattr(settings, part), **changes)})
+    with pytest.raises(UserError, match=sentence.replace("STAGE", stage)):
+        make_twin(stage, replace(TINY, **{stage: settings}), 1, "cpu", "eager")
+
+
 def test_an_unknown_form_is_refused():
     with pytest.raises(UserError, match="no form 'fast'; take eager, bf16, compiled"):
         make_twin("joint", TINY, 1, "cpu", "fast")

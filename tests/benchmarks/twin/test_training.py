@@ -22,7 +22,7 @@ from adn_jax.pipeline.adn import init_adn
 from adn_jax.training.optimizer import make_optimizer
 from adn_jax.training.stages import make_stage
 from adn_jax.training.state import initial_state
-from adn_jax.training.steps import make_train_step
+from adn_jax.training.steps import ABSENT, make_train_step
 from tests.benchmarks.twin.ours import RECIPE, SHAPE, draw_params, jit_quickly
 
 torch = pytest.importorskip("torch")
@@ -73,6 +73,7 @@ def our_steps(recipe, what, params, frozen):
     with jax.default_matmul_precision("highest"):
         for _ in range(2):
             state, of_step = step(state, frozen, batch)
+            assert of_step.pop(ABSENT) == 0
             values.append(of_step)
     return values, state.params
 
