@@ -18,6 +18,7 @@ from adn_jax.evaluation.inference import as_batch, as_map, infer_case
 from adn_jax.evaluation.system import has_dropout, infer_system, load_system
 from adn_jax.pipeline.adn import apply_adn
 from adn_jax.training.runs import write_run
+from tests.evaluation.noted import note
 
 
 @pytest.fixture(autouse=True)
@@ -126,9 +127,7 @@ def test_a_run_counts_once(tiny_run):
 
 def test_members_learned_from_the_same_cases(tiny_run, twin_run, tiny_data):
     for run, digest in ((tiny_run, "one"), (twin_run, "other")):
-        config = json.loads((run / "config.json").read_text())
-        content = {**config, "data": str(tiny_data), "cases_sha256": digest}
-        (run / "config.json").write_text(json.dumps(content))
+        note(run, data=str(tiny_data), cases_sha256=digest)
     with pytest.raises(UserError, match=r"twin was trained on other cases.*--data DIR"):
         evaluate_run(tiny_run, ensemble=[twin_run])
     assert evaluate_run(tiny_run, tiny_data, ensemble=[twin_run]).summary["cases"]

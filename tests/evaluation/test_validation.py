@@ -23,6 +23,7 @@ from adn_jax.evaluation.source import find_data
 from adn_jax.evaluation.system import infer_system, load_system
 from adn_jax.evaluation.thresholds import CANDIDATES, Thresholds
 from adn_jax.metrics.overlap import dice
+from tests.evaluation.noted import note
 
 
 @pytest.fixture(autouse=True)
@@ -57,12 +58,6 @@ def measured(monkeypatch):
 
     monkeypatch.setattr(validation, "measure_case", measure_case)
     return asked
-
-
-def note(run, **more):
-    """Add to what a run knows of its training."""
-    config = json.loads((run / "config.json").read_text())
-    (run / "config.json").write_text(json.dumps({**config, **more}))
 
 
 def test_thresholds_are_chosen_once_and_used(tiny_run, data, measured):
