@@ -16,7 +16,7 @@ Recompute = Literal["nothing", "norms", "blocks"]
 or every map inside a block, so that only what goes from block to block is kept."""
 
 
-SegmentInput = Literal["salient", "salient_pair", "aligned", "mirror_pair"]
+SegmentInput = Literal["salient", "salient_triple", "aligned", "mirror_pair"]
 """What F sees."""
 
 
@@ -380,8 +380,8 @@ class Recipe:
     disentangle_input: Literal["aligned", "mirror_pair"] = "aligned"
     """What D sees: X alone (paper), or X and X' as two channels (ours)."""
     segment_input: SegmentInput = "salient"
-    """What F sees: X + Q of D (ADN), that and X' as two channels (ours), X alone (plain
-    networks, no D), or X and X' as two channels (Clerigues et al.; no D)."""
+    """What F sees: X + Q of D (ADN), that, X and X' as three channels (ours), X alone
+    (plain networks, no D), or X and X' as two channels (Clerigues et al.; no D)."""
     standardise: bool = False
     """Shift and scale what F sees to mean 0 and deviation 1 in the brain."""
     segment_net: SegmentNetSettings = field(default_factory=UNetSettings)
@@ -408,12 +408,12 @@ class Recipe:
     @property
     def disentangles(self) -> bool:
         """Whether D is part of the system."""
-        return self.segment_input in {"salient", "salient_pair"}
+        return self.segment_input in {"salient", "salient_triple"}
 
     @property
     def segment_channels(self) -> int:
         """Channels of what F sees."""
-        return 2 if self.segment_input in {"salient_pair", "mirror_pair"} else 1
+        return {"salient_triple": 3, "mirror_pair": 2}.get(self.segment_input, 1)
 
     @property
     def disentangle_channels(self) -> int:

@@ -4,9 +4,10 @@ Command:  python train.py configs/adn_strong.py --data DIR --run RUN
 Hardware: as `adn.py`.
 Result:   not yet run at full size; on phantoms see docs/results.md.
 
-D and F see the mirror image, too. F has five levels, the first pooling leaves thick
-slices alone, and two decoder levels learn beside the last. Stronger augmentation,
-averaged weights, and predictions averaged over the mirror image and other poses.
+D sees the mirror image, too, and F both sides beside X_hat: where D has found nothing,
+X_hat alone hides the infarct. F has five levels, the first pooling leaves thick slices
+alone, and two decoder levels learn beside the last. Stronger augmentation, averaged
+weights, and predictions averaged over the mirror image and other poses.
 """
 
 from dataclasses import replace
@@ -23,7 +24,7 @@ def get_config() -> Recipe:
         adn,
         name="adn_strong",
         disentangle_input="mirror_pair",
-        segment_input="salient_pair",
+        segment_input="salient_triple",
         segment_net=replace(
             adn.segment_net,
             widths=(32, 64, 128, 256, 320),

@@ -122,10 +122,10 @@ def disentangle_input(
 def segment_input(
     aligned: Volume, mirrored: Volume, salient: Volume | None, recipe: Recipe
 ) -> Float[Array, "b z y x channels"]:
-    """What F sees: X_hat or X, alone or beside X' as two channels."""
+    """What F sees: X_hat or X alone, X and X', or all three, as channels."""
     choices = {
         "salient": (salient,),
-        "salient_pair": (salient, mirrored),
+        "salient_triple": (salient, aligned, mirrored),
         "aligned": (aligned,),
         "mirror_pair": (aligned, mirrored),
     }

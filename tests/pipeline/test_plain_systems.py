@@ -117,16 +117,16 @@ def test_gradient_of_a_plain_system_reaches_f_alone():
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(gradient.view))
 
 
-def test_d_and_f_can_see_the_mirror_image_too():
+def test_d_and_f_can_see_both_sides_too():
     recipe = replace(
-        TINY, disentangle_input="mirror_pair", segment_input="salient_pair"
+        TINY, disentangle_input="mirror_pair", segment_input="salient_triple"
     )
     params, outputs = run(recipe)
     pair = jnp.concatenate([outputs.aligned, outputs.mirrored], axis=-1)
     logits = apply_unet(params.disentangle, pair, recipe.disentangle_net)
     np.testing.assert_allclose(outputs.pathological, jax.nn.sigmoid(logits), atol=1e-6)
-    pair = jnp.concatenate([outputs.salient, outputs.mirrored], axis=-1)
-    logits = apply_unet(params.segment, pair, recipe.segment_net)
+    triple = jnp.concatenate([outputs.salient, pair], axis=-1)
+    logits = apply_unet(params.segment, triple, recipe.segment_net)
     np.testing.assert_allclose(
         outputs.aligned_prediction, jax.nn.sigmoid(logits), atol=1e-6
     )
