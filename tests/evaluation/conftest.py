@@ -1,5 +1,6 @@
 """Small synthetic heads, their maps, a prepared data set, and an untrained run."""
 
+import shutil
 from dataclasses import replace
 
 import jax
@@ -82,6 +83,12 @@ def tiny_run(tmp_path, tiny_params):
     """A run with untrained weights; it belongs to no data set."""
     write_run(tmp_path / "run", RECIPE, tiny_params)
     return tmp_path / "run"
+
+
+@pytest.fixture
+def twin_run(tiny_run, tmp_path):
+    """The same run under another name."""
+    return shutil.copytree(tiny_run, tmp_path / "twin")
 
 
 @pytest.fixture

@@ -75,9 +75,9 @@ def test_members_average_by_their_own_recipes(tiny_run, write_tiny_run, plain_re
     assert load_system(tiny_run, ensemble=[other]).averaging == (None, SETTINGS)
 
 
-def test_an_ensemble_is_the_mean_of_averaged_members(tiny_run, case):
+def test_an_ensemble_is_the_mean_of_averaged_members(tiny_run, twin_run, case):
     one = infer_system(load_system(tiny_run, averaging=ASKED), case).maps
-    two = infer_system(load_system(tiny_run, 0, [tiny_run], ASKED), case).maps
+    two = infer_system(load_system(tiny_run, 0, [twin_run], ASKED), case).maps
     np.testing.assert_array_equal(one.prediction, two.prediction)
 
 

@@ -1,7 +1,6 @@
 """A run alone, with dropout samples, and together with other runs."""
 
 import json
-import shutil
 from dataclasses import replace
 
 import jax
@@ -48,12 +47,6 @@ def test_an_ensemble_scores_the_mean_of_its_members(
     assert inferred.maps.aligned_prediction.max() <= mean.max() + 1e-5
     alone, _ = infer_case(system.model.params, case, tiny_recipe)
     np.testing.assert_array_equal(inferred.maps.pathological, alone.pathological)
-
-
-@pytest.fixture
-def twin_run(tiny_run, tmp_path):
-    """The same run under another name."""
-    return shutil.copytree(tiny_run, tmp_path / "twin")
 
 
 def test_an_ensemble_of_twins_is_the_run_itself(tiny_run, twin_run, tiny_data, case):

@@ -1,7 +1,6 @@
 """Thresholds of runs, chosen on the cases that validated them."""
 
 import json
-import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -124,10 +123,9 @@ def test_folds_are_asked_about_their_own_cases(
 
 
 def test_members_that_share_their_cases_are_asked_together(
-    tiny_run, data, measured, tmp_path
+    tiny_run, twin_run, data, measured
 ):
-    twin = shutil.copytree(tiny_run, tmp_path / "twin")
-    evaluate_run(tiny_run, data, ensemble=[twin], threshold="auto")
+    evaluate_run(tiny_run, data, ensemble=[twin_run], threshold="auto")
     assert [names for names, _ in measured] == [("run", "twin")] * 2
     folder = tiny_run / "evaluation"
     known = json.loads((folder / "validation-thresholds-ensemble.json").read_text())

@@ -119,7 +119,10 @@ def test_gradient_of_a_plain_system_reaches_f_alone():
 
 def test_d_and_f_can_see_both_sides_too():
     recipe = replace(
-        TINY, disentangle_input="mirror_pair", segment_input="salient_triple"
+        TINY,
+        disentangle_input="mirror_pair",
+        segment_input="salient_triple",
+        segment_net=replace(NET, groups=4),
     )
     params, outputs = run(recipe)
     pair = jnp.concatenate([outputs.aligned, outputs.mirrored], axis=-1)
