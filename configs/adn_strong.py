@@ -7,14 +7,14 @@ Result:   not yet run at full size; on phantoms see docs/results.md.
 D sees the mirror image, too, and F both sides beside X_hat: where D has found nothing,
 X_hat alone hides the infarct. F has five levels, the first pooling leaves thick slices
 alone, and two decoder levels learn beside the last. Stronger augmentation, averaged
-weights, and predictions averaged over the mirror image and other poses.
+weights. What each is worth, and why poses are not averaged over: docs/results.md.
 """
 
 from dataclasses import replace
 from pathlib import Path
 
 from adn_jax.cli.arguments import load_recipe
-from adn_jax.config import AveragingSettings, Recipe
+from adn_jax.config import Recipe
 
 
 def get_config() -> Recipe:
@@ -31,7 +31,6 @@ def get_config() -> Recipe:
             flat_levels=1,
             deep_supervision=2,
         ),
-        averaging=AveragingSettings(mirrored=True, poses=2),
         joint=replace(
             adn.joint,
             optimizer=replace(adn.joint.optimizer, average=0.999),
