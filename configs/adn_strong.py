@@ -4,10 +4,10 @@ Command:  python train.py configs/adn_strong.py --data DIR --run RUN
 Hardware: as `adn.py`.
 Result:   not yet run at full size; on phantoms see docs/results.md.
 
-F sees X and X' as two channels, without D: in `adn`, F finds nothing that P does not
-have. F has five levels, the first pooling leaves thick slices alone, and two decoder
-levels learn beside the last. Stronger augmentation, averaged weights. What each part
-is worth, and why there is no D and no averaging over poses: docs/results.md.
+F sees X and X' as two channels, without D: F of `adn`, trained briefly, found hardly
+anything outside P. F has five levels, the first pooling leaves thick slices alone, and
+two decoder levels learn beside the last. Stronger augmentation, averaged weights. What
+each part is worth, and why there is no averaging over poses: docs/results.md.
 """
 
 from dataclasses import replace

@@ -6,6 +6,7 @@ Where both are alike and hardly any infarct is found outside P, F segments what 
 disentangled, and a better D is what a better ADN needs (docs/results.md).
 """
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ WITHOUT_P = 0.1
 
 
 def main(runs: tyro.conf.Positional[list[Path]], split: str = "test") -> None:
-    """Print a line for each run that has a D.
+    """Print a line for each run; one without D ends it with a sentence.
 
     Args:
         runs: folders of finished runs.
@@ -31,6 +32,8 @@ def main(runs: tyro.conf.Positional[list[Path]], split: str = "test") -> None:
     """
     for run in runs:
         model = load_run(run)
+        if not model.recipe.disentangles:
+            sys.exit(f"{run} has no D to compare F with; name runs of ADN.")
         manifest = find_data(model, run, None)
         names = split_cases(manifest, split)
         rows = [

@@ -13,6 +13,11 @@ from examples import what_f_adds
 from tests.evaluation.noted import note
 
 
+def test_a_run_without_d_is_one_sentence(write_tiny_run, plain_recipe):
+    with pytest.raises(SystemExit, match=r"plain has no D .*; name runs of ADN\."):
+        what_f_adds.main([write_tiny_run("plain", plain_recipe)])
+
+
 def test_what_f_adds_is_told_for_each_run(tiny_run, tiny_data, capsys):
     note(tiny_run, data=str(tiny_data))
     what_f_adds.main([tiny_run])
