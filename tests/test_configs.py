@@ -15,7 +15,8 @@ from adn_jax.training.runs import joint_params
 from adn_jax.training.stages import make_stage
 from adn_jax.types import Batch
 
-CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
+ROOT = Path(__file__).parents[1]
+CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 
 
 def test_the_promised_recipes_are_there():
@@ -54,3 +55,23 @@ def test_docstring_says_command_and_hardware(path):
     text = path.read_text()
     assert "Command:" in text
     assert "Hardware:" in text
+
+
+@pytest.mark.parametrize(
+    ("part", "changed"),
+    [
+        ("augmentation", {"joint"}),
+        ("averaged_weights", {"joint"}),
+        ("deep_supervision", {"segment_net"}),
+        ("levels", {"segment_net"}),
+    ],
+)
+def test_each_part_of_adn_strong_is_taken_alone(part, changed):
+    plain, strong = (
+        vars(load_recipe(ROOT / "configs" / f"{name}.py"))
+        for name in ("clerigues", "adn_strong")
+    )
+    recipe = vars(load_recipe(ROOT / "examples" / "strong_parts" / f"{part}.py"))
+    assert recipe["name"] == f"clerigues_{part}"
+    assert {key for key in plain if recipe[key] != plain[key]} == changed | {"name"}
+    assert all(recipe[key] != strong[key] for key in changed)
