@@ -23,6 +23,10 @@ UNFINISHED = re.compile(r"\.\d+\.(?P<name>.+)")
 """Name of what `atomic_path` yields, and leaves where its process is killed."""
 
 
+POINTERS = (b"/annex/objects/", b"version https://git-lfs.github.com/spec/")
+"""How the text begins that git-annex and Git LFS leave where a file is not fetched."""
+
+
 @contextmanager
 def atomic_path(path: Place) -> Iterator[Path]:
     """Yield a temporary path beside `path` (same suffixes) that becomes `path`.
@@ -105,3 +109,58 @@ def read_json(path: Source) -> Any:
         raise UserError(
             f"{path} is not readable JSON ({error}); restore it or make it anew."
         ) from error
+
+
+def is_there(path: Source) -> bool:
+    """Whether there is a file of this name, be it a link whose target is missing."""
+    return path.is_file() or is_dangling(path)
+
+
+def is_dangling(path: Source) -> bool:
+    """Whether it is a link to nothing; in an object store there are no links."""
+    return isinstance(path, Path) and path.is_symlink() and not path.exists()
+
+
+def check_fetched(path: Source) -> None:
+    """Raise `UserError` where only the name of a file is here, not what it holds.
+
+    DataLad, git-annex and Git LFS keep links or lines of text in place of files that
+    were not fetched.
+    """
+    if is_dangling(path):
+        raise UserError(
+            f"{path} is a link whose target is missing ({path.readlink()}); fetch it "
+            "(datalad get, git annex get) or copy the file itself there."
+        )
+    if isinstance(path, Path) and path.is_file():
+        with path.open("rb") as file:
+            start = file.read(max(map(len, POINTERS)))
+        if start.startswith(POINTERS):
+            raise UserError(
+                f"{path} only says where the file is kept; fetch it (datalad get, "
+                "git annex get, git lfs pull)."
+            )
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Every file of a folder and of the folders in it, sorted, linked ones too.
+
+    Each folder is searched once, under its first name: loops of links end. Links whose
+    target is missing are among the files (see `check_fetched`), but for hidden ones,
+    which editors and browsers leave as locks.
+    """
+    found: list[Path] = []
+    searched: set[str] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        folders.sort()
+        if (real := os.path.realpath(place)) in searched:
+            folders.clear()
+            continue
+        searched.add(real)
+        paths = [Path(place, name) for name in names]
+        found += [
+            path
+            for path in paths
+            if path.is_file() or (is_dangling(path) and not path.name.startswith("."))
+        ]
+    return sorted(found)

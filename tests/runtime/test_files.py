@@ -9,6 +9,9 @@ import pytest
 from adn_jax.errors import UserError
 from adn_jax.runtime.files import (
     atomic_path,
+    check_fetched,
+    files_below,
+    is_there,
     read_json,
     remove_remains,
     write_json,
@@ -105,3 +108,59 @@ def test_json_that_cannot_be_read(tmp_path):
     (tmp_path / "a.json").write_bytes(b'{"b": ')
     with pytest.raises(UserError, match=r"a\.json is not readable JSON"):
         read_json(tmp_path / "a.json")
+
+
+def test_a_link_to_nothing_is_there_but_not_fetched(tmp_path):
+    (tmp_path / "whole").write_text("whole")
+    for name, target in (("good", "whole"), ("gone", "/annex/gone"), ("self", "self")):
+        (tmp_path / name).symlink_to(target)
+    for name in ("whole", "good"):
+        assert is_there(tmp_path / name)
+        check_fetched(tmp_path / name)
+    for name in ("gone", "self"):
+        assert is_there(tmp_path / name)
+        with pytest.raises(UserError, match=rf"{name} is a link whose target is miss"):
+            check_fetched(tmp_path / name)
+    assert not is_there(tmp_path / "missing")
+    assert not is_there(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "/annex/objects/MD5E-s1896--439b33f3.nii.gz\n",
+        "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
+    ],
+)
+def test_a_pointer_is_not_the_file(tmp_path, text):
+    (tmp_path / "ct.nii.gz").write_text(text)
+    with pytest.raises(UserError, match=r"ct\.nii\.gz only says where"):
+        check_fetched(tmp_path / "ct.nii.gz")
+
+
+def test_linked_folders_are_searched_once(tmp_path):
+    top, store = tmp_path / "top", tmp_path / "store"
+    (store / "deep").mkdir(parents=True)
+    (store / "deep" / "file").touch()
+    (top / "own").mkdir(parents=True)
+    (top / "own" / "up").symlink_to(top)
+    (store / "deep" / "back").symlink_to(store)
+    for name in ("linked", "linked_again"):
+        (top / name).symlink_to(store)
+    (top / "own" / "file").touch()
+    (top / "gone").symlink_to("nothing")
+    (top / ".#lock").symlink_to("user@machine:1")
+    assert [str(path.relative_to(top)) for path in files_below(top)] == [
+        "gone",
+        "linked/deep/file",
+        "own/file",
+    ]
+
+
+def test_links_to_each_other_end(tmp_path):
+    for name in "abcdefghijkl":
+        (tmp_path / name).mkdir()
+        for other in "abcdefghijkl":
+            (tmp_path / name / other).symlink_to(tmp_path / other)
+        (tmp_path / name / "file").touch()
+    assert len(files_below(tmp_path)) == 12

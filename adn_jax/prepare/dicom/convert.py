@@ -27,6 +27,7 @@ from adn_jax.prepare.dicom.headers import LPS_TO_RAS, Frame, read_headers
 from adn_jax.prepare.dicom.series import FEWEST_SLICES, Series, find_series
 from adn_jax.prepare.dicom.straighten import SliceStack
 from adn_jax.prepare.window import to_hounsfield
+from adn_jax.runtime.files import check_fetched, files_below
 
 SECONDS, SECONDS_A_SLICE = 30, 1
 """How long dcm2niix may take: a slow network disk reads a slice a second."""
@@ -58,16 +59,20 @@ def convert_dicom(
     """Choose a CT series of a folder (or of one file) and read it.
 
     Args:
-        path: a folder, searched to its depths, or one multi-frame file.
+        path: a folder, searched to its depths and through links, or one multi-frame
+            file.
         scratch: an empty folder that outlives the result.
         series: series number or a part of its description; empty: our choice.
         where: what messages call `path`, where it was unpacked from an archive.
 
     Raises:
-        UserError: where there is no CT volume, or dcm2niix cannot read it.
+        UserError: where there is no CT volume, a file was not fetched, or dcm2niix
+            cannot read it.
     """
     where = where or path
-    files = [path] if path.is_file() else files_below(path)
+    files = files_below(path) if path.is_dir() else [path]
+    for file in files:
+        check_fetched(file)
     headers = read_headers(files)
     found = find_series(headers)
     if not found:
@@ -89,11 +94,6 @@ def convert_dicom(
     damaged = headers.damaged + len(chosen.files) - len(whole.files)
     flags = choice_flags(found, chosen, damaged) + gaps + value_flags
     return Conversion(stack, frames, record, flags)
-
-
-def files_below(folder: Path) -> list[Path]:
-    """Every file of a folder and its subfolders, in a fixed order."""
-    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def read_slices(

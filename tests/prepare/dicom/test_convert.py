@@ -327,3 +327,25 @@ def test_real_tilted_series_lies_where_dcm2niix_puts_it(shared, tmp_path):
     assert both.mean() > 0.2
     assert np.median(abs(one - two)[both]) < 5
     assert np.corrcoef(one[both], two[both])[0, 1] > 0.99
+
+
+def test_a_slice_that_was_not_fetched_is_named(tmp_path):
+    paths = write_series(tmp_path / "in", HU)
+    paths[3].unlink()
+    paths[3].symlink_to("/annex/004.dcm")
+    with pytest.raises(UserError, match=r"004\.dcm is a link whose target is missing"):
+        read_scan(tmp_path / "in")
+    paths[3].unlink()
+    paths[3].write_text("/annex/objects/MD5E-s8000--0123.dcm\n")
+    with pytest.raises(UserError, match=r"004\.dcm only says where the file is kept"):
+        read_scan(tmp_path / "in")
+
+
+def test_linked_folders_are_searched(tmp_path):
+    write_series(tmp_path / "store", HU)
+    write_series(tmp_path / "dicom" / "cta", HU, number=7, SeriesDescription="CTA head")
+    (tmp_path / "dicom" / "native").symlink_to(tmp_path / "store")
+    (tmp_path / "store" / "back").symlink_to(tmp_path / "dicom")
+    scan = read_scan(tmp_path / "dicom")
+    assert_upright(scan)
+    assert scan.source["chosen"] == "2"
