@@ -25,6 +25,7 @@ from adn_jax.prepare.read import RawScan
 from adn_jax.prepare.resample import (
     box_around,
     centred_affine,
+    fill_beyond,
     resample,
     shift_origin,
     spacing_of,
@@ -240,11 +241,13 @@ def to_native(
     Returns:
         float32 image with the scan's shape, orientation and affine.
     """
+    affine = np.array(geometry["affine"], float)
     native_affine = np.array(geometry["native_affine"], float)
+    native_shape = tuple(geometry["native_shape"][::-1])
     native = resample(
-        volume,
-        np.array(geometry["affine"], float),
-        tuple(geometry["native_shape"][::-1]),
+        fill_beyond(volume, affine, native_shape, native_affine),
+        affine,
+        native_shape,
         native_affine,
         order=order,
         average=False,

@@ -18,7 +18,7 @@ from adn_jax.errors import UserError
 from adn_jax.prepare.layouts.cases import RawCase
 from adn_jax.runtime.files import read_json, remove_remains
 
-VERSION = 2
+VERSION = 3
 """Raised when the same input would be prepared differently: all cases are redone."""
 
 READERS = 8

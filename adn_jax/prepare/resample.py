@@ -10,6 +10,9 @@ from adn_jax.config import PrepareSettings
 
 FWHM_PER_SIGMA = 2.3548
 
+ROUNDING = 1e-4
+"""Voxels by which a place on an outer face may lie beyond it: affines are rounded."""
+
 
 def spacing_of(affine: Float[np.ndarray, "4 4"]) -> tuple[float, float, float]:
     """Voxel size in mm (z y x)."""
@@ -88,14 +91,14 @@ def resample(
     outside: float = 0.0,
     average: bool = True,
 ) -> Float32[np.ndarray, "to_z to_y to_x"]:
-    """Values of a volume at the voxels of another grid, `outside` beyond its edge.
+    """Values of a volume at the voxels of another grid, `outside` beyond its faces.
 
     Order 1 is linear, after a Gaussian along each axis whose voxels grow (the width
     that turns the old voxel's profile into the new one's; not without `average`);
-    order 0 is nearest neighbour.
+    order 0 is nearest neighbour. From the centre of an outermost voxel to its face,
+    half a voxel on, its value holds, as in ITK.
     """
-    to_index = np.linalg.inv(affine) @ to_affine
-    matrix, offset = to_index[2::-1, 2::-1], to_index[2::-1, 3]
+    matrix, offset = index_map(affine, to_affine)
     steps = np.linalg.norm(matrix, axis=1)
     volume = volume.astype(np.float32, copy=False)
     if order > 0 and average:
@@ -104,9 +107,63 @@ def resample(
                 volume = ndimage.gaussian_filter1d(
                     volume, blur_sigma(step), axis, mode="nearest", truncate=3.0
                 )
-    return ndimage.affine_transform(
-        volume, matrix, offset, to_shape, order=order, cval=outside
+    values = ndimage.affine_transform(
+        volume, matrix, offset, to_shape, order=order, mode="nearest"
     )
+    values[~centres_within(volume.shape, affine, to_shape, to_affine)] = outside
+    return values
+
+
+def index_map(
+    affine: Float[np.ndarray, "4 4"], to_affine: Float[np.ndarray, "4 4"]
+) -> tuple[Float[np.ndarray, "3 3"], Float[np.ndarray, "3"]]:
+    """Matrix and offset (z y x) from the indices of one grid to those of another."""
+    to_index = np.linalg.inv(affine) @ to_affine
+    return to_index[2::-1, 2::-1], to_index[2::-1, 3]
+
+
+def centres_within(
+    shape: tuple[int, int, int],
+    affine: Float[np.ndarray, "4 4"],
+    to_shape: tuple[int, int, int],
+    to_affine: Float[np.ndarray, "4 4"],
+) -> Bool[np.ndarray, "to_z to_y to_x"]:
+    """Which voxels of the other grid have their centre in a volume or on its faces."""
+    matrix, offset = index_map(affine, to_affine)
+    steps = np.meshgrid(*map(np.arange, to_shape), indexing="ij", sparse=True)
+    within = np.ones(to_shape, bool)
+    for row, start, size in zip(matrix, offset, shape, strict=True):
+        index = start + sum(
+            slope * step for slope, step in zip(row, steps, strict=True)
+        )
+        within &= np.abs(index - (size - 1) / 2) <= size / 2 + ROUNDING
+    return within
+
+
+def fill_beyond(
+    volume: Num[np.ndarray, "z y x"],
+    affine: Float[np.ndarray, "4 4"],
+    scan_shape: tuple[int, int, int],
+    scan_affine: Float[np.ndarray, "4 4"],
+) -> Num[np.ndarray, "z y x"]:
+    """Let the voxels next to a scan take the nearest value that lies in the scan.
+
+    A voxel whose centre the scan does not reach knows nothing of it, yet without this
+    it would have a say in the scan's outermost slice, which lies between the two.
+    """
+    within = centres_within(scan_shape, scan_affine, volume.shape, affine)
+    if within.all() or not within.any():
+        return volume
+    near = box_around(within, 1)
+    nearest = ndimage.distance_transform_edt(
+        ~within[near],
+        sampling=spacing_of(affine),
+        return_distances=False,
+        return_indices=True,
+    )
+    filled = volume.copy()
+    filled[near] = volume[near][tuple(nearest)]
+    return filled
 
 
 def shrink(

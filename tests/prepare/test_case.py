@@ -7,10 +7,17 @@ from scipy import ndimage
 
 from adn_jax.config import PrepareSettings
 from adn_jax.errors import UserError
-from adn_jax.prepare.case import nearest_ras, prepare_scan, strip_scan, to_native
+from adn_jax.prepare.case import (
+    in_steps,
+    nearest_ras,
+    prepare_scan,
+    strip_scan,
+    to_native,
+)
 from adn_jax.prepare.inputs import CaseInput
 from adn_jax.prepare.labels import native_label
 from adn_jax.prepare.read import RawScan
+from adn_jax.prepare.resample import resample
 
 SETTINGS = PrepareSettings(shape=(24, 56, 48), spacing_mm=(6.0, 3.4, 3.4))
 
@@ -84,6 +91,46 @@ def test_lesion_finds_its_way_back_through_other_slices(make_head, slice_mm):
     assert 0 <= shares.min() <= shares.max() <= 1
     assert len(shares) > 10
     assert overlap(back, truth) > 0.97
+
+
+@pytest.mark.parametrize(
+    ("slices", "spacing_mm", "least"),
+    [(1, (5.0, 1.2, 1.2), 0.94), (3, (9.0, 3.0, 3.0), 0.9)],
+)
+@pytest.mark.parametrize("first", [True, False], ids=["first", "last"])
+def test_a_lesion_at_the_scans_end_finds_its_way_back(first, slices, spacing_mm, least):
+    scan, shape = np.diag([0.6, 0.6, 5.0, 1.0]), (12, 100, 100)
+    lesion = np.zeros(shape, np.float32)
+    lesion[:slices, 20:63, 30:73] = 1  # 26 x 26 mm: 3.3 mL a slice of 5 mm
+    lesion = lesion if first else lesion[::-1]
+    for step in range(11):
+        grid = np.diag([*spacing_mm[::-1], 1.0])
+        grid[:3, 3] = -11.8, -12.1, (step / 10 - 2) * spacing_mm[0]
+        share = in_steps(resample(lesion, scan, (18, 72, 72), grid))
+        geometry = {
+            "affine": grid,
+            "native_affine": scan,
+            "native_shape": shape[::-1],
+        }
+        back = np.asarray(to_native(share, geometry).dataobj).transpose(2, 1, 0)
+        assert overlap(back >= 0.5, lesion > 0) >= least
+
+
+def test_a_brain_that_fills_the_scan_keeps_its_volume_and_its_slices(make_head):
+    settings = PrepareSettings(shape=(40, 56, 48), spacing_mm=(5.0, 3.4, 3.4))
+    whole = make_head(shape=(28, 72, 64), spacing=(5.0, 3.0, 3.0))
+    low, high = np.s_[..., 6:22], whole.ct.affine
+    ct, brain = (
+        nib.Nifti1Image(np.asarray(image.dataobj)[low], high)
+        for image in (whole.ct, whole.brain)
+    )
+    case = prepare_scan(CaseInput(RawScan("cut", ct), brain=brain), settings)
+    ml = case.brain.sum() * np.prod(settings.spacing_mm) / 1000
+    truth = np.asarray(brain.dataobj) > 0
+    assert ml == pytest.approx(truth.sum() * 5 * 3 * 3 / 1000, rel=0.02)
+    back = np.asarray(to_native(case.brain, case.geometry).dataobj) >= 0.5
+    for z in (0, -1):
+        assert overlap(back[..., z], truth[..., z]) > 0.97
 
 
 @pytest.mark.parametrize("codes", ["RAS", "LPS", "PIR", "SAL", "LAI"])
