@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from jaxtyping import Float, Float32, Shaped, UInt8
 
-from adn_jax.data.nifti import open_nifti, read_voxels, write_volume
+from adn_jax.data.image import Image, from_zyx, read_image, write_image
+from adn_jax.data.nifti import open_nifti, read_voxels
 from adn_jax.errors import UserError
 from adn_jax.runtime.files import atomic_path, read_json, write_json
 from adn_jax.runtime.places import Source
@@ -89,7 +89,7 @@ class CaseFacts:
 def write_case(
     folder: Path,
     case: PreparedCase,
-    native_lesion: nib.Nifti1Image | None = None,
+    native_lesion: Image | None = None,
     record: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a case to `folder`, whole or not at all.
@@ -102,9 +102,9 @@ def write_case(
         for name, (file, _) in VOLUME_FILES.items():
             volume = getattr(case, name)
             if volume is not None:
-                write_volume(temporary / file, volume, case.affine)
+                write_image(temporary / file, from_zyx(volume, case.affine, name))
         if native_lesion is not None:
-            native_lesion.to_filename(temporary / NATIVE_LESION)
+            write_image(temporary / NATIVE_LESION, native_lesion)
         content = {
             "format": FORMAT,
             "name": case.name,
@@ -207,10 +207,10 @@ def read_prepared_volume(
     return read_voxels(image, dtype).transpose(2, 1, 0)
 
 
-def read_native_lesion(folder: Source) -> nib.Nifti1Image | None:
+def read_native_lesion(folder: Source) -> Image | None:
     """The infarct label on the scan's own grid (0 or 1); None where there is none."""
     path = folder / NATIVE_LESION
-    return open_nifti(path) if path.is_file() else None
+    return read_image(path, "lesion label", np.uint8) if path.is_file() else None
 
 
 def check_sums(folder: Path) -> None:

@@ -256,12 +256,3 @@ def check_gzip(path: str | None) -> None:
         with gzip.open(path) as file:
             while file.read(CHUNK):
                 pass
-
-
-def write_volume(
-    path: Path, volume: Shaped[np.ndarray, "z y x"], affine: Float[np.ndarray, "4 4"]
-) -> None:
-    """Write a volume as NIfTI in millimetres, compressed where the name ends in .gz."""
-    image = nib.Nifti1Image(volume.transpose(2, 1, 0), affine)
-    image.header.set_xyzt_units("mm")
-    image.to_filename(path)

@@ -5,7 +5,6 @@ from typing import NamedTuple
 import numpy as np
 
 from adn_jax.data.cases import PreparedCase, read_native_lesion
-from adn_jax.data.nifti import read_voxels
 from adn_jax.evaluation.doubt import score_doubt
 from adn_jax.evaluation.maps import CaseMaps, Map
 from adn_jax.evaluation.scores import CaseResult, EmptyRule, GridScores, score_masks
@@ -100,12 +99,10 @@ def native_lesion(
     lesion = read_native_lesion(files)
     if lesion is None:
         return None
-    probability = to_native(prediction, case.geometry, order=1)
-    x, y, z = np.linalg.norm(lesion.affine[:3, :3], axis=0).tolist()
     return NativeLesion(
-        read_voxels(probability, np.float32).transpose(2, 1, 0),
-        read_voxels(lesion, np.uint8).transpose(2, 1, 0) > 0,
-        (z, y, x),
+        to_native(prediction, case.geometry).transpose(2, 1, 0),
+        lesion.voxels.transpose(2, 1, 0) > 0,
+        lesion.spacing_mm[::-1],
     )
 
 

@@ -1,24 +1,23 @@
 """Unseen scans segmented, with every result on the scan's own grid."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float32
 from rich.progress import track
 
 from adn_jax.config import Recipe
 from adn_jax.config_checks import settings_to_json
 from adn_jax.data.cases import PreparedCase
-from adn_jax.data.nifti import read_voxels
+from adn_jax.data.image import Image, write_image
 from adn_jax.errors import UserError
 from adn_jax.evaluation.doubt import Doubt, lesion_doubts
 from adn_jax.evaluation.figures import save_figure, scan_figure
 from adn_jax.evaluation.inference import as_map, on_scan_grid
-from adn_jax.evaluation.maps import CaseMaps, Map
+from adn_jax.evaluation.maps import CaseMaps
 from adn_jax.evaluation.scores import none_for_nan
 from adn_jax.evaluation.summary import versions
 from adn_jax.evaluation.system import (
@@ -32,6 +31,7 @@ from adn_jax.evaluation.viewer import write_viewer
 from adn_jax.metrics.alignment import in_plane_angle_deg, offset_mm
 from adn_jax.metrics.overlap import Mask, volume_ml
 from adn_jax.prepare.case import prepare_scan, to_native
+from adn_jax.prepare.dicom.straighten import SliceStack, onto_taken, taken_image
 from adn_jax.prepare.inputs import CaseInput
 from adn_jax.prepare.read import RawScan, read_scan, scan_name
 from adn_jax.runtime.files import atomic_path, write_json
@@ -55,7 +55,17 @@ UNITS = {
 """The volumes written for each scan, as far as there are, with their units."""
 
 PROBABILITY_STEP, MAP_STEP, SCAN_STEP = 1 / 1024, 1 / 64, 1 / 8
-"""Steps in which probabilities, asymmetry maps (HU) and scans (HU) are stored."""
+STEPS = {
+    "lesion": 0,
+    **dict.fromkeys(("probability", "doubt"), PROBABILITY_STEP),
+    **dict.fromkeys(("ct", "salient", "compensated"), SCAN_STEP),
+}
+"""Steps in which volumes are stored (0: as they are); of other maps `MAP_STEP` (HU)."""
+
+AS_TAKEN = (
+    "the scan was straightened from its slices; *_as_taken.nii.gz lie on the slices of "
+    "the series as they were taken, the other files on the straightened grid"
+)
 
 Native = Float32[np.ndarray, "i j k"]
 """Voxels of a scan in the order of its file."""
@@ -141,15 +151,20 @@ def predict_scan(system: System, path: Path, folder: Path) -> None:
     facts = describe_scan(scan, case, maps, volumes["lesion"])
     if doubt is not None:
         native = on_native_grid(doubt, case)
-        affine = scan.image.affine
-        volumes["doubt"] = compact(native.entropy, affine, PROBABILITY_STEP)
+        volumes["doubt"] = scan.image.holding(native.entropy, "doubt")
         facts |= describe_doubt(system, native, volumes["lesion"])
     facts["units"] = {name: UNITS[name] for name in volumes}
+    as_taken = {} if scan.taken is None else taken_volumes(scan.taken, volumes, maps)
+    if as_taken:
+        facts["as_taken"] = AS_TAKEN
     averaging = system.averaging and system.averaging[0]
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         for name, image in volumes.items():
-            image.to_filename(temporary / f"{name}.nii.gz")
+            write_image(temporary / f"{name}.nii.gz", image, STEPS.get(name, MAP_STEP))
+        for name, image in as_taken.items():
+            path = temporary / f"{name}_as_taken.nii.gz"
+            write_image(path, image, STEPS.get(name, MAP_STEP))
         save_figure(scan_figure(maps), temporary / "figure.png")
         write_viewer(temporary / "viewer.html", scan.image, case, maps, settings)
         facts |= {
@@ -166,7 +181,7 @@ def scan_volumes(
     maps: CaseMaps,
     outputs: AdnOutputs,
     recipe: Recipe,
-) -> dict[str, nib.Nifti1Image]:
+) -> dict[str, Image]:
     """Every result on the scan's own voxels, by the names of `UNITS`.
 
     The asymmetry maps are 0 outside the brain; without a mid-line there are none. The
@@ -174,11 +189,11 @@ def scan_volumes(
     itself plus what the model adds, so that they stay as sharp and keep the skull.
     """
     low, high = recipe.prepare.window_hu
-    hu = read_voxels(scan.image, np.float32)
-    probability = native_voxels(maps.prediction, case)
+    hu = scan.image.voxels
+    probability = to_native(maps.prediction, case.geometry)
     probability = round_to(probability, PROBABILITY_STEP)
     moved = {
-        name: (high - low) * native_voxels(as_map(volume) * case.brain, case)
+        name: (high - low) * to_native(as_map(volume) * case.brain, case.geometry)
         for name, volume in on_scan_grid(outputs, recipe).items()
         if maps.plane is not None
     }
@@ -187,41 +202,32 @@ def scan_volumes(
         for name in ("salient", "compensated")
         if f"{name}_change" in moved
     }
-    affine = scan.image.affine
-    lesion = nib.Nifti1Image((probability >= maps.threshold).astype("u1"), affine)
-    lesion.header.set_xyzt_units("mm")
+    lesion = (probability >= maps.threshold).astype(np.uint8)
+    volumes = {"lesion": lesion, "probability": probability} | moved | synthetic
     return {
-        "lesion": lesion,
-        "probability": compact(probability, affine, PROBABILITY_STEP),
-        **{name: compact(values, affine, MAP_STEP) for name, values in moved.items()},
-        **{k: compact(values, affine, SCAN_STEP) for k, values in synthetic.items()},
-        "ct": compact(hu, affine, SCAN_STEP),
+        name: scan.image.holding(values, name)
+        for name, values in (volumes | {"ct": hu}).items()
     }
 
 
-def native_voxels(volume: Map, case: PreparedCase) -> Native:
-    """A map of the prepared grid on the scan's own voxels (linear)."""
-    return read_voxels(to_native(volume, case.geometry, order=1), np.float32)
+def taken_volumes(
+    taken: SliceStack, volumes: Mapping[str, Image], maps: CaseMaps
+) -> dict[str, Image]:
+    """CT, probability and lesion on the slices of the series as they were taken."""
+    place = taken_image(taken, "ct")
+    probability = onto_taken(volumes["probability"].voxels, taken)
+    probability = round_to(probability, PROBABILITY_STEP)
+    lesion = (probability >= maps.threshold).astype(np.uint8)
+    return {
+        "ct": place,
+        "probability": place.holding(probability, "probability"),
+        "lesion": place.holding(lesion, "lesion"),
+    }
 
 
 def on_native_grid(doubt: Doubt, case: PreparedCase) -> Doubt:
     """Every map of the doubt on the scan's own voxels."""
-    return Doubt(*(native_voxels(volume, case) for volume in doubt))
-
-
-def compact(
-    values: Native, affine: Float[np.ndarray, "4 4"], step: float
-) -> nib.Nifti1Image:
-    """An image of 16-bit multiples of `step`, a fifth of the size of float32.
-
-    The step doubles until the largest value fits.
-    """
-    while np.abs(values).max() > step * np.iinfo(np.int16).max:
-        step *= 2
-    image = nib.Nifti1Image(np.rint(values / step).astype(np.int16), affine)
-    image.header.set_slope_inter(step, 0)
-    image.header.set_xyzt_units("mm")
-    return image
+    return Doubt(*(to_native(volume, case.geometry) for volume in doubt))
 
 
 def round_to(values: Native, step: float) -> Native:
@@ -230,15 +236,13 @@ def round_to(values: Native, step: float) -> Native:
 
 
 def describe_scan(
-    scan: RawScan, case: PreparedCase, maps: CaseMaps, lesion: nib.Nifti1Image
+    scan: RawScan, case: PreparedCase, maps: CaseMaps, lesion: Image
 ) -> dict[str, Any]:
     """What `scan.json` says: lesion, pose of the head, quality."""
-    x, y, z = np.linalg.norm(scan.image.affine[:3, :3], axis=0).tolist()
-    mask = read_voxels(lesion, np.uint8).transpose(2, 1, 0) > 0
     return {
         "name": scan.name,
         "purpose": "research only, not for diagnosis",
-        "lesion_volume_ml": volume_ml(mask, (z, y, x)),
+        "lesion_volume_ml": volume_ml(lesion.voxels > 0, lesion.spacing_mm),
         "threshold": maps.threshold,
         **describe_pose(maps),
         "flags": list(case.flags),
@@ -261,12 +265,9 @@ def describe_pose(maps: CaseMaps) -> dict[str, Any]:
     }
 
 
-def describe_doubt(
-    system: System, native: Doubt, lesion: nib.Nifti1Image
-) -> dict[str, Any]:
+def describe_doubt(system: System, native: Doubt, lesion: Image) -> dict[str, Any]:
     """Where the doubt comes from, and its mean in each predicted lesion, in bits."""
-    spacing = np.linalg.norm(lesion.affine[:3, :3], axis=0).tolist()
-    found = lesion_doubts(read_voxels(lesion, np.uint8) > 0, native, tuple(spacing))
+    found = lesion_doubts(lesion.voxels > 0, native, lesion.spacing_mm)
     return {
         "doubt": system.doubts,
         "lesions": [

@@ -11,8 +11,8 @@ from nilearn.plotting import view_img
 
 from adn_jax.config import PrepareSettings
 from adn_jax.data.cases import PreparedCase
+from adn_jax.data.image import Image, nearest_ras
 from adn_jax.evaluation.maps import CaseMaps, Map
-from adn_jax.prepare.case import nearest_ras
 from adn_jax.prepare.resample import resample
 from adn_jax.prepare.window import to_window
 from adn_jax.runtime.files import write_text
@@ -25,7 +25,7 @@ MARGIN_MM = 18.0
 
 def write_viewer(
     path: Path,
-    scan: nib.Nifti1Image,
+    scan: Image,
     case: PreparedCase,
     maps: CaseMaps,
     settings: PrepareSettings,

@@ -7,11 +7,16 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 from jaxtyping import Bool, Float, Float32
 
-from adn_jax.data.nifti import open_nifti, read_voxels
+from adn_jax.data.image import (
+    from_zyx,
+    nearest_ras,
+    onto_voxels,
+    read_image,
+    to_nifti,
+)
 from adn_jax.errors import UserError
 from adn_jax.metrics.overlap import dice
 from adn_jax.prepare.resample import box_around, shift_origin, shrink, spacing_of
@@ -94,23 +99,23 @@ def read_atlas(folder: Path) -> Atlas:
         raise UserError(f"the atlas {folder} is no folder; give one with three maps.")
     paths = {tissue: find_map(folder, tissue) for tissue in TISSUES}
     images = {
-        tissue: nib.as_closest_canonical(open_nifti(path))
-        for tissue, path in paths.items()
+        tissue: read_image(path, f"map of {tissue}") for tissue, path in paths.items()
     }
-    grids = [(image.shape, image.affine.tolist()) for image in images.values()]
-    if any(grid != grids[0] for grid in grids):
+    try:
+        on_one_grid = [onto_voxels(one, images["grey"]) for one in images.values()]
+    except UserError as error:
         raise UserError(
-            f"the maps of the atlas {folder} lie on different grids; bring them to one."
-        )
-    maps = np.stack(
-        [read_voxels(image, np.float32).transpose(2, 1, 0) for image in images.values()]
-    )
+            f"the maps of the atlas {folder} lie on different grids; bring them to one "
+            f"({error})"
+        ) from error
+    upright = [nearest_ras(image) for image in on_one_grid]
+    maps = np.stack([values for values, _ in upright])
     if not (np.isfinite(maps).all() and maps.min() >= -0.01 and maps.max() <= 1.01):
         raise UserError(
             f"the maps of the atlas {folder} go from {maps.min():g} to {maps.max():g}; "
             "probabilities from 0 to 1 are wanted."
         )
-    return Atlas(np.clip(maps, 0, 1), images["grey"].affine)
+    return Atlas(np.clip(maps, 0, 1), upright[0][1])
 
 
 def find_map(folder: Path, tissue: str) -> Path:
@@ -190,7 +195,7 @@ def around(
 
 def to_ants(volume: Float32[np.ndarray, "z y x"], affine: Float[np.ndarray, "4 4"]):
     """A volume on its grid as an ANTs image."""
-    image = nib.Nifti1Image(volume.transpose(2, 1, 0), affine)
+    image = to_nifti(from_zyx(volume, affine, "volume"))
     image.header.set_xyzt_units("mm", "sec")
     return import_ants().from_nibabel_nifti(image)
 

@@ -4,24 +4,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Num, UInt8
 from scipy import ndimage
 
 from adn_jax.config import PrepareSettings
 from adn_jax.data.cases import PreparedCase
-from adn_jax.data.nifti import read_voxels
+from adn_jax.data.image import Image, nearest_ras
 from adn_jax.errors import UserError
 from adn_jax.prepare.atlas import TISSUES
 from adn_jax.prepare.inputs import CaseInput
-from adn_jax.prepare.labels import check_same_grid
 from adn_jax.prepare.quality import (
     measure_lesion,
     measure_quality,
     measure_registration,
 )
-from adn_jax.prepare.read import RawScan
+from adn_jax.prepare.read import RawScan, onto_scan
 from adn_jax.prepare.resample import (
     box_around,
     centred_affine,
@@ -66,8 +64,7 @@ def strip_scan(given: CaseInput) -> Head:
     hu, affine = nearest_ras(given.scan.image)
     if given.brain is None:
         return Head(hu, find_brain(hu, affine), affine)
-    check_same_grid(given.brain, given.scan.image, "brain mask")
-    brain = nearest_ras(given.brain)[0] > 0.5
+    brain = nearest_ras(onto_scan(given.brain, given.scan))[0] > 0.5
     if not brain.any():
         raise UserError(
             "the given brain mask is empty; mark the brain with 1, or remove the mask."
@@ -132,12 +129,9 @@ def in_steps(share: Float32[np.ndarray, "z y x"]) -> Float32[np.ndarray, "z y x"
     return np.rint(share * 255) / np.float32(255)
 
 
-def onto(
-    grid: Grid, image: nib.Nifti1Image, scan: RawScan
-) -> Float32[np.ndarray, "z y x"]:
-    """An image that lies on the scan's voxels, resampled to the prepared grid."""
-    check_same_grid(image, scan.image, "map")
-    return resample(*nearest_ras(image), grid.shape, grid.affine)
+def onto(grid: Grid, image: Image, scan: RawScan) -> Float32[np.ndarray, "z y x"]:
+    """An image that was drawn on the scan, resampled to the prepared grid."""
+    return resample(*nearest_ras(onto_scan(image, scan)), grid.shape, grid.affine)
 
 
 def find_tissue(
@@ -166,15 +160,6 @@ def find_tissue(
         return None, None
     shares = [onto(grid, maps[name], given.scan) for name in TISSUES]
     return strongest_tissue(np.stack(shares), brain), None
-
-
-def nearest_ras(
-    image: nib.Nifti1Image,
-) -> tuple[Float32[np.ndarray, "z y x"], Float[np.ndarray, "4 4"]]:
-    """Voxels as (z, y, x) and the affine, with the axes nearest RAS in their order."""
-    canonical = nib.as_closest_canonical(image)
-    voxels = read_voxels(canonical, np.float32).transpose(2, 1, 0)
-    return np.ascontiguousarray(voxels), canonical.affine
 
 
 def centre_of_mass(head: Head) -> Float[np.ndarray, "3"]:
@@ -217,7 +202,7 @@ def resample_brain(
     return np.where(brain, mean, np.float32(0)), brain
 
 
-def describe_grids(image: nib.Nifti1Image, grid: Grid) -> dict[str, Any]:
+def describe_grids(image: Image, grid: Grid) -> dict[str, Any]:
     """Both grids for `case.json`, shapes and affines in NIfTI's order (x, y, z)."""
     return {
         "native_shape": list(image.shape),
@@ -228,18 +213,17 @@ def describe_grids(image: nib.Nifti1Image, grid: Grid) -> dict[str, Any]:
 
 
 def to_native(
-    volume: Num[np.ndarray, "z y x"], geometry: Mapping[str, Any], order: int = 1
-) -> nib.Nifti1Image:
-    """Bring a volume of the prepared grid onto the scan's own voxels.
+    volume: Num[np.ndarray, "z y x"], geometry: Mapping[str, Any]
+) -> Float32[np.ndarray, "i j k"]:
+    """Bring a volume of the prepared grid onto the scan's own voxels, linearly.
 
     Args:
-        volume: on the prepared grid.
+        volume: on the prepared grid. Of a mask the probability, or the share of each
+            voxel; cut the result at 0.5.
         geometry: `PreparedCase.geometry`.
-        order: 1 linear, 0 nearest neighbour. For a mask, bring the probability or share
-            linearly and cut at 0.5.
 
     Returns:
-        float32 image with the scan's shape, orientation and affine.
+        Values in the order of the scan's file, for `Image.holding` of the scan.
     """
     affine = np.array(geometry["affine"], float)
     native_affine = np.array(geometry["native_affine"], float)
@@ -249,9 +233,6 @@ def to_native(
         affine,
         native_shape,
         native_affine,
-        order=order,
         average=False,
     )
-    image = nib.Nifti1Image(native.transpose(2, 1, 0), native_affine)
-    image.header.set_xyzt_units("mm")
-    return image
+    return native.transpose(2, 1, 0)

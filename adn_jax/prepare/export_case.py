@@ -7,16 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import nibabel as nib
 import numpy as np
 from jaxtyping import Float32, Shaped
 
 from adn_jax.config import PrepareSettings, ReadSettings
 from adn_jax.data.cases import read_case, read_native_lesion, sha256
-from adn_jax.data.nifti import read_voxels
+from adn_jax.data.image import Image, from_zyx, onto_voxels, write_image
 from adn_jax.errors import UserError
 from adn_jax.prepare.finished import fingerprint
-from adn_jax.prepare.labels import check_same_grid
 from adn_jax.prepare.layouts.cases import RawCase
 from adn_jax.prepare.processes import Outcome, attempt
 from adn_jax.runtime.files import atomic_path, read_json, write_json
@@ -29,7 +27,7 @@ RECORDS = "adn"
 """Folder of what was exported and from what; nnU-Net does not look at it."""
 
 Grid = Literal["native", "prepared"]
-Pair = tuple[nib.Nifti1Image, nib.Nifti1Image | None]
+Pair = tuple[Image, Image | None]
 """An image in HU and its label, 0 or 1, on the same grid."""
 
 
@@ -103,12 +101,9 @@ def native_pair(
             "that it was prepared with; give the same ones, or prepare it again."
         )
     scan = source.raw.load(settings, reading).scan.image
-    image = nifti(in_whole_numbers(read_voxels(scan, np.float32)), scan.affine)
+    image = scan.holding(in_whole_numbers(scan.voxels), "scan")
     lesion = read_native_lesion(source.prepared)
-    if lesion is None:
-        return image, None
-    check_same_grid(lesion, scan, "lesion label")
-    return image, nifti(read_voxels(lesion, np.uint8), scan.affine)
+    return image, None if lesion is None else onto_voxels(lesion, scan)
 
 
 def in_whole_numbers(
@@ -127,20 +122,11 @@ def prepared_pair(source: Source, settings: PrepareSettings) -> Pair:
     case = read_case(source.prepared)
     low, high = settings.window_hu
     hu = np.float32(low) + case.volume * np.float32(high - low)
-    image = nifti(hu.transpose(2, 1, 0), case.affine)
+    image = from_zyx(hu, case.affine, "prepared volume")
     if case.lesion is None:
         return image, None
     label = (case.lesion >= 0.5).astype(np.uint8)
-    return image, nifti(label.transpose(2, 1, 0), case.affine)
-
-
-def nifti(
-    voxels: Shaped[np.ndarray, "x y z"], affine: Shaped[np.ndarray, "4 4"]
-) -> nib.Nifti1Image:
-    """An image in millimetres with a fresh header."""
-    image = nib.Nifti1Image(voxels, affine)
-    image.header.set_xyzt_units("mm")
-    return image
+    return image, from_zyx(label, case.affine, "lesion label")
 
 
 def write_case(source: Source, folder: Path, grid: Grid, pair: Pair) -> None:
@@ -152,7 +138,7 @@ def write_case(source: Source, folder: Path, grid: Grid, pair: Pair) -> None:
     write_json(record_of(source.name, folder), {"files": dict.fromkeys(source.files)})
     for file, image in zip(source.files, pair, strict=False):
         with atomic_path(folder / file) as temporary:
-            image.to_filename(temporary)
+            write_image(temporary, image)
     record = {
         "made_of": made_of(source, grid),
         "files": {file: sha256(folder / file) for file in source.files},

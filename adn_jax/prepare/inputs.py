@@ -4,15 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import nibabel as nib
-
+from adn_jax.data.image import Image
 from adn_jax.prepare.read import RawScan
 from adn_jax.prepare.tissue import TissueMaps
 
 
 @dataclass(frozen=True)
 class CaseInput:
-    """A scan and what belongs to it; all images lie on the scan's grid.
+    """A scan and what belongs to it; every image was drawn on the scan (`onto_scan`).
 
     `lesion` is infarct or not (0, 1), `brain` a mask that wins over ours, `tissue` maps
     of grey matter, white matter and CSF, `pathological` the HU that the infarct took
@@ -20,8 +19,8 @@ class CaseInput:
     """
 
     scan: RawScan
-    lesion: nib.Nifti1Image | None = None
-    brain: nib.Nifti1Image | None = None
+    lesion: Image | None = None
+    brain: Image | None = None
     tissue: TissueMaps | None = None
-    pathological: nib.Nifti1Image | None = None
+    pathological: Image | None = None
     truth: Mapping[str, Any] = field(default_factory=dict)

@@ -6,13 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 from scipy import ndimage
 
 from adn_jax.data.cases import CaseFacts
-from adn_jax.data.nifti import read_voxels
+from adn_jax.data.image import Image
 from adn_jax.prepare.figures import BRIGHT_HU, DARK_HU, METAL_HU, flags_of
 from adn_jax.prepare.resample import box_around, shrink, spacing_of
 from adn_jax.prepare.symmetry import mirror_residual_hu
@@ -136,13 +135,13 @@ def measure_registration(overlap: float | None) -> tuple[Quality, Flags]:
 
 
 def measure_lesion(
-    native: nib.Nifti1Image | None, prepared: Mask | None, brain: Mask
+    native: Image | None, prepared: Mask | None, brain: Mask
 ) -> tuple[Quality, Flags]:
     """Volume of the labelled infarct, and whether it lies in the brain and the grid."""
     if native is None or prepared is None:
         return {}, ()
     voxel_ml = abs(np.linalg.det(native.affine[:3, :3])) / 1000
-    volume_ml = float(np.count_nonzero(read_voxels(native, np.uint8)) * voxel_ml)
+    volume_ml = float(np.count_nonzero(native.voxels) * voxel_ml)
     outside = float(np.mean(~brain[prepared])) if prepared.any() else 0.0
     quality = {"lesion_ml": volume_ml, "lesion_outside_brain": outside}
     if volume_ml > 0 and not prepared.any():

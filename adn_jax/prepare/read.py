@@ -5,16 +5,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 
-from adn_jax.data.nifti import header_flags, open_nifti, read_voxels
+from adn_jax.data.image import Image, onto_voxels, read_image
+from adn_jax.data.nifti import header_flags
 from adn_jax.errors import UserError
 from adn_jax.prepare.archive import ARCHIVE_ENDINGS, unpack
 from adn_jax.prepare.dicom.convert import convert_dicom
 from adn_jax.prepare.dicom.headers import starts_as_dicom
 from adn_jax.prepare.dicom.series import FEWEST_SLICES
-from adn_jax.prepare.dicom.straighten import straighten
+from adn_jax.prepare.dicom.straighten import SliceStack, onto_slices, straighten
 from adn_jax.prepare.window import FLOOR_HU, check_hounsfield, to_hounsfield
 
 NIFTI_ENDINGS = (".nii", ".nii.gz")
@@ -31,11 +31,31 @@ class RawScan:
     """A scan in HU on its own grid; a tilted gantry is already corrected."""
 
     name: str
-    image: nib.Nifti1Image
+    image: Image
     source: dict[str, Any] = field(default_factory=dict)
     """Where it came from and how it was read."""
     flags: tuple[str, ...] = ()
     """What had to be corrected, a sentence each."""
+    taken: SliceStack | None = None
+    """The slices in HU as they were taken, where a regular grid does not hold them."""
+
+
+def onto_scan(image: Image, scan: RawScan) -> Image:
+    """Bring an image that was drawn on a scan onto the scan's voxels.
+
+    It lies on the scan's own grid (`onto_voxels`), or on the slices of its series as
+    they were taken: then it is straightened as they were, linearly.
+
+    Raises:
+        UserError: it lies elsewhere, and in what it differs.
+    """
+    try:
+        return onto_voxels(image, scan.image)
+    except UserError:
+        if scan.taken is None:
+            raise
+    straight, _ = straighten(onto_slices(image, scan.taken), 0.0)
+    return scan.image.holding(straight, image.meaning)
 
 
 def read_scan(path: Path, series: str = "") -> RawScan:
@@ -90,18 +110,17 @@ def scan_name(path: Path) -> str:
 
 def read_nifti(name: str, path: Path) -> RawScan:
     """Read one NIfTI file as HU."""
-    image = open_nifti(path)
-    check_layout(image, path)
-    values = read_voxels(image, np.float32).reshape(image.shape[:3])
-    if not np.isfinite(values).mean() >= FEWEST_FINITE:
+    image = read_image(path, "scan")
+    check_size(image, path)
+    if not np.isfinite(image.voxels).mean() >= FEWEST_FINITE:
         raise UserError(
             f"most voxels of {path} are NaN or infinite; convert the scan again."
         )
-    hu, flags = to_hounsfield(values)
+    hu, flags = to_hounsfield(image.voxels)
     check_hounsfield(hu, str(path))
     return RawScan(
         name,
-        nib.Nifti1Image(hu, image.affine),
+        image.holding(hu, "scan"),
         {"file": path.name},
         header_flags(path) + flags,
     )
@@ -114,28 +133,24 @@ def read_dicom(path: Path, scratch: Path, is_archive: bool, series: str) -> RawS
     hu, affine = straighten(conversion.stack, FLOOR_HU)
     check_hounsfield(hu, str(path))
     source = {"file": path.name} | conversion.record
-    image = nib.Nifti1Image(hu, affine)
-    return RawScan(scan_name(path), image, source, conversion.flags)
+    stack = conversion.stack
+    return RawScan(
+        scan_name(path),
+        Image(hu, affine, "scan"),
+        source,
+        conversion.flags,
+        None if stack.is_regular else stack,
+    )
 
 
-def check_layout(image: nib.Nifti1Image, path: Path) -> None:
-    """Raise `UserError` unless the image is one grey volume of enough slices."""
-    if image.get_data_dtype().kind not in "iuf":
+def check_size(image: Image, path: Path) -> None:
+    """Raise `UserError` unless the volume has enough slices and the size of a head."""
+    if min(image.shape) < FEWEST_SLICES:
         raise UserError(
-            f"{path} holds {image.get_data_dtype()} voxels (a colour picture?); give "
-            "the CT volume itself."
-        )
-    if len(image.shape) < 3 or any(n > 1 for n in image.shape[3:]):
-        raise UserError(
-            f"{path} has {len(image.shape)} dimensions {image.shape}; give one "
-            "3D volume."
-        )
-    if min(image.shape[:3]) < FEWEST_SLICES:
-        raise UserError(
-            f"{path} has only {min(image.shape[:3])} slices; a head CT needs at least "
+            f"{path} has only {min(image.shape)} slices; a head CT needs at least "
             f"{FEWEST_SLICES}."
         )
-    extent = np.linalg.norm(image.affine[:3, :3], axis=0) * image.shape[:3]
+    extent = np.array(image.spacing_mm) * image.shape
     if (np.sort(extent) < SMALLEST_MM).any():
         size = " x ".join(f"{one:.0f}" for one in extent)
         raise UserError(

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 
-import nibabel as nib
 import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 from scipy import ndimage
 from scipy.special import ndtr
 
+from adn_jax.data.image import Image
 from adn_jax.prepare.atlas import USUAL_HU, lay_over, load_atlas
 from adn_jax.prepare.resample import blur_sigma, box_around, spacing_of
 
@@ -35,7 +35,7 @@ COUPLING = 2.0
 REACH = 3.0
 """Sigmas of the neighbourhood that are looked at."""
 
-TissueMaps = Mapping[str, nib.Nifti1Image]
+TissueMaps = Mapping[str, Image]
 """Probability maps under the names of `atlas.TISSUES`."""
 
 Shares = Float32[np.ndarray, "3 z y x"]

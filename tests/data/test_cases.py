@@ -12,6 +12,7 @@ from adn_jax.data.cases import (
     read_native_lesion,
     write_case,
 )
+from adn_jax.data.image import Image
 from adn_jax.errors import UserError
 
 SHAPE = (4, 5, 6)
@@ -96,10 +97,10 @@ def test_same_case_same_bytes(case, folder, tmp_path):
 
 
 def test_native_lesion_keeps_its_own_grid(case, tmp_path):
-    label = nib.Nifti1Image(np.ones((7, 8, 9), np.uint8), np.diag([1, 2, 3, 1.0]))
+    label = Image(np.ones((7, 8, 9), np.uint8), np.diag([1, 2, 3, 1.0]), "label")
     write_case(tmp_path / "a", case, label)
     again = read_native_lesion(tmp_path / "a")
-    np.testing.assert_array_equal(again.dataobj, label.dataobj)
+    np.testing.assert_array_equal(again.voxels, label.voxels)
     np.testing.assert_array_equal(again.affine, label.affine)
 
 

@@ -5,13 +5,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from adn_jax.data.image import from_zyx, write_image
 from adn_jax.data.nifti import (
     check_gzip,
     header_flags,
     one_line,
     open_nifti,
     read_voxels,
-    write_volume,
 )
 from adn_jax.errors import UserError
 
@@ -19,7 +19,7 @@ from adn_jax.errors import UserError
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
 def test_written_volumes_come_back(tmp_path, name):
     volume = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
-    write_volume(tmp_path / name, volume, np.diag([1.0, 2.0, 3.0, 1.0]))
+    write_image(tmp_path / name, from_zyx(volume, np.eye(4), "volume"))
     image = open_nifti(tmp_path / name)
     assert image.shape == (4, 3, 2)
     np.testing.assert_array_equal(read_voxels(image, np.uint8).T, volume)
@@ -46,7 +46,7 @@ def test_other_image_formats_are_refused(tmp_path):
 
 def test_checksum_of_the_compressed_stream_is_compared(tmp_path):
     path = tmp_path / "a.nii.gz"
-    write_volume(path, np.zeros((8, 8, 8), np.uint8), np.eye(4))
+    write_image(path, from_zyx(np.zeros((8, 8, 8), np.uint8), np.eye(4), "volume"))
     check_gzip(str(path))
     content = bytearray(path.read_bytes())
     content[-8] ^= 1
@@ -185,7 +185,9 @@ def test_absurd_affines_are_refused(tmp_path, affine):
 def test_damaged_files_are_refused_or_read(tmp_path, seed):
     rng = np.random.default_rng(seed)
     path = tmp_path / ("a.nii.gz" if seed % 2 else "a.nii")
-    write_volume(path, rng.integers(0, 99, (6, 6, 6), np.int16), np.eye(4))
+    write_image(
+        path, from_zyx(rng.integers(0, 99, (6, 6, 6), np.int16), np.eye(4), "volume")
+    )
     content = bytearray(path.read_bytes())
     for place in rng.integers(0, min(len(content), 352), 4):
         content[place] = rng.integers(256)

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
-import nibabel as nib
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -18,6 +17,7 @@ from adn_jax.config import (
     ViewNetSettings,
 )
 from adn_jax.data.cases import PreparedCase, write_case
+from adn_jax.data.image import Image
 from adn_jax.data.manifest import Manifest, write_manifest
 from adn_jax.data.phantom import case_name, make_case
 from adn_jax.data.phantom_settings import PRESETS
@@ -154,7 +154,7 @@ def write_prepared(folder, name, angle_deg, seed):
             flags=("The head is cut at the top.",) if name == "tilted" else (),
             truth={"head_to_world": head_to_world.tolist()},
         ),
-        nib.Nifti1Image(native_lesion, native_affine),
+        Image(native_lesion, native_affine, "lesion label"),
     )
 
 

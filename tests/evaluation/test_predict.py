@@ -9,7 +9,6 @@ from adn_jax.errors import UserError
 from adn_jax.evaluation import predict as module
 from adn_jax.evaluation.predict import (
     UNITS,
-    compact,
     lesion_side,
     predict_scans,
     result_folders,
@@ -87,17 +86,6 @@ def check_facts(facts, folder):
     assert facts["units"] == UNITS
     assert abs(facts["head_rotation_deg"]) <= 90
     assert {"flags", "quality", "versions", "purpose", "source"} <= set(facts)
-
-
-def test_volumes_are_stored_in_steps():
-    values = np.array([[[0.26, -3.9, 5000.0]]], np.float32)
-    stored = np.asarray(compact(values, np.eye(4), 0.125).dataobj)
-    assert stored.dtype == np.int16
-    image = nib.Nifti1Image.from_bytes(compact(values, np.eye(4), 0.125).to_bytes())
-    np.testing.assert_array_equal(image.get_fdata(), [[[0.25, -4.0, 5000.0]]])
-    fine = compact(values[..., :2], np.eye(4), 0.125)
-    again = nib.Nifti1Image.from_bytes(fine.to_bytes()).get_fdata()
-    np.testing.assert_array_equal(again, [[[0.25, -3.875]]])
 
 
 def test_one_bad_scan_does_not_stop_the_others(

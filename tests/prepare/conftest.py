@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from adn_jax.config import PrepareSettings
+from adn_jax.data.image import Image, from_nifti
 
 SEMI_AXES_MM = (65.0, 85.0, 70.0)
 LESION_CENTRE_MM, LESION_RADIUS_MM = (10.0, -20.0, 35.0), 22.0
@@ -16,11 +17,15 @@ LESION_CENTRE_MM, LESION_RADIUS_MM = (10.0, -20.0, 35.0), 22.0
 
 @dataclass(frozen=True)
 class Ellipsoids:
-    """HU, brain and lesion as images on one grid."""
+    """HU, brain and lesion as NIfTI images on one grid."""
 
     ct: nib.Nifti1Image
     brain: nib.Nifti1Image
     lesion: nib.Nifti1Image
+
+    def image(self, name: str) -> Image:
+        """One of them as it is read from its file."""
+        return from_nifti(getattr(self, name), name)
 
 
 def ellipsoids(

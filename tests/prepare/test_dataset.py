@@ -37,7 +37,7 @@ def test_every_case_is_prepared(raw, small_grid, tmp_path):
     assert case.lesion.any()
     label = nib.load(raw / "a" / "lesion.nii.gz")
     native = read_native_lesion(tmp_path / "out" / "a")
-    np.testing.assert_array_equal(native.dataobj, label.dataobj)
+    np.testing.assert_array_equal(native.voxels, label.dataobj)
     np.testing.assert_array_equal(native.affine, label.affine)
     assert read_native_lesion(tmp_path / "out" / "b") is None
     assert read_case(tmp_path / "out" / "b").lesion is None

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from adn_jax.data.image import nearest_ras
 from adn_jax.errors import UserError
-from adn_jax.prepare.case import nearest_ras
 from adn_jax.prepare.plausible import check_is_brain, rim_at_bone
 from adn_jax.prepare.strip import find_brain
 
@@ -38,8 +38,8 @@ def ball(value):
 
 def filled_skull(make_head, value):
     head = make_head()
-    hu, affine = nearest_ras(head.ct)
-    inside = nearest_ras(head.brain)[0] > 0
+    hu, affine = nearest_ras(head.image("ct"))
+    inside = nearest_ras(head.image("brain"))[0] > 0
     noise = np.random.default_rng(0).normal(0, 2, hu.shape)
     return np.where(inside, value + noise, hu), affine
 
@@ -81,14 +81,14 @@ def test_a_skull_without_a_brain_is_refused(make_head, value, message):
     ],
 )
 def test_a_head_of_another_size_is_refused(head, size, message):
-    hu, affine = nearest_ras(head.ct)
+    hu, affine = nearest_ras(head.image("ct"))
     with pytest.raises(UserError, match=message):
         find_brain(hu, affine @ np.diag([*size, 1.0]))
 
 
 def test_a_brain_in_a_skull_is_accepted(head):
-    hu = nearest_ras(head.ct)[0]
-    brain = nearest_ras(head.brain)[0] > 0
+    hu = nearest_ras(head.image("ct"))[0]
+    brain = nearest_ras(head.image("brain"))[0] > 0
     spacing = (6.0, 3.0, 3.0)
     assert rim_at_bone(brain, hu > 150, spacing[1:]) > 0.95
     check_is_brain(hu, brain, hu > 150, spacing)

@@ -1,10 +1,10 @@
 import csv
 
-import nibabel as nib
 import numpy as np
 import pytest
 
 from adn_jax.data.cases import CaseFacts
+from adn_jax.data.image import Image
 from adn_jax.data.nifti import read_voxels
 from adn_jax.prepare.quality import (
     measure_lesion,
@@ -124,7 +124,7 @@ def test_registration_that_went_wrong():
 
 
 def lesion_flags(prepared, brain):
-    native = nib.Nifti1Image(np.ones((2, 2, 2), np.uint8), np.diag([10.0, 10, 10, 1]))
+    native = Image(np.ones((2, 2, 2), np.uint8), np.diag([10.0, 10, 10, 1]), "label")
     quality, flags = measure_lesion(native, prepared, brain)
     assert quality["lesion_ml"] == pytest.approx(8.0)
     return flags

@@ -33,7 +33,7 @@ def test_a_nifti_file_is_read_in_its_own_order(tmp_path):
     scan = read_scan(save(tmp_path / "patient7.nii.gz", values, affine))
     assert scan.name == "patient7"
     assert scan.source == {"file": "patient7.nii.gz"}
-    np.testing.assert_array_equal(scan.image.dataobj, values)
+    np.testing.assert_array_equal(scan.image.voxels, values)
     np.testing.assert_array_equal(scan.image.affine, affine)
 
 
@@ -85,7 +85,7 @@ def test_values_that_are_no_numbers_become_air(tmp_path, value):
     values = RAMP.copy()
     values[1, 2, 3] = value
     scan = read_scan(save(tmp_path / "a.nii", values))
-    assert scan.image.dataobj[1, 2, 3] == -1024
+    assert scan.image.voxels[1, 2, 3] == -1024
     assert scan.flags == ("voxels that were NaN or infinite, set to air: 1",)
 
 
@@ -147,7 +147,7 @@ def test_absurd_declared_size(tmp_path):
 def test_missing_rescale_intercept_is_corrected(tmp_path, head):
     stored = np.asarray(head.ct.dataobj).clip(-1024) + 1024
     scan = read_scan(save(tmp_path / "a.nii", stored, head.ct.affine))
-    np.testing.assert_allclose(scan.image.dataobj, stored - 1024.0)
+    np.testing.assert_allclose(scan.image.voxels, stored - 1024.0)
     assert scan.flags == (
         "values were stored without the rescale intercept; 1024 taken off",
     )

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from adn_jax.data.image import nearest_ras
 from adn_jax.data.phantom import build_phantom
 from adn_jax.data.phantom_settings import HARD
 from adn_jax.errors import UserError
-from adn_jax.prepare.case import nearest_ras
 from adn_jax.prepare.read import read_scan
 from adn_jax.prepare.strip import BESIDE, fill_holes, find_brain, with_rim
 
@@ -17,7 +17,11 @@ def overlap(found, truth):
 
 def voxels(head):
     """HU, brain and affine, nearest RAS."""
-    return *nearest_ras(head.ct)[:1], nearest_ras(head.brain)[0], head.ct.affine
+    return (
+        *nearest_ras(head.image("ct"))[:1],
+        nearest_ras(head.image("brain"))[0],
+        head.ct.affine,
+    )
 
 
 @pytest.mark.parametrize(
@@ -93,7 +97,7 @@ def test_head_holder_stays_outside(head):
 
 
 def test_throat_under_the_brain_is_left_out(head):
-    hu, affine = nearest_ras(head.ct)
+    hu, affine = nearest_ras(head.image("ct"))
     below = np.full((4, *hu.shape[1:]), -1000, np.float32)
     below[:, 26:56, 12:52] = 900
     below[:, 28:54, 14:50] = 900
@@ -106,7 +110,7 @@ def test_throat_under_the_brain_is_left_out(head):
 
 
 def test_brain_is_followed_through_an_open_foramen_no_further_than_the_canal(head):
-    hu, affine = nearest_ras(head.ct)
+    hu, affine = nearest_ras(head.image("ct"))
     y, x = (np.arange(n) * 3.0 for n in hu.shape[1:])
     away = np.hypot(y[:, None] - y.mean(), x - x.mean())
     canal = np.where(away < 9, 30.0, np.where(away < 20, 900.0, 45.0))
@@ -148,7 +152,7 @@ def test_holes_are_filled_unless_they_lead_outside():
 
 def test_no_skull_is_refused(make_head):
     with pytest.raises(UserError, match="there is no skull"):
-        find_brain(*nearest_ras(make_head(skull=False).ct))
+        find_brain(*nearest_ras(make_head(skull=False).image("ct")))
 
 
 def test_phantom_with_thick_slices_skull_and_head_holder():

@@ -1,9 +1,14 @@
-"""Slices of a tilted gantry, or unevenly far apart, brought onto one regular grid."""
+"""Slices of a tilted gantry, or unevenly far apart: onto one regular grid, and back."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
+import nibabel as nib
 import numpy as np
 from jaxtyping import Float, Float32, Num
+
+from adn_jax.data.image import SAME_VOXEL, SCANNER, Image, in_order_of
+from adn_jax.errors import UserError
 
 SAME_PLACE_MM = 0.02
 """Slices nearer than this lie at the same place."""
@@ -57,6 +62,35 @@ def unit(vector: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3"]:
     return vector / (np.linalg.norm(vector) or 1.0)
 
 
+class Straightening(NamedTuple):
+    """How the slices of a stack lie on its regular grid, in voxels of a slice.
+
+    `shifts` is how far each slice is moved, `room` by how much the image grows,
+    `grid_mm` the height of each slice of the grid.
+    """
+
+    shifts: Float[np.ndarray, "z 2"]
+    room: Num[np.ndarray, "2"]
+    grid_mm: Float[np.ndarray, " z2"]
+    affine: Float[np.ndarray, "4 4"]
+
+
+def straightening(stack: SliceStack) -> Straightening:
+    """The regular grid of a stack: upright, as close as its closest slices."""
+    heights, shifts = stack.heights_mm, stack.shifts
+    if stack.is_regular:
+        affine = with_distance(stack.affine, float(np.diff(heights).mean()))
+        return Straightening(0 * shifts, np.zeros(2, int), heights, affine)
+    lowest = np.floor(shifts.min(axis=0) + 1e-3).astype(int)
+    room = np.ceil(shifts.max(axis=0) - 1e-3).astype(int) - lowest
+    step = grid_distance(heights)
+    count = 1 + int(np.ceil(heights[-1] / step - 1e-3))
+    affine = with_distance(stack.affine, step)
+    affine[:3, 3] += affine[:3, :2] @ lowest
+    moves = np.clip(shifts - lowest, 0, room)
+    return Straightening(moves, room, np.arange(count) * step, affine)
+
+
 def straighten(
     stack: SliceStack, outside: float
 ) -> tuple[Float32[np.ndarray, "x2 y2 z2"], Float[np.ndarray, "4 4"]]:
@@ -66,21 +100,120 @@ def straighten(
     image grows by what the slices were moved; `outside` fills that. A mask goes the
     same way as its image: as 0 and 1 with `outside` 0, then cut at one half.
     """
-    heights, shifts = stack.heights_mm, stack.shifts
+    way = straightening(stack)
     values = stack.values.astype(np.float32, copy=False)
     if stack.is_regular:
-        return values, with_distance(stack.affine, float(np.diff(heights).mean()))
-    lowest = np.floor(shifts.min(axis=0) + 1e-3).astype(int)
-    room = np.ceil(shifts.max(axis=0) - 1e-3).astype(int) - lowest
-    shape = (*(values.shape[:2] + room), len(heights))
+        return values, way.affine
+    shape = (*(values.shape[:2] + way.room), len(values.T))
     upright = np.empty(shape, np.float32, order="F")
-    for z, shift in enumerate(np.clip(shifts - lowest, 0, room)):
-        upright[:, :, z] = move(values[:, :, z], shift, room, outside)
-    step = grid_distance(heights)
-    count = 1 + int(np.ceil(heights[-1] / step - 1e-3))
-    affine = with_distance(stack.affine, step)
-    affine[:3, 3] += affine[:3, :2] @ lowest
-    return between_slices(upright, heights, np.arange(count) * step), affine
+    for z, shift in enumerate(way.shifts):
+        upright[:, :, z] = move(values[:, :, z], shift, way.room, outside)
+    return between_slices(upright, stack.heights_mm, way.grid_mm), way.affine
+
+
+def onto_taken(
+    values: Num[np.ndarray, "x2 y2 z2"], stack: SliceStack
+) -> Float32[np.ndarray, "x y z"]:
+    """The inverse of `straighten`: values of the regular grid at the slices as taken.
+
+    Linear between the grid's slices and in the slice. A mask goes as its probability,
+    or as 0 and 1, and is cut at one half.
+    """
+    way = straightening(stack)
+    values = values.astype(np.float32, copy=False)
+    if stack.is_regular:
+        return values
+    leant = between_slices(values, way.grid_mm, stack.heights_mm)
+    taken = np.empty(stack.values.shape, np.float32, order="F")
+    for z, shift in enumerate(way.shifts):
+        taken[:, :, z] = move_back(leant[:, :, z], shift, taken.shape[:2])
+    return taken
+
+
+def move_back(
+    values: Float32[np.ndarray, "x2 y2"],
+    shift: Float[np.ndarray, "2"],
+    shape: tuple[int, int],
+) -> Float32[np.ndarray, "x y"]:
+    """The part of one upright slice, of a shape, that begins part of a voxel inside."""
+    for axis, size in enumerate(shape):
+        whole = int(np.floor(shift[axis]))
+        part = np.float32(shift[axis] - whole)
+        near, far = (
+            np.take(values, np.minimum(start + np.arange(size), last), axis)
+            for last in [values.shape[axis] - 1]
+            for start in (whole, whole + 1)
+        )
+        values = near if part <= 1e-3 else (1 - part) * near + part * far
+    return values
+
+
+def taken_image(stack: SliceStack, meaning: str) -> Image:
+    """The slices as taken, as programs lay the series that they come from.
+
+    The sform says where the slices lie, leaning where the gantry was tilted, which
+    nibabel follows; the qform stands upright on the first slice, as ITK reads the
+    series (dcm2niix writes both, too). Uneven distances are given by their mean.
+    """
+    count = len(stack.origins_mm) - 1
+    upright = with_distance(stack.affine, float(stack.heights_mm[-1] / count))
+    leaning = upright.copy()
+    leaning[:3, 2] = (stack.origins_mm[-1] - stack.origins_mm[0]) / count
+    header = nib.Nifti1Header()
+    header.set_data_shape(stack.values.shape)
+    header.set_qform(upright, SCANNER)
+    header.set_sform(leaning, SCANNER)
+    return Image(stack.values, leaning, meaning, header)
+
+
+def onto_slices(image: Image, stack: SliceStack) -> SliceStack:
+    """An image that was drawn on a series as taken, in the order of its slices.
+
+    Its header describes the series as one regular grid, which tilted or uneven slices
+    do not form, and programs differ in which. So one of its end slices has to lie on
+    the series' own, and the others follow by their number.
+
+    Raises:
+        UserError: it has another number of voxels, or lies elsewhere.
+    """
+    for place in image.places:
+        turned = in_order_of(replace(image, affine=place), stack.affine)
+        last = turned.shape[2] - 1
+        if turned.shape == stack.values.shape and any(
+            lies_on_slice(at_slice(turned, z), stack, z) for z in (0, last)
+        ):
+            return replace(stack, values=turned.voxels)
+    raise UserError(
+        f"the {image.meaning} lies neither on the straightened scan nor on the "
+        f"{len(stack.origins_mm)} slices of the series as taken; give one that was "
+        "drawn on this scan."
+    )
+
+
+def at_slice(image: Image, z: int) -> Image:
+    """One slice of an image, at its own place."""
+    affine = image.affine.copy()
+    affine[:3, 3] += z * affine[:3, 2]
+    return Image(image.voxels[:, :, z : z + 1], affine, image.meaning)
+
+
+def lies_on_slice(one: Image, stack: SliceStack, z: int) -> bool:
+    """Whether an image of one slice lies on slice `z` of a stack, to half a voxel."""
+    x, y, _ = one.shape
+    corners = np.array([(i, j, 0, 1) for i in (0, x - 1) for j in (0, y - 1)], float).T
+    wanted = with_distance(stack.affine, float(np.median(np.diff(stack.heights_mm))))
+    wanted[:3, 3] = stack.origins_mm[z]
+    there = np.linalg.inv(wanted) @ one.affine @ corners
+    return bool(np.abs(there - corners).max() <= SAME_VOXEL)
+
+
+def as_stack(image: Image) -> SliceStack:
+    """An image as slices along its third axis, each at its own place."""
+    affine = image.affine.copy()
+    normal = np.cross(affine[:3, 0], affine[:3, 1])
+    affine[:3, 2] = unit(normal) * np.sign(normal @ affine[:3, 2])
+    steps = np.arange(image.shape[2])[:, None] * image.affine[:3, 2]
+    return SliceStack(image.voxels, affine, image.affine[:3, 3] + steps)
 
 
 def grid_distance(heights_mm: Float[np.ndarray, " z"]) -> float:

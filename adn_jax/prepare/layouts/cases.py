@@ -5,18 +5,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn, Protocol, runtime_checkable
 
-import nibabel as nib
-import numpy as np
-
 from adn_jax.config import PrepareSettings, ReadSettings
-from adn_jax.data.nifti import open_nifti, read_voxels
+from adn_jax.data.image import Image, read_image
 from adn_jax.errors import UserError
 from adn_jax.prepare.atlas import TISSUES
 from adn_jax.prepare.inputs import CaseInput
-from adn_jax.prepare.labels import native_label
-from adn_jax.prepare.read import NIFTI_ENDINGS, read_scan
+from adn_jax.prepare.labels import native_label, segmented_label
+from adn_jax.prepare.read import NIFTI_ENDINGS, RawScan, read_scan
 from adn_jax.prepare.tissue import TissueMaps
 from adn_jax.runtime.files import read_json
+
+SEGMENTATION_ENDING = ".dcm"
+"""Of a label as DICOM SEG."""
 
 
 @runtime_checkable
@@ -82,17 +82,17 @@ class FileCase:
         scan = replace(scan, source={**scan.source, **self.choice})
         lesion = None
         if self.lesion is not None:
-            label = open_nifti(self.lesion)
-            lesion = native_label(label, scan.image, settings.infarct_labels)
-            flags = label_flags(label, lesion, settings.infarct_labels)
+            lesion, flags = read_label(self.lesion, scan, settings.infarct_labels)
             scan = replace(scan, flags=(*scan.flags, *flags))
         return CaseInput(
             scan=scan,
             lesion=lesion,
-            brain=None if self.brain is None else open_nifti(self.brain),
+            brain=None if self.brain is None else read_image(self.brain, "brain mask"),
             tissue=open_tissue(self.name, self.tissue),
             pathological=(
-                None if self.pathological is None else open_nifti(self.pathological)
+                None
+                if self.pathological is None
+                else read_image(self.pathological, "map of the infarct's darkening")
             ),
             truth={} if self.pose is None else read_json(self.pose),
         )
@@ -114,11 +114,23 @@ class RefusedCase:
         raise UserError(self.reason)
 
 
+def read_label(
+    path: Path, scan: RawScan, infarct_labels: Sequence[int]
+) -> tuple[Image, tuple[str, ...]]:
+    """The infarct that a NIfTI or DICOM SEG file marks on a scan, and flags."""
+    if path.name.lower().endswith(SEGMENTATION_ENDING):
+        lesion = segmented_label(path, scan, infarct_labels)
+        return lesion, label_flags(True, lesion, infarct_labels)
+    label = read_image(path, "lesion label")
+    lesion = native_label(label, scan, infarct_labels)
+    return lesion, label_flags(bool(label.voxels.any()), lesion, infarct_labels)
+
+
 def label_flags(
-    label: nib.Nifti1Image, lesion: nib.Nifti1Image, infarct_labels: Sequence[int]
+    is_labelled: bool, lesion: Image, infarct_labels: Sequence[int]
 ) -> tuple[str, ...]:
     """A flag where something is labelled and nothing of it counts as infarct."""
-    if read_voxels(lesion, np.uint8).any() or not read_voxels(label, np.float32).any():
+    if lesion.voxels.any() or not is_labelled:
         return ()
     rule = ", ".join(map(str, infarct_labels))
     return (f"no voxel of the label counts as infarct ({rule})",)
@@ -133,7 +145,9 @@ def open_tissue(name: str, maps: Mapping[str, Path] | None) -> TissueMaps | None
             f"{name} has tissue maps but none of {missing[0]}; give all of "
             f"{', '.join(TISSUES)}, or none."
         )
-    return {tissue: open_nifti(path) for tissue, path in maps.items()}
+    return {
+        tissue: read_image(path, f"map of {tissue}") for tissue, path in maps.items()
+    }
 
 
 def given_splits(folder: Path) -> Mapping[str, Sequence[str]] | None:

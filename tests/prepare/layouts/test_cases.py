@@ -27,8 +27,8 @@ def test_what_is_loaded_and_recorded(head, tmp_path):
     given = case.load(SETTINGS, READING)
     assert given.scan.source["other_scans"] == ["later.nii.gz"]
     assert given.scan.source["file"] == "scan.nii.gz"
-    np.testing.assert_array_equal(given.lesion.dataobj, head.lesion.dataobj)
-    np.testing.assert_array_equal(given.brain.dataobj, head.brain.dataobj)
+    np.testing.assert_array_equal(given.lesion.voxels, head.lesion.dataobj)
+    np.testing.assert_array_equal(given.brain.voxels, head.brain.dataobj)
     assert given.tissue is None
 
 
@@ -43,7 +43,7 @@ def test_labels_of_which_none_counts_are_flagged(head, tmp_path):
     assert case.load(SETTINGS, READING).scan.flags == ()
     given = case.load(others, READING)
     assert given.scan.flags == ("no voxel of the label counts as infarct (2, 3)",)
-    assert not np.asarray(given.lesion.dataobj).any()
+    assert not given.lesion.voxels.any()
 
 
 def test_every_file_that_matters_in_a_fixed_order(tmp_path):

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from jaxtyping import UInt8
 
 from adn_jax.config import PrepareSettings, ReadSettings
+from adn_jax.data.image import Image
 from adn_jax.data.nifti import check_gzip
 from adn_jax.errors import UserError
 from adn_jax.prepare.archive import DAMAGED, unpack
@@ -97,7 +97,7 @@ def read_label(folder: Path, infarct_labels: Sequence[int]) -> Stack:
 
 def from_pictures(
     case: AisdCase, pictures: Stack, label: Stack, reading: ReadSettings
-) -> tuple[RawScan, nib.Nifti1Image]:
+) -> tuple[RawScan, Image]:
     """Scan and label of a case without DICOM: HU and voxel size are assumed."""
     spacing, window = reading.aisd_spacing_mm, reading.aisd_window_hu
     first, fixed = first_slice(case.name, len(pictures))
@@ -113,7 +113,7 @@ def from_pictures(
         "slices": len(pictures),
         "fixed": [*case.fixed, *fixed],
     }
-    lesion = nib.Nifti1Image(label[first:].transpose(2, 1, 0), image.affine)
+    lesion = image.holding(label[first:].transpose(2, 1, 0), "lesion label")
     return RawScan(case.name, image, source, flags), lesion
 
 
@@ -123,7 +123,7 @@ def from_dicom(
     label: Stack,
     scratch: Path,
     series: str,
-) -> tuple[RawScan, nib.Nifti1Image]:
+) -> tuple[RawScan, Image]:
     """Scan and label of a case with DICOM, on the grid of the straightened scan."""
     conversion, fixed = read_ct(case.ct, len(label), scratch, series)
     order = dicom_order(conversion.stack, conversion.frames)
@@ -149,11 +149,12 @@ def from_dicom(
     }
     scan = RawScan(
         case.name,
-        nib.Nifti1Image(straight, affine),
+        Image(straight, affine, "scan"),
         source,
         conversion.flags + match.flags,
+        None if stack.is_regular else stack,
     )
-    return scan, nib.Nifti1Image(lesion, affine)
+    return scan, scan.image.holding(lesion, "lesion label")
 
 
 def read_ct(

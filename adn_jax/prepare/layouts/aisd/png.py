@@ -3,12 +3,12 @@
 import re
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
+import PIL.Image
 from jaxtyping import Bool, Float32, UInt8
-from PIL import Image
 from scipy import ndimage
 
+from adn_jax.data.image import Image, from_zyx
 from adn_jax.errors import UserError
 
 SLICE_NAME = re.compile(r"(\d+)\.png", re.IGNORECASE)
@@ -27,7 +27,7 @@ SOLID_AIR_MM = 4.0
 EIGHT_BIT = {"L", "P", "LA", "RGB", "RGBA"}
 """Kinds of pictures (by Pillow's names) whose grey values are 0 to 255."""
 
-UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+UNREADABLE = (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError)
 """What Pillow raises on damaged files."""
 
 
@@ -65,7 +65,7 @@ def read_stack(folder: Path) -> UInt8[np.ndarray, "z y x"]:
 def read_slice(path: Path) -> UInt8[np.ndarray, "y x"]:
     """The grey values of one PNG; of a palette picture its indices."""
     try:
-        with Image.open(path) as picture:
+        with PIL.Image.open(path) as picture:
             if picture.mode not in EIGHT_BIT:
                 raise ValueError(f"it has {picture.mode} pixels instead of 8 bits")
             as_stored = picture.mode in {"L", "P"}
@@ -108,7 +108,7 @@ def without_rim(
 
 def upright(
     volume: Float32[np.ndarray, "z y x"], spacing_mm: tuple[float, float, float]
-) -> nib.Nifti1Image:
+) -> Image:
     """A stack of pictures, from the feet up and seen from them, as an image in mm.
 
     Rows go to the patient's back, columns to the left (radiological convention).
@@ -117,4 +117,4 @@ def upright(
     affine = np.diag([-x, -y, z, 1.0])
     middle = (np.array(volume.shape[::-1]) - 1) / 2
     affine[:3, 3] = -affine[:3, :3] @ middle
-    return nib.Nifti1Image(volume.transpose(2, 1, 0), affine)
+    return from_zyx(volume, affine, "scan")

@@ -3,14 +3,14 @@ import shutil
 
 import nibabel as nib
 import numpy as np
+import PIL.Image
 import pydicom
 import pytest
-from PIL import Image
 from scipy import ndimage
 
 from adn_jax.config import PrepareSettings, ReadSettings
+from adn_jax.data.image import Image, onto_voxels
 from adn_jax.errors import UserError
-from adn_jax.prepare.labels import check_same_grid
 from adn_jax.prepare.layouts.aisd.case import AisdCase
 from adn_jax.prepare.layouts.aisd.files import Copy
 from adn_jax.prepare.layouts.aisd.png import AIR_HU
@@ -48,10 +48,6 @@ def refusal(case, **reading) -> str:
     return str(caught.value)
 
 
-def voxels(image: nib.Nifti1Image) -> np.ndarray:
-    return np.asarray(image.dataobj)
-
-
 def sharp_head(slices: int = 12) -> FakeHead:
     """A head whose infarct is seen exactly where it is labelled: 80 HU in 30 HU."""
     head = fake_head(slices=slices)
@@ -74,17 +70,17 @@ def label_centre_mm(folder, head: FakeHead) -> np.ndarray:
     return np.mean(places, axis=0) * [-1, -1, 1]
 
 
-def image_centre_mm(lesion: nib.Nifti1Image) -> np.ndarray:
+def image_centre_mm(lesion: Image) -> np.ndarray:
     """Where the labelled voxels lie on average (RAS)."""
-    centre = ndimage.center_of_mass(voxels(lesion))
+    centre = ndimage.center_of_mass(lesion.voxels)
     return nib.affines.apply_affine(lesion.affine, centre)
 
 
 def test_the_label_lies_on_the_scan_voxel_by_voxel(download):
     given = load(case_in(download.folder, "0073465"))
-    np.testing.assert_array_equal(voxels(given.lesion), download.truth("0073465"))
-    check_same_grid(given.lesion, given.scan.image, "label")
-    assert voxels(given.lesion).dtype == np.uint8
+    np.testing.assert_array_equal(given.lesion.voxels, download.truth("0073465"))
+    assert onto_voxels(given.lesion, given.scan.image).shape == given.lesion.shape
+    assert given.lesion.voxels.dtype == np.uint8
 
 
 GAP = [12.0 * i + 6.0 * (i > 6) for i in range(12)]
@@ -106,7 +102,7 @@ def test_the_label_takes_the_way_of_the_scan(tmp_path, tags):
     write_case(tmp_path, NAME, head, **tags)
     case = case_in(tmp_path)
     given = load(case)
-    hu, lesion = voxels(given.scan.image), voxels(given.lesion)
+    hu, lesion = given.scan.image.voxels, given.lesion.voxels
     in_brain = ndimage.minimum_filter(hu, 3) > 29
     in_brain &= ndimage.maximum_filter(hu, 3) < 81
     certain = in_brain & (abs(hu - 55) > 0.01)
@@ -143,7 +139,7 @@ def test_file_names_and_instance_numbers_do_not_matter(tmp_path):
         path.rename(folder / f"x{other}")
     given = load(case_in(tmp_path))
     infarct = np.isin(head.label, SETTINGS.infarct_labels)[:, ::-1].transpose(2, 1, 0)
-    np.testing.assert_array_equal(voxels(given.lesion), infarct)
+    np.testing.assert_array_equal(given.lesion.voxels, infarct)
 
 
 def test_turned_pictures_turn_the_label_and_are_told(download):
@@ -158,7 +154,7 @@ def test_the_trunk_is_cut_off(download):
     given = load(case_in(download.folder, "0091519"))
     assert given.scan.image.shape == (64, 64, 12)
     truth = download.truth("0091519")[:, :, 24:]
-    np.testing.assert_array_equal(voxels(given.lesion), truth)
+    np.testing.assert_array_equal(given.lesion.voxels, truth)
     assert given.scan.image.affine[2, 3] == pytest.approx(24 * 5.0)
     assert given.scan.source["fixed"] == [
         "the trunk is cut off: slices 24 to 35 are kept"
@@ -180,13 +176,13 @@ def test_the_label_rule_is_that_of_the_settings(download):
     case = case_in(download.folder, "0073465")
     given = case.load(PrepareSettings(infarct_labels=(4,)), ReadSettings())
     truth = download.truth("0073465", (4,))
-    np.testing.assert_array_equal(voxels(given.lesion), truth)
+    np.testing.assert_array_equal(given.lesion.voxels, truth)
 
 
 def test_a_label_without_infarct_is_empty_and_flagged(tmp_path):
     write_case(tmp_path, NAME, fake_head(labels=(4,)))
     given = load(case_in(tmp_path))
-    assert not voxels(given.lesion).any()
+    assert not given.lesion.voxels.any()
     (flag,) = given.scan.flags
     assert flag == "no voxel of the label counts as infarct (1, 2, 3, 5)"
 
@@ -222,7 +218,7 @@ def test_other_numbers_of_slices_are_refused(download):
 def test_values_that_are_no_labels_are_refused(tmp_path):
     write_case(tmp_path, NAME, fake_head())
     path = tmp_path / "mask" / "mask" / NAME / "003.png"
-    Image.fromarray(np.full((64, 64), 255, np.uint8)).save(path)
+    PIL.Image.fromarray(np.full((64, 64), 255, np.uint8)).save(path)
     message = refusal(case_in(tmp_path))
     assert "holds the value 255; labels are the integers 0 to 5" in message
 
@@ -273,8 +269,8 @@ def test_from_png_alone(tmp_path):
     case = case_in(tmp_path, ct=None)
     given = load(case, aisd_spacing_mm=(DISTANCE_MM, SPACING_MM, SPACING_MM))
     expected = np.isin(head.label, SETTINGS.infarct_labels).transpose(2, 1, 0)
-    np.testing.assert_array_equal(voxels(given.lesion), expected)
-    shown = voxels(given.scan.image).transpose(2, 1, 0)
+    np.testing.assert_array_equal(given.lesion.voxels, expected)
+    shown = given.scan.image.voxels.transpose(2, 1, 0)
     tissue = (head.hu > 0) & (head.hu < 80)
     np.testing.assert_allclose(shown[tissue], head.hu[tissue], atol=0.2)
     assert (shown[head.hu == 900] == 1000).all()

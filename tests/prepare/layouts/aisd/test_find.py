@@ -193,7 +193,7 @@ def test_the_packed_download_gives_the_same_cases(download, packed, tmp_path):
     assert by_name(ours)[TWICE].fixed == by_name(theirs)[TWICE].fixed
     one = by_name(ours)[PLAIN].load(PrepareSettings(), ReadSettings())
     other = by_name(theirs)[PLAIN].load(PrepareSettings(), ReadSettings())
-    assert bytes(one.lesion.dataobj) == bytes(other.lesion.dataobj)
+    assert one.lesion.voxels.tobytes() == other.lesion.voxels.tobytes()
 
 
 def test_archives_may_go_once_they_are_unpacked(packed, tmp_path):
