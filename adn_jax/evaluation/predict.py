@@ -56,7 +56,7 @@ UNITS = {
 
 PROBABILITY_STEP, MAP_STEP, SCAN_STEP = 1 / 1024, 1 / 64, 1 / 8
 STEPS = {
-    "lesion": 0,
+    "lesion": 0.0,
     **dict.fromkeys(("probability", "doubt"), PROBABILITY_STEP),
     **dict.fromkeys(("ct", "salient", "compensated"), SCAN_STEP),
 }

@@ -258,7 +258,7 @@ def test_other_raw_cases_are_never_replaced(raw, small_grid, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda v: v[:-1], "lesion label has shape"),
+        (lambda v: v[:-1], "lesion label has 63 x 72 x 24 voxels"),
         (lambda v: v * 7, "holds the value 7"),
     ],
 )

@@ -106,7 +106,7 @@ def test_scans_and_labels_on_their_own_grid(data, tmp_path):
         native = read_native_lesion(data / "prepared" / name)
         assert label.is_file() == (native is not None)
         if native is not None:
-            np.testing.assert_array_equal(nib.load(label).dataobj, native.dataobj)
+            np.testing.assert_array_equal(nib.load(label).dataobj, native.voxels)
 
 
 def test_reading_it_back_gives_the_same_lesions_and_splits(data, tmp_path):
@@ -121,7 +121,7 @@ def test_reading_it_back_gives_the_same_lesions_and_splits(data, tmp_path):
         np.testing.assert_array_equal(first.lesion, second.lesion)
         own = read_native_lesion(data / "prepared" / name)
         back = read_native_lesion(tmp_path / "again" / name)
-        np.testing.assert_array_equal(own.dataobj, back.dataobj)
+        np.testing.assert_array_equal(own.voxels, back.voxels)
 
 
 def test_the_prepared_grid_in_hu(data, tmp_path):

@@ -214,7 +214,7 @@ def test_prepared_from_isles_folders(head, small_grid, tmp_path):
     manifest = prepare_dataset(root, tmp_path / "out", small_grid, workers=1)
     assert manifest.cases == ("sub-stroke0001",)
     assert (
-        "the lesion label has shape (30, 30, 20)" in manifest.failed["sub-stroke0002"]
+        "the lesion label has 30 x 30 x 20 voxels" in manifest.failed["sub-stroke0002"]
     )
     case = read_case(tmp_path / "out" / "sub-stroke0001")
     assert case.lesion.any()
