@@ -106,7 +106,7 @@ def test_a_lesion_at_the_scans_end_finds_its_way_back(first, slices, spacing_mm,
             "native_affine": scan,
             "native_shape": shape[::-1],
         }
-        back = np.asarray(to_native(share, geometry).dataobj).transpose(2, 1, 0)
+        back = to_native(share, geometry).transpose(2, 1, 0)
         assert overlap(back >= 0.5, lesion > 0) >= least
 
 
@@ -115,14 +115,14 @@ def test_a_brain_that_fills_the_scan_keeps_its_volume_and_its_slices(make_head):
     whole = make_head(shape=(28, 72, 64), spacing=(5.0, 3.0, 3.0))
     low, high = np.s_[..., 6:22], whole.ct.affine
     ct, brain = (
-        nib.Nifti1Image(np.asarray(image.dataobj)[low], high)
-        for image in (whole.ct, whole.brain)
+        Image(image.voxels[low], high, image.meaning)
+        for image in (whole.image("ct"), whole.image("brain"))
     )
     case = prepare_scan(CaseInput(RawScan("cut", ct), brain=brain), settings)
     ml = case.brain.sum() * np.prod(settings.spacing_mm) / 1000
-    truth = np.asarray(brain.dataobj) > 0
+    truth = brain.voxels > 0
     assert ml == pytest.approx(truth.sum() * 5 * 3 * 3 / 1000, rel=0.02)
-    back = np.asarray(to_native(case.brain, case.geometry).dataobj) >= 0.5
+    back = to_native(case.brain, case.geometry) >= 0.5
     for z in (0, -1):
         assert overlap(back[..., z], truth[..., z]) > 0.97
 
