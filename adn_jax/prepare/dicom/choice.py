@@ -5,15 +5,21 @@ from pathlib import Path
 from typing import Any
 
 from adn_jax.errors import UserError
-from adn_jax.prepare.dicom.series import Series
+from adn_jax.prepare.dicom.headers import Frame
+from adn_jax.prepare.dicom.series import KIND, Series
+from adn_jax.prepare.dicom.volumes import TECHNIQUE
 
 CRITERIA = (
     ("axial", True, "it is not axial"),
     ("head", (True, None), "it shows another part of the body"),
-    ("contrast", False, "it was taken with a contrast agent, or its name says so"),
+    (
+        "contrast",
+        (False, None),
+        "it was taken with a contrast agent, or its name says so",
+    ),
     ("original", True, "it was derived from other images"),
-    ("volumes", 1, "it holds several images at the same place"),
     ("bone_kernel", False, "its kernel is for bone"),
+    ("volumes", 1, "it holds several images at the same place"),
 )
 """Fact, wanted value and the reason against a series without it, weightiest first."""
 
@@ -27,7 +33,8 @@ def choose(series: Sequence[Series], wanted: str, where: Path) -> Series:
         where: the folder, for messages.
 
     Raises:
-        UserError: where none or several match, or none is a CT volume.
+        UserError: where none or several match, or none is a CT volume. Several volumes
+            of one series are no several matches.
     """
     if wanted:
         return named(series, wanted, where)
@@ -54,8 +61,8 @@ def named(series: Sequence[Series], wanted: str, where: Path) -> Series:
         or wanted.lower() in one.facts["protocol"].lower()
     ]
     good = [one for one in found if not one.problem]
-    if len(good) == 1:
-        return good[0]
+    if len({one.uid for one in good}) == 1:
+        return max(good, key=preference)
     listed = ", ".join(one.title for one in series) or "none"
     if found and not good:
         raise UserError(
@@ -70,11 +77,12 @@ def named(series: Sequence[Series], wanted: str, where: Path) -> Series:
 
 
 def preference(series: Series) -> tuple[Any, ...]:
-    """Order of choice, greatest first: `CRITERIA`, most slices, lowest number."""
+    """Order of choice, greatest first: `CRITERIA`, what is said, most slices."""
     facts = series.facts
     return (
         *(meets(facts, name, value) for name, value, _ in CRITERIA),
         facts["head"] is True,
+        facts["contrast"] is False,
         facts["slices"],
         -series.frames[0].number("SeriesNumber"),
         facts["description"],
@@ -95,6 +103,8 @@ def reason_against(other: Series, chosen: Series) -> str:
             return reason
     if chosen.facts["head"] and not other.facts["head"]:
         return "it does not say that it shows a head"
+    if chosen.facts["contrast"] is False and other.facts["contrast"] is None:
+        return "it does not say that it is without contrast"
     if preference(other) > preference(chosen):
         return "another series was asked for"
     ours, theirs = chosen.facts["slices"], other.facts["slices"]
@@ -133,9 +143,11 @@ def choice_flags(
     ]
     if chosen.repeated:
         flags.append(
-            f"there are up to {chosen.volumes} images at {chosen.repeated} of "
-            f"{facts['slices']} places; the first of each is used"
+            f"there are up to {facts['volumes']} images at {chosen.repeated} of "
+            f"{facts['slices']} places; those of one acquisition are used, "
+            f"{chosen.left_out} images are left out"
         )
+    flags += kind_flags(series, chosen)
     studies = sorted(
         {study_of(one) for one in series if not one.problem}, key=lambda one: one[::-1]
     )
@@ -148,6 +160,38 @@ def choice_flags(
     if damaged:
         flags.append(f"damaged DICOM files, left out: {damaged}")
     return tuple(flags)
+
+
+def kind_flags(series: Sequence[Series], chosen: Series) -> list[str]:
+    """A sentence on each other kind of image in the series, and on mixed kernels.
+
+    A localiser is in many series, and nobody takes it for the scan.
+    """
+    others = [
+        one
+        for one in series
+        if one is not chosen and one.uid == chosen.uid and not one.is_localizer
+    ]
+    flags = [
+        f"the series {chosen.title} holds {len(one.frames)} images of another kind, "
+        f"left out: {difference(one.frames[0], chosen.frames[0])}"
+        for one in others
+    ]
+    kernels = {frame.header.get("ConvolutionKernel", "") for frame in chosen.frames}
+    if len(kernels) > 1:
+        named = ", ".join(kernel or "none" for kernel in sorted(kernels))
+        flags.append(f"stacks of slices with several kernels are joined: {named}")
+    return flags
+
+
+def difference(one: Frame, other: Frame) -> str:
+    """What the headers of two images differ in, word for word."""
+    return "; ".join(
+        f"{keyword} {one.header.get(keyword) or 'none'} instead of "
+        f"{other.header.get(keyword) or 'none'}"
+        for keyword in (*KIND, *TECHNIQUE)
+        if one.header.get(keyword, "") != other.header.get(keyword, "")
+    ) or ("another size, place, direction or thickness")
 
 
 def study_of(series: Series) -> tuple[str, str]:

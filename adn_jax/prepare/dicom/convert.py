@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import mode
 from typing import Any
 
 import dcm2niix
@@ -92,7 +93,8 @@ def convert_dicom(
         "warnings": said,
     }
     damaged = headers.damaged + len(chosen.files) - len(whole.files)
-    flags = choice_flags(found, chosen, damaged) + gaps + value_flags
+    flags = choice_flags(found, chosen, damaged)
+    flags += turned_flags(frames) + gaps + value_flags
     return Conversion(stack, frames, record, flags)
 
 
@@ -130,16 +132,18 @@ def run_dcm2niix(
     """dcm2niix's volume of a series, None where slices are missing, and its warnings.
 
     The files are tried as they are; where dcm2niix leaves slices out or splits them
-    (its rules look at instance numbers and times), they are numbered by position.
+    (its rules look at instance numbers, times and orientations), they are numbered by
+    position and made alike.
     """
     image, said = None, []
+    common = common_frame(series.frames)
     limit_s = SECONDS + SECONDS_A_SLICE * len(series.frames)
     for way in (link, renumber):
         source, out = scratch / way.__name__, scratch / f"{way.__name__}_out"
         source.mkdir(parents=True)
         out.mkdir()
         for index, path in enumerate(series.files):
-            way(path, source / f"{index:05d}.dcm", index)
+            way(path, source / f"{index:05d}.dcm", index, common)
         said = call_dcm2niix([str(source)], out, limit_s, where)
         image = whole_volume(out, series)
         if image is not None:
@@ -155,7 +159,13 @@ def is_readable(path: Path, scratch: Path) -> bool:
     return any(scratch.glob("*.nii"))
 
 
-def link(path: Path, target: Path, _: int) -> None:
+def common_frame(frames: Sequence[Frame]) -> Frame:
+    """The first image with the orientation that most have."""
+    usual = mode(frame.orientation for frame in frames)
+    return next(frame for frame in frames if frame.orientation == usual)
+
+
+def link(path: Path, target: Path, _: int, __: Frame) -> None:
     """The file itself under another name (a copy where links are forbidden)."""
     try:
         target.symlink_to(path.absolute())
@@ -163,7 +173,7 @@ def link(path: Path, target: Path, _: int) -> None:
         shutil.copyfile(path, target)
 
 
-def renumber(path: Path, target: Path, index: int) -> None:
+def renumber(path: Path, target: Path, index: int, common: Frame) -> None:
     """A copy with what dcm2niix sorts and splits by made alike; damaged ones as is."""
     with suppress(Exception):
         dataset = pydicom.dcmread(path, force=True)
@@ -173,9 +183,12 @@ def renumber(path: Path, target: Path, index: int) -> None:
             if keyword in dataset:
                 del dataset[keyword]
         dataset.Manufacturer = ""
+        if "ImageOrientationPatient" in dataset:
+            dataset.ImageOrientationPatient = [*common.orientation]
+            dataset.PixelSpacing = [*common.pixel_spacing_mm]
         dataset.save_as(target)
         return
-    link(path, target, index)
+    link(path, target, index, common)
 
 
 def call_dcm2niix(
@@ -223,16 +236,20 @@ def place_slices(
 ) -> tuple[SliceStack, tuple[Frame, ...]]:
     """Give every slice of dcm2niix's volume its own place.
 
-    dcm2niix may have turned the order of slices and of rows; its affine says so.
+    dcm2niix may have turned the order of slices and of rows; its affine says so. All
+    slices get one orientation, and each keeps the place of its centre.
     """
-    positions = np.array([frame.position for frame in series.frames]) * LPS_TO_RAS
     frames = series.frames
+    common = common_frame(frames)
+    positions = np.array([frame.position for frame in frames])
+    positions += [(frame.half_mm - common.half_mm).sum(axis=0) for frame in frames]
+    positions *= LPS_TO_RAS
     affine = image.affine.copy()
     normal = np.cross(affine[:3, 0], affine[:3, 1])
     affine[:3, 2] = normal * np.sign(normal @ affine[:3, 2]) / np.linalg.norm(normal)
     if (positions[-1] - positions[0]) @ affine[:3, 2] < 0:
         positions, frames = positions[::-1], frames[::-1]
-    check_place(affine, frames[0], series, where)
+    check_place(affine, positions[0], common, series, where)
     origins = affine[:3, 3] + positions - positions[0]
     values = read_voxels(image, np.float32).reshape(image.shape[:3])
     return SliceStack(values, affine, origins), frames
@@ -240,27 +257,18 @@ def place_slices(
 
 def check_place(
     affine: Float[np.ndarray, "4 4"],
-    first: Frame,
+    position: Float[np.ndarray, "3"],
+    common: Frame,
     series: Series,
     where: Path,
 ) -> None:
-    """Raise `UserError` unless the first slice lies where its header puts it.
+    """Raise `UserError` unless the first slice lies where its header puts it (RAS+).
 
     Its corners are compared, in any order: dcm2niix turns the rows round.
     """
-    across, down = (
-        np.outer(np.array(direction) * LPS_TO_RAS, (0, (count - 1) * step))
-        for direction, count, step in (
-            (first.orientation[:3], first.columns, first.pixel_spacing_mm[1]),
-            (first.orientation[3:], first.rows, first.pixel_spacing_mm[0]),
-        )
-    )
-    wanted = [
-        first.position * LPS_TO_RAS + one + other
-        for one in across.T
-        for other in down.T
-    ]
-    ends = (0, first.columns - 1), (0, first.rows - 1)
+    across, down = 2 * common.half_mm * LPS_TO_RAS
+    wanted = [position + i * across + j * down for i in (0, 1) for j in (0, 1)]
+    ends = (0, common.columns - 1), (0, common.rows - 1)
     corners = np.array([affine[:3] @ (x, y, 0, 1) for x in ends[0] for y in ends[1]])
     off = max(np.linalg.norm(corners - one, axis=1).min() for one in wanted)
     if not off <= PLACE_TOLERANCE_MM:
@@ -268,6 +276,18 @@ def check_place(
             f"dcm2niix put series {series.title} of {where} {off:.1f} mm from where "
             "its headers say; name another series, or give NIfTI."
         )
+
+
+def turned_flags(frames: Sequence[Frame]) -> tuple[str, ...]:
+    """A sentence where slices are turned against each other, seen at their edges."""
+    common = common_frame(frames).half_mm
+    off = [np.linalg.norm(one.half_mm - common, axis=1).sum() for one in frames]
+    if max(off) <= PLACE_TOLERANCE_MM:
+        return ()
+    return (
+        f"slices are turned against each other, by up to {max(off):.1f} mm at their "
+        "corners; they are laid parallel",
+    )
 
 
 def describe_stack(stack: SliceStack) -> tuple[dict[str, Any], tuple[str, ...]]:

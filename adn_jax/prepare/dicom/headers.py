@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pydicom
+from jaxtyping import Float
 from pydicom.dataset import Dataset
 
 KEYWORDS = (
@@ -19,6 +20,8 @@ KEYWORDS = (
     "PatientID",
     "StudyDate",
     "StudyTime",
+    "AcquisitionDate",
+    "AcquisitionTime",
     "Modality",
     "ImageType",
     "SeriesNumber",
@@ -30,6 +33,10 @@ KEYWORDS = (
     "BodyPartExamined",
     "ConvolutionKernel",
     "ContrastBolusAgent",
+    "PatientPosition",
+    "KVP",
+    "TemporalPositionIdentifier",
+    "RescaleType",
     "SliceThickness",
     "PixelSpacing",
     "ImagePositionPatient",
@@ -71,6 +78,19 @@ class Frame:
     thickness_mm: float | None
     header: dict[str, str]
     """The remaining elements by keyword; several values are joined by a backslash."""
+
+    @property
+    def half_mm(self) -> Float[np.ndarray, "2 3"]:
+        """From the centre of the first pixel to the image's, along rows and columns."""
+        directions = np.array(self.orientation, float).reshape(2, 3)
+        across, down = self.pixel_spacing_mm[::-1] if self.pixel_spacing_mm else (0, 0)
+        steps = across * (self.columns - 1), down * (self.rows - 1)
+        return directions * np.array(steps)[:, None] / 2
+
+    @property
+    def centre_mm(self) -> Float[np.ndarray, "3"]:
+        """Where the centre of the image lies, in DICOM's axes."""
+        return np.array(self.position, float) + self.half_mm.sum(axis=0)
 
     def number(self, keyword: str) -> float:
         """An element as a number; 0 where it is none."""

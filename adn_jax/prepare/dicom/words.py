@@ -1,0 +1,148 @@
+"""What the words of a header say: contrast agent, part of the body, kernel.
+
+Languages of sites that public data sets come from, with or without their accents, and
+how their abbreviations are written; none of it needs to be complete, as images are
+looked at where words do not decide (`enhancement`).
+"""
+
+import re
+import unicodedata
+
+LETTERS = str.maketrans({"Ł": "L", "Ø": "O", "Æ": "AE", "Đ": "D", "_": " "})
+
+NO_AGENT = {"", "NONE", "NO", "N", "0", "OFF", "NA", "N/A", "NIL", "OHNE", "NEIN"}
+NO_AGENT |= {"NON", "NIE", "YOK", "GEEN", "NINGUNO", "NENHUM", "NESSUNO", "AUCUN"}
+
+CONTRAST = r"(?:[CK]ONTRAS|КОНТРАСТ)[A-ZА-Я]*"
+AGENT = (
+    r"(?:(?:THE|I\.?V|ORAL|MEDIO|MEIO|MEZZO|PRODUIT|SR|SRODKA?|DE|DI)[ .]+)*"
+    rf"(?:{CONTRAST}|[CK]ONTR\b|CON[A-Z]*|K\.?M\b|KL\b|K/?U\b|К/?У\b|CIV\b|CTE\b|PDC\b|"
+    r"M\.?D\.?C\b|INJ[A-Z]*|INY[A-Z]*|INIEZ[A-Z]*|I\.?V\b|[IY]OD[OAE]?\b|C\b(?!-)|"
+    r"ENHANC[A-Z]*|USILEN[A-Z]*|УСИЛЕН[А-Я]*|VARJOAIN[A-Z]*|CAN QUANG)"
+)
+"""How a contrast agent, or the giving of it, is called."""
+
+AND = r"(?: (?:AND|THEN|UND|Y|E|ET|EN|I|VE|OG|OCH|И) | ?[&+/,] ?)"
+WITH = (
+    r"\b(?:WITH|W/?|CON|COM|C/|AVEC|MIT|M\.|MET|MED|CU|DENGAN|SA|S|Z|PO|POST?|NACH|"
+    r"DOPO|APRES|APOS|EFTER|POSLE|С|ПОСЛЕ)"
+)
+WITHOUT = (
+    r"(?:WITHOUT|\bW/? ?O(?:UT)?|\bSINE?|\bSEM|\bSANS|\bSENZA|\bOHNE|\bBEZ|\bZONDER|"
+    r"\bUTAN|\bUDEN|\bUTEN|\bILMAN|\bFARA|\bTANPA|\bБЕЗ)\b"
+)
+"""Says "without" also where what is missing is left unsaid."""
+NOT_OR_BEFORE = (
+    r"\b(?:NON?|NAO|NIET|NICHT|GEEN|IKKE|KHONG|O\.?|PRE|PRAE|PRIMA(?: DEL?)?|BEFORE|"
+    r"VOR|AVANT|ANTES(?: DEL?)?|PRZED|VOOR|ДО)"
+)
+WITHOUT_WORDS = re.compile(
+    rf"UNENHANCED|UNCONTRASTED|{WITHOUT} ?{AGENT}|{NOT_OR_BEFORE}[ .-]*{AGENT}|"
+    rf"{WITHOUT}(?={AND}| ?(?:[-(\d]|$))|"
+    rf"(?:WITHOUT|\bSIN|\bSEM|\bSANS|\bOHNE|\bBE[SZ]){CONTRAST}|"
+    rf"\b[SZ][ ./]+(?:CONTRAS[A-Z]*|CTE|CIV|M\.?D\.?C)\b|\bS/C\b|"
+    rf"(?:{CONTRAST}|\bKM)[ :=-]*(?:(?<=[ :=-])NON?|NONE|NEIN|YOK|FREI|FREE)\b|"
+    r"KONTRAST ?SIZ\b|KONTRAS[A-Z]* NELKUL|ZOU?EI ?NASHI|造影(?:なし|無|前)"
+)
+"""Taken off before contrast is looked for: what is said may go on, "and with"."""
+
+NATIVE = (
+    r"(?:\bNATI+V|\bNAT\b|\bNATYW|НАТИВ|\bNCCT\b|\bNECT\b|\bT?NCT?\b|PLAIN|BLANCO\b|"
+    r"SIMPLES?\b|\bBASALE\b|\bDIRET+[AO]\b|\b[SO][ .]?(?:MDC|KM)\b|TANJY?UN|"
+    r"[単单]純|单纯|\bHI-?ZOU?EI|PING ?SAO|平[扫掃]|[非无無]造影|비조영|조영 ?전|"
+    r"\b(?:C|IV|KM) ?-(?![A-Z0-9])|\bC ?\(-\)|\(-\) ?C\b|(?<![^ ])-C\b|"
+    rf"{CONTRAST} ?(?:\(-\)|-$))"
+)
+NATIVE_WORDS = re.compile(NATIVE)
+ENHANCED = (
+    rf"(?:{CONTRAST}|{WITH}[ .]?{AGENT}|\bCTA\b|\bCTV\b|\bCTP\b|\bCECT\b|ANGIO|АНГИО|"
+    r"\bKONTR\b|\b(?:C|IV|KM) ?\(?\+|\(\+\) ?C\b|POST.?C|ENHANCED|VEN(?:OU?S|EUX)|"
+    r"ARTERI|SPATPHASE|PERF|BOLUS|\bMIP\b|\bKM\b|\bM\.?D\.?C\b|\bCIV\b|\b[CM](?:MDC|KM)\b|"
+    r"IN[IJY]E[CKZ]|\bC/C\b|\bTSA\b|VARJOAIN|CAN QUANG|ZENG ?QIANG|"
+    r"增[强強]|ZOU?EI|造影|조영)"
+)
+CONTRAST_WORDS = re.compile(ENHANCED)
+BOTH_WORDS = re.compile(
+    r"W/ ?WO\b|W/?O ?(AND|&) ?W\b|\bW ?(AND|&) ?W/?O|\b[CS]/[CS]\.? ?CONTRAS|"
+    rf"{NATIVE}[A-Z]*{AND}(?:[A-Z]+ )?{ENHANCED}|{ENHANCED}[A-Z]*{AND}{NATIVE}"
+)
+
+HEAD_WORDS = re.compile(
+    r"HEAD|BRAIN|SKULL|CRAN[EI]|KRANI|CEREB|CERVEAU|CERVELL|NEURO|STROKE|ICTUS|\bAVC\b|"
+    r"KOPF|SCHA?E?DEL|HIRN|\bN?CCT\b|TETE\b|EN[CK]E[FP]H?AL|CABE[ZC]A|\bTESTA\b|\bCAPO\b|"
+    r"\bGLOW[AY]|\bMOZ[GK]|CZASZK|KAFA|BEYIN|HOOFD|HERSEN|HUVUD|HJARN|HJERN|\bHODE|"
+    r"HOVED|SKALLE|GOLOV|CHEREP|\bHLAV|LEBK[AY]|KOPONY|\bAGY\b|CREIER|KEPALA|\bOTAK|"
+    r"\bAIVO|KEFAL|TOU?BU\b|TOU ?LU|TOU ?NAO|LU ?NAO|[头頭脑脳腦颅]|"
+    r"두부|뇌|ГОЛОВ|МОЗГ|ЧЕРЕП"
+)
+OTHER_WORDS = re.compile(
+    r"NECK|SPINE|CHEST|THORA|TORA[XCK]|LUNG|ABDOM|PEL[VW]I|HEART|[CK]ARDI|[CK]AROTI|"
+    r"HALS|KNEE|KNIE|SHOULDER|SCHULTER|CUELLO|PESCOCO|COLLO\b|\bCOU\b|\bNEK\b|COLUMNA|"
+    r"COLUNA|COLONNA|RACHIS|WIRBEL|WERVEL|CERVICA|LUMBA|LOMBA|BRUST|BORST|BAUCH|BUIK|"
+    r"BECKEN|KLATK|BRZUCH|SZYJ|MIEDNIC|KREGOS|GOGUS|BATIN|BOYUN|OMURGA|GRUDN|BRYUSH|"
+    r"POZVON|KYOUBU|KYOBU|FUKUBU|KEIBU|XIONG|FU ?BU\b|[颈頸頚胸腹肺脊]|"
+    r"ШЕЯ|ШЕИ|ГРУД|БРЮШ"
+)
+BONE_WORDS = re.compile(
+    r"BONE|KNOCHEN|LUNG|EDGE|SHARP|PETROUS|INNER.?EAR|HUESO|OSEO|OSEA\b|OSSE|\bOSS[OA]\b|"
+    r"\bOS\b|\bKOSC|KOSTN|KEMIK|\bBOT\b|FELSENB|ROCHER|骨|КОСТ"
+)
+
+SHARPEST_SOFT_KERNEL = 49
+"""Siemens's kernels H10 to H49, J30 to J49 and so on show soft tissue."""
+SHARP_CANON_KERNELS = (range(30, 40), range(50, 60), range(80, 90))
+"""FC30 to FC39 bone, FC50 to FC59 lung, FC80 to FC89 high resolution."""
+
+
+def plain(text: str) -> str:
+    """Upper case without accents; what scanners write varies in both."""
+    apart = unicodedata.normalize("NFKD", text.upper().translate(LETTERS))
+    bare = "".join(one for one in apart if unicodedata.category(one) != "Mn")
+    return unicodedata.normalize("NFC", bare).translate(LETTERS)
+
+
+def has_contrast(agent: str, *texts: str) -> bool | None:
+    """Whether a contrast agent was given, by its name or the first text that tells.
+
+    None: no word tells.
+    """
+    if agent.strip().upper() not in NO_AGENT:
+        return True
+    told = (speaks_of_contrast(plain(text)) for text in texts)
+    return next((one for one in told if one is not None), None)
+
+
+def speaks_of_contrast(text: str) -> bool | None:
+    """Whether a plain text says with or without contrast; None: it says nothing."""
+    if BOTH_WORDS.search(text):
+        return True
+    if NATIVE_WORDS.search(text):
+        return False
+    rest = WITHOUT_WORDS.sub(" ", text)
+    if CONTRAST_WORDS.search(rest):
+        return True
+    return None if rest == text else False
+
+
+def is_head(*texts: str) -> bool | None:
+    """Whether it is a head by the first text that tells; None where none does."""
+    for text in map(plain, texts):
+        if HEAD_WORDS.search(text):
+            return True
+        if OTHER_WORDS.search(text):
+            return False
+    return None
+
+
+def is_sharp(kernel: str, description: str) -> bool:
+    """Whether a reconstruction is made for bone or lung, by its kernel or its name."""
+    kernel = kernel.upper()
+    if BONE_WORDS.search(kernel):
+        return True
+    if canon := re.match(r"FC(\d\d)", kernel):
+        return any(int(canon[1]) in sharp for sharp in SHARP_CANON_KERNELS)
+    if siemens := re.match(r"[A-Z]{1,2}(\d\d)", kernel):
+        return int(siemens[1]) > SHARPEST_SOFT_KERNEL
+    return kernel in {"D", "E", "L", "YB", "YC", "YD"} or bool(
+        BONE_WORDS.search(plain(description))
+    )
