@@ -1,12 +1,14 @@
 """An interactive page of one predicted scan that opens in any browser, offline."""
 
+import json
 import re
 import warnings
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Integer
 from nilearn.plotting import view_img
 
 from adn_jax.config import PrepareSettings
@@ -59,24 +61,60 @@ def write_viewer(
             radiological=True,
             resampling_interpolation="nearest",
         )
-    write_text(path, without_remote_links(view.get_standalone()))
+    page = place_mirrored(view.get_standalone(), shape, affine, start)
+    write_text(path, without_remote_links(page))
 
 
 def viewer_grid(
     case: PreparedCase,
 ) -> tuple[tuple[int, int, int], Float[np.ndarray, "4 4"]]:
-    """Shape (z y x) and affine of a cubic grid around the brain."""
-    inside = np.argwhere(case.brain)[:, ::-1]
+    """Shape (z y x) and affine of a cubic grid around the brain.
+
+    Its axes are the patient's: nilearn would resample any other grid to such a one.
+    """
+    inside = np.argwhere(case.brain)[:, ::-1] @ case.affine[:3, :3].T
     low, high = inside.min(axis=0), inside.max(axis=0)
-    spacing = np.array(case.spacing_mm[::-1])
-    corner = low * spacing - MARGIN_MM
-    size = np.ceil(((high - low) * spacing + 2 * MARGIN_MM) / VOXEL_MM).astype(int)
-    turned = case.affine[:3, :3] / spacing
-    affine = np.eye(4)
-    affine[:3, :3] = turned * VOXEL_MM
-    affine[:3, 3] = case.affine[:3, 3] + turned @ corner
+    size = np.ceil((high - low + 2 * MARGIN_MM) / VOXEL_MM).astype(int)
+    affine = np.diag([VOXEL_MM, VOXEL_MM, VOXEL_MM, 1.0])
+    affine[:3, 3] = low + case.affine[:3, 3] - MARGIN_MM
     x, y, z = size.tolist()
     return (z, y, x), affine
+
+
+def place_mirrored(
+    page: str,
+    shape: tuple[int, int, int],
+    affine: Float[np.ndarray, "4 4"],
+    start: Integer[np.ndarray, "3"],
+) -> str:
+    """Put right where nilearn's page starts and which millimetres it reads out.
+
+    With `radiological=True` nilearn mirrors the pictures alone, so that the page would
+    open at the mirror place of `start` (z y x) and read out its millimetres. The page's
+    script counts slices of the mirrored picture and reads `affine @ (slice + 1)`.
+
+    Raises:
+        ValueError: the page is not one that nilearn 0.13 or 0.14 writes.
+    """
+    depth, height, width = shape
+    z, y, x = start.tolist()
+    from_page = np.array(
+        [[-1.0, 0, 0, width], [0, 1, 0, -1], [0, 0, 1, -1], [0, 0, 0, 1]]
+    )
+    size = json.dumps({"X": width, "Y": height, "Z": depth})
+    if page.count(f'"nbSlice": {size}') != 2:
+        raise ValueError(f"nilearn's page does not show two pictures of {size} voxels")
+    page = replace_value(page, "numSlice", {"X": width - 1 - x, "Y": y, "Z": z})
+    return replace_value(page, "affine", (affine @ from_page).tolist())
+
+
+def replace_value(page: str, name: str, value: Any) -> str:
+    """Write another value for a setting that the page's script has once."""
+    old = rf'"{name}": (\{{[^}}]*\}}|\[\[.*?\]\])'
+    page, count = re.subn(old, f'"{name}": {json.dumps(value)}', page)
+    if count != 1:
+        raise ValueError(f"nilearn's page has {name!r} {count} times instead of once")
+    return page
 
 
 def as_image(volume: Map, affine: Float[np.ndarray, "4 4"]) -> nib.Nifti1Image:
