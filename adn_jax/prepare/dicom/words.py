@@ -48,14 +48,15 @@ WITHOUT_WORDS = re.compile(
 
 NATIVE = (
     r"(?:\bNATI+V|\bNAT\b|\bNATYW|НАТИВ|\bNCCT\b|\bNECT\b|\bT?NCT?\b|PLAIN|BLANCO\b|"
-    r"SIMPLES?\b|\bBASALE\b|\bDIRET+[AO]\b|\b[SO][ .]?(?:MDC|KM)\b|TANJY?UN|"
+    r"SIMPLES?\b|\bBASALE\b|\bDIREC?T+[AO]\b|\b[SO][ .]?(?:MDC|KM)\b|TANJY?UN|"
     r"[単单]純|单纯|\bHI-?ZOU?EI|PING ?SAO|平[扫掃]|[非无無]造影|비조영|조영 ?전|"
     r"\b(?:C|IV|KM) ?-(?![A-Z0-9])|\bC ?\(-\)|\(-\) ?C\b|(?<![^ ])-C\b|"
     rf"{CONTRAST} ?(?:\(-\)|-$))"
 )
 NATIVE_WORDS = re.compile(NATIVE)
 ENHANCED = (
-    rf"(?:{CONTRAST}|{WITH}[ .]?{AGENT}|\bCTA\b|\bCTV\b|\bCTP\b|\bCECT\b|ANGIO|АНГИО|"
+    r"(?:(?:(?<![A-Z])|(?<=HEAD)|(?<=NECK))CT[APV](?![A-Z])|\bCTA(?=HEAD)|\bCECT\b|"
+    rf"{CONTRAST}|{WITH}[ .]?{AGENT}|ANGIO|АНГИО|"
     r"\bKONTR\b|\b(?:C|IV|KM) ?\(?\+|\(\+\) ?C\b|POST.?C|ENHANCED|VEN(?:OU?S|EUX)|"
     r"ARTERI|SPATPHASE|PERF|BOLUS|\bMIP\b|\bKM\b|\bM\.?D\.?C\b|\bCIV\b|\b[CM](?:MDC|KM)\b|"
     r"IN[IJY]E[CKZ]|\bC/C\b|\bTSA\b|VARJOAIN|CAN QUANG|ZENG ?QIANG|"

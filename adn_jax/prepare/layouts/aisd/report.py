@@ -24,7 +24,10 @@ def known_counts(
     tilts = [abs(source["geometry"]["gantry_tilt_deg"]) for source in read]
     shares = (
         (facts.TILTED, sum(tilt >= TILTED_FROM_DEG for tilt in tilts)),
-        (facts.CONTRAST, sum(source["series"][0]["contrast"] for source in read)),
+        (
+            facts.CONTRAST,
+            sum(source["series"][0]["contrast"] is True for source in read),
+        ),
     )
     slices = [source["slices"] for source in read]
     fewest, most = facts.FEWEST_SLICES, facts.MOST_SLICES
