@@ -4,6 +4,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from adn_jax.data.image import to_nifti
 from adn_jax.errors import UserError
 from adn_jax.prepare.dicom.choice import choice_flags, choose
 from adn_jax.prepare.dicom.headers import read_headers
@@ -26,7 +27,7 @@ def write_other(folder, z_mm=EVEN, hu=OTHER, first=13, **tags):
 
 
 def values_of(scan):
-    image = nib.as_closest_canonical(scan.image)
+    image = nib.as_closest_canonical(to_nifti(scan.image))
     return np.asarray(image.dataobj).transpose(2, 1, 0)[:, ::-1, ::-1]
 
 
