@@ -49,6 +49,8 @@ class Head:
     hu: Float32[np.ndarray, "z y x"]
     brain: UInt8[np.ndarray, "z y x"]
     affine: Float[np.ndarray, "4 4"]
+    flags: tuple[str, ...] = ()
+    """What is doubtful about the mask, a sentence each."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ def strip_scan(given: CaseInput) -> Head:
     """The given brain mask, else the one found; `UserError` where there is none."""
     hu, affine = nearest_ras(given.scan.image)
     if given.brain is None:
-        return Head(hu, find_brain(hu, affine), affine)
+        brain, flags = find_brain(hu, affine)
+        return Head(hu, brain, affine, flags)
     brain = nearest_ras(onto_scan(given.brain, given.scan))[0] > 0.5
     if not brain.any():
         raise UserError(
@@ -118,7 +121,11 @@ def prepare_scan(
         tissue=tissue,
         pathological=None if loss is None else loss / float(np.ptp(settings.window_hu)),
         quality={name: one for figures, _ in measured for name, one in figures.items()},
-        flags=scan.flags + tuple(one for _, flags in measured for one in flags),
+        flags=(
+            *scan.flags,
+            *head.flags,
+            *(one for _, flags in measured for one in flags),
+        ),
         source=scan.source,
         truth=dict(given.truth),
     )

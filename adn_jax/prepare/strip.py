@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, UInt8
 from scipy import ndimage
 
 from adn_jax.errors import UserError
+from adn_jax.prepare.gap import AIR_HU, MARGIN_MM, Gap, find_gap, wall_of
 from adn_jax.prepare.plausible import check_is_brain
 from adn_jax.prepare.resample import (
     box_around,
@@ -42,23 +43,56 @@ BESIDE = ndimage.generate_binary_structure(2, 1)[None]
 
 def find_brain(
     hu: Float[np.ndarray, "z y x"], affine: Float[np.ndarray, "4 4"]
-) -> UInt8[np.ndarray, "z y x"]:
+) -> tuple[UInt8[np.ndarray, "z y x"], tuple[str, ...]]:
     """Mask of the brain (with CSF spaces and cerebellum) on the scan's grid.
 
     `hu` has its slices along z. Nothing above `BONE_HU` is brain, calcifications and
-    metal neither, but voxels of the rim that are at least half brain. Raises
-    `UserError` where no brain is found.
+    metal neither, but voxels of the rim that are at least half brain. Also returns a
+    sentence where the skull has a gap. Raises `UserError` where no brain is found.
     """
     small, small_affine = shrink(hu, affine, WORKING_MM)
     spacing = spacing_of(small_affine)
     bone = small > BONE_HU
-    box = bounding_box(bone)
-    coarse = np.zeros(small.shape, bool)
-    coarse[box] = brain_in_box(small[box], spacing[1:])
-    check_is_brain(small, coarse, bone, spacing)
+    gap = find_gap(small, bone, spacing, BONE_HU)
+    if gap is None:
+        coarse, flags = brain_in_skull(small, bone, spacing), ()
+    else:
+        coarse = brain_behind(gap, small, bone, spacing)
+        flags = (
+            f"the skull is open over {gap.cm2:.0f} cm² (surgery, a fontanelle or the "
+            "edge of the image): where the brain ends there is an estimate",
+        )
     if coarse.shape != hu.shape:
         coarse = enlarge(coarse, small_affine, hu.shape, affine)
-    return with_rim(hu, coarse).astype(np.uint8)
+    return with_rim(hu, coarse).astype(np.uint8), flags
+
+
+def brain_in_skull(
+    hu: Float[np.ndarray, "z y x"],
+    bone: Bool[np.ndarray, "z y x"],
+    spacing_mm: tuple[float, float, float],
+) -> Bool[np.ndarray, "z y x"]:
+    """The brain without its rim inside a closed skull; `UserError` if it is none."""
+    box = bounding_box(bone)
+    found = np.zeros(hu.shape, bool)
+    found[box] = brain_in_box(hu[box], bone[box], spacing_mm[1:])
+    check_is_brain(hu, found, bone, spacing_mm)
+    return found
+
+
+def brain_behind(
+    gap: Gap,
+    hu: Float[np.ndarray, "z y x"],
+    bone: Bool[np.ndarray, "z y x"],
+    spacing_mm: tuple[float, float, float],
+) -> Bool[np.ndarray, "z y x"]:
+    """The same with a wall in the gaps of the skull, which may lie beside the image."""
+    margins = [0, *(int(np.ceil(MARGIN_MM / size)) for size in spacing_mm[1:])]
+    around = [(margin, margin) for margin in margins]
+    wide = np.pad(hu, around, constant_values=AIR_HU)
+    wall = wall_of(gap, wide.shape, spacing_mm, margins)
+    found = brain_in_skull(wide, np.pad(bone, around) | wall, spacing_mm)
+    return found[tuple(slice(m, m + n) for m, n in zip(margins, hu.shape, strict=True))]
 
 
 def enlarge(
@@ -85,13 +119,14 @@ def bounding_box(mask: Bool[np.ndarray, "z y x"]) -> tuple[slice, ...]:
 
 
 def brain_in_box(
-    hu: Float[np.ndarray, "z y x"], spacing_mm: tuple[float, float]
+    hu: Float[np.ndarray, "z y x"],
+    bone: Bool[np.ndarray, "z y x"],
+    spacing_mm: tuple[float, float],
 ) -> Bool[np.ndarray, "z y x"]:
     """The brain without its rim in a volume that is cut to the skull's box."""
     sigma = (0.0, SMOOTHING_MM / spacing_mm[0], SMOOTHING_MM / spacing_mm[1])
     dull = np.clip(hu, -BONE_HU, BONE_HU)
     smooth = ndimage.gaussian_filter(dull, sigma, mode="nearest", truncate=2.0)
-    bone = hu > BONE_HU
     soft = (smooth > SOFT_HU[0]) & (smooth < SOFT_HU[1]) & ~bone
     inside = rays_that_meet(bone) >= RAYS_TO_BONE
     core = ndimage.binary_erosion(soft, disk(EROSION_MM, spacing_mm)) & inside

@@ -1,0 +1,259 @@
+"""Gaps in the skull, closed by a wall where the bone around them says it would be.
+
+Craniectomies, open fontanelles, and heads that the field of view cuts. Seen from within
+the head the inner table is a smooth function of the direction: spherical harmonics are
+fitted to it where there is bone, and tell how far away it would be where there is none.
+Directions are unit vectors (z y x), radii are in mm.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy import ndimage
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
+from scipy.special import sph_harm_y
+
+from adn_jax.prepare.trace import disk, rays_that_meet
+from adn_jax.prepare.window import FLOOR_HU
+
+DIRECTIONS = 4000
+"""Seen from the middle of a head they are 4 mm apart on the skull."""
+APART = np.sqrt(4 * np.pi / DIRECTIONS)
+DEGREE = 8
+"""Of the harmonics: what is finer than about 45 degrees is no shape of a skull."""
+PLIANT, STIFF = 1e-3, 0.1
+"""Weight of a shell's bending: to follow the bone there is, and to bridge a gap."""
+LOWEST = -0.7
+"""Directions further down (44 degrees below the slice) meet the face and the neck."""
+RADII_MM = np.arange(35.0, 130.0)
+TABLE_MM = (-12.0, 25.0)
+"""Bone so far inside and outside of the fitted inner table is the skull."""
+LEAST_CM2 = 8.0
+"""Smaller gaps lose 3 mL at most: of eight rays seven meet bone."""
+MOST_OPEN = 0.4
+"""Share of the directions without bone; what is more open is no skull."""
+LEAST_SKULL = 0.8
+"""Share of the bone that lies at the fitted shell; of ribs little does."""
+ASTRAY_MM = 10.0
+AIR_HU, SKIN_HU = -1000.0, -300.0
+OUTER_AIR_MM = 15
+"""So much air in a row lies outside the head; less, between a flap and the brain."""
+WALL_MM = 8.0
+MARGIN_MM = 40.0
+"""Added around the slices: the brain behind a gap may bulge, or leave the image."""
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Directions without bone, how far the brain reaches there, and the gap's size."""
+
+    centre: Float[np.ndarray, "3"]
+    directions: Float[np.ndarray, "n 3"]
+    reach_mm: Float[np.ndarray, " n"]
+    cm2: float
+
+
+def find_gap(
+    hu: Float[np.ndarray, "z y x"],
+    bone: Bool[np.ndarray, "z y x"],
+    spacing_mm: tuple[float, float, float],
+    bone_hu: float,
+) -> Gap | None:
+    """The gaps of a skull that are large enough to lose brain; None: it has none.
+
+    Nor is there a gap to close where the bone does not make a skull.
+    """
+    centre = middle_of_head(hu, bone, spacing_mm)
+    if centre is None:
+        return None
+    rays = cast(hu, centre, spacing_mm)
+    is_bone = rays > bone_hu
+    inner, share = inner_table(is_bone)
+    table, _ = smooth_shell(inner, np.isfinite(inner), STIFF)
+    height = centre[0] + sphere()[:, 0] * table / spacing_mm[0]
+    seen = (height >= -0.5) & (height <= len(hu) - 0.5) & (sphere()[:, 0] > LOWEST)
+    is_open = seen & np.isnan(inner)
+    if share < LEAST_SKULL or is_open.sum() > MOST_OPEN * seen.sum():
+        return None
+    patch_cm2 = table**2 * (4 * np.pi / DIRECTIONS) / 100
+    found = in_large_groups(is_open, patch_cm2)
+    if not found.any():
+        return None
+    reach = reach_of_brain(rays, is_bone, table, inner)
+    return Gap(centre, sphere()[found], reach[found], float(patch_cm2[found].sum()))
+
+
+def middle_of_head(
+    hu: Float[np.ndarray, "z y x"],
+    bone: Bool[np.ndarray, "z y x"],
+    spacing_mm: tuple[float, float, float],
+) -> Float[np.ndarray, "3"] | None:
+    """Index of the middle of the soft tissue in bone, where its slices are large."""
+    soft = (hu > 0) & (hu < 100) & ~bone & (rays_that_meet(bone) >= 5)
+    core = ndimage.binary_erosion(soft, disk(3.0, spacing_mm[1:]))
+    areas = core.sum(axis=(1, 2))
+    large = core & (areas >= areas.max() / 2)[:, None, None]
+    return np.array(ndimage.center_of_mass(large)) if areas.max() > 0 else None
+
+
+def inner_table(
+    is_bone: Bool[np.ndarray, "n radii"],
+) -> tuple[Float[np.ndarray, " n"], float]:
+    """Radius of the inner table, NaN where there is none; and how much bone is skull.
+
+    Bone is skull where it lies about the smooth shell through most of it.
+    """
+    met = is_bone.any(axis=1) & (sphere()[:, 0] > LOWEST)
+    first = RADII_MM[is_bone.argmax(axis=1)]
+    shell, share = smooth_shell(first, met, PLIANT)
+    off = RADII_MM - shell[:, None]
+    at_shell = is_bone & (off >= TABLE_MM[0]) & (off <= TABLE_MM[1])
+    closed = at_shell.any(axis=1) & (sphere()[:, 0] > LOWEST)
+    return np.where(closed, RADII_MM[at_shell.argmax(axis=1)], np.nan), share
+
+
+@lru_cache(maxsize=1)
+def sphere() -> Float[np.ndarray, "n 3"]:
+    """Directions spread evenly over the sphere (Fibonacci's spiral)."""
+    index = np.arange(DIRECTIONS) + 0.5
+    z, turn = 1 - 2 * index / DIRECTIONS, index * np.pi * (3 - np.sqrt(5))
+    radius = np.sqrt(1 - z**2)
+    return np.stack([z, radius * np.sin(turn), radius * np.cos(turn)], axis=1)
+
+
+@lru_cache(maxsize=1)
+def harmonics() -> tuple[Float[np.ndarray, "n terms"], Float[np.ndarray, " terms"]]:
+    """Real spherical harmonics of every direction, and how much each one bends."""
+    z, y, x = sphere().T
+    polar, azimuth = np.arccos(z), np.arctan2(y, x)
+    orders = [(n, m) for n in range(DEGREE + 1) for m in range(-n, n + 1)]
+    values = [sph_harm_y(n, abs(m), polar, azimuth) for n, m in orders]
+    parts = [
+        one.imag if m < 0 else one.real
+        for (_, m), one in zip(orders, values, strict=True)
+    ]
+    bending = np.array([(n * (n + 1.0)) ** 2 for n, _ in orders])
+    return np.stack(parts, axis=1), bending
+
+
+def smooth_shell(
+    radius_mm: Float[np.ndarray, " n"],
+    known: Bool[np.ndarray, " n"],
+    stiffness: float,
+) -> tuple[Float[np.ndarray, " n"], float]:
+    """Radii of a smooth shell in every direction, through the known ones.
+
+    What lies far off (calcifications, a clip, the face) is left out step by step.
+    Also returns the share of the known ones that lie at the shell.
+    """
+    terms, bending = harmonics()
+    used, shell = known, np.full(DIRECTIONS, RADII_MM[0])
+    for _ in range(4):
+        if not used.any():
+            return shell, 0.0
+        chosen = terms[used]
+        normal = chosen.T @ chosen + stiffness * np.diag(bending + 1e-6)
+        shell = terms @ np.linalg.solve(normal, chosen.T @ radius_mm[used])
+        used = known & (np.abs(radius_mm - shell) < ASTRAY_MM)
+    return shell, float(used.sum() / known.sum())
+
+
+def cast(
+    hu: Float[np.ndarray, "z y x"],
+    centre: Float[np.ndarray, "3"],
+    spacing_mm: tuple[float, float, float],
+) -> Float[np.ndarray, "n radii"]:
+    """HU along rays to all directions, at `RADII_MM`; padding outside the image."""
+    steps = sphere().T[:, :, None] * RADII_MM / np.array(spacing_mm)[:, None, None]
+    places = centre[:, None, None] + steps
+    dull = np.clip(hu, FLOOR_HU, -FLOOR_HU)
+    return ndimage.map_coordinates(dull, places, order=1, cval=FLOOR_HU)
+
+
+def in_large_groups(
+    chosen: Bool[np.ndarray, " n"], patch_cm2: Float[np.ndarray, " n"]
+) -> Bool[np.ndarray, " n"]:
+    """The directions whose connected group is at least `LEAST_CM2` large."""
+    index = np.flatnonzero(chosen)
+    pairs = cKDTree(sphere()[index]).query_pairs(1.7 * APART, output_type="ndarray")
+    graph = coo_array((np.ones(len(pairs)), pairs.T), shape=(len(index),) * 2)
+    group = connected_components(graph, directed=False)[1]
+    area = np.bincount(group, patch_cm2[index])
+    large = np.zeros_like(chosen)
+    large[index] = area[group] >= LEAST_CM2 if len(index) else False
+    return large
+
+
+def reach_of_brain(
+    rays: Float[np.ndarray, "n radii"],
+    is_bone: Bool[np.ndarray, "n radii"],
+    table: Float[np.ndarray, " n"],
+    inner: Float[np.ndarray, " n"],
+) -> Float[np.ndarray, " n"]:
+    """How far the brain reaches in every direction, were there a gap.
+
+    As far as the inner table would lie, or under the scalp where that has sunk in; as
+    deep under the skin as around the gap where it bulges. `inner` is the inner table,
+    NaN where there is none.
+    """
+    skin = skin_radii(rays, table)
+    outer = RADII_MM[::-1][is_bone[:, ::-1].argmax(axis=1)]
+    whole = np.isfinite(inner) & np.isfinite(skin) & (outer < skin)
+    if not whole.any():
+        return table
+    depth, _ = smooth_shell(np.where(whole, skin - inner, 0), whole, STIFF)
+    scalp = float(np.median((skin - outer)[whole]))
+    seen = np.isfinite(skin)
+    below = np.where(seen, skin - scalp, np.inf)
+    return np.maximum(np.minimum(table, below), np.where(seen, skin - depth, 0))
+
+
+def skin_radii(
+    rays: Float[np.ndarray, "n radii"], table: Float[np.ndarray, " n"]
+) -> Float[np.ndarray, " n"]:
+    """Where the head ends; infinite where the image, or its padding, cuts it."""
+    off = RADII_MM - table[:, None]
+    tissue = (rays > SKIN_HU) & (off <= MARGIN_MM)
+    ahead = ndimage.maximum_filter1d(
+        tissue, OUTER_AIR_MM, axis=1, origin=-(OUTER_AIR_MM // 2), mode="constant"
+    )
+    ends = (~ahead & (off >= -MARGIN_MM)).argmax(axis=1)
+    past = np.minimum(ends[:, None] + [2, 3, 4], len(RADII_MM) - 1)
+    cut = (np.take_along_axis(rays, past, axis=1) <= FLOOR_HU).all(axis=1)
+    return np.where(cut, np.inf, RADII_MM[ends])
+
+
+def wall_of(
+    gap: Gap,
+    shape: tuple[int, int, int],
+    spacing_mm: tuple[float, float, float],
+    first: Sequence[int],
+) -> Bool[np.ndarray, "z y x"]:
+    """Voxels of a wall that closes the gap.
+
+    They are on a grid of `shape` whose voxel `first` is voxel 0 of the gap's own.
+    """
+    middle = gap.centre + np.array(first)
+    axes = [
+        (np.arange(n, dtype=np.float32) - at) * np.float32(size)
+        for n, at, size in zip(shape, middle, spacing_mm, strict=True)
+    ]
+    z, y, x = np.ix_(*axes)
+    radius = np.sqrt(z**2 + y**2 + x**2)
+    low, high = gap.reach_mm.min(), gap.reach_mm.max() + WALL_MM
+    wall = (radius >= low) & (radius <= high)
+    index = np.nonzero(wall)
+    places = np.stack(
+        [axis[one] for axis, one in zip(axes, index, strict=True)], axis=1
+    )
+    _, nearest = cKDTree(gap.directions).query(
+        places / radius[wall][:, None], distance_upper_bound=APART
+    )
+    depth = radius[wall] - np.append(gap.reach_mm, np.inf)[nearest]
+    wall[index] = (depth >= 0) & (depth <= WALL_MM)
+    return wall
