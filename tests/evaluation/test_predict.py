@@ -3,7 +3,9 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
+import SimpleITK
 
 from adn_jax.errors import UserError
 from adn_jax.evaluation import predict as module
@@ -14,6 +16,7 @@ from adn_jax.evaluation.predict import (
     result_folders,
 )
 from adn_jax.evaluation.viewer import without_remote_links
+from tests.prepare.dicom.files import write_series
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +51,47 @@ def test_results_lie_on_the_scans_own_grid(tiny_run, reoriented, tmp_path):
     page = (folder / "viewer.html").read_text()
     assert "http" not in page.replace("http://www.w3.org", "")
     assert len(page) < 12e6
+
+
+@pytest.fixture(scope="module")
+def tilted_series(raw_head, tmp_path_factory):
+    """The same head as a gantry tilted by 15 degrees and uneven slices show it."""
+    image = nib.as_closest_canonical(nib.load(raw_head))
+    hu = image.get_fdata().astype(np.int16).transpose(2, 1, 0)[:, ::-1, ::-1]
+    x_mm, y_mm, z_mm = image.header.get_zooms()
+    heights = z_mm * np.arange(len(hu))
+    heights[len(hu) // 2 :] += z_mm / 2
+    folder = tmp_path_factory.mktemp("series") / "tilted"
+    write_series(folder, hu, z_mm=heights, tilt_deg=15, PixelSpacing=(y_mm, x_mm))
+    return folder
+
+
+def test_results_of_a_series_lie_on_its_slices_as_taken_too(
+    tiny_run, tilted_series, tmp_path
+):
+    assert predict_scans(tiny_run, [tilted_series], tmp_path / "out") == {}
+    folder = tmp_path / "out" / "tilted"
+    assert (
+        "slices of the series"
+        in json.loads((folder / "scan.json").read_text())["as_taken"]
+    )
+    files = sorted(tilted_series.iterdir())
+    first = pydicom.dcmread(files[0])
+    wanted = first.Columns, first.Rows, len(files)
+    ct, probability, lesion = (
+        SimpleITK.ReadImage(str(folder / f"{name}_as_taken.nii.gz"))
+        for name in ("ct", "probability", "lesion")
+    )
+    assert ct.GetSize() == probability.GetSize() == lesion.GetSize() == wanted
+    stored = first.pixel_array * first.RescaleSlope + first.RescaleIntercept
+    values = SimpleITK.GetArrayFromImage(ct)
+    assert (values[0, ::-1] == stored).all() or (values[0] == stored).all()
+    np.testing.assert_array_equal(
+        SimpleITK.GetArrayFromImage(lesion),
+        SimpleITK.GetArrayFromImage(probability) >= 0.5,
+    )
+    for path in folder.glob("*.nii.gz"):
+        SimpleITK.ReadImage(str(path))
 
 
 def check_values(folder, scan):

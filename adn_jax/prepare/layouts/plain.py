@@ -5,6 +5,7 @@ from pathlib import Path
 from adn_jax.errors import UserError
 from adn_jax.prepare.atlas import TISSUES
 from adn_jax.prepare.layouts.cases import (
+    SEGMENTATION_ENDING,
     FileCase,
     RawDataset,
     RefusedCase,
@@ -65,12 +66,18 @@ def find_case(folder: Path) -> FileCase | None:
     return FileCase(
         name=folder.name,
         scan=scan,
-        lesion=first_file(folder, "lesion"),
+        lesion=first_file(folder, "lesion") or segmentation_file(folder),
         brain=first_file(folder, "brain"),
         tissue=found or None,
         pathological=first_file(folder / "truth", "pathological"),
         pose=pose if pose.is_file() else None,
     )
+
+
+def segmentation_file(folder: Path) -> Path | None:
+    """`lesion.dcm`, a label as DICOM SEG, where there is one."""
+    path = folder / f"lesion{SEGMENTATION_ENDING}"
+    return path if path.is_file() else None
 
 
 def find_map(folder: Path, tissue: str) -> Path | None:
