@@ -1,6 +1,7 @@
 """Which series of a DICOM folder is the head CT without contrast, and why."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,17 @@ CRITERIA = (
     (
         "contrast",
         (False, None),
-        "it was taken with a contrast agent, or its name says so",
+        "it was taken with a contrast agent, as its header or its vessels tell",
     ),
     ("original", True, "it was derived from other images"),
     ("bone_kernel", False, "its kernel is for bone"),
     ("volumes", 1, "it holds several images at the same place"),
 )
 """Fact, wanted value and the reason against a series without it, weightiest first."""
+
+
+MORE_ML = 1.0
+"""By how much vessels with contrast agent exceed what is as bright without it."""
 
 
 def choose(series: Sequence[Series], wanted: str, where: Path) -> Series:
@@ -80,13 +85,48 @@ def preference(series: Series) -> tuple[Any, ...]:
     """Order of choice, greatest first: `CRITERIA`, what is said, most slices."""
     facts = series.facts
     return (
-        *(meets(facts, name, value) for name, value, _ in CRITERIA),
-        facts["head"] is True,
-        facts["contrast"] is False,
+        *standing(series),
         facts["slices"],
         -series.frames[0].number("SeriesNumber"),
         facts["description"],
     )
+
+
+def undecided(series: Sequence[Series]) -> list[Series]:
+    """The best series, where there are several and no word tells of contrast."""
+    usable = [one for one in series if not one.problem]
+    best = max(map(standing, usable), default=None)
+    rivals = [one for one in usable if standing(one) == best]
+    silent = all(one.facts["contrast"] is None for one in rivals)
+    return rivals if silent and len(rivals) > 1 else []
+
+
+def standing(series: Series) -> tuple[bool, ...]:
+    """What weighs more than the number of slices, greatest first."""
+    facts = series.facts
+    return (
+        *(meets(facts, name, value) for name, value, _ in CRITERIA),
+        facts["head"] is True,
+        facts["contrast"] is False,
+    )
+
+
+def told_by_vessels(
+    series: Sequence[Series], rivals: Sequence[Series], vessels_ml: Sequence[float]
+) -> list[Series]:
+    """The series, with contrast in those whose vessels are brighter than others'."""
+    least = min(vessels_ml)
+    told = {
+        id(one): {"vessels_ml": round(volume, 1)}
+        | ({"contrast": True} if volume > least + max(MORE_ML, least / 2) else {})
+        for one, volume in zip(rivals, vessels_ml, strict=True)
+    }
+    return [replace(one, facts=one.facts | told.get(id(one), {})) for one in series]
+
+
+def is_bright(series: Series) -> bool:
+    """Whether its vessels alone tell of a contrast agent."""
+    return bool(series.facts["contrast"] and "vessels_ml" in series.facts)
 
 
 def meets(facts: dict[str, Any], name: str, value: Any) -> bool:
@@ -146,6 +186,12 @@ def choice_flags(
             f"there are up to {facts['volumes']} images at {chosen.repeated} of "
             f"{facts['slices']} places; those of one acquisition are used, "
             f"{chosen.left_out} images are left out"
+        )
+    bright = [one.title for one in series if is_bright(one) and one is not chosen]
+    if bright:
+        flags.append(
+            f"no word tells which series is without contrast agent; in {bright[0]} "
+            "vessels are brighter, so it is not used"
         )
     flags += kind_flags(series, chosen)
     studies = sorted(

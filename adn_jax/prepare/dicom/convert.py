@@ -23,15 +23,26 @@ from jaxtyping import Float
 
 from adn_jax.data.nifti import LARGEST_VOXEL_COUNT, open_nifti, read_voxels
 from adn_jax.errors import UserError
-from adn_jax.prepare.dicom.choice import choice_flags, choice_record, choose
+from adn_jax.prepare.dicom.choice import (
+    choice_flags,
+    choice_record,
+    choose,
+    told_by_vessels,
+    undecided,
+)
+from adn_jax.prepare.dicom.enhancement import vessels_ml
 from adn_jax.prepare.dicom.headers import LPS_TO_RAS, Frame, read_headers
 from adn_jax.prepare.dicom.series import FEWEST_SLICES, Series, find_series
 from adn_jax.prepare.dicom.straighten import SliceStack
+from adn_jax.prepare.dicom.volumes import slice_heights
 from adn_jax.prepare.window import to_hounsfield
 from adn_jax.runtime.files import check_fetched, files_below
 
 SECONDS, SECONDS_A_SLICE = 30, 1
 """How long dcm2niix may take: a slow network disk reads a slice a second."""
+
+SAMPLE = 24
+"""How many slices of a series are looked at for contrast agent."""
 
 GAP = 1.5
 """A gap wider than this many times its neighbours misses slices."""
@@ -81,6 +92,13 @@ def convert_dicom(
             f"{where} holds no DICOM series with images; give a folder of CT slices or "
             "a NIfTI file."
         )
+    rivals = [] if series else undecided(found)
+    if rivals:
+        vessels = [
+            bright_ml(one, scratch / f"rival_{index}", where)
+            for index, one in enumerate(rivals)
+        ]
+        found = told_by_vessels(found, rivals, vessels)
     chosen = choose(found, series, where)
     image, whole, said = read_slices(chosen, scratch, where)
     stack, frames = place_slices(image, whole, where)
@@ -96,6 +114,22 @@ def convert_dicom(
     flags = choice_flags(found, chosen, damaged)
     flags += turned_flags(frames) + gaps + value_flags
     return Conversion(stack, frames, record, flags)
+
+
+def bright_ml(series: Series, scratch: Path, where: Path) -> float:
+    """Volume of bright vessels in a sample of the slices; 0 where they are damaged."""
+    frames = series.frames
+    if len(series.files) == len(frames):
+        count = min(len(frames), SAMPLE)
+        frames = [frames[i] for i in np.linspace(0, len(frames) - 1, count).astype(int)]
+    sample = replace(series, frames=tuple(frames))
+    image, _ = run_dcm2niix(sample, scratch, where)
+    if image is None:
+        return 0.0
+    hu, _ = to_hounsfield(read_voxels(image, np.float32))
+    distance = float(np.ptp(slice_heights(frames))) / (len(frames) - 1)
+    across, down = map(float, image.header.get_zooms()[:2])
+    return vessels_ml(hu, (across, down, distance))
 
 
 def read_slices(
