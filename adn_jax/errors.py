@@ -11,6 +11,11 @@ class UserError(Exception):
     """
 
 
+def counted(number: int, thing: str) -> str:
+    """A number of things in words: 1 case, 2 cases."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
 def one_line(error: BaseException) -> str:
     """The message of an error without line breaks and without its full stop."""
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__

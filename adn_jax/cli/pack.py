@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from adn_jax.cli.arguments import Where, parse
+from adn_jax.errors import counted
 from adn_jax.prepare.pack import CASES_PER_SHARD, pack_dataset
 
 
@@ -28,5 +29,8 @@ def main(arguments: Sequence[str]) -> None:
     """Run the verb."""
     command = parse(Pack, "pack", arguments)
     packed = pack_dataset(command.prepared, command.out, command.cases_per_shard)
-    counts = f"{len(packed.cases)} cases are in {len(packed.shards)} files"
-    print(f"{counts} in {command.out}")
+    cases = len(packed.cases)
+    print(
+        f"{counted(cases, 'case')} {'is' if cases == 1 else 'are'} in "
+        f"{counted(len(packed.shards), 'file')} in {command.out}"
+    )

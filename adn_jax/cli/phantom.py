@@ -10,6 +10,7 @@ import tyro
 from adn_jax.cli.arguments import parse
 from adn_jax.data.phantom import write_phantoms
 from adn_jax.data.phantom_settings import PRESETS
+from adn_jax.errors import counted
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ def main(arguments: Sequence[str]) -> None:
     )
     counts = ", ".join(f"{len(names)} {split}" for split, names in splits.items())
     print(
-        f"{command.cases} {command.difficulty} phantoms (seed {command.seed}; {counts})"
-        f" are in {command.out}"
+        f"{counted(command.cases, f'{command.difficulty} phantom')} (seed "
+        f"{command.seed}; {counts}) {'is' if command.cases == 1 else 'are'} in "
+        f"{command.out}"
     )

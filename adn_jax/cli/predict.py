@@ -26,6 +26,8 @@ class Predict:
     """NIfTI files or folders of DICOM slices."""
     out: Path
     """Folder for the results; a scan's older results are replaced."""
+    series: str = ""
+    """DICOM series to take, by number or part of its description, not by our choice."""
     samples: int = 0
     """Passes with dropout that tell how sure the prediction is (doubt.nii.gz)."""
     at: WithPoses = field(default_factory=PoseOptions)
@@ -37,7 +39,12 @@ def main(arguments: Sequence[str]) -> None:
     if not command.scans:
         raise UserError("no scan was given; name NIfTI files or DICOM folders.")
     failures = predict_scans(
-        command.run, command.scans, command.out, command.samples, command.at.asked()
+        command.run,
+        command.scans,
+        command.out,
+        command.samples,
+        command.at.asked(),
+        command.series,
     )
     for sentence in failures.values():
         print(f"adn: {sentence}", file=sys.stderr)

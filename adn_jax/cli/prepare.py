@@ -12,7 +12,12 @@ import tyro
 from adn_jax.cli.arguments import load_recipe, parse
 from adn_jax.config import PrepareSettings, ReadSettings, Recipe
 from adn_jax.config_checks import check_recipe
-from adn_jax.prepare.dataset import name_failures, prepare_dataset
+from adn_jax.errors import counted
+from adn_jax.prepare.dataset import (
+    name_failures,
+    prepare_dataset,
+    say_what_is_odd,
+)
 from adn_jax.prepare.finished import strangers
 
 Settings = tyro.conf.OmitArgPrefixes[PrepareSettings]
@@ -64,14 +69,19 @@ def main(arguments: Sequence[str]) -> None:
     name_failures(manifest)
     if left := strangers(manifest):
         print(
-            f"adn: {len(left)} prepared cases in {command.out} are not (any more) in "
-            f"{command.raw} and are not used: {', '.join(left)}",
+            f"adn: {counted(len(left), 'prepared case')} in {command.out} not (any "
+            f"more) in {command.raw}, and not used: {', '.join(left)}",
             file=sys.stderr,
         )
     counts = ", ".join(
         f"{len(names)} {split}" for split, names in manifest.splits.items()
     )
-    print(f"{len(manifest.cases)} prepared cases ({counts}) are in {command.out}")
+    say_what_is_odd(manifest)
+    cases = len(manifest.cases)
+    print(
+        f"{counted(cases, 'prepared case')} ({counts}) "
+        f"{'is' if cases == 1 else 'are'} in {command.out}"
+    )
     print(f"look at {command.out / 'quality.html'} before you train")
     if manifest.failed:
         raise SystemExit(2)

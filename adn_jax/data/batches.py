@@ -3,7 +3,7 @@
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import repeat
 
 import grain
@@ -14,7 +14,7 @@ from jaxtyping import Float32, UInt8
 
 from adn_jax.data.cases import VOLUME_FILES, read_volumes
 from adn_jax.data.manifest import Manifest, case_folder
-from adn_jax.errors import UserError
+from adn_jax.errors import UserError, counted
 from adn_jax.runtime.hosts import own_share, share_size
 from adn_jax.runtime.workers import usable_processors
 from adn_jax.types import Batch
@@ -63,7 +63,9 @@ class Split:
     """
 
     manifest: Manifest
+    name: str
     names: tuple[str, ...]
+    """Its cases."""
     memory: dict[int, CaseArrays] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
@@ -97,9 +99,9 @@ def open_split(
     names = manifest.splits.get(name, ())
     if len(names) < at_least:
         raise UserError(
-            f"the split {name!r} of {manifest.folder} has {len(names)} cases, and a "
-            f"batch needs {at_least}; name more in splits.json and prepare the data "
-            "set again, or lower the batch."
+            f"the split {name!r} of {manifest.folder} has "
+            f"{counted(len(names), 'case')} and needs at least {at_least}; name more "
+            "in splits.json and prepare the data set again."
         )
     for volume in needs:
         file = VOLUME_FILES[volume][0]
@@ -110,7 +112,25 @@ def open_split(
                 f"for every case; {REMEDIES[volume]}, or choose a recipe "
                 "that needs none."
             )
-    return Split(manifest, tuple(names))
+    return Split(manifest, name, tuple(names))
+
+
+def check_infarcts(split: Split) -> None:
+    """Raise `UserError` where no case of a split is known to have an infarct."""
+    if split.names and not with_infarct(split).names:
+        raise UserError(
+            f"no label of the split {split.name!r} of {split.manifest.folder} marks an "
+            f"infarct ({counted(len(split.names), 'case')}), so that nothing can be "
+            "learnt or chosen by it; check the labels and --infarct-labels, or name "
+            "cases with an infarct in splits.json, and prepare the data set again."
+        )
+
+
+def with_infarct(split: Split) -> Split:
+    """The split without the cases that are known to have no infarct."""
+    without = set(split.manifest.lacking.get("infarct", ()))
+    names = tuple(name for name in split.names if name not in without)
+    return replace(split, names=names, memory={})
 
 
 def read_arrays(manifest: Manifest, name: str) -> CaseArrays:
@@ -165,7 +185,7 @@ def bytes_of_share(split: Split, batch: int) -> int:
 def shuffled(split: Split, batch: int, seed: int) -> grain.MapDataset:
     """Step -> which cases of the split are in its batch."""
     indices = grain.MapDataset.range(len(split)).seed(seed).shuffle().repeat()
-    return indices.batch(batch)
+    return indices.batch(batch, drop_remainder=True)  # rounding up overflows at 1
 
 
 def case_names(split: Split, batch: int, seed: int, step: int) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from jaxtyping import Float, Float32, Shaped, UInt8
 from adn_jax.data.image import Image, from_zyx, read_image, write_image
 from adn_jax.data.nifti import open_nifti, read_voxels
 from adn_jax.errors import UserError
-from adn_jax.runtime.files import atomic_path, read_json, write_json
+from adn_jax.runtime.files import atomic_path, is_there, read_json, write_json
 from adn_jax.runtime.places import Source
 
 FORMAT = 1
@@ -210,7 +210,7 @@ def read_prepared_volume(
 def read_native_lesion(folder: Source) -> Image | None:
     """The infarct label on the scan's own grid (0 or 1); None where there is none."""
     path = folder / NATIVE_LESION
-    return read_image(path, "lesion label", np.uint8) if path.is_file() else None
+    return read_image(path, "lesion label", np.uint8) if is_there(path) else None
 
 
 def check_sums(folder: Path) -> None:

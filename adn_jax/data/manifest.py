@@ -14,7 +14,7 @@ from adn_jax.config_checks import settings_from_json, settings_to_json
 from adn_jax.data.shards import check_reach, read_packed
 from adn_jax.data.splits import Fold, fold_splits
 from adn_jax.errors import UserError
-from adn_jax.runtime.files import read_json, write_json
+from adn_jax.runtime.files import is_there, read_json, write_json
 from adn_jax.runtime.places import Place, Source
 
 FORMAT = 1
@@ -27,7 +27,8 @@ class Manifest:
 
     `failed` says why a case could not be prepared, `left_out` why it was left out on
     purpose; `layout` is that of the raw data set, empty where it is not known.
-    `lacking` names the cases without a lesion label, and those without tissue maps.
+    `lacking` names the cases without a lesion label, those without tissue maps, and
+    ("infarct") those whose label marks no infarct. `flags` says what deserves a look.
     Packed cases lie in `shards`, in the order of `cases`, `cases_per_shard` in each.
     """
 
@@ -41,6 +42,7 @@ class Manifest:
     lacking: dict[str, tuple[str, ...]] = field(default_factory=dict)
     shards: tuple[str, ...] = ()
     cases_per_shard: int = 0
+    flags: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @cached_property
     def index(self) -> dict[str, int]:
@@ -82,6 +84,7 @@ def write_manifest(manifest: Manifest) -> None:
         "lacking": manifest.lacking,
         "shards": manifest.shards,
         "cases_per_shard": manifest.cases_per_shard,
+        "flags": manifest.flags,
     }
     write_json(manifest.folder / "manifest.json", content)
 
@@ -93,18 +96,18 @@ def read_manifest(folder: Place) -> Manifest:
     cases cannot be read from.
     """
     path = folder / "manifest.json"
-    if not path.is_file():
+    if not is_there(path):
         raise UserError(
             f"{folder} is no prepared data set (it has no manifest.json); "
             "make one with `python -m adn_jax prepare RAW OUT`."
         )
-    content = read_json(path)
+    content = {"flags": {}} | read_json(path)
     try:
         settings, failed = content["settings"], dict(content["failed"])
         left_out = dict(content.get("left_out", {}))
-        splits, lacking = (
-            {name: tuple(names) for name, names in content[key].items()}
-            for key in ("splits", "lacking")
+        splits, lacking, flags = (
+            {name: tuple(found) for name, found in content[key].items()}
+            for key in ("splits", "lacking", "flags")
         )
         cases, shards = tuple(content["cases"]), tuple(content.get("shards", ()))
         cases_per_shard = int(content.get("cases_per_shard", 0))
@@ -127,4 +130,5 @@ def read_manifest(folder: Place) -> Manifest:
         lacking,
         shards,
         cases_per_shard,
+        flags,
     )

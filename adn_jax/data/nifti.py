@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from adn_jax.errors import UserError, one_line
+from adn_jax.runtime.files import check_fetched
 from adn_jax.runtime.places import Source, read_bytes
 
 UNREADABLE = (
@@ -55,6 +56,7 @@ def open_nifti(path: Source) -> nib.Nifti1Image:
     The affine is in mm, whatever unit the header names. Raises `UserError` where the
     file is missing, damaged or no NIfTI, or has no usable affine.
     """
+    check_fetched(path)
     try:
         image = in_millimetres(load(path))
     except FileNotFoundError as error:

@@ -3,7 +3,7 @@ turn by folds."""
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,17 +18,26 @@ SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}
 
 
 def choose_splits(
-    given: Any, cases: Sequence[str], source: Path, seed: int = 0
+    given: Any,
+    cases: Sequence[str],
+    source: Path,
+    seed: int = 0,
+    failed: Collection[str] = (),
 ) -> dict[str, tuple[str, ...]]:
     """The split of a raw data set: the given one, checked, or a drawn one for None.
 
     Where the given one names no validation cases, a tenth of its training cases, drawn
-    by `seed`, validates. `source` is where messages say that it was read.
+    by `seed`, validates. `source` is where messages say that it was read. What is drawn
+    is drawn from the cases that have not `failed`, so that these empty no split.
     """
     if given is None:
-        return draw_splits(cases, seed)
-    splits = check_splits(given, cases, source)
-    if splits["validation"] or len(splits["train"]) < 2:
+        return draw_splits((name for name in cases if name not in failed), seed)
+    checked = check_splits(given, cases, source)
+    splits = {
+        split: tuple(name for name in names if name not in failed)
+        for split, names in checked.items()
+    }
+    if checked["validation"] or len(splits["train"]) < 2:
         return splits
     shares = {"train": 0.9, "validation": 0.1}
     return {**splits, **draw_splits(splits["train"], seed, shares)}

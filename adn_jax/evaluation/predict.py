@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +46,10 @@ UNITS = {
     "lesion": "1 infarct, 0 not",
     "probability": "infarct probability, 0 to 1",
     "asymmetry": "HU darker than the mirror voxel (A)",
-    "pathological": "D's output for ischaemia, a sigmoid, times the width of window_hu "
-    "(P); not HU, and not a part of A: it may exceed it",
-    "anatomical": "A - P, with P as stored; not HU, and negative where P exceeds A (Q)",
-    "salient": "ct + Q, what F sees of the scan; not HU where Q is not 0 (X_hat)",
-    "compensated": "ct + P; not HU where P is not 0 (X_tilde)",
+    "pathological": "HU of the asymmetry taken for ischaemia (P)",
+    "anatomical": "HU of the asymmetry taken for normal anatomy (Q)",
+    "salient": "HU of the scan with only pathological asymmetry left (X_hat)",
+    "compensated": "HU of the scan with only anatomical asymmetry left (X_tilde)",
     "ct": "HU of the scan as it was used, gantry tilt corrected",
     "doubt": "entropy of the mean probability of dropout samples, bits (0 to 1)",
 }
@@ -78,6 +78,7 @@ def predict_scans(
     out: Path,
     samples: int = 0,
     averaging: Averaging = AS_TRAINED,
+    series: str = "",
 ) -> dict[Path, str]:
     """Predict scans one after the other; a scan that fails does not stop the rest.
 
@@ -87,6 +88,7 @@ def predict_scans(
         out: each scan's results go to `out/<name>/`, replacing older ones.
         samples: passes with dropout that tell the doubt; 0: none.
         averaging: poses to average over instead of the recipe's.
+        series: of DICOM folders, the series to read (`read_scan`).
 
     Returns:
         What went wrong, a sentence for each scan that failed.
@@ -99,7 +101,7 @@ def predict_scans(
     failures = {}
     for scan, folder in track(folders.items(), description="predict"):
         try:
-            predict_scan(system, scan, folder)
+            predict_scan(system, scan, folder, series)
         except UserError as error:
             failures[scan] = str(error)
         except Exception as error:  # whatever a file holds, the other scans go on
@@ -113,8 +115,8 @@ def result_folders(scans: Sequence[Path], out: Path) -> dict[Path, Path]:
     Raises `UserError` where two scans would share one, or one holds something else.
     """
     folders: dict[Path, Path] = {}
-    for scan in scans:
-        folder = out / scan_name(scan)
+    for scan, name in zip(scans, result_names(scans), strict=True):
+        folder = out / name
         check_replaceable(folder, scan)
         for other, taken in folders.items():
             if taken == folder:
@@ -124,6 +126,39 @@ def result_folders(scans: Sequence[Path], out: Path) -> dict[Path, Path]:
                 )
         folders[scan] = folder
     return folders
+
+
+def result_names(scans: Sequence[Path]) -> list[str]:
+    """The name of each scan; where several have the same, as in 0001/CT and 0002/CT,
+    the parts of their paths that differ."""
+    names = [scan_name(scan) for scan in scans]
+    alike = {name: [s for s in scans if scan_name(s) == name] for name in names}
+    return [
+        differing_part(scan, alike[name]) if len(alike[name]) > 1 else name
+        for scan, name in zip(scans, names, strict=True)
+    ]
+
+
+def differing_part(path: Path, others: Sequence[Path]) -> str:
+    """What of a path differs from others, which it is among: `a/1/CT` of `a/2/CT` 1."""
+    every = [folders_above(place) for place in others]
+    start = shared_start(every)
+    end = shared_start([parts[start:][::-1] for parts in every])
+    parts = folders_above(path)
+    return "_".join(parts[start : len(parts) - end]) or scan_name(path)
+
+
+def folders_above(scan: Path) -> tuple[str, ...]:
+    """The folders above the part of a path that names the scan."""
+    path = scan.absolute()
+    named_by_itself = path.name.startswith(scan_name(scan))
+    return (path if named_by_itself else path.parent).parent.parts
+
+
+def shared_start(every: Sequence[Sequence[str]]) -> int:
+    """How many first items all sequences have in common."""
+    columns = zip(*every, strict=False)
+    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
 
 
 def check_replaceable(folder: Path, scan: Path) -> None:
@@ -142,9 +177,10 @@ def check_replaceable(folder: Path, scan: Path) -> None:
         )
 
 
-def predict_scan(system: System, path: Path, folder: Path) -> None:
+def predict_scan(system: System, path: Path, folder: Path, series: str = "") -> None:
     """Predict one scan and write its folder, whole or not at all."""
-    model, scan = system.model, read_scan(path)
+    model = system.model
+    scan = replace(read_scan(path, series), name=folder.name)
     settings = replace(model.recipe.prepare, tissue="none")
     case = prepare_scan(CaseInput(scan), settings)
     maps, outputs, doubt = infer_system(system, case)
@@ -154,7 +190,6 @@ def predict_scan(system: System, path: Path, folder: Path) -> None:
         native = on_native_grid(doubt, case)
         volumes["doubt"] = scan.image.holding(native.entropy, "doubt")
         facts |= describe_doubt(system, native, volumes["lesion"])
-    facts["window_hu"] = list(model.recipe.prepare.window_hu)
     facts["units"] = {name: UNITS[name] for name in volumes}
     as_taken = {} if scan.taken is None else taken_volumes(scan.taken, volumes, maps)
     if as_taken:

@@ -108,7 +108,7 @@ def prepare_scan(
     )
     measured = (
         measure_quality(head.hu, head.brain, head.affine, settings.shape, affine),
-        measure_lesion(lesion, label, brain),
+        measure_lesion(lesion, label, brain, voxel_ml(grid)),
         measure_registration(overlap),
     )
     return PreparedCase(
@@ -129,6 +129,11 @@ def prepare_scan(
         source=scan.source,
         truth=dict(given.truth),
     )
+
+
+def voxel_ml(grid: Grid) -> float:
+    """Volume of a voxel."""
+    return float(np.prod(spacing_of(grid.affine)) / 1000)
 
 
 def in_steps(share: Float32[np.ndarray, "z y x"]) -> Float32[np.ndarray, "z y x"]:

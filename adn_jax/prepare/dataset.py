@@ -1,7 +1,8 @@
 """Many scans: a raw data set becomes a prepared one; a second run does what is left."""
 
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,8 +11,8 @@ from adn_jax.config import PrepareSettings, ReadSettings
 from adn_jax.config_checks import settings_to_json
 from adn_jax.data.cases import CaseFacts, read_facts, write_case
 from adn_jax.data.manifest import Manifest, write_manifest
-from adn_jax.data.splits import choose_splits
-from adn_jax.errors import UserError
+from adn_jax.data.splits import SPLITS, choose_splits
+from adn_jax.errors import UserError, counted
 from adn_jax.prepare.atlas import load_atlas
 from adn_jax.prepare.case import prepare_scan, strip_scan
 from adn_jax.prepare.finished import (
@@ -29,6 +30,9 @@ from adn_jax.prepare.quality import write_quality_table
 from adn_jax.prepare.quality_page import write_quality_page
 from adn_jax.runtime.lock import only_one
 from adn_jax.runtime.stop import interrupt_on_sigterm
+
+MOST_NAMES, MOST_KINDS = 10, 6
+"""Names in a sentence, and kinds of flags, that the screen shows."""
 
 
 def prepare_dataset(
@@ -75,7 +79,8 @@ def prepare_dataset(
     if raw.resolve() == out.resolve():
         raise UserError(f"{raw} is both input and output; give another output folder.")
     names = [case.name for case in dataset.cases]
-    splits = choose_splits(dataset.splits, names, raw / "splits.json")
+    choose = partial(choose_splits, dataset.splits, names, raw / "splits.json")
+    choose()  # a wrong table is refused before any work
     check_replaceable(out, names)
     with interrupt_on_sigterm(), only_one(out):
         remove_half_cases(out, names)
@@ -84,6 +89,7 @@ def prepare_dataset(
             name, reason = next(iter(sorted(failed.items())))
             raise UserError(f"no case of {raw} could be prepared; {name}: {reason}")
         cases = [read_facts(out / name) for name in names if name not in failed]
+        splits = choose(failed=failed)
         manifest = describe(dataset, out, settings, splits, failed, cases)
         write_overview(dataset, manifest, cases)
     return manifest
@@ -103,7 +109,7 @@ def describe(
     dataset: RawDataset,
     out: Path,
     settings: PrepareSettings,
-    splits: Mapping[str, Sequence[str]],
+    splits: Mapping[str, tuple[str, ...]],
     failed: Mapping[str, str],
     cases: Sequence[CaseFacts],
 ) -> Manifest:
@@ -111,19 +117,26 @@ def describe(
     return Manifest(
         settings=settings,
         cases=tuple(case.name for case in cases),
-        splits={
-            split: tuple(name for name in chosen if name not in failed)
-            for split, chosen in splits.items()
-        },
+        splits=dict(splits),
         folder=out,
         failed=dict(sorted(failed.items())),
         left_out=dict(sorted(dataset.left_out.items())),
         layout=dataset.layout,
+        flags={case.name: case.flags for case in cases if case.flags},
         lacking={
-            volume: tuple(case.name for case in cases if volume not in case.volumes)
-            for volume in ("lesion", "tissue")
+            **{
+                volume: tuple(case.name for case in cases if volume not in case.volumes)
+                for volume in ("lesion", "tissue")
+            },
+            "infarct": tuple(case.name for case in cases if is_without_infarct(case)),
         },
     )
+
+
+def is_without_infarct(case: CaseFacts) -> bool:
+    """Whether a case has a label that marks nothing, there or on the prepared grid."""
+    volumes = (case.quality.get(name) for name in ("lesion_ml", "lesion_prepared_ml"))
+    return 0.0 in volumes
 
 
 def write_overview(
@@ -138,9 +151,53 @@ def write_overview(
 
 
 def name_failures(manifest: Manifest) -> None:
-    """Say on stderr which cases are left out of a prepared data set, and why."""
+    """Say on stderr which cases are left out of a prepared data set, and why, and what
+    is wrong with its splits."""
     for name, reason in manifest.failed.items():
         print(f"adn: {name} is left out: {reason}", file=sys.stderr)
+    for sentence in odd_splits(manifest):
+        print(f"adn: {sentence}", file=sys.stderr)
+
+
+def say_what_is_odd(manifest: Manifest) -> None:
+    """Print which cases are left out on purpose, and which kinds of flags there are."""
+    if manifest.left_out:
+        names = few_of([*manifest.left_out])
+        print(f"left out on purpose, for reasons in report.md: {names}")
+    kinds: dict[str, list[tuple[str, str]]] = {}
+    for name, flags in manifest.flags.items():
+        for flag in flags:
+            kinds.setdefault(re.sub(r"\d[\d.]*", "#", flag), []).append((name, flag))
+    for found in sorted(kinds.values(), key=len, reverse=True)[:MOST_KINDS]:
+        first, flag = found[0]
+        more = f" (the first of {len(found)} such cases)" if len(found) > 1 else ""
+        print(f"flag: {flag}, in {first}{more}")
+    if len(kinds) > MOST_KINDS:
+        print(f"and {counted(len(kinds) - MOST_KINDS, 'other kind')} of flags")
+
+
+def few_of(names: Sequence[str]) -> str:
+    """The first few of some names."""
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return f"{', '.join(names[:MOST_NAMES])}{more}"
+
+
+def odd_splits(manifest: Manifest) -> Iterator[str]:
+    """A sentence for the splits without a case, and one for cases in no split."""
+    empty = [split for split in SPLITS if not manifest.splits.get(split)]
+    if empty:
+        plural = "splits" if len(empty) > 1 else "split"
+        yield (
+            f"no case is in the {plural} {' and '.join(empty)} "
+            f"({counted(len(manifest.cases), 'case')} in all); training needs train "
+            "and validation, evaluation the split that it scores."
+        )
+    named = {name for names in manifest.splits.values() for name in names}
+    if unused := [name for name in manifest.cases if name not in named]:
+        yield (
+            f"{counted(len(unused), 'case')} of {len(manifest.cases)} in none of the "
+            f"splits, and so not used: {few_of(unused)}."
+        )
 
 
 def prepare_cases(
@@ -153,7 +210,8 @@ def prepare_cases(
     """Prepare the cases that are not finished; returns why some failed, by name."""
     todo = unfinished_cases(dataset.cases, out, settings, reading)
     if 0 < len(todo) < len(dataset.cases):
-        print(f"{len(dataset.cases) - len(todo)} cases are finished already")
+        finished = len(dataset.cases) - len(todo)
+        print(f"finished already: {counted(finished, 'case')}")
     if not todo:
         return {}
     if len(dataset.cases) == 1:  # no process of its own, unless a cluster is asked for

@@ -138,6 +138,9 @@ FIGURES = {
         style=".3f",
     ),
     "lesion_ml": Figure("infarct mL", "Volume of the labelled infarct."),
+    "lesion_prepared_ml": Figure(
+        "prepared mL", "Volume of the labelled infarct on the prepared grid."
+    ),
     "lesion_outside_brain": Figure(
         "infarct off brain",
         "Share of the labelled infarct that lies outside the brain mask.",

@@ -16,7 +16,7 @@ from adn_jax.data.cases import check_sums
 from adn_jax.data.manifest import Manifest
 from adn_jax.errors import UserError
 from adn_jax.prepare.layouts.cases import RawCase
-from adn_jax.runtime.files import read_json, remove_remains
+from adn_jax.runtime.files import check_fetched, is_there, read_json, remove_remains
 
 VERSION = 3
 """Raised when the same input would be prepared differently: all cases are redone."""
@@ -63,13 +63,15 @@ def is_done(
 def fingerprint(case: RawCase, settings: PrepareSettings, reading: ReadSettings) -> str:
     """Checksum of everything a prepared case depends on.
 
-    Of the atlas and of unpacked archives the files count, not where they are.
+    Of the atlas and of unpacked archives the files count, not where they are. Raises
+    `UserError` where a file was not fetched.
     """
     anywhere = replace(reading, atlas="", aisd_unpack="", layout="auto")
     chosen = [settings_to_json(settings), settings_to_json(anywhere)]
     total = hashlib.sha256(json.dumps([VERSION, case.name, *chosen]).encode())
     atlas = sorted(Path(reading.atlas).iterdir()) if reading.atlas else []
-    for path in (*case.files(), *(path for path in atlas if path.is_file())):
+    for path in (*case.files(), *(path for path in atlas if is_there(path))):
+        check_fetched(path)
         with path.open("rb") as file:
             total.update(path.name.encode())
             total.update(hashlib.file_digest(file, "sha256").digest())

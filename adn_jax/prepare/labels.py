@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Num, UInt8
 
 from adn_jax.data.image import Image, in_order_of, onto_voxels
 from adn_jax.errors import UserError
@@ -52,14 +52,28 @@ def infarct_mask(
 ) -> UInt8[np.ndarray, "x y z"]:
     """1 where the label counts as infarct, in the image's own axis order.
 
-    Raises `UserError` for values that are not the integers 0 to 5.
+    Raises `UserError` for values that are neither 0 to 5 nor among `infarct_labels`.
     """
     values = np.rint(label.voxels)
     off = ~np.isclose(label.voxels, values, rtol=0, atol=ROUNDING)  # NaN is off, too
-    known = np.isin(values, range(LARGEST_LABEL + 1))
-    if wrong := np.unique(label.voxels[off | ~known]).tolist():
-        raise UserError(
-            f"the lesion label holds the value {wrong[0]:g}; labels are the integers 0 "
-            f"to {LARGEST_LABEL}, of which {list(infarct_labels)} count as infarct."
-        )
+    check_values(np.where(off, label.voxels, values), infarct_labels, "lesion label")
     return np.isin(values, infarct_labels).astype(np.uint8)
+
+
+def check_values(
+    values: Num[np.ndarray, "..."], infarct_labels: Sequence[int], what: str
+) -> None:
+    """Raise `UserError` for a label value of unknown meaning: neither one of AISD's nor
+    one that is said to be infarct, as 255 in masks of 0 and 255."""
+    known = np.isin(values, [*range(LARGEST_LABEL + 1), *infarct_labels])
+    if wrong := np.unique(values[~known]).tolist():
+        rule = ", ".join(map(str, infarct_labels))
+        advice = (
+            f"if {wrong[0]:g} is infarct, name it in --infarct-labels"
+            if wrong[0] > 0 and wrong[0] % 1 == 0
+            else "give whole numbers, drawn and not interpolated"
+        )
+        raise UserError(
+            f"the {what} holds the value {wrong[0]:g}; known are 0 to {LARGEST_LABEL} "
+            f"and what counts as infarct ({rule}); {advice}."
+        )

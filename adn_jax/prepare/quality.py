@@ -135,7 +135,10 @@ def measure_registration(overlap: float | None) -> tuple[Quality, Flags]:
 
 
 def measure_lesion(
-    native: Image | None, prepared: Mask | None, brain: Mask
+    native: Image | None,
+    prepared: Mask | None,
+    brain: Mask,
+    prepared_voxel_ml: float,
 ) -> tuple[Quality, Flags]:
     """Volume of the labelled infarct, and whether it lies in the brain and the grid."""
     if native is None or prepared is None:
@@ -143,7 +146,12 @@ def measure_lesion(
     voxel_ml = abs(np.linalg.det(native.affine[:3, :3])) / 1000
     volume_ml = float(np.count_nonzero(native.voxels) * voxel_ml)
     outside = float(np.mean(~brain[prepared])) if prepared.any() else 0.0
-    quality = {"lesion_ml": volume_ml, "lesion_outside_brain": outside}
+    prepared_ml = float(np.count_nonzero(prepared) * prepared_voxel_ml)
+    quality = {
+        "lesion_ml": volume_ml,
+        "lesion_prepared_ml": prepared_ml,
+        "lesion_outside_brain": outside,
+    }
     if volume_ml > 0 and not prepared.any():
         return quality, ("the labelled infarct is lost on the prepared grid",)
     return quality, flags_of(quality)

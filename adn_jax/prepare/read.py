@@ -16,6 +16,7 @@ from adn_jax.prepare.dicom.headers import starts_as_dicom
 from adn_jax.prepare.dicom.series import FEWEST_SLICES
 from adn_jax.prepare.dicom.straighten import SliceStack, onto_slices, straighten
 from adn_jax.prepare.window import FLOOR_HU, check_hounsfield, to_hounsfield
+from adn_jax.runtime.files import check_fetched, is_there
 
 NIFTI_ENDINGS = (".nii", ".nii.gz")
 
@@ -70,6 +71,7 @@ def read_scan(path: Path, series: str = "") -> RawScan:
 
     Raises `UserError` for everything that is no head CT volume: see the messages.
     """
+    check_fetched(path)
     if not path.exists():
         raise UserError(
             f"{path} does not exist; give a NIfTI file or a folder of DICOM files."
@@ -94,7 +96,7 @@ def find_nifti(path: Path) -> Path | None:
     if path.is_file():
         return path if path.name.lower().endswith(NIFTI_ENDINGS) else None
     found = [path / f"ct{ending}" for ending in NIFTI_ENDINGS]
-    return next((file for file in found if file.is_file()), None)
+    return next((file for file in found if is_there(file)), None)
 
 
 def scan_name(path: Path) -> str:

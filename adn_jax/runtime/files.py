@@ -100,7 +100,8 @@ def write_json(path: Place, value: Any) -> None:
 
 
 def read_json(path: Source) -> Any:
-    """Read a JSON file; `UserError` where it is missing or damaged."""
+    """Read a JSON file; `UserError` where it is missing, not fetched or damaged."""
+    check_fetched(path)
     try:
         return json.loads(read_bytes(path))
     except FileNotFoundError as error:

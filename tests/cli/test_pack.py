@@ -20,7 +20,7 @@ def test_it_says_where_the_files_are(heads, tmp_path, capsys):
 
 def test_it_packs_into_a_store(heads, gcs, capsys):
     main(["pack", str(heads), f"{gcs.bucket}/by-command"])
-    assert "3 cases are in 1 files in gs://bucket/by-command" in capsys.readouterr().out
+    assert "3 cases are in 1 file in gs://bucket/by-command" in capsys.readouterr().out
 
 
 def test_a_mistake_is_one_sentence(heads, s3, capsys):

@@ -12,8 +12,8 @@ def called(monkeypatch):
     """Calls of `predict_scans`; the scan `bad` fails."""
     calls = []
 
-    def predict_scans(run, scans, out, samples, averaging):
-        calls.append((run, scans, out, samples, averaging))
+    def predict_scans(run, scans, out, *options):
+        calls.append((run, scans, out, *options))
         return {
             scan: f"{scan} is bad; mend it." for scan in scans if scan.name == "bad"
         }
@@ -26,12 +26,14 @@ def test_scans_reach_the_prediction(called, capsys):
     main(["predict", "RUN", "a.nii", "dicom", "--out", "O"])
     main(["predict", "RUN", "a.nii", "--out", "O", "--samples", "9"])
     main(["predict", "RUN", "a.nii", "--out", "O", "--mirrored", "--poses", "4"])
+    main(["predict", "RUN", "dicom", "--out", "O", "--series", "native"])
     assert called == [
-        (Path("RUN"), (Path("a.nii"), Path("dicom")), Path("O"), 0, AS_TRAINED),
-        (Path("RUN"), (Path("a.nii"),), Path("O"), 9, AS_TRAINED),
-        (Path("RUN"), (Path("a.nii"),), Path("O"), 0, Averaging(True, 4)),
+        (Path("RUN"), (Path("a.nii"), Path("dicom")), Path("O"), 0, AS_TRAINED, ""),
+        (Path("RUN"), (Path("a.nii"),), Path("O"), 9, AS_TRAINED, ""),
+        (Path("RUN"), (Path("a.nii"),), Path("O"), 0, Averaging(True, 4), ""),
+        (Path("RUN"), (Path("dicom"),), Path("O"), 0, AS_TRAINED, "native"),
     ]
-    out = "2 scans are in O\n1 scan is in O\n1 scan is in O\n"
+    out = "2 scans are in O\n" + 3 * "1 scan is in O\n"
     assert capsys.readouterr().out == out
 
 

@@ -28,8 +28,8 @@ def test_good_cases_are_prepared_and_bad_ones_named(raw, tmp_path, capsys):
         main(["prepare", str(raw), str(tmp_path / "out"), *GRID])
     assert end.value.code == 2
     said = capsys.readouterr()
-    assert "1 prepared cases (" in said.out
-    assert f"are in {tmp_path / 'out'}" in said.out
+    assert "1 prepared case (" in said.out
+    assert f"is in {tmp_path / 'out'}" in said.out
     assert "adn: bad is left out: " in said.err
     assert "is not a readable NIfTI file" in said.err
     case = read_case(tmp_path / "out" / "good")
@@ -43,15 +43,20 @@ def test_cases_that_are_gone_are_named_and_kept(raw, tmp_path, capsys):
     main(call)
     (tmp_path / "out" / "good").rename(tmp_path / "out" / "older")
     main(call)
-    assert "1 prepared cases in " in (said := capsys.readouterr().err)
-    assert "and are not used: older\n" in said
+    assert "adn: 1 prepared case in " in (said := capsys.readouterr().err)
+    assert "and not used: older\n" in said
     assert (tmp_path / "out" / "older" / "case.json").is_file()
 
 
 def test_without_a_bad_case_all_is_well(raw, tmp_path, capsys):
     (raw / "bad" / "ct.nii.gz").unlink()
     main(["prepare", str(raw), str(tmp_path / "out"), *GRID])
-    assert "adn: " not in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert said.err == (
+        "adn: no case is in the splits validation and test (1 case in all); training "
+        "needs train and validation, evaluation the split that it scores.\n"
+    )
+    assert "flag: " not in said.out
 
 
 def test_settings_come_from_a_recipe_and_flags_change_them(raw, tmp_path):

@@ -1,5 +1,5 @@
 import shutil
-from itertools import islice
+from itertools import chain, islice
 
 import jax
 import numpy as np
@@ -7,6 +7,7 @@ import pytest
 
 from adn_jax.data.batches import (
     bytes_of_share,
+    case_names,
     check_present,
     epoch_batches,
     open_split,
@@ -48,6 +49,14 @@ def test_processes_read_shares_of_the_same_batches(manifest, monkeypatch, proces
         monkeypatch.setattr("jax.process_index", lambda process=process: process)
         shares.append(read())
     np.testing.assert_array_equal(np.concatenate(shares, axis=1), whole)
+
+
+def test_a_batch_of_one(manifest):
+    """The endless dataset has sys.maxsize cases, beyond which no length goes."""
+    split = open_split(manifest, "train")
+    one, two = (cases(train_batches(split, n, seed=3), 10 // n) for n in (1, 2))
+    assert [*chain(*one)] == [*chain(*two)]
+    assert case_names(split, 1, seed=3, step=0) == (f"head{one[0][0]:02}",)
 
 
 def test_every_epoch_has_every_case_in_its_own_order(manifest):
@@ -116,9 +125,11 @@ def test_absent_labels_are_zero_unless_needed(tmp_path):
 
 
 def test_small_split(manifest):
-    with pytest.raises(UserError, match=r"'test' of .* has 0 cases, and a batch needs"):
+    with pytest.raises(
+        UserError, match=r"'test' of .* has 0 cases and needs at least 1;"
+    ):
         open_split(manifest, "test")
-    with pytest.raises(UserError, match="has 5 cases, and a batch needs 6"):
+    with pytest.raises(UserError, match="has 5 cases and needs at least 6"):
         open_split(manifest, "train", at_least=6)
 
 

@@ -42,6 +42,31 @@ def test_small_data_sets(count, sizes):
     assert tuple(len(splits[name]) for name in ("train", "validation", "test")) == sizes
 
 
+def test_failed_cases_empty_no_drawn_split():
+    for failed in (NAMES[:34], NAMES[3:37], NAMES[6:]):
+        splits = choose_splits(None, NAMES, SOURCE, failed=failed)
+        assert {name: len(cases) for name, cases in splits.items()} == {
+            "train": 4,
+            "validation": 1,
+            "test": 1,
+        }
+        assert not {*sum(splits.values(), ())} & {*failed}
+
+
+def test_failed_cases_leave_given_splits_and_validate_no_drawn_one():
+    given = {"train": NAMES[:10], "test": NAMES[10:12]}
+    splits = choose_splits(given, NAMES, SOURCE, failed=NAMES[:7])
+    assert {name: len(cases) for name, cases in splits.items()} == {
+        "train": 2,
+        "validation": 1,
+        "test": 2,
+    }
+    given["validation"] = NAMES[12:14]
+    splits = choose_splits(given, NAMES, SOURCE, failed=NAMES[12:14])
+    assert splits["validation"] == ()
+    assert splits["train"] == tuple(NAMES[:10])
+
+
 def test_given_splits_are_taken():
     given = {"train": NAMES[:3], "validation": NAMES[3:4], "test": NAMES[4:5]}
     assert choose_splits(given, NAMES, SOURCE) == {

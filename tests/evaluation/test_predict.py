@@ -14,6 +14,7 @@ from adn_jax.evaluation.predict import (
     lesion_side,
     predict_scans,
     result_folders,
+    result_names,
 )
 from adn_jax.evaluation.viewer import without_remote_links
 from tests.prepare.dicom.files import write_series
@@ -128,9 +129,6 @@ def check_facts(facts, folder):
     assert facts["lesion_side"] in {"left", "right", "both"}
     assert facts["model"]["recipe"] == "tiny"
     assert facts["units"] == UNITS
-    assert facts["window_hu"] == [0, 80]  # 1 of P is stored as 80
-    for name in ("pathological", "anatomical", "salient", "compensated"):
-        assert "not HU" in facts["units"][name]
     assert abs(facts["head_rotation_deg"]) <= 90
     assert {"flags", "quality", "versions", "purpose", "source"} <= set(facts)
 
@@ -141,11 +139,11 @@ def test_one_bad_scan_does_not_stop_the_others(
     done = []
     original = module.predict_scan
 
-    def predict_scan(system, path, folder):
+    def predict_scan(system, path, folder, series):
         if path == raw_head:
             done.append(path)
         else:
-            original(system, path, folder)
+            original(system, path, folder, series)
 
     monkeypatch.setattr(module, "predict_scan", predict_scan)
     broken = tmp_path / "broken.nii"
@@ -161,7 +159,7 @@ def test_one_bad_scan_does_not_stop_the_others(
 def test_an_unforeseen_error_names_its_scan_alone(tmp_path, monkeypatch):
     done = []
 
-    def predict_scan(_system, path, _folder):
+    def predict_scan(_system, path, _folder, _series):
         if path.name == "odd.nii":
             raise ZeroDivisionError("in the middle")
         done.append(path)
@@ -174,9 +172,24 @@ def test_an_unforeseen_error_names_its_scan_alone(tmp_path, monkeypatch):
     assert done == [fine]
 
 
-def test_scans_of_one_name_are_refused(tmp_path):
-    one, two = tmp_path / "a" / "scan.nii", tmp_path / "b" / "scan.nii.gz"
-    with pytest.raises(UserError, match=r"a/scan.nii and .*b/scan.nii.gz would both"):
+@pytest.mark.parametrize(
+    ("scans", "names"),
+    [
+        (["0001/CT", "0002/CT", "other.nii"], ["0001", "0002", "other"]),
+        (["a/1/CT/s", "a/2/CT/s"], ["1", "2"]),
+        (["p1/s1/CT", "p1/s2/CT", "p2/s1/CT"], ["p1_s1", "p1_s2", "p2_s1"]),
+        (["a/x/CT", "a/CT"], ["x", "CT"]),
+        (["a/x/ct.nii.gz", "b/x/dicom"], ["a", "b"]),
+        (["a/scan.nii", "b/scan.nii.gz"], ["a", "b"]),
+    ],
+)
+def test_scans_of_one_name_are_told_apart_by_their_folders(scans, names):
+    assert result_names([Path(scan) for scan in scans]) == names
+
+
+def test_scans_that_nothing_tells_apart_are_refused(tmp_path):
+    one, two = tmp_path / "a" / "scan.nii", tmp_path / "a" / "scan.nii.gz"
+    with pytest.raises(UserError, match=r"a/scan.nii and .*a/scan.nii.gz would both"):
         result_folders([one, two], tmp_path)
     case = tmp_path / "case_7" / "ct.nii.gz"
     assert result_folders([one, case], Path("out")) == {

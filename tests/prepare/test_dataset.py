@@ -9,10 +9,11 @@ import pytest
 
 from adn_jax.config import ReadSettings
 from adn_jax.data.cases import read_case, read_native_lesion
-from adn_jax.data.manifest import read_manifest
+from adn_jax.data.manifest import Manifest, read_manifest
+from adn_jax.data.splits import SPLITS
 from adn_jax.errors import UserError
 from adn_jax.prepare import dataset, processes
-from adn_jax.prepare.dataset import prepare_dataset
+from adn_jax.prepare.dataset import odd_splits, prepare_dataset, say_what_is_odd
 from adn_jax.prepare.layouts.recognise import find_dataset
 from adn_jax.runtime.lock import only_one
 
@@ -299,3 +300,43 @@ def test_truth_of_a_phantom_travels_along(raw, small_grid, tmp_path, head):
     case = read_case(tmp_path / "out" / "a")
     assert case.truth == pose
     assert case.pathological.max() == pytest.approx(1 / 80, rel=0.02)
+
+
+def test_what_is_odd_is_said_by_its_kind(tmp_path, small_grid, capsys):
+    outside = "{} % of the brain lies outside the prepared grid"
+    names = tuple(f"c{index:02}" for index in range(12))
+    manifest = Manifest(
+        settings=small_grid,
+        cases=names,
+        splits={"train": names},
+        folder=tmp_path,
+        left_out=dict.fromkeys(names, "artefacts"),
+        flags={name: (outside.format(1.5 + i),) for i, name in enumerate(names)}
+        | {"c00": ("the label is empty",)},
+    )
+    say_what_is_odd(manifest)
+    assert capsys.readouterr().out.splitlines() == [
+        "left out on purpose, for reasons in report.md: c00, c01, c02, c03, c04, c05, "
+        "c06, c07, c08, c09 and 2 more",
+        f"flag: {outside.format(2.5)}, in c01 (the first of 11 such cases)",
+        "flag: the label is empty, in c00",
+    ]
+    assert [*odd_splits(manifest)] == [
+        "no case is in the splits validation and test (12 cases in all); training "
+        "needs train and validation, evaluation the split that it scores."
+    ]
+    unused = replace(manifest, splits=dict.fromkeys(SPLITS, ("c00",)))
+    assert [*odd_splits(unused)] == [
+        "11 cases of 12 in none of the splits, and so not used: c01, c02, c03, c04, "
+        "c05, c06, c07, c08, c09, c10 and 1 more."
+    ]
+
+
+def test_cases_without_infarct_are_listed(raw, small_grid, tmp_path):
+    label = nib.load(raw / "a" / "lesion.nii.gz")
+    empty = nib.Nifti1Image(np.zeros(label.shape, np.uint8), label.affine)
+    empty.to_filename(raw / "b" / "lesion.nii.gz")
+    manifest = prepare_dataset(raw, tmp_path / "out", small_grid, workers=1)
+    assert manifest.lacking["infarct"] == ("b",)
+    assert "the label is empty: it marks no infarct" in manifest.flags["b"]
+    assert read_manifest(tmp_path / "out") == manifest

@@ -35,7 +35,7 @@ def test_integers_may_be_off_by_what_a_scale_factor_leaves():
 def test_other_values_are_refused(value):
     values = ALL_LABELS.astype(np.float32)
     values[3] = value
-    with pytest.raises(UserError, match=f"holds the value {value:g}; labels are the"):
+    with pytest.raises(UserError, match=f"holds the value {value:g}; known are 0 to 5"):
         infarct_mask(image(values), (1,))
 
 
@@ -48,3 +48,14 @@ def test_a_label_comes_out_on_the_scans_voxels():
     label = native_label(Image(drawn, exchanged, "lesion label"), scan, (2,))
     assert label.voxels.dtype == np.uint8
     assert np.argwhere(label.voxels).tolist() == [[0, 1, 0]]
+
+
+def test_a_value_beyond_five_counts_where_it_is_named():
+    """Masks of 0 and 255; what else is above five stays unknown."""
+    values = np.array([0, 255, 255, 0], np.uint8).reshape(4, 1, 1)
+    assert infarct_mask(image(values), (255,)).ravel().tolist() == [0, 1, 1, 0]
+    with pytest.raises(UserError, match=r"if 255 is infarct, name it in --infarct-lab"):
+        infarct_mask(image(values), (1, 2))
+    values[3] = 128
+    with pytest.raises(UserError, match="holds the value 128"):
+        infarct_mask(image(values), (255,))

@@ -125,8 +125,9 @@ def test_registration_that_went_wrong():
 
 def lesion_flags(prepared, brain):
     native = Image(np.ones((2, 2, 2), np.uint8), np.diag([10.0, 10, 10, 1]), "label")
-    quality, flags = measure_lesion(native, prepared, brain)
+    quality, flags = measure_lesion(native, prepared, brain, 0.25)
     assert quality["lesion_ml"] == pytest.approx(8.0)
+    assert quality["lesion_prepared_ml"] == prepared.sum() / 4
     return flags
 
 
@@ -140,7 +141,7 @@ def test_a_lesion_out_of_place():
     )
     (flag,) = lesion_flags(np.zeros_like(brain), brain)
     assert flag == "the labelled infarct is lost on the prepared grid"
-    assert measure_lesion(None, None, brain) == ({}, ())
+    assert measure_lesion(None, None, brain, 0.25) == ({}, ())
 
 
 def test_table_holds_the_figures_of_every_case(tmp_path):

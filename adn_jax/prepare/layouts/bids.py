@@ -6,7 +6,7 @@ and registered to the scan, under `derivatives` with `space-ncct`.
 """
 
 import csv
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,8 +19,10 @@ from adn_jax.prepare.layouts.cases import (
     RawDataset,
     RefusedCase,
     given_splits,
+    is_lost,
 )
 from adn_jax.prepare.read import NIFTI_ENDINGS
+from adn_jax.runtime.files import check_fetched, files_below, is_there
 
 RAW_FOLDERS = ("rawdata", "raw_data")
 SCAN_SUFFIXES = {"ct", "ncct"}
@@ -92,10 +94,16 @@ def sources_of(root: Path) -> list[Path]:
     scans = [root / name for name in (*RAW_FOLDERS, ".")]
     made = [root / "derivatives", *sorted(root.glob("derivatives/[!.]*/"))]
     with_scans, with_derivatives = (
-        [place for place in places if any(place.glob("sub-*/"))]
-        for places in (scans, made)
+        [place for place in places if subjects_in(place)] for places in (scans, made)
     )
     return with_scans and [*with_scans, *with_derivatives]
+
+
+def subjects_in(place: Path) -> list[Path]:
+    """Folders of subjects, links whose folder is missing included."""
+    return [
+        path for path in sorted(place.glob("sub-*")) if path.is_dir() or is_lost(path)
+    ]
 
 
 def find_bids(folder: Path) -> RawDataset:
@@ -107,10 +115,17 @@ def find_bids(folder: Path) -> RawDataset:
     """
     root = root_of(folder)
     files: dict[str, list[BidsFile]] = {}
+    lost: dict[str, RawCase] = {}
     for source in sources_of(root):
-        for subject in source.glob("sub-*/"):
-            files.setdefault(subject.name, []).extend(nifti_files(subject))
-    found = {name: find_case(name, files[name], root) for name in sorted(files)}
+        for subject in subjects_in(source):
+            found = files_below(subject) if subject.is_dir() else [subject]
+            if absent := next(filter(is_lost, found), None):
+                lost[subject.name] = FileCase(subject.name, absent)
+            files.setdefault(subject.name, []).extend(nifti_files(found))
+    found = {
+        name: lost.get(name) or find_case(name, files[name], root)
+        for name in sorted(files)
+    }
     cases = tuple(case for case in found.values() if case is not None)
     if not cases:
         raise UserError(
@@ -142,10 +157,10 @@ def root_of(folder: Path) -> Path:
     return roots[0]
 
 
-def nifti_files(subject: Path) -> list[BidsFile]:
+def nifti_files(paths: Iterable[Path]) -> list[BidsFile]:
     """The NIfTI files of a subject, taken apart by their names."""
-    found = map(parse_name, sorted(subject.rglob("sub-*")))
-    return [file for file in found if file is not None]
+    names = (path for path in paths if path.name.startswith("sub-"))
+    return [file for file in map(parse_name, names) if file is not None]
 
 
 def parse_name(path: Path) -> BidsFile | None:
@@ -277,8 +292,9 @@ def is_tissue(file: BidsFile, label: str) -> int | None:
 def find_splits(root: Path, names: Sequence[str]) -> dict[str, list[str]] | None:
     """The column `split` of participants.tsv; None where there is none."""
     path = root / "participants.tsv"
-    if not path.is_file():
+    if not is_there(path):
         return None
+    check_fetched(path)
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
     told = {

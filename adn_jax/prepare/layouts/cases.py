@@ -13,7 +13,7 @@ from adn_jax.prepare.inputs import CaseInput
 from adn_jax.prepare.labels import native_label, segmented_label
 from adn_jax.prepare.read import NIFTI_ENDINGS, RawScan, read_scan
 from adn_jax.prepare.tissue import TissueMaps
-from adn_jax.runtime.files import read_json
+from adn_jax.runtime.files import files_below, is_dangling, is_there, read_json
 
 SEGMENTATION_ENDING = ".dcm"
 """Of a label as DICOM SEG."""
@@ -69,11 +69,11 @@ class FileCase:
 
     def files(self) -> list[Path]:
         """Every input file, in a fixed order."""
-        scan = sorted(self.scan.rglob("*")) if self.scan.is_dir() else [self.scan]
+        scan = files_below(self.scan) if self.scan.is_dir() else [self.scan]
         maps = [(self.tissue or {}).get(name) for name in TISSUES]
         others = [self.lesion, self.brain, *maps, self.pathological, self.pose]
         return [
-            path for path in (*scan, *others) if path is not None and path.is_file()
+            path for path in (*scan, *others) if path is not None and is_there(path)
         ]
 
     def load(self, settings: PrepareSettings, reading: ReadSettings) -> CaseInput:
@@ -129,9 +129,11 @@ def read_label(
 def label_flags(
     is_labelled: bool, lesion: Image, infarct_labels: Sequence[int]
 ) -> tuple[str, ...]:
-    """A flag where something is labelled and nothing of it counts as infarct."""
-    if lesion.voxels.any() or not is_labelled:
+    """A flag where a label is empty, or nothing of it counts as infarct."""
+    if lesion.voxels.any():
         return ()
+    if not is_labelled:
+        return ("the label is empty: it marks no infarct",)
     rule = ", ".join(map(str, infarct_labels))
     return (f"no voxel of the label counts as infarct ({rule})",)
 
@@ -153,10 +155,26 @@ def open_tissue(name: str, maps: Mapping[str, Path] | None) -> TissueMaps | None
 def given_splits(folder: Path) -> Mapping[str, Sequence[str]] | None:
     """The splits that a user wrote beside the cases, whatever the layout."""
     path = folder / "splits.json"
-    return read_json(path) if path.is_file() else None
+    return read_json(path) if is_there(path) else None
 
 
 def first_file(folder: Path, stem: str) -> Path | None:
-    """`stem` with the first NIfTI ending that exists in a folder."""
+    """`stem` with the first NIfTI ending that exists in a folder.
+
+    A folder that is a link to nothing stands for what it should hold, to be named.
+    """
+    if is_dangling(folder):
+        return folder
     paths = (folder / f"{stem}{ending}" for ending in NIFTI_ENDINGS)
-    return next((path for path in paths if path.is_file()), None)
+    return next((path for path in paths if is_there(path)), None)
+
+
+def is_lost(path: Path) -> bool:
+    """Whether it may be a folder that is a link to nothing: files have an ending, and
+    git-annex, whose links name its store, links to files alone."""
+    return (
+        is_dangling(path)
+        and not path.name.startswith(".")
+        and not path.suffix
+        and "annex" not in path.readlink().parts
+    )

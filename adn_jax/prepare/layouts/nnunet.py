@@ -15,7 +15,7 @@ from adn_jax.prepare.layouts.cases import (
     given_splits,
 )
 from adn_jax.prepare.read import NIFTI_ENDINGS
-from adn_jax.runtime.files import read_json
+from adn_jax.runtime.files import check_fetched, is_dangling, is_there, read_json
 
 CT_WORDS = {"ct", "ncct", "nect"}
 """Words in the name of a channel that say it is a CT without contrast agent."""
@@ -62,6 +62,7 @@ def find_nnunet(folder: Path) -> RawDataset:
     """
     root = dataset_folder(folder)
     about = read_description(root / "dataset.json")
+    check_fetched(root / "labelsTr")
     if not (root / "labelsTr").is_dir():
         raise UserError(
             f"{root} has no labelsTr folder; add the labels of its training cases."
@@ -84,7 +85,8 @@ def find_nnunet(folder: Path) -> RawDataset:
 
 def dataset_folders(folder: Path) -> list[Path]:
     """The folder itself, or the data sets in it."""
-    if (folder / "imagesTr").is_dir():
+    images = folder / "imagesTr"
+    if images.is_dir() or is_dangling(images):
         return [folder]
     return [path for path in sorted(folder.glob("Dataset*/")) if dataset_folders(path)]
 
@@ -156,6 +158,8 @@ def ct_channel(channels: Mapping[str, str], path: Path) -> str:
 def read_part(root: Path, part: str, about: Description) -> Part:
     """The files of `images<part>` and `labels<part>`; none where there is no folder."""
     ending = re.escape(about.ending)
+    for kind in ("images", "labels"):
+        check_fetched(root / f"{kind}{part}")
     images: dict[str, Channels] = {}
     for path in sorted((root / f"images{part}").glob("*")):
         if match := re.fullmatch(rf"([^.].*)_(\d{{4}}){ending}", path.name):
@@ -195,7 +199,7 @@ def find_splits(root: Path, train: Part, test: Part) -> dict[str, Sequence[str]]
     only_train = sorted(train.names - test.names)
     tested = {"test": sorted(test.names - train.names)}
     path = root / "splits_final.json"
-    if not path.is_file():
+    if not is_there(path):
         return {"train": only_train, **tested}
     try:
         fold = read_json(path)[0]

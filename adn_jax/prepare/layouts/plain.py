@@ -11,8 +11,10 @@ from adn_jax.prepare.layouts.cases import (
     RefusedCase,
     first_file,
     given_splits,
+    is_lost,
 )
 from adn_jax.prepare.read import find_nifti
+from adn_jax.runtime.files import is_dangling, is_there
 
 SPM_MAPS = {"grey": "c1", "white": "c2", "csf": "c3"}
 
@@ -29,6 +31,7 @@ def find_plain(folder: Path) -> RawDataset:
     """
     folders = sorted(path for path in folder.iterdir() if path.is_dir())
     cases = [case for path in folders if (case := find_case(path)) is not None]
+    cases += [FileCase(path.name, path) for path in folder.iterdir() if is_lost(path)]
     if not cases:
         what = "is empty" if not any(folder.iterdir()) else "holds no case"
         raise UserError(
@@ -57,7 +60,9 @@ def find_plain(folder: Path) -> RawDataset:
 def find_case(folder: Path) -> FileCase | None:
     """The files of a case folder; None where there is no scan in it."""
     dicom = folder / "dicom"
-    scan = find_nifti(folder) or (dicom if dicom.is_dir() else None)
+    scan = find_nifti(folder)
+    if scan is None and (dicom.is_dir() or is_dangling(dicom)):
+        scan = dicom
     if scan is None or folder.name.startswith("."):
         return None
     pose = folder / "truth" / "pose.json"
@@ -70,7 +75,7 @@ def find_case(folder: Path) -> FileCase | None:
         brain=first_file(folder, "brain"),
         tissue=found or None,
         pathological=first_file(folder / "truth", "pathological"),
-        pose=pose if pose.is_file() else None,
+        pose=pose if is_there(pose) else None,
     )
 
 

@@ -11,6 +11,7 @@ from adn_jax.prepare.layouts.bids import find_bids, looks_like_bids
 from adn_jax.prepare.layouts.cases import RawDataset
 from adn_jax.prepare.layouts.nnunet import find_nnunet, looks_like_nnunet
 from adn_jax.prepare.layouts.plain import find_plain, looks_plain
+from adn_jax.runtime.files import check_fetched
 
 Finder = Callable[[Path, ReadSettings], RawDataset]
 
@@ -37,6 +38,7 @@ def find_dataset(
     `layout` "auto" takes what the folder looks like, "plain" if like nothing else.
     `reading` says which cases of AISD are used and from which files (None: defaults).
     """
+    check_fetched(folder)
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; give the folder of a raw data set.")
     _, find = LAYOUTS[layout_of(folder) if layout == "auto" else layout]

@@ -17,7 +17,7 @@ from adn_jax.prepare.archive import DAMAGED, unpack
 from adn_jax.prepare.dicom.convert import Conversion, convert_dicom
 from adn_jax.prepare.dicom.straighten import SliceStack, straighten
 from adn_jax.prepare.inputs import CaseInput
-from adn_jax.prepare.labels import LARGEST_LABEL
+from adn_jax.prepare.labels import check_values
 from adn_jax.prepare.layouts.aisd import facts
 from adn_jax.prepare.layouts.aisd.files import Copy, ct_files
 from adn_jax.prepare.layouts.aisd.pairing import (
@@ -87,11 +87,7 @@ class AisdCase:
 def read_label(folder: Path, infarct_labels: Sequence[int]) -> Stack:
     """Infarct (1) or not in the pixels of the PNG; `UserError` for other values."""
     values = read_stack(folder)
-    if values.max() > LARGEST_LABEL:
-        raise UserError(
-            f"{folder} holds the value {values.max()}; labels are the integers 0 to "
-            f"{LARGEST_LABEL}, of which {list(infarct_labels)} count as infarct."
-        )
+    check_values(values, infarct_labels, f"label in {folder}")
     return np.isin(values, infarct_labels).astype(np.uint8)
 
 

@@ -144,8 +144,9 @@ ODDITIES = (
     ),
     Oddity(
         "orientation",
-        "a converter had to turn its label by hand",
-        "decided by the picture like every case, and flagged",
+        "its mask is turned and its picture is not, so that the picture cannot tell; a "
+        "converter turned the label by hand",
+        "left out (`broken`); else flagged",
         CONVERTER,
         ("0073465",),
     ),
@@ -252,13 +253,13 @@ ODDITIES = (
 ROWS = {row.key: row for row in ODDITIES}
 
 LEFT_OUT = {
-    "broken": ("misregistered", "artifacts", "slab", "discarded"),
+    "broken": ("misregistered", "artifacts", "slab", "discarded", "orientation"),
     "cl-segnet": ("cl_segnet",),
     "none": (),
 }
 """Rows whose cases are left out, by `ReadSettings.aisd_leave_out`."""
 
-FLAGGED = ("orientation", "odd_label", "symmetric", *LEFT_OUT["broken"])
+FLAGGED = ("odd_label", "symmetric", *LEFT_OUT["broken"])
 """Rows whose cases get a flag where they are used."""
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from adn_jax.prepare.archive import ARCHIVE_ENDINGS
 from adn_jax.prepare.layouts.aisd.png import slice_files
+from adn_jax.runtime.files import check_fetched, files_below, is_dangling, is_there
 
 CASE_ID = re.compile(r"\d{7}")
 DICOM_NAME = re.compile(r"dicom-\d+")
@@ -58,7 +59,7 @@ def looks_like_aisd(folder: Path) -> bool:
     """Whether a folder holds parts of the download, packed or not."""
     parts = {part_of(path) for path in folder.iterdir()}
     packed_or_dicom = any(DICOM_NAME.fullmatch(part or "") for part in parts) or any(
-        (folder / f"{part}.zip").is_file() for part in (PICTURES, MASKS)
+        is_there(folder / f"{part}.zip") for part in (PICTURES, MASKS)
     )
     return packed_or_dicom or (
         bool(png_folders([folder], MASKS)) and bool(png_folders([folder], PICTURES))
@@ -84,7 +85,7 @@ def png_folders(roots: Sequence[Path], part: str) -> dict[str, Path]:
         folder.name: folder
         for root in roots
         for folder in case_entries(root / part)
-        if folder.is_dir() and slice_files(folder)
+        if is_dangling(folder) or (folder.is_dir() and slice_files(folder))
     }
 
 
@@ -96,14 +97,20 @@ def dicom_folders(roots: Sequence[Path]) -> list[tuple[str, Path]]:
         for place in (root, root / "dicom")
         if place.is_dir()
         for path in place.iterdir()
-        if path.is_dir() and DICOM_NAME.fullmatch(path.name)
+        if DICOM_NAME.fullmatch(path.name) and is_fetched_folder(path)
     ]
     return sorted(found, key=lambda one: (int(one[0].split("-")[1]), str(one[1])))
 
 
+def is_fetched_folder(path: Path) -> bool:
+    """Whether it is a folder; `UserError` for a link to nothing."""
+    check_fetched(path)
+    return path.is_dir()
+
+
 def case_entries(folder: Path, depth: int = DEPTH) -> Iterator[Path]:
     """Folders and archives below that are named by a case id, sorted."""
-    if depth == 0 or not folder.is_dir():
+    if depth == 0 or not is_fetched_folder(folder):
         return
     for path in sorted(folder.iterdir()):
         if CASE_ID.fullmatch(bare_name(path)):
@@ -119,17 +126,20 @@ def find_copies(archive: str, folder: Path) -> Iterator[tuple[str, Copy]]:
             yield path.name, Copy(archive, path / CT, len(ct_files(path / CT)))
         elif path.name.endswith(ARCHIVE_ENDINGS):
             yield bare_name(path), Copy(archive, path, None)
+        elif is_dangling(path):
+            yield path.name, Copy(archive, path, len(ct_files(path)))
 
 
 def ct_files(folder: Path) -> list[Path]:
-    """The slices of a CT folder, in a fixed order; hidden files are passed over."""
+    """The slices of a CT folder, in a fixed order; hidden files are passed over.
+
+    A link to nothing counts as a file, so that it is named.
+    """
+    if is_dangling(folder):
+        return [folder]
     if not folder.is_dir():
         return []
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file() and not path.name.startswith(".")
-    )
+    return [path for path in files_below(folder) if not path.name.startswith(".")]
 
 
 def choose_copy(copies: Sequence[Copy]) -> tuple[Copy | None, tuple[str, ...]]:

@@ -21,6 +21,7 @@ from adn_jax.prepare.layouts.cases import (
     RefusedCase,
     given_splits,
 )
+from adn_jax.runtime.files import check_fetched, is_there
 
 
 def find_aisd(folder: Path, reading: ReadSettings) -> RawDataset:
@@ -115,7 +116,8 @@ def find_splits(folder: Path, names: Sequence[str], reasons: Mapping[str, str]) 
     if given is not None:
         return without(reasons, given)
     listed = folder / "test.txt"
-    if listed.is_file():
+    if is_there(listed):
+        check_fetched(listed)
         lines = listed.read_text(encoding="utf-8", errors="replace").split()
         test = [name for name in lines if name not in reasons]
     else:

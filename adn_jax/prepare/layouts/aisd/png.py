@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from adn_jax.data.image import Image, from_zyx
 from adn_jax.errors import UserError
+from adn_jax.runtime.files import is_dangling
 
 SLICE_NAME = re.compile(r"(\d+)\.png", re.IGNORECASE)
 
@@ -32,7 +33,10 @@ UNREADABLE = (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError
 
 
 def slice_files(folder: Path) -> tuple[Path, ...]:
-    """The PNG of a folder in the order of their numbers."""
+    """The PNG of a folder in the order of their numbers; a folder that is a link to
+    nothing stands for them, to be named."""
+    if is_dangling(folder):
+        return (folder,)
     found = [
         (int(match[1]), path)
         for path in folder.iterdir()

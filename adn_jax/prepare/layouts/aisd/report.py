@@ -1,6 +1,7 @@
 """What the report says of AISD: prepared cases beside known counts, and oddities."""
 
 from collections.abc import Sequence
+from math import inf
 
 from adn_jax.data.cases import CaseFacts, PreparedCase
 from adn_jax.prepare.layouts.aisd import facts
@@ -9,14 +10,14 @@ from adn_jax.prepare.layouts.markdown import bullets, table
 
 TILTED_FROM_DEG = 0.1
 
+AGREES = {True: "yes", False: "NO", None: "cannot tell"}
+
 
 def known_counts(
     cases: Sequence[CaseFacts | PreparedCase],
-) -> list[tuple[Count, int, bool]]:
-    """What others counted, what was found in prepared cases, and whether both agree.
-
-    They agree where the cases that are not prepared can make up for the difference.
-    """
+) -> list[tuple[Count, int, bool | None]]:
+    """What others counted, what was found in prepared cases, and whether both agree;
+    None: it cannot be told, for cases that are not prepared may make the difference."""
     read = [case.source for case in cases if case.source.get("images") == "dicom"]
     if not read:
         return []
@@ -33,12 +34,20 @@ def known_counts(
     fewest, most = facts.FEWEST_SLICES, facts.MOST_SLICES
     return [
         *(
-            (count, found, count.known - absent <= found <= count.known)
+            (count, found, agreement(count.known - found, absent))
             for count, found in shares
         ),
-        (fewest, min(slices), min(slices) >= fewest.known),
-        (most, max(slices), max(slices) <= most.known),
+        (fewest, min(slices), agreement(min(slices) - fewest.known, absent, inf)),
+        (most, max(slices), agreement(most.known - max(slices), absent, inf)),
     ]
+
+
+def agreement(missing: int, absent: int, each: float = 1) -> bool | None:
+    """Whether nothing is missing of a known figure; None where the cases that are
+    absent, each of which can make up for so much, may hold what is missing."""
+    if missing == 0:
+        return True
+    return None if 0 < missing <= absent * each and absent else False
 
 
 def known_table(cases: Sequence[CaseFacts | PreparedCase]) -> str:
@@ -46,7 +55,7 @@ def known_table(cases: Sequence[CaseFacts | PreparedCase]) -> str:
     return table(
         ("what", "known", "here", "agrees", "source"),
         [
-            (count.what, count.known, found, "yes" if agrees else "NO", count.source)
+            (count.what, count.known, found, AGREES[agrees], count.source)
             for count, found, agrees in known_counts(cases)
         ],
     )

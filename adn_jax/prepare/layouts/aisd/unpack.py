@@ -22,7 +22,13 @@ from rich.progress import (
 from adn_jax.errors import UserError
 from adn_jax.prepare.archive import ARCHIVE_ENDINGS, DAMAGED
 from adn_jax.prepare.layouts.aisd.files import CASE_ID, CT, MASKS, PICTURES, part_of
-from adn_jax.runtime.files import atomic_path, read_json, write_json
+from adn_jax.runtime.files import (
+    atomic_path,
+    check_fetched,
+    is_there,
+    read_json,
+    write_json,
+)
 
 CHUNK = 1 << 20
 GZIP_START = b"\x1f\x8b"
@@ -38,7 +44,7 @@ def packed_parts(folder: Path, with_dicom: bool) -> list[Path]:
     return [
         path
         for path in sorted(folder.iterdir())
-        if path.is_file()
+        if is_there(path)
         and path.name.endswith(ARCHIVE_ENDINGS)
         and (part := part_of(path)) is not None
         and (with_dicom or part in {PICTURES, MASKS})
@@ -68,6 +74,7 @@ def unpack_part(archive: Path, target: Path) -> Path:
     Raises:
         UserError: where the archive is damaged, or the folder is not of our making.
     """
+    check_fetched(archive)
     part = part_of(archive)
     folder = target / part
     stamp = {"size": archive.stat().st_size, "modified": archive.stat().st_mtime_ns}
@@ -106,11 +113,18 @@ def unpack_members(archive: Path, part: str, folder: Path) -> None:
                     (folder / place).mkdir(parents=True, exist_ok=True)
                 elif (content := opened()) is not None:
                     keep(content, folder / place)
+            show_full(bar)
     except DAMAGED as error:
         raise UserError(
             f"{archive} is damaged or not downloaded to its end ({error}); download it "
             "again."
         ) from error
+
+
+def show_full(bar: Progress) -> None:
+    """Fill a bar whose file is done, although not all of it had to be read."""
+    for task in bar.tasks:
+        bar.update(task.id, completed=task.total)
 
 
 def members(file: IO[bytes]) -> Iterator[Member]:

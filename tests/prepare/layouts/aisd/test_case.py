@@ -220,7 +220,7 @@ def test_values_that_are_no_labels_are_refused(tmp_path):
     path = tmp_path / "mask" / "mask" / NAME / "003.png"
     PIL.Image.fromarray(np.full((64, 64), 255, np.uint8)).save(path)
     message = refusal(case_in(tmp_path))
-    assert "holds the value 255; labels are the integers 0 to 5" in message
+    assert "holds the value 255; known are 0 to 5" in message
 
 
 def test_pictures_and_masks_of_other_sizes_are_refused(tmp_path):

@@ -27,6 +27,7 @@ from tests.prepare.layouts.aisd.download import (
     PLAIN,
     TILTED,
     TRUNK,
+    TURNED,
     TWICE,
     UNEVEN,
     fake_head,
@@ -59,8 +60,8 @@ def test_the_download_is_recognised(download, packed):
 def test_which_cases_are_used(download):
     dataset = find(download.folder)
     cases = by_name(dataset)
-    assert set(cases) == set(download.heads) - {ARTEFACT, MISMATCH}
-    assert set(dataset.left_out) == {ARTEFACT, MISMATCH}
+    assert set(cases) == set(download.heads) - {ARTEFACT, MISMATCH, TURNED}
+    assert set(dataset.left_out) == {ARTEFACT, MISMATCH, TURNED}
     assert "artefacts (stroke-seg-ssl, " in dataset.left_out[ARTEFACT]
     assert {n for n, case in cases.items() if isinstance(case, RefusedCase)} == {
         *(NO_MASK, NO_CT)
@@ -76,7 +77,7 @@ def test_which_cases_are_used(download):
 @pytest.mark.parametrize(
     ("setting", "left_out"),
     [
-        ("broken", {ARTEFACT, MISMATCH}),
+        ("broken", {ARTEFACT, MISMATCH, TURNED}),
         ("cl-segnet", {TWICE, TRUNK, MISMATCH}),
         ("none", set()),
     ],
@@ -116,7 +117,7 @@ def test_settings_reach_the_cases_from_the_top(tmp_path):
 def test_the_official_split(download):
     splits = find(download.folder).splits
     assert set(splits["test"]) == TEST_CASES
-    others = set(download.heads) - TEST_CASES - {ARTEFACT, MISMATCH}
+    others = set(download.heads) - TEST_CASES - {ARTEFACT, MISMATCH, TURNED}
     assert set(splits["train"]) == others
 
 

@@ -111,6 +111,30 @@ def test_a_second_run_reads_nothing(tmp_path, monkeypatch):
     assert (folder / PLAIN / "CT" / "001.dcm").read_bytes() == b"slice"
 
 
+@pytest.mark.parametrize("ending", [".zip", ".tar.gz"])
+def test_the_bar_ends_full(tmp_path, monkeypatch, ending):
+    """Of a zip file the list at its end is read first, and unused members never."""
+    archive, members = tmp_path / f"image{ending}", {f"image/{PLAIN}/000.png": b"one"}
+    members |= {"image/notes.txt": bytes(200_000)}
+    if ending == ".zip":
+        with zipfile.ZipFile(archive, "w") as packed:
+            for name, content in members.items():
+                packed.writestr(name, content)
+    else:
+        write_tar(archive, members)
+    bars = []
+
+    class Bar(unpack.Progress):
+        def __init__(self, *columns):
+            super().__init__(*columns)
+            bars.append(self)
+
+    monkeypatch.setattr(unpack, "Progress", Bar)
+    unpack_part(archive, tmp_path / "out")
+    (task,) = bars[0].tasks
+    assert task.completed == task.total == archive.stat().st_size
+
+
 def test_another_archive_of_the_same_name_is_unpacked(tmp_path):
     archive = tmp_path / "dicom-0.tar.gz"
     write_tar(archive, {f"dicom-0/{PLAIN}/CT/001.dcm": b"slice"})
