@@ -4,16 +4,19 @@ import difflib
 import math
 import types
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from adn_jax.config import (
     AlignLossSettings,
+    AsymmetrySettings,
     DeepMedicSettings,
     JointLossSettings,
     Recipe,
     SegmentNetSettings,
+    StageSettings,
     UNetSettings,
+    ViewNetSettings,
 )
 from adn_jax.config_rules import RULES, as_tuple
 from adn_jax.errors import UserError
@@ -120,6 +123,32 @@ def differing_fields(one: Any, other: Any, prefix: str = "") -> Iterator[str]:
             yield from differing_fields(here, there, f"{name}.")
         elif here != there:
             yield f"{name} {here!r} -> {there!r}"
+
+
+def used_settings(recipe: Recipe) -> Recipe:
+    """The recipe with the settings of parts that its system lacks at their defaults.
+
+    Without T those of its training and of its network, but for the limits that tell
+    whether heads turn in plane alone; without a tissue net and without D likewise.
+    """
+    if not recipe.alignment.network:
+        limits = recipe.view_net.rotation_limit_deg, recipe.view_net.translation_limit
+        view_net = ViewNetSettings(
+            rotation_limit_deg=limits[0], translation_limit=limits[1]
+        )
+        recipe = replace(
+            recipe,
+            view_net=view_net,
+            align_loss=AlignLossSettings(),
+            align=StageSettings(),
+        )
+    if recipe.tissue_source != "network":
+        recipe = replace(recipe, tissue_net=UNetSettings(), tissue=StageSettings())
+    if not recipe.disentangles:
+        recipe = replace(
+            recipe, disentangle_net=UNetSettings(), asymmetry=AsymmetrySettings()
+        )
+    return recipe
 
 
 def check_recipe(recipe: Recipe) -> None:

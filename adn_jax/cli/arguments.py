@@ -15,6 +15,7 @@ from adn_jax.config import Recipe
 from adn_jax.config_checks import check_recipe, sections
 from adn_jax.config_sizes import Size, at_size
 from adn_jax.errors import UserError
+from adn_jax.runtime.files import check_fetched
 from adn_jax.runtime.places import Place, to_place
 
 Command = TypeVar("Command")
@@ -87,6 +88,7 @@ def asked_size(arguments: Sequence[str]) -> Size:
 
 def load_recipe(path: Path) -> Recipe:
     """The recipe that `get_config()` of the Python file `path` returns, checked."""
+    check_fetched(path)
     if not path.is_file():
         raise UserError(f"the config {path} does not exist; see configs/ for examples.")
     spec = importlib.util.spec_from_file_location(f"recipe_{path.stem}", path)

@@ -88,6 +88,8 @@ def headline(summary: Mapping[str, Any]) -> Table:
         *mean_row(summary["hd95_mm"], 1),
         f"pooled {pooled}",
     )
+    if summary["empty"]["decided"]:
+        table.add_row(*empty_row(summary["empty"], summary["cases"]))
     table.add_row("lesion F1", *mean_row(summary["lesion_f1"], 3), "")
     error = summary["alignment_error_deg"]
     if error:
@@ -128,6 +130,21 @@ def headline(summary: Mapping[str, Any]) -> Table:
             f"({doubt['false_lesions']} of {doubt['lesions']})",
         )
     return table
+
+
+def empty_row(empty: Mapping[str, Any], cases: int) -> tuple[str, ...]:
+    """How many of these scores are not measured but given by the rule for empty masks,
+    and what the others are."""
+    kinds = ("label", "prediction", "both")
+    counts = ", ".join(f"{kind} {empty[kind]}" for kind in kinds if empty[kind])
+    dice, hd95 = (empty[f"{name}_of_others"]["mean"] for name in ("dice", "hd95_mm"))
+    return (
+        "  by rule, not measured",
+        f"{empty['decided']} of {cases}",
+        f"empty: {counts}",
+        "",
+        f"the others {format_number(dice, 3)}, {format_number(hd95, 1)} mm",
+    )
 
 
 def mean_row(statistics: Mapping[str, Any], digits: int) -> tuple[str, str, str]:

@@ -12,6 +12,7 @@ from adn_jax.cli.arguments import load_recipe, parse
 from adn_jax.config import Recipe, UNetSettings, ViewNetSettings
 from adn_jax.errors import UserError
 from adn_jax.models.torch_names import from_torch, torch_widths
+from adn_jax.runtime.files import check_fetched
 from adn_jax.training.runs import write_run
 from adn_jax.types import AdnParams, Params
 
@@ -109,6 +110,7 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
             "reading .pth files needs PyTorch, which is not installed; "
             'pip install "adn-jax[torch]", then run the command again.'
         ) from error
+    check_fetched(path)
     if not path.is_file():
         raise UserError(f"{path} does not exist; give the path of a .pth file.")
     try:

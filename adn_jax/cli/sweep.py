@@ -19,7 +19,7 @@ from adn_jax.comparison.sweep_outcome import write_sweep
 from adn_jax.comparison.work import complete, find_data
 from adn_jax.config_sizes import Size, at_size
 from adn_jax.errors import UserError
-from adn_jax.evaluation.source import split_cases
+from adn_jax.evaluation.source import labelled_cases
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Sweep:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run the verb; exit code 1 where a run is missing at the end."""
+    """Run the verb; exit code 2 where a run is missing at the end."""
     command, recipe = parse_with_recipe(Sweep, "sweep", arguments)
     config = Path(arguments[0])
     base = at_size(load_recipe(config), command.size)
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str]) -> None:
     check_same_data(systems)
     runs = plan_runs(systems, command.seeds, command.out / "runs")
     manifest = find_data(command.data, command.out, recipe.prepare, command.workers)
-    split_cases(manifest, command.split)
+    labelled_cases(manifest, command.split)
     job = Job(manifest.folder, command.split, command.size, command.out / "logs")
     scored, missing, failed = complete(runs, job)
     if scored:
@@ -73,4 +73,4 @@ def main(arguments: Sequence[str]) -> None:
         print_sections([section], Console())
         print(f"sweep: {command.out / 'sweep.md'}, figure: {command.out / 'sweep.png'}")
     if failed:
-        raise SystemExit(1)
+        raise SystemExit(2)

@@ -27,7 +27,7 @@ from adn_jax.comparison.scores import read_scores
 from adn_jax.comparison.work import complete, find_data
 from adn_jax.config_sizes import Size, at_size
 from adn_jax.errors import UserError
-from adn_jax.evaluation.source import split_cases
+from adn_jax.evaluation.source import labelled_cases
 
 Pairs = tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]]
 """Texts such as joint.steps=100, one or several at each use of the option."""
@@ -71,7 +71,7 @@ class Table:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run the verb; exit code 1 where a run of this machine is missing at the end."""
+    """Run the verb; exit code 2 where a run of this machine is missing at the end."""
     command = parse(Table, "table", arguments)
     shard = read_shard(command.shard)
     systems = find_systems(command)
@@ -80,8 +80,9 @@ def main(arguments: Sequence[str]) -> None:
     mine = runs_of_shard(runs, shard)
     data, settings = command.data, systems[0].recipe.prepare
     manifest = find_data(data, command.out, settings, command.workers)
-    check_cases(command.cases, split_cases(manifest, command.split))
-    job = Job(manifest.folder, command.split, command.size, command.out / "logs")
+    check_cases(command.cases, labelled_cases(manifest, command.split))
+    logs = command.out / "logs"
+    job = Job(manifest.folder, command.split, command.size, logs, by_pairs=True)
     scored, missing, failed = complete(runs, job, mine)
     if scored:
         grid = "" if command.grid == "auto" else command.grid
@@ -98,7 +99,7 @@ def main(arguments: Sequence[str]) -> None:
         print_sections([section], Console())
         print(f"table: {command.out / 'table.html'}")
     if failed:
-        raise SystemExit(1)
+        raise SystemExit(2)
 
 
 def find_systems(command: Table) -> list[System]:

@@ -7,9 +7,11 @@ from adn_jax.cli.arguments import Where, parse_with_recipe
 from adn_jax.config_sizes import Size
 from adn_jax.data.splits import parse_fold
 from adn_jax.runtime.determinism import demand_same_bits
+from adn_jax.runtime.files import is_there
 from adn_jax.runtime.hosts import join
 from adn_jax.runtime.memory import keep_freed_memory
 from adn_jax.runtime.mesh import spread_over_cores
+from adn_jax.runtime.places import Place
 from adn_jax.training.train import train
 
 
@@ -46,6 +48,9 @@ class Train:
     deterministic: bool = False
     """Ask XLA for the same bits at every run on the same GPUs, at the cost of its
     fastest kernels; CPUs and TPUs give them anyway."""
+    dry_run: bool = False
+    """Only check recipe, devices, prepared data and folder: nothing is trained or
+    written."""
     coordinator: str = ""
     """Several processes that train as one: host:port of process 0, or `auto` (SLURM,
     Open MPI, Kubernetes, TPU pods tell it and the two numbers below)."""
@@ -76,8 +81,18 @@ def main(arguments: Sequence[str]) -> None:
         donors,
         command.space,
         parse_fold(command.fold) if command.fold else None,
+        command.dry_run,
     )
+    if command.dry_run:
+        print(f"Nothing stands in the way of this training{unseen(command.data)}.")
+        return
     if signal:
         print(f"Stopped by signal {signal}; the same command continues.")
         raise SystemExit(128 + signal)
     print(f"Every stage is trained: python evaluate.py {command.run}")
+
+
+def unseen(data: Place) -> str:
+    """What a dry run cannot look at."""
+    prepared = is_there(data / "manifest.json")
+    return "" if prepared else ", as far as can be told before its data is prepared"

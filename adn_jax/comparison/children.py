@@ -25,6 +25,8 @@ class Job:
     size: Size
     logs: Path
     """Folder for what the processes print."""
+    by_pairs: bool = False
+    """Whether the verb takes settings as --set field=value, unlike `train`."""
 
 
 def train_command(

@@ -1,6 +1,7 @@
 """Single fields of a recipe by name: set from text, and given to another command."""
 
 import difflib
+import re
 import types
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -106,6 +107,24 @@ def options_between(base: Recipe, recipe: Recipe) -> list[str]:
         if before.get(name) != value
         for part in option(name, value)
     ]
+
+
+def as_pairs(sentence: str, recipe: Recipe) -> str:
+    """A sentence of `train` whose options are written as --set field=value."""
+    known = dict(leaves(recipe))
+
+    def written(option: re.Match) -> str:
+        negative, name, value = option.groups()
+        field = name.replace("-", "_")
+        if field not in known:
+            return option[0]
+        if isinstance(known[field], bool):
+            rest = f" {value}" if value else ""
+            return f"--set {field}={'false' if negative else 'true'}{rest}"
+        return f"--set {field}={value or 'VALUE'}"
+
+    pattern = r"--(no-)?([a-z][a-z0-9.-]*[a-z0-9])(?: ([\w.+-]*\w))?"
+    return re.sub(pattern, written, sentence).replace("set --set", "give --set")
 
 
 def option(name: str, value: Any) -> list[str]:

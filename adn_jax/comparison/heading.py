@@ -29,11 +29,28 @@ def heading(scores: Scores, manifest: Manifest, split: str) -> dict[str, str]:
         "Prepared grid": f"{shape} voxels of {spacing} mm (z, y, x), "
         f"window {low:g} to {high:g} HU",
         "Label rule": summary["label_rule"],
-        "Empty masks": summary["empty"]["rule"],
+        "Empty masks": " ".join([summary["empty"]["rule"], *decided_by_rule(scores)]),
         "HD95": summary["hd95_convention"].partition(";")[0],
         "Steps": all_steps(scores),
         "Versions": versions_text(summary["versions"]),
     }
+
+
+def decided_by_rule(scores: Scores) -> tuple[str, ...]:
+    """A sentence on how many scores the rule for empty masks gives, if it gives any."""
+    counts = {}
+    for each in scores.systems:
+        found = [summary["grids"][scores.grid]["empty"] for summary in each.summaries]
+        counts[each.system.name] = sum(
+            empty[kind] for empty in found for kind in ("label", "prediction", "both")
+        )
+    if not any(counts.values()):
+        return ()
+    listed = ", ".join(
+        f"{name} {counts[name]} of {len(each.seeds) * len(scores.cases)}"
+        for name, each in zip(counts, scores.systems, strict=True)
+    )
+    return (f"The rule for empty masks, not a measurement, gives these: {listed}.",)
 
 
 def all_steps(scores: Scores) -> str:

@@ -1,14 +1,14 @@
 """Writes the table of a comparison: OUT/table.{md,csv,tex,html,json}, OUT/figures/."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from adn_jax.benchmarks.sections import Section
 from adn_jax.comparison.boxes import box_figure
 from adn_jax.comparison.compare import Row, compare
 from adn_jax.comparison.formats import markdown, table_csv, tex
-from adn_jax.comparison.heading import GRIDS, heading
+from adn_jax.comparison.heading import GRIDS, decided_by_rule, heading
 from adn_jax.comparison.page import Picture, render_page
 from adn_jax.comparison.plan import PlannedRun
 from adn_jax.comparison.published import method_name
@@ -63,7 +63,7 @@ def write_table(
     pictures = write_pictures(runs, scores, manifest, out / "figures", reference, cases)
     page = render_page(TITLE, facts, tables, missing, pictures)
     write_text(out / "table.html", page)
-    return short_section(rows, reference)
+    return replace(short_section(rows, reference), notes=decided_by_rule(scores))
 
 
 def table_json(

@@ -7,13 +7,12 @@ from pathlib import Path
 from adn_jax.config import Recipe
 from adn_jax.config_checks import differing_fields
 from adn_jax.errors import UserError
-from adn_jax.training.runs import read_finished, stages_of
-
-SHAPES_T = (
-    *("prepare", "precision", "seed"),
-    *("alignment", "view_net", "align_loss", "align"),
+from adn_jax.training.runs import (
+    NEEDS_OF_T,
+    has_checkpoints,
+    read_finished,
+    stages_of,
 )
-"""Fields on which a trained T depends; runs with the same share it."""
 
 
 @dataclass(frozen=True)
@@ -106,9 +105,10 @@ def runs_of_shard(runs: Sequence[PlannedRun], shard: Shard) -> list[PlannedRun]:
 def find_donor(run: PlannedRun, peers: Iterable[PlannedRun]) -> PlannedRun | None:
     """The first of the peers whose finished T is what this run would train.
 
-    None: there is none, no T is needed, or the run was begun and goes on as it was.
+    None: there is none, no T is needed, or the run has begun one of its own.
     """
-    if "align" not in stages_of(run.recipe) or (run.folder / "config.json").exists():
+    needed = "align" in stages_of(run.recipe)
+    if not needed or has_checkpoints(run.folder, "align"):
         return None
     for peer in peers:
         if peer.folder == run.folder or "align" not in stages_of(peer.recipe):
@@ -121,7 +121,7 @@ def find_donor(run: PlannedRun, peers: Iterable[PlannedRun]) -> PlannedRun | Non
 
 def needs_of_t(recipe: Recipe) -> tuple:
     """What a trained T depends on."""
-    return tuple(getattr(recipe, name) for name in SHAPES_T)
+    return tuple(getattr(recipe, name) for name in NEEDS_OF_T)
 
 
 def check_same_data(systems: Sequence[System]) -> None:

@@ -1,13 +1,14 @@
 """Writes a sweep: OUT/sweep.{md,csv,png}."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from adn_jax.benchmarks.sections import Section
 from adn_jax.comparison.compare import Row, compare
 from adn_jax.comparison.curves import Curve, sweep_figure
 from adn_jax.comparison.formats import markdown, to_csv
-from adn_jax.comparison.heading import heading
+from adn_jax.comparison.heading import decided_by_rule, heading
 from adn_jax.comparison.scores import Scores
 from adn_jax.comparison.sweep import (
     OF_P,
@@ -48,7 +49,7 @@ def write_sweep(
         if any(row.scores[score].cases for row in rows)
     ]
     save_figure(sweep_figure(field, values, panels), out / "sweep.png")
-    return narrow_section(section)
+    return replace(narrow_section(section), notes=decided_by_rule(scores))
 
 
 def curves(

@@ -13,9 +13,11 @@ from rich.progress import (
     Progress,
     TextColumn,
     TimeElapsedColumn,
+    track,
 )
 
 from adn_jax.comparison.children import Job, evaluate_command, run_child, train_command
+from adn_jax.comparison.fields import as_pairs
 from adn_jax.comparison.plan import PlannedRun, find_donor
 from adn_jax.config import PrepareSettings, ReadSettings
 from adn_jax.config_checks import settings_to_json
@@ -24,8 +26,8 @@ from adn_jax.errors import UserError
 from adn_jax.evaluation.scores import EMPTY_RULES
 from adn_jax.evaluation.system import averaging_of
 from adn_jax.prepare.dataset import name_failures as say_left_out
-from adn_jax.prepare.dataset import prepare_dataset
-from adn_jax.runtime.files import read_json
+from adn_jax.prepare.dataset import prepare_dataset, say_what_is_odd
+from adn_jax.runtime.files import is_there, read_json
 from adn_jax.runtime.places import Place, is_remote, spelled_out
 from adn_jax.runtime.stop import interrupt_on_sigterm
 from adn_jax.training.runs import (
@@ -50,12 +52,39 @@ class Completed(NamedTuple):
 def complete(
     runs: Sequence[PlannedRun], job: Job, mine: Sequence[PlannedRun] | None = None
 ) -> Completed:
-    """Do the runs of this machine (None: all), and say on stderr which failed."""
-    failures = do_runs(runs if mine is None else mine, job)
+    """Do the runs of this machine (None: all), and say on stderr which failed.
+
+    Raises `UserError`, before anything is trained, where a run could not be.
+    """
+    mine = runs if mine is None else mine
+    check_runs(mine, job)
+    failures = do_runs(mine, job)
     name_failures(failures, job)
     scored = [run for run in runs if run.name not in failures and is_scored(run, job)]
     missing = missing_sentences(runs, scored, failures)
     return Completed(scored, missing, bool(failures))
+
+
+def check_runs(runs: Sequence[PlannedRun], job: Job) -> None:
+    """Raise `UserError` where the folder of a run holds another, or one could not be
+    trained: each system is tried in a process of its own, up to its first update."""
+    for run in runs:
+        if why := stranger(run, job):
+            raise UserError(f"{run.name}: {why}")
+    untrained = [run for run in runs if not is_trained(run)]
+    systems = {run.system.name: run for run in reversed(untrained)}
+    for run in track([*systems.values()][::-1], "checking", transient=True):
+        command = [*train_command(run, job), "--dry-run"]
+        if why := run_child(command, job.logs / "checks.log"):
+            raise UserError(
+                f"{run.name} cannot be trained: {in_words_of(job, run, why)}"
+            )
+
+
+def in_words_of(job: Job, run: PlannedRun, sentence: str) -> str:
+    """A sentence of `train` in words of the verb that compares runs."""
+    sentence = sentence.replace("--run folder", "OUT")
+    return as_pairs(sentence, run.recipe) if job.by_pairs else sentence
 
 
 def do_runs(runs: Sequence[PlannedRun], job: Job) -> dict[str, str]:
@@ -63,8 +92,8 @@ def do_runs(runs: Sequence[PlannedRun], job: Job) -> dict[str, str]:
 
     Raises `KeyboardInterrupt` at Ctrl-C and SIGTERM, after the run has saved.
     """
-    failures = {run.name: why for run in runs if (why := stranger(run, job))}
-    left = [run for run in runs if run.name not in failures and not is_scored(run, job)]
+    failures: dict[str, str] = {}
+    left = [run for run in runs if not is_scored(run, job)]
     seconds: list[float] = []
     progress = Progress(
         TextColumn("{task.description}"),
@@ -79,7 +108,7 @@ def do_runs(runs: Sequence[PlannedRun], job: Job) -> dict[str, str]:
         for number, run in enumerate(left, start=1):
             progress.update(task, description=run.name)
             start = time.monotonic()
-            why = do_run(run, runs, job)
+            why = in_words_of(job, run, do_run(run, runs, job))
             if why:
                 failures[run.name] = why
             else:
@@ -106,14 +135,14 @@ def do_run(run: PlannedRun, peers: Sequence[PlannedRun], job: Job) -> str:
 
 
 def stranger(run: PlannedRun, job: Job) -> str:
-    """Why a folder that exists already cannot be this run; empty where it can."""
-    if not (run.folder / "config.json").exists():
+    """Why a folder with a finished stage cannot be this run; empty where it can."""
+    if not read_finished(run.folder):
         return ""
     try:
         check_same_recipe(run.folder, run.recipe)
         known = read_config(run.folder).get("cases_sha256")
     except UserError as error:
-        return str(error)
+        return in_words_of(job, run, str(error))
     if known != cases_digest(read_manifest(job.data)):
         return (
             f"{run.folder} was trained with other cases or splits than {job.data} has; "
@@ -153,7 +182,7 @@ def find_data(
 
     Archives of the AISD download are unpacked into `out/unpacked`.
     """
-    if (data / "manifest.json").is_file():
+    if is_there(data / "manifest.json"):
         return read_manifest(data)
     if is_remote(data):
         raise UserError(
@@ -163,6 +192,7 @@ def find_data(
     reading = ReadSettings(aisd_unpack=str(out / "unpacked"))
     manifest = prepare_dataset(data, out / "prepared", settings, workers, reading)
     say_left_out(manifest)
+    say_what_is_odd(manifest)
     return manifest
 
 

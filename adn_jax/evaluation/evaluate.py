@@ -14,7 +14,6 @@ from rich.progress import track
 from adn_jax.config_checks import settings_to_json
 from adn_jax.data.cases import read_case
 from adn_jax.data.manifest import Manifest, case_folder
-from adn_jax.errors import UserError
 from adn_jax.evaluation.case import evaluate_case
 from adn_jax.evaluation.gallery import write_figures
 from adn_jax.evaluation.report import render_report
@@ -25,6 +24,8 @@ from adn_jax.evaluation.source import (
     check_unseen,
     find_data,
     fingerprint,
+    labelled_cases,
+    no_label,
     split_cases,
 )
 from adn_jax.evaluation.summary import per_case_csv, summarise_results
@@ -133,14 +134,11 @@ def labelled_results(
     """
     results = [
         result
-        for name in track(split_cases(manifest, split), description=f"evaluate {split}")
+        for name in track(labelled_cases(manifest, split), f"evaluate {split}")
         if (result := case_result(system, manifest, name, folder, state, empty))
     ]
     if not results:
-        raise UserError(
-            f"no case of split {split!r} in {manifest.folder} has a lesion label; "
-            "prepare the data set with labels, or use predict."
-        )
+        raise no_label(manifest, split)
     return results
 
 

@@ -81,6 +81,24 @@ def split_cases(manifest: Manifest, split: str) -> tuple[str, ...]:
     return cases
 
 
+def labelled_cases(manifest: Manifest, split: str) -> tuple[str, ...]:
+    """Those cases of a split that can be scored; `UserError` where there are none."""
+    lacking = set(manifest.lacking.get("lesion", ()))
+    cases = split_cases(manifest, split)
+    labelled = tuple(name for name in cases if name not in lacking)
+    if not labelled:
+        raise no_label(manifest, split)
+    return labelled
+
+
+def no_label(manifest: Manifest, split: str) -> UserError:
+    """Why nothing can be scored."""
+    return UserError(
+        f"no case of split {split!r} in {manifest.folder} has a lesion label; "
+        "prepare the data set with labels, or use predict."
+    )
+
+
 def check_unseen(runs: Sequence[Place], split: str, data: Place | None) -> None:
     """Raise `UserError` where members of an ensemble learned from the cases that are to
     be scored: folds that took turns, or, unless `data` is given, runs of other cases or

@@ -90,16 +90,25 @@ def headline_grid(results: Sequence[CaseResult]) -> str:
 def summarise_grid(
     results: Sequence[CaseResult], grid: str, rule: EmptyRule
 ) -> dict[str, Any]:
-    """Statistics of every score on one grid, and the count of empty masks."""
+    """Statistics of every score on one grid, and which of them the rule for empty masks
+    decides: Dice and HD95 of the other cases stand beside."""
     scores = [result.grids[grid] for result in results]
     empty = [score.empty for score in scores]
+    measured = [score for score in scores if score.empty == "none"]
     return {
         **{
             name: summarise(getattr(score, name) for score in scores) for name in SCORES
         },
         "empty": {
             **{kind: empty.count(kind) for kind in ("label", "prediction", "both")},
+            "decided": len(scores) - len(measured),
             "rule": EMPTY_RULES[rule],
+            **{
+                f"{name}_of_others": summarise(
+                    getattr(score, name) for score in measured
+                )
+                for name in ("dice", "hd95_mm")
+            },
         },
     }
 

@@ -31,13 +31,14 @@ REMEDIES = {
 def find_donors(recipe: Recipe, run: Place, given: Donors) -> dict[str, Place]:
     """The runs that stages are taken from: those given, or that `run` was begun with.
 
-    Raises `UserError` where the two differ, or a network cannot be used.
+    Raises `UserError` where the two differ and a stage of `run` is finished, or where a
+    network cannot be used.
     """
-    begun = (run / "config.json").exists()
-    config = read_config(run) if begun else {}
+    config = read_config(run) if (run / "config.json").exists() else {}
+    finished = read_finished(run)
     known = {stage: config.get(f"{stage}_run") for stage in NETWORKS}
     for stage, source in given.items():
-        if begun and known[stage] != spelled_out(source):
+        if finished and known[stage] != spelled_out(source):
             option = f"--{stage}-run"
             before = (
                 f"with {option} {known[stage]}" if known[stage] else f"without {option}"
@@ -47,8 +48,8 @@ def find_donors(recipe: Recipe, run: Place, given: Donors) -> dict[str, Place]:
                 "folder."
             )
     begun_with = {stage: to_place(text) for stage, text in known.items() if text}
-    donors = {**given, **begun_with}
-    for stage in donors.keys() - read_finished(run).keys():
+    donors = {**begun_with, **given}
+    for stage in donors.keys() - finished.keys():
         check_donor(stage, recipe, donors[stage])
     return donors
 

@@ -27,7 +27,7 @@ from adn_jax.training.runs import (
     STAGE_MODES,
     checkpoint_folder,
     initial_params,
-    refuse_other_recipe,
+    refuse_other_settings,
 )
 from adn_jax.training.session import (
     MOST_SKIPPED,
@@ -105,7 +105,7 @@ def train_stage(
         checkpoints.open_checkpoints(folder, mode) as manager,
     ):
         state, progress = resume(manager, fresh, everywhere)
-        check_progress(progress, folder, recipe)
+        check_progress(progress, folder, stage.name, recipe)
         step = int(state.step)
         sums = progress.get("dice_sums", [])
         history = DiceHistory(math.ceil(len(train) / settings.batch), sums)
@@ -239,11 +239,13 @@ def resume(
     return state_from_items(params, optimizer), progress
 
 
-def check_progress(progress: dict[str, Any], folder: Place, recipe: Recipe) -> None:
-    """Raise `UserError` where a checkpoint in `folder` is of another recipe.
+def check_progress(
+    progress: dict[str, Any], folder: Place, stage: str, recipe: Recipe
+) -> None:
+    """Raise `UserError` where a stage's checkpoint in `folder` is of another recipe.
 
     One that was brought here from another run is: `config.json` cannot tell.
     """
     if "recipe" in progress:
         saved = settings_from_json(Recipe, progress["recipe"], f"{folder}: recipe")
-        refuse_other_recipe(folder, saved, recipe)
+        refuse_other_settings(folder, stage, saved, recipe)

@@ -5,9 +5,11 @@
 """
 
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import count
 from typing import Any
 
 import jax
@@ -19,18 +21,34 @@ from adn_jax.config_checks import (
     differing_fields,
     settings_from_json,
     settings_to_json,
+    used_settings,
 )
 from adn_jax.errors import UserError
 from adn_jax.models import init_unet
 from adn_jax.pipeline.adn import init_adn
 from adn_jax.runtime import checkpoints
 from adn_jax.runtime.checkpoints import Mode
-from adn_jax.runtime.files import atomic_path, read_json, write_json
-from adn_jax.runtime.places import Place, spelled_out
+from adn_jax.runtime.files import atomic_path, is_there, read_json, write_json
+from adn_jax.runtime.places import Place, move_folder, spelled_out
 from adn_jax.types import AdnParams, Key, Params
 
 STAGE_MODES: dict[str, Mode] = {"align": "min", "tissue": "max", "joint": "max"}
 """Stages in their order, and whether a low or a high validation score is better."""
+
+NEEDS_OF_T = (
+    *("prepare", "precision", "seed"),
+    *("alignment", "view_net", "align_loss", "align"),
+)
+"""Fields of a recipe on which a trained T depends."""
+
+STAGE_NEEDS = {
+    "align": NEEDS_OF_T,
+    "tissue": (
+        *NEEDS_OF_T,
+        *("partial_labels", "tissue_source", "tissue_net", "tissue"),
+    ),
+}
+"""Fields on which what a stage trains depends; the joint stage depends on all."""
 
 PACKAGES = ("adn-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -85,6 +103,21 @@ def adn_params(view: Params, joint: Params) -> AdnParams:
 def checkpoint_folder(run: Place, stage: str) -> Place:
     """Where a stage keeps its checkpoints."""
     return run / "checkpoints" / stage
+
+
+def has_checkpoints(run: Place, stage: str) -> bool:
+    """Whether a stage, finished or not, has saved anything."""
+    folder = checkpoint_folder(run, stage)
+    return folder.is_dir() and any(path.name.isdecimal() for path in folder.iterdir())
+
+
+def set_stage_aside(run: Place, stage: str) -> Place:
+    """Move the checkpoints of a stage out of the way; returns where they are now."""
+    folder = checkpoint_folder(run, stage)
+    names = (folder.with_name(f"{stage}_before_{number}") for number in count(1))
+    aside = next(place for place in names if not place.exists())
+    move_folder(folder, aside)
+    return aside
 
 
 def load_run(run: Place) -> TrainedModel:
@@ -175,7 +208,7 @@ def checksum(params: Params) -> str:
 def read_config(run: Place) -> dict[str, Any]:
     """Content of `config.json`; `UserError` where `run` is no run."""
     path = run / "config.json"
-    if not path.is_file():
+    if not is_there(path):
         raise UserError(
             f"{run} is no run (it has no config.json); train one with "
             f"`python train.py CONFIG --data DIR --run {run}`."
@@ -205,25 +238,43 @@ def write_config(run: Place, recipe: Recipe, data: Place | None, **more: Any) ->
 
 
 def check_same_recipe(run: Place, recipe: Recipe) -> None:
-    """Raise `UserError`, naming the fields, where `run` is of another recipe."""
-    refuse_other_recipe(run, config_recipe(run, read_config(run)), recipe)
+    """Raise `UserError`, naming the fields, where a finished stage of `run` depends on
+    settings that are others in this recipe."""
+    old = config_recipe(run, read_config(run))
+    for stage in reversed([name for name in STAGE_MODES if name in read_finished(run)]):
+        refuse_other_settings(run, stage, old, recipe)
 
 
-def refuse_other_recipe(trained: Place, old: Recipe, recipe: Recipe) -> None:
-    """Raise `UserError`, naming the fields, where what was trained is of another."""
-    changed = list(differing_fields(old, recipe))
-    if changed:
+def refuse_other_settings(
+    trained: Place, stage: str, old: Recipe, recipe: Recipe
+) -> None:
+    """Raise `UserError`, naming the fields, where a stage was trained with others."""
+    if changed := changed_settings(stage, old, recipe):
         raise UserError(
-            f"{trained} was trained with other settings ({'; '.join(changed[:5])}"
-            f"{'; and more' if len(changed) > 5 else ''}); choose another --run "
-            "folder or the settings of this one."
+            f"{trained} was trained with other settings ({listed(changed)}); choose "
+            "another --run folder or the settings of this one."
         )
+
+
+def changed_settings(stage: str, old: Recipe, recipe: Recipe) -> list[str]:
+    """A line for each setting that a stage depends on and two recipes differ in."""
+    needs = STAGE_NEEDS.get(stage)
+    return [
+        line
+        for line in differing_fields(used_settings(old), used_settings(recipe))
+        if needs is None or re.split(r"[. ]", line)[0] in needs
+    ]
+
+
+def listed(changed: Sequence[str]) -> str:
+    """The first few of these lines."""
+    return "; ".join([*changed[:5], *["and more"] * (len(changed) > 5)])
 
 
 def read_finished(run: Place) -> dict[str, dict[str, Any]]:
     """Finished stages: their steps, best step and best score."""
     path = run / "stages.json"
-    return read_json(path) if path.exists() else {}
+    return read_json(path) if is_there(path) else {}
 
 
 def mark_finished(run: Place, stage: str, facts: dict[str, Any]) -> None:

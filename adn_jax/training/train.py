@@ -1,6 +1,7 @@
 """Trains every stage of a recipe that is not finished yet."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -10,9 +11,9 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from adn_jax.config import Recipe, UNetSettings
+from adn_jax.config import Recipe, StageSettings, UNetSettings
 from adn_jax.config_checks import check_recipe, differing_fields
-from adn_jax.data.batches import Split, open_split
+from adn_jax.data.batches import Split, check_infarcts, open_split, with_infarct
 from adn_jax.data.manifest import (
     Manifest,
     cases_digest,
@@ -20,11 +21,16 @@ from adn_jax.data.manifest import (
     read_manifest,
 )
 from adn_jax.data.splits import Fold
-from adn_jax.errors import UserError
+from adn_jax.errors import UserError, counted
 from adn_jax.losses.extra import resolve_term
 from adn_jax.models import check_shape, deepest_rows
-from adn_jax.prepare.dataset import name_failures, prepare_dataset
+from adn_jax.prepare.dataset import (
+    name_failures,
+    prepare_dataset,
+    say_what_is_odd,
+)
 from adn_jax.runtime.cudnn import check_cudnn
+from adn_jax.runtime.files import check_fetched, is_there
 from adn_jax.runtime.hosts import is_first, together
 from adn_jax.runtime.lock import only_one
 from adn_jax.runtime.mesh import check_batch, check_rows, device_mesh
@@ -33,11 +39,16 @@ from adn_jax.training.donors import Donors, find_donors, take_stage
 from adn_jax.training.loop import train_stage
 from adn_jax.training.passes import search_table
 from adn_jax.training.runs import (
+    changed_settings,
     check_same_recipe,
+    config_recipe,
+    has_checkpoints,
     initial_params,
+    listed,
     load_stage,
     read_config,
     read_finished,
+    set_stage_aside,
     stages_of,
     write_config,
 )
@@ -52,11 +63,13 @@ def train(
     donors: Donors = MappingProxyType({}),
     space: int = 1,
     fold: Fold | None = None,
+    dry_run: bool = False,
 ) -> int:
     """Train what is left of a recipe in the folder `run`.
 
     Args:
-      recipe: has to be the one that the folder was begun with.
+      recipe: where a stage is finished, the one it was trained with, apart from what
+        the stage does not depend on.
       data: a prepared data set, or a raw one, which is prepared into `run/prepared`.
       run: folder of the run; made where it is absent.
       workers: processes that prepare; None takes one a core.
@@ -64,7 +77,10 @@ def train(
         those runs; those that the folder was begun with are known.
       space: devices that share the rows of each case.
       fold: which part of the training and validation cases validates, the others
-        train; None: the data set's own splits. The folder keeps to its fold.
+        train; None: the data set's own splits. With a finished stage the folder keeps
+        to its fold.
+      dry_run: check all that can be checked, and neither train nor write; the cases of
+        a raw data set cannot be before it is prepared.
 
     Returns:
       0 when every stage is finished, else the number of the signal that stopped it.
@@ -80,16 +96,25 @@ def train(
         donors = find_donors(recipe, run, donors)
         pending = check_stages(recipe, mesh, donors)
         check_places(data, run)
+        check_run(recipe, run, fold)
+        unfinished = [name for name in pending if name not in read_finished(run)]
+        if dry_run and is_there(data / "manifest.json"):
+            manifest = fold_manifest(find_data(recipe, data, run, workers), fold)
+            check_cases(recipe, run, manifest, unfinished, mesh)
+    if dry_run:
+        return 0
     with writing(run), ExitStack() as claim:
         with together():
             if is_first():
                 claim.enter_context(only_one(run))
-                begin(recipe, data, run, workers, donors, fold)
+                begin(recipe, data, run, workers, donors, fold, unfinished, mesh)
         with together():
             manifest = fold_manifest(read_manifest(prepared_folder(data, run)), fold)
             finished = read_finished(run)
-            unfinished = [name for name in pending if name not in finished]
-            splits = {name: open_splits(name, recipe, manifest) for name in unfinished}
+            unfinished = [name for name in unfinished if name not in finished]
+            splits = {
+                name: open_splits(name, recipe, manifest, mesh) for name in unfinished
+            }
         for name in unfinished:
             with jax.set_mesh(mesh):
                 signal = train_next(name, recipe, run, *splits.pop(name), mesh)
@@ -100,6 +125,7 @@ def train(
 
 def check_places(data: Place, run: Place) -> None:
     """Raise `UserError` where data cannot be read from or a run not be written to."""
+    check_fetched(data)
     if not data.is_dir():
         raise UserError(f"the data folder {data} does not exist; check --data.")
     if is_remote(run) and not str(run).startswith("gs://"):
@@ -107,7 +133,7 @@ def check_places(data: Place, run: Place) -> None:
             f"--run is {run}, but of the object stores checkpoints can be written to "
             "gs:// alone; give such a folder, or one on a disk."
         )
-    if (is_remote(data) or is_remote(run)) and not (data / "manifest.json").is_file():
+    if (is_remote(data) or is_remote(run)) and not is_there(data / "manifest.json"):
         raise UserError(
             f"{data} is no prepared data set (it has no manifest.json), and raw data "
             "is prepared from disk to disk only; run `python -m adn_jax prepare` first."
@@ -164,15 +190,38 @@ def begin(
     workers: int | None,
     donors: Donors,
     fold: Fold | None,
+    unfinished: Sequence[str],
+    mesh: Mesh,
 ) -> None:
     """Prepare data and notes, where that is not done yet."""
-    if (run / "config.json").exists():
-        check_same_recipe(run, recipe)
-        check_same_fold(run, fold)
     manifest = fold_manifest(find_data(recipe, data, run, workers), fold)
+    check_cases(recipe, run, manifest, unfinished, mesh)
     note(run, recipe, manifest, donors, fold)
     for stage in donors.keys() - read_finished(run).keys():
         take_stage(stage, run, recipe, donors[stage])
+
+
+def check_run(recipe: Recipe, run: Place, fold: Fold | None) -> None:
+    """Raise `UserError` where a stage is finished in `run`, and was trained with other
+    settings or cases; a run of which none is may change."""
+    if read_finished(run):
+        check_same_recipe(run, recipe)
+        check_same_fold(run, fold)
+
+
+def check_cases(
+    recipe: Recipe,
+    run: Place,
+    manifest: Manifest,
+    unfinished: Sequence[str],
+    mesh: Mesh,
+) -> None:
+    """Raise `UserError` unless the cases suffice for the stages to train, and are those
+    that the finished ones in `run` were trained on."""
+    if read_finished(run):
+        check_same_cases(run, manifest)
+    for name in unfinished:
+        open_splits(name, recipe, manifest, mesh)
 
 
 def check_same_fold(run: Place, fold: Fold | None) -> None:
@@ -202,7 +251,7 @@ def writing(run: Place) -> Iterator[None]:
 
 def prepared_folder(data: Place, run: Place) -> Place:
     """Where the prepared data is, or will be: `data` itself, or in the run."""
-    return data if (data / "manifest.json").is_file() else run / "prepared"
+    return data if is_there(data / "manifest.json") else run / "prepared"
 
 
 def find_data(recipe: Recipe, data: Place, run: Place, workers: int | None) -> Manifest:
@@ -211,6 +260,7 @@ def find_data(recipe: Recipe, data: Place, run: Place, workers: int | None) -> M
     if folder != data:
         manifest = prepare_dataset(data, folder, recipe.prepare, workers)
         name_failures(manifest)
+        say_what_is_odd(manifest)
         return manifest
     manifest = read_manifest(data)
     wanted = recipe.prepare
@@ -226,6 +276,16 @@ def find_data(recipe: Recipe, data: Place, run: Place, workers: int | None) -> M
     return manifest
 
 
+def check_same_cases(run: Place, manifest: Manifest) -> None:
+    """Raise `UserError` where `run` was begun with other cases or splits."""
+    digest = cases_digest(manifest)
+    if read_config(run).get("cases_sha256", digest) != digest:
+        raise UserError(
+            f"{run} was begun with other cases or splits than {manifest.folder} "
+            "has now; restore the data set or choose another --run folder."
+        )
+
+
 def note(
     run: Place,
     recipe: Recipe,
@@ -233,23 +293,61 @@ def note(
     donors: Donors = MappingProxyType({}),
     fold: Fold | None = None,
 ) -> None:
-    """Write `config.json`, or check that the run was begun with the same cases."""
-    digest = cases_digest(manifest)
+    """Write `config.json`, unless it says the same already.
+
+    Where it says something else, what an unfinished stage has saved is set aside.
+    """
     if (run / "config.json").exists():
-        if read_config(run).get("cases_sha256", digest) != digest:
-            raise UserError(
-                f"{run} was begun with other cases or splits than {manifest.folder} "
-                "has now; restore the data set or choose another --run folder."
+        known = read_config(run)
+        old = config_recipe(run, known)
+        differing = differences(known, manifest, fold)
+        if old == recipe and not differing:
+            return
+        set_aside_stages(run, old, recipe, differing)
+    digest = cases_digest(manifest)
+    more = {f"{stage}_run": spelled_out(donors[stage]) for stage in donors}
+    if fold is not None:
+        more["fold"] = str(fold)
+    write_config(run, recipe, manifest.folder, cases_sha256=digest, **more)
+
+
+def differences(
+    known: Mapping[str, Any], manifest: Manifest, fold: Fold | None
+) -> list[str]:
+    """What the content of a `config.json` says of cases and fold that is no longer."""
+    digest, begun = cases_digest(manifest), known.get("fold")
+    asked = None if fold is None else str(fold)
+    cases = ["other cases or splits"]
+    return [
+        *cases * (known.get("cases_sha256", digest) != digest),
+        *[f"fold {begun} -> {asked}"] * (begun != asked),
+    ]
+
+
+def set_aside_stages(
+    run: Place, old: Recipe, recipe: Recipe, differing: Sequence[str]
+) -> None:
+    """Set aside what unfinished stages have saved, where they were begun otherwise."""
+    for stage in set(stages_of(old)) - read_finished(run).keys():
+        changed = [*changed_settings(stage, old, recipe), *differing]
+        if changed and has_checkpoints(run, stage):
+            aside = set_stage_aside(run, stage)
+            print(
+                f"adn: the unfinished stage {stage!r} of {run} was begun otherwise "
+                f"({listed(changed)}) and begins anew; what it saved is now {aside}.",
+                file=sys.stderr,
             )
-    else:
-        more = {f"{stage}_run": spelled_out(donors[stage]) for stage in donors}
-        if fold is not None:
-            more["fold"] = str(fold)
-        write_config(run, recipe, manifest.folder, cases_sha256=digest, **more)
 
 
-def open_splits(name: str, recipe: Recipe, manifest: Manifest) -> tuple[Split, Split]:
-    """Training and validation cases, after a check that they have a stage's labels."""
+def open_splits(
+    name: str, recipe: Recipe, manifest: Manifest, mesh: Mesh
+) -> tuple[Split, Split]:
+    """Training and validation cases, after a check that they are enough for a batch and
+    have a stage's labels.
+
+    A case without infarct trains, but does not help to choose the joint stage's
+    weights: its Dice is 1 or 0 by convention.
+    """
     needs = {
         "align": (),
         "tissue": ("lesion", "tissue"),
@@ -257,9 +355,32 @@ def open_splits(name: str, recipe: Recipe, manifest: Manifest) -> tuple[Split, S
         if recipe.tissue_source == "maps"
         else ("lesion",),
     }[name]
-    batch = getattr(recipe, name).batch
-    training = open_split(manifest, "train", needs, at_least=batch)
-    return training, open_split(manifest, "validation", needs)
+    training = open_split(manifest, "train", needs)
+    check_enough(len(training), name, getattr(recipe, name), manifest, mesh)
+    validation = open_split(manifest, "validation", needs)
+    if name != "joint":
+        return training, validation
+    for split in (training, validation):
+        check_infarcts(split)
+    return training, with_infarct(validation)
+
+
+def check_enough(
+    cases: int, stage: str, settings: StageSettings, manifest: Manifest, mesh: Mesh
+) -> None:
+    """Raise `UserError`, naming the option, where a batch needs more cases."""
+    if cases >= settings.batch:
+        return
+    side_by_side = settings.micro_batches * mesh.shape["data"]
+    if fitting := cases // side_by_side * side_by_side:
+        advice = f"set --{stage}.batch {fitting}"
+    else:
+        advice = f"set --{stage}.batch 1 and --{stage}.micro-batches 1, on one device"
+    raise UserError(
+        f"{stage}.batch is {settings.batch}, but the split 'train' of "
+        f"{manifest.folder} has {counted(cases, 'case')}; {advice}, or name more in "
+        "splits.json and prepare the data set again."
+    )
 
 
 def train_next(

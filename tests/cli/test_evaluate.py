@@ -20,6 +20,7 @@ def summary(**more):
         "cases": 9,
         "grid": "native",
         "threshold": 0.5,
+        "empty": {"label": 0, "prediction": 0, "both": 0, "decided": 0},
         **dict.fromkeys(scores, STATISTICS),
         "grids": {"prepared": {"dice": STATISTICS}},
         "alignment_error_deg": {**ERROR, "network_alone": {"median": 4.25}},
@@ -86,6 +87,25 @@ def test_headline_shows_scores_and_what_stands_beside_them():
         "of A –",
     ):
         assert expected in text
+
+
+def test_headline_says_how_many_scores_come_from_the_rule_for_empty_masks():
+    assert "by rule" not in printed(module.headline(summary()))
+    others = {"dice_of_others": {"mean": 0.61}, "hd95_mm_of_others": {"mean": 12.34}}
+    empty = {"label": 0, "prediction": 1, "both": 2, "decided": 3, **others}
+    assert module.empty_row(empty, 9) == (
+        *("  by rule, not measured", "3 of 9", "empty: prediction 1, both 2", ""),
+        "the others 0.610, 12.3 mm",
+    )
+    empty |= {
+        "both": 8,
+        "decided": 9,
+        "dice_of_others": NONE,
+        "hd95_mm_of_others": NONE,
+    }
+    text = printed(module.headline(summary(empty=empty)))
+    assert "9 of 9" in text
+    assert "the others –, – mm" in text
 
 
 def test_headline_without_truth():

@@ -57,12 +57,12 @@ def test_size_comes_before_other_settings(done, data, tmp_path):
     assert (runs[0].recipe.joint.batch, runs[0].recipe.joint.steps) == (1, 300)
 
 
-def test_a_missing_run_is_exit_code_1(done, data, tmp_path, monkeypatch):
+def test_a_missing_run_is_exit_code_2(done, data, tmp_path, monkeypatch):
     failures = {"joint_loss.regularisation=1-seed0": "it broke."}
     monkeypatch.setattr(work, "do_runs", lambda *_: failures)
     with pytest.raises(SystemExit) as end:
         sweep(data, tmp_path / "out")
-    assert end.value.code == 1
+    assert end.value.code == 2
     assert done[1][0][-1] == ["joint_loss.regularisation=1-seed0: it broke."]
 
 

@@ -99,7 +99,7 @@ def test_a_shard_does_its_runs_alone(done, configs, data, tmp_path):
     assert len(scored) == 4
 
 
-def test_a_missing_run_is_exit_code_1(
+def test_a_missing_run_is_exit_code_2(
     done, configs, data, tmp_path, monkeypatch, capsys
 ):
     _, written = done
@@ -108,14 +108,14 @@ def test_a_missing_run_is_exit_code_1(
     command = ["table", data, str(tmp_path / "o"), "--recipes", *configs]
     with pytest.raises(SystemExit) as end:
         main(command)
-    assert end.value.code == 1
+    assert end.value.code == 2
     assert [run.name for run in written[0][0]] == ["resunet_aligned-seed0"]
     assert written[0][-1] == ["adn-seed0: it broke."]
     assert "adn: adn-seed0 is missing: it broke." in capsys.readouterr().err
     monkeypatch.setattr(work, "is_scored", lambda *_: False)
     with pytest.raises(SystemExit) as end:
         main(command)
-    assert end.value.code == 1
+    assert end.value.code == 2
     assert len(written) == 1
 
 

@@ -10,6 +10,7 @@ from adn_jax.cli.arguments import load_recipe
 from adn_jax.cli.main import main
 from adn_jax.config_sizes import demo_size
 from adn_jax.data.splits import Fold
+from tests.training.tiny import write_heads
 
 CONFIG = str(Path(__file__).parents[1] / "training" / "tiny_config.py")
 
@@ -30,11 +31,21 @@ def test_arguments_reach_the_training(calls, capsys):
     train.main(
         [CONFIG, "--data", "heads", "--run", "there", "--workers", "2", "--seed", "5"]
     )
-    ((recipe, data, run, workers, donors, space, fold),) = calls
+    ((recipe, data, run, workers, donors, space, fold, dry_run),) = calls
     assert (recipe.name, recipe.seed) == ("tiny", 5)
     assert (data, run, workers) == (Path("heads"), Path("there"), 2)
-    assert (donors, space, fold) == ({}, 1, None)
+    assert (donors, space, fold, dry_run) == ({}, 1, None, False)
     assert "python evaluate.py there" in capsys.readouterr().out
+
+
+def test_a_dry_run_says_how_far_it_could_look(calls, tmp_path, capsys):
+    write_heads(tmp_path / "data", train=1, validation=0)
+    for data, said in ((tmp_path / "data", "training."), (tmp_path, "is prepared.")):
+        train.main([CONFIG, "--data", str(data), "--run", "there", "--dry-run"])
+        assert calls.pop()[7] is True
+        out = capsys.readouterr().out
+        assert out.startswith("Nothing stands in the way of this training")
+        assert out.endswith(f"{said}\n")
 
 
 def test_networks_of_other_runs(calls):

@@ -53,7 +53,7 @@ def write_scored(run: PlannedRun, data: Path, rows: list[dict]) -> None:
         "cases": len(rows),
         "without_label": 0,
         "grid": "prepared",
-        "grids": {"prepared": {}},
+        "grids": {"prepared": {"empty": {"label": 0, "prediction": 0, "both": 0}}},
         "label_rule": "label values 1 are infarct",
         "empty": {"rule": EMPTY_RULES["penalise"]},
         "threshold": run.recipe.threshold,

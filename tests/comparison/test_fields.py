@@ -4,7 +4,13 @@ import pytest
 
 from adn_jax.cli.arguments import parse_with_recipe
 from adn_jax.cli.train import Train
-from adn_jax.comparison.fields import option, options_between, read_pairs, set_fields
+from adn_jax.comparison.fields import (
+    as_pairs,
+    option,
+    options_between,
+    read_pairs,
+    set_fields,
+)
 from adn_jax.errors import UserError
 from tests.training.tiny import tiny_recipe
 
@@ -74,3 +80,15 @@ def test_pairs():
         read_pairs("--set", ["a.b"])
     with pytest.raises(UserError, match="--over has 'a' twice"):
         read_pairs("--over", ["a=1", "a=2"])
+
+
+def test_options_of_train_as_a_comparison_takes_them():
+    said = (
+        "set --align.batch 4, --alignment.network, --joint.optimizer.learning-rate "
+        "1e-3 or --prepare.tissue auto; check --data, --joint-loss.tissue."
+    )
+    assert as_pairs(said, tiny_recipe()) == (
+        "give --set align.batch=4, --set alignment.network=true, --set "
+        "joint.optimizer.learning_rate=1e-3 or --set prepare.tissue=auto; check "
+        "--data, --set joint_loss.tissue=VALUE."
+    )

@@ -94,6 +94,8 @@ def test_t_is_not_shared_with_other_alignment_or_a_run_that_was_begun(tmp_path):
     assert find_donor(begun, runs) == runs[0]
     begun.folder.mkdir()
     (begun.folder / "config.json").write_text("{}")
+    assert find_donor(begun, runs) == runs[0]
+    (begun.folder / "checkpoints" / "align" / "2").mkdir(parents=True)
     assert find_donor(begun, runs) is None
 
 

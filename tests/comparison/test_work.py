@@ -1,5 +1,7 @@
 import json
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -7,6 +9,7 @@ from adn_jax.comparison import work
 from adn_jax.comparison.children import Job
 from adn_jax.comparison.plan import plan_runs
 from adn_jax.comparison.work import (
+    complete,
     do_runs,
     find_data,
     is_scored,
@@ -93,8 +96,8 @@ def test_scores_are_made_again_where_they_are_old(runs, job, children):
 
 def test_a_run_on_other_cases_is_not_taken(runs, job, children):
     change_json(runs[0].folder / "config.json", cases_sha256="other")
-    failures = do_runs(runs, job)
-    assert "was trained with other cases or splits than" in failures["unet-seed0"]
+    with pytest.raises(UserError, match=r"unet-seed0: .*other cases or splits than"):
+        complete(runs, job)
     assert children == []
 
 
@@ -102,12 +105,36 @@ def test_a_run_on_other_cases_is_not_taken(runs, job, children):
 def test_a_run_of_another_recipe_is_not_taken(job, children, tmp_path):
     changed = make_system("adn", threshold=0.4)
     (other,) = plan_runs([changed], (0,), tmp_path / "out" / "runs")
-    failures = do_runs([other], job)
-    assert (
-        "was trained with other settings (threshold 0.5 -> 0.4)"
-        in failures["adn-seed0"]
-    )
+    with pytest.raises(UserError) as error:
+        complete([other], job)
+    said = "was trained with other settings (threshold 0.5 -> 0.4); choose another OUT"
+    assert said in str(error.value)
     assert children == []
+
+
+def test_a_system_that_cannot_be_trained_is_named_before_any_is(runs, job, monkeypatch):
+    """Each system is tried once, whatever its seeds; what is finished is not."""
+    for run in runs[1:3] + runs[4:]:
+        shutil.rmtree(run.folder)
+    asked = []
+
+    def run_child(arguments, _):
+        run = arguments[arguments.index("--run") + 1]
+        asked.append((arguments[0], Path(run).name, "--dry-run" in arguments))
+        bad = "adn" in Path(run).name
+        return "set --joint.batch 4 or --no-partial-labels." if bad else ""
+
+    monkeypatch.setattr(work, "run_child", run_child)
+    with pytest.raises(UserError) as error:
+        complete(runs, replace(job, by_pairs=True))
+    assert str(error.value) == (
+        "adn-seed0 cannot be trained: give --set joint.batch=4 or --set "
+        "partial_labels=false."
+    )
+    assert asked == [
+        ("train", "resunet_aligned-seed0", True),
+        ("train", "adn-seed0", True),
+    ]
 
 
 def test_raw_data_is_prepared_into_the_comparison(data, tmp_path, monkeypatch):

@@ -177,12 +177,14 @@ def test_no_run_and_no_finished_tissue_stage(data, tmp_path):
 def test_another_net_than_at_the_beginning(source, data, tmp_path):
     own = replace(RECIPE, tissue=SHORT)
     write_config(tmp_path / "own", own, data)
+    mark_finished(tmp_path / "own", "align", {"best_step": 2})
     said = refuse(own, data, tmp_path / "own", source)
     assert said.endswith(
         f"own was begun without --tissue-run, not with {source}; choose another --run "
         "folder."
     )
     write_config(tmp_path / "other", RECIPE, data, tissue_run="/elsewhere")
+    mark_finished(tmp_path / "other", "align", {"best_step": 2})
     said = refuse(RECIPE, data, tmp_path / "other", source)
     assert f"begun with --tissue-run /elsewhere, not with {source}" in said
 

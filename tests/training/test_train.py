@@ -16,7 +16,7 @@ from adn_jax.data.manifest import (
 from adn_jax.data.splits import Fold
 from adn_jax.errors import UserError
 from adn_jax.training import train as module
-from adn_jax.training.runs import write_config
+from adn_jax.training.runs import mark_finished, write_config
 from adn_jax.training.train import train
 from tests.training.tiny import drop_volume, tiny_recipe, write_heads
 
@@ -61,7 +61,7 @@ def test_raw_data_is_prepared_into_the_run(monkeypatch, no_training, tmp_path, c
 
     def prepare(raw, out, settings, workers):
         asked.append((raw, settings, workers))
-        manifest = write_heads(out, train=2, validation=1)
+        manifest = write_heads(out, train=2, validation=1, test=1)
         return replace(manifest, failed={"one": "no brain was found."})
 
     monkeypatch.setattr(module, "prepare_dataset", prepare)
@@ -97,16 +97,143 @@ def test_auto_takes_whatever_tissue_was_prepared(data, tmp_path):
         train(given, data, tmp_path / "other")
 
 
+def finish(run, *stages):
+    """Note stages as finished, as their training would."""
+    for stage in stages:
+        mark_finished(run, stage, {"steps": 4, "best_step": 2})
+
+
+def save_something(run, stage):
+    """A checkpoint by its name, as a stage that was stopped leaves one."""
+    (run / "checkpoints" / stage / "2").mkdir(parents=True)
+
+
+def begun_with(run):
+    return json.loads((run / "config.json").read_text())["recipe"]
+
+
 def test_another_recipe_in_the_folder(data, tmp_path):
     train(RECIPE, data, tmp_path / "run")
+    finish(tmp_path / "run", "align")
     with pytest.raises(
         UserError, match=r"other settings \(seed 0 -> 1\); choose anoth"
     ):
         train(replace(RECIPE, seed=1), data, tmp_path / "run")
 
 
+def test_a_run_without_a_finished_stage_may_change(data, tmp_path, capsys):
+    run = tmp_path / "run"
+    train(RECIPE, data, run)
+    larger = replace(RECIPE, align=replace(RECIPE.align, batch=4), seed=1)
+    with pytest.raises(UserError, match=r"align\.batch is 4.* set --align\.batch 2"):
+        train(larger, data, run)
+    assert begun_with(run)["seed"] == 0
+    train(replace(RECIPE, seed=1), data, run, fold=Fold(0, 2))
+    assert begun_with(run)["seed"] == 1
+    assert capsys.readouterr().err == ""
+
+
+def test_what_was_saved_otherwise_is_set_aside(data, tmp_path, capsys):
+    """Nothing that was trained is lost, and the stage does not go on from it."""
+    run, saved = tmp_path / "run", tmp_path / "run" / "checkpoints"
+    for seed in (0, 1, 2):
+        train(replace(RECIPE, seed=seed), data, run)
+        save_something(run, "align")
+    assert {path.name for path in saved.iterdir()} == {
+        *("align", "align_before_1", "align_before_2")
+    }
+    said = capsys.readouterr().err
+    assert "(seed 0 -> 1) and begins anew" in said
+    assert f"what it saved is now {saved / 'align_before_2'}" in said
+
+
+def test_what_no_finished_stage_depends_on_may_change(
+    data, tmp_path, capsys, monkeypatch
+):
+    """As more micro-batches, after the joint stage ran out of memory."""
+    monkeypatch.setattr(module, "load_stage", lambda *_: "weights")
+    run = tmp_path / "run"
+    train(RECIPE, data, run)
+    finish(run, "align")
+    save_something(run, "joint")
+    smaller = replace(RECIPE, joint=replace(RECIPE.joint, micro_batches=1, batch=4))
+    with pytest.raises(UserError, match=r"joint\.batch is 4, but the split 'train'"):
+        train(smaller, data, run)
+    shorter = replace(RECIPE, joint=replace(RECIPE.joint, steps=6))
+    train(shorter, data, run)
+    assert begun_with(run)["joint"]["steps"] == 6
+    assert "'joint' of " in capsys.readouterr().err
+    assert not (run / "checkpoints" / "joint").exists()
+
+
+def test_settings_of_parts_that_a_system_lacks_do_not_count(data, tmp_path):
+    alignment = replace(RECIPE.alignment, network=False)
+    without = replace(RECIPE, alignment=alignment)
+    train(without, data, tmp_path / "run")
+    finish(tmp_path / "run", "joint")
+    other = replace(without, align=replace(RECIPE.align, batch=16))
+    other = replace(other, view_net=replace(RECIPE.view_net, widths=(4,)))
+    train(other, data, tmp_path / "run")
+    larger = replace(other, joint=replace(RECIPE.joint, batch=4))
+    with pytest.raises(UserError, match=r"other settings \(joint\.batch 2 -> 4\)"):
+        train(larger, data, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("cases", "batch", "said"),
+    [
+        (5, 16, "has 5 cases; set --align.batch 4, or name more"),
+        (1, 2, "has 1 case; set --align.batch 1 and --align.micro-batches 1, on one"),
+    ],
+)
+def test_more_cases_to_a_batch_than_there_are(tmp_path, cases, batch, said):
+    data = write_heads(tmp_path / "data", train=cases, validation=1).folder
+    recipe = replace(RECIPE, align=replace(RECIPE.align, batch=batch))
+    with pytest.raises(UserError) as error:
+        train(recipe, data, tmp_path / "run")
+    assert said in str(error.value)
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def without_infarct(data, *names):
+    manifest = read_manifest(data)
+    write_manifest(replace(manifest, lacking={"infarct": names}))
+
+
+def test_cases_without_infarct_train_but_do_not_choose_weights(
+    no_training, data, tmp_path
+):
+    without_infarct(data, "head00", "head02")
+    train(RECIPE, data, tmp_path / "run")
+    assert no_training == [("align", 2, 2, ["search"]), ("joint", 2, 1, [])]
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_a_split_without_any_infarct_is_refused(no_training, data, tmp_path, split):
+    without_infarct(data, *read_manifest(data).splits[split])
+    with pytest.raises(
+        UserError, match=rf"no label of the split '{split}' of .*2 cases"
+    ):
+        train(RECIPE, data, tmp_path / "run")
+    assert no_training == []
+
+
+def test_a_dry_run_checks_everything_and_writes_nothing(no_training, data, tmp_path):
+    before = sorted(data.rglob("*"))
+    assert train(RECIPE, data, tmp_path / "run", dry_run=True) == 0
+    without_infarct(data, "head00", "head01")
+    with pytest.raises(UserError, match="no label of the split 'train'"):
+        train(RECIPE, data, tmp_path / "run", dry_run=True)
+    (tmp_path / "raw").mkdir()
+    assert train(RECIPE, tmp_path / "raw", tmp_path / "run", dry_run=True) == 0
+    assert no_training == []
+    assert not (tmp_path / "run").exists()
+    assert sorted(data.rglob("*")) == before
+
+
 def test_other_cases_than_at_the_start(data, tmp_path):
     train(RECIPE, data, tmp_path / "run")
+    finish(tmp_path / "run", "align")
     manifest = read_manifest(data)
     splits = {**manifest.splits, "train": manifest.splits["train"][::-1]}
     write_manifest(replace(manifest, splits=splits))
@@ -124,11 +251,13 @@ def test_a_fold_validates_in_turn(no_training, data, tmp_path):
     assert content["cases_sha256"] == cases_digest(folded)
     assert folded.splits != read_manifest(data).splits
     train(RECIPE, data, tmp_path / "run", fold=one)
+    finish(tmp_path / "run", "align")
     with pytest.raises(UserError, match=r"with --fold 1/2, now it is 0/2"):
         train(RECIPE, data, tmp_path / "run", fold=other)
     with pytest.raises(UserError, match=r"with --fold 1/2, now there is none"):
         train(RECIPE, data, tmp_path / "run")
     train(RECIPE, data, tmp_path / "plain")
+    finish(tmp_path / "plain", "align")
     with pytest.raises(UserError, match=r"begun without --fold, now it is 1/2"):
         train(RECIPE, data, tmp_path / "plain", fold=one)
     with pytest.raises(UserError, match=r"0/5, but .* only 4 cases"):
