@@ -219,8 +219,8 @@ def kind_flags(series: Sequence[Series], chosen: Series) -> list[str]:
         if one is not chosen and one.uid == chosen.uid and not one.is_localizer
     ]
     flags = [
-        f"the series {chosen.title} holds {len(one.frames)} images of another kind, "
-        f"left out: {difference(one.frames[0], chosen.frames[0])}"
+        f"images of another kind are in the series {chosen.title}, left out "
+        f"({len(one.frames)}): {difference(one.frames[0], chosen.frames[0])}"
         for one in others
     ]
     kernels = {frame.header.get("ConvolutionKernel", "") for frame in chosen.frames}
@@ -232,12 +232,17 @@ def kind_flags(series: Sequence[Series], chosen: Series) -> list[str]:
 
 def difference(one: Frame, other: Frame) -> str:
     """What the headers of two images differ in, word for word."""
-    return "; ".join(
-        f"{keyword} {one.header.get(keyword) or 'none'} instead of "
-        f"{other.header.get(keyword) or 'none'}"
-        for keyword in (*KIND, *TECHNIQUE)
-        if one.header.get(keyword, "") != other.header.get(keyword, "")
-    ) or ("another size, place, direction or thickness")
+    texts = [
+        {name: frame.header.get(name) for name in (*KIND, *TECHNIQUE)}
+        | {"SliceThickness": frame.thickness_mm}
+        for frame in (one, other)
+    ]
+    different = [
+        f"{name} {value or 'none'} instead of {texts[1][name] or 'none'}"
+        for name, value in texts[0].items()
+        if (value or "") != (texts[1][name] or "")
+    ]
+    return "; ".join(different) or "another size, place or direction"
 
 
 def study_of(series: Series) -> tuple[str, str]:

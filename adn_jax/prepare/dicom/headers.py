@@ -49,6 +49,14 @@ KEYWORDS = (
     "PerFrameFunctionalGroupsSequence",
 )
 
+FRAME_KEYWORDS = {
+    "FrameType": "ImageType",
+    "FrameAcquisitionNumber": "AcquisitionNumber",
+    "FrameAcquisitionDateTime": "AcquisitionTime",
+    "TemporalPositionIndex": "TemporalPositionIdentifier",
+}
+"""How frames of a multi-frame file call what a classic file says of itself."""
+
 PREAMBLE = 128
 BARE_STARTS = (b"\x02\x00", b"\x08\x00")
 """Group 2 or 8 in little-endian order: old files without preamble start so."""
@@ -161,9 +169,20 @@ def read_frames(path: Path) -> list[Frame]:
             raise ValueError(f"{count} frames")
         groups = [functional_groups(dataset, index) for index in range(count)]
         return [
-            frame_of(path, index, dataset, header, parts)
+            frame_of(path, index, dataset, header | said_of_frame(parts[:-1]), parts)
             for index, parts in enumerate(groups)
         ]
+
+
+def said_of_frame(groups: list[Dataset]) -> dict[str, str]:
+    """What the functional groups of a frame say, by the keywords of a classic file."""
+    return {
+        FRAME_KEYWORDS.get(part.keyword, part.keyword): text_of(part.value)
+        for group in reversed(groups)
+        for part in group
+        if part.keyword in FRAME_KEYWORDS or part.keyword in KEYWORDS
+        if part.VR != "SQ"
+    }
 
 
 def functional_groups(dataset: Dataset, index: int) -> list[Dataset]:

@@ -234,10 +234,10 @@ def problem_of(
         return "its rows and columns are not at right angles"
     if frame.pixel_spacing_mm is None or min(frame.pixel_spacing_mm) <= 0:
         return "its voxel size is not given"
-    if facts["slices"] < FEWEST_SLICES:
-        return f"it has fewer than {FEWEST_SLICES} slices ({facts['slices']})"
     if is_part_of_a_file(frames):
         return "its file holds several volumes"
+    if facts["slices"] < FEWEST_SLICES:
+        return f"it has fewer than {FEWEST_SLICES} slices ({facts['slices']})"
     if is_scattered(frames):
         return "its slices lie farther apart than a body is large"
     return ""

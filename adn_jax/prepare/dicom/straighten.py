@@ -52,8 +52,7 @@ class SliceStack:
     @property
     def is_regular(self) -> bool:
         """Whether an affine with right angles says where every voxel lies."""
-        distances = np.diff(self.heights_mm)
-        even = np.ptp(distances) <= EVEN * np.median(distances)
+        even = is_even(np.diff(self.heights_mm))
         return bool(even and abs(self.shifts).max() < 0.5)
 
 
@@ -216,13 +215,21 @@ def as_stack(image: Image) -> SliceStack:
     return SliceStack(image.voxels, affine, image.affine[:3, 3] + steps)
 
 
+def is_even(distances_mm: Float[np.ndarray, " gaps"]) -> bool:
+    """Whether slices lie evenly, but for what headers round."""
+    return bool(np.ptp(distances_mm) <= EVEN * np.median(distances_mm))
+
+
 def grid_distance(heights_mm: Float[np.ndarray, " z"]) -> float:
     """Distance of the slices of the regular grid: as close as the closest tenth.
 
     A single pair that lies closer, where two stacks meet, would only make more of them.
-    There are at most twice as many as there were.
+    There are at most twice as many as there were, and as many where they lie evenly.
     """
-    close = np.quantile(np.diff(heights_mm), 0.1, method="higher")
+    distances = np.diff(heights_mm)
+    if is_even(distances):
+        return float(distances.mean())
+    close = np.quantile(distances, 0.1, method="higher")
     return float(max(close, heights_mm[-1] / (2 * len(heights_mm) - 1)))
 
 

@@ -1,9 +1,11 @@
 import shutil
 
 import numpy as np
+import pydicom
 import pytest
 
-from adn_jax.prepare.dicom.headers import read_headers, starts_as_dicom
+from adn_jax.prepare.dicom.headers import Headers, read_headers, starts_as_dicom
+from adn_jax.prepare.dicom.series import find_series
 from tests.prepare.dicom.files import (
     head_of_blocks,
     write_dicomdir,
@@ -90,3 +92,22 @@ def test_a_damaged_header_is_counted(tmp_path):
     headers = read_headers([first, second])
     assert headers.damaged == 1
     assert [frame.path for frame in headers.frames] == [second]
+
+
+def test_what_frames_of_a_multi_frame_file_say_of_themselves(tmp_path):
+    write_enhanced(tmp_path / "a.dcm", HU, [5.0 * index for index in range(8)])
+    dataset = pydicom.dcmread(tmp_path / "a.dcm")
+    for index, groups in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+        frame, kernel = pydicom.Dataset(), pydicom.Dataset()
+        frame.FrameType = ["DERIVED", "PRIMARY", "VOLUME", "NONE"]
+        kernel.ConvolutionKernel = "H60s" if index % 2 else "H30s"
+        groups.CTImageFrameTypeSequence = [frame]
+        groups.CTReconstructionSequence = [kernel]
+        groups.FrameContentSequence[0].FrameAcquisitionNumber = index
+    dataset.save_as(tmp_path / "a.dcm")
+    frames = read_headers([tmp_path / "a.dcm"]).frames
+    said = frames[3].header
+    assert said["ImageType"] == "DERIVED\\PRIMARY\\VOLUME\\NONE"
+    assert (said["ConvolutionKernel"], said["AcquisitionNumber"]) == ("H60s", "3")
+    problems = {one.problem for one in find_series(Headers(frames))}
+    assert problems == {"its file holds several volumes"}

@@ -58,7 +58,7 @@ KINDS = {
     "agent": ({"ContrastBolusAgent": "Ultravist 370"}, "Ultravist 370 instead of none"),
     "words": ({"SeriesDescription": "Head mit KM"}, "Head mit KM"),
     "position": ({"PatientPosition": "HFP"}, "PatientPosition HFP instead of HFS"),
-    "thickness": ({"SliceThickness": 1.0}, "another size, place, direction or thick"),
+    "thickness": ({"SliceThickness": 1.0}, "SliceThickness 1.0 instead of 5.0"),
     "field of view": ({"PixelSpacing": (2.45, 2.45)}, "another size"),
     "unit": ({"RescaleType": "US"}, "RescaleType US instead of none"),
     "part": (
@@ -68,7 +68,7 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("shift_mm", [0.0, 2.5, 1.0])
+@pytest.mark.parametrize("shift_mm", [0.0, 1.0])
 @pytest.mark.parametrize("kind", KINDS)
 def test_kinds_of_image_are_not_mixed(tmp_path, kind, shift_mm):
     tags, said = KINDS[kind]
@@ -76,7 +76,8 @@ def test_kinds_of_image_are_not_mixed(tmp_path, kind, shift_mm):
     write_series(tmp_path, SOFT)
     write_other(tmp_path, [z + shift_mm for z in EVEN], **tags)
     (flag,) = assert_chosen(tmp_path)
-    assert "holds 12 images of another kind, left out: " in flag
+    assert "images of another kind are in the series" in flag
+    assert "left out (12): " in flag
     assert said in flag
 
 
@@ -98,7 +99,7 @@ def test_a_key_image_is_left_out(tmp_path, z_mm):
     write_series(tmp_path, SOFT, first=2)
     write_other(tmp_path, [z_mm], first=1, ImageType=("DERIVED", "SECONDARY"))
     (flag,) = assert_soft(tmp_path)
-    assert "holds 1 images of another kind" in flag
+    assert "left out (1): ImageType" in flag
 
 
 PLACES = {
@@ -127,13 +128,15 @@ ORDERS = {
 }
 
 
-@pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("aside_mm", [0.0, 10.0])
+@pytest.mark.parametrize(
+    ("order", "place", "aside_mm"),
+    [
+        *[(order, place, 0.0) for order in ORDERS for place in PLACES],
+        *[("numbered on", place, 10.0) for place in PLACES],
+    ],
+)
 def test_of_several_acquisitions_one_is_taken(tmp_path, order, place, aside_mm):
     z_mm = PLACES[place]
-    if order == "numbered anew" and place == "one slice":
-        pytest.skip("a second image with the number of the first slice")
     time = {"AcquisitionTime": "101500"} if order == "by time" else {}
     write_series(tmp_path, SOFT, **time)
     tags = {
@@ -183,7 +186,7 @@ STACKS = {
 
 
 @pytest.mark.parametrize("way", STACKS)
-@pytest.mark.parametrize("gap_mm", [0.0, -1.2, 2.5])
+@pytest.mark.parametrize("gap_mm", [-1.2, 2.5])
 def test_stacks_that_follow_each_other_are_one_volume(tmp_path, way, gap_mm):
     z_mm = [z + gap_mm for z in VERTEX]
     tags = {
