@@ -75,7 +75,7 @@ FIGURES = {
         "off grid",
         "Share of the brain that lies outside the prepared grid.",
         "{:.1%} of the brain lies outside the prepared grid",
-        high=0.005,
+        high=0.001,
         style=".1%",
     ),
     "brain_hu": Figure(

@@ -53,7 +53,7 @@ def test_the_usual_range_in_words():
     assert FIGURES["brain_ml"].usual == "900 to 1900"
     assert FIGURES["noise_hu"].usual == "at most 10.0"
     assert FIGURES["registration_overlap"].usual == "at least 0.900"
-    assert FIGURES["brain_outside_grid"].usual == "at most 0.5%"
+    assert FIGURES["brain_outside_grid"].usual == "at most 0.1%"
     assert FIGURES["slices"].usual == ""
 
 

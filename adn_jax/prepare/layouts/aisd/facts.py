@@ -230,8 +230,8 @@ ODDITIES = (
         "labels",
         "masks hold 0 background, 1 remote, 2 clear acute, 3 blurred acute, 4 "
         "invisible acute, 5 infarct, and look black in viewers",
-        "`--infarct-labels`, {1, 2, 3, 5} as the README says; values above 5 are "
-        "refused",
+        "`--infarct-labels`, {1, 2, 3, 5} as the README says; values above 5 that it "
+        "does not name are refused",
         "README; issue 2; issue 17",
     ),
     Oddity(
