@@ -10,6 +10,7 @@ from rich.table import Table
 
 from adn_jax.cli.arguments import Where, parse
 from adn_jax.cli.poses import PoseOptions, WithPoses
+from adn_jax.errors import counted
 from adn_jax.evaluation.evaluate import Evaluation, ThresholdRule, evaluate_run
 from adn_jax.evaluation.report import format_number
 from adn_jax.evaluation.scores import EmptyRule
@@ -70,7 +71,8 @@ def print_evaluation(evaluation: Evaluation) -> None:
 def headline(summary: Mapping[str, Any]) -> Table:
     """Dice, HD95, alignment, disentanglement, calibration, doubt in a few lines."""
     table = Table(
-        title=f"{summary['recipe']}, {summary['split']}: {summary['cases']} cases, "
+        title=f"{summary['recipe']}, {summary['split']}: "
+        f"{counted(summary['cases'], 'case')}, "
         f"{summary['grid']} grid",
         title_justify="left",
     )
@@ -139,7 +141,7 @@ def empty_row(empty: Mapping[str, Any], cases: int) -> tuple[str, ...]:
     counts = ", ".join(f"{kind} {empty[kind]}" for kind in kinds if empty[kind])
     dice, hd95 = (empty[f"{name}_of_others"]["mean"] for name in ("dice", "hd95_mm"))
     return (
-        "  by rule, not measured",
+        "  by rule",
         f"{empty['decided']} of {cases}",
         f"empty: {counts}",
         "",

@@ -94,7 +94,7 @@ def test_headline_says_how_many_scores_come_from_the_rule_for_empty_masks():
     others = {"dice_of_others": {"mean": 0.61}, "hd95_mm_of_others": {"mean": 12.34}}
     empty = {"label": 0, "prediction": 1, "both": 2, "decided": 3, **others}
     assert module.empty_row(empty, 9) == (
-        *("  by rule, not measured", "3 of 9", "empty: prediction 1, both 2", ""),
+        *("  by rule", "3 of 9", "empty: prediction 1, both 2", ""),
         "the others 0.610, 12.3 mm",
     )
     empty |= {
