@@ -28,6 +28,8 @@ class Predict:
     """Folder for the results; a scan's older results are replaced."""
     series: str = ""
     """DICOM series to take, by number or part of its description, not by our choice."""
+    hu_range: tuple[float, float] | None = None
+    """HU to which the scans' values were clipped before, -17 80 for instance."""
     samples: int = 0
     """Passes with dropout that tell how sure the prediction is (doubt.nii.gz)."""
     at: WithPoses = field(default_factory=PoseOptions)
@@ -45,6 +47,7 @@ def main(arguments: Sequence[str]) -> None:
         command.samples,
         command.at.asked(),
         command.series,
+        command.hu_range,
     )
     for sentence in failures.values():
         print(f"adn: {sentence}", file=sys.stderr)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from adn_jax.cli.arguments import Where, parse_with_recipe
+from adn_jax.config import ReadSettings
 from adn_jax.config_sizes import Size
 from adn_jax.data.splits import parse_fold
 from adn_jax.runtime.determinism import demand_same_bits
@@ -32,6 +33,9 @@ class Train:
     for two CPU cores; settings on the command line change what that gives."""
     workers: int | None = None
     """Processes that prepare a raw data set; as many as cores by default."""
+    hu_range: tuple[float, float] | None = None
+    """HU to which the scans of a raw data set were clipped before, -17 80 for
+    instance."""
     align_run: Where | None = None
     """Another run whose T is used instead of training one, so that systems that differ
     behind it share it."""
@@ -82,6 +86,7 @@ def main(arguments: Sequence[str]) -> None:
         command.space,
         parse_fold(command.fold) if command.fold else None,
         command.dry_run,
+        ReadSettings(hu_range=command.hu_range),
     )
     if command.dry_run:
         print(f"Nothing stands in the way of this training{unseen(command.data)}.")

@@ -79,6 +79,7 @@ def predict_scans(
     samples: int = 0,
     averaging: Averaging = AS_TRAINED,
     series: str = "",
+    hu_range: tuple[float, float] | None = None,
 ) -> dict[Path, str]:
     """Predict scans one after the other; a scan that fails does not stop the rest.
 
@@ -89,6 +90,7 @@ def predict_scans(
         samples: passes with dropout that tell the doubt; 0: none.
         averaging: poses to average over instead of the recipe's.
         series: of DICOM folders, the series to read (`read_scan`).
+        hu_range: HU to which the values were clipped before.
 
     Returns:
         What went wrong, a sentence for each scan that failed.
@@ -101,7 +103,7 @@ def predict_scans(
     failures = {}
     for scan, folder in track(folders.items(), description="predict"):
         try:
-            predict_scan(system, scan, folder, series)
+            predict_scan(system, scan, folder, series, hu_range)
         except UserError as error:
             failures[scan] = str(error)
         except Exception as error:  # whatever a file holds, the other scans go on
@@ -177,10 +179,16 @@ def check_replaceable(folder: Path, scan: Path) -> None:
         )
 
 
-def predict_scan(system: System, path: Path, folder: Path, series: str = "") -> None:
+def predict_scan(
+    system: System,
+    path: Path,
+    folder: Path,
+    series: str = "",
+    hu_range: tuple[float, float] | None = None,
+) -> None:
     """Predict one scan and write its folder, whole or not at all."""
     model = system.model
-    scan = replace(read_scan(path, series), name=folder.name)
+    scan = replace(read_scan(path, series, hu_range), name=folder.name)
     settings = replace(model.recipe.prepare, tissue="none")
     case = prepare_scan(CaseInput(scan), settings)
     maps, outputs, doubt = infer_system(system, case)

@@ -40,7 +40,7 @@ MOST_OPEN = 0.4
 LEAST_SKULL = 0.8
 """Share of the bone that lies at the fitted shell; of ribs little does."""
 ASTRAY_MM = 10.0
-AIR_HU, SKIN_HU = -1000.0, -300.0
+SKIN_HU = -300.0
 OUTER_AIR_MM = 15
 """So much air in a row lies outside the head; less, between a flap and the brain."""
 WALL_MM = 8.0

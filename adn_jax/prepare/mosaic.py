@@ -34,7 +34,7 @@ def write_mosaic(
     The front is up and the patient's left on the image's right, as in all figures.
     """
     every = -(-len(hu) // MOST_SLICES)
-    part = (slice(None, None, every), *skull_box(hu, affine))
+    part = (slice(None, None, every), *skull_box(hu, brain, affine))
     pixel = spacing_of(affine)[2]
     width = part[2].stop - part[2].start
     size = (0.0, *[pixel * max(1, -(-width * COLUMNS // WIDTH))] * 2)
@@ -51,14 +51,16 @@ def write_mosaic(
 
 
 def skull_box(
-    hu: Float[np.ndarray, "z y x"], affine: Float[np.ndarray, "4 4"]
+    hu: Float[np.ndarray, "z y x"],
+    brain: UInt8[np.ndarray, "z y x"],
+    affine: Float[np.ndarray, "4 4"],
 ) -> tuple[slice, ...]:
-    """Rows and columns (y x) of the skull with a margin; all where there is none."""
-    bone = (hu > BONE_HU).any(axis=0)
-    if not bone.any():
+    """Rows and columns (y x) of skull and brain with a margin; all where none is."""
+    shown = ((hu > BONE_HU) | (brain > 0)).any(axis=0)
+    if not shown.any():
         return slice(0, hu.shape[1]), slice(0, hu.shape[2])
     margins = [round(MARGIN_MM / size) for size in spacing_of(affine)[1:]]
-    return box_around(bone, margins)
+    return box_around(shown, margins)
 
 
 def look(volume: Float[np.ndarray, "z y x"]) -> Float[np.ndarray, "z y x"]:

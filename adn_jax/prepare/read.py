@@ -1,10 +1,11 @@
 """Reading one raw scan: a NIfTI file, a DICOM folder, or an archive of one."""
 
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 
 from adn_jax.data.image import Image, onto_voxels, read_image
@@ -15,7 +16,12 @@ from adn_jax.prepare.dicom.convert import convert_dicom
 from adn_jax.prepare.dicom.headers import starts_as_dicom
 from adn_jax.prepare.dicom.series import FEWEST_SLICES
 from adn_jax.prepare.dicom.straighten import SliceStack, onto_slices, straighten
-from adn_jax.prepare.window import FLOOR_HU, check_hounsfield, to_hounsfield
+from adn_jax.prepare.window import (
+    FLOOR_HU,
+    check_hounsfield,
+    restore_clipped,
+    to_hounsfield,
+)
 from adn_jax.runtime.files import check_fetched, is_there
 
 NIFTI_ENDINGS = (".nii", ".nii.gz")
@@ -23,8 +29,8 @@ NIFTI_ENDINGS = (".nii", ".nii.gz")
 SMALLEST_MM = (20.0, 80.0, 80.0)
 """A slab through a newborn's head is larger."""
 
-FEWEST_FINITE = 0.5
-"""Least share of voxels that are numbers; the others are padding."""
+FEWEST_FINITE = 0.05
+"""Least share of voxels that are numbers; the others are padding, or were stripped."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,9 @@ def onto_scan(image: Image, scan: RawScan) -> Image:
     return scan.image.holding(straight, image.meaning)
 
 
-def read_scan(path: Path, series: str = "") -> RawScan:
+def read_scan(
+    path: Path, series: str = "", hu_range: tuple[float, float] | None = None
+) -> RawScan:
     """Read a NIfTI file, DICOM files, or a case folder that holds either.
 
     Args:
@@ -68,6 +76,7 @@ def read_scan(path: Path, series: str = "") -> RawScan:
             folder.
         series: of a DICOM folder, the series to read: its number or a part of its
             description; empty: axial, head, without contrast, soft kernel, most slices.
+        hu_range: the HU to which the values were clipped; None: they were not.
 
     Raises `UserError` for everything that is no head CT volume: see the messages.
     """
@@ -78,7 +87,7 @@ def read_scan(path: Path, series: str = "") -> RawScan:
         )
     nifti = find_nifti(path)
     if nifti is not None:
-        return read_nifti(scan_name(path), nifti)
+        return read_nifti(scan_name(path), nifti, hu_range)
     if path.is_dir() and not any(path.iterdir()):
         raise UserError(f"{path} is empty; give a folder of DICOM files.")
     is_archive = path.is_file() and path.name.lower().endswith(ARCHIVE_ENDINGS)
@@ -88,7 +97,7 @@ def read_scan(path: Path, series: str = "") -> RawScan:
             "holds the slices."
         )
     with tempfile.TemporaryDirectory(prefix="adn-") as scratch:
-        return read_dicom(path, Path(scratch), is_archive, series)
+        return read_dicom(path, Path(scratch), is_archive, series, hu_range)
 
 
 def find_nifti(path: Path) -> Path | None:
@@ -110,39 +119,60 @@ def scan_name(path: Path) -> str:
     return path.absolute().parent.name if name in {"ct", "dicom"} else name
 
 
-def read_nifti(name: str, path: Path) -> RawScan:
+def read_nifti(
+    name: str, path: Path, hu_range: tuple[float, float] | None = None
+) -> RawScan:
     """Read one NIfTI file as HU."""
     image = read_image(path, "scan")
     check_size(image, path)
     if not np.isfinite(image.voxels).mean() >= FEWEST_FINITE:
         raise UserError(
-            f"most voxels of {path} are NaN or infinite; convert the scan again."
+            f"nearly all voxels of {path} are NaN or infinite; convert the scan again."
         )
-    hu, flags = to_hounsfield(image.voxels)
-    check_hounsfield(hu, str(path))
-    return RawScan(
-        name,
-        image.holding(hu, "scan"),
-        {"file": path.name},
-        header_flags(path) + flags,
+    hu, flags = to_hounsfield(image.voxels, hu_range is not None)
+    scan = RawScan(
+        name, image.holding(hu, "scan"), {"file": path.name}, header_flags(path) + flags
     )
+    return in_hounsfield(scan, hu_range, str(path))
 
 
-def read_dicom(path: Path, scratch: Path, is_archive: bool, series: str) -> RawScan:
+def read_dicom(
+    path: Path,
+    scratch: Path,
+    is_archive: bool,
+    series: str,
+    hu_range: tuple[float, float] | None = None,
+) -> RawScan:
     """Read one series of DICOM files as HU, on a regular grid."""
     folder = unpack(path, scratch / "unpacked") if is_archive else path
     conversion = convert_dicom(folder, scratch / "converted", series, path)
     hu, affine = straighten(conversion.stack, FLOOR_HU)
-    check_hounsfield(hu, str(path))
     source = {"file": path.name} | conversion.record
     stack = conversion.stack
-    return RawScan(
+    scan = RawScan(
         scan_name(path),
         Image(hu, affine, "scan"),
         source,
         conversion.flags,
         None if stack.is_regular else stack,
     )
+    return in_hounsfield(scan, hu_range, str(path))
+
+
+def in_hounsfield(
+    scan: RawScan, hu_range: tuple[float, float] | None, name: str
+) -> RawScan:
+    """The scan, whose values can be HU, or were clipped to the `hu_range` stated."""
+    voxels = scan.image.voxels
+    if hu_range is None:
+        check_hounsfield(voxels, name)
+        return scan
+    slices = int(np.argmax(nib.io_orientation(scan.image.affine)[:, 0] == 2))
+    pixel_mm = float(np.mean(np.delete(scan.image.spacing_mm, slices)))
+    ordered = np.moveaxis(voxels, slices, 0)
+    filled, flag = restore_clipped(ordered, hu_range, pixel_mm, name)
+    image = scan.image.holding(np.moveaxis(filled, 0, slices), "scan")
+    return replace(scan, image=image, flags=(*scan.flags, flag))
 
 
 def check_size(image: Image, path: Path) -> None:

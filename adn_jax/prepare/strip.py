@@ -9,8 +9,8 @@ from jaxtyping import Bool, Float, UInt8
 from scipy import ndimage
 
 from adn_jax.errors import UserError
-from adn_jax.prepare.gap import AIR_HU, MARGIN_MM, Gap, find_gap, wall_of
-from adn_jax.prepare.plausible import check_is_brain
+from adn_jax.prepare.gap import MARGIN_MM, Gap, find_gap, wall_of
+from adn_jax.prepare.plausible import check_is_brain, check_median, check_size
 from adn_jax.prepare.resample import (
     box_around,
     resample,
@@ -19,6 +19,7 @@ from adn_jax.prepare.resample import (
     spacing_of,
 )
 from adn_jax.prepare.trace import disk, rays_that_meet, trace
+from adn_jax.prepare.window import AIR_HU, background_of
 
 BONE_HU = 150.0
 SOFT_HU = (-30.0, 120.0)
@@ -37,6 +38,14 @@ CORNER_MM = 2.5
 """How far a right-angled corner of the brain reaches beyond a disk of `NECK_MM`."""
 WORKING_MM = (2.5, 0.9, 0.9)
 """Voxels are averaged to about this size (z y x) first, to be quick."""
+MOST_BONE = 0.05
+"""Share of a stripped scan that is bone and not of its rim; of a head 0.17 and more."""
+RIM_MM = 5.0
+"""Bone and ringing at the edge of a stripped scan reach no deeper."""
+STRIPPED = (
+    "the scan has no skull and one value around the brain: it was stripped before, and "
+    "all that is left is taken for the brain"
+)
 BESIDE = ndimage.generate_binary_structure(2, 1)[None]
 """A voxel and its four neighbours in the slice."""
 
@@ -47,11 +56,17 @@ def find_brain(
     """Mask of the brain (with CSF spaces and cerebellum) on the scan's grid.
 
     `hu` has its slices along z. Nothing above `BONE_HU` is brain, calcifications and
-    metal neither, but voxels of the rim that are at least half brain. Also returns a
-    sentence where the skull has a gap. Raises `UserError` where no brain is found.
+    metal neither, but voxels of the rim that are at least half brain. A scan that was
+    stripped before is all brain. Also returns a sentence where that is so, or where the
+    skull has a gap. Raises `UserError` where no brain is found.
     """
     small, small_affine = shrink(hu, affine, WORKING_MM)
     spacing = spacing_of(small_affine)
+    if is_stripped(small, spacing):
+        extent = own_extent(hu)
+        check_size(extent, spacing_of(affine))
+        check_median(hu, extent)
+        return extent.astype(np.uint8), (STRIPPED,)
     bone = small > BONE_HU
     gap = find_gap(small, bone, spacing, BONE_HU)
     if gap is None:
@@ -65,6 +80,36 @@ def find_brain(
     if coarse.shape != hu.shape:
         coarse = enlarge(coarse, small_affine, hu.shape, affine)
     return with_rim(hu, coarse).astype(np.uint8), flags
+
+
+def is_stripped(
+    hu: Float[np.ndarray, "z y x"], spacing_mm: tuple[float, float, float]
+) -> bool:
+    """Whether a scan was stripped before: one value outside, and no shell of bone."""
+    extent = tissue_of(hu)
+    if extent is None or not extent.any():
+        return False
+    inner = ndimage.binary_erosion(fill_holes(extent), disk(RIM_MM, spacing_mm[1:]))
+    thick = 2 * round(RIM_MM / spacing_mm[0]) + 1
+    inner = ndimage.minimum_filter1d(inner, thick, axis=0)
+    return bool(((hu > BONE_HU) & inner).sum() <= MOST_BONE * extent.sum())
+
+
+def own_extent(hu: Float[np.ndarray, "z y x"]) -> Bool[np.ndarray, "z y x"]:
+    """All that a stripped scan holds, without holes."""
+    extent = tissue_of(hu)
+    return fill_holes(largest_part(ndimage.binary_closing(extent, BESIDE) | extent))
+
+
+def tissue_of(hu: Float[np.ndarray, "z y x"]) -> Bool[np.ndarray, "z y x"] | None:
+    """What differs from the background and is no fat; None: no one value surrounds it.
+
+    Voxels that interpolation mixed with a background of air or less are left out.
+    """
+    outside = background_of(hu)
+    if outside is None:
+        return None
+    return (np.abs(hu - outside) > 1) & ((hu > FAT_HU) | (outside > FAT_HU))
 
 
 def brain_in_skull(
@@ -113,7 +158,8 @@ def bounding_box(mask: Bool[np.ndarray, "z y x"]) -> tuple[slice, ...]:
     if not mask.any():
         raise UserError(
             f"no voxel is above {BONE_HU:.0f} HU, so there is no skull; "
-            "give a head CT in Hounsfield units."
+            "give a head CT in Hounsfield units, or say with --hu-range to which HU "
+            "the values were clipped."
         )
     return box_around(mask, 0)
 

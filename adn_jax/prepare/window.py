@@ -1,7 +1,8 @@
 """Hounsfield units: are they, and which of them become 0 to 1."""
 
 import numpy as np
-from jaxtyping import Float, Float32, Num
+from jaxtyping import Bool, Float, Float32, Num
+from scipy import ndimage
 
 from adn_jax.errors import UserError
 
@@ -22,6 +23,26 @@ UNSIGNED_HU = 65_536.0
 PICTURE_RANGE = 255.0
 """From air to bone a head has more; 8-bit pictures and values of 0 to 1 have not."""
 
+LEAST_BACKGROUND = 0.5
+"""Share of the volume's faces that one value fills, where there is a background."""
+
+BRAIN_HU = (12.0, 80.0)
+"""The median of a brain: water lies below; blood and contrast agent above."""
+
+MOST_AT_END = 0.01
+"""Share of the voxels at the lowest or highest value; where values were cut, more."""
+
+AIR_HU, BONE_HU = -1000.0, 1000.0
+
+RIM_MM, RIM_HU = 1.0, 120.0
+"""White this near to grey is part bone, part tissue: the brain reaches up to bone.
+(Measured on a real head: Dice of the brain mask with that from DICOM 0.99, else 0.97.)
+"""
+
+SOLID_AIR_MM = 4.0
+"""Black that is at least this wide everywhere is air; specks of black are dark tissue
+(CSF and noise below the window)."""
+
 
 def to_window(
     hu: Float[np.ndarray, "z y x"], window_hu: tuple[float, float]
@@ -32,13 +53,14 @@ def to_window(
 
 
 def to_hounsfield(
-    values: Num[np.ndarray, "..."],
+    values: Num[np.ndarray, "..."], clipped: bool = False
 ) -> tuple[Float32[np.ndarray, "..."], tuple[str, ...]]:
     """HU with the padding set to air, and a sentence on what had to be corrected.
 
     Voxels that are no number become air. Negative HU that a converter stored without
     sign lie just under 65,536 and are brought back. A missing rescale intercept of
     1024 is recognised by a scan without negative values whose soft tissue is near 1024.
+    Of `clipped` values none need be negative.
     """
     hu = np.array(values, np.float32)
     flags = []
@@ -56,7 +78,7 @@ def to_hounsfield(
     if lowest >= 0 and soft_tissue_share(hu - STORED_OFFSET_HU) > LEAST_SOFT_TISSUE:
         hu -= STORED_OFFSET_HU
         flags.append("values were stored without the rescale intercept; 1024 taken off")
-    elif lowest >= 0:
+    elif lowest >= 0 and not clipped:
         flags.append("no value is negative although air is -1000 HU: are these HU?")
     return np.clip(hu, FLOOR_HU, CEILING_HU, out=hu), tuple(flags)
 
@@ -69,12 +91,97 @@ def check_hounsfield(hu: Float32[np.ndarray, "..."], name: str) -> None:
             f"every voxel of {name} is {low:g}, so there is no image; convert the scan "
             "again."
         )
-    if high - low <= PICTURE_RANGE:
+    if high - low <= PICTURE_RANGE and not is_stripped_brain(hu):
         raise UserError(
             f"the values of {name} go from {low:g} to {high:g}, as in a windowed "
             "picture or a mask; give the CT in Hounsfield units (air -1000, bone over "
-            "300)."
+            "300), or, where these are HU that were clipped, say to what: "
+            f"--hu-range {low:g} {high:g}."
         )
+
+
+def background_of(hu: Num[np.ndarray, "z y x"]) -> float | None:
+    """The one value that fills most of the volume's faces; None: there is none.
+
+    In whole HU: splines ring beside an edge.
+    """
+    ends = [np.take(hu, end, axis).ravel() for axis in range(3) for end in (0, -1)]
+    whole = np.rint(np.concatenate(ends))
+    values, counts = np.unique(whole, return_counts=True)
+    share = counts.max() / counts.sum()
+    return float(values[counts.argmax()]) if share >= LEAST_BACKGROUND else None
+
+
+def is_stripped_brain(hu: Num[np.ndarray, "..."]) -> bool:
+    """Whether a narrow range can be HU of a brain on a background that was set.
+
+    Pictures have no negative values; clipped ones heap up at their ends.
+    """
+    outside = background_of(hu) if hu.ndim == 3 else None
+    inside = hu[hu != outside]
+    if outside is None or not inside.size or inside.min() >= 0:
+        return False
+    ends = inside.min(), inside.max()
+    heaped = max(float(np.mean(inside == end)) for end in ends)
+    median = float(np.median(inside))
+    return heaped <= MOST_AT_END and BRAIN_HU[0] <= median <= BRAIN_HU[1]
+
+
+def restore_clipped(
+    hu: Float32[np.ndarray, "z y x"],
+    hu_range: tuple[float, float],
+    pixel_mm: float,
+    name: str,
+) -> tuple[Float32[np.ndarray, "z y x"], str]:
+    """HU of a scan that was clipped to `hu_range`, with bone and air put in again.
+
+    What reaches the upper end is taken for bone, what is solid at the lower end for
+    air; a background of another value (a stripped scan's) stays. Also returns a
+    sentence on it. Raises `UserError` where the values do not fit the range.
+    """
+    low, high = hu_range
+    outside = background_of(hu)
+    inside = hu[hu != outside] if outside not in (None, low) else hu
+    least, most = (float(inside.min()), float(inside.max())) if inside.size else (0, 0)
+    if least < low - 1 or most > high + 1 or 2 * (most - least) < high - low:
+        raise UserError(
+            f"the values of {name} go from {least:g} to {most:g}, which is not what "
+            f"--hu-range {low:g} {high:g} says; give the HU that they were clipped to, "
+            "or leave the option out where they were not."
+        )
+    black = (hu <= low) & ((hu != outside) | (outside == low))
+    filled = with_bone_and_air(hu, hu >= high, black, high, pixel_mm)
+    return (
+        filled,
+        f"values were clipped to {low:g} to {high:g} HU; bone and air were put in",
+    )
+
+
+def with_bone_and_air(
+    hu: Float32[np.ndarray, "z y x"],
+    white: Bool[np.ndarray, "z y x"],
+    black: Bool[np.ndarray, "z y x"],
+    white_hu: float,
+    pixel_mm: float,
+) -> Float32[np.ndarray, "z y x"]:
+    """HU where white is bone with a rim of both, and black air where it is solid."""
+    filled = hu.copy()
+    filled[white] = max(white_hu, RIM_HU)
+    filled[without_rim(white, round(RIM_MM / pixel_mm))] = BONE_HU
+    width = max(1, round(SOLID_AIR_MM / pixel_mm))
+    solid = ndimage.grey_opening(black.view(np.uint8), (1, width, width))
+    filled[solid == 1] = AIR_HU
+    return filled
+
+
+def without_rim(
+    mask: Bool[np.ndarray, "z y x"], pixels: int
+) -> Bool[np.ndarray, "z y x"]:
+    """A mask without its outermost pixels in each slice."""
+    if pixels == 0:
+        return mask
+    cross = ndimage.generate_binary_structure(2, 1)[None]
+    return ndimage.binary_erosion(mask, cross, iterations=pixels, border_value=1)
 
 
 def soft_tissue_share(hu: Float32[np.ndarray, "..."]) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from adn_jax.config import Recipe, StageSettings, UNetSettings
+from adn_jax.config import ReadSettings, Recipe, StageSettings, UNetSettings
 from adn_jax.config_checks import check_recipe, differing_fields
 from adn_jax.data.batches import Split, check_infarcts, open_split, with_infarct
 from adn_jax.data.manifest import (
@@ -64,6 +64,7 @@ def train(
     space: int = 1,
     fold: Fold | None = None,
     dry_run: bool = False,
+    reading: ReadSettings | None = None,
 ) -> int:
     """Train what is left of a recipe in the folder `run`.
 
@@ -81,6 +82,7 @@ def train(
         to its fold.
       dry_run: check all that can be checked, and neither train nor write; the cases of
         a raw data set cannot be before it is prepared.
+      reading: how a raw data set is found and read; None: the defaults.
 
     Returns:
       0 when every stage is finished, else the number of the signal that stopped it.
@@ -99,7 +101,9 @@ def train(
         check_run(recipe, run, fold)
         unfinished = [name for name in pending if name not in read_finished(run)]
         if dry_run and is_there(data / "manifest.json"):
-            manifest = fold_manifest(find_data(recipe, data, run, workers), fold)
+            manifest = fold_manifest(
+                find_data(recipe, data, run, workers, reading), fold
+            )
             check_cases(recipe, run, manifest, unfinished, mesh)
     if dry_run:
         return 0
@@ -107,7 +111,9 @@ def train(
         with together():
             if is_first():
                 claim.enter_context(only_one(run))
-                begin(recipe, data, run, workers, donors, fold, unfinished, mesh)
+                begin(
+                    recipe, data, run, workers, reading, donors, fold, unfinished, mesh
+                )
         with together():
             manifest = fold_manifest(read_manifest(prepared_folder(data, run)), fold)
             finished = read_finished(run)
@@ -188,13 +194,14 @@ def begin(
     data: Place,
     run: Place,
     workers: int | None,
+    reading: ReadSettings | None,
     donors: Donors,
     fold: Fold | None,
     unfinished: Sequence[str],
     mesh: Mesh,
 ) -> None:
     """Prepare data and notes, where that is not done yet."""
-    manifest = fold_manifest(find_data(recipe, data, run, workers), fold)
+    manifest = fold_manifest(find_data(recipe, data, run, workers, reading), fold)
     check_cases(recipe, run, manifest, unfinished, mesh)
     note(run, recipe, manifest, donors, fold)
     for stage in donors.keys() - read_finished(run).keys():
@@ -254,11 +261,17 @@ def prepared_folder(data: Place, run: Place) -> Place:
     return data if is_there(data / "manifest.json") else run / "prepared"
 
 
-def find_data(recipe: Recipe, data: Place, run: Place, workers: int | None) -> Manifest:
+def find_data(
+    recipe: Recipe,
+    data: Place,
+    run: Place,
+    workers: int | None,
+    reading: ReadSettings | None,
+) -> Manifest:
     """The prepared data set; a raw one is prepared first."""
     folder = prepared_folder(data, run)
     if folder != data:
-        manifest = prepare_dataset(data, folder, recipe.prepare, workers)
+        manifest = prepare_dataset(data, folder, recipe.prepare, workers, reading)
         name_failures(manifest)
         say_what_is_odd(manifest)
         return manifest

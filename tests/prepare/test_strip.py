@@ -155,6 +155,58 @@ def test_no_skull_is_refused(make_head):
         find_brain(*nearest_ras(make_head(skull=False).image("ct")))
 
 
+def stripped(head, outside):
+    hu, brain, affine = voxels(head)
+    return np.where(brain > 0, hu, np.float32(outside)), brain, affine
+
+
+@pytest.mark.parametrize("outside", [-1024.0, -1000.0, 0.0, 7.0, 100.0])
+def test_a_stripped_scan_is_all_brain_and_flagged(head, outside):
+    hu, brain, affine = stripped(head, outside)
+    mask, flags = find_brain(hu, affine)
+    assert overlap(mask, brain) > 0.999
+    assert len(flags) == 1
+    assert "it was stripped before" in flags[0]
+
+
+@pytest.mark.parametrize("order", [1, 3])
+@pytest.mark.parametrize("outside", [-1024.0, 0.0])
+def test_a_stripped_scan_on_the_grid_of_a_template(head, outside, order):
+    hu, brain, affine = stripped(head, outside)
+    zoom = np.array([6.0, 3.0, 3.0]) / 2
+    fine = ndimage.zoom(hu, zoom, order=order, grid_mode=True, mode="nearest")
+    truth = ndimage.zoom(brain, zoom, order=1, grid_mode=True, mode="nearest") > 0.5
+    mask, flags = find_brain(fine, affine @ np.diag([2 / 3, 2 / 3, 1 / 3, 1]))
+    assert overlap(mask, truth) > 0.95
+    assert "it was stripped before" in flags[0]
+
+
+def test_part_bone_at_the_rim_of_a_stripped_scan_is_no_skull(head):
+    hu, brain, affine = stripped(head, -1024)
+    inner = ndimage.binary_erosion(brain, BESIDE)
+    hu[(brain > 0) & ~inner] = 500
+    mask, flags = find_brain(hu, affine)
+    np.testing.assert_array_equal(mask, brain)
+    assert len(flags) == 1
+
+
+@pytest.mark.parametrize("clip", [(-1000, 4000), (-100, 300), (-1000, 200)])
+def test_a_head_in_one_value_of_air_is_not_taken_for_stripped(head, clip):
+    hu, brain, affine = voxels(head)
+    even = np.clip(np.where(hu < -500, -1000, hu), *clip)
+    mask, flags = find_brain(even, affine)
+    assert overlap(mask, brain) > 0.95
+    assert flags == ()
+
+
+def test_a_stripped_scan_of_the_wrong_size_or_units_is_refused(head):
+    hu, _, affine = stripped(head, -1024)
+    with pytest.raises(UserError, match="sizes are in mm"):
+        find_brain(hu, affine @ np.diag([0.3, 0.3, 0.3, 1]))
+    with pytest.raises(UserError, match="the median"):
+        find_brain(np.where(hu > -500, hu + 60, hu), affine)
+
+
 def test_phantom_with_thick_slices_skull_and_head_holder():
     phantom = build_phantom(7, 1, HARD)
     assert phantom.truth["slice_mm"] > 9

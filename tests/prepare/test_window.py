@@ -3,7 +3,11 @@ import pytest
 
 from adn_jax.errors import UserError
 from adn_jax.prepare.window import (
+    AIR_HU,
+    BONE_HU,
+    background_of,
     check_hounsfield,
+    restore_clipped,
     to_hounsfield,
     to_window,
 )
@@ -74,3 +78,75 @@ def test_what_cannot_be_hu_is_refused(values, words):
 
 def test_hu_of_a_head_are_accepted():
     check_hounsfield(np.array([-1000, 40, 900], np.float32), "a.nii")
+
+
+def test_a_refused_picture_names_the_option():
+    with pytest.raises(UserError, match=r"clipped, say to what: --hu-range -17 80"):
+        check_hounsfield(np.array([-17, 80, 40], np.float32), "a.nii")
+
+
+@pytest.fixture
+def stripped_brain():
+    """A ball of 35 HU and noise on zeros, within -20 and 90 HU."""
+    z, y, x = np.indices((20, 40, 40)) - np.array([10, 20, 20])[:, None, None, None]
+    noise = np.random.default_rng(0).normal(0, 12, (20, 40, 40))
+    inside = (2 * z) ** 2 + y**2 + x**2 < 17**2
+    return np.where(inside, 35 + noise, 0).astype(np.float32)
+
+
+def test_a_narrow_range_is_accepted_of_a_stripped_brain_alone(stripped_brain):
+    check_hounsfield(stripped_brain, "a.nii")
+    for refused in (
+        np.clip(stripped_brain, 10, 50),  # clipped
+        np.maximum(stripped_brain, 0),  # a picture has no negative values
+        (stripped_brain - 35) / 12,  # z-scores
+    ):
+        with pytest.raises(UserError, match="as in a windowed picture"):
+            check_hounsfield(refused, "a.nii")
+
+
+def test_background_is_the_value_of_most_of_the_faces(stripped_brain):
+    assert background_of(stripped_brain) == 0
+    assert background_of(stripped_brain - 3024) == -3024
+    noise = np.random.default_rng(0).normal(-1000, 10, (10, 20, 20))
+    assert background_of(noise) is None
+
+
+def head_of_one_slice():
+    """Air, scalp, bone, brain with a dark cleft one pixel wide; pixels of 1 mm."""
+    y, x = np.indices((60, 60)) - 30
+    away = np.hypot(y, x)
+    hu = np.select([away < 16, away < 22, away < 26], [35.0, 900.0, 20.0], -1000.0)
+    hu[30, 25:36] = -40
+    return np.repeat(hu[None], 6, axis=0).astype(np.float32)
+
+
+@pytest.mark.parametrize("clip", [(-17.0, 80.0), (0.0, 100.0), (-1024.0, 80.0)])
+def test_bone_and_air_of_a_clipped_head_are_put_in_again(clip):
+    hu = head_of_one_slice()
+    filled, flag = restore_clipped(np.clip(hu, *clip), clip, 1.0, "a.nii")
+    assert (filled[:, 30, 50] == BONE_HU).all()
+    assert (filled[hu == -1000] <= AIR_HU).mean() > 0.98
+    np.testing.assert_array_equal(filled[hu == 35], 35)
+    assert filled[0, 30, 30] == max(clip[0], -40)
+    assert f"clipped to {clip[0]:g} to {clip[1]:g} HU" in flag
+
+
+@pytest.mark.parametrize("outside", [-1024.0, 0.0])
+def test_a_clipped_stripped_scan_keeps_its_background(stripped_brain, outside):
+    clipped = np.clip(stripped_brain, -17, 80)
+    given = np.where(stripped_brain == 0, np.float32(outside), clipped)
+    filled, _ = restore_clipped(given, (-17.0, 80.0), 1.0, "a.nii")
+    assert background_of(filled) == outside
+    assert ((filled == outside) == (given == outside)).all()
+
+
+@pytest.mark.parametrize("values", [(0, 1), (0, 255), (-1024, 3000)])
+def test_values_that_do_not_fit_the_stated_range_are_refused(values):
+    hu = np.random.default_rng(0).uniform(*values, (6, 10, 10)).astype(np.float32)
+    with pytest.raises(UserError, match=r"not what --hu-range -17 80 says"):
+        restore_clipped(hu, (-17.0, 80.0), 1.0, "a.nii")
+
+
+def test_no_doubt_about_negative_values_where_the_range_is_stated():
+    assert to_hounsfield(np.array([0, 40, 80]), clipped=True)[1] == ()

@@ -78,7 +78,7 @@ class FileCase:
 
     def load(self, settings: PrepareSettings, reading: ReadSettings) -> CaseInput:
         """Read the scan and what belongs to it."""
-        scan = read_scan(self.scan, reading.series)
+        scan = read_scan(self.scan, reading.series, reading.hu_range)
         scan = replace(scan, source={**scan.source, **self.choice})
         lesion = None
         if self.lesion is not None:

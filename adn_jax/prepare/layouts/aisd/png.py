@@ -5,25 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
-from jaxtyping import Bool, Float32, UInt8
-from scipy import ndimage
+from jaxtyping import Float32, UInt8
 
 from adn_jax.data.image import Image, from_zyx
 from adn_jax.errors import UserError
+from adn_jax.prepare.window import with_bone_and_air
 from adn_jax.runtime.files import is_dangling
 
 SLICE_NAME = re.compile(r"(\d+)\.png", re.IGNORECASE)
-
-AIR_HU, BONE_HU = -1000.0, 1000.0
-
-RIM_MM, RIM_HU = 1.0, 120.0
-"""White this near to grey is part bone, part tissue: the brain reaches up to bone.
-(Measured on a real head: Dice of the brain mask with that from DICOM 0.99, else 0.97.)
-"""
-
-SOLID_AIR_MM = 4.0
-"""Black that is at least this wide everywhere is air; specks of black are dark tissue
-(CSF and noise below the window)."""
 
 EIGHT_BIT = {"L", "P", "LA", "RGB", "RGBA"}
 """Kinds of pictures (by Pillow's names) whose grey values are 0 to 255."""
@@ -92,22 +81,7 @@ def pseudo_hu(
     """
     low, high = window_hu
     hu = low + values.astype(np.float32) / 255 * np.float32(high - low)
-    hu[values == 255] = max(high, RIM_HU)
-    hu[without_rim(values == 255, round(RIM_MM / pixel_mm))] = BONE_HU
-    width = max(1, round(SOLID_AIR_MM / pixel_mm))
-    solid = ndimage.grey_opening((values == 0).view(np.uint8), (1, width, width))
-    hu[solid == 1] = AIR_HU
-    return hu
-
-
-def without_rim(
-    mask: Bool[np.ndarray, "z y x"], pixels: int
-) -> Bool[np.ndarray, "z y x"]:
-    """A mask without its outermost pixels in each slice."""
-    if pixels == 0:
-        return mask
-    cross = ndimage.generate_binary_structure(2, 1)[None]
-    return ndimage.binary_erosion(mask, cross, iterations=pixels, border_value=1)
+    return with_bone_and_air(hu, values == 255, values == 0, high, pixel_mm)
 
 
 def upright(

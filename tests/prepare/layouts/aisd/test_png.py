@@ -4,15 +4,13 @@ from PIL import Image
 
 from adn_jax.errors import UserError
 from adn_jax.prepare.layouts.aisd.png import (
-    AIR_HU,
-    BONE_HU,
-    RIM_HU,
     pseudo_hu,
     read_slice,
     read_stack,
     slice_files,
     upright,
 )
+from adn_jax.prepare.window import AIR_HU, BONE_HU, RIM_HU
 from tests.prepare.layouts.aisd.download import write_pngs
 
 STACK = np.random.default_rng(0).integers(0, 256, (12, 6, 8), np.uint8)
