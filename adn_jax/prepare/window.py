@@ -143,7 +143,7 @@ def restore_clipped(
     outside = background_of(hu)
     inside = hu[hu != outside] if outside not in (None, low) else hu
     least, most = (float(inside.min()), float(inside.max())) if inside.size else (0, 0)
-    if least < low - 1 or most > high + 1 or 2 * (most - least) < high - low:
+    if least < low - 1 or most > high + 1 or most < (low + high) / 2:
         raise UserError(
             f"the values of {name} go from {least:g} to {most:g}, which is not what "
             f"--hu-range {low:g} {high:g} says; give the HU that they were clipped to, "

@@ -139,11 +139,11 @@ def test_one_bad_scan_does_not_stop_the_others(
     done = []
     original = module.predict_scan
 
-    def predict_scan(system, path, folder, series):
+    def predict_scan(system, path, folder, *how):
         if path == raw_head:
             done.append(path)
         else:
-            original(system, path, folder, series)
+            original(system, path, folder, *how)
 
     monkeypatch.setattr(module, "predict_scan", predict_scan)
     broken = tmp_path / "broken.nii"
@@ -159,7 +159,7 @@ def test_one_bad_scan_does_not_stop_the_others(
 def test_an_unforeseen_error_names_its_scan_alone(tmp_path, monkeypatch):
     done = []
 
-    def predict_scan(_system, path, _folder, _series):
+    def predict_scan(_system, path, *_how):
         if path.name == "odd.nii":
             raise ZeroDivisionError("in the middle")
         done.append(path)

@@ -33,7 +33,8 @@ def chest(ribs):
 def ball(value):
     z, y, x = np.ogrid[-12:12, -20:20, -20:20]
     inside = (z * 6) ** 2 + (y * 5) ** 2 + (x * 5) ** 2 <= 65**2
-    return np.where(inside, value, -1000.0)
+    air = np.random.default_rng(0).normal(-1000, 10, inside.shape)
+    return np.where(inside, value, air)
 
 
 def filled_skull(make_head, value):

@@ -200,3 +200,15 @@ def test_doubtful_affine_is_flagged(tmp_path):
 def test_too_small_for_a_head(tmp_path):
     path = save(tmp_path / "a.nii", RAMP, np.diag([2.0, 2.0, 5.0, 1.0]))
     assert "is 12 x 12 x 30 mm large, too small for a head" in refusal(path)
+
+
+def test_a_clipped_scan_is_read_where_its_range_is_stated(tmp_path):
+    values = np.clip(np.linspace(-1000, 900, 30**3).reshape(30, 30, 30), -17, 80)
+    path = save(tmp_path / "a.nii", values.astype(np.float32), np.diag([7, 7, 7, 1.0]))
+    assert "--hu-range -17 80" in refusal(path)
+    scan = read_scan(path, hu_range=(-17.0, 80.0))
+    assert scan.image.voxels.max() > 300
+    assert scan.image.voxels.min() < -900
+    assert scan.flags == (
+        "values were clipped to -17 to 80 HU; bone and air were put in",
+    )
