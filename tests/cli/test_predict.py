@@ -26,12 +26,14 @@ def test_scans_reach_the_prediction(called, capsys):
     main(["predict", "RUN", "a.nii", "dicom", "--out", "O"])
     main(["predict", "RUN", "a.nii", "--out", "O", "--samples", "9"])
     main(["predict", "RUN", "a.nii", "--out", "O", "--mirrored", "--poses", "4"])
-    main(["predict", "RUN", "dicom", "--out", "O", "--series", "native"])
+    stated = ["--series", "native", "--hu-range", "-17", "80"]
+    main(["predict", "RUN", "dicom", "--out", "O", *stated])
+    run, out, one = Path("RUN"), Path("O"), (Path("a.nii"),)
     assert called == [
-        (Path("RUN"), (Path("a.nii"), Path("dicom")), Path("O"), 0, AS_TRAINED, ""),
-        (Path("RUN"), (Path("a.nii"),), Path("O"), 9, AS_TRAINED, ""),
-        (Path("RUN"), (Path("a.nii"),), Path("O"), 0, Averaging(True, 4), ""),
-        (Path("RUN"), (Path("dicom"),), Path("O"), 0, AS_TRAINED, "native"),
+        (run, (*one, Path("dicom")), out, 0, AS_TRAINED, "", None),
+        (run, one, out, 9, AS_TRAINED, "", None),
+        (run, one, out, 0, Averaging(True, 4), "", None),
+        (run, (Path("dicom"),), out, 0, AS_TRAINED, "native", (-17, 80)),
     ]
     out = "2 scans are in O\n" + 3 * "1 scan is in O\n"
     assert capsys.readouterr().out == out
