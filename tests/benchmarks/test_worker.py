@@ -30,10 +30,12 @@ def test_a_mistake_is_an_answer(monkeypatch, capsys):
 
 def test_a_process_of_its_own_fills_and_reads_the_cache(tmp_path):
     job = replace(JOB, cache=str(tmp_path / "cache"))
-    cold, warm = (suite.run_job(job) for _ in range(2))
-    assert isinstance(cold.figures, StepFigures), cold.failure
-    assert list((tmp_path / "cache").iterdir())
-    assert warm.figures.compile_s < cold.figures.compile_s
+    entries = []
+    for _ in range(2):
+        result = suite.run_job(job)
+        assert isinstance(result.figures, StepFigures), result.failure
+        entries.append(sorted(path.name for path in (tmp_path / "cache").iterdir()))
+    assert entries[0] == entries[1] != []
 
 
 def test_a_process_that_fails_is_one_sentence():

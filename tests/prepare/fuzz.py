@@ -6,11 +6,11 @@ Every case is made from its number alone. Each one has to end in a prepared case
 
 import gzip
 import json
+import os
 import resource
 import shutil
 import sys
 import tempfile
-import time
 import traceback
 import warnings
 from pathlib import Path
@@ -266,8 +266,13 @@ def is_like(case: PreparedCase, whole: PreparedCase) -> bool:
     return bool(dice > 0.9 and apart < 2)
 
 
+def processor_seconds() -> float:
+    """What this process and its children have taken, whatever runs beside them."""
+    return sum(os.times()[:4])
+
+
 def main(niftis: int, dicoms: int) -> None:
-    """Run every case and print outcome, words and seconds of each."""
+    """Run every case and print outcome, words and processor seconds of each."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     warnings.simplefilter("error")
     head = ellipsoids((24, 48, 48), (6.5, 4.2, 4.2)).ct
@@ -283,9 +288,9 @@ def main(niftis: int, dicoms: int) -> None:
                 path = damaged_nifti(number, content, folder)
             else:
                 path = damaged_dicom(number - niftis, hu, folder / str(number))
-            start = time.monotonic()
+            start = processor_seconds()
             found, words = outcome(path, whole)
-            seconds = round(time.monotonic() - start, 2)
+            seconds = round(processor_seconds() - start, 2)
             results.append({"case": path.name, "found": found, "words": words,
                             "seconds": seconds})  # fmt: skip
             shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.hold import PATIENCE
+
 NIFTIS, DICOMS = 440, 60
 SECONDS_A_CASE = 60
 
@@ -21,7 +23,7 @@ def test_every_damaged_scan_is_refused_or_prepared():
         text=True,
         cwd=Path(__file__).parents[2],
         env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-        timeout=600,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -20,6 +20,7 @@ from adn_jax.prepare.processes import (
     outcome,
 )
 from adn_jax.runtime import cluster
+from tests.hold import PATIENCE
 
 GRID = ["--shape", "12", "24", "20", "--spacing-mm", "12", "8", "8"]
 
@@ -112,19 +113,31 @@ def test_a_full_disk_in_a_process_ends_it(monkeypatch):
         list(in_processes(full_disk, [FileCase("a", Path("ct.nii"))], Processes(2)))
 
 
+def knock_and_hurry(patch):
+    """Wait for the scheduler's answer as long as it takes, for workers a second."""
+    knock = cluster.knock
+
+    async def knock_first(address):
+        await knock(address)
+        patch.setattr(cluster, "CONNECT_SECONDS", 1)
+
+    return knock_first
+
+
 @pytest.mark.slow
 def test_a_cluster_prepares_the_same_bytes(
     raw, tmp_path, scheduler, start_dask, monkeypatch, capsys
 ):
     address = scheduler.address
-    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1)
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", PATIENCE)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as stop:
-        main(["prepare", "raw", "far/out", *GRID, "--scheduler", address])
+    with monkeypatch.context() as patch:
+        patch.setattr(cluster, "knock", knock_and_hurry(patch))
+        with pytest.raises(SystemExit) as stop:
+            main(["prepare", "raw", "far/out", *GRID, "--scheduler", address])
     assert stop.value.code == 2
     assert "has no workers; start some with `dask worker" in capsys.readouterr().err
 
-    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 120)
     for _ in range(2):
         start_dask("worker", address, "--no-dashboard", "--nthreads", "1")
     main(["prepare", "raw", "far/out", *GRID, "--scheduler", address])

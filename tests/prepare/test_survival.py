@@ -6,15 +6,23 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import psutil
 import pytest
 
+from tests.hold import PATIENCE, wait_until
+
+ROOT = Path(__file__).parents[2]
+
 CASES = int(os.environ.get("SURVIVAL_CASES", "16"))
 KILLS = 3 if CASES >= 100 else 2
 """SURVIVAL_CASES=200 is the long run: several minutes on two cores."""
+
+LAST = f"head_{CASES - 1:03}"
+"""The case that waits until told: before that no run comes to its end."""
 
 GRID = ["--shape", "12", "24", "24", "--spacing-mm", "12", "8", "8", "--workers", "2"]
 
@@ -44,11 +52,13 @@ def start(many, tmp_path):
     former = signal.signal(signal.SIGINT, signal.default_int_handler)
     started = []
 
-    def begin():
-        command = [sys.executable, "-m", "adn_jax", "prepare", str(many)]
+    def begin(hold=None):
+        held = ["tests.prepare.held", str(hold.folder), LAST] if hold else []
+        verb = ["prepare", str(many), str(tmp_path / "out"), *GRID]
         started.append(
             subprocess.Popen(
-                [*command, str(tmp_path / "out"), *GRID],
+                [sys.executable, "-m", *(held or ["adn_jax"]), *verb],
+                cwd=ROOT,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
@@ -69,15 +79,6 @@ def finished(out):
     return len(list(out.glob("*/case.json")))
 
 
-def wait_until(happened, process, patience=240.0):
-    """Return as soon as `happened()` holds."""
-    end = time.monotonic() + patience
-    while not happened():
-        assert time.monotonic() < end, "nothing happens any more"
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.01)
-
-
 def contents(folder):
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
@@ -91,19 +92,23 @@ def end_whole(process):
     assert output.count("is left out: ") == 2
 
 
+def workers_of(process):
+    return psutil.Process(process.pid).children(recursive=True)
+
+
 def kill(process, group):
     """SIGKILL for the process alone or its group; its workers end in either case."""
-    workers = psutil.Process(process.pid).children(recursive=True)
+    workers = workers_of(process)
     (os.killpg if group else os.kill)(process.pid, signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     assert workers
-    _, alive = psutil.wait_procs(workers, timeout=20)
+    _, alive = psutil.wait_procs(workers, timeout=PATIENCE)
     assert not alive, "a worker outlives its parent"
 
 
 @pytest.mark.slow
-def test_killed_preparation_ends_with_the_same_bytes(start, tmp_path):
+def test_killed_preparation_ends_with_the_same_bytes(start, new_hold, tmp_path):
     out = tmp_path / "out"
     end_whole(start())
     out.rename(tmp_path / "undisturbed")
@@ -111,8 +116,13 @@ def test_killed_preparation_ends_with_the_same_bytes(start, tmp_path):
     for part in range(KILLS):
         first, last = (CASES * end // KILLS for end in (part, part + 1))
         wanted = moments.randint(first + 1, last - 3)
-        process = start()
-        wait_until(lambda wanted=wanted: finished(out) >= wanted, process)
+        process = start(new_hold())
+        wait_until(
+            lambda process=process, wanted=wanted: (
+                finished(out) >= wanted and workers_of(process)
+            ),
+            process,
+        )
         time.sleep(moments.uniform(0, 0.3))
         kill(process, group=part % 2 == 1)
         assert not (out / "manifest.json").exists()
@@ -125,12 +135,14 @@ def test_killed_preparation_ends_with_the_same_bytes(start, tmp_path):
 
 
 @pytest.mark.slow
-def test_it_stops_in_one_sentence_and_has_the_folder_to_itself(start, tmp_path):
+def test_it_stops_in_one_sentence_and_has_the_folder_to_itself(
+    start, new_hold, tmp_path
+):
     out = tmp_path / "out"
     for number, blow in ((signal.SIGINT, os.killpg), (signal.SIGTERM, os.kill)):
-        before = finished(out)
-        process = start()
-        wait_until(lambda before=before: finished(out) > before, process)
+        hold = new_hold()
+        process = start(hold)
+        hold.until_arrived(process)
         if number == signal.SIGINT:
             refused, _ = start().communicate()
             assert refused.startswith("adn: another process is writing into"), refused

@@ -7,6 +7,7 @@ import pytest
 from adn_jax.errors import UserError
 from adn_jax.runtime import cluster
 from adn_jax.runtime.cluster import KilledWorker, cluster_client, local_client, run_jobs
+from tests.hold import PATIENCE
 
 MIB = 1 << 20
 
@@ -19,7 +20,7 @@ def job(item):
         held = bytearray(1000 * MIB)
         for page in range(0, len(held), 4096):
             held[page] = 1
-        time.sleep(20)
+        time.sleep(PATIENCE)
     if item == "wrong":
         raise ZeroDivisionError("in the middle")
     if item.endswith("once") and not os.path.exists(item):  # noqa: PTH110
@@ -69,7 +70,9 @@ def test_no_scheduler_is_one_sentence(monkeypatch, address):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("seconds", [(0, 60), (0, 0, 60)], ids=["running", "done"])
+@pytest.mark.parametrize(
+    "seconds", [(0, PATIENCE), (0, 0, PATIENCE)], ids=["running", "done"]
+)
 def test_a_scheduler_that_goes_away_is_one_sentence(scheduler, start_dask, seconds):
     """While a job runs, and while the result of one that is done is fetched."""
     worker = start_dask("worker", scheduler.address, "--no-nanny", "--nthreads", "3")

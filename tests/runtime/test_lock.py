@@ -7,12 +7,12 @@ from adn_jax.errors import UserError
 from adn_jax.runtime.lock import only_one
 
 HOLD = """
-import sys, time
+import sys
 from pathlib import Path
 from adn_jax.runtime.lock import only_one
 with only_one(Path(sys.argv[1])):
     print("held", flush=True)
-    time.sleep(60)
+    sys.stdin.read()
 """
 
 
@@ -27,7 +27,8 @@ def test_a_second_holder_is_refused_until_the_first_has_ended(tmp_path):
 
 def test_a_killed_process_holds_nothing(tmp_path):
     command = [sys.executable, "-c", HOLD, str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes, text=True) as process:
         assert process.stdout.readline() == "held\n"
         with pytest.raises(UserError, match="another process"), only_one(tmp_path):
             pass

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,29 +23,28 @@ def heads(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def training_environment(tmp_path_factory) -> dict[str, str]:
-    """All processes share what one has compiled."""
-    return {
-        **os.environ,
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",
-    }
+def training_environment() -> dict[str, str]:
+    """Programs that are soon compiled."""
+    return {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"}
 
 
 @pytest.fixture(scope="session")
 def start_training(heads, training_environment) -> Callable[..., subprocess.Popen]:
-    """Start `train.py` on a run folder, on so many devices; `heads` are its data."""
+    """Start `train.py` on a run folder, on so many devices; `heads` are its data.
+
+    `program` is another program with the same arguments.
+    """
 
     def start(
         run: Place,
         *options: Any,
         data: Place = heads,
         devices: int = 2,
+        program: Sequence[Any] = ("train.py",),
         **variables: str,
     ) -> subprocess.Popen:
         count = {"JAX_NUM_CPU_DEVICES": str(devices)}
-        command = [sys.executable, "train.py", CONFIG, "--data", data, "--run", run]
+        command = [sys.executable, *program, CONFIG, "--data", data, "--run", run]
         return subprocess.Popen(
             [str(part) for part in (*command, *options)],
             cwd=ROOT,

@@ -74,6 +74,7 @@ def test_the_memory_of_the_state_is_used_again(batches):
     assert int(after.step) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("strip_bytes", "parts", "backend"),
     [(WHOLE, 1, "cpu"), (1, 1, "cpu"), (WHOLE, 2, "cpu"), (WHOLE, 2, "gpu")],

@@ -15,7 +15,8 @@ import pytest
 from adn_jax.runtime.checkpoints import open_checkpoints, restore_params
 from adn_jax.runtime.logbook import read_metrics
 from adn_jax.training.runs import checkpoint_folder, read_finished
-from tests.training.test_survival import has_line, wait_for
+from tests.hold import PATIENCE
+from tests.training.test_survival import held
 
 FOURS = (
     *("--align.batch", 4, "--joint.batch", 4, "--joint.steps", 16),
@@ -60,12 +61,14 @@ def start_together(start_training):
     """Start so many processes of one training, each with so many devices."""
     started = []
 
-    def start(run, processes, devices=1, introduce=by_address):
+    def start(run, processes, devices=1, introduce=by_address, **program):
         port = free_port(SLURM_PORTS)
         for number in range(processes):
             options, variables = introduce(number, processes, port)
             options = (*FOURS, *options) if processes > 1 else FOURS
-            process = start_training(run, *options, devices=devices, **variables)
+            process = start_training(
+                run, *options, devices=devices, **program, **variables
+            )
             started.append(process)
         return started[-processes:]
 
@@ -86,7 +89,7 @@ def alone(start_training, tmp_path_factory):
 
 def ends(processes):
     """Exit codes and outputs, once all have ended."""
-    outputs = [process.communicate(timeout=400)[0] for process in processes]
+    outputs = [process.communicate(timeout=PATIENCE)[0] for process in processes]
     return [process.returncode for process in processes], "\n".join(outputs)
 
 
@@ -106,12 +109,6 @@ def assert_same_losses(one, other, tolerance):
     )
 
 
-def stop_between(process, run, stage, step):
-    """End a process by SIGTERM after a step; the training goes on later."""
-    wait_for(lambda: has_line(run, stage, step), process)
-    process.send_signal(signal.SIGTERM)
-
-
 @contextmanager
 def damaged(volume):
     """A file is cut short until the end of the block."""
@@ -125,12 +122,13 @@ def damaged(volume):
 
 @pytest.mark.slow
 def test_one_process_goes_on_where_two_were_stopped(
-    start_together, tmp_path, heads, alone
+    start_together, new_hold, tmp_path, heads, alone
 ):
     """SIGTERM to one ends both at the same step, and so does a case one cannot read."""
-    run = tmp_path / "pair"
-    pair = start_together(run, 2)
-    stop_between(pair[1], run, "joint", 1)
+    run, hold = tmp_path / "pair", new_hold()
+    pair = start_together(run, 2, program=held(hold, "logged_until_notice", "joint", 1))
+    hold.until_arrived(pair[0])
+    pair[1].send_signal(signal.SIGTERM)
     codes, output = ends(pair)
     assert codes == [143, 143], output
     assert output.count("stopped and saved at step") == 1
@@ -148,13 +146,19 @@ def test_one_process_goes_on_where_two_were_stopped(
 
 @pytest.mark.slow
 def test_a_training_moves_from_four_devices_to_two_and_one(
-    start_training, tmp_path, alone
+    start_training, new_hold, tmp_path, alone
 ):
     """Of the four, two share the rows of each case."""
     run = tmp_path / "moving"
     for devices, space, step in ((4, 2, 1), (2, 1, 4)):
-        process = start_training(run, *FOURS, "--space", space, devices=devices)
-        stop_between(process, run, "joint", step)
+        hold = new_hold()
+        program = held(hold, "logged", "joint", step)
+        process = start_training(
+            run, *FOURS, "--space", space, devices=devices, program=program
+        )
+        hold.until_arrived(process)
+        process.send_signal(signal.SIGTERM)
+        hold.release()
         codes, output = ends([process])
         assert codes == [143], output
         assert "joint" not in read_finished(run)
@@ -170,7 +174,7 @@ def test_all_end_where_process_0_cannot_begin(start_together, tmp_path):
     with (run / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         pair = start_together(run, 2)
-        outputs = [process.communicate(timeout=200)[0] for process in pair]
+        outputs = [process.communicate(timeout=PATIENCE)[0] for process in pair]
     assert [process.returncode for process in pair] == [2, 2], outputs
     assert "adn: another process is writing into" in outputs[0]
     assert "adn: process 0 cannot go on" in outputs[1]
@@ -187,7 +191,7 @@ def by_address_without_data(number, processes, port):
 def test_all_end_where_one_lacks_the_data(start_together, tmp_path):
     run = tmp_path / "run"
     pair = start_together(run, 2, introduce=by_address_without_data)
-    outputs = [process.communicate(timeout=200)[0] for process in pair]
+    outputs = [process.communicate(timeout=PATIENCE)[0] for process in pair]
     assert [process.returncode for process in pair] == [2, 2], outputs
     assert "adn: process 1 cannot go on; look at what it says." in outputs[0]
     assert "adn: the data folder nowhere does not exist" in outputs[1]

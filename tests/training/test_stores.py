@@ -12,22 +12,28 @@ from adn_jax.runtime.files import read_json
 from adn_jax.runtime.logbook import METRICS
 from adn_jax.runtime.places import to_place
 from adn_jax.training.runs import read_finished
-from tests.training.test_survival import wait_for
+from tests.hold import wait_until
+from tests.training.test_survival import INTERVAL, held
 
 
 @pytest.mark.slow
-def test_a_run_in_a_store_is_that_of_a_disk(heads, whole_run, start_training, gcs):
+def test_a_run_in_a_store_is_that_of_a_disk(
+    heads, whole_run, start_training, new_hold, gcs
+):
     place = to_place(f"{gcs.bucket}/training")
     run = place / "run"
     pack_dataset(heads, place / "packed", cases_per_shard=3)
 
-    def start():
-        return start_training(run, data=place / "packed", **gcs.variables)
+    def start(**program):
+        return start_training(run, data=place / "packed", **program, **gcs.variables)
 
-    process = start()
-    saved = run / "checkpoints" / "joint" / "2" / "commit_success.txt"
-    wait_for(saved.exists, process)
+    hold = new_hold()
+    process = start(program=held(hold, "logged", "joint", INTERVAL + 1))
+    hold.until_arrived(process)
+    saved = run / "checkpoints" / "joint" / str(INTERVAL) / "commit_success.txt"
+    wait_until(saved.exists, process)
     process.send_signal(signal.SIGTERM)
+    hold.release()
     output, _ = process.communicate()
     assert process.returncode == 128 + signal.SIGTERM, output
     assert "joint" not in read_finished(run)

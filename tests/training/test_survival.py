@@ -14,15 +14,13 @@ import pytest
 
 from adn_jax.runtime.logbook import read_metrics
 from adn_jax.training.runs import load_run, read_finished
+from tests.hold import wait_until
 from tests.training.tiny import tiny_recipe
 
 
-def wait_for(happened, process, patience=120.0):
-    """Return as soon as `happened()` holds or the process has ended."""
-    end = time.monotonic() + patience
-    while process.poll() is None and not happened():
-        assert time.monotonic() < end, "the training makes no progress"
-        time.sleep(0.02)
+def held(hold, moment, stage, step):
+    """A program like `train.py` that waits there."""
+    return "-m", "tests.training.held", hold.folder, moment, stage, step
 
 
 def last_step(run, stage):
@@ -30,11 +28,6 @@ def last_step(run, stage):
     path = run / "metrics.jsonl"
     lines = read_metrics(run) if path.exists() else []
     return max((line["step"] for line in lines if line["stage"] == stage), default=0)
-
-
-def has_line(run, stage, step):
-    """Whether metrics.jsonl has a line of the stage from that step on."""
-    return last_step(run, stage) >= step
 
 
 def is_saving(run, stage):
@@ -61,17 +54,20 @@ def assert_same_run(one, other):
 
 
 @pytest.mark.slow
-def test_killed_training_ends_bit_equal(whole_run, start_training, tmp_path):
+def test_killed_training_ends_bit_equal(whole_run, start_training, new_hold, tmp_path):
     run = tmp_path / "killed"
     blows = [
-        (signal.SIGKILL, lambda: is_saving(run, "align")),
-        (signal.SIGTERM, lambda: has_line(run, "joint", 1)),
-        (signal.SIGKILL, lambda: is_saving(run, "joint")),
+        (signal.SIGKILL, "saving", "align"),
+        (signal.SIGTERM, "logged", "joint"),
+        (signal.SIGKILL, "saving", "joint"),
     ]
-    for number, moment in blows:
-        process = start_training(run)
-        wait_for(moment, process)
+    for number, moment, stage in blows:
+        hold = new_hold()
+        process = start_training(run, program=held(hold, moment, stage, 1))
+        hold.until_arrived(process)
+        assert is_saving(run, stage) == (moment == "saving")
         process.send_signal(number)
+        hold.release()
         output, _ = process.communicate()
         if number == signal.SIGTERM:
             assert process.returncode == 128 + signal.SIGTERM, output
@@ -83,7 +79,7 @@ def test_killed_training_ends_bit_equal(whole_run, start_training, tmp_path):
     process = start_training(run)
     output, _ = process.communicate()
     assert process.returncode == 0, output
-    assert f"python evaluate.py {run}" in output.replace("\n", "")
+    assert f"adn evaluate {run}" in output.replace("\n", "")
     assert_same_run(whole_run, run)
 
 
@@ -108,7 +104,8 @@ def test_killed_at_random_moments_nothing_is_lost(whole_run, start_training, tmp
     start_training(tmp_path / "timed").communicate()
     duration = time.monotonic() - start
     saved, finished = {}, set()
-    for _ in range(KILLS):
+    killed = 0
+    while killed < KILLS:
         process = start_training(run)
         try:
             process.communicate(timeout=moments.uniform(0.2, 1.0) * duration)
@@ -116,6 +113,7 @@ def test_killed_at_random_moments_nothing_is_lost(whole_run, start_training, tmp
             process.kill()
         output, _ = process.communicate()
         assert process.returncode in {0, -signal.SIGKILL}, output
+        killed += process.returncode != 0
         now_saved, now_finished = checkpoints_of(run)
         for stage in {"align", "joint"} - now_finished:
             repeated = last_step(run, stage) - now_saved.get(stage, 0)
@@ -158,12 +156,14 @@ def fill(disk):
 
 @pytest.mark.slow
 def test_a_full_disk_ends_the_training_and_loses_nothing(
-    whole_run, start_training, small_disk
+    whole_run, start_training, new_hold, small_disk
 ):
-    run = small_disk / "run"
-    process = start_training(run)
-    wait_for(lambda: "joint" in checkpoints_of(run)[0], process)
+    run, hold = small_disk / "run", new_hold()
+    process = start_training(run, program=held(hold, "logged", "joint", INTERVAL + 1))
+    hold.until_arrived(process)
+    wait_until(lambda: "joint" in checkpoints_of(run)[0], process)
     filler = fill(small_disk)
+    hold.release()
     output, _ = process.communicate()
     assert process.returncode == 2, output
     assert "Traceback" not in output

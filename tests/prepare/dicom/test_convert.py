@@ -14,6 +14,7 @@ from adn_jax.errors import UserError
 from adn_jax.prepare.dicom import convert
 from adn_jax.prepare.dicom.convert import convert_dicom, gap_flags
 from adn_jax.prepare.read import read_scan
+from tests.hold import PATIENCE
 from tests.prepare.dicom.files import (
     head_of_blocks,
     write_dicomdir,
@@ -294,7 +295,7 @@ def test_truncated_pixels_are_refused(tmp_path):
 
 def test_a_slow_conversion_is_ended(tmp_path, monkeypatch):
     slow = tmp_path / "slow"
-    slow.write_text("#!/bin/sh\nexec sleep 20\n")
+    slow.write_text(f"#!/bin/sh\nexec sleep {PATIENCE}\n")
     slow.chmod(0o755)
     monkeypatch.setattr(dcm2niix, "bin", str(slow))
     monkeypatch.setattr(convert, "SECONDS", 1)
