@@ -1,4 +1,4 @@
-"""`python evaluate.py ...`: the same as `python -m adn_jax evaluate ...`."""
+"""`python evaluate.py ...`: the same as `adn evaluate ...`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""`python train.py ...`: the same as `python -m adn_jax train ...`."""
+"""`python train.py ...`: the same as `adn train ...`."""
 
 import sys
 

@@ -1,8 +1,9 @@
-"""ADN at its best so far: a start that trains, a refined view, a P that stays.
+"""ADN with what it took to train it: a better start, a refined view, a P that stays.
 
-Command:  python train.py configs/adn.py --data DIR --run RUN
+Command:  adn train configs/adn.py --data DIR --run RUN
 Hardware: one GPU with 80 GB, or several (the batch of 6 is split over them).
-Result:   not yet run at full size; `demo.py` is the same system, smaller.
+Result:   not yet run at full size; on phantoms, smaller, `clerigues.py` and
+          `adn_strong.py` score higher (docs/results.md).
 
 Beyond the paper: the head is centred by mass, T starts from the identity and first
 learns the answer of a coarse search, each scan's view is refined on the mirror loss,

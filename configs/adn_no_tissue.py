@@ -1,6 +1,6 @@
 """`adn` without L_tissue: the ablation in the last rows of the paper's Table 1.
 
-Command:  python train.py configs/adn_no_tissue.py --data DIR --run RUN
+Command:  adn train configs/adn_no_tissue.py --data DIR --run RUN
 Hardware: as `adn.py`.
 Result:   paper, AISD: Dice 0.5090, HD95 39.66 mm. Not yet run by us at full size.
 """

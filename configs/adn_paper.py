@@ -1,6 +1,6 @@
 """ADN as the paper describes it (Ni et al., MICCAI 2022).
 
-Command:  python train.py configs/adn_paper.py --data DIR --run RUN
+Command:  adn train configs/adn_paper.py --data DIR --run RUN
 Hardware: one GPU with 80 GB, or several (the batch of 6 is split over them).
 Result:   paper, AISD, 52 test scans: Dice 0.5245, HD95 39.18 mm. Not yet run by us.
 

@@ -1,6 +1,6 @@
 """ADN as the authors' public code computes it; the recipe of imported checkpoints.
 
-Command:  python train.py configs/adn_reference.py --data DIR --run RUN
+Command:  adn train configs/adn_reference.py --data DIR --run RUN
 Hardware: one GPU with 80 GB for D and F; the batch of 40 of T wants several.
 Result:   the authors publish no figure for the code. Not yet run by us.
 

@@ -1,6 +1,6 @@
 """What published plain U-Nets gain their numbers by, on ADN's aligned head.
 
-Command:  python train.py configs/adn_strong.py --data DIR --run RUN
+Command:  adn train configs/adn_strong.py --data DIR --run RUN
 Hardware: as `adn.py`.
 Result:   not yet run at full size; on phantoms see docs/results.md.
 

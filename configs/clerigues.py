@@ -1,6 +1,6 @@
 """The 3D ResUNet on the aligned head and its mirror image as two channels.
 
-Command:  python train.py configs/clerigues.py --data DIR --run RUN
+Command:  adn train configs/clerigues.py --data DIR --run RUN
 Hardware: as `adn.py`.
 Result:   paper, AISD: Dice 0.5051, HD95 43.17 mm. Not yet run by us at full size.
 

@@ -1,6 +1,6 @@
 """DeepMedic (Kamnitsas et al. 2017) as its repository ships it, a row of Table 1.
 
-Command:  python train.py configs/deepmedic.py --data DIR --run RUN
+Command:  adn train configs/deepmedic.py --data DIR --run RUN
 Hardware: as `adn.py`.
 Result:   paper, AISD: Dice 0.4412, HD95 58.20 mm. Not yet run by us at full size.
 

@@ -1,6 +1,6 @@
 """DeepMedic with the two pathways of its paper (Kamnitsas et al. 2017).
 
-Command:  python train.py configs/deepmedic_2017.py --data DIR --run RUN
+Command:  adn train configs/deepmedic_2017.py --data DIR --run RUN
 Hardware: as `adn.py`.
 Result:   not a row of Table 1; not yet run by us at full size.
 """

@@ -1,6 +1,6 @@
 """The 3D ResUNet on the head as it lies, a row of the paper's Table 1.
 
-Command:  python train.py configs/resunet.py --data DIR --run RUN
+Command:  adn train configs/resunet.py --data DIR --run RUN
 Hardware: as `adn.py`.
 Result:   paper, AISD: Dice 0.4763, HD95 42.55 mm. Not yet run by us at full size.
 """

@@ -1,6 +1,6 @@
 """The 3D ResUNet alone on the aligned head: F without D, a row of the paper's Table 1.
 
-Command:  python train.py configs/resunet_aligned.py --data DIR --run RUN
+Command:  adn train configs/resunet_aligned.py --data DIR --run RUN
 Hardware: as `adn.py`.
 Result:   paper, AISD: Dice 0.4850, HD95 39.87 mm. Not yet run by us at full size.
 """

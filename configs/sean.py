@@ -1,6 +1,6 @@
 """SEAN (Liang et al. 2021) on the aligned head, a row of the paper's Table 1.
 
-Command:  python train.py configs/sean.py --data DIR --run RUN
+Command:  adn train configs/sean.py --data DIR --run RUN
 Hardware: as `adn.py`.
 Result:   paper, AISD: Dice 0.5047, HD95 40.07 mm. Not yet run by us at full size.
 

@@ -1,6 +1,6 @@
 """The plain 3D U-Net (Cicek et al. 2016), a row of the paper's Table 1.
 
-Command:  python train.py configs/unet.py --data DIR --run RUN
+Command:  adn train configs/unet.py --data DIR --run RUN
 Hardware: as `adn.py`.
 Result:   paper, AISD: Dice 0.4281, HD95 42.18 mm. Not yet run by us at full size.
 

@@ -1,4 +1,4 @@
-"""`python -m adn_jax benchmark CONFIG`: how fast a recipe is, and beside what."""
+"""`adn benchmark CONFIG`: how fast a recipe is, and beside what."""
 
 import shlex
 import signal

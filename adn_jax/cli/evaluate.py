@@ -1,4 +1,4 @@
-"""`python evaluate.py RUN`: score a run, write its report, print the headline."""
+"""`adn evaluate RUN`: score a run, write its report, print the headline."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""`python -m adn_jax export PREPARED OUT`: the same cases for nnU-Net and its peers."""
+"""`adn export PREPARED OUT`: the same cases for nnU-Net and its peers."""
 
 import sys
 from collections.abc import Sequence

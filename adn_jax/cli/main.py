@@ -1,4 +1,4 @@
-"""`python -m adn_jax VERB`: finds the verb, turns errors into one sentence."""
+"""`adn VERB`: finds the verb, turns errors into one sentence."""
 
 import importlib
 import signal
@@ -25,7 +25,7 @@ VERBS = {
 def usage() -> str:
     """The verbs, a line each."""
     lines = [f"  {verb:<14}{meaning}" for verb, meaning in VERBS.items()]
-    ends = ["", "adn VERB --help tells more; adn is short for python -m adn_jax."]
+    ends = ["", "adn VERB --help tells more."]
     return "\n".join(["usage: adn VERB ...", "", *lines, *ends])
 
 

@@ -1,4 +1,4 @@
-"""`python -m adn_jax pack PREPARED OUT`: few large files in place of many."""
+"""`adn pack PREPARED OUT`: few large files in place of many."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from adn_jax.prepare.pack import CASES_PER_SHARD, pack_dataset
 
 @dataclass(frozen=True)
 class Pack:
-    """Pack a prepared data set into ArrayRecord files, which train.py and evaluate.py
+    """Pack a prepared data set into ArrayRecord files, which train and evaluate
     read from where they lie: a disk, or gs://. The same command again continues."""
 
     prepared: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PREPARED")]

@@ -1,4 +1,4 @@
-"""`python -m adn_jax phantom OUT --cases N --seed S`: heads with known truth."""
+"""`adn phantom OUT --cases N --seed S`: heads with known truth."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""`python -m adn_jax predict RUN SCAN...`: segment unseen scans."""
+"""`adn predict RUN SCAN...`: segment unseen scans."""
 
 import sys
 from collections.abc import Sequence

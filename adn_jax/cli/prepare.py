@@ -1,4 +1,4 @@
-"""`python -m adn_jax prepare RAW OUT`: raw scans become prepared cases."""
+"""`adn prepare RAW OUT`: raw scans become prepared cases."""
 
 import argparse
 import sys

@@ -1,4 +1,4 @@
-"""`python -m adn_jax sweep CONFIG --over FIELD=VALUES`: what settings do."""
+"""`adn sweep CONFIG --over FIELD=VALUES`: what settings do."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

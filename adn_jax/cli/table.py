@@ -1,4 +1,4 @@
-"""`python -m adn_jax table DATA OUT --recipes ...`: systems on the same data."""
+"""`adn table DATA OUT --recipes ...`: systems on the same data."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -94,7 +94,7 @@ def main(arguments: Sequence[str]) -> None:
     if signal:
         print(f"Stopped by signal {signal}; the same command continues.")
         raise SystemExit(128 + signal)
-    print(f"Every stage is trained: python evaluate.py {command.run}")
+    print(f"Every stage is trained: adn evaluate {command.run}")
 
 
 def unseen(data: Place) -> str:

@@ -187,7 +187,7 @@ def find_data(
     if is_remote(data):
         raise UserError(
             f"{data} is no prepared data set (it has no manifest.json), and raw data "
-            "is prepared from disk to disk only; run `python -m adn_jax prepare` first."
+            "is prepared from disk to disk only; run `adn prepare` first."
         )
     reading = ReadSettings(aisd_unpack=str(out / "unpacked"))
     manifest = prepare_dataset(data, out / "prepared", settings, workers, reading)

@@ -99,7 +99,7 @@ def read_manifest(folder: Place) -> Manifest:
     if not is_there(path):
         raise UserError(
             f"{folder} is no prepared data set (it has no manifest.json); "
-            "make one with `python -m adn_jax prepare RAW OUT`."
+            "make one with `adn prepare RAW OUT`."
         )
     content = {"flags": {}} | read_json(path)
     try:

@@ -2,9 +2,11 @@
 
 import importlib
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -71,13 +73,15 @@ def _weight(text: str, number: str) -> float:
 
 
 def _import(module: str, function: str) -> Callable[..., Any]:
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)  # the script `adn`, unlike `python -m`, lacks it
     try:
         found = importlib.import_module(module)
     except Exception as error:
         raise UserError(
             f"the module {module!r} of the loss term {module}:{function} cannot be "
-            f"imported ({type(error).__name__}: {error}); run the command in its "
-            "folder with PYTHONPATH=. in front, or correct the module."
+            f"imported ({type(error).__name__}: {error}); run the command in the "
+            "folder that holds it, or correct the module."
         ) from error
     term = getattr(found, function, None)
     if not callable(term):

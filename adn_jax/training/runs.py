@@ -133,7 +133,7 @@ def load_run(run: Place) -> TrainedModel:
         if stage not in finished:
             raise UserError(
                 f"the run {run} is not finished: stage {stage!r} has to be trained; "
-                f"run `python train.py CONFIG --data DIR --run {run}` to continue."
+                f"run `adn train CONFIG --data DIR --run {run}` to continue."
             )
     params = {stage: load_stage(run, recipe, stage) for stage in stages_of(recipe)}
     return TrainedModel(
@@ -211,7 +211,7 @@ def read_config(run: Place) -> dict[str, Any]:
     if not is_there(path):
         raise UserError(
             f"{run} is no run (it has no config.json); train one with "
-            f"`python train.py CONFIG --data DIR --run {run}`."
+            f"`adn train CONFIG --data DIR --run {run}`."
         )
     content = read_json(path)
     if not isinstance(content, Mapping) or "recipe" not in content:

@@ -142,7 +142,7 @@ def check_places(data: Place, run: Place) -> None:
     if (is_remote(data) or is_remote(run)) and not is_there(data / "manifest.json"):
         raise UserError(
             f"{data} is no prepared data set (it has no manifest.json), and raw data "
-            "is prepared from disk to disk only; run `python -m adn_jax prepare` first."
+            "is prepared from disk to disk only; run `adn prepare` first."
         )
 
 

@@ -2,7 +2,7 @@
 
 Run in this repository's folder; what they gave is in docs/results.md:
 
-    python -m adn_jax table DIR OUT --size demo --set joint.steps=600 --seeds 0 1 \\
+    adn table DIR OUT --size demo --set joint.steps=600 --seeds 0 1 \\
         --reference clerigues \\
         --recipes configs/clerigues.py examples/strong_parts/[a-z]*.py
 """

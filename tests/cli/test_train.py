@@ -8,6 +8,7 @@ import pytest
 from adn_jax.cli import train
 from adn_jax.cli.arguments import load_recipe
 from adn_jax.cli.main import main
+from adn_jax.config import ReadSettings
 from adn_jax.config_sizes import demo_size
 from adn_jax.data.splits import Fold
 from tests.training.tiny import write_heads
@@ -28,14 +29,14 @@ def calls(monkeypatch):
 
 
 def test_arguments_reach_the_training(calls, capsys):
-    train.main(
-        [CONFIG, "--data", "heads", "--run", "there", "--workers", "2", "--seed", "5"]
-    )
-    ((recipe, data, run, workers, donors, space, fold, dry_run),) = calls
+    given = ["--workers", "2", "--seed", "5", "--hu-range", "-17", "80"]
+    train.main([CONFIG, "--data", "heads", "--run", "there", *given])
+    ((recipe, data, run, workers, donors, space, fold, dry_run, reading),) = calls
     assert (recipe.name, recipe.seed) == ("tiny", 5)
     assert (data, run, workers) == (Path("heads"), Path("there"), 2)
     assert (donors, space, fold, dry_run) == ({}, 1, None, False)
-    assert "python evaluate.py there" in capsys.readouterr().out
+    assert reading == ReadSettings(hu_range=(-17.0, 80.0))
+    assert "adn evaluate there" in capsys.readouterr().out
 
 
 def test_a_dry_run_says_how_far_it_could_look(calls, tmp_path, capsys):

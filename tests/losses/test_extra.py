@@ -1,3 +1,5 @@
+import sys
+
 import jax.numpy as jnp
 import pytest
 
@@ -30,6 +32,14 @@ def test_function_and_weight_are_found_once():
     assert resolve_term("my_module:total").weight == 1
 
 
+def test_the_working_folder_is_searched(tmp_path, monkeypatch):
+    """As `python train.py` does by itself, and the script `adn` does not."""
+    (tmp_path / "my_terms.py").write_text("def one(array): return 1.0\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert resolve_term("my_terms:one")(jnp.zeros(1)) == 1
+
+
 @pytest.mark.usefixtures("my_module")
 @pytest.mark.parametrize(
     ("text", "message"),
@@ -39,7 +49,7 @@ def test_function_and_weight_are_found_once():
         ("my_module:", "write for example my_terms:boundary_charge:0.5"),
         ("my_module:total:much", "weight 'much'; a number is wanted"),
         ("my_module:total:nan", "weight 'nan'; a number is wanted"),
-        ("absent_module:total", "No module named 'absent_module'.*PYTHONPATH"),
+        ("absent_module:total", "No module named 'absent_module'.*that holds it"),
         ("broken_module:total", "ZeroDivisionError: division by zero"),
         ("my_module:absent", "my_module.py.* has no function 'absent'"),
         ("my_module:LIST", "has no function 'LIST'; correct the name"),

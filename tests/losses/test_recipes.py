@@ -337,11 +337,11 @@ def test_align_warm_start_is_the_regression_alone(weight, counted):
 def commands_of_the_page():
     """Every full command line, its continued lines joined."""
     page = PAGE.read_text(encoding="utf-8").replace("\\\n", " ")
-    return re.findall(r"^(python (?:train.py|-m adn_jax) .*)$", page, re.M)
+    return re.findall(r"^(adn (?:train|sweep) .*)$", page, re.M)
 
 
 def trainings_of_the_page():
-    return [each for each in commands_of_the_page() if "train.py" in each]
+    return [each for each in commands_of_the_page() if each.startswith("adn train")]
 
 
 @pytest.mark.parametrize("command", trainings_of_the_page(), ids=lambda c: c[-40:])
@@ -359,7 +359,7 @@ def test_commands_of_the_page_give_a_loss(command, monkeypatch):
 
 def test_the_page_sweeps_over_known_settings():
     (command,) = (each for each in commands_of_the_page() if " sweep " in each)
-    sweep, _ = parse_with_recipe(Sweep, "sweep", shlex.split(command)[4:])
+    sweep, _ = parse_with_recipe(Sweep, "sweep", shlex.split(command)[2:])
     over = read_pairs("--over", (text for texts in sweep.over for text in texts))
     assert over == {"joint_loss.regularisation": "0,1,10,100"}
 
