@@ -175,6 +175,10 @@ class AlignmentSettings:
     """Search this far around T's angle (around 0 without T); 0: no search."""
     search_step_deg: float = 2.0
     """Step of the search."""
+    search_everywhere: bool = True
+    """Where there is a search, also begin at every angle about the centre of mass; the
+    start that mirrors better after refinement counts, and the brain's shape says where
+    the head's front is."""
     refine_steps: int = 0
     """Optimizer steps on the mirror loss that refine the view of each scan."""
     refine_rate: float = 0.02

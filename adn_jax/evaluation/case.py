@@ -13,6 +13,7 @@ from adn_jax.metrics.alignment import (
     Plane,
     alignment_error,
     in_plane_angle_deg,
+    in_world,
     offset_mm,
     true_plane,
 )
@@ -44,18 +45,26 @@ def evaluate_case(
         alignment=score_alignment(maps, case, first),
         disentanglement=scores,
         disentanglement_truth=truth,
-        pose=pose_of(maps.plane),
-        flags=(*case.flags, *result_flags(grids)),
+        pose=pose_of(maps, case),
+        flags=(*case.flags, *maps.midline_flags, *result_flags(grids)),
         calibration=score_calibration(maps, maps.lesion, brain),
         doubt=None if doubt is None else score_doubt(maps, doubt, maps.lesion, brain),
     )
 
 
-def pose_of(plane: Plane | None) -> dict[str, float]:
-    """How a head lies by its mid-sagittal plane; empty where that was not sought."""
-    if plane is None:
+def pose_of(maps: CaseMaps, case: PreparedCase) -> dict[str, float]:
+    """How a head lies in the patient's coordinates by its mid-sagittal plane.
+
+    Empty where none was sought or found. The offset is towards X's right, the patient's
+    where the sides are known.
+    """
+    if maps.plane is None:
         return {}
-    return {"rotation_deg": in_plane_angle_deg(plane), "offset_mm": offset_mm(plane)}
+    plane = in_world(maps.plane, case.affine)
+    return {
+        "rotation_deg": in_plane_angle_deg(plane),
+        "offset_mm": offset_mm(plane),
+    }
 
 
 def score_calibration(

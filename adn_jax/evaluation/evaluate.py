@@ -38,7 +38,7 @@ from adn_jax.training.runs import read_finished
 ThresholdRule = Literal["recipe", "auto"]
 """Take the recipe's threshold, or choose two on the validation split."""
 
-RESULT_FORMAT = 2
+RESULT_FORMAT = 3
 """Version of the results of single cases: raise it when a score changes."""
 
 

@@ -153,6 +153,8 @@ def scan_figure(maps: CaseMaps, slices: int = 7) -> Figure:
     box = aligned_box(maps)
     extent = common_extent([box])
     shown = present(maps, {"asymmetry": "A", "pathological": "P"})
+    if maps.midline_missed:
+        shown = {}
     titles = [f"{height_mm(maps, z):+.0f} mm" for z in levels]
     sheet = dark_sheet(1 + len(shown), len(levels), extent, titles, captions=False)
     tops = brightest_values(maps, levels)
@@ -167,6 +169,8 @@ def scan_figure(maps: CaseMaps, slices: int = 7) -> Figure:
         for axes in (above, *below):
             show_head(axes, box, extent, marks=column == 0)
     names = ["aligned X" if maps.plane else "scan"]
+    if maps.midline_missed:
+        names = ["X, no mid-line found"]
     for name, title in shown.items():
         names.append(f"{title}, to {unit_of(maps, name, tops)}")
     for panels, name in zip(sheet.panels, names, strict=True):

@@ -58,12 +58,12 @@ def write_figures(
         ),
         "calibration": reliability_figure(pooled(results, "brain")),
     }
-    if all(result.pose for result in chosen):
+    if found := [i for i, one in enumerate(maps) if one.plane]:
         turns = [
-            f"{result.name}\nturned {result.pose['rotation_deg']:+.1f}°"
-            for result in chosen
+            f"{chosen[i].name}\nturned {chosen[i].pose['rotation_deg']:+.1f}°"
+            for i in found
         ]
-        drawn["alignment"] = alignment_figure(maps, turns)
+        drawn["alignment"] = alignment_figure([maps[i] for i in found], turns)
     if system.doubts:
         entropies = [one.doubt.entropy for one in inferred]
         drawn["doubt"] = doubt_figure(maps, entropies, captions)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import cache, partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,13 +12,21 @@ from jaxtyping import Array, Float
 from adn_jax.config import Recipe
 from adn_jax.data.cases import PreparedCase
 from adn_jax.evaluation.maps import CaseMaps, Map
+from adn_jax.evaluation.midline import Fit, judge_midline
 from adn_jax.geometry.rigid import half_extents_mm, mid_plane
 from adn_jax.geometry.sampler import sample
 from adn_jax.metrics.alignment import Plane
 from adn_jax.metrics.disentanglement import PATHOLOGY_THRESHOLD
 from adn_jax.metrics.overlap import Mask
 from adn_jax.pipeline.adn import apply_adn, init_adn, realign_labels, unalign
-from adn_jax.pipeline.align import aligns, first_view, is_in_plane, matrices
+from adn_jax.pipeline.align import (
+    MidlineFit,
+    aligns,
+    first_view,
+    is_in_plane,
+    matrices,
+    midline_fit,
+)
 from adn_jax.pipeline.averaging import averaged_prediction, further_poses
 from adn_jax.runtime.cudnn import check_cudnn
 from adn_jax.runtime.memory import return_freed_memory
@@ -36,19 +45,22 @@ CHAIN_MAPS = (
 """Those of `AdnOutputs` that `CaseMaps` has too."""
 
 
+Inference = tuple[AdnOutputs, Matrix, MidlineFit | None]
+"""The chain's outputs, M before the search and the refinement, and how well the
+mid-line is known (None where none is sought)."""
+
+
 @partial(jax.jit, static_argnames="recipe")
-def infer(
-    params: AdnParams, volume: Volume, recipe: Recipe
-) -> tuple[AdnOutputs, Matrix]:
-    """The whole chain for a batch, and M before the search and the refinement."""
-    first = first_view(params.view, volume, recipe)
-    return apply_adn(params, volume, recipe), matrices(first, recipe)[0]
+def infer(params: AdnParams, volume: Volume, recipe: Recipe) -> Inference:
+    """The whole chain for a batch, and what is known about its mid-lines."""
+    first = matrices(first_view(params.view, volume, recipe), recipe)[0]
+    outputs = apply_adn(params, volume, recipe)
+    fit = midline_fit(volume, outputs.view, recipe) if aligns(recipe) else None
+    return outputs, first, fit
 
 
 @cache
-def compiled_chain(
-    recipe: Recipe,
-) -> Callable[[AdnParams, Volume], tuple[AdnOutputs, Matrix]]:
+def compiled_chain(recipe: Recipe) -> Callable[[AdnParams, Volume], Inference]:
     """The chain for one scan, compiled once; the memory that this took is given back.
 
     On a CPU that is half a gigabyte, which would lie beside the chain's own memory.
@@ -120,7 +132,7 @@ def infer_case(
     outputs are those of the scan as it lies.
     """
     volume = as_batch(case.volume)
-    outputs, first_matrix = compiled_chain(recipe)(params, volume)
+    outputs, first_matrix, fit = compiled_chain(recipe)(params, volume)
     maps = CaseMaps(
         name=case.name,
         spacing_mm=case.spacing_mm,
@@ -128,7 +140,7 @@ def infer_case(
         threshold=recipe.threshold,
         volume=np.asarray(case.volume),
         **(present_maps(outputs) | averaged_maps(params, volume, outputs, recipe)),
-        **planes(outputs.matrix, first_matrix, recipe),
+        **midline(outputs.matrix, first_matrix, fit, case, recipe),
         **truth_maps(case, outputs.matrix, recipe),
     )
     return maps, outputs
@@ -136,7 +148,7 @@ def infer_case(
 
 def run_chain(params: AdnParams, volume: Volume, recipe: Recipe) -> Volume:
     """O of one scan as it lies."""
-    outputs, _ = compiled_chain(recipe)(params, volume)
+    outputs, _, _ = compiled_chain(recipe)(params, volume)
     return outputs.prediction
 
 
@@ -161,13 +173,26 @@ def present_maps(outputs: AdnOutputs) -> dict[str, Map]:
     }
 
 
-def planes(matrix: Matrix, first: Matrix, recipe: Recipe) -> dict[str, Plane]:
-    """The mid-sagittal plane at the end and after T alone, where one is looked for."""
-    if not aligns(recipe):
+def midline(
+    matrix: Matrix,
+    first: Matrix,
+    fit: MidlineFit | None,
+    case: PreparedCase,
+    recipe: Recipe,
+) -> dict[str, Any]:
+    """The mid-sagittal plane at the end and after T alone, and what is known of it;
+    nothing where none is looked for."""
+    if fit is None:
         return {}
+    plane = plane_in_scan(matrix, recipe)
+    known = Fit(*(float(getattr(fit, name)[0]) for name in Fit._fields))
+    judged = judge_midline(plane, known, case.affine)
     return {
-        "plane": plane_in_scan(matrix, recipe),
-        "first_plane": plane_in_scan(first, recipe),
+        "plane": plane if judged.found else None,
+        "first_plane": plane_in_scan(first, recipe) if judged.found else None,
+        "midline_missed": not judged.found,
+        "knows_sides": judged.knows_sides,
+        "midline_flags": judged.flags,
     }
 
 

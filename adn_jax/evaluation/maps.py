@@ -17,7 +17,8 @@ class CaseMaps:
 
     `volume`, `prediction` and `lesion` are on I's grid, the rest on X's. The planes
     are the estimated mid-sagittal plane in I, at the end and after T alone; None where
-    the recipe does not look for one. Maps of D are None where the recipe has no D.
+    the recipe does not look for one, or found none (`midline_missed`). Maps of D are
+    None where the recipe has no D.
     """
 
     name: str
@@ -31,6 +32,12 @@ class CaseMaps:
     aligned_prediction: Map
     plane: Plane | None = None
     first_plane: Plane | None = None
+    midline_missed: bool = False
+    """Whether a mid-line was sought and none found."""
+    knows_sides: bool = True
+    """Whether X's right is the patient's right for sure."""
+    midline_flags: tuple[str, ...] = ()
+    """What deserves a look about the mid-line, a sentence each."""
     pathological: Map | None = None
     anatomical: Map | None = None
     salient: Map | None = None

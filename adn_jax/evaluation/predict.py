@@ -15,6 +15,7 @@ from adn_jax.config_checks import settings_to_json
 from adn_jax.data.cases import PreparedCase
 from adn_jax.data.image import Image, write_image
 from adn_jax.errors import UserError
+from adn_jax.evaluation.case import pose_of
 from adn_jax.evaluation.doubt import Doubt, lesion_doubts
 from adn_jax.evaluation.figures import save_figure, scan_figure
 from adn_jax.evaluation.inference import as_map, on_scan_grid
@@ -29,7 +30,6 @@ from adn_jax.evaluation.system import (
     load_system,
 )
 from adn_jax.evaluation.viewer import write_viewer
-from adn_jax.metrics.alignment import in_plane_angle_deg, offset_mm
 from adn_jax.metrics.overlap import Mask, volume_ml
 from adn_jax.prepare.case import prepare_scan, to_native
 from adn_jax.prepare.dicom.straighten import SliceStack, onto_taken, taken_image
@@ -289,24 +289,26 @@ def describe_scan(
         "purpose": "research only, not for diagnosis",
         "lesion_volume_ml": volume_ml(lesion.voxels > 0, lesion.spacing_mm),
         "threshold": maps.threshold,
-        **describe_pose(maps),
-        "flags": list(case.flags),
+        **describe_pose(maps, case),
+        "flags": [*case.flags, *maps.midline_flags],
         "quality": case.quality,
         "source": case.source,
     }
 
 
-def describe_pose(maps: CaseMaps) -> dict[str, Any]:
+def describe_pose(maps: CaseMaps, case: PreparedCase) -> dict[str, Any]:
     """How the head lies, and on which side of its mid-line the lesion; nothing where
-    the recipe does not look for the mid-line."""
+    the recipe does not look for the mid-line or found none."""
     if maps.plane is None:
         return {}
+    pose = pose_of(maps, case)
+    side = {"lesion_side": lesion_side(maps.aligned_predicted)}
     return {
-        "lesion_side": lesion_side(maps.aligned_predicted),
-        "head_rotation_deg": in_plane_angle_deg(maps.plane),
-        "head_offset_mm": offset_mm(maps.plane),
-        "pose_signs": "rotation positive: nose turned to the patient's left; offset "
-        "positive: mid-line to the patient's right of the brain's centre",
+        **(side if maps.knows_sides else {}),
+        "head_rotation_deg": pose["rotation_deg"],
+        "head_offset_mm": pose["offset_mm"],
+        "pose_signs": "rotation positive: nose turned to the patient's left, modulo "
+        "180; offset positive: mid-line to the patient's right of the brain's centre",
     }
 
 

@@ -111,14 +111,15 @@ class CaseResult:
     """Scores by grid: "native" (where the label is there) and "prepared"."""
     alignment: dict[str, dict[str, float]]
     """Errors `angle_deg` and `offset_mm` of the plane by stage: "final",
-    "network_alone" or "first_guess", "input"; empty where the truth is unknown."""
+    "network_alone" or "first_guess", "input"; empty where the truth is unknown or no
+    mid-line was found."""
     disentanglement: dict[str, float]
     """The fields of `metrics.disentanglement.Disentanglement`; empty without D."""
     disentanglement_truth: str
     """What counted as pathological; empty without D."""
     pose: dict[str, float]
-    """The estimated mid-sagittal plane: `rotation_deg` and `offset_mm`; empty where
-    none was sought."""
+    """The estimated mid-sagittal plane in the patient's coordinates: `rotation_deg` and
+    `offset_mm`; empty where none was sought or found."""
     flags: tuple[str, ...]
     """What preparation found odd in the scan, and what is odd in the result."""
     calibration: dict[str, Reliability]

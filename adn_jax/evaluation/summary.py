@@ -35,6 +35,7 @@ from adn_jax.metrics.disentanglement import (
     Disentanglement,
     auroc,
 )
+from adn_jax.pipeline.align import aligns
 
 CALIBRATION = {"ece": expected_calibration_error, "brier": brier_score}
 """Scores of calibration that a single case has voxels enough for."""
@@ -72,6 +73,7 @@ def summarise_results(
         **grids[grid],
         "alignment_error_deg": summarise_alignment(results, "angle_deg"),
         "alignment_offset_mm": summarise_alignment(results, "offset_mm"),
+        "midline_not_found": count_missed(results) if aligns(recipe) else None,
         "disentanglement": summarise_disentanglement(results, high - low),
         "calibration": summarise_calibration(results),
         "doubt": summarise_doubt(results, doubts),
@@ -124,6 +126,11 @@ def summarise_alignment(results: Sequence[CaseResult], what: str) -> Summary | N
         for stage in known[0]
     }
     return {**stages.pop("final"), **stages}
+
+
+def count_missed(results: Sequence[CaseResult]) -> int:
+    """Cases in which no mid-line was found; they are in no error of the alignment."""
+    return sum(not result.pose for result in results)
 
 
 def summarise_disentanglement(

@@ -48,19 +48,34 @@ def true_plane(
     return Plane(normal / np.linalg.norm(normal), (head_origin - centre) * spacing)
 
 
+def in_world(plane: Plane, affine: Float[np.ndarray, "4 4"]) -> Plane:
+    """A plane of the prepared grid along the world's axes (RAS), still from the grid's
+    centre; the grid itself may be turned against them."""
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    return Plane(axes @ plane.normal, axes @ plane.point)
+
+
+def turn_deg(plane: Plane) -> float:
+    """Turn of a head in an axial slice, -180 to 180 degrees, by its plane.
+
+    As `in_plane_angle_deg`, but which way the normal points counts: half a turn is a
+    head upside down.
+    """
+    return float(np.degrees(np.arctan2(plane.normal[1], plane.normal[0])))
+
+
 def in_plane_angle_deg(plane: Plane) -> float:
     """Rotation of a plane's trace in an axial slice, -90 to 90 degrees.
 
     0 where the plane runs straight front to back; positive where the nose is turned to
     the patient's left (counter-clockwise with x to the right and y up).
     """
-    angle = float(np.degrees(np.arctan2(plane.normal[1], plane.normal[0])))
-    return (angle + 90.0) % 180.0 - 90.0
+    return (turn_deg(plane) + 90.0) % 180.0 - 90.0
 
 
 def offset_mm(plane: Plane) -> float:
-    """Signed distance from the grid's centre to the plane, positive to the right."""
-    return float(plane.normal @ plane.point) * float(np.sign(plane.normal[0]) or 1.0)
+    """Distance from the grid's centre to the plane, positive to the patient's right."""
+    return float(plane.normal @ plane.point)
 
 
 def alignment_error(estimate: Plane, truth: Plane) -> AlignmentError:

@@ -2,8 +2,11 @@
 
 A view is found in up to four steps, each an option of the recipe: the centre of mass,
 network T, a search over the angle, and a refinement of the mirror loss through the
-differentiable sampler.
+differentiable sampler. A mirror plane is the same after half a turn; where the head's
+front points is told by the brain's shape.
 """
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +21,30 @@ from adn_jax.models import apply_view_net
 from adn_jax.types import Matrix, Params, View, Volume
 
 SEARCH_SIZE = 64
-"""In-plane voxels that the search and the refinement need: they run on averages."""
+"""In-plane voxels that the refinement needs: it runs on averages."""
+ROUGH_MM = (20.0, 6.0, 6.0)
+"""Voxels (z y x) on which starts are searched and compared, no larger than this."""
+EVERY_DEG = 4.0
+"""Step of the search over every angle; the refinement reaches as far."""
+TURNS_AT_ONCE = 15
+"""Turns whose samples are taken together; all of them would need much memory."""
+APART_DEG = 15.0
+"""Lines that are turned by more are other lines, not the same one less well met."""
+UPSIDE_DOWN = -0.05
+"""Skewness (`skewness`) below which an aligned brain has its front at the back: no
+whole head of a hundred made or real ones had less than 0.02 upright, slabs of three
+slices had -0.045."""
+
+
+class MidlineFit(NamedTuple):
+    """How well the mid-line of each head is known."""
+
+    unlikeness: Float[Array, " b"]
+    """mean |X - X'| over mean X, roughly sampled."""
+    elsewhere: Float[Array, " b"]
+    """The same at the best angle that is more than `APART_DEG` away."""
+    skewness: Float[Array, " b"]
+    """Of the aligned brain along y, above 0 where its front is X's front."""
 
 
 def align_volume(
@@ -54,13 +80,24 @@ def is_in_plane(recipe: Recipe) -> bool:
 def find_view(view_params: Params, volume: Volume, recipe: Recipe) -> View:
     """View of each head by all steps of the recipe; no gradient flows through it."""
     volume = jax.lax.stop_gradient(volume)
+    steps = recipe.alignment
     view = first_view(view_params, volume, recipe)
     small = coarse(volume)
-    if recipe.alignment.search_limit_deg > 0:
-        view = search_angle(small, view, recipe)
-    if recipe.alignment.refine_steps > 0:
+    if looks_everywhere(recipe):
+        view = best_start(volume, view, recipe)
+    elif steps.search_limit_deg > 0:
+        view = search_angle(small, view, recipe, steps.search_limit_deg)
+    if steps.refine_steps > 0:
         view = refine_view(small, view, recipe)
+    if looks_everywhere(recipe):
+        view = upright(small, view, recipe)
     return jax.lax.stop_gradient(view)
+
+
+def looks_everywhere(recipe: Recipe) -> bool:
+    """Whether a head may be turned by any angle."""
+    steps = recipe.alignment
+    return steps.search_everywhere and steps.search_limit_deg > 0
 
 
 def first_view(view_params: Params, volume: Volume, recipe: Recipe) -> View:
@@ -98,27 +135,92 @@ def centres(size: int) -> Float[Array, " size"]:
 
 def coarse(volume: Volume) -> Float[Array, "b z y1 x1 c"]:
     """Average in plane to about `SEARCH_SIZE` voxels; normalised coordinates stay."""
+    _, _, y, x, _ = volume.shape
+    return averaged(volume, (1, y // SEARCH_SIZE, x // SEARCH_SIZE))
+
+
+def rough(volume: Volume, recipe: Recipe) -> Float[Array, "b z1 y1 x1 c"]:
+    """Average to voxels of about `ROUGH_MM`; normalised coordinates stay."""
+    sizes = zip(ROUGH_MM, recipe.prepare.spacing_mm, strict=True)
+    return averaged(volume, tuple(int(most / step) for most, step in sizes))
+
+
+def averaged(
+    volume: Volume, most: tuple[int, int, int]
+) -> Float[Array, "b z1 y1 x1 c"]:
+    """Mean of blocks of up to `most` voxels (z y x), as many as fill the volume."""
     b, z, y, x, c = volume.shape
-    fy, fx = (max(n // SEARCH_SIZE, 1) for n in (y, x))
-    if y % fy or x % fx:
-        return volume
-    return volume.reshape(b, z, y // fy, fy, x // fx, fx, c).mean((3, 5))
+    fz, fy, fx = map(largest_divisor, (z, y, x), most)
+    blocks = volume.reshape(b, z // fz, fz, y // fy, fy, x // fx, fx, c)
+    return blocks.mean((2, 4, 6))
 
 
-def search_angle(
-    volume: Volume, view: View, recipe: Recipe, limit_deg: float | None = None
+def largest_divisor(size: int, most: int) -> int:
+    """The largest number up to `most`, or 1, that divides `size`."""
+    return next(n for n in range(max(min(most, size), 1), 0, -1) if size % n == 0)
+
+
+def best_start(volume: Volume, view: View, recipe: Recipe) -> View:
+    """The best of the angles around a view, or of every angle about the centre of mass.
+
+    Both are refined, then the one that mirrors better counts, so that T has no say
+    where it was misled.
+    """
+    small, limit = rough(volume, recipe), recipe.alignment.search_limit_deg
+    anew = turned_best(small, centre_view(volume), recipe, every_angle())
+    views = jnp.stack([search_angle(small, view, recipe, limit), anew])
+    if recipe.alignment.refine_steps > 0:
+        views = jax.vmap(lambda view: refine_view(small, view, recipe))(views)
+    losses = jax.vmap(lambda view: unlikeness(small, view, recipe))(views)
+    best = jnp.argmin(losses, axis=0)
+    return jnp.take_along_axis(views, best[None, :, None], axis=0)[0]
+
+
+def every_angle() -> Float[Array, " n"]:
+    """Turns in degrees that meet every mirror line."""
+    return turns_deg(90.0, EVERY_DEG)[1:]
+
+
+def search_angle(volume: Volume, view: View, recipe: Recipe, limit_deg: float) -> View:
+    """The view that mirrors best among angles up to `limit_deg` from the given one."""
+    turns = turns_deg(limit_deg, recipe.alignment.search_step_deg)
+    return turned_best(volume, view, recipe, turns)
+
+
+def turns_deg(limit: float, step: float) -> Float[Array, " n"]:
+    """Turns in degrees at equal steps up to +- `limit`."""
+    count = round(limit / step)
+    return step * jnp.arange(-count, count + 1, dtype=jnp.float32)
+
+
+def turned_best(
+    volume: Volume, view: View, recipe: Recipe, turns: Float[Array, " n"]
 ) -> View:
-    """The view with the smallest mirror loss among angles around the given one."""
-    limit = recipe.alignment.search_limit_deg if limit_deg is None else limit_deg
-    count = round(limit / recipe.alignment.search_step_deg)
-    step = jnp.deg2rad(jnp.float32(recipe.alignment.search_step_deg))
-    turns = step * jnp.arange(-count, count + 1, dtype=jnp.float32)
+    """The view that mirrors best among turns (degrees) of the given one."""
+    losses = unlikeness_turned(volume, view, recipe, turns)
+    best = jnp.deg2rad(turns)[jnp.argmin(losses, axis=0)]
+    return view.at[:, 2].add(best)
+
+
+def unlikeness_turned(
+    volume: Volume, view: View, recipe: Recipe, turns: Float[Array, " n"]
+) -> Float[Array, "n b"]:
+    """`unlikeness` of each turn (degrees) of a view."""
 
     def loss_at(turn: Float[Array, ""]) -> Float[Array, " b"]:
-        return mirror_distance(volume, view.at[:, 2].add(turn), recipe)
+        return unlikeness(volume, view.at[:, 2].add(turn), recipe)
 
-    losses = jax.lax.map(loss_at, turns)
-    return view.at[:, 2].add(turns[jnp.argmin(losses, axis=0)])
+    return jax.lax.map(loss_at, jnp.deg2rad(turns), batch_size=TURNS_AT_ONCE)
+
+
+def unlikeness(volume: Volume, view: View, recipe: Recipe) -> Float[Array, " b"]:
+    """mean |X - X'| over mean X: 0 is a symmetric head, 2 one without a partner.
+
+    Unlike mean |X - X'| it does not fall where the grid cuts the turned head.
+    """
+    aligned, _, _ = align_volume(volume, view, recipe)
+    distance = jnp.abs(aligned - mirror(aligned)).mean((1, 2, 3, 4))
+    return distance / jnp.maximum(aligned.mean((1, 2, 3, 4)), 1e-6)
 
 
 def mirror_distance(volume: Volume, view: View, recipe: Recipe) -> Float[Array, " b"]:
@@ -128,17 +230,24 @@ def mirror_distance(volume: Volume, view: View, recipe: Recipe) -> Float[Array, 
 
 
 def refine_view(volume: Volume, view: View, recipe: Recipe) -> View:
-    """Lower each head's mirror loss by Adam on its angle and its shift along x.
+    """Lower each head's mirror loss by Adam on its angle and its shift across the line.
 
-    A shift along y moves along the mid-line and changes nothing, so it stays. A head
-    keeps its start where the steps did not lower its loss.
+    A shift along the mid-line changes nothing. A head keeps its start where the steps
+    did not lower its loss.
     """
     steps, rate = recipe.alignment.refine_steps, recipe.alignment.refine_rate
     adam = optax.scale_by_adam(b1=0.8, b2=0.95)
-    free = jnp.array([0, 0, 1, 1, 0, 0], jnp.float32)
+    across = matrices(view, recipe)[0][:, :3, 0]
 
-    def distances(change: View) -> tuple[Float[Array, ""], Float[Array, " b"]]:
-        distance = mirror_distance(volume, view + free * change, recipe)
+    def moved(change: Float[Array, "b 2"]) -> View:
+        turn, shift = change[:, :1], change[:, 1:] * across
+        still = jnp.zeros_like(turn)
+        return view + jnp.concatenate([still, still, turn, shift], axis=1)
+
+    def distances(
+        change: Float[Array, "b 2"],
+    ) -> tuple[Float[Array, ""], Float[Array, " b"]]:
+        distance = mirror_distance(volume, moved(change), recipe)
         return distance.sum(), distance
 
     def step(carry, falling_rate):
@@ -149,9 +258,49 @@ def refine_view(volume: Volume, view: View, recipe: Recipe) -> View:
         change = change - falling_rate * direction
         return (change, state, best, jnp.minimum(distance, best_distance)), None
 
-    start = jnp.zeros_like(view)
+    start = jnp.zeros_like(view[:, :2])
     unknown = jnp.full(view.shape[:1], jnp.inf, jnp.float32)
     rates = rate * (1 - jnp.arange(steps, dtype=jnp.float32) / steps)
     carry = (start, adam.init(start), start, unknown)
     (_, _, best, _), _ = jax.lax.scan(step, carry, rates)
-    return view + free * best
+    return moved(best)
+
+
+def upright(volume: Volume, view: View, recipe: Recipe) -> View:
+    """The view or half a turn from it, so that the head's front is X's front.
+
+    Nearest to the grid's own front, unless the brain's shape says clearly otherwise.
+    """
+    angle = view[:, 2]
+    view = view.at[:, 2].add(-jnp.pi * jnp.round(angle / jnp.pi))
+    aligned, _, _ = align_volume(volume, view, recipe)
+    over = skewness(aligned) < UPSIDE_DOWN
+    return view.at[:, 2].add(jnp.where(over, jnp.pi, 0.0))
+
+
+def skewness(aligned: Volume) -> Float[Array, " b"]:
+    """Skewness of the brain's voxels along y: above 0 where the front is the front.
+
+    The brain is widest behind its middle, tapers to the front, and has the cerebellum
+    at the back.
+    """
+    inside = (aligned[..., 0] > 0).astype(jnp.float32).sum((1, 3))
+    share = inside / jnp.maximum(inside.sum(1, keepdims=True), 1.0)
+    along = centres(aligned.shape[2])
+    away = along - (share * along).sum(1, keepdims=True)
+    variance = (share * away**2).sum(1)
+    return (share * away**3).sum(1) / jnp.maximum(variance, 1e-6) ** 1.5
+
+
+def midline_fit(volume: Volume, view: View, recipe: Recipe) -> MidlineFit:
+    """Compare a view with every other angle about its centre."""
+    small = rough(volume, recipe)
+    turns = every_angle()
+    losses = unlikeness_turned(small, view, recipe, turns)
+    apart = jnp.abs(turns)[:, None] > APART_DEG
+    aligned, _, _ = align_volume(coarse(volume), view, recipe)
+    return MidlineFit(
+        unlikeness(small, view, recipe),
+        jnp.where(apart, losses, jnp.inf).min(axis=0),
+        skewness(aligned),
+    )

@@ -71,4 +71,4 @@ def test_the_side_of_the_normal_does_not_matter():
     assert alignment_error(flipped, truth).angle_deg == pytest.approx(0.0, abs=1e-9)
     near = true_plane(pose(88.0, (1.0, 2.0, 0.0)), grid_affine(), SHAPE)
     assert alignment_error(near, truth).angle_deg == pytest.approx(4.0)
-    assert offset_mm(flipped) == pytest.approx(offset_mm(truth))
+    assert offset_mm(flipped) == pytest.approx(-offset_mm(truth))
