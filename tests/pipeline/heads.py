@@ -29,8 +29,11 @@ def small_recipe(**alignment) -> Recipe:
     )
 
 
-def symmetric_head(shape=SHAPE) -> np.ndarray:
-    """An ellipsoid with a pair of ventricles, `1 z y x 1`, symmetric in x."""
+def symmetric_head(shape=SHAPE, taper=0.0) -> np.ndarray:
+    """An ellipsoid with a pair of ventricles, `1 z y x 1`, symmetric in x.
+
+    With `taper` it grows narrower to the front, as brains do.
+    """
     z, y, x = np.meshgrid(
         *((2 * np.arange(n) + 1) / n - 1 for n in shape), indexing="ij"
     )
@@ -40,17 +43,17 @@ def symmetric_head(shape=SHAPE) -> np.ndarray:
             -(((x - centre_x) / width_x) ** 2 + ((y - centre_y) / width_y) ** 2)
         )
 
-    radius = (z / 1.2) ** 2 + (y / 0.78) ** 2 + (x / 0.6) ** 2
+    radius = (z / 1.2) ** 2 + (y / 0.78) ** 2 + (x / 0.6 / (1 - taper * y)) ** 2
     head = 0.5 / (1 + np.exp((radius - 1) * 12)) * (radius < 1.3)
     ventricles = blob(0.15, 0.2, 0.08, 0.25) + blob(-0.15, 0.2, 0.08, 0.25)
     return (head * (1 - 0.6 * ventricles)).astype(np.float32)[None, ..., None]
 
 
-def turned_heads(degrees, shifts, recipe: Recipe) -> np.ndarray:
+def turned_heads(degrees, shifts, recipe: Recipe, taper=0.0) -> np.ndarray:
     """I such that the view (rotation, shift along x) brings it back to symmetric."""
     view = np.zeros((len(degrees), 6), np.float32)
     view[:, 2] = np.deg2rad(degrees)
     view[:, 3] = shifts
     _, inverse = matrices(jnp.asarray(view), recipe)
-    head = jnp.repeat(jnp.asarray(symmetric_head()), len(degrees), axis=0)
+    head = jnp.repeat(jnp.asarray(symmetric_head(taper=taper)), len(degrees), axis=0)
     return sample(head, inverse)

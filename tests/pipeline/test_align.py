@@ -15,6 +15,8 @@ from adn_jax.pipeline.align import (
     find_view,
     first_view,
     is_in_plane,
+    largest_divisor,
+    midline_fit,
     mirror_distance,
     refine_view,
     search_view,
@@ -57,6 +59,34 @@ def test_refinement_finds_angle_and_shift(recipe, heads):
     np.testing.assert_array_equal(view[:, :2], 0)
 
 
+def test_a_head_turned_by_any_angle_is_found_and_its_front_too():
+    recipe = small_recipe(
+        network=False, centre=True, search_limit_deg=10.0, refine_steps=12
+    )
+    degrees = np.arange(-165.0, 181.0, 15.0)
+    shifts = np.linspace(-0.1, 0.1, degrees.size)
+    turned = turned_heads(degrees, shifts, recipe, taper=0.25)
+
+    def found(volume):
+        view = find_view(None, volume, recipe)
+        return view, midline_fit(volume, view, recipe)
+
+    view, fit = jax.jit(found)(turned)
+    error = (angles(view) - degrees + 180) % 360 - 180
+    np.testing.assert_allclose(error, 0, atol=1.0)
+    assert np.all(fit.unlikeness < 0.25)
+    assert np.all(fit.elsewhere - fit.unlikeness > 0.04)
+    assert np.all(fit.skewness > 0.05)
+
+
+def test_a_disc_has_no_midline(recipe):
+    y, x = np.mgrid[:32, :32] / 15.5 - 1
+    disc = 0.4 * (np.hypot(x, y) < 0.7)
+    volume = jnp.asarray(np.tile(disc, (1, 8, 1, 1))[..., None], jnp.float32)
+    fit = jax.jit(midline_fit, static_argnums=2)(volume, jnp.zeros((1, 6)), recipe)
+    assert fit.elsewhere[0] - fit.unlikeness[0] < 0.04
+
+
 def test_refinement_never_raises_the_mirror_loss(recipe, heads):
     start = centre_view(heads)
     refined = refine_view(heads, start, recipe)
@@ -79,6 +109,7 @@ def test_jit_equals_eager_for_every_option(heads, network, centre, refine_steps)
         network=network,
         centre=centre,
         search_limit_deg=4.0,
+        search_everywhere=centre,
         refine_steps=refine_steps,
     )
     params = init_view_net(jax.random.key(0), recipe.view_net, recipe.prepare.shape)
@@ -115,8 +146,13 @@ def test_coarse_keeps_means_and_small_volumes():
     small = coarse(volume)
     assert small.shape == (1, 2, 64, 64, 1)
     np.testing.assert_allclose(small.mean(), volume.mean(), rtol=1e-5)
-    assert coarse(small) is not None
     assert coarse(volume[:, :, :62, :62]).shape == (1, 2, 62, 62, 1)
+    assert [largest_divisor(*case) for case in ((250, 3), (40, 4), (7, 3), (9, 0))] == [
+        2,
+        4,
+        1,
+        1,
+    ]
 
 
 def test_centre_of_an_empty_volume_is_the_middle():
