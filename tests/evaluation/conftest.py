@@ -10,6 +10,7 @@ import pytest
 from scipy import ndimage
 
 from adn_jax.config import (
+    AlignmentSettings,
     JointLossSettings,
     PrepareSettings,
     Recipe,
@@ -33,6 +34,7 @@ ANGLES = {"turned": 12.0, "upright": 0.0, "healthy": -7.0, "tilted": 5.0}
 RECIPE = Recipe(
     name="tiny",
     prepare=PrepareSettings(shape=SHAPE, spacing_mm=SPACING),
+    alignment=AlignmentSettings(centre=True, search_limit_deg=10.0),
     view_net=ViewNetSettings(widths=(2, 4)),
     disentangle_net=UNetSettings(widths=(4,), groups=2),
     segment_net=UNetSettings(widths=(4,), groups=2),
