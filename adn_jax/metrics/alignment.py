@@ -49,10 +49,16 @@ def true_plane(
 
 
 def in_world(plane: Plane, affine: Float[np.ndarray, "4 4"]) -> Plane:
-    """A plane of the prepared grid along the world's axes (RAS), still from the grid's
-    centre; the grid itself may be turned against them."""
+    """A plane of the prepared grid as it lies against the world (RAS), still in mm from
+    the grid's centre: turned about z as the grid is.
+
+    A tilt of the slices is left out (swing and twist): it is no turn of the head.
+    """
     axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    return Plane(axes @ plane.normal, axes @ plane.point)
+    angle = np.arctan2(axes[1, 0] - axes[0, 1], axes[0, 0] + axes[1, 1])
+    c, s = np.cos(angle), np.sin(angle)
+    about_z = np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
+    return Plane(about_z @ plane.normal, about_z @ plane.point)
 
 
 def turn_deg(plane: Plane) -> float:

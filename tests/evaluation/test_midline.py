@@ -61,3 +61,6 @@ def test_the_turn_is_against_the_patient_not_the_grid():
     grid = turned @ UPRIGHT
     assert in_plane_angle_deg(in_world(plane(5.1), grid)) == pytest.approx(-1.9)
     assert turn_deg(in_world(plane(185.1), grid)) == pytest.approx(178.1)
+    tilted = np.eye(4)
+    tilted[1:3, 1:3] = [[0.9, -np.sqrt(0.19)], [np.sqrt(0.19), 0.9]]
+    assert turn_deg(in_world(plane(50.0), tilted @ UPRIGHT)) == pytest.approx(50.0)
