@@ -167,7 +167,8 @@ def make_maps(
     it: P near the infarct's darkening, the prediction shifted by a voxel."""
     rng = np.random.default_rng(seed)
     z, y, x = (np.linspace(-1, 1, n).reshape(s) for n, s in axes(shape))
-    inside = (x / 0.72) ** 2 + (y / 0.85) ** 2 + (z / 1.6) ** 2 < 1
+    # Narrower in front: nothing but the mid-line mirrors it.
+    inside = (x / (0.72 - 0.2 * y)) ** 2 + (y / 0.85) ** 2 + (z / 1.6) ** 2 < 1
     texture = ndimage.gaussian_filter(rng.normal(size=shape), (0.5, 1, 1))
     texture += texture[:, :, ::-1]
     infarct = ((x + 0.35) / 0.25) ** 2 + ((y - 0.1) / 0.3) ** 2 + (z / 0.5) ** 2 < 1
