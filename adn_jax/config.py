@@ -8,8 +8,13 @@ paper's (Ni et al., MICCAI 2022) unless a field says otherwise.
 from dataclasses import dataclass, field
 from typing import Literal
 
-Precision = Literal["float32", "bfloat16"]
-"""Type of the feature maps in every network."""
+Precision = Literal["float32", "tensorfloat32", "bfloat16"]
+"""What the networks compute in on an accelerator; a CPU multiplies float32 as it is.
+
+float32: maps and products in float32 (jax's "highest"). tensorfloat32: maps in float32,
+products in TF32 on a GPU and by three of bfloat16 on a TPU ("high", bfloat16_3x).
+bfloat16: maps in bfloat16, whose products are exact. Sums are float32 in all of them.
+"""
 
 Recompute = Literal["nothing", "norms", "blocks"]
 """What the gradient computes again instead of keeping it: nothing; the normalised maps;
@@ -368,8 +373,10 @@ class Recipe:
     seed: int = 0
     """Seed of everything random."""
     precision: Precision = "float32"
-    """Type of the feature maps in every network; parameters, statistics, geometry,
-    losses and optimizer stay in float32."""
+    """What the networks compute in: float32 is float32 on every device, tensorfloat32
+    its products in TF32 (GPU) or three of bfloat16 (TPU), bfloat16 also its maps.
+    Parameters, sums, geometry, losses and optimizer stay in float32, and so do T's
+    products of float32."""
     recompute: Recompute = "nothing"
     """What the gradients of the U-Nets compute again to need less memory."""
     tissue_source: Literal["maps", "network", "none"] = "maps"

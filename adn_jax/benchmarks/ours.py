@@ -10,6 +10,7 @@ from adn_jax.benchmarks.memory import jax_meter
 from adn_jax.benchmarks.programs import check_result, compile_program, make_program
 from adn_jax.benchmarks.timing import time_call, time_calls, time_pipelined
 from adn_jax.models.cost import step_networks
+from adn_jax.models.precision import map_type
 from adn_jax.runtime.memory import return_freed_memory
 
 
@@ -63,7 +64,7 @@ def measure_budget(job: Job) -> Budget:
     hardware = Hardware(
         networks=step_networks(job.recipe, job.what),
         batch=job.batch,
-        bytes_a_number=jnp.dtype(job.recipe.precision).itemsize,
+        bytes_a_number=jnp.dtype(map_type(job.recipe.precision)).itemsize,
         flops=flops,
         bytes_a_second=bytes_a_second,
     )

@@ -14,6 +14,7 @@ from adn_jax.benchmarks.machine import jax_device
 from adn_jax.benchmarks.programs import make_mesh
 from adn_jax.benchmarks.timing import time_calls
 from adn_jax.config import Precision
+from adn_jax.models.precision import map_type, multiplying
 from adn_jax.runtime.mesh import CASES
 
 MATRIX_SIZE = {"cpu": 2048, "gpu": 16384, "tpu": 16384}
@@ -41,19 +42,19 @@ def measure_peaks(job: Job) -> PeakFigures:
 def matrix_flops(size: int, precision: Precision, mesh: Mesh) -> float:
     """Operations a second of square products of `size`, one on each device.
 
-    float32 has the backend's default precision, as in the networks (TF32 on Ampere
-    and later).
+    They are as exact as the networks' at this precision.
     """
     devices = mesh.shape["data"]
 
     def draw(key: Array) -> Float[Array, "d n n"]:
-        return jax.random.normal(key, (devices, size, size), jnp.dtype(precision))
+        return jax.random.normal(key, (devices, size, size), map_type(precision))
 
     sharding = NamedSharding(mesh, CASES)
     left, right = (
         jax.jit(draw, out_shardings=sharding)(jax.random.key(seed)) for seed in (0, 1)
     )
-    product = jax.jit(jnp.matmul)
+    with multiplying(precision):
+        product = jax.jit(jnp.matmul).lower(left, right).compile()
     seconds = median_seconds(lambda: jax.block_until_ready(product(left, right)))
     return devices * 2 * size**3 / seconds
 

@@ -18,6 +18,7 @@ from adn_jax.config_checks import settings_to_json
 
 PEER_FORMS: dict[Precision, tuple[PeerForm, ...]] = {
     "float32": ("eager", "compiled"),
+    "tensorfloat32": ("eager", "compiled"),
     "bfloat16": ("bf16", "compiled"),
 }
 """Forms of the PyTorch twin that a recipe is compared with, by its precision."""

@@ -43,7 +43,8 @@ def sample(
     """Warp each volume: output(p) = volume(M p), zero outside the grid.
 
     Args:
-        volume: floating point, or with `nearest` any numbers (labels).
+        volume: floating point, interpolated in float32, or with `nearest` any numbers
+            (labels).
         matrix: from output to input, on normalised (x, y, z).
         nearest: take the nearest voxel (halves to even) instead of interpolating.
         in_plane: the matrices only turn about z and shift along x and y. Each tap is
@@ -58,12 +59,15 @@ def sample(
     """
     if not nearest and not jnp.issubdtype(volume.dtype, jnp.floating):
         raise ValueError(f"{volume.dtype} cannot be interpolated; use nearest=True")
-    rows = rows or Rows(volume.shape[2])
+    rows, kind = rows or Rows(volume.shape[2]), volume.dtype
+    if not nearest:
+        # also for the sums of its gradients
+        volume = volume.astype(jnp.promote_types(kind, jnp.float32))
     if not in_plane:
-        return _sample_grid(volume, matrix, nearest, rows)
+        return _sample_grid(volume, matrix, nearest, rows).astype(kind)
     batch, z, y, x, channels = volume.shape
     columns = volume.transpose(0, 2, 3, 1, 4).reshape(batch, y, x, z * channels)
-    warped = _sample_grid(columns, matrix, nearest, rows)
+    warped = _sample_grid(columns, matrix, nearest, rows).astype(kind)
     return warped.reshape(batch, y, x, z, channels).transpose(0, 3, 1, 2, 4)
 
 

@@ -23,6 +23,7 @@ from adn_jax.config import (
 from adn_jax.errors import UserError
 from adn_jax.models.blocks import draw_kernels
 from adn_jax.models.deepmedic import apply_deepmedic, deepmedic_window, init_deepmedic
+from adn_jax.models.precision import map_type, multiplying
 from adn_jax.models.residual_unet import ResidualUNet
 from adn_jax.models.sean import apply_sean, check_slices, init_sean, sean_window
 from adn_jax.models.unet import UNet
@@ -75,13 +76,16 @@ def apply_view_net(
 ) -> View:
     """Estimate how each head lies: rotations in radians, shifts in half-extents.
 
-    Feature maps have the type `precision`, the view is float32.
+    At the precision bfloat16 feature maps are bfloat16. Products of float32 are exact
+    at each: the view turns a head by the angle that it says.
 
     Raises:
       UserError: the volume is too small for the stages.
     """
     check_shape(volume.shape[1:4], settings)
-    return ViewNet(settings).apply({"params": params}, volume.astype(precision))
+    with multiplying("float32"):
+        maps = volume.astype(map_type(precision))
+        return ViewNet(settings).apply({"params": params}, maps)
 
 
 @partial(jax.jit, static_argnames=("settings", "inputs"))
@@ -104,7 +108,7 @@ def apply_unet(
 ) -> Float32[Array, "b z y x outputs"]:
     """Compute the logits of each voxel; a key switches dropout on.
 
-    Feature maps have the type `precision`, the logits are float32; `recompute` trades
+    Maps and products are as `precision` says, the logits float32; `recompute` trades
     time for the gradient's memory. Where the mesh in use has devices that share rows,
     they share those of every map.
 
@@ -142,8 +146,9 @@ def _level_logits(
 ) -> LevelLogits:
     check_shape(volume.shape[1:4], settings)
     network = _unet(settings, recompute)
-    rows = share_rows(volume.astype(precision))
-    return network.apply({"params": params}, rows, key)
+    rows = share_rows(volume.astype(map_type(precision)))
+    with multiplying(precision):
+        return network.apply({"params": params}, rows, key)
 
 
 def _unet(settings: UNetSettings, recompute: Recompute = "nothing") -> nn.Module:

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, UInt32
 from adn_jax.config import Recompute, UNetSettings
 from adn_jax.errors import UserError
 from adn_jax.models.convolution import KEPT, convolve, convolve_relu
+from adn_jax.models.precision import add_to_channels
 from adn_jax.types import Key, Params
 
 Volume = Float[Array, "b z y x c"]
@@ -115,7 +116,7 @@ class Convolution(nn.Module):
     def __call__(self, volume: Volume) -> Float[Array, "b z y x o"]:
         """Convolve; sizes stay."""
         kernel = convolution_kernel(self, 3, volume.shape[-1], self.features)
-        return add_bias(self, convolve(volume, kernel.astype(volume.dtype), 1))
+        return add_bias(self, convolve(volume, kernel, 1))
 
 
 class ConvolutionRelu(nn.Module):
@@ -129,7 +130,7 @@ class ConvolutionRelu(nn.Module):
     ) -> Float[Array, "b z y x o"]:
         """Compute ReLU(conv(volume) + shortcut); sizes stay."""
         kernel = convolution_kernel(self, 3, volume.shape[-1], self.features)
-        return convolve_relu(volume, kernel.astype(volume.dtype), shortcut)
+        return convolve_relu(volume, kernel, shortcut)
 
 
 def convolution_kernel(
@@ -144,7 +145,7 @@ def add_bias(module: nn.Module, volume: Volume, start: float = 0.0) -> Volume:
     """Add the bias parameter of a layer, `start` before training."""
     start_from = nn.initializers.constant(start)
     bias = module.param("bias", start_from, (volume.shape[-1],))
-    return volume + bias.astype(volume.dtype)
+    return add_to_channels(volume, bias)
 
 
 class NormConvolution(nn.Module):

@@ -3,6 +3,8 @@
 XLA's 3D convolution is slow on CPUs, so there a convolution runs as 2D convolutions of
 slices. Elsewhere lax's own is used.
 Nearest upsampling and stride 2 are folded into convolutions of two taps a side.
+Kernels are parameters in float32: they are brought to the maps' type here, and their
+gradients are float32 again.
 """
 
 from functools import partial
@@ -13,6 +15,7 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
+from adn_jax.models.precision import products_in_use
 from adn_jax.models.slices import convolve_slices, kernel_gradient_slices
 from adn_jax.runtime.mesh import by_rows
 
@@ -25,42 +28,47 @@ KEPT = "kept"
 """Name of what a gradient keeps where it computes other values again."""
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
 def convolve(volume: Volume, kernel: Kernel, padding: int | Padding) -> Features:
     """Convolve (correlate, as torch does) with stride 1.
 
     Args:
       volume: feature maps.
-      kernel: sides d, h, w of at least padding + 1 taps each.
+      kernel: sides d, h, w of at least padding + 1 taps each; the type of its
+        gradient, which is summed in float32, is its own.
       padding: zeros on both ends of each axis (one number: of all), which grows by
         2 * padding - taps + 1.
     """
-    padding = _of_each_axis(padding)
-    return lax.platform_dependent(
-        volume,
-        kernel,
-        cpu=partial(convolve_slices, padding=padding),
-        default=partial(_convolve_volume, padding=padding),
-    )
+    return _convolve(volume, kernel, _of_each_axis(padding), products_in_use())
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _convolve(volume, kernel, padding, products):
+    with jax.default_matmul_precision(products):
+        return lax.platform_dependent(
+            volume,
+            kernel.astype(volume.dtype),
+            cpu=partial(convolve_slices, padding=padding),
+            default=partial(_convolve_volume, padding=padding),
+        )
 
 
 def _of_each_axis(padding: int | Padding) -> Padding:
     return (padding,) * 3 if isinstance(padding, int) else padding
 
 
-def _convolve_forward(volume, kernel, padding):
-    return convolve(volume, kernel, padding), (volume, kernel)
+def _convolve_forward(volume, kernel, padding, products):
+    return _convolve(volume, kernel, padding, products), (volume, kernel)
 
 
-def _convolve_backward(padding, inputs, cotangent):
+def _convolve_backward(padding, products, inputs, cotangent):
     volume, kernel = inputs
-    padding = _of_each_axis(padding)
-    with jax.named_scope("kernel_gradient"):
+    with jax.default_matmul_precision(products), jax.named_scope("kernel_gradient"):
         kernel_gradient = lax.platform_dependent(
             volume,
             cotangent,
             cpu=partial(kernel_gradient_slices, kernel=kernel, padding=padding),
-            default=partial(_kernel_gradient_volume, kernel=kernel, padding=padding),
+            tpu=partial(_kernel_gradient_volume, kernel=kernel, padding=padding),
+            default=partial(_kernel_gradient_gpu, kernel=kernel, padding=padding),
         )
     with jax.named_scope("input_gradient"):
         flipped = jnp.flip(kernel, (0, 1, 2)).swapaxes(3, 4)
@@ -68,14 +76,13 @@ def _convolve_backward(padding, inputs, cotangent):
             taps - 1 - added
             for taps, added in zip(kernel.shape[:3], padding, strict=True)
         )
-        input_gradient = convolve(cotangent, flipped, rest)
+        input_gradient = _convolve(cotangent, flipped, rest, products)
     return input_gradient, kernel_gradient
 
 
-convolve.defvjp(_convolve_forward, _convolve_backward)
+_convolve.defvjp(_convolve_forward, _convolve_backward)
 
 
-@jax.custom_vjp
 def convolve_relu(
     volume: Volume,
     kernel: Float[Array, "3 3 3 c o"],
@@ -85,28 +92,36 @@ def convolve_relu(
 
     The gradient needs the inputs and the result alone, no mask and no sum.
     """
-    return lax.platform_dependent(
-        volume,
-        kernel,
-        shortcut,
-        cpu=_convolve_relu_slices,
-        default=_convolve_relu_volume,
-    )
+    return _convolve_relu(volume, kernel, shortcut, products_in_use())
 
 
-def _convolve_relu_forward(volume, kernel, shortcut):
-    out = checkpoint_name(convolve_relu(volume, kernel, shortcut), KEPT)
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _convolve_relu(volume, kernel, shortcut, products):
+    with jax.default_matmul_precision(products):
+        return lax.platform_dependent(
+            volume,
+            kernel.astype(volume.dtype),
+            shortcut,
+            cpu=_convolve_relu_slices,
+            default=_convolve_relu_volume,
+        )
+
+
+def _convolve_relu_forward(volume, kernel, shortcut, products):
+    out = checkpoint_name(_convolve_relu(volume, kernel, shortcut, products), KEPT)
     return out, (volume, kernel, out, shortcut is None)
 
 
-def _convolve_relu_backward(saved, cotangent):
+def _convolve_relu_backward(products, saved, cotangent):
     volume, kernel, out, without_shortcut = saved
     cotangent = jnp.where(out > 0, cotangent, jnp.zeros((), cotangent.dtype))
-    by_volume, by_kernel = _convolve_backward(1, (volume, kernel), cotangent)
+    by_volume, by_kernel = _convolve_backward(
+        (1, 1, 1), products, (volume, kernel), cotangent
+    )
     return by_volume, by_kernel, None if without_shortcut else cotangent
 
 
-convolve_relu.defvjp(_convolve_relu_forward, _convolve_relu_backward)
+_convolve_relu.defvjp(_convolve_relu_forward, _convolve_relu_backward)
 
 
 def _convolve_relu_volume(volume, kernel, shortcut):
@@ -138,8 +153,26 @@ def _convolve_volume(volume, kernel, *, padding):
 
 
 def _kernel_gradient_volume(volume, cotangent, *, kernel, padding):
-    convolve_with = partial(_convolve_volume, volume, padding=padding)
-    return jax.linear_transpose(convolve_with, kernel)(cotangent)[0]
+    """Channels stand where cases stood; it leaves the convolution in `kernel`'s type,
+    in which devices then add up theirs."""
+    return lax.conv_general_dilated(
+        volume,
+        cotangent,
+        window_strides=(1, 1, 1),
+        padding=[(added, added) for added in padding],
+        dimension_numbers=("CDHWN", "IDHWO", "DHWNC"),
+        preferred_element_type=kernel.dtype,
+    )
+
+
+def _kernel_gradient_gpu(volume, cotangent, *, kernel, padding):
+    """As above, but rounded to the maps' type once: cuDNN sums in float32, and for a
+    result in float32 XLA would bring the maps to float32, too."""
+    in_maps_type = kernel.astype(volume.dtype)
+    gradient = _kernel_gradient_volume(
+        volume, cotangent, kernel=in_maps_type, padding=padding
+    )
+    return gradient.astype(kernel.dtype)
 
 
 def convolve_upsampled(

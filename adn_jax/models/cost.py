@@ -22,6 +22,7 @@ from adn_jax.models import (
     init_unet,
     init_view_net,
 )
+from adn_jax.models.precision import map_type
 
 What = Literal["align", "joint", "inference"]
 """A train step of T, a train step of D and F, or the chain T, D, F on new scans."""
@@ -221,4 +222,4 @@ def step_bytes(recipe: Recipe, what: What, batch: int) -> float:
     """
     networks = step_networks(recipe, what)
     elements = sum(sum(network.elements.values()) for network in networks)
-    return float(batch * elements * jnp.dtype(recipe.precision).itemsize)
+    return float(batch * elements * jnp.dtype(map_type(recipe.precision)).itemsize)

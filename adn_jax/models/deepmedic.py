@@ -26,6 +26,7 @@ from adn_jax.models.blocks import (
     dropout,
 )
 from adn_jax.models.convolution import convolve
+from adn_jax.models.precision import map_type, multiplying, repeat
 from adn_jax.models.windows import Sizes, Window
 from adn_jax.types import Key, Params
 
@@ -80,7 +81,7 @@ class Layer(nn.Module):
         """Convolve."""
         kernel = convolution_kernel(self, self.side, volume.shape[-1], self.features)
         border = self.side // 2
-        maps = convolve(volume, kernel.astype(volume.dtype), border)
+        maps = convolve(volume, kernel, border)
         return centre(maps, tuple(size - 2 * border for size in volume.shape[1:4]))
 
 
@@ -122,7 +123,7 @@ class DeepMedic(nn.Module):
         for step in settings.steps:
             pathway = Pathway(settings.widths, settings.residual, name=f"every_{step}")
             seen = every(windows, step, (z, y, x), 2 * len(settings.widths))
-            maps = repeat(pathway(seen, training), step)
+            maps = repeat(pathway(seen, training), (step, step, step))
             pathways.append(centre(maps, (z, y, x)))
         volume = jnp.concatenate(pathways, axis=-1)
 
@@ -179,13 +180,6 @@ def coarse_size(size: int, step: int) -> int:
     return -(-size // step) // 2 * 2 + 1
 
 
-def repeat(volume: Volume, times: int) -> Float[Array, "b z2 y2 x2 c"]:
-    """Repeat each voxel along every axis."""
-    for axis in (1, 2, 3):
-        volume = jnp.repeat(volume, times, axis=axis)
-    return volume
-
-
 def widest_margin(settings: DeepMedicSettings) -> int:
     """Voxels that the widest pathway sees on either side of one that it predicts."""
     field = max(settings.steps) * (2 * len(settings.widths) + 1)
@@ -238,12 +232,13 @@ def apply_deepmedic(
     statistics. Without one the statistics stay as they are. Feature maps have the type
     `precision`, statistics and logits are float32.
     """
-    network, windows = DeepMedic(settings), windows.astype(precision)
+    network, windows = DeepMedic(settings), windows.astype(map_type(precision))
     collections = {
         "params": variables["weights"],
         "batch_stats": variables["statistics"],
     }
-    if key is None:
-        return network.apply(collections, windows, key), variables["statistics"]
-    logits, updated = network.apply(collections, windows, key, mutable="batch_stats")
-    return logits, updated["batch_stats"]
+    with multiplying(precision):
+        logits, updated = network.apply(
+            collections, windows, key, mutable=[] if key is None else ["batch_stats"]
+        )
+    return logits, updated.get("batch_stats", variables["statistics"])

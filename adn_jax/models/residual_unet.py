@@ -49,7 +49,6 @@ class UpConvolution(nn.Module):
     def __call__(self, volume: Volume) -> Float[Array, "b z2 y2 x2 o"]:
         """Upsample and convolve; every axis doubles, z not where `flat`."""
         kernel = convolution_kernel(self, 3, volume.shape[-1], self.features)
-        kernel = kernel.astype(volume.dtype)
         return add_bias(self, convolve_upsampled(volume, kernel, flat=self.flat))
 
 

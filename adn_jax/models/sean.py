@@ -13,7 +13,6 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax import lax
 from jaxtyping import Array, Float, Float32
 
 from adn_jax.config import Precision, SymmetryNetSettings
@@ -27,6 +26,7 @@ from adn_jax.models.blocks import (
     draw_kernels,
 )
 from adn_jax.models.convolution import convolve
+from adn_jax.models.precision import map_type, multiplying, project
 from adn_jax.models.windows import Window
 from adn_jax.types import Key, Params
 
@@ -70,11 +70,14 @@ def apply_sean(
         "params": variables["weights"],
         "batch_stats": variables["statistics"],
     }
-    windows = windows.astype(precision)
-    if key is None:
-        return network.apply(collections, windows, None), variables["statistics"]
-    logits, changed = network.apply(collections, windows, key, mutable=["batch_stats"])
-    return logits, changed["batch_stats"]
+    with multiplying(precision):
+        logits, changed = network.apply(
+            collections,
+            windows.astype(map_type(precision)),
+            key,
+            mutable=[] if key is None else ["batch_stats"],
+        )
+    return logits, changed.get("batch_stats", variables["statistics"])
 
 
 def sean_window(
@@ -173,9 +176,8 @@ class ConvolutionNorm(nn.Module):
         less.
         """
         shape = (self.depth, 3, 3, maps.shape[-1], self.features)
-        kernel = self.param("kernel", nn.initializers.zeros, shape).astype(maps.dtype)
-        flat = self.depth == 1
-        out = convolve_in_plane(maps, kernel[0]) if flat else convolve(maps, kernel, 1)
+        kernel = self.param("kernel", nn.initializers.zeros, shape)
+        out = convolve(maps, kernel, (self.depth // 2, 1, 1))
         norm = nn.BatchNorm(
             use_running_average=not training,
             momentum=RUNNING_SHARE,
@@ -273,7 +275,7 @@ class Projection(nn.Module):
     def __call__(self, maps: Volume) -> Float[Array, "b z y x o"]:
         """Multiply each voxel's maps by the kernel."""
         kernel = convolution_kernel(self, 1, maps.shape[-1], self.features)
-        return jnp.matmul(maps, kernel[0, 0, 0].astype(maps.dtype))
+        return project(maps, kernel[0, 0, 0])
 
 
 class UpConvolution(nn.Module):
@@ -294,16 +296,6 @@ class UpConvolution(nn.Module):
             n, slices, 2 * rows, 2 * columns, self.features
         )
         return add_bias(self, joined)
-
-
-def convolve_in_plane(
-    maps: Float[Array, "n 1 y x c"], kernel: Float[Array, "h w c o"]
-) -> Float[Array, "n 1 y x o"]:
-    """Convolve single slices, zeros outside; sizes stay."""
-    out = lax.conv_general_dilated(
-        maps[:, 0], kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
-    return out[:, None]
 
 
 def max_pool_in_plane(maps: Volume) -> Float[Array, "b z y2 x2 c"]:

@@ -1,8 +1,8 @@
 """3D convolutions as 2D convolutions of slices, for CPUs, whose 3D form is slow.
 
 One 2D convolution has all taps in z side by side, and its outputs are then added up
-across slices; for many maps there are four for each pair of slices (Winograd). Large
-volumes go through in strips.
+across slices, in float32; for many maps there are four for each pair of slices
+(Winograd). Large volumes go through in strips.
 """
 
 import math
@@ -37,7 +37,7 @@ def convolve_slices(volume, kernel, *, padding, finish=lambda rows, start: rows)
     )
     above = padding[1]
     maps = features * (2 if _suits_pairs(volume, kernel, padding) else depth)
-    row_bytes = volume[:, :, 0, :, 0].size * maps * volume.dtype.itemsize
+    row_bytes = volume[:, :, 0, :, 0].size * maps * 4
     strips = math.ceil(y / max(8, STRIP_BYTES // row_bytes))
     rows = math.ceil(y / strips)
     if strips == 1:
@@ -77,7 +77,7 @@ def _convolve_strip(volume, kernel, padding, edges):
         taps = jnp.pad(taps, ((0, 0), (0, 0), (0, 0), (0, ALL_CORES - used)))
     slices = _convolve_2d(volume.reshape(b * z, y, x, inputs), taps, in_plane)
     by_tap = slices[..., :used].reshape(b, z, *slices.shape[1:3], depth, features)
-    return _add_across_slices(by_tap, padding[0])
+    return _add_across_slices(by_tap, padding[0]).astype(volume.dtype)
 
 
 def _suits_pairs(volume, kernel, padding):
@@ -122,6 +122,7 @@ def _convolve_2d(slices, taps, padding):
         window_strides=(1, 1),
         padding=padding,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        preferred_element_type=jnp.float32,
     )
 
 
@@ -164,6 +165,7 @@ def _kernel_gradient_2d(volume, cotangent, kernel, padding):
         window_strides=(1, 1),
         padding=[(added, added) for added in padding[1:]],
         dimension_numbers=("CHWN", "IHWO", "HWNC"),
+        preferred_element_type=kernel.dtype,
     )
     by_tap = gradient.reshape(height, width, depth, inputs, features)
     return by_tap.transpose(2, 0, 1, 3, 4)
@@ -175,8 +177,11 @@ def _kernel_gradient_products(volume, cotangent, kernel, padding):
     z, y, x, features = cotangent.shape[1:]
     rows = cotangent.reshape(-1, features)
     products = [
-        padded[:, i : i + z, j : j + y, k : k + x].reshape(-1, volume.shape[-1]).T
-        @ rows
+        jnp.matmul(
+            padded[:, i : i + z, j : j + y, k : k + x].reshape(-1, volume.shape[-1]).T,
+            rows,
+            preferred_element_type=kernel.dtype,
+        )
         for i, j, k in product(*map(range, kernel.shape[:3]))
     ]
     return jnp.stack(products).reshape(kernel.shape)

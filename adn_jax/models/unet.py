@@ -13,6 +13,7 @@ from adn_jax.models.blocks import (
     max_pool,
     recomputed,
 )
+from adn_jax.models.precision import repeat
 from adn_jax.types import Key
 
 
@@ -34,9 +35,7 @@ class DoubleConvolution(nn.Module):
 
 def upsample(volume: Volume, *, flat: bool = False) -> Float[Array, "b z2 y2 x2 c"]:
     """Repeat each voxel twice along every axis (nearest neighbour; z not if `flat`)."""
-    for axis in (2, 3) if flat else (1, 2, 3):
-        volume = jnp.repeat(volume, 2, axis=axis)
-    return volume
+    return repeat(volume, (1 if flat else 2, 2, 2))
 
 
 class UNet(nn.Module):

@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import lax
 from jaxtyping import Array, Float
 
 from adn_jax.config import ViewNetSettings
@@ -38,7 +39,7 @@ class Downsampling(nn.Module):
     def __call__(self, volume: Volume) -> Float[Array, "b z2 y2 x2 o"]:
         """Convolve; every axis is halved."""
         kernel = convolution_kernel(self, 4, volume.shape[-1], self.features)
-        return convolve_strided(volume, kernel.astype(volume.dtype))
+        return convolve_strided(volume, kernel)
 
 
 class ViewNet(nn.Module):
@@ -52,7 +53,12 @@ class ViewNet(nn.Module):
         for level, features in enumerate(self.settings.widths):
             volume = Stage(features, name=f"stage_{level}")(volume)
         maps = volume.astype(jnp.float32).mean(axis=(1, 2, 3))
-        dense = nn.Dense(6, kernel_init=nn.initializers.zeros, name="head")
+        dense = nn.Dense(
+            6,
+            kernel_init=nn.initializers.zeros,
+            precision=lax.Precision.HIGHEST,
+            name="head",
+        )
         view = jnp.tanh(dense(maps))
         limits = (
             *jnp.deg2rad(jnp.array(self.settings.rotation_limit_deg)),

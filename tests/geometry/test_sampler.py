@@ -300,3 +300,13 @@ def test_index_and_weight_agree_wherever_a_position_is_computed():
 
     warped, darker, total = warp_and_mirror(volume, matrix)
     np.testing.assert_allclose(warped + darker, total, atol=1e-6)
+
+
+def test_gradients_of_bfloat16_volumes_are_summed_in_float32():
+    """Every place takes the central voxel: in bfloat16 the count would end at 256."""
+    volume = jnp.ones((1, 9, 9, 9, 1), jnp.bfloat16)
+    centre = jnp.zeros((1, 4, 4)).at[0, 3, 3].set(1)
+    out, pull_back = jax.vjp(lambda volume: sample(volume, centre), volume)
+    (gradient,) = pull_back(jnp.ones_like(out))
+    assert gradient.dtype == jnp.bfloat16
+    assert gradient[0, 4, 4, 4, 0] == jnp.bfloat16(729)

@@ -31,7 +31,9 @@ def make_program(
     torch.manual_seed(recipe.seed)
     if device == "cuda":
         torch.backends.cudnn.benchmark = True
-        torch.set_float32_matmul_precision("high")
+        exact = recipe.precision == "float32"
+        torch.set_float32_matmul_precision("highest" if exact else "high")
+        torch.backends.cudnn.allow_tf32 = not exact
 
     def place(network: nn.Module) -> nn.Module:
         network = network.to(device)
@@ -47,7 +49,8 @@ def make_program(
 
 def with_precision(recipe: Recipe, form: str) -> Recipe:
     """The recipe in the precision of a form; `compiled` has the recipe's own."""
-    precisions = {"eager": "float32", "bf16": "bfloat16", "compiled": recipe.precision}
+    eager = "float32" if recipe.precision == "bfloat16" else recipe.precision
+    precisions = {"eager": eager, "bf16": "bfloat16", "compiled": recipe.precision}
     if form not in precisions:
         raise UserError(
             f"the PyTorch peer has no form {form!r}; take {', '.join(precisions)}."
