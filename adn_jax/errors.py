@@ -21,6 +21,23 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out: Python's, NumPy's or XLA's."""
+    of_xla = type(error).__name__ in {"JaxRuntimeError", "XlaRuntimeError"}
+    exhausted = of_xla and "RESOURCE_EXHAUSTED" in str(error)
+    return exhausted or isinstance(error, MemoryError)
+
+
+def memory_sentence(error: BaseException) -> str:
+    """What to do where memory ran out all the same."""
+    what = one_line(error) if str(error) else "the system gave no more"
+    return (
+        f"memory ran out ({what[:200]}); end other programs, or compute fewer maps at "
+        "once: a smaller batch, more micro-batches, --recompute blocks or --precision "
+        "bfloat16 in training, a smaller grid in all else."
+    )
+
+
 def is_refusal(error: BaseException) -> bool:
     """Whether an exception is an object store's, or of the way to it."""
     return type(error).__module__.partition(".")[0] in STORE_PACKAGES

@@ -19,8 +19,9 @@ paper's letters stand in docstrings, words in the code:
 | G | lesion | infarct label, 0 to 1: the share of the voxel |
 """
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
 
 import jax
 from jaxtyping import Array, Float, Int, Integer, PRNGKeyArray
@@ -42,8 +43,32 @@ Key = PRNGKeyArray
 Params = Any
 """A pytree of network parameters."""
 
+Record = TypeVar("Record")
 
-@jax.tree_util.register_dataclass
+
+def register_arrays(record: type[Record]) -> type[Record]:
+    """Make a frozen dataclass of arrays a pytree.
+
+    jax fills trees also with objects of its own, as when it lowers a program; these
+    are put in place without the constructor, whose annotations ask for arrays.
+    """
+    names = [each.name for each in fields(record)]
+
+    def with_keys(tree: Record) -> tuple[list[tuple[Any, Any]], None]:
+        attribute = jax.tree_util.GetAttrKey
+        return [(attribute(name), getattr(tree, name)) for name in names], None
+
+    def build(_: None, children: Iterable[Any]) -> Record:
+        tree = object.__new__(record)
+        for name, child in zip(names, children, strict=True):
+            object.__setattr__(tree, name, child)
+        return tree
+
+    jax.tree_util.register_pytree_with_keys(record, with_keys, build)
+    return record
+
+
+@register_arrays
 @dataclass(frozen=True)
 class Batch:
     """Prepared cases side by side, as the train steps take them.
@@ -61,7 +86,7 @@ class Batch:
     case: Integer[Array, " b"]
 
 
-@jax.tree_util.register_dataclass
+@register_arrays
 @dataclass(frozen=True)
 class AdnParams:
     """Parameters of T (None: alignment by search), D (None: a system without it), F."""
@@ -71,7 +96,7 @@ class AdnParams:
     segment: Params
 
 
-@jax.tree_util.register_dataclass
+@register_arrays
 @dataclass(frozen=True)
 class AdnOutputs:
     """Everything the chain computes for a batch of volumes I (letters: see above).
@@ -96,7 +121,7 @@ class AdnOutputs:
     side_predictions: tuple[Volume, ...] = ()
 
 
-@jax.tree_util.register_dataclass
+@register_arrays
 @dataclass(frozen=True)
 class Targets:
     """What the loss terms compare with: G on I's grid and on X's, tissue on X's.

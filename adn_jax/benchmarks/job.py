@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from adn_jax.config import Recipe
+from adn_jax.runtime.capacity import CompiledMemory
 
 Task = Literal["peaks", "steps", "input", "budget"]
 """Peaks of the machine, steps of a system, steps with real input, or a profile."""
@@ -13,8 +14,9 @@ What = Literal["align", "joint", "inference"]
 """Train step of T, train step of D and F, or the chain from a scan I to O."""
 
 PeerForm = Literal["eager", "bf16", "compiled"]
-"""The PyTorch twin operation by operation in float32 (TF32 on a GPU), in bfloat16 by
-autocast with channels last, or through torch.compile."""
+"""The PyTorch twin operation by operation in float32 (with TF32 where the recipe's
+precision has it), in bfloat16 by autocast with channels last, or through
+torch.compile."""
 
 Form = Literal["jit", PeerForm]
 """Our own compiled code, or a form of the twin."""
@@ -72,22 +74,6 @@ class PeakFigures:
     """Multiplications and additions a second of a large matrix product."""
     bytes_a_second: float
     """Bytes read and written a second by a pass over a large array."""
-
-
-@dataclass(frozen=True)
-class CompiledMemory:
-    """Bytes that the compiler plans for on each device."""
-
-    arguments: int
-    outputs: int
-    aliased: int
-    """Share of the outputs that reuses donated arguments."""
-    temporaries: int
-
-    @property
-    def total(self) -> int:
-        """Everything that is alive at once."""
-        return self.arguments + self.outputs - self.aliased + self.temporaries
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,15 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from adn_jax.benchmarks.heads import draw_cases
-from adn_jax.benchmarks.job import CompiledMemory, Job
+from adn_jax.benchmarks.job import Job
 from adn_jax.data.batches import make_batch
 from adn_jax.errors import UserError
 from adn_jax.pipeline.adn import apply_adn, init_adn
+from adn_jax.runtime.capacity import (
+    CompiledMemory,
+    compile_to_fit,
+    planned_memory,
+)
 from adn_jax.runtime.mesh import (
     check_batch,
     device_mesh,
@@ -131,21 +136,25 @@ def compile_program(program: Program) -> tuple[float, float, CompiledMemory]:
     Returns:
       Seconds to trace and lower, seconds to compile (or to read the persistent
       cache), and the memory that the compiler plans for.
+
+    Raises:
+      MemoryShortageError: it is more than there is.
     """
     start = time.perf_counter()
     with jax.set_mesh(program.mesh):
         lowered = program.function.lower(program.state, program.frozen, program.batch)
     middle = time.perf_counter()
-    program.function = lowered.compile()
-    end = time.perf_counter()
-    sizes = program.function.memory_analysis()
-    memory = CompiledMemory(
-        arguments=sizes.argument_size_in_bytes,
-        outputs=sizes.output_size_in_bytes,
-        aliased=sizes.alias_size_in_bytes,
-        temporaries=sizes.temp_size_in_bytes,
+    program.function = compile_to_fit(
+        lowered,
+        f"a call of batch {len(program.batch.case)}",
+        advice=lambda *_: (
+            "lower --batch, or set --precision bfloat16 or another of "
+            "the settings that `adn train` would name"
+        ),
+        devices=program.mesh.size,
     )
-    return middle - start, end - middle, memory
+    end = time.perf_counter()
+    return middle - start, end - middle, planned_memory(program.function)
 
 
 def check_result(result: Any) -> None:

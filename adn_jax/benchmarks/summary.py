@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from adn_jax.benchmarks.job import (
-    CompiledMemory,
     Form,
     ObservedMemory,
     Spread,
@@ -15,6 +14,7 @@ from adn_jax.benchmarks.job import (
 from adn_jax.benchmarks.record import Record, Result
 from adn_jax.config_checks import settings_to_json
 from adn_jax.models.cost import step_bytes, step_flops
+from adn_jax.runtime.capacity import CompiledMemory
 
 
 @dataclass(frozen=True)

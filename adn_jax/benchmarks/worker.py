@@ -10,7 +10,7 @@ from typing import Any
 
 from adn_jax.benchmarks.job import Job
 from adn_jax.config_checks import settings_from_json, settings_to_json
-from adn_jax.errors import UserError
+from adn_jax.errors import UserError, is_out_of_memory, memory_sentence
 from adn_jax.runtime.memory import keep_freed_memory
 
 
@@ -21,6 +21,10 @@ def main() -> None:
         answer = settings_to_json(measure(job))
     except UserError as error:
         answer = {"error": str(error)}
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        answer = {"error": memory_sentence(error)}
     print(json.dumps(answer), flush=True)
 
 

@@ -5,7 +5,13 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
-from adn_jax.errors import UserError, is_refusal, one_line
+from adn_jax.errors import (
+    UserError,
+    is_out_of_memory,
+    is_refusal,
+    memory_sentence,
+    one_line,
+)
 
 VERBS = {
     "phantom": "make head phantoms with known lesions, tissue and pose",
@@ -50,6 +56,9 @@ def run_verb(verb_main: Callable[[Sequence[str]], None], rest: Sequence[str]) ->
         print(f"adn: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except Exception as error:
+        if is_out_of_memory(error):
+            print(f"adn: {memory_sentence(error)}", file=sys.stderr)
+            raise SystemExit(2) from None
         if not is_refusal(error):
             raise
         print(

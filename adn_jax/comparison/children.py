@@ -81,7 +81,8 @@ def run_child(arguments: Sequence[str], log: Path) -> str:
 def failure_sentence(verb: str, code: int, said: str) -> str:
     """Why a process ended without success, from its last words."""
     if code < 0:
-        return f"{verb} was ended by {signal.Signals(-code).name}."
+        advice = "; the memory may not suffice" if code == -signal.SIGKILL else ""
+        return f"{verb} was ended by {signal.Signals(-code).name}{advice}."
     lines = [line.strip() for line in said.splitlines()]
     last = next((line for line in reversed(lines) if any(map(str.isalnum, line))), "")
     return last.removeprefix("adn: ") or f"{verb} ended with exit code {code}."

@@ -28,6 +28,7 @@ from adn_jax.pipeline.align import (
     midline_fit,
 )
 from adn_jax.pipeline.averaging import averaged_prediction, further_poses
+from adn_jax.runtime.capacity import compile_to_fit
 from adn_jax.runtime.cudnn import check_cudnn
 from adn_jax.runtime.memory import return_freed_memory
 from adn_jax.types import AdnOutputs, AdnParams, Matrix, Volume
@@ -64,9 +65,14 @@ def compiled_chain(recipe: Recipe) -> Callable[[AdnParams, Volume], Inference]:
     """The chain for one scan, compiled once; the memory that this took is given back.
 
     On a CPU that is half a gigabyte, which would lie beside the chain's own memory.
+    Raises `MemoryShortageError` where the chain needs more than there is.
     """
     check_cudnn(recipe.precision)
-    program = infer.lower(*abstract_inputs(recipe), recipe).compile()
+    program = compile_to_fit(
+        infer.lower(*abstract_inputs(recipe), recipe),
+        f"a scan on the grid {' x '.join(map(str, recipe.prepare.shape))}",
+        advice=lambda *_: "end other programs, or take a machine with more memory",
+    )
     return_freed_memory()
     return program
 

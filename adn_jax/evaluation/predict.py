@@ -14,7 +14,7 @@ from adn_jax.config import Recipe
 from adn_jax.config_checks import settings_to_json
 from adn_jax.data.cases import PreparedCase
 from adn_jax.data.image import Image, write_image
-from adn_jax.errors import UserError
+from adn_jax.errors import UserError, is_out_of_memory, memory_sentence
 from adn_jax.evaluation.case import pose_of
 from adn_jax.evaluation.doubt import Doubt, lesion_doubts
 from adn_jax.evaluation.figures import save_figure, scan_figure
@@ -35,6 +35,7 @@ from adn_jax.prepare.case import prepare_scan, to_native
 from adn_jax.prepare.dicom.straighten import SliceStack, onto_taken, taken_image
 from adn_jax.prepare.inputs import CaseInput
 from adn_jax.prepare.read import RawScan, read_scan, scan_name
+from adn_jax.runtime.capacity import MemoryShortageError
 from adn_jax.runtime.files import atomic_path, write_json
 from adn_jax.runtime.places import Place
 from adn_jax.types import AdnOutputs
@@ -104,11 +105,20 @@ def predict_scans(
     for scan, folder in track(folders.items(), description="predict"):
         try:
             predict_scan(system, scan, folder, series, hu_range)
+        except MemoryShortageError:
+            raise  # the same holds for every scan
         except UserError as error:
             failures[scan] = str(error)
         except Exception as error:  # whatever a file holds, the other scans go on
-            failures[scan] = f"{scan} failed: {type(error).__name__}: {error}"
+            failures[scan] = failure_sentence(scan, error)
     return failures
+
+
+def failure_sentence(scan: Path, error: Exception) -> str:
+    """What went wrong with a scan that nothing expected."""
+    if is_out_of_memory(error):
+        return f"{scan}: {memory_sentence(error)}"
+    return f"{scan} failed: {type(error).__name__}: {error}"
 
 
 def result_folders(scans: Sequence[Path], out: Path) -> dict[Path, Path]:

@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from adn_jax.types import View, Volume
+from adn_jax.types import View, Volume, register_arrays
 
 Scalar = Float[Array, ""]
 
@@ -14,7 +13,7 @@ LEAST_IN_VIEW = 0.01
 """Share of the head below which `mirror_in_view` stops rising."""
 
 
-@jax.tree_util.register_dataclass
+@register_arrays
 @dataclass(frozen=True)
 class AlignOutputs:
     """What T makes of a batch: I, X, X', X' warped back by M^-1, and the view.

@@ -21,14 +21,8 @@ from adn_jax.runtime.logbook import open_logbook
 from adn_jax.runtime.mesh import check_batch, place_cases, replicate, replicated
 from adn_jax.runtime.places import Place
 from adn_jax.training.history import DiceHistory
-from adn_jax.training.optimizer import make_optimizer
 from adn_jax.training.passes import make_validation
-from adn_jax.training.runs import (
-    STAGE_MODES,
-    checkpoint_folder,
-    initial_params,
-    refuse_other_settings,
-)
+from adn_jax.training.runs import STAGE_MODES, checkpoint_folder, refuse_other_settings
 from adn_jax.training.session import (
     MOST_SKIPPED,
     Session,
@@ -42,9 +36,10 @@ from adn_jax.training.session import (
     too_many_skipped,
 )
 from adn_jax.training.stages import Stage
-from adn_jax.training.state import TrainState, initial_state
-from adn_jax.training.steps import Values, make_train_step
+from adn_jax.training.state import TrainState
+from adn_jax.training.steps import Values
 from adn_jax.training.term_gradients import make_term_gradients
+from adn_jax.training.updates import Update, make_update, stage_seed
 from adn_jax.types import Batch, Key
 
 FETCH_SECONDS = 1.0
@@ -65,6 +60,7 @@ def train_stage(
     validation: Split,
     frozen: Any,
     mesh: Mesh,
+    update: Update | None = None,
 ) -> int:
     """Train a stage to its end, from its latest checkpoint if there is one.
 
@@ -76,6 +72,7 @@ def train_stage(
       validation: held-out cases that choose the best weights.
       frozen: what the stage's functions need besides the trained parameters.
       mesh: devices; the batch is split over them.
+      update: the stage's compiled step; None: it is compiled at its first call.
 
     Returns:
       0 when the stage is finished, else the number of the signal that stopped it;
@@ -86,25 +83,15 @@ def train_stage(
     check_batch(settings.batch, mesh, f"{stage.name}.batch", parts)
     everywhere, place = replicated(mesh), partial(place_cases, mesh=mesh)
     frozen = replicate(frozen, mesh)
-    seed = recipe.seed + list(STAGE_MODES).index(stage.name)
-    init_key, step_key = jax.random.split(jax.random.key(seed))
-    optimizer = make_optimizer(settings.optimizer, settings.steps)
-    average = settings.optimizer.average
-    train_step = make_train_step(
-        stage.loss, optimizer, step_key, everywhere, parts, average
-    )
-    term_gradients = watch_terms(stage, recipe, frozen, step_key, everywhere)
-
-    def fresh() -> TrainState:
-        params = initial_params(init_key, recipe, stage.name)
-        return initial_state(params, optimizer, averages=average > 0)
-
+    seed = stage_seed(stage, recipe)
+    update = update or make_update(stage, recipe, mesh)
+    term_gradients = watch_terms(stage, recipe, frozen, update.key, everywhere)
     folder = checkpoint_folder(run, stage.name)
     with (
         catch_stop_of_any() as stop,
         checkpoints.open_checkpoints(folder, mode) as manager,
     ):
-        state, progress = resume(manager, fresh, everywhere)
+        state, progress = resume(manager, update.fresh, everywhere)
         check_progress(progress, folder, stage.name, recipe)
         step = int(state.step)
         sums = progress.get("dice_sums", [])
@@ -118,7 +105,7 @@ def train_stage(
                 batch = next_batch(session, state, batches)
                 # before the update, which takes the state's memory
                 gradients = term_gradients(step + 1, state, batch)
-                state, values = train_step(state, frozen, batch)
+                state, values = update.step(state, frozen, batch)
                 step += 1
                 session.waiting.append((step, {**values, **gradients}))
                 after_step(session, step, state)

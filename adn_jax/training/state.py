@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Integer
 
-from adn_jax.types import Params
+from adn_jax.types import Params, register_arrays
 
 
-@jax.tree_util.register_dataclass
+@register_arrays
 @dataclass(frozen=True)
 class TrainState:
     """Updates done, parameters, and the optimizer's moments."""

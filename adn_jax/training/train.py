@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 from jax.sharding import Mesh
+from rich.console import Console
 
 from adn_jax.config import ReadSettings, Recipe, StageSettings, UNetSettings
 from adn_jax.config_checks import check_recipe, differing_fields
@@ -33,6 +34,7 @@ from adn_jax.runtime.cudnn import check_cudnn
 from adn_jax.runtime.files import check_fetched, is_there
 from adn_jax.runtime.hosts import is_first, together
 from adn_jax.runtime.lock import only_one
+from adn_jax.runtime.memory import return_freed_memory
 from adn_jax.runtime.mesh import check_batch, check_rows, device_mesh
 from adn_jax.runtime.places import Place, is_remote, spelled_out
 from adn_jax.training.donors import Donors, find_donors, take_stage
@@ -53,6 +55,7 @@ from adn_jax.training.runs import (
     write_config,
 )
 from adn_jax.training.stages import make_stage, needs_search
+from adn_jax.training.updates import Update, compile_update
 
 
 def train(
@@ -121,9 +124,13 @@ def train(
             splits = {
                 name: open_splits(name, recipe, manifest, mesh) for name in unfinished
             }
+        with together():
+            updates = compile_updates(unfinished, recipe, mesh, len(manifest.cases))
         for name in unfinished:
             with jax.set_mesh(mesh):
-                signal = train_next(name, recipe, run, *splits.pop(name), mesh)
+                signal = train_next(
+                    name, recipe, run, *splits.pop(name), mesh, updates.pop(name)
+                )
             if signal:
                 return signal
     return 0
@@ -396,6 +403,24 @@ def check_enough(
     )
 
 
+def compile_updates(
+    names: Sequence[str], recipe: Recipe, mesh: Mesh, cases: int
+) -> dict[str, Update]:
+    """The compiled updates of stages: none trains before all are known to fit.
+
+    On a CPU the memory that compiling took is given back.
+    """
+    updates = {}
+    with Console().status("compile") as status:
+        for name in names:
+            status.update(f"compile {name}")
+            updates[name] = compile_update(
+                make_stage(name, recipe), recipe, mesh, cases
+            )
+    return_freed_memory()
+    return updates
+
+
 def train_next(
     name: str,
     recipe: Recipe,
@@ -403,6 +428,7 @@ def train_next(
     training: Split,
     validation: Split,
     mesh: Mesh,
+    update: Update,
 ) -> int:
     """Train one stage on top of the finished ones."""
     stage = make_stage(name, recipe)
@@ -411,4 +437,4 @@ def train_next(
     }
     if name == "align" and needs_search(recipe):
         frozen["search"] = search_table(recipe, training, stage.settings.batch, mesh)
-    return train_stage(stage, recipe, run, training, validation, frozen, mesh)
+    return train_stage(stage, recipe, run, training, validation, frozen, mesh, update)

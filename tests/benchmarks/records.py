@@ -1,7 +1,6 @@
 """Made-up results of a benchmark, for the tests of what is told about them."""
 
 from adn_jax.benchmarks.job import (
-    CompiledMemory,
     Device,
     InputFigures,
     Job,
@@ -11,6 +10,7 @@ from adn_jax.benchmarks.job import (
 )
 from adn_jax.benchmarks.machine import Machine
 from adn_jax.benchmarks.record import Plan, Record, Result
+from adn_jax.runtime.capacity import CompiledMemory
 from tests.training.tiny import tiny_recipe
 
 RECIPE = tiny_recipe()

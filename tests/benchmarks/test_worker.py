@@ -28,6 +28,15 @@ def test_a_mistake_is_an_answer(monkeypatch, capsys):
     assert answer_of(monkeypatch, capsys) == {"error": "inference is refused."}
 
 
+def test_memory_that_ran_out_is_an_answer(monkeypatch, capsys):
+    def exhaust(_):
+        raise MemoryError("no more")
+
+    monkeypatch.setattr(worker, "measure", exhaust)
+    said = answer_of(monkeypatch, capsys)["error"]
+    assert said.startswith("memory ran out (no more); ")
+
+
 def test_a_process_of_its_own_fills_and_reads_the_cache(tmp_path):
     job = replace(JOB, cache=str(tmp_path / "cache"))
     entries = []

@@ -2,6 +2,7 @@ import sys
 
 import pytest
 from aiohttp import ClientError
+from jax.errors import JaxRuntimeError
 
 from adn_jax.cli.main import VERBS, main, run_verb
 from adn_jax.errors import UserError
@@ -55,6 +56,12 @@ def test_help_of_each_verb_names_its_arguments(capsys, verb, usage):
     [
         (UserError("the scan is no scan; give one."), "the scan is no scan; give", 2),
         (ClientError("not you"), "an object store refused (not you); check its ad", 2),
+        (MemoryError(), "memory ran out (the system gave no more); end other", 2),
+        (
+            JaxRuntimeError("RESOURCE_EXHAUSTED: Out\nof 9"),
+            "memory ran out (RESOURCE",
+            2,
+        ),
         (KeyboardInterrupt(), "stopped; the same command continues.", 130),
         (KeyboardInterrupt(15), "stopped; the same command continues.", 143),
     ],
@@ -69,3 +76,11 @@ def test_errors_become_one_sentence_and_an_exit_code(capsys, error, sentence, co
     said = capsys.readouterr().err
     assert said.startswith(f"adn: {sentence}")
     assert said.count("\n") == 1
+
+
+def test_other_errors_of_xla_stay_what_they_are():
+    def verb(_):
+        raise JaxRuntimeError("INTERNAL: a fault")
+
+    with pytest.raises(JaxRuntimeError, match="a fault"):
+        run_verb(verb, [])

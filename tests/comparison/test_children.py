@@ -74,7 +74,11 @@ def test_an_interrupt_reaches_the_child_once_and_waits(tmp_path, monkeypatch):
     [
         (2, "adn: the data is missing; give it.\n", "the data is missing; give it."),
         (1, "Traceback\nValueError: 3 is odd\n╰────╯\n", "ValueError: 3 is odd"),
-        (-signal.SIGKILL, "step 3\n", "train was ended by SIGKILL."),
+        (
+            -signal.SIGKILL,
+            "step 3\n",
+            "train was ended by SIGKILL; the memory may not suffice.",
+        ),
         (9, "", "train ended with exit code 9."),
     ],
 )

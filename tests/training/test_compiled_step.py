@@ -8,7 +8,6 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import pytest
-from jaxtyping import config
 
 from adn_jax.config import AlignmentSettings
 from adn_jax.data.batches import open_split, train_batches
@@ -45,12 +44,6 @@ def step_and_inputs(recipe=RECIPE):
 
 
 COLLECTIVES = "all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
-
-
-@pytest.fixture(autouse=True)
-def plain_annotations(monkeypatch):
-    """Lowering puts placeholders into the state, which have neither shape nor type."""
-    monkeypatch.setattr(config, "jaxtyping_disable", True)
 
 
 @pytest.fixture

@@ -28,11 +28,16 @@ def no_training(monkeypatch):
     """Stages only leave their names."""
     started = []
 
-    def start(stage, _recipe, _run, training, validation, frozen, _mesh):
+    def start(stage, _recipe, _run, training, validation, frozen, _mesh, update):
+        assert update == f"update of {stage.name}"
         started.append((stage.name, len(training), len(validation), sorted(frozen)))
         return 0
 
+    def compile_update(stage, *_):
+        return f"update of {stage.name}"
+
     monkeypatch.setattr(module, "train_stage", start)
+    monkeypatch.setattr(module, "compile_update", compile_update)
     monkeypatch.setattr(module, "search_table", lambda *_: "table")
     return started
 
