@@ -46,12 +46,13 @@ def made_up_training(monkeypatch):
     """Stages end at once, with fresh weights; what they were given is kept."""
     given = {}
 
-    def end(stage, _recipe, run, _training, _validation, frozen, _mesh):
+    def end(stage, _recipe, run, _training, _validation, frozen, *_):
         given[stage.name] = frozen
         write_stage(run, stage.name, some_params(stage.name))
         return 0
 
     monkeypatch.setattr(module, "train_stage", end)
+    monkeypatch.setattr(module, "compile_update", lambda *_: None)
     monkeypatch.setattr(module, "search_table", lambda *_: "table")
     return given
 

@@ -18,7 +18,7 @@ from adn_jax.geometry.mirror import mirror
 from adn_jax.pipeline.align import align_volume
 from adn_jax.runtime.logbook import read_metrics
 from adn_jax.runtime.mesh import device_mesh
-from adn_jax.training import loop
+from adn_jax.training import loop, updates
 from adn_jax.training.passes import search_table
 from adn_jax.training.runs import read_finished
 from adn_jax.training.stages import Stage
@@ -62,7 +62,7 @@ def heads(tmp_path_factory):
 @pytest.fixture
 def train(heads, monkeypatch):
     """Train `STAGE`, changed as asked, in the folder given."""
-    monkeypatch.setattr(loop, "initial_params", lambda *_: {"w": jnp.float32(2)})
+    monkeypatch.setattr(updates, "initial_params", lambda *_: {"w": jnp.float32(2)})
 
     def call(run, manifest=heads, recipe=RECIPE, **changes):
         return loop.train_stage(
