@@ -62,7 +62,7 @@ def sample(
     rows, kind = rows or Rows(volume.shape[2]), volume.dtype
     if not nearest:
         # also for the sums of its gradients
-        volume = volume.astype(jnp.promote_types(kind, jnp.float32))
+        volume = volume.astype(jnp.float32 if kind.itemsize < 4 else kind)
     if not in_plane:
         return _sample_grid(volume, matrix, nearest, rows).astype(kind)
     batch, z, y, x, channels = volume.shape

@@ -196,5 +196,5 @@ def test_products_are_as_exact_as_the_precision_says(name, precision):
 def products(text, operation):
     """Precisions of both operands of every product in a lowered program."""
     lines = [line for line in text.splitlines() if f"stablehlo.{operation}" in line]
-    found = [tuple(re.findall(r"precision ([A-Z]+)", line)) for line in lines]
+    found = [tuple(re.findall(r"\b(HIGHEST|HIGH|DEFAULT)\b", line)) for line in lines]
     return [each or ("DEFAULT", "DEFAULT") for each in found]

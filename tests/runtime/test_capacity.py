@@ -19,9 +19,9 @@ from adn_jax.runtime.capacity import (
     shortage_of_compiler,
 )
 
-PLAN = CompiledMemory(
-    arguments=3 * 10**9, outputs=10**9, aliased=10**9, temporaries=9 * 10**9
-)
+GB = 10**9
+
+PLAN = CompiledMemory(arguments=3 * GB, outputs=GB, aliased=GB, temporaries=9 * GB)
 
 
 def advice(demand, there):

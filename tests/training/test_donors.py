@@ -22,6 +22,7 @@ from adn_jax.training.runs import (
     write_stage,
 )
 from adn_jax.training.train import train
+from tests.training.made_up import no_update
 from tests.training.tiny import drop_volume, tiny_recipe, write_heads
 
 SHORT = StageSettings(steps=2, batch=2, validate_every=2)
@@ -52,7 +53,7 @@ def made_up_training(monkeypatch):
         return 0
 
     monkeypatch.setattr(module, "train_stage", end)
-    monkeypatch.setattr(module, "compile_update", lambda *_: None)
+    monkeypatch.setattr(module, "compile_update", no_update)
     monkeypatch.setattr(module, "search_table", lambda *_: "table")
     return given
 
