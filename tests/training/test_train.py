@@ -65,8 +65,8 @@ def test_a_signal_ends_it(monkeypatch, data, tmp_path):
 def test_raw_data_is_prepared_into_the_run(monkeypatch, no_training, tmp_path, capsys):
     asked = []
 
-    def prepare(raw, out, settings, workers):
-        asked.append((raw, settings, workers))
+    def prepare(raw, out, settings, workers, reading):
+        asked.append((raw, settings, workers, reading))
         manifest = write_heads(out, train=2, validation=1, test=1)
         return replace(manifest, failed={"one": "no brain was found."})
 
@@ -74,7 +74,7 @@ def test_raw_data_is_prepared_into_the_run(monkeypatch, no_training, tmp_path, c
     (tmp_path / "raw").mkdir()
     train(RECIPE, tmp_path / "raw", tmp_path / "run", workers=3)
     assert capsys.readouterr().err == "adn: one is left out: no brain was found.\n"
-    assert asked == [(tmp_path / "raw", RECIPE.prepare, 3)]
+    assert asked == [(tmp_path / "raw", RECIPE.prepare, 3, None)]
     assert [name for name, *_ in no_training] == ["align", "joint"]
     content = json.loads((tmp_path / "run" / "config.json").read_text())
     assert content["data"] == str(tmp_path / "run" / "prepared")
