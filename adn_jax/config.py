@@ -213,6 +213,16 @@ class AsymmetrySettings:
     """Q = A - P (paper) or max(A - P, 0) (authors' code)."""
     compensated: Literal["sum", "clipped"] = "sum"
     """X_tilde = X + P (paper) or min(X + P, max(X, X')) (authors' code)."""
+    rim_mm: float = 0.0
+    """Rim of the brain, in the slice, where A is 0: there voxels are part bone or lie
+    beside no brain on the other side (ours; rounded to voxels, at least one). 0: A
+    counts everywhere, as published."""
+
+    def rim_voxels(self, spacing_mm: tuple[float, float, float]) -> int:
+        """Voxels of that rim on a grid of `spacing_mm` (z y x); 0 where A has none."""
+        if self.rim_mm == 0:
+            return 0
+        return max(1, round(self.rim_mm / max(spacing_mm[1:])))
 
 
 @dataclass(frozen=True)

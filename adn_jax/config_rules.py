@@ -6,6 +6,7 @@ from typing import Any, get_type_hints
 from adn_jax.config import (
     AlignLossSettings,
     AlignmentSettings,
+    AsymmetrySettings,
     AugmentSettings,
     AveragingSettings,
     DeepMedicSettings,
@@ -89,6 +90,7 @@ RULES: dict[type, tuple[Rule, ...]] = {
         in_range("rotation_limit_deg", 0, 180.0001),
         not_negative("translation_limit"),
     ),
+    AsymmetrySettings: (not_negative("rim_mm"),),
     AlignmentSettings: (
         in_range("search_limit_deg", 0, 180.0001),
         positive("search_step_deg"),

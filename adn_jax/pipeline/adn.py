@@ -19,6 +19,7 @@ from adn_jax.pipeline.asymmetry import (
     compensated_volume,
     salient_volume,
     total_asymmetry,
+    within_both_sides,
 )
 from adn_jax.runtime.mesh import round_the_ring
 from adn_jax.types import AdnOutputs, AdnParams, Index, Key, Matrix, Params, Volume
@@ -66,6 +67,8 @@ def apply_adn(
         aligned, matrix, inverse = align_volume(volume, view, recipe)
     mirrored = mirror(aligned)
     asymmetry = total_asymmetry(aligned, mirrored)
+    if rim := recipe.asymmetry.rim_voxels(recipe.prepare.spacing_mm):
+        asymmetry = asymmetry * within_both_sides(aligned, mirrored, rim)
     pathological = anatomical = salient = compensated = None
     if recipe.disentangles:
         with jax.named_scope("disentangle"):

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from adn_jax.config import AsymmetrySettings
 from adn_jax.geometry.mirror import mirror
@@ -12,6 +13,7 @@ from adn_jax.pipeline.asymmetry import (
     compensated_volume,
     salient_volume,
     total_asymmetry,
+    within_both_sides,
 )
 from tests.golden import value
 
@@ -58,3 +60,34 @@ def test_all_pathology_kept_makes_the_scan_its_own_salient_volume():
     for settings in (PAPER, AUTHORS):
         anatomical = anatomical_asymmetry(asymmetry, asymmetry, settings)
         np.testing.assert_array_equal(salient_volume(aligned, anatomical), aligned)
+
+
+def brain_with_gaps():
+    """A disk of brain in two slices, off the middle, with two voxels of dark CSF."""
+    y, x = np.mgrid[:24, :32]
+    disk = (y - 12) ** 2 + (x - 17) ** 2 <= 90
+    volume = np.stack([disk, disk]).astype(np.float32)[None, ..., None] * 0.4
+    volume[0, 0, 12, 16:18] = 0
+    return jnp.asarray(volume)
+
+
+@pytest.mark.parametrize("rim", [1, 3])
+def test_the_rim_is_left_out_on_both_sides(rim):
+    """Against SciPy's closing and erosion, slice by slice."""
+    aligned = brain_with_gaps()
+    mirrored = mirror(aligned)
+    found = jax.jit(within_both_sides, static_argnums=2)(aligned, mirrored, rim)
+    both = (np.asarray(aligned) > 0) & (np.asarray(mirrored) > 0)
+    square = np.ones((3, 3))
+    for z in range(2):
+        closed = ndimage.binary_closing(both[0, z, :, :, 0], square)
+        inner = ndimage.binary_erosion(closed, square, iterations=rim)
+        np.testing.assert_array_equal(found[0, z, :, :, 0], inner)
+        assert found[0, z, 12, 16, 0] == 1
+
+
+def test_a_rim_is_at_least_a_voxel_where_there_is_one():
+    assert AsymmetrySettings().rim_voxels((5.0, 1.2, 1.2)) == 0
+    assert AsymmetrySettings(rim_mm=2.4).rim_voxels((5.0, 1.2, 1.2)) == 2
+    assert AsymmetrySettings(rim_mm=2.4).rim_voxels((9.0, 3.0, 3.0)) == 1
+    assert AsymmetrySettings(rim_mm=1.0).rim_voxels((9.0, 3.0, 3.0)) == 1

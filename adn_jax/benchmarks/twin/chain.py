@@ -56,6 +56,8 @@ class Adn(nn.Module):
             aligned = sample(volume, matrix, recipe)
             mirrored = mirror(aligned)
             asymmetry = F.relu(mirrored - aligned)
+            if rim := recipe.asymmetry.rim_voxels(recipe.prepare.spacing_mm):
+                asymmetry = asymmetry * within_both_sides(aligned, mirrored, rim)
         pathological = torch.sigmoid(run(self.disentangle, aligned, recipe))
         anatomical = anatomical_asymmetry(asymmetry, pathological, recipe.asymmetry)
         salient = aligned + anatomical
@@ -186,6 +188,17 @@ def sample_in_plane(
 def mirror(volume: Channels) -> Channels:
     """Flip x, the left-right axis."""
     return volume.flip(-1)
+
+
+def within_both_sides(aligned: Map, mirrored: Map, rim: int) -> Map:
+    """1 where X and X' are brain, `rim` voxels inside it in the slice; else 0."""
+    grown = greatest_in_slice(((aligned > 0) & (mirrored > 0)).to(aligned.dtype), 1)
+    return -greatest_in_slice(-grown, 1 + rim)
+
+
+def greatest_in_slice(volume: Map, reach: int) -> Map:
+    """The greatest value within `reach` voxels along x and y."""
+    return F.max_pool3d(volume, (1, 2 * reach + 1, 2 * reach + 1), 1, (0, reach, reach))
 
 
 def anatomical_asymmetry(
