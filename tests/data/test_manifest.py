@@ -28,7 +28,7 @@ def test_manifest_there_and_back(manifest):
 
 
 def test_no_manifest(tmp_path):
-    with pytest.raises(UserError, match=r"is no prepared data set .* adn_jax prepare"):
+    with pytest.raises(UserError, match=r"is no prepared data set .* `adn prepare"):
         read_manifest(tmp_path)
 
 
