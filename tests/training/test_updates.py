@@ -43,7 +43,7 @@ def test_single_settings_that_fit_are_named_mildest_first():
 def test_settings_are_joined_where_no_single_one_is_enough():
     said = advice(there=8)
     assert "--joint.micro-batches 8 --recompute norms (about 8.0 GB)" not in said
-    assert "--joint.micro-batches 8 --recompute blocks (about 4.5 GB)" in said
+    assert "--joint.micro-batches 8 --recompute blocks (about 5.5 GB)" in said
 
 
 def test_on_a_cpu_only_smaller_batches_and_maps_help():
