@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Num
 from rich.progress import track
 
 from adn_jax.config import Recipe
@@ -215,11 +215,10 @@ def predict_scan(
     averaging = system.averaging and system.averaging[0]
     with atomic_path(folder) as temporary:
         temporary.mkdir()
-        for name, image in volumes.items():
-            write_image(temporary / f"{name}.nii.gz", image, STEPS.get(name, MAP_STEP))
-        for name, image in as_taken.items():
-            path = temporary / f"{name}_as_taken.nii.gz"
-            write_image(path, image, STEPS.get(name, MAP_STEP))
+        for images, ending in ((volumes, ""), (as_taken, "_as_taken")):
+            for name, image in images.items():
+                path = temporary / f"{name}{ending}.nii.gz"
+                write_image(path, image, STEPS.get(name, MAP_STEP))
         save_figure(scan_figure(maps), temporary / "figure.png")
         write_viewer(temporary / "viewer.html", scan.image, case, maps, settings)
         facts |= {
@@ -245,8 +244,7 @@ def scan_volumes(
     """
     low, high = recipe.prepare.window_hu
     hu = scan.image.voxels
-    probability = to_native(maps.prediction, case.geometry)
-    probability = round_to(probability, PROBABILITY_STEP)
+    found = lesion_of(to_native(maps.prediction, case.geometry), maps.threshold)
     moved = {
         name: (high - low) * to_native(as_map(volume) * case.brain, case.geometry)
         for name, volume in on_scan_grid(outputs, recipe).items()
@@ -257,12 +255,16 @@ def scan_volumes(
         for name in ("salient", "compensated")
         if f"{name}_change" in moved
     }
-    lesion = (probability >= maps.threshold).astype(np.uint8)
-    volumes = {"lesion": lesion, "probability": probability} | moved | synthetic
-    return {
-        name: scan.image.holding(values, name)
-        for name, values in (volumes | {"ct": hu}).items()
-    }
+    volumes = found | moved | synthetic | {"ct": hu}
+    return {name: scan.image.holding(values, name) for name, values in volumes.items()}
+
+
+def lesion_of(
+    probability: Native, threshold: float
+) -> dict[str, Num[np.ndarray, "i j k"]]:
+    """The probability in the steps in which it is stored, and the lesion in it."""
+    stored = round_to(probability, PROBABILITY_STEP)
+    return {"lesion": (stored >= threshold).astype(np.uint8), "probability": stored}
 
 
 def taken_volumes(
@@ -271,12 +273,10 @@ def taken_volumes(
     """CT, probability and lesion on the slices of the series as they were taken."""
     place = taken_image(taken, "ct")
     probability = onto_taken(volumes["probability"].voxels, taken)
-    probability = round_to(probability, PROBABILITY_STEP)
-    lesion = (probability >= maps.threshold).astype(np.uint8)
+    found = lesion_of(probability, maps.threshold)
     return {
         "ct": place,
-        "probability": place.holding(probability, "probability"),
-        "lesion": place.holding(lesion, "lesion"),
+        **{name: place.holding(values, name) for name, values in found.items()},
     }
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Num, UInt8
 from adn_jax.data.image import Image, in_order_of, onto_voxels
 from adn_jax.errors import UserError
 from adn_jax.prepare.dicom.segmentation import read_segmentation
-from adn_jax.prepare.dicom.straighten import as_stack, straighten
+from adn_jax.prepare.dicom.straighten import as_stack, straighten_mask
 from adn_jax.prepare.read import RawScan, onto_scan
 
 LARGEST_LABEL = 5
@@ -40,8 +40,8 @@ def segmented_label(path: Path, scan: RawScan, infarct_labels: Sequence[int]) ->
     """
     if scan.taken is not None:
         marked = read_segmentation(path, scan.taken, infarct_labels)
-        straight, _ = straighten(replace(scan.taken, values=marked), 0.0)
-        return scan.image.holding((straight >= 0.5).astype(np.uint8), "lesion label")
+        straight = straighten_mask(replace(scan.taken, values=marked))
+        return scan.image.holding(straight, "lesion label")
     upright = in_order_of(scan.image, np.eye(4))
     marked = read_segmentation(path, as_stack(upright), infarct_labels)
     return onto_voxels(upright.holding(marked, "lesion label"), scan.image)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
-from jaxtyping import Float, Float32, Num
+from jaxtyping import Float, Float32, Num, UInt8
 
 from adn_jax.data.image import SAME_VOXEL, SCANNER, Image, in_order_of
 from adn_jax.errors import UserError
@@ -97,7 +97,7 @@ def straighten(
 
     Linear in the slice, where a tilted gantry moved it, and linear between slices. The
     image grows by what the slices were moved; `outside` fills that. A mask goes the
-    same way as its image: as 0 and 1 with `outside` 0, then cut at one half.
+    same way as its image (`straighten_mask`).
     """
     way = straightening(stack)
     values = stack.values.astype(np.float32, copy=False)
@@ -108,6 +108,13 @@ def straighten(
     for z, shift in enumerate(way.shifts):
         upright[:, :, z] = move(values[:, :, z], shift, way.room, outside)
     return between_slices(upright, stack.heights_mm, way.grid_mm), way.affine
+
+
+def straighten_mask(
+    mask: SliceStack,
+) -> UInt8[np.ndarray, "x2 y2 z2"]:
+    """A mask of a series' slices (0 and 1) on the grid of its straightened scan."""
+    return (straighten(mask, 0.0)[0] >= 0.5).astype(np.uint8)
 
 
 def onto_taken(

@@ -15,7 +15,11 @@ from adn_jax.data.nifti import check_gzip
 from adn_jax.errors import UserError
 from adn_jax.prepare.archive import DAMAGED, unpack
 from adn_jax.prepare.dicom.convert import Conversion, convert_dicom
-from adn_jax.prepare.dicom.straighten import SliceStack, straighten
+from adn_jax.prepare.dicom.straighten import (
+    SliceStack,
+    straighten,
+    straighten_mask,
+)
 from adn_jax.prepare.inputs import CaseInput
 from adn_jax.prepare.labels import check_values
 from adn_jax.prepare.layouts.aisd import facts
@@ -133,7 +137,7 @@ def from_dicom(
     )
     straight, affine = straighten(stack, FLOOR_HU)
     check_hounsfield(straight, str(case.ct.path))
-    lesion = (straighten(mask, 0.0)[0] >= 0.5).astype(np.uint8)
+    lesion = straighten_mask(mask)
     source = {
         "layout": "aisd",
         "images": "dicom",
