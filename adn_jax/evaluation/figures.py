@@ -40,7 +40,8 @@ RIM_VOXELS = 2
 """Outermost voxels of a head without a say in it: misfits are largest there."""
 UPRIGHT = Plane(np.array([1.0, 0.0, 0.0]), np.zeros(3))
 CONVENTION = "Axial, front up, patient's left on the image's right."
-UNITS = "Maps: black is 0, brightest the value in the corner."
+UNITS = "Maps: black is 0 and below, brightest the value in the corner."
+NOT_HU = "P: D's output, 0 to 1, not HU; Q and X̂ are made with it."
 SHORT_TITLES = {
     "salient": "X̂ = X + Q",
     "compensated": "X̃ = X + P",
@@ -97,7 +98,7 @@ def maps_figure(cases: Sequence[CaseMaps], names: Sequence[str]) -> Figure:
         for axes in panels:
             show_head(axes, box, extent, marks=axes is panels[0])
         side_label(panels[0], name)
-    footer(sheet, f"{CONVENTION} {UNITS}")
+    footer(sheet, f"{CONVENTION} {UNITS} {note_on(cases[0])}")
     return sheet.figure
 
 
@@ -120,7 +121,8 @@ def overview_figure(maps: CaseMaps) -> Figure:
     for column, (name, axes) in enumerate(panels.items()):
         scan = name == "volume"
         show_head(axes, scan_box if scan else box, extent, marks=column == 0)
-    footer(sheet, CONVENTION, {**midline_of(maps), **outlines_of([maps])})
+    note = f"{CONVENTION} {note_on(maps)}"
+    footer(sheet, note, {**midline_of(maps), **outlines_of([maps])})
     return sheet.figure
 
 
@@ -175,7 +177,8 @@ def scan_figure(maps: CaseMaps, slices: int = 7) -> Figure:
         names.append(f"{title}, to {unit_of(maps, name, tops)}")
     for panels, name in zip(sheet.panels, names, strict=True):
         side_label(panels[0], name)
-    footer(sheet, CONVENTION, {**midline_of(maps), "prediction": PREDICTION})
+    note = f"{CONVENTION} {note_on(maps)}"
+    footer(sheet, note, {**midline_of(maps), "prediction": PREDICTION})
     return sheet.figure
 
 
@@ -241,10 +244,15 @@ def brightest_values(maps: CaseMaps, levels: Sequence[int]) -> dict[str, float]:
 
 
 def unit_of(maps: CaseMaps, name: str, tops: Mapping[str, float]) -> str:
-    """The brightest value in HU; P, a sigmoid map, has no unit."""
-    if name == "pathological":
-        return f"{tops[name]:.2g}"
-    return f"{tops[name] * window_width(maps):.0f} HU"
+    """The brightest value: of A in HU; P, a sigmoid map, and Q = A - P have no unit."""
+    if name == "asymmetry":
+        return f"{tops[name] * window_width(maps):.0f} HU"
+    return f"{tops[name]:.2g}"
+
+
+def note_on(maps: CaseMaps) -> str:
+    """What the numbers of D's maps are, where there are any."""
+    return "" if maps.pathological is None else NOT_HU
 
 
 def present(maps: CaseMaps, titles: Mapping[str, str]) -> dict[str, str]:

@@ -47,10 +47,11 @@ UNITS = {
     "lesion": "1 infarct, 0 not",
     "probability": "infarct probability, 0 to 1",
     "asymmetry": "HU darker than the mirror voxel (A)",
-    "pathological": "HU of the asymmetry taken for ischaemia (P)",
-    "anatomical": "HU of the asymmetry taken for normal anatomy (Q)",
-    "salient": "HU of the scan with only pathological asymmetry left (X_hat)",
-    "compensated": "HU of the scan with only anatomical asymmetry left (X_tilde)",
+    "pathological": "D's output for ischaemia, a sigmoid, times the width of window_hu "
+    "(P); not HU, and not a part of A: it may exceed it",
+    "anatomical": "A - P, with P as stored; not HU, and negative where P exceeds A (Q)",
+    "salient": "ct + Q, what F sees of the scan; not HU where Q is not 0 (X_hat)",
+    "compensated": "ct + P; not HU where P is not 0 (X_tilde)",
     "ct": "HU of the scan as it was used, gantry tilt corrected",
     "doubt": "entropy of the mean probability of dropout samples, bits (0 to 1)",
 }
@@ -208,6 +209,7 @@ def predict_scan(
         native = on_native_grid(doubt, case)
         volumes["doubt"] = scan.image.holding(native.entropy, "doubt")
         facts |= describe_doubt(system, native, volumes["lesion"])
+    facts["window_hu"] = list(model.recipe.prepare.window_hu)
     facts["units"] = {name: UNITS[name] for name in volumes}
     as_taken = {} if scan.taken is None else taken_volumes(scan.taken, volumes, maps)
     if as_taken:

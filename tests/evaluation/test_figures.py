@@ -15,6 +15,7 @@ from adn_jax.evaluation.figures import (
     score_figure,
     segmentation_figure,
     spread_slices,
+    unit_of,
 )
 from adn_jax.evaluation.panels import LABEL, MIDLINE, PREDICTION
 
@@ -95,6 +96,15 @@ def test_an_empty_volume_is_drawn_black(make_maps):
         volume[:] = 0
     assert brightest(maps, maps.asymmetry, range(6)) == 1.0
     assert drawn(scan_figure(maps)).mean() < 0.2
+
+
+def test_only_the_asymmetry_is_said_to_be_in_hu(make_maps):
+    maps = make_maps()
+    tops = {"asymmetry": 0.25, "pathological": 0.5, "anatomical": 0.25}
+    said = {name: unit_of(maps, name, tops) for name in tops}
+    assert said == {"asymmetry": "20 HU", "pathological": "0.5", "anatomical": "0.25"}
+    notes = [text.get_text() for text in scan_figure(maps).texts]
+    assert any("not HU" in note for note in notes)
 
 
 def test_spread_slices_include_the_lesion(make_maps):

@@ -129,6 +129,9 @@ def check_facts(facts, folder):
     assert facts["lesion_side"] in {"left", "right", "both"}
     assert facts["model"]["recipe"] == "tiny"
     assert facts["units"] == UNITS
+    assert facts["window_hu"] == [0, 80]  # 1 of P is stored as 80
+    for name in ("pathological", "anatomical", "salient", "compensated"):
+        assert "not HU" in facts["units"][name]
     assert abs(facts["head_rotation_deg"]) <= 90
     assert {"flags", "quality", "versions", "purpose", "source"} <= set(facts)
 
