@@ -98,13 +98,16 @@ def open_browser(profile: Path) -> Iterator[Page]:
                 if one["type"] == "page"
             )
 
+        # tornado asks for the loop that runs, so it is spoken to inside of it alone
         async def connect():
             return await websocket_connect(url, max_message_size=2**27)
 
+        async def hang_up():
+            socket.close()
+
         socket = loop.run_until_complete(connect())
         yield Page(socket, loop)
-        socket.close()
-        loop.run_until_complete(asyncio.sleep(0))
+        loop.run_until_complete(hang_up())
     finally:
         program.kill()
         program.communicate()
