@@ -51,7 +51,7 @@ class ReadSettings:
     """DICOM series to take, by number or part of its description, not by our choice."""
     hu_range: tuple[float, float] | None = None
     """HU to which a scan's values were clipped before, -17 80 for instance: its bone
-    and air are put in again; None: it was not clipped. Not for AISD."""
+    and air are put in again; None: it was not clipped. Not for AISD's pictures."""
     atlas: str = ""
     """Folder of another tissue atlas (grey, white and csf maps); empty: ICBM 152."""
     aisd_images: Literal["auto", "dicom", "png"] = "auto"

@@ -47,6 +47,9 @@ class Sweep:
     """Split of the data set on which the runs are scored."""
     workers: int | None = None
     """Processes that prepare a raw data set; as many as cores by default."""
+    hu_range: tuple[float, float] | None = None
+    """HU to which the scans of a raw data set were clipped before, -17 80 for
+    instance."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -61,7 +64,9 @@ def main(arguments: Sequence[str]) -> None:
     systems = [setting.system for setting in settings]
     check_same_data(systems)
     runs = plan_runs(systems, command.seeds, command.out / "runs")
-    manifest = find_data(command.data, command.out, recipe.prepare, command.workers)
+    manifest = find_data(
+        command.data, command.out, recipe.prepare, command.workers, command.hu_range
+    )
     labelled_cases(manifest, command.split)
     job = Job(manifest.folder, command.split, command.size, command.out / "logs")
     scored, missing, failed = complete(runs, job)

@@ -68,6 +68,9 @@ class Table:
     """Settings of every recipe, as joint.steps=100."""
     workers: int | None = None
     """Processes that prepare a raw data set; as many as cores by default."""
+    hu_range: tuple[float, float] | None = None
+    """HU to which the scans of a raw data set were clipped before, -17 80 for
+    instance."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -79,7 +82,7 @@ def main(arguments: Sequence[str]) -> None:
     runs = plan_runs(systems, command.seeds, command.out / "runs")
     mine = runs_of_shard(runs, shard)
     data, settings = command.data, systems[0].recipe.prepare
-    manifest = find_data(data, command.out, settings, command.workers)
+    manifest = find_data(data, command.out, settings, command.workers, command.hu_range)
     check_cases(command.cases, labelled_cases(manifest, command.split))
     logs = command.out / "logs"
     job = Job(manifest.folder, command.split, command.size, logs, by_pairs=True)

@@ -176,11 +176,16 @@ def is_scored(run: PlannedRun, job: Job) -> bool:
 
 
 def find_data(
-    data: Place, out: Path, settings: PrepareSettings, workers: int | None
+    data: Place,
+    out: Path,
+    settings: PrepareSettings,
+    workers: int | None,
+    hu_range: tuple[float, float] | None = None,
 ) -> Manifest:
     """The prepared data set; a raw one is prepared into `out/prepared`, once.
 
-    Archives of the AISD download are unpacked into `out/unpacked`.
+    Archives of the AISD download are unpacked into `out/unpacked`. `hu_range` is the HU
+    to which the scans of a raw data set were clipped.
     """
     if is_there(data / "manifest.json"):
         return read_manifest(data)
@@ -189,7 +194,7 @@ def find_data(
             f"{data} is no prepared data set (it has no manifest.json), and raw data "
             "is prepared from disk to disk only; run `adn prepare` first."
         )
-    reading = ReadSettings(aisd_unpack=str(out / "unpacked"))
+    reading = ReadSettings(aisd_unpack=str(out / "unpacked"), hu_range=hu_range)
     manifest = prepare_dataset(data, out / "prepared", settings, workers, reading)
     say_left_out(manifest)
     say_what_is_odd(manifest)

@@ -35,6 +35,7 @@ from adn_jax.prepare.case import prepare_scan, to_native
 from adn_jax.prepare.dicom.straighten import SliceStack, onto_taken, taken_image
 from adn_jax.prepare.inputs import CaseInput
 from adn_jax.prepare.read import RawScan, read_scan, scan_name
+from adn_jax.prepare.window import check_hu_range
 from adn_jax.runtime.capacity import MemoryShortageError
 from adn_jax.runtime.files import atomic_path, write_json
 from adn_jax.runtime.places import Place
@@ -100,6 +101,7 @@ def predict_scans(
     Raises:
         UserError: the run is not usable, or two scans would share a folder.
     """
+    check_hu_range(hu_range)
     system = load_system(run, samples, averaging=averaging)
     folders = result_folders(scans, out)
     failures = {}

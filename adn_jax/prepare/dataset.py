@@ -28,6 +28,7 @@ from adn_jax.prepare.mosaic import write_mosaic
 from adn_jax.prepare.processes import Outcome, Processes, attempt, run_cases
 from adn_jax.prepare.quality import write_quality_table
 from adn_jax.prepare.quality_page import write_quality_page
+from adn_jax.prepare.window import check_hu_range
 from adn_jax.runtime.lock import only_one
 from adn_jax.runtime.stop import interrupt_on_sigterm
 
@@ -75,6 +76,7 @@ def prepare_dataset(
         )
         reading = replace(reading, atlas=atlas, aisd_unpack=unpack)
     check_atlas(settings, reading)
+    check_hu_range(reading.hu_range)
     dataset = find_dataset(raw, reading.layout, reading)
     if raw.resolve() == out.resolve():
         raise UserError(f"{raw} is both input and output; give another output folder.")

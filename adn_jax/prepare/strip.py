@@ -19,7 +19,7 @@ from adn_jax.prepare.resample import (
     spacing_of,
 )
 from adn_jax.prepare.trace import disk, rays_that_meet, trace
-from adn_jax.prepare.window import AIR_HU, background_of
+from adn_jax.prepare.window import AIR_HU, background_of, cut_ends
 
 BONE_HU = 150.0
 SOFT_HU = (-30.0, 120.0)
@@ -66,7 +66,7 @@ def find_brain(
         extent = own_extent(hu)
         check_size(extent, spacing_of(affine))
         check_median(hu, extent)
-        return extent.astype(np.uint8), (STRIPPED,)
+        return extent.astype(np.uint8), (STRIPPED, *cut_flags(hu[extent]))
     bone = small > BONE_HU
     gap = find_gap(small, bone, spacing, BONE_HU)
     if gap is None:
@@ -93,6 +93,12 @@ def is_stripped(
     thick = 2 * round(RIM_MM / spacing_mm[0]) + 1
     inner = ndimage.minimum_filter1d(inner, thick, axis=0)
     return bool(((hu > BONE_HU) & inner).sum() <= MOST_BONE * extent.sum())
+
+
+def cut_flags(hu: Float[np.ndarray, "voxels"]) -> tuple[str, ...]:
+    """A sentence where the values of a stripped scan were clipped, too."""
+    ends = " and ".join(f"{end:g}" for end in cut_ends(hu))
+    return (f"values of the stripped scan were cut off at {ends} HU",) if ends else ()
 
 
 def own_extent(hu: Float[np.ndarray, "z y x"]) -> Bool[np.ndarray, "z y x"]:

@@ -121,10 +121,25 @@ def is_stripped_brain(hu: Num[np.ndarray, "..."]) -> bool:
     inside = hu[hu != outside]
     if outside is None or not inside.size or inside.min() >= 0:
         return False
-    ends = inside.min(), inside.max()
-    heaped = max(float(np.mean(inside == end)) for end in ends)
     median = float(np.median(inside))
-    return heaped <= MOST_AT_END and BRAIN_HU[0] <= median <= BRAIN_HU[1]
+    return not cut_ends(inside) and BRAIN_HU[0] <= median <= BRAIN_HU[1]
+
+
+def cut_ends(hu: Num[np.ndarray, "voxels"]) -> tuple[float, ...]:
+    """The lowest and the highest value, where so many voxels have it that values beyond
+    were cut off."""
+    ends = (hu.min(), hu.max()) if hu.size else ()
+    return tuple(float(end) for end in ends if np.mean(hu == end) > MOST_AT_END)
+
+
+def check_hu_range(hu_range: tuple[float, float] | None) -> None:
+    """Raise `UserError` unless the two HU to which values were clipped are a range."""
+    if hu_range is not None and not -np.inf < hu_range[0] < hu_range[1] < np.inf:
+        low, high = hu_range
+        raise UserError(
+            f"--hu-range is {low:g} {high:g}; the lower HU comes first, then the "
+            "higher, -17 80 for instance."
+        )
 
 
 def restore_clipped(

@@ -147,8 +147,10 @@ def test_raw_data_is_prepared_into_the_comparison(data, tmp_path, monkeypatch):
         return find_data(data, tmp_path, settings, None)
 
     monkeypatch.setattr(work, "prepare_dataset", prepare_dataset)
-    find_data(tmp_path / "raw", tmp_path, settings, 2)
-    reading = ReadSettings(aisd_unpack=str(tmp_path / "unpacked"))
+    find_data(tmp_path / "raw", tmp_path, settings, 2, (-17.0, 80.0))
+    reading = ReadSettings(
+        aisd_unpack=str(tmp_path / "unpacked"), hu_range=(-17.0, 80.0)
+    )
     assert asked == [(tmp_path / "raw", tmp_path / "prepared", settings, 2, reading)]
 
 

@@ -184,10 +184,19 @@ def test_a_stripped_scan_on_the_grid_of_a_template(head, outside, order):
 def test_part_bone_at_the_rim_of_a_stripped_scan_is_no_skull(head):
     hu, brain, affine = stripped(head, -1024)
     inner = ndimage.binary_erosion(brain, BESIDE)
-    hu[(brain > 0) & ~inner] = 500
+    rim = (brain > 0) & ~inner
+    hu[rim] = np.random.default_rng(0).uniform(400, 600, rim.sum())
     mask, flags = find_brain(hu, affine)
     np.testing.assert_array_equal(mask, brain)
     assert len(flags) == 1
+
+
+def test_a_stripped_scan_says_that_its_values_were_cut_off(head):
+    hu, brain, affine = stripped(head, -1024)
+    hu[brain > 0] = np.minimum(hu[brain > 0], 38)
+    assert find_brain(hu, affine)[1][1:] == (
+        "values of the stripped scan were cut off at 38 HU",
+    )
 
 
 @pytest.mark.parametrize("clip", [(-1000, 4000), (-100, 300), (-1000, 200)])

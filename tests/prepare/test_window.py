@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
+from adn_jax.config import PrepareSettings, ReadSettings
 from adn_jax.errors import UserError
+from adn_jax.prepare.dataset import prepare_dataset
 from adn_jax.prepare.window import (
     AIR_HU,
     BONE_HU,
@@ -146,6 +148,16 @@ def test_values_that_do_not_fit_the_stated_range_are_refused(values):
     hu = np.random.default_rng(0).uniform(*values, (6, 10, 10)).astype(np.float32)
     with pytest.raises(UserError, match=r"not what --hu-range -17 80 says"):
         restore_clipped(hu, (-17.0, 80.0), 1.0, "a.nii")
+
+
+@pytest.mark.parametrize("hu_range", [(80.0, -17.0), (5.0, 5.0), (np.nan, 80.0)])
+def test_a_range_that_is_none_is_refused_before_any_scan(hu_range, tmp_path):
+    reading = ReadSettings(hu_range=hu_range)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/ct.nii.gz").touch()
+    with pytest.raises(UserError, match="the lower HU comes first"):
+        prepare_dataset(tmp_path, tmp_path / "out", PrepareSettings(), reading=reading)
+    assert not (tmp_path / "out").exists()
 
 
 def test_no_doubt_about_negative_values_where_the_range_is_stated():

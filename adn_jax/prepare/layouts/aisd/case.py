@@ -35,8 +35,8 @@ from adn_jax.prepare.layouts.aisd.png import (
     slice_files,
     upright,
 )
-from adn_jax.prepare.read import RawScan
-from adn_jax.prepare.window import FLOOR_HU, check_hounsfield
+from adn_jax.prepare.read import RawScan, in_hounsfield
+from adn_jax.prepare.window import FLOOR_HU
 
 Stack = UInt8[np.ndarray, "z y x"]
 
@@ -82,9 +82,7 @@ class AisdCase:
             scan, lesion = from_pictures(self, pictures, label, reading)
         else:
             with tempfile.TemporaryDirectory(prefix="adn-") as scratch:
-                scan, lesion = from_dicom(
-                    self, pictures, label, Path(scratch), reading.series
-                )
+                scan, lesion = from_dicom(self, pictures, label, Path(scratch), reading)
         return CaseInput(replace(scan, flags=scan.flags + flags), lesion)
 
 
@@ -122,10 +120,10 @@ def from_dicom(
     pictures: Stack | None,
     label: Stack,
     scratch: Path,
-    series: str,
+    reading: ReadSettings,
 ) -> tuple[RawScan, Image]:
     """Scan and label of a case with DICOM, on the grid of the straightened scan."""
-    conversion, fixed = read_ct(case.ct, len(label), scratch, series)
+    conversion, fixed = read_ct(case.ct, len(label), scratch, reading.series)
     order = dicom_order(conversion.stack, conversion.frames)
     hu = order.of(conversion.stack.values.transpose(2, 1, 0))
     match = match_label(hu, pictures, label)
@@ -136,7 +134,6 @@ def from_dicom(
         replace(conversion.stack, values=label_slices), first, order.flip_z
     )
     straight, affine = straighten(stack, FLOOR_HU)
-    check_hounsfield(straight, str(case.ct.path))
     lesion = straighten_mask(mask)
     source = {
         "layout": "aisd",
@@ -154,6 +151,7 @@ def from_dicom(
         conversion.flags + match.flags,
         None if stack.is_regular else stack,
     )
+    scan = in_hounsfield(scan, reading.hu_range, str(case.ct.path))
     return scan, scan.image.holding(lesion, "lesion label")
 
 
