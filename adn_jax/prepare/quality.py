@@ -30,6 +30,8 @@ NOISE_SLICES = 16
 DETAIL_MM = (0.0, 1.0, 1.0)
 """Bright and dark spots are looked for in voxels of this size (z y x)."""
 METAL_MARGIN_MM = 10.0
+LEAST_KEPT = 0.7
+"""Share of an infarct's volume that its label on the prepared grid should have."""
 
 
 def measure_quality(
@@ -154,7 +156,11 @@ def measure_lesion(
     }
     if volume_ml > 0 and not prepared.any():
         return quality, ("the labelled infarct is lost on the prepared grid",)
-    return quality, flags_of(quality)
+    flags = flags_of(quality)
+    if prepared_ml < LEAST_KEPT * volume_ml:
+        kept = f"{prepared_ml:.1f} of {volume_ml:.1f} mL"
+        flags += (f"of the labelled infarct {kept} are on the prepared grid",)
+    return quality, flags
 
 
 def share_outside(

@@ -139,6 +139,10 @@ def test_a_lesion_out_of_place():
     assert lesion_flags(half, brain) == (
         "25% of the infarct lies outside the brain mask",
     )
+    few = np.zeros_like(brain)
+    few[0, :2] = True
+    (flag,) = lesion_flags(few, brain)
+    assert flag == "of the labelled infarct 2.0 of 8.0 mL are on the prepared grid"
     (flag,) = lesion_flags(np.zeros_like(brain), brain)
     assert flag == "the labelled infarct is lost on the prepared grid"
     assert measure_lesion(None, None, brain, 0.25) == ({}, ())

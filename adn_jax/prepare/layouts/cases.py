@@ -78,6 +78,8 @@ class FileCase:
 
     def load(self, settings: PrepareSettings, reading: ReadSettings) -> CaseInput:
         """Read the scan and what belongs to it."""
+        for path in (self.scan, self.lesion, self.brain, *(self.tissue or {}).values()):
+            check_alone(path)
         scan = read_scan(self.scan, reading.series, reading.hu_range)
         scan = replace(scan, source={**scan.source, **self.choice})
         lesion = None
@@ -112,6 +114,21 @@ class RefusedCase:
     def load(self, settings: PrepareSettings, reading: ReadSettings) -> NoReturn:  # noqa: ARG002
         """Raise `UserError` with the reason."""
         raise UserError(self.reason)
+
+
+def check_alone(path: Path | None) -> None:
+    """Raise `UserError` where a file has a twin of another ending: which counts?"""
+    endings = (*NIFTI_ENDINGS, SEGMENTATION_ENDING)
+    name = "" if path is None else path.name
+    ending = next((each for each in endings if name.lower().endswith(each)), None)
+    if ending is None:
+        return
+    stem = name[: -len(ending)]
+    twins = (path.with_name(stem + each) for each in endings if each != ending)
+    if twin := next(filter(is_there, twins), None):
+        raise UserError(
+            f"it has both {name} and {twin.name}; keep the one that is meant."
+        )
 
 
 def read_label(

@@ -82,7 +82,7 @@ def find_case(folder: Path) -> FileCase | None:
 def segmentation_file(folder: Path) -> Path | None:
     """`lesion.dcm`, a label as DICOM SEG, where there is one."""
     path = folder / f"lesion{SEGMENTATION_ENDING}"
-    return path if path.is_file() else None
+    return path if is_there(path) else None
 
 
 def find_map(folder: Path, tissue: str) -> Path | None:

@@ -8,6 +8,7 @@ from adn_jax.config import PrepareSettings, ReadSettings
 from adn_jax.errors import UserError
 from adn_jax.prepare.layouts.cases import FileCase, RawCase, RefusedCase, given_splits
 from adn_jax.prepare.layouts.plain import find_case, find_plain, looks_plain
+from tests.prepare.layouts.test_bids import touch
 
 SETTINGS, READING = PrepareSettings(), ReadSettings()
 
@@ -89,3 +90,11 @@ def test_plain_cases(tmp_path):
     with pytest.raises(UserError, match=r"it has other.nii but no ct.nii.gz"):
         dataset.cases[2].load(SETTINGS, READING)
     assert dataset.splits is None
+
+
+@pytest.mark.parametrize("file", ["ct.nii", "lesion.nii", "lesion.dcm", "brain.nii"])
+def test_two_files_of_which_either_could_be_meant_are_refused(tmp_path, file):
+    touch(tmp_path, "p/ct.nii.gz", "p/lesion.nii.gz", "p/brain.nii.gz", f"p/{file}")
+    (case,) = find_plain(tmp_path).cases
+    with pytest.raises(UserError, match=f"it has both .*{file}.*; keep the one"):
+        case.load(SETTINGS, READING)

@@ -62,6 +62,12 @@ def test_a_file_that_was_not_fetched_fails_its_case_by_name(tmp_path, layout, fi
     assert "datalad get" in said
 
 
+def test_a_dicom_label_that_was_not_fetched_fails_its_case_by_name(tmp_path):
+    touch(tmp_path, "p/ct.nii.gz")
+    (tmp_path / "p/lesion.dcm").symlink_to("/absent/lesion.dcm")
+    assert "lesion.dcm is a link whose target is missing" in refusal(tmp_path, "plain")
+
+
 @pytest.mark.parametrize(
     ("layout", "folder"),
     [
