@@ -132,6 +132,9 @@ NETWORKS = {
 @pytest.mark.parametrize("name", NETWORKS)
 def test_gradients_in_bfloat16_have_the_size_of_those_in_float32(name):
     params, apply = NETWORKS[name]()
+    # Weights that both types hold: rounded ones are those of another network, where
+    # the terms of a gradient that nearly cancel do so at another value.
+    params = jax.tree.map(lambda each: jnp.float32(jnp.bfloat16(each)), params)
     slices = 3 if name == "sean" else 21 if name == "deepmedic" else 16
     side = 21 if name == "deepmedic" else 64
     volume = smooth((2, slices, side, side, 1))
@@ -152,7 +155,7 @@ def test_gradients_in_bfloat16_have_the_size_of_those_in_float32(name):
         path: norm(half[path]) / norm(exact[path])
         for path in exact
         # what a norm behind it takes away has no gradient but that of rounding
-        if norm(exact[path]) > 1e-3 * largest
+        if norm(exact[path]) > 1e-4 * largest
     }
     assert len(ratios) > 0.6 * len(exact)
     wrong = {path: ratio for path, ratio in ratios.items() if abs(ratio - 1) > 0.1}
