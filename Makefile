@@ -12,6 +12,8 @@ demo: .venv/ready
 	$(BIN)/adn train configs/demo.py --data $(DEMO)/raw --run $(DEMO)/run
 	$(BIN)/adn evaluate $(DEMO)/run
 
+# What the tests compile is kept for the next run of them.
+test: export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.venv/compiled
 test: .venv/ready
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
