@@ -7,13 +7,15 @@ Result:   not yet run at full size; on phantoms, smaller, `clerigues.py` and
 
 Beyond the paper: the head is centred by mass, T starts from the identity and first
 learns the answer of a coarse search, each scan's view is refined on the mirror loss,
-D and F start at the share of infarcted voxels instead of one half, and P is taught
-the infarct to the end, beside the paper's L_D, which alone lets it fall to 0.
+D and F start at the share of infarcted voxels instead of one half, P is taught the
+infarct to the end, beside the paper's L_D, which alone lets it fall to 0, and A leaves
+out the brain's rim.
 """
 
 from adn_jax.config import (
     AlignLossSettings,
     AlignmentSettings,
+    AsymmetrySettings,
     AugmentSettings,
     JointLossSettings,
     OptimizerSettings,
@@ -39,6 +41,7 @@ def get_config() -> Recipe:
             translation_limit=(0.5, 0.5, 0.0),
             identity_start=True,
         ),
+        asymmetry=AsymmetrySettings(rim_mm=2.4),
         disentangle_net=UNetSettings(prior=INFARCT_SHARE),
         segment_net=UNetSettings(prior=INFARCT_SHARE),
         joint_loss=JointLossSettings(infarct=1.0),
