@@ -23,6 +23,9 @@ UNSIGNED_HU = 65_536.0
 PICTURE_RANGE = 255.0
 """From air to bone a head has more; 8-bit pictures and values of 0 to 1 have not."""
 
+LEAST_RANGE_HU = 20.0
+"""Clipped HU of a brain span more; shares and standard scores do not."""
+
 LEAST_BACKGROUND = 0.5
 """Share of the volume's faces that one value fills, where there is a background."""
 
@@ -92,11 +95,16 @@ def check_hounsfield(hu: Float32[np.ndarray, "..."], name: str) -> None:
             "again."
         )
     if high - low <= PICTURE_RANGE and not is_stripped_brain(hu):
+        stated = ""
+        if LEAST_RANGE_HU <= high - low < PICTURE_RANGE:
+            stated = (
+                ", or, where these are HU that were clipped, say to what: "
+                f"--hu-range {low:g} {high:g}"
+            )
         raise UserError(
             f"the values of {name} go from {low:g} to {high:g}, as in a windowed "
             "picture or a mask; give the CT in Hounsfield units (air -1000, bone over "
-            "300), or, where these are HU that were clipped, say to what: "
-            f"--hu-range {low:g} {high:g}."
+            f"300){stated}."
         )
 
 

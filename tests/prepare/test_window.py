@@ -87,6 +87,12 @@ def test_a_refused_picture_names_the_option():
         check_hounsfield(np.array([-17, 80, 40], np.float32), "a.nii")
 
 
+@pytest.mark.parametrize("values", [(0, 0.2, 1), (-0.7, 0, 3.5), (0, 130, 255)])
+def test_the_option_is_not_named_where_the_values_are_no_hu(values):
+    with pytest.raises(UserError, match=r"bone over 300\)\.$"):
+        check_hounsfield(np.array(values, np.float32), "a.nii")
+
+
 @pytest.fixture
 def stripped_brain():
     """A ball of 35 HU and noise on zeros, within -20 and 90 HU."""

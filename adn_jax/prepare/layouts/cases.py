@@ -1,6 +1,6 @@
 """What every layout of a raw data set comes down to: cases that can be loaded."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn, Protocol, runtime_checkable
@@ -17,6 +17,12 @@ from adn_jax.runtime.files import files_below, is_dangling, is_there, read_json
 
 SEGMENTATION_ENDING = ".dcm"
 """Of a label as DICOM SEG."""
+
+VOLUME_ENDINGS = (
+    *(*NIFTI_ENDINGS, SEGMENTATION_ENDING, ".hdr", ".img", ".mgz"),
+    *(".mha", ".mhd", ".nhdr", ".nrrd"),
+)
+"""Of files that hold a volume, whether it can be read here or not."""
 
 
 @runtime_checkable
@@ -55,7 +61,8 @@ class RawDataset:
 class FileCase:
     """A case of separate files; None where there is none.
 
-    `choice` is what `case.json` should say of how the files were chosen.
+    `choice` is what `case.json` should say of how the files were chosen, `unread` the
+    volumes beside the scan that are not read.
     """
 
     name: str
@@ -66,6 +73,7 @@ class FileCase:
     pathological: Path | None = None
     pose: Path | None = None
     choice: Mapping[str, Any] = field(default_factory=dict)
+    unread: tuple[Path, ...] = ()
 
     def files(self) -> list[Path]:
         """Every input file, in a fixed order."""
@@ -81,7 +89,8 @@ class FileCase:
         for path in (self.scan, self.lesion, self.brain, *(self.tissue or {}).values()):
             check_alone(path)
         scan = read_scan(self.scan, reading.series, reading.hu_range)
-        scan = replace(scan, source={**scan.source, **self.choice})
+        flags = (*scan.flags, *unread_flags(self.unread))
+        scan = replace(scan, source={**scan.source, **self.choice}, flags=flags)
         lesion = None
         if self.lesion is not None:
             lesion, flags = read_label(self.lesion, scan, settings.infarct_labels)
@@ -129,6 +138,28 @@ def check_alone(path: Path | None) -> None:
         raise UserError(
             f"it has both {name} and {twin.name}; keep the one that is meant."
         )
+
+
+def unread_volumes(folder: Path, read: Collection[Path | None]) -> tuple[Path, ...]:
+    """The volumes in a folder, in any format, that are not among those read."""
+    files = (path for path in sorted(folder.iterdir()) if path not in read)
+    return tuple(path for path in files if path.name.lower().endswith(VOLUME_ENDINGS))
+
+
+def unread_flags(unread: Sequence[Path]) -> tuple[str, ...]:
+    """A flag that names volumes that are not read.
+
+    Raises `UserError` for one whose name says that it should be.
+    """
+    for path in unread:
+        stem = path.name.split(".")[0].lower()
+        if stem in {"ct", "lesion", "brain"}:
+            raise UserError(f"{path.name} is not read; save it as {stem}.nii.gz.")
+    names = ", ".join(path.name for path in unread[:3])
+    more = f" and {len(unread) - 3} more" if len(unread) > 3 else ""
+    if not names:
+        return ()
+    return (f"not read, for a label is called lesion.nii.gz: {names}{more}",)
 
 
 def read_label(

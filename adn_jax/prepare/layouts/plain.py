@@ -12,6 +12,7 @@ from adn_jax.prepare.layouts.cases import (
     first_file,
     given_splits,
     is_lost,
+    unread_volumes,
 )
 from adn_jax.prepare.read import find_nifti
 from adn_jax.runtime.files import is_dangling, is_there
@@ -68,14 +69,17 @@ def find_case(folder: Path) -> FileCase | None:
     pose = folder / "truth" / "pose.json"
     maps = {name: find_map(folder / "tissue", name) for name in TISSUES}
     found = {name: path for name, path in maps.items() if path is not None}
+    lesion = first_file(folder, "lesion") or segmentation_file(folder)
+    brain = first_file(folder, "brain")
     return FileCase(
         name=folder.name,
         scan=scan,
-        lesion=first_file(folder, "lesion") or segmentation_file(folder),
-        brain=first_file(folder, "brain"),
+        lesion=lesion,
+        brain=brain,
         tissue=found or None,
         pathological=first_file(folder / "truth", "pathological"),
         pose=pose if is_there(pose) else None,
+        unread=unread_volumes(folder, (scan, lesion, brain)),
     )
 
 

@@ -6,7 +6,13 @@ import pytest
 
 from adn_jax.config import PrepareSettings, ReadSettings
 from adn_jax.errors import UserError
-from adn_jax.prepare.layouts.cases import FileCase, RawCase, RefusedCase, given_splits
+from adn_jax.prepare.layouts.cases import (
+    FileCase,
+    RawCase,
+    RefusedCase,
+    given_splits,
+    unread_flags,
+)
 from adn_jax.prepare.layouts.plain import find_case, find_plain, looks_plain
 from tests.prepare.layouts.test_bids import touch
 
@@ -98,3 +104,31 @@ def test_two_files_of_which_either_could_be_meant_are_refused(tmp_path, file):
     (case,) = find_plain(tmp_path).cases
     with pytest.raises(UserError, match=f"it has both .*{file}.*; keep the one"):
         case.load(SETTINGS, READING)
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("lesion.seg.nrrd", "lesion"),  # as 3D Slicer writes labels
+        ("lesion.img", "lesion"),
+        ("Lesion.nii.gz", "lesion"),
+        ("brain.mha", "brain"),
+    ],
+)
+def test_what_is_meant_to_be_read_and_cannot_be_is_refused(tmp_path, file, name):
+    touch(tmp_path, "p/ct.nii.gz", f"p/{file}")
+    (case,) = find_plain(tmp_path).cases
+    with pytest.raises(UserError, match=f"{file} is not read; save it as {name}.nii"):
+        unread_flags(case.unread)
+
+
+def test_volumes_of_other_names_are_told(tmp_path):
+    others = [f"p/{name}" for name in ("label.nii.gz", "a.hdr", "b.nii", "c.nrrd")]
+    touch(tmp_path, "p/ct.nii.gz", "p/lesion.nii.gz", "p/notes.txt", *others)
+    (case,) = find_plain(tmp_path).cases
+    (flag,) = unread_flags(case.unread)
+    assert flag.startswith(
+        "not read, for a label is called lesion.nii.gz: a.hdr, b.nii"
+    )
+    assert flag.endswith("c.nrrd and 1 more")
+    assert unread_flags(()) == ()
