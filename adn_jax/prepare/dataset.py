@@ -162,10 +162,12 @@ def name_failures(manifest: Manifest) -> None:
 
 
 def say_what_is_odd(manifest: Manifest) -> None:
-    """Print which cases are left out on purpose, and which kinds of flags there are."""
+    """Print which cases are left out on purpose or have no label, and the flags."""
     if manifest.left_out:
         names = few_of([*manifest.left_out])
         print(f"left out on purpose, for reasons in report.md: {names}")
+    if unlabelled := manifest.lacking.get("lesion"):
+        print(f"without a label, and so not to train on: {few_of(unlabelled)}")
     kinds: dict[str, list[tuple[str, str]]] = {}
     for name, flags in manifest.flags.items():
         for flag in flags:

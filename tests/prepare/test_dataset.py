@@ -313,11 +313,13 @@ def test_what_is_odd_is_said_by_its_kind(tmp_path, small_grid, capsys):
         left_out=dict.fromkeys(names, "artefacts"),
         flags={name: (outside.format(1.5 + i),) for i, name in enumerate(names)}
         | {"c00": ("the label is empty",)},
+        lacking={"lesion": ("c03",), "infarct": ("c00", "c03")},
     )
     say_what_is_odd(manifest)
     assert capsys.readouterr().out.splitlines() == [
         "left out on purpose, for reasons in report.md: c00, c01, c02, c03, c04, c05, "
         "c06, c07, c08, c09 and 2 more",
+        "without a label, and so not to train on: c03",
         f"flag: {outside.format(2.5)}, in c01 (the first of 11 such cases)",
         "flag: the label is empty, in c00",
     ]
