@@ -41,6 +41,7 @@ WITHOUT_WORDS = re.compile(
     rf"{WITHOUT}(?={AND}| ?(?:[-(\d]|$))|"
     rf"(?:WITHOUT|\bSIN|\bSEM|\bSANS|\bOHNE|\bBE[SZ]){CONTRAST}|"
     rf"\b[SZ][ ./]+(?:CONTRAS[A-Z]*|CTE|CIV|M\.?D\.?C)\b|\bS/C\b|"
+    r"\bU[ ./]+KONTRAS[A-Z]*|\bU/K\b|"
     rf"(?:{CONTRAST}|\bKM)[ :=-]*(?:(?<=[ :=-])NON?|NONE|NEIN|YOK|FREI|FREE)\b|"
     r"KONTRAST ?SIZ\b|KONTRAS[A-Z]* NELKUL|ZOU?EI ?NASHI|造影(?:なし|無|前)"
 )
@@ -57,7 +58,8 @@ NATIVE_WORDS = re.compile(NATIVE)
 ENHANCED = (
     r"(?:(?:(?<![A-Z])|(?<=HEAD)|(?<=NECK))CT[APV](?![A-Z])|\bCTA(?=HEAD)|\bCECT\b|"
     rf"{CONTRAST}|{WITH}[ .]?{AGENT}|ANGIO|АНГИО|"
-    r"\bKONTR\b|\b(?:C|IV|KM) ?\(?\+|\(\+\) ?C\b|POST.?C|ENHANCED|VEN(?:OU?S|EUX)|"
+    r"\bKONTR\b|\b(?:C|IV|KM) ?\(?\+|\(\+\) ?C\b|(?<![^ ])\+ ?C\b|POST.?C|"
+    r"ENHANCED|TEHOST|VEN(?:OU?S|EUX)|"
     r"ARTERI|SPATPHASE|PERF|BOLUS|\bMIP\b|\bKM\b|\bM\.?D\.?C\b|\bCIV\b|\b[CM](?:MDC|KM)\b|"
     r"IN[IJY]E[CKZ]|\bC/C\b|\bTSA\b|VARJOAIN|CAN QUANG|ZENG ?QIANG|"
     r"增[强強]|ZOU?EI|造影|조영)"
