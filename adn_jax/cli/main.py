@@ -12,6 +12,7 @@ from adn_jax.errors import (
     memory_sentence,
     one_line,
 )
+from adn_jax.runtime.stop import keep_interrupts
 
 VERBS = {
     "phantom": "make head phantoms with known lesions, tissue and pose",
@@ -51,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run_verb(verb_main: Callable[[Sequence[str]], None], rest: Sequence[str]) -> None:
     """Call a verb's main; a `UserError` becomes one sentence and exit code 2."""
     try:
-        verb_main(rest)
+        with keep_interrupts():
+            verb_main(rest)
     except UserError as error:
         print(f"adn: {error}", file=sys.stderr)
         raise SystemExit(2) from None

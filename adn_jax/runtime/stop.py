@@ -1,6 +1,8 @@
 """Signals that ask a long work to end: noted, so that the work can save first."""
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +10,9 @@ from dataclasses import dataclass
 from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+AGAIN_AFTER_S = 0.01
+"""An interrupt that got lost is sent once more this much later."""
 
 
 @dataclass
@@ -67,3 +72,27 @@ def interrupt_on_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, former)
+
+
+@contextmanager
+def keep_interrupts() -> Iterator[None]:
+    """Send a signal again whose `KeyboardInterrupt` was raised where Python drops it.
+
+    jax adds a hook of its own to every garbage collection, and what is raised within
+    such a hook is printed and forgotten: Ctrl-C would have no effect.
+    """
+    former = sys.unraisablehook
+
+    def again(dropped: "sys.UnraisableHookArgs") -> None:
+        error = dropped.exc_value
+        if not isinstance(error, KeyboardInterrupt):
+            return former(dropped)
+        number = error.args[0] if error.args else signal.SIGINT
+        threading.Timer(AGAIN_AFTER_S, os.kill, (os.getpid(), number)).start()
+        return None
+
+    sys.unraisablehook = again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = former

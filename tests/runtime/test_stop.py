@@ -1,11 +1,14 @@
+import gc
 import os
 import signal
+import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from adn_jax.runtime.stop import catch_stop, interrupt_on_sigterm
+from adn_jax.runtime.stop import catch_stop, interrupt_on_sigterm, keep_interrupts
 
 
 @pytest.fixture(autouse=True)
@@ -65,3 +68,39 @@ def test_other_threads_keep_their_signals():
 
     with ThreadPoolExecutor() as threads:
         assert threads.submit(enter).result() is former
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupt_that_python_drops_comes_again(number):
+    former, sent = sys.unraisablehook, []
+
+    def hook(phase, _):
+        if phase == "start" and not sent:
+            sent.append(number)
+            signal.raise_signal(number)
+
+    def wait():
+        with interrupt_on_sigterm(), keep_interrupts():
+            gc.collect()
+            time.sleep(30 if sent else 0)
+
+    gc.callbacks.append(hook)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            wait()
+    finally:
+        gc.callbacks.remove(hook)
+    assert sys.unraisablehook is former
+
+
+def test_other_dropped_errors_are_told_as_ever(monkeypatch):
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+
+    class Odd:
+        def __del__(self):
+            raise ValueError("odd")
+
+    with keep_interrupts():
+        Odd()
+    assert [str(one.exc_value) for one in told] == ["odd"]
