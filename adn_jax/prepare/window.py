@@ -6,8 +6,11 @@ from scipy import ndimage
 
 from adn_jax.errors import UserError
 
-STORED_OFFSET_HU = 1024.0
-"""Some converters leave out the rescale intercept: air is then near 0."""
+STORED_OFFSETS_HU = {
+    1024.0: "without the rescale intercept; 1024 taken off",
+    32_768.0: "as unsigned numbers around 32,768; 32,768 taken off",
+}
+"""What some converters leave added to HU, and how it is told."""
 
 LEAST_SOFT_TISSUE = 0.02
 """Share of a head scan's voxels; bone alone puts fewer into so narrow a range."""
@@ -61,9 +64,9 @@ def to_hounsfield(
     """HU with the padding set to air, and a sentence on what had to be corrected.
 
     Voxels that are no number become air. Negative HU that a converter stored without
-    sign lie just under 65,536 and are brought back. A missing rescale intercept of
-    1024 is recognised by a scan without negative values whose soft tissue is near 1024.
-    Of `clipped` values none need be negative.
+    sign lie just under 65,536 and are brought back. What was left added
+    (`STORED_OFFSETS_HU`) is recognised by a scan without negative values whose soft
+    tissue is near it. Of `clipped` values none need be negative.
     """
     hu = np.array(values, np.float32)
     flags = []
@@ -75,14 +78,19 @@ def to_hounsfield(
     if wrapped.any():
         hu[wrapped] -= UNSIGNED_HU
         flags.append("negative HU were stored without sign; 65,536 taken off")
+    if hu.min(where=finite, initial=np.inf) >= 0:
+        added = (
+            offset
+            for offset in STORED_OFFSETS_HU
+            if soft_tissue_share(hu - offset) > LEAST_SOFT_TISSUE
+        )
+        if offset := next(added, None):
+            hu -= offset
+            flags.append(f"values were stored {STORED_OFFSETS_HU[offset]}")
+        elif not clipped:
+            flags.append("no value is negative although air is -1000 HU: are these HU?")
     if high := int(np.sum(hu > CEILING_HU)):
         flags.append(f"voxels above {CEILING_HU:,.0f} HU, cut there: {high}")
-    lowest = hu.min(where=finite, initial=np.inf)
-    if lowest >= 0 and soft_tissue_share(hu - STORED_OFFSET_HU) > LEAST_SOFT_TISSUE:
-        hu -= STORED_OFFSET_HU
-        flags.append("values were stored without the rescale intercept; 1024 taken off")
-    elif lowest >= 0 and not clipped:
-        flags.append("no value is negative although air is -1000 HU: are these HU?")
     return np.clip(hu, FLOOR_HU, CEILING_HU, out=hu), tuple(flags)
 
 

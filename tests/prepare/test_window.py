@@ -36,6 +36,15 @@ def test_offset_is_taken_off_where_soft_tissue_shows_it():
     assert "1024 taken off" in flags[0]
 
 
+def test_unsigned_numbers_around_32768_are_brought_back():
+    stored = np.repeat([0, 31768, 32808, 33768], [20, 40, 30, 10]).astype(np.uint16)
+    hu, flags = to_hounsfield(stored)
+    assert np.unique(hu).tolist() == [-1024, -1000, 40, 1000]
+    assert flags == (
+        "values were stored as unsigned numbers around 32,768; 32,768 taken off",
+    )
+
+
 def test_a_windowed_picture_is_left_as_it_is_and_flagged():
     picture = np.repeat([0, 100, 255], [50, 30, 20])
     hu, flags = to_hounsfield(picture)

@@ -24,8 +24,8 @@ AGENT = (
 
 AND = r"(?: (?:AND|THEN|UND|Y|E|ET|EN|I|VE|OG|OCH|И) | ?[&+/,] ?)"
 WITH = (
-    r"\b(?:WITH|W/?|CON|COM|C/|AVEC|MIT|M\.|MET|MED|CU|DENGAN|SA|S|Z|PO|POST?|NACH|"
-    r"DOPO|APRES|APOS|EFTER|POSLE|С|ПОСЛЕ)"
+    r"\b(?:WITH|W/?|CON|COM|C/|AVEC|MIT|M\.|MET|MED|CU|DENGAN|SA|PO|POST?|NACH|"
+    r"DOPO|APRES|APOS|EFTER|POSLE|ПОСЛЕ)"
 )
 WITHOUT = (
     r"(?:WITHOUT|\bW/? ?O(?:UT)?|\bSINE?|\bSEM|\bSANS|\bSENZA|\bOHNE|\bBEZ|\bZONDER|"
@@ -57,9 +57,9 @@ NATIVE = (
 NATIVE_WORDS = re.compile(NATIVE)
 ENHANCED = (
     r"(?:(?:(?<![A-Z])|(?<=HEAD)|(?<=NECK))CT[APV](?![A-Z])|\bCTA(?=HEAD)|\bCECT\b|"
-    rf"{CONTRAST}|{WITH}[ .]?{AGENT}|ANGIO|АНГИО|"
+    rf"{CONTRAST}|{WITH}[ .]?{AGENT}|\b[SZС][ .]{AGENT}|ANGIO|АНГИО|"
     r"\bKONTR\b|\b(?:C|IV|KM) ?\(?\+|\(\+\) ?C\b|(?<![^ ])\+ ?C\b|POST.?C|"
-    r"ENHANCED|TEHOST|VEN(?:OU?S|EUX)|"
+    r"ENHANCED|TEHOST|VEI?N(?:OU?S|EUX)|"
     r"ARTERI|SPATPHASE|PERF|BOLUS|\bMIP\b|\bKM\b|\bM\.?D\.?C\b|\bCIV\b|\b[CM](?:MDC|KM)\b|"
     r"IN[IJY]E[CKZ]|\bC/C\b|\bTSA\b|VARJOAIN|CAN QUANG|ZENG ?QIANG|"
     r"增[强強]|ZOU?EI|造影|조영)"

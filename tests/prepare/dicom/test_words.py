@@ -194,6 +194,8 @@ WITH = [
     "头颅增强",
     "zengqiang",
     "ROUTINE HEAD +C",
+    "TSA veineux",
+    "veineux",
     "Pään TT, tehoste",
     "Huvud med kontrast",
     "varjoaine",
