@@ -30,6 +30,8 @@ TURNS_AT_ONCE = 15
 """Turns whose samples are taken together; all of them would need much memory."""
 APART_DEG = 15.0
 """Lines that are turned by more are other lines, not the same one less well met."""
+BESIDE_DEG = 2.0
+"""Lines nearer than this are the same line."""
 UPSIDE_DOWN = -0.05
 """Skewness (`skewness`) below which an aligned brain has its front at the back: no
 whole head of a hundred made or real ones had less than 0.02 upright, slabs of three
@@ -43,6 +45,9 @@ class MidlineFit(NamedTuple):
     """mean |X - X'| over mean X, roughly sampled."""
     elsewhere: Float[Array, " b"]
     """The same at the best angle that is more than `APART_DEG` away."""
+    rival: Float[Array, " b"]
+    """How many times as unlike the best other line within `APART_DEG` is that mirrors
+    better than the lines around it; infinite where there is none."""
     skewness: Float[Array, " b"]
     """Of the aligned brain along y, above 0 where its front is X's front."""
 
@@ -302,5 +307,17 @@ def midline_fit(volume: Volume, view: View, recipe: Recipe) -> MidlineFit:
     return MidlineFit(
         unlikeness(small, view, recipe),
         jnp.where(apart, losses, jnp.inf).min(axis=0),
+        rival_line(coarse(volume), view, recipe),
         skewness(aligned),
     )
+
+
+def rival_line(volume: Volume, view: View, recipe: Recipe) -> Float[Array, " b"]:
+    """`MidlineFit.rival`: a head that is rolled or bent can have two mirror lines."""
+    turns = turns_deg(APART_DEG, 1.0)
+    losses = unlikeness_turned(volume, view, recipe, turns)
+    before, within, behind = losses[:-2], losses[1:-1], losses[2:]
+    other = (jnp.abs(turns) >= BESIDE_DEG)[1:-1, None]
+    is_rival = (within <= before) & (within <= behind) & other
+    here = jnp.maximum(losses[turns.size // 2], 1e-6)
+    return jnp.where(is_rival, within, jnp.inf).min(axis=0) / here

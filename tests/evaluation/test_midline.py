@@ -7,7 +7,7 @@ from adn_jax.evaluation.midline import Fit, judge_midline
 from adn_jax.metrics.alignment import Plane, in_plane_angle_deg, in_world, turn_deg
 
 UPRIGHT = np.diag([3.0, 3.0, 9.0, 1.0])
-GOOD = Fit(unlikeness=0.12, elsewhere=0.3, skewness=0.15)
+GOOD = Fit(unlikeness=0.12, elsewhere=0.3, rival=np.inf, skewness=0.15)
 
 
 def plane(degrees):
@@ -22,9 +22,9 @@ def test_a_usual_head_has_no_flag():
 @pytest.mark.parametrize(
     ("fit", "reason"),
     [
-        (Fit(0.3, 0.5, 0.15), "mirrors well about no line"),
-        (Fit(0.12, 0.13, 0.15), "about as well at another angle"),
-        (Fit(0.3, 0.2, 0.15), "mirrors well about no line"),
+        (Fit(0.3, 0.5, np.inf, 0.15), "mirrors well about no line"),
+        (Fit(0.12, 0.13, np.inf, 0.15), "about as well at another angle"),
+        (Fit(0.3, 0.2, np.inf, 0.15), "mirrors well about no line"),
     ],
 )
 def test_without_a_mid_line_nothing_is_told(fit, reason):
@@ -33,6 +33,16 @@ def test_without_a_mid_line_nothing_is_told(fit, reason):
     assert not knows_sides
     assert flags[0].startswith("no mid-line found: ")
     assert reason in flags[0]
+
+
+def test_another_line_that_mirrors_about_as_well_is_told():
+    found, knows_sides, flags = judge_midline(
+        plane(5.0), GOOD._replace(rival=1.1), UPRIGHT
+    )
+    assert found
+    assert knows_sides
+    assert "the mid-line may be off by 2 degrees or more" in flags[0]
+    assert judge_midline(plane(5.0), GOOD._replace(rival=1.3), UPRIGHT).flags == ()
 
 
 @pytest.mark.parametrize(

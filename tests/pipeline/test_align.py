@@ -76,6 +76,7 @@ def test_a_head_turned_by_any_angle_is_found_and_its_front_too():
     np.testing.assert_allclose(error, 0, atol=1.0)
     assert np.all(fit.unlikeness < 0.25)
     assert np.all(fit.elsewhere - fit.unlikeness > 0.04)
+    assert np.all(fit.rival > 1.2)
     assert np.all(fit.skewness > 0.05)
 
 
