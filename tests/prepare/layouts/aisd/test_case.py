@@ -204,6 +204,12 @@ def packed_copy(download, name="0226300") -> Copy:
     return Copy("dicom-1", download.folder / "dicom-1" / f"{name}.tar.gz", None)
 
 
+def test_a_stated_range_of_hu_is_that_of_the_dicom(tmp_path):
+    write_case(tmp_path, NAME, sharp_head())
+    said = refusal(case_in(tmp_path), hu_range=(-17.0, 80.0))
+    assert "which is not what --hu-range -17 80 says" in said
+
+
 def test_a_damaged_archive_of_a_case_is_named(download):
     copy = packed_copy(download, "0019983")
     message = refusal(case_in(download.folder, "0019983", ct=copy))
