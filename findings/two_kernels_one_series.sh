@@ -7,6 +7,7 @@
 # Why it matters: a reader of the first time point gets the image of either kernel, by the
 # order of instance numbers; one that takes the mean of time points gets a mixture.
 set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
@@ -14,47 +15,12 @@ python3 -m venv "$folder/venv"
     dcm2niix==1.0.20260724 pydicom==3.0.2 nibabel==5.4.2 numpy==2.3.5
 cd "$folder"
 mkdir series nifti
-venv/bin/python - <<'PYTHON'
-import numpy as np
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+PYTHONPATH=$here venv/bin/python - <<'PYTHON'
+from ct_series import write_slice
 
-STUDY, SERIES, FRAME = (generate_uid(entropy_srcs=[name]) for name in "abc")
-SLICES, SIZE = 12, 64
-
-
-def write_slice(kernel, hu, index, instance):
-    """One axial slice of a series, all of one value in HU."""
-    one = Dataset()
-    one.SOPClassUID = CTImageStorage
-    one.SOPInstanceUID = generate_uid(entropy_srcs=[kernel, str(index)])
-    one.StudyInstanceUID, one.SeriesInstanceUID = STUDY, SERIES
-    one.FrameOfReferenceUID = FRAME
-    one.PatientName = one.PatientID = "phantom"
-    one.StudyDate, one.StudyTime, one.Modality = "20240102", "101112", "CT"
-    one.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
-    one.Manufacturer, one.SeriesDescription = "SIEMENS", "Head"
-    one.SeriesNumber, one.AcquisitionNumber, one.InstanceNumber = 2, 1, instance
-    one.ConvolutionKernel, one.PatientPosition = kernel, "HFS"
-    one.SliceThickness, one.PixelSpacing = 5, [2.5, 2.5]
-    one.ImagePositionPatient = [-80, -80, 5 * index]
-    one.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-    one.RescaleIntercept, one.RescaleSlope = -1024, 1
-    one.SamplesPerPixel, one.PhotometricInterpretation = 1, "MONOCHROME2"
-    one.Rows = one.Columns = SIZE
-    one.BitsAllocated, one.BitsStored, one.HighBit = 16, 16, 15
-    one.PixelRepresentation = 0
-    one.PixelData = np.full((SIZE, SIZE), hu + 1024, "<u2").tobytes()
-    one.file_meta = FileMetaDataset()
-    one.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    one.file_meta.MediaStorageSOPClassUID = one.SOPClassUID
-    one.file_meta.MediaStorageSOPInstanceUID = one.SOPInstanceUID
-    one.save_as(f"series/{instance:03d}.dcm", enforce_file_format=True)
-
-
-for index in range(SLICES):
-    write_slice("H30s", 40, index, 1 + index)
-    write_slice("H60s", 900, index, 101 + index)
+for index in range(12):
+    write_slice("series", 40, index)
+    write_slice("series", 900, index, 101 + index, ConvolutionKernel="H60s")
 PYTHON
 venv/bin/dcm2niix -z n -f %s -o nifti series | tee said.txt
 venv/bin/python - <<'PYTHON'
