@@ -72,17 +72,18 @@ def test_other_threads_keep_their_signals():
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_an_interrupt_that_python_drops_comes_again(number):
-    former, sent = sys.unraisablehook, []
+    former, armed = sys.unraisablehook, []
 
     def hook(phase, _):
-        if phase == "start" and not sent:
-            sent.append(number)
+        if phase == "start" and armed:
+            armed.clear()
             signal.raise_signal(number)
 
     def wait():
-        with interrupt_on_sigterm(), keep_interrupts():
+        with keep_interrupts(), interrupt_on_sigterm():
+            armed.append(True)  # a collection may begin at any moment
             gc.collect()
-            time.sleep(30 if sent else 0)
+            time.sleep(30)
 
     gc.callbacks.append(hook)
     try:
@@ -90,6 +91,7 @@ def test_an_interrupt_that_python_drops_comes_again(number):
             wait()
     finally:
         gc.callbacks.remove(hook)
+    assert not armed
     assert sys.unraisablehook is former
 
 
