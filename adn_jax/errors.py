@@ -1,5 +1,7 @@
 """The one error that users meet: a sentence about their input, and exit code 2."""
 
+from collections.abc import Sequence
+
 STORE_PACKAGES = {"aiobotocore", "aiohttp", "botocore", "gcsfs", "google", "s3fs"}
 """Whose exceptions tell what an object store refuses."""
 
@@ -14,6 +16,12 @@ class UserError(Exception):
 def counted(number: int, thing: str) -> str:
     """A number of things in words: 1 case, 2 cases."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def few_of(names: Sequence[str], most: int = 10) -> str:
+    """The first of some names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"
 
 
 def one_line(error: BaseException) -> str:

@@ -299,15 +299,15 @@ def skewness(aligned: Volume) -> Float[Array, " b"]:
 
 def midline_fit(volume: Volume, view: View, recipe: Recipe) -> MidlineFit:
     """Compare a view with every other angle about its centre."""
-    small = rough(volume, recipe)
+    small, fine = rough(volume, recipe), coarse(volume)
     turns = every_angle()
     losses = unlikeness_turned(small, view, recipe, turns)
     apart = jnp.abs(turns)[:, None] > APART_DEG
-    aligned, _, _ = align_volume(coarse(volume), view, recipe)
+    aligned, _, _ = align_volume(fine, view, recipe)
     return MidlineFit(
         unlikeness(small, view, recipe),
         jnp.where(apart, losses, jnp.inf).min(axis=0),
-        rival_line(coarse(volume), view, recipe),
+        rival_line(fine, view, recipe),
         skewness(aligned),
     )
 

@@ -12,7 +12,7 @@ from adn_jax.config_checks import settings_to_json
 from adn_jax.data.cases import CaseFacts, read_facts, write_case
 from adn_jax.data.manifest import Manifest, write_manifest
 from adn_jax.data.splits import SPLITS, choose_splits
-from adn_jax.errors import UserError, counted
+from adn_jax.errors import UserError, counted, few_of
 from adn_jax.prepare.atlas import load_atlas
 from adn_jax.prepare.case import prepare_scan, strip_scan
 from adn_jax.prepare.finished import (
@@ -32,8 +32,8 @@ from adn_jax.prepare.window import check_hu_range
 from adn_jax.runtime.lock import only_one
 from adn_jax.runtime.stop import interrupt_on_sigterm
 
-MOST_NAMES, MOST_KINDS = 10, 6
-"""Names in a sentence, and kinds of flags, that the screen shows."""
+MOST_KINDS = 6
+"""Kinds of flags that the screen shows."""
 
 
 def prepare_dataset(
@@ -178,12 +178,6 @@ def say_what_is_odd(manifest: Manifest) -> None:
         print(f"flag: {flag}, in {first}{more}")
     if len(kinds) > MOST_KINDS:
         print(f"and {counted(len(kinds) - MOST_KINDS, 'other kind')} of flags")
-
-
-def few_of(names: Sequence[str]) -> str:
-    """The first few of some names."""
-    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-    return f"{', '.join(names[:MOST_NAMES])}{more}"
 
 
 def odd_splits(manifest: Manifest) -> Iterator[str]:

@@ -110,9 +110,7 @@ def straighten(
     return between_slices(upright, stack.heights_mm, way.grid_mm), way.affine
 
 
-def straighten_mask(
-    mask: SliceStack,
-) -> UInt8[np.ndarray, "x2 y2 z2"]:
+def straighten_mask(mask: SliceStack) -> UInt8[np.ndarray, "x2 y2 z2"]:
     """A mask of a series' slices (0 and 1) on the grid of its straightened scan."""
     return (straighten(mask, 0.0)[0] >= 0.5).astype(np.uint8)
 

@@ -7,7 +7,7 @@ from typing import Any, NoReturn, Protocol, runtime_checkable
 
 from adn_jax.config import PrepareSettings, ReadSettings
 from adn_jax.data.image import Image, read_image
-from adn_jax.errors import UserError
+from adn_jax.errors import UserError, few_of
 from adn_jax.prepare.atlas import TISSUES
 from adn_jax.prepare.inputs import CaseInput
 from adn_jax.prepare.labels import native_label, segmented_label
@@ -155,11 +155,10 @@ def unread_flags(unread: Sequence[Path]) -> tuple[str, ...]:
         stem = path.name.split(".")[0].lower()
         if stem in {"ct", "lesion", "brain"}:
             raise UserError(f"{path.name} is not read; save it as {stem}.nii.gz.")
-    names = ", ".join(path.name for path in unread[:3])
-    more = f" and {len(unread) - 3} more" if len(unread) > 3 else ""
-    if not names:
-        return ()
-    return (f"not read, for a label is called lesion.nii.gz: {names}{more}",)
+    names = few_of([path.name for path in unread], 3)
+    return (
+        (f"not read, for a label is called lesion.nii.gz: {names}",) if unread else ()
+    )
 
 
 def read_label(

@@ -15,11 +15,7 @@ from adn_jax.data.nifti import check_gzip
 from adn_jax.errors import UserError
 from adn_jax.prepare.archive import DAMAGED, unpack
 from adn_jax.prepare.dicom.convert import Conversion, convert_dicom
-from adn_jax.prepare.dicom.straighten import (
-    SliceStack,
-    straighten,
-    straighten_mask,
-)
+from adn_jax.prepare.dicom.straighten import SliceStack, straighten, straighten_mask
 from adn_jax.prepare.inputs import CaseInput
 from adn_jax.prepare.labels import check_values
 from adn_jax.prepare.layouts.aisd import facts
