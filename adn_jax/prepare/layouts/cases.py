@@ -141,8 +141,11 @@ def check_alone(path: Path | None) -> None:
 
 
 def unread_volumes(folder: Path, read: Collection[Path | None]) -> tuple[Path, ...]:
-    """The volumes in a folder, in any format, that are not among those read."""
-    files = (path for path in sorted(folder.iterdir()) if path not in read)
+    """The volumes in a folder, in any format, that are not among those read.
+
+    Hidden files do not count: macOS leaves a `._lesion.nii.gz` beside what it copies.
+    """
+    files = (path for path in sorted(folder.glob("[!.]*")) if path not in read)
     return tuple(path for path in files if path.name.lower().endswith(VOLUME_ENDINGS))
 
 

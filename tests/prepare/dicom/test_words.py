@@ -445,6 +445,7 @@ def test_the_most_special_text_tells_of_a_head(texts, head):
         (("HEAD W/O",), False),
         (("CTA NATIV",), False),
         (("HEAD 5.0 H30S", "HEADSEQ"), None),
+        (("CRANEO SC",), None),
     ],
 )
 def test_the_first_text_that_tells_decides_on_contrast(texts, contrast):

@@ -125,6 +125,7 @@ def test_what_is_meant_to_be_read_and_cannot_be_is_refused(tmp_path, file, name)
 def test_volumes_of_other_names_are_told(tmp_path):
     others = [f"p/{name}" for name in ("label.nii.gz", "a.hdr", "b.nii", "c.nrrd")]
     touch(tmp_path, "p/ct.nii.gz", "p/lesion.nii.gz", "p/notes.txt", *others)
+    touch(tmp_path, "p/._lesion.nii.gz", "p/._a.hdr")
     (case,) = find_plain(tmp_path).cases
     (flag,) = unread_flags(case.unread)
     assert flag.startswith(
