@@ -5,8 +5,10 @@ its fields can be set on the command line, `--section.field value`. Defaults are
 paper's (Ni et al., MICCAI 2022) unless a field says otherwise.
 """
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, fields, replace
+from typing import Annotated, Any, Literal
+
+import tyro
 
 Precision = Literal["float32", "tensorfloat32", "bfloat16"]
 """What the networks compute in on an accelerator; a CPU multiplies float32 as it is.
@@ -16,7 +18,7 @@ products in TF32 on a GPU and by three of bfloat16 on a TPU ("high", bfloat16_3x
 bfloat16: maps in bfloat16, whose products are exact. Sums are float32 in all of them.
 """
 
-Recompute = Literal["nothing", "norms", "blocks"]
+Remat = Literal["nothing", "norms", "blocks"]
 """What the gradient computes again instead of keeping it: nothing; the normalised maps;
 or every map inside a block, so that only what goes from block to block is kept."""
 
@@ -70,7 +72,7 @@ class ReadSettings:
 
 
 @dataclass(frozen=True)
-class ViewNetSettings:
+class AlignmentNetSettings:
     """Network T: a strided residual encoder that looks at the whole head."""
 
     widths: tuple[int, ...] = (32, 64, 128, 256)
@@ -99,7 +101,7 @@ class UNetSettings:
     """Chance that an element is dropped after each encoder and decoder stage."""
     prior: float | None = None
     """Output probability before training, set by the last bias; None: near 0.5."""
-    flat_levels: int = 0
+    in_plane_levels: int = 0
     """The first so many poolings leave z as it is: for thick slices (ours)."""
     deep_supervision: int = 0
     """F alone: decoder levels below the last that also give logits, each compared with
@@ -132,7 +134,7 @@ class DeepMedicSettings:
     """Output probability before training, set by the last bias; None: near 0.5."""
     samples: int = 4
     """Windows of each case that an update learns from."""
-    lesion_share: float = 0.5
+    lesion_fraction: float = 0.5
     """Share of them around a lesion voxel; the others are around brain without."""
     side: int = 21
     """Voxels that a window of training predicts along each axis."""
@@ -157,7 +159,7 @@ class SymmetryNetSettings:
     """Output probability before training, set by the last bias; None: near 0.5."""
     samples: int = 4
     """Slices of each case that an update learns from."""
-    lesion_share: float = 0.5
+    lesion_fraction: float = 0.5
     """Share of them with lesion; the others are any slices of the brain."""
 
 
@@ -191,18 +193,18 @@ class AlignmentSettings:
 
 
 @dataclass(frozen=True)
-class AveragingSettings:
-    """Poses of a scan whose predictions are averaged in inference (ours); training and
-    its validation see the scan as it lies."""
+class TtaSettings:
+    """Test-time augmentation (ours): what else of a scan inference averages over;
+    training and its validation see the scan alone."""
 
     mirrored: bool = False
     """Also take the scan's mirror image."""
-    poses: int = 0
-    """Further poses, turned and shifted in plane."""
+    copies: int = 0
+    """Further copies of the scan, turned and shifted in plane."""
     turn_deg: float = 10.0
-    """Largest turn of a pose in degrees; they spread evenly over +- this."""
+    """Largest turn of a copy in degrees; they spread evenly over +- this."""
     shift: float = 0.02
-    """Length of a pose's shift in half-extents; each goes another way."""
+    """Length of a copy's shift in half-extents; each goes another way."""
 
 
 @dataclass(frozen=True)
@@ -236,7 +238,7 @@ class AlignLossSettings:
     the head out (ours)."""
     reconstruction: float = 0.0
     """mean |I - sample(X', M^-1)| (authors' code)."""
-    view_regression: float = 0.0
+    pose_regression: float = 0.0
     """Squared distance to the answer of the coarse search (ours)."""
     warm_start_steps: int = 0
     """Steps at the start with the view regression alone."""
@@ -275,7 +277,7 @@ class JointLossSettings:
     """|mean P - mean(A * T(G))| (authors' code)."""
     size_by_volume: float = 0.0
     """|volume of P - volume of T(G)| / volume of T(G), mean of the cases (ours)."""
-    infarct: float = 0.0
+    pathology_supervision: float = 0.0
     """Cross-entropy and generalised Dice of P against T(G) (ours)."""
     symmetric: float = 1.0
     """mean(P * (1 - A)): P where there is no asymmetry."""
@@ -294,7 +296,7 @@ class JointLossSettings:
     """Weights that change: `term:FROM:TO` grows from 0 at step FROM to its weight at
     step TO, `term:FROM:TO:A:B` goes from A to B times its weight; `regularisation` is
     lambda."""
-    watch_every: int = 0
+    gradient_norms_every: int = 0
     """Updates between measurements of each term's gradient; 0: never."""
 
 
@@ -343,9 +345,9 @@ class OptimizerSettings:
     and 33 of 35)."""
     clip_norm: float | None = None
     """Largest global gradient norm; None: no clipping."""
-    average: float = 0.0
-    """Share that a moving average of the parameters keeps at each update; it is what is
-    validated and used. 0: the parameters themselves are."""
+    ema_decay: float = 0.0
+    """Decay of an exponential moving average (EMA) of the parameters, which is then
+    what is validated and used; 0: the parameters themselves are."""
     kind: Literal["adamw", "rmsprop"] = "adamw"
     """Which optimizer."""
 
@@ -375,30 +377,29 @@ class StageSettings:
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """One runnable system: data preparation, networks, losses, training."""
+class SystemSettings:
+    """What turns a scan into an infarct map, whatever it was trained with: all that the
+    chain is compiled for. Two recipes of one system share its programs.
 
-    name: str
-    """Name of the recipe, for tables and reports."""
-    seed: int = 0
-    """Seed of everything random."""
+    On the command line, and wherever a field is named, the system's fields stand beside
+    the recipe's own: `--segment-net.widths`, not `--system.segment-net.widths`.
+    """
+
     precision: Precision = "float32"
     """What the networks compute in: float32 is float32 on every device, tensorfloat32
     its products in TF32 (GPU) or three of bfloat16 (TPU), bfloat16 also its maps.
     Parameters, sums, geometry, losses and optimizer stay in float32, and so do T's
     products of float32."""
-    recompute: Recompute = "nothing"
+    remat: Remat = "nothing"
     """What the gradients of the U-Nets compute again to need less memory."""
-    tissue_source: Literal["maps", "network", "none"] = "maps"
-    """Tissue for L_tissue: the prepared maps, the tissue net run on X, or none."""
     prepare: PrepareSettings = field(default_factory=PrepareSettings)
     """Preparation of raw scans."""
     alignment: AlignmentSettings = field(default_factory=AlignmentSettings)
     """Finding the mid-sagittal plane."""
+    alignment_net: AlignmentNetSettings = field(default_factory=AlignmentNetSettings)
+    """Network T."""
     asymmetry: AsymmetrySettings = field(default_factory=AsymmetrySettings)
     """Q and the synthetic volumes."""
-    view_net: ViewNetSettings = field(default_factory=ViewNetSettings)
-    """Network T."""
     disentangle_net: UNetSettings = field(default_factory=UNetSettings)
     """Network D, where F sees what D leaves."""
     disentangle_input: Literal["aligned", "mirror_pair"] = "aligned"
@@ -406,28 +407,10 @@ class Recipe:
     segment_input: SegmentInput = "salient"
     """What F sees: X + Q of D (ADN), that, X and X' as three channels (ours), X alone
     (plain networks, no D), or X and X' as two channels (Clerigues et al.; no D)."""
-    standardise: bool = False
+    zscore_in_brain: bool = False
     """Shift and scale what F sees to mean 0 and deviation 1 in the brain."""
     segment_net: SegmentNetSettings = field(default_factory=UNetSettings)
     """Network F."""
-    tissue_net: UNetSettings = field(default_factory=lambda: UNetSettings(outputs=5))
-    """Tissue network; class 4 is lesion in the authors' checkpoints, unused here."""
-    align_loss: AlignLossSettings = field(default_factory=AlignLossSettings)
-    """Loss of T."""
-    joint_loss: JointLossSettings = field(default_factory=JointLossSettings)
-    """Loss of D and F."""
-    align: StageSettings = field(default_factory=StageSettings)
-    """Stage 1: T alone."""
-    tissue: StageSettings = field(default_factory=StageSettings)
-    """Stage 2: the tissue net, where `tissue_source` is network."""
-    joint: StageSettings = field(default_factory=StageSettings)
-    """Stage 3: D and F together, T fixed."""
-    partial_labels: bool = False
-    """Learn which share of a voxel is infarct (ours), not whether most of it is."""
-    threshold: float = 0.5
-    """Probability from which a voxel is called infarct."""
-    averaging: AveragingSettings = field(default_factory=AveragingSettings)
-    """Poses that inference averages over."""
 
     @property
     def disentangles(self) -> bool:
@@ -443,3 +426,43 @@ class Recipe:
     def disentangle_channels(self) -> int:
         """Channels of what D sees."""
         return 2 if self.disentangle_input == "mirror_pair" else 1
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A system and how it is trained, chosen and used: the whole truth of a run."""
+
+    name: str
+    """Name of the recipe, for tables and reports."""
+    seed: int = 0
+    """Seed of everything random."""
+    system: Annotated[SystemSettings, tyro.conf.arg(name="")] = field(
+        default_factory=SystemSettings
+    )
+    """What is trained and then used."""
+    tissue_source: Literal["maps", "network", "none"] = "maps"
+    """Tissue for L_tissue: the prepared maps, the tissue net run on X, or none."""
+    tissue_net: UNetSettings = field(default_factory=lambda: UNetSettings(outputs=5))
+    """Tissue network; class 4 is lesion in the authors' checkpoints, unused here."""
+    align_loss: AlignLossSettings = field(default_factory=AlignLossSettings)
+    """Loss of T."""
+    joint_loss: JointLossSettings = field(default_factory=JointLossSettings)
+    """Loss of D and F."""
+    align: StageSettings = field(default_factory=StageSettings)
+    """Stage 1: T alone."""
+    tissue: StageSettings = field(default_factory=StageSettings)
+    """Stage 2: the tissue net, where `tissue_source` is network."""
+    joint: StageSettings = field(default_factory=StageSettings)
+    """Stage 3: D and F together, T fixed."""
+    soft_labels: bool = False
+    """Learn which fraction of a voxel is infarct (ours), not whether most of it is."""
+    threshold: float = 0.5
+    """Probability from which a voxel is called infarct."""
+    tta: TtaSettings = field(default_factory=TtaSettings)
+    """Test-time augmentation: what inference averages over."""
+
+    def with_fields(self, **changes: Any) -> "Recipe":
+        """The recipe with some fields changed, its own or its system's."""
+        of_system = {field.name for field in fields(self.system)} & changes.keys()
+        system = replace(self.system, **{name: changes.pop(name) for name in of_system})
+        return replace(self, **{"system": system, **changes})

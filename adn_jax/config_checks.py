@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from adn_jax.config import (
     AlignLossSettings,
+    AlignmentNetSettings,
     AsymmetrySettings,
     DeepMedicSettings,
     JointLossSettings,
@@ -16,8 +17,8 @@ from adn_jax.config import (
     SegmentNetSettings,
     StageSettings,
     UNetSettings,
-    ViewNetSettings,
 )
+from adn_jax.config_names import RENAMED, inner_prefix, present_recipe
 from adn_jax.config_rules import RULES, as_tuple
 from adn_jax.errors import UserError
 
@@ -120,7 +121,7 @@ def differing_fields(one: Any, other: Any, prefix: str = "") -> Iterator[str]:
         name = prefix + field.name
         here, there = getattr(one, field.name), getattr(other, field.name)
         if is_dataclass(here) and type(here) is type(there):
-            yield from differing_fields(here, there, f"{name}.")
+            yield from differing_fields(here, there, inner_prefix(prefix, field.name))
         elif here != there:
             yield f"{name} {here!r} -> {there!r}"
 
@@ -131,23 +132,28 @@ def used_settings(recipe: Recipe) -> Recipe:
     Without T those of its training and of its network, but for the limits that tell
     whether heads turn in plane alone; without a tissue net and without D likewise.
     """
-    if not recipe.alignment.network:
-        limits = recipe.view_net.rotation_limit_deg, recipe.view_net.translation_limit
-        view_net = ViewNetSettings(
-            rotation_limit_deg=limits[0], translation_limit=limits[1]
+    system = recipe.system
+    if not system.alignment.network:
+        limits = AlignmentNetSettings(
+            rotation_limit_deg=system.alignment_net.rotation_limit_deg,
+            translation_limit=system.alignment_net.translation_limit,
         )
-        recipe = replace(
-            recipe,
-            view_net=view_net,
-            align_loss=AlignLossSettings(),
-            align=StageSettings(),
+        recipe = recipe.with_fields(
+            align_loss=AlignLossSettings(), align=StageSettings(), alignment_net=limits
         )
     if recipe.tissue_source != "network":
         recipe = replace(recipe, tissue_net=UNetSettings(), tissue=StageSettings())
-    if not recipe.disentangles:
-        recipe = replace(
-            recipe, disentangle_net=UNetSettings(), asymmetry=AsymmetrySettings()
+    if not system.disentangles:
+        recipe = recipe.with_fields(
+            disentangle_net=UNetSettings(), asymmetry=AsymmetrySettings()
         )
+    return recipe
+
+
+def recipe_from_json(content: Any, where: str) -> Recipe:
+    """The recipe in JSON values of this version or an older one, checked."""
+    recipe = settings_from_json(Recipe, present_recipe(content), where)
+    check_recipe(recipe)
     return recipe
 
 
@@ -190,25 +196,27 @@ def check_recipe(recipe: Recipe) -> None:
 
 def check_system(recipe: Recipe) -> None:
     """Raise `UserError` where the parts of the system do not go together."""
-    if not recipe.disentangles and recipe.joint_loss.regularisation:
+    system, net = recipe.system, recipe.system.segment_net
+    if not system.disentangles and recipe.joint_loss.regularisation:
         raise UserError(
-            f"segment_input is {recipe.segment_input!r}, so there is no P that L_D "
+            f"segment_input is {system.segment_input!r}, so there is no P that L_D "
             "could shape; set --joint-loss.regularisation 0."
         )
-    for name in ("disentangle_net", "segment_net", "tissue_net"):
-        check_levels(getattr(recipe, name), name)
-    if isinstance(recipe.segment_net, DeepMedicSettings):
-        check_layers(recipe.segment_net)
-    sees_windows = not isinstance(recipe.segment_net, UNetSettings)
+    check_levels(system.disentangle_net, "disentangle_net")
+    check_levels(net, "segment_net")
+    check_levels(recipe.tissue_net, "tissue_net")
+    if isinstance(net, DeepMedicSettings):
+        check_layers(net)
+    sees_windows = not isinstance(net, UNetSettings)
     if sees_windows and recipe.joint_loss.extra:
         raise UserError(
-            f"joint_loss.extra is given, but a {recipe.segment_net.kind} trains on "
-            "windows, of which terms of your own know nothing; leave them out."
+            f"joint_loss.extra is given, but a {net.kind} trains on windows, of which "
+            "terms of your own know nothing; leave them out."
         )
-    if recipe.disentangles and sees_windows:
+    if system.disentangles and sees_windows:
         raise UserError(
-            f"segment_net is a {recipe.segment_net.kind}, which trains on windows; D "
-            "needs the whole head, so set segment_input to 'aligned' or 'mirror_pair'."
+            f"segment_net is a {net.kind}, which trains on windows; D needs the whole "
+            "head, so set segment_input to 'aligned' or 'mirror_pair'."
         )
 
 
@@ -263,6 +271,7 @@ def parse_schedule(text: str) -> Schedule:
             "term:FROM:TO:A:B with whole steps FROM < TO and factors A and B of at "
             "least 0; write for example tissue:0:200 or regularisation:100:300:1:0."
         )
+    term = RENAMED.get(term, term)
     return Schedule(term, *map(int, steps), *map(float, factors))
 
 
@@ -285,7 +294,7 @@ def check_levels(settings: SegmentNetSettings, where: str) -> None:
             "level."
         )
     poolings = len(settings.widths) - 1
-    most = {"flat_levels": poolings, "deep_supervision": max(poolings - 1, 0)}
+    most = {"in_plane_levels": poolings, "deep_supervision": max(poolings - 1, 0)}
     for name, limit in most.items():
         if getattr(settings, name) > limit:
             raise UserError(
@@ -329,7 +338,7 @@ def check_types(settings: Any, where: str = "") -> None:
     for field in fields(settings):
         name, value = where + field.name, getattr(settings, field.name)
         if is_dataclass(value) and type(value) in kinds_of(hints[field.name]):
-            check_types(value, f"{name}.")
+            check_types(value, inner_prefix(where, field.name))
             continue
         value_from_json(hints[field.name], value, name)
         numbers = [one for one in as_tuple(value) if isinstance(one, float)]
@@ -349,4 +358,4 @@ def sections(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for field in fields(settings):
         value = getattr(settings, field.name)
         if is_dataclass(value):
-            yield from sections(value, f"{prefix}{field.name}.")
+            yield from sections(value, inner_prefix(prefix, field.name))

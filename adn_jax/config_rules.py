@@ -5,10 +5,10 @@ from typing import Any, get_type_hints
 
 from adn_jax.config import (
     AlignLossSettings,
+    AlignmentNetSettings,
     AlignmentSettings,
     AsymmetrySettings,
     AugmentSettings,
-    AveragingSettings,
     DeepMedicSettings,
     JointLossSettings,
     OptimizerSettings,
@@ -16,8 +16,8 @@ from adn_jax.config import (
     Recipe,
     StageSettings,
     SymmetryNetSettings,
+    TtaSettings,
     UNetSettings,
-    ViewNetSettings,
 )
 
 Rule = tuple[str, str, Callable[[Any], bool]]
@@ -71,7 +71,7 @@ PRIOR: Rule = (
 
 WINDOWS: tuple[Rule, ...] = (
     positive("samples"),
-    ("lesion_share", "between 0 and 1", lambda share: 0 <= share <= 1),
+    ("lesion_fraction", "between 0 and 1", lambda share: 0 <= share <= 1),
 )
 
 RULES: dict[type, tuple[Rule, ...]] = {
@@ -85,7 +85,7 @@ RULES: dict[type, tuple[Rule, ...]] = {
         ("window_hu", "a lower and a higher HU", lambda window: window[0] < window[1]),
         all_positive("infarct_labels", "label values above 0"),
     ),
-    ViewNetSettings: (
+    AlignmentNetSettings: (
         all_positive("widths", "feature maps of at least one stage, all above 0"),
         in_range("rotation_limit_deg", 0, 180.0001),
         not_negative("translation_limit"),
@@ -97,8 +97,8 @@ RULES: dict[type, tuple[Rule, ...]] = {
         not_negative("refine_steps"),
         positive("refine_rate"),
     ),
-    AveragingSettings: (
-        not_negative("poses"),
+    TtaSettings: (
+        not_negative("copies"),
         in_range("turn_deg", 0, 180.0001),
         in_range("shift", 0, 1),
     ),
@@ -110,7 +110,7 @@ RULES: dict[type, tuple[Rule, ...]] = {
         positive("groups"),
         in_range("dropout", 0, 1),
         PRIOR,
-        not_negative("flat_levels"),
+        not_negative("in_plane_levels"),
         not_negative("deep_supervision"),
     ),
     DeepMedicSettings: (
@@ -148,7 +148,7 @@ RULES: dict[type, tuple[Rule, ...]] = {
         not_negative("l1"),
         not_negative("l2"),
         ("halve_at", "shares from 0 to 1", lambda at: all(0 <= s <= 1 for s in at)),
-        in_range("average", 0, 1),
+        in_range("ema_decay", 0, 1),
         ("clip_norm", "above 0, or None", lambda norm: norm is None or norm > 0),
     ),
     AugmentSettings: (

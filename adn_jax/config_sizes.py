@@ -27,13 +27,18 @@ def demo_size(recipe: Recipe) -> Recipe:
     Two CPU cores train it in minutes. Batches have the size and stages the number of
     steps with which `configs/demo.py` learns the easy phantoms.
     """
-    loss = recipe.joint_loss
+    system, loss = recipe.system, recipe.joint_loss
+    grid = {"shape": (16, 64, 64), "spacing_mm": (9.0, 3.0, 3.0)}
+    t_widths = quarter(system.alignment_net.widths)
     return replace(
         recipe,
-        prepare=replace(recipe.prepare, shape=(16, 64, 64), spacing_mm=(9.0, 3.0, 3.0)),
-        view_net=replace(recipe.view_net, widths=quarter(recipe.view_net.widths)),
-        disentangle_net=demo_net(recipe.disentangle_net),
-        segment_net=demo_net(recipe.segment_net),
+        system=replace(
+            system,
+            prepare=replace(system.prepare, **grid),
+            alignment_net=replace(system.alignment_net, widths=t_widths),
+            disentangle_net=demo_net(system.disentangle_net),
+            segment_net=demo_net(system.segment_net),
+        ),
         tissue_net=demo_net(recipe.tissue_net),
         align_loss=replace(
             recipe.align_loss,
@@ -94,7 +99,7 @@ def quarter(widths: tuple[int, ...]) -> tuple[int, ...]:
 def demo_optimizer(settings: OptimizerSettings) -> OptimizerSettings:
     """AdamW at twice the rate, for the few steps; another optimizer as it is. An
     average of weights forgets within them."""
-    settings = replace(settings, average=min(settings.average, 0.98))
+    settings = replace(settings, ema_decay=min(settings.ema_decay, 0.98))
     if settings.kind != "adamw":
         return settings
     return replace(settings, learning_rate=2 * settings.learning_rate)

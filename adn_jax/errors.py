@@ -41,7 +41,7 @@ def memory_sentence(error: BaseException) -> str:
     what = one_line(error) if str(error) else "the system gave no more"
     return (
         f"memory ran out ({what[:200]}); end other programs, or compute fewer maps at "
-        "once: a smaller batch, more micro-batches, --recompute blocks or --precision "
+        "once: a smaller batch, more micro-batches, --remat blocks or --precision "
         "bfloat16 in training, a smaller grid in all else."
     )
 

@@ -101,9 +101,9 @@ class AdnParams:
 class AdnOutputs:
     """Everything the chain computes for a batch of volumes I (letters: see above).
 
-    What D makes is None in a system without it. `side_predictions` are Y as the decoder
-    levels below the last give it (deep supervision), the finest first, each voxel
-    repeated to X's grid; there are none in inference.
+    What D makes is None in a system without it. `auxiliary_predictions` are Y as the
+    decoder levels below the last give it (deep supervision), the finest first, each
+    voxel repeated to X's grid; there are none in inference.
     """
 
     view: View
@@ -118,7 +118,7 @@ class AdnOutputs:
     compensated: Volume | None
     aligned_prediction: Volume
     prediction: Volume
-    side_predictions: tuple[Volume, ...] = ()
+    auxiliary_predictions: tuple[Volume, ...] = ()
 
 
 @register_arrays

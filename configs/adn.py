@@ -14,6 +14,7 @@ out the brain's rim.
 
 from adn_jax.config import (
     AlignLossSettings,
+    AlignmentNetSettings,
     AlignmentSettings,
     AsymmetrySettings,
     AugmentSettings,
@@ -21,8 +22,8 @@ from adn_jax.config import (
     OptimizerSettings,
     Recipe,
     StageSettings,
+    SystemSettings,
     UNetSettings,
-    ViewNetSettings,
 )
 
 INFARCT_SHARE = 0.018
@@ -33,23 +34,25 @@ def get_config() -> Recipe:
     """The recipe."""
     return Recipe(
         name="adn",
-        alignment=AlignmentSettings(
-            centre=True, search_limit_deg=10.0, refine_steps=12, refine_rate=0.01
+        system=SystemSettings(
+            alignment=AlignmentSettings(
+                centre=True, search_limit_deg=10.0, refine_steps=12, refine_rate=0.01
+            ),
+            alignment_net=AlignmentNetSettings(
+                rotation_limit_deg=(0.0, 0.0, 60.0),
+                translation_limit=(0.5, 0.5, 0.0),
+                identity_start=True,
+            ),
+            asymmetry=AsymmetrySettings(rim_mm=2.4),
+            disentangle_net=UNetSettings(prior=INFARCT_SHARE),
+            segment_net=UNetSettings(prior=INFARCT_SHARE),
         ),
-        view_net=ViewNetSettings(
-            rotation_limit_deg=(0.0, 0.0, 60.0),
-            translation_limit=(0.5, 0.5, 0.0),
-            identity_start=True,
-        ),
-        asymmetry=AsymmetrySettings(rim_mm=2.4),
-        disentangle_net=UNetSettings(prior=INFARCT_SHARE),
-        segment_net=UNetSettings(prior=INFARCT_SHARE),
-        joint_loss=JointLossSettings(infarct=1.0),
+        joint_loss=JointLossSettings(pathology_supervision=1.0),
         align_loss=AlignLossSettings(
             mirror=0.0,
             mirror_in_view=1.0,
             reconstruction=1.0,
-            view_regression=1.0,
+            pose_regression=1.0,
             warm_start_steps=2_000,
         ),
         align=StageSettings(

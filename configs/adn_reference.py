@@ -10,14 +10,15 @@ Two plain faults of the code are not copied: labels are warped by nearest neighb
 
 from adn_jax.config import (
     AlignLossSettings,
+    AlignmentNetSettings,
     AsymmetrySettings,
     JointLossSettings,
     OptimizerSettings,
     PrepareSettings,
     Recipe,
     StageSettings,
+    SystemSettings,
     UNetSettings,
-    ViewNetSettings,
 )
 
 
@@ -25,12 +26,16 @@ def get_config() -> Recipe:
     """The code's reading of every point of docs/differences.md."""
     return Recipe(
         name="adn_reference",
-        tissue_source="network",
-        prepare=PrepareSettings(tissue="auto"),
-        asymmetry=AsymmetrySettings(anatomical="positive_part", compensated="clipped"),
-        view_net=ViewNetSettings(
-            rotation_limit_deg=(0.0, 0.0, 40.0), translation_limit=(0.5, 0.0, 0.0)
+        system=SystemSettings(
+            prepare=PrepareSettings(tissue="auto"),
+            asymmetry=AsymmetrySettings(
+                anatomical="positive_part", compensated="clipped"
+            ),
+            alignment_net=AlignmentNetSettings(
+                rotation_limit_deg=(0.0, 0.0, 40.0), translation_limit=(0.5, 0.0, 0.0)
+            ),
         ),
+        tissue_source="network",
         tissue_net=UNetSettings(outputs=5),
         align_loss=AlignLossSettings(reconstruction=1.0),
         joint_loss=JointLossSettings(

@@ -20,18 +20,11 @@ from adn_jax.config import Recipe
 def get_config() -> Recipe:
     """`clerigues` with a stronger F, and more for it to learn from."""
     clerigues = load_recipe(Path(__file__).with_name("clerigues.py"))
-    return replace(
-        clerigues,
+    return clerigues.with_fields(
         name="adn_strong",
-        segment_net=replace(
-            clerigues.segment_net,
-            widths=(32, 64, 128, 256, 320),
-            flat_levels=1,
-            deep_supervision=2,
-        ),
         joint=replace(
             clerigues.joint,
-            optimizer=replace(clerigues.joint.optimizer, average=0.999),
+            optimizer=replace(clerigues.joint.optimizer, ema_decay=0.999),
             augment=replace(
                 clerigues.joint.augment,
                 rotation_deg=15.0,
@@ -40,5 +33,11 @@ def get_config() -> Recipe:
                 brightness=0.05,
                 noise=0.03,
             ),
+        ),
+        segment_net=replace(
+            clerigues.system.segment_net,
+            widths=(32, 64, 128, 256, 320),
+            in_plane_levels=1,
+            deep_supervision=2,
         ),
     )

@@ -7,7 +7,6 @@ Result:   paper, AISD: Dice 0.5051, HD95 43.17 mm. Not yet run by us at full siz
 The idea of Clerigues et al. (2020) in the form of the paper's Table 1.
 """
 
-from dataclasses import replace
 from pathlib import Path
 
 from adn_jax.cli.arguments import load_recipe
@@ -17,8 +16,4 @@ from adn_jax.config import Recipe
 def get_config() -> Recipe:
     """`resunet_aligned` that also sees the mirror image."""
     resunet_aligned = load_recipe(Path(__file__).with_name("resunet_aligned.py"))
-    return replace(
-        resunet_aligned,
-        name="clerigues",
-        segment_input="mirror_pair",
-    )
+    return resunet_aligned.with_fields(name="clerigues", segment_input="mirror_pair")

@@ -19,11 +19,10 @@ from adn_jax.config import DeepMedicSettings, OptimizerSettings, Recipe
 def get_config() -> Recipe:
     """`resunet` with DeepMedic as F, trained its way."""
     resunet = load_recipe(Path(__file__).with_name("resunet.py"))
-    return replace(
-        resunet,
+    return resunet.with_fields(
         name="deepmedic",
-        standardise=True,
-        segment_net=DeepMedicSettings(samples=7),
         joint_loss=replace(resunet.joint_loss, generalised_dice=0.0),
         joint=replace(resunet.joint, optimizer=OptimizerSettings(kind="rmsprop")),
+        zscore_in_brain=True,
+        segment_net=DeepMedicSettings(samples=7),
     )

@@ -15,11 +15,10 @@ from adn_jax.config import Recipe
 def get_config() -> Recipe:
     """`deepmedic` without the third pathway and the residual connections."""
     deepmedic = load_recipe(Path(__file__).with_name("deepmedic.py"))
-    return replace(
-        deepmedic,
+    return deepmedic.with_fields(
         name="deepmedic_2017",
         segment_net=replace(
-            deepmedic.segment_net,
+            deepmedic.system.segment_net,
             steps=(1, 3),
             residual=(),
             joined_widths=(150, 150),

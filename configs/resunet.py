@@ -5,7 +5,6 @@ Hardware: as `adn.py`.
 Result:   paper, AISD: Dice 0.4763, HD95 42.55 mm. Not yet run by us at full size.
 """
 
-from dataclasses import replace
 from pathlib import Path
 
 from adn_jax.cli.arguments import load_recipe
@@ -15,8 +14,6 @@ from adn_jax.config import AlignmentSettings, Recipe
 def get_config() -> Recipe:
     """`resunet_aligned` without T, search and refinement."""
     resunet_aligned = load_recipe(Path(__file__).with_name("resunet_aligned.py"))
-    return replace(
-        resunet_aligned,
-        name="resunet",
-        alignment=AlignmentSettings(network=False),
+    return resunet_aligned.with_fields(
+        name="resunet", alignment=AlignmentSettings(network=False)
     )

@@ -15,10 +15,9 @@ from adn_jax.config import Recipe
 def get_config() -> Recipe:
     """`adn` whose F sees X: no D, no L_D, no tissue maps."""
     adn = load_recipe(Path(__file__).with_name("adn.py"))
-    return replace(
-        adn,
+    return adn.with_fields(
         name="resunet_aligned",
-        segment_input="aligned",
         tissue_source="none",
         joint_loss=replace(adn.joint_loss, regularisation=0.0, warm_start_steps=0),
+        segment_input="aligned",
     )

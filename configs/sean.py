@@ -8,7 +8,6 @@ Attention and slices as in docs/baselines.md; T, loss and augmentation are those
 other rows.
 """
 
-from dataclasses import replace
 from pathlib import Path
 
 from adn_jax.cli.arguments import load_recipe
@@ -18,8 +17,4 @@ from adn_jax.config import Recipe, SymmetryNetSettings
 def get_config() -> Recipe:
     """`resunet_aligned` with SEAN as F."""
     resunet_aligned = load_recipe(Path(__file__).with_name("resunet_aligned.py"))
-    return replace(
-        resunet_aligned,
-        name="sean",
-        segment_net=SymmetryNetSettings(),
-    )
+    return resunet_aligned.with_fields(name="sean", segment_net=SymmetryNetSettings())

@@ -18,8 +18,6 @@ from adn_jax.config import Recipe
 def get_config() -> Recipe:
     """`resunet` with the plain U-Net's blocks."""
     resunet = load_recipe(Path(__file__).with_name("resunet.py"))
-    return replace(
-        resunet,
-        name="unet",
-        segment_net=replace(resunet.segment_net, kind="unet"),
+    return resunet.with_fields(
+        name="unet", segment_net=replace(resunet.system.segment_net, kind="unet")
     )

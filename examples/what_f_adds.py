@@ -32,7 +32,7 @@ def main(runs: tyro.conf.Positional[list[Path]], split: str = "test") -> None:
     """
     for run in runs:
         model = load_run(run)
-        if not model.recipe.disentangles:
+        if not model.recipe.system.disentangles:
             sys.exit(f"{run} has no D to compare F with; name runs of ADN.")
         manifest = find_data(model, run, None)
         names = split_cases(manifest, split)

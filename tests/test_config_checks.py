@@ -6,16 +6,17 @@ import pytest
 
 from adn_jax.config import (
     AlignLossSettings,
+    AlignmentNetSettings,
     AlignmentSettings,
     AugmentSettings,
-    AveragingSettings,
     JointLossSettings,
     OptimizerSettings,
     PrepareSettings,
     Recipe,
     StageSettings,
+    SystemSettings,
+    TtaSettings,
     UNetSettings,
-    ViewNetSettings,
 )
 from adn_jax.config_checks import (
     check_recipe,
@@ -29,14 +30,14 @@ from adn_jax.errors import UserError
 
 RECIPE = Recipe(
     name="checks",
+    system=SystemSettings(prepare=PrepareSettings(infarct_labels=(1,))),
     align=StageSettings(steps=3, optimizer=OptimizerSettings(clip_norm=1.0)),
-    prepare=PrepareSettings(infarct_labels=(1,)),
 )
 
 
 def test_json_and_back_is_the_same_recipe():
     content = settings_to_json(RECIPE)
-    assert content["prepare"]["shape"] == [40, 256, 256]
+    assert content["system"]["prepare"]["shape"] == [40, 256, 256]
     assert settings_from_json(Recipe, content, "config") == RECIPE
 
 
@@ -56,7 +57,10 @@ def test_absent_fields_take_their_default():
         ({"name": "a", "seed": True}, r"config\.seed is True; int is wanted"),
         ({"name": "a", "threshold": "x"}, r"config\.threshold is 'x'; float"),
         ({"name": "a", "tissue_source": "mops"}, "'mops'; one of 'maps', 'network'"),
-        ({"name": "a", "prepare": {"shape": [1, 2]}}, r"prepare\.shape is \[1, 2\]"),
+        (
+            {"name": "a", "system": {"prepare": {"shape": [1, 2]}}},
+            r"prepare\.shape is \[1, 2\]",
+        ),
         ({"name": "a", "unet": {}}, "unknown field 'unet'"),
     ],
 )
@@ -79,8 +83,8 @@ def test_differing_fields_name_the_place_and_both_values():
     [
         ({"threshold": 7.0}, "threshold is 7.0; it has to be between 0 and 1"),
         ({"seed": -1}, "seed is -1"),
-        ({"averaging": AveragingSettings(poses=-1)}, r"averaging\.poses is -1"),
-        ({"averaging": AveragingSettings(shift=1.0)}, r"averaging\.shift is 1\.0"),
+        ({"tta": TtaSettings(copies=-1)}, r"tta\.copies is -1"),
+        ({"tta": TtaSettings(shift=1.0)}, r"tta\.shift is 1\.0"),
         (
             {"prepare": PrepareSettings(window_hu=(80.0, 0.0))},
             r"prepare\.window_hu is \(80",
@@ -91,13 +95,20 @@ def test_differing_fields_name_the_place_and_both_values():
             r"prepare\.spacing_mm",
         ),
         ({"prepare": PrepareSettings(infarct_labels=())}, r"prepare\.infarct_labels"),
-        ({"view_net": ViewNetSettings(widths=())}, r"view_net\.widths is \(\)"),
         (
-            {"view_net": ViewNetSettings(rotation_limit_deg=(0.0, 0.0, 200.0))},
-            r"view_net\.rotation_limit_deg",
+            {"alignment_net": AlignmentNetSettings(widths=())},
+            r"alignment_net\.widths is \(\)",
         ),
         (
-            {"view_net": ViewNetSettings(translation_limit=(-1.0, 0.0, 0.0))},
+            {
+                "alignment_net": AlignmentNetSettings(
+                    rotation_limit_deg=(0.0, 0.0, 200.0)
+                )
+            },
+            r"alignment_net\.rotation_limit_deg",
+        ),
+        (
+            {"alignment_net": AlignmentNetSettings(translation_limit=(-1.0, 0.0, 0.0))},
             "translation",
         ),
         ({"segment_net": UNetSettings(dropout=2.0)}, r"segment_net\.dropout is 2.0"),
@@ -133,29 +144,29 @@ def test_differing_fields_name_the_place_and_both_values():
 )
 def test_impossible_values(changes, message):
     with pytest.raises(UserError, match=message):
-        check_recipe(replace(RECIPE, **changes))
+        check_recipe(RECIPE.with_fields(**changes))
 
 
 @pytest.mark.parametrize(
     ("network", "options", "message"),
     [
-        ("segment_net", {"flat_levels": -1}, "is -1; .* at least 0"),
-        ("segment_net", {"flat_levels": 4}, "is 4; with 4 widths .* at most 3"),
+        ("segment_net", {"in_plane_levels": -1}, "is -1; .* at least 0"),
+        ("segment_net", {"in_plane_levels": 4}, "is 4; with 4 widths .* at most 3"),
         ("segment_net", {"deep_supervision": 3}, "is 3; with 4 widths .* at most 2"),
-        ("disentangle_net", {"flat_levels": 5}, "is 5; with 4 widths .* at most 3"),
+        ("disentangle_net", {"in_plane_levels": 5}, "is 5; with 4 widths .* at most 3"),
         ("disentangle_net", {"deep_supervision": 1}, "is 1; .* to be 0, since only"),
         ("tissue_net", {"deep_supervision": 1}, "is 1; .* to be 0, since only"),
     ],
 )
 def test_impossible_levels(network, options, message):
-    net = replace(getattr(RECIPE, network), widths=(2, 4, 8, 8), **options)
+    net = replace(dict(sections(RECIPE))[f"{network}."], widths=(2, 4, 8, 8), **options)
     with pytest.raises(UserError, match=rf"{network}\.{next(iter(options))} {message}"):
-        check_recipe(replace(RECIPE, **{network: net}))
-    most = {"flat_levels": 3}
+        check_recipe(RECIPE.with_fields(**{network: net}))
+    most = {"in_plane_levels": 3}
     if network == "segment_net":
         most["deep_supervision"] = 2
-    fitting = replace(net, **{"flat_levels": 0, "deep_supervision": 0, **most})
-    check_recipe(replace(RECIPE, **{network: fitting}))
+    fitting = replace(net, **{"in_plane_levels": 0, "deep_supervision": 0, **most})
+    check_recipe(RECIPE.with_fields(**{network: fitting}))
 
 
 @pytest.mark.parametrize(
@@ -197,7 +208,7 @@ def test_impossible_augmentation(wrong):
 def test_wrong_types_of_a_python_config(section, name, value, message):
     recipe = Recipe(name="types")
     # No type checker stands between a user's config and the recipe.
-    object.__setattr__(getattr(recipe, section), name, value)
+    object.__setattr__(dict(sections(recipe))[f"{section}."], name, value)
     with pytest.raises(UserError, match=message):
         check_recipe(recipe)
 

@@ -33,17 +33,17 @@ def test_recipe_builds_and_traces(path):
     assert recipe.name == path.stem
     check_recipe(recipe)
     hash(recipe)
-    shape = (2, *recipe.prepare.shape)
+    shape = (2, *recipe.system.prepare.shape)
 
     def one_loss(key):
         volume = jnp.zeros((*shape, 1))
         labels = jnp.zeros(shape, jnp.int32)
         batch = Batch(volume, volume, labels, jnp.arange(2))
-        params = init_adn(key, recipe)
+        params = init_adn(key, recipe.system)
         frozen = {"align": params.view, "tissue": init_unet(key, recipe.tissue_net)}
         loss = make_stage("joint", recipe).loss
         total, _ = loss(joint_params(params), frozen, batch, key, jnp.int32(0))
-        return apply_adn(params, volume, recipe, key=key).prediction, total
+        return apply_adn(params, volume, recipe.system, key=key).prediction, total
 
     prediction, total = jax.eval_shape(one_loss, jax.random.key(0))
     assert prediction.shape == (*shape, 1)

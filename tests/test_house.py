@@ -24,7 +24,8 @@ ORDER = (
 """Top first: a folder may import from those behind it only."""
 
 FOUNDATION = {
-    *("config", "config_checks", "config_rules", "config_sizes", "types", "errors"),
+    *("config", "config_checks", "config_names", "config_rules"),
+    *("config_sizes", "types", "errors"),
 }
 NUMPY_ONLY = (
     "prepare",

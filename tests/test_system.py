@@ -12,7 +12,7 @@ from adn_jax.cli.main import main
 CONFIG = str(Path(__file__).parents[1] / "configs" / "demo.py")
 SMALL = [
     *("--prepare.shape", "8", "32", "32", "--prepare.spacing-mm", "18.0", "6.0", "6.0"),
-    *("--view-net.widths", "4", "8", "--alignment.search-limit-deg", "30"),
+    *("--alignment-net.widths", "4", "8", "--alignment.search-limit-deg", "30"),
     *("--disentangle-net.widths", "4", "8", "--segment-net.widths", "4", "8"),
     *("--disentangle-net.groups", "4", "--segment-net.groups", "4"),
     *("--align.steps", "2", "--align.batch", "2", "--align.validate-every", "2"),

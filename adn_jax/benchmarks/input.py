@@ -82,7 +82,7 @@ def time_steps(program: Program, batches: Iterator[Batch], count: int) -> float:
 @contextmanager
 def open_data(job: Job) -> Iterator[Manifest]:
     """The data set of a job, or a made-up one that is gone afterwards."""
-    settings = job.recipe.prepare
+    settings = job.recipe.system.prepare
     if job.data == SYNTHETIC:
         with TemporaryDirectory() as folder:
             yield write_heads(Path(folder), settings, max(LEAST_CASES, job.batch))

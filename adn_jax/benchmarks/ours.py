@@ -64,7 +64,7 @@ def measure_budget(job: Job) -> Budget:
     hardware = Hardware(
         networks=step_networks(job.recipe, job.what),
         batch=job.batch,
-        bytes_a_number=jnp.dtype(map_type(job.recipe.precision)).itemsize,
+        bytes_a_number=jnp.dtype(map_type(job.recipe.system.precision)).itemsize,
         flops=flops,
         bytes_a_second=bytes_a_second,
     )

@@ -34,7 +34,9 @@ def measure_peaks(job: Job) -> PeakFigures:
     first = mesh.devices.flat[0]
     return PeakFigures(
         device=jax_device(first, devices),
-        flops=matrix_flops(MATRIX_SIZE[first.platform], job.recipe.precision, mesh),
+        flops=matrix_flops(
+            MATRIX_SIZE[first.platform], job.recipe.system.precision, mesh
+        ),
         bytes_a_second=copy_rate(COPY_BYTES[first.platform], mesh),
     )
 

@@ -30,8 +30,7 @@ from adn_jax.runtime.mesh import (
 from adn_jax.training.optimizer import make_optimizer
 from adn_jax.training.runs import initial_params, stages_of
 from adn_jax.training.stages import make_stage, needs_search
-from adn_jax.training.state import initial_state
-from adn_jax.training.steps import make_train_step
+from adn_jax.training.steps import initial_state, make_train_step
 from adn_jax.types import AdnParams, Batch, Key, Params, Volume
 
 ENDLESS_STEPS = 10**6
@@ -65,7 +64,7 @@ def make_program(job: Job) -> Program:
     mesh, trains = make_mesh(job.devices), job.what != "inference"
     parts = getattr(job.recipe, job.what).micro_batches if trains else 1
     check_batch(job.batch, mesh, "the batch", parts)
-    arrays = draw_cases(job.recipe.prepare.shape, job.batch)
+    arrays = draw_cases(job.recipe.system.prepare.shape, job.batch)
     batch = make_batch(arrays, partial(place_cases, mesh=mesh))
     make = make_training if trains else make_inference
     return make(job, batch, mesh)
@@ -117,9 +116,9 @@ def make_inference(job: Job, batch: Batch, mesh: Mesh) -> Program:
     """The chain T, D, F from prepared scans I to the prediction O alone."""
 
     def predict(params: AdnParams, _: None, batch: Batch) -> Volume:
-        return apply_adn(params, batch.volume, job.recipe).prediction
+        return apply_adn(params, batch.volume, job.recipe.system).prediction
 
-    params = jax.jit(partial(init_adn, recipe=job.recipe))
+    params = jax.jit(partial(init_adn, system=job.recipe.system))
     return Program(
         function=jax.jit(predict),
         state=replicate(params(jax.random.key(job.recipe.seed)), mesh),

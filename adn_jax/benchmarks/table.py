@@ -52,7 +52,7 @@ def machine_section(record: Record) -> Section:
         used,
         notes=(
             ", ".join([*versions, f"Python {machine.python}", *driver]),
-            f"Peaks: {record.plan.recipe.precision} matrix product "
+            f"Peaks: {record.plan.recipe.system.precision} matrix product "
             f"{rate(peaks.flops)}FLOP/s, copy {rate(peaks.bytes_a_second)}B/s, read "
             "and written.",
             f"Threads {' and '.join(threads)}, load average {record.load[0]:.1f} "
@@ -66,11 +66,11 @@ def steps_section(record: Record, what: What) -> Section:
     """Times and memory of one kind of step, a column for each system."""
     recipe = record.plan.recipe
     lines = [line for line in summarise(record) if line.what == what]
-    grid = " x ".join(map(str, recipe.prepare.shape))
+    grid = " x ".join(map(str, recipe.system.prepare.shape))
     batch = f"batch {lines[0].batch}, " if lines else ""
     table = [(name, *(show(line) for line in lines)) for name, show in ROWS]
     return Section(
-        f"{TITLES[what]}: {recipe.name}, {batch}{grid}, {recipe.precision}",
+        f"{TITLES[what]}: {recipe.name}, {batch}{grid}, {recipe.system.precision}",
         columns=("", *(system_name(line.form) for line in lines)),
         rows=tuple(row for row in table if set(row[1:]) - {NONE}),
         notes=(

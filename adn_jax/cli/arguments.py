@@ -4,6 +4,7 @@ import difflib
 import importlib.util
 import inspect
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import field, fields, make_dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import tyro
 
 from adn_jax.config import Recipe
 from adn_jax.config_checks import check_recipe, sections
+from adn_jax.config_names import RENAMED, SYSTEM_FIELDS, present_option
 from adn_jax.config_sizes import Size, at_size
 from adn_jax.errors import UserError
 from adn_jax.runtime.files import check_fetched
@@ -62,6 +64,7 @@ def parse_with_recipe(
         recipe = at_size(load_recipe(Path(config[0])), asked_size(rest))
 
     unnamed = tyro.conf.arg(name="")
+    rest = with_present_names(rest)
     with_recipe = make_dataclass(
         "WithRecipe",
         [
@@ -78,6 +81,18 @@ def parse_with_recipe(
     )
     check_recipe(both.recipe)
     return both.command, both.recipe
+
+
+def with_present_names(arguments: Sequence[str]) -> list[str]:
+    """The arguments with options spelled as now; each former name is told."""
+    present = []
+    for argument in arguments:
+        option, sign, value = argument.partition("=")
+        now = present_option(option) if option.startswith("--") else option
+        if now != option:
+            print(f"adn: {option} is now called {now}.", file=sys.stderr)
+        present.append(now + sign + value)
+    return present
 
 
 def asked_size(arguments: Sequence[str]) -> Size:
@@ -124,5 +139,10 @@ def field_hint(error: Exception) -> str:
         for _, settings in sections(Recipe(name=""))
         for each in fields(settings)
     }
-    near = difflib.get_close_matches(unknown[1], known, n=1)
+    name = unknown[1]
+    if name in RENAMED:
+        return f" (it is now called {RENAMED[name]!r})"
+    if name in SYSTEM_FIELDS:
+        return f" (it is the system's: SystemSettings({name}=...), or with_fields)"
+    near = difflib.get_close_matches(name, known, n=1)
     return f" (perhaps {near[0]!r} is meant)" if near else ""

@@ -93,7 +93,7 @@ def make_plan(command: Benchmark, recipe: Recipe) -> Plan:
         value = getattr(command, name)
         if value is not None and value < 1:
             raise UserError(f"--{name} is {value}; it has to be at least 1.")
-    forms = command.forms or PEER_FORMS[recipe.precision]
+    forms = command.forms or PEER_FORMS[recipe.system.precision]
     return Plan(
         recipe=recipe,
         what=command.what,

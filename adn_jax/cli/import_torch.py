@@ -9,14 +9,15 @@ import numpy as np
 import tyro
 
 from adn_jax.cli.arguments import load_recipe, parse
-from adn_jax.config import Recipe, UNetSettings, ViewNetSettings
+from adn_jax.config import AlignmentNetSettings, Recipe, UNetSettings
+from adn_jax.config_checks import sections
 from adn_jax.errors import UserError
 from adn_jax.models.torch_names import from_torch, torch_widths
 from adn_jax.runtime.files import check_fetched
 from adn_jax.training.runs import write_run
 from adn_jax.types import AdnParams, Params
 
-Settings = UNetSettings | ViewNetSettings
+Settings = UNetSettings | AlignmentNetSettings
 State = dict[str, np.ndarray]
 
 
@@ -49,7 +50,7 @@ def import_networks(command: ImportTorch) -> tuple[Recipe, AdnParams, Params]:
     recipe = load_recipe(command.recipe)
     joint = read_checkpoint(command.df)
     states = {
-        "view_net": (read_checkpoint(command.t), "state_dict", "T"),
+        "alignment_net": (read_checkpoint(command.t), "state_dict", "T"),
         "disentangle_net": (joint, "asym_state_dict", "D"),
         "segment_net": (joint, "seg_state_dict", "F"),
     }
@@ -60,13 +61,14 @@ def import_networks(command: ImportTorch) -> tuple[Recipe, AdnParams, Params]:
     params = {}
     for field, (checkpoint, key, network) in states.items():
         state = network_state(checkpoint, key, network)
-        settings = fitted_settings(getattr(recipe, field), state, network)
+        own = dict(sections(recipe))[f"{field}."]
+        settings = fitted_settings(own, state, network)
         params[field] = from_torch(state, settings, network)
-        recipe = replace(recipe, **{field: settings})
+        recipe = recipe.with_fields(**{field: settings})
     if command.tissue is None and recipe.tissue_source == "network":
         recipe = replace(recipe, tissue_source="maps")
     adn = AdnParams(
-        view=params["view_net"],
+        view=params["alignment_net"],
         disentangle=params["disentangle_net"],
         segment=params["segment_net"],
     )
@@ -82,7 +84,7 @@ def fitted_settings(settings: Settings, state: State, network: str) -> Settings:
             f"the checkpoint of {network} has none of its parameters (it begins with "
             f"{begin}); give the file of this network."
         )
-    if isinstance(settings, ViewNetSettings) or "final_conv.bias" not in state:
+    if isinstance(settings, AlignmentNetSettings) or "final_conv.bias" not in state:
         return replace(settings, widths=widths)
     return replace(settings, widths=widths, outputs=len(state["final_conv.bias"]))
 

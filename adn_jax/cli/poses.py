@@ -26,7 +26,7 @@ class PoseOptions:
     def asked(self) -> Averaging:
         """What is to change in the recipe."""
         if not self.averaging:
-            return Averaging(mirrored=False, poses=0)
+            return Averaging(mirrored=False, copies=0)
         return Averaging(self.mirrored or None, self.poses)
 
 

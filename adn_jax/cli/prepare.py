@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from adn_jax.cli.arguments import load_recipe, parse
-from adn_jax.config import PrepareSettings, ReadSettings, Recipe
+from adn_jax.config import PrepareSettings, ReadSettings, Recipe, SystemSettings
 from adn_jax.config_checks import check_recipe
 from adn_jax.errors import counted
 from adn_jax.prepare.dataset import (
@@ -56,7 +56,9 @@ class PrepareCommand:
 def main(arguments: Sequence[str]) -> None:
     """Prepare the data set; exit code 2 if any case failed, after doing the others."""
     command = parse(command_for(arguments), "prepare", arguments)
-    check_recipe(Recipe(name="prepare", prepare=command.settings))
+    check_recipe(
+        Recipe(name="prepare", system=SystemSettings(prepare=command.settings))
+    )
     manifest = prepare_dataset(
         command.raw,
         command.out,
@@ -94,7 +96,7 @@ def command_for(arguments: Sequence[str]) -> type[PrepareCommand]:
     path = first_look.parse_known_args(list(arguments))[0].recipe
     if path is None:
         return PrepareCommand
-    settings = ("settings", Settings, field(default=load_recipe(path).prepare))
+    settings = ("settings", Settings, field(default=load_recipe(path).system.prepare))
     return make_dataclass(
         "PrepareCommand",
         [settings],

@@ -65,7 +65,11 @@ def main(arguments: Sequence[str]) -> None:
     check_same_data(systems)
     runs = plan_runs(systems, command.seeds, command.out / "runs")
     manifest = find_data(
-        command.data, command.out, recipe.prepare, command.workers, command.hu_range
+        command.data,
+        command.out,
+        recipe.system.prepare,
+        command.workers,
+        command.hu_range,
     )
     labelled_cases(manifest, command.split)
     job = Job(manifest.folder, command.split, command.size, command.out / "logs")

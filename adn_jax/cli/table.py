@@ -81,7 +81,7 @@ def main(arguments: Sequence[str]) -> None:
     check_same_data(systems)
     runs = plan_runs(systems, command.seeds, command.out / "runs")
     mine = runs_of_shard(runs, shard)
-    data, settings = command.data, systems[0].recipe.prepare
+    data, settings = command.data, systems[0].recipe.system.prepare
     manifest = find_data(data, command.out, settings, command.workers, command.hu_range)
     check_cases(command.cases, labelled_cases(manifest, command.split))
     logs = command.out / "logs"

@@ -81,7 +81,7 @@ def row_of(own: SystemScores, reference: SystemScores | None, scores: Scores) ->
     dice = own.tables["dice"]
     return Row(
         name=own.system.name,
-        aligned=aligns(own.system.recipe),
+        aligned=aligns(own.system.recipe.system),
         seeds=own.seeds,
         scores={
             name: estimate(table)

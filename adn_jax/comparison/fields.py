@@ -10,6 +10,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from adn_jax.config import Recipe
 from adn_jax.config_checks import check_recipe, sections, value_from_json
+from adn_jax.config_names import present_name
 from adn_jax.errors import UserError
 
 OWN = {"name": "it names the system", "seed": "set it by --seeds"}
@@ -48,7 +49,7 @@ def read_pairs(option_name: str, texts: Iterable[str]) -> dict[str, str]:
 
 def field_name(recipe: Recipe, name: str) -> str:
     """The full name of a field as the recipe spells it."""
-    spelled = name.strip().replace("-", "_")
+    spelled = present_name(name.strip().replace("-", "_"))
     known = dict(leaves(recipe))
     if spelled in OWN:
         raise UserError(f"the field {spelled!r} cannot be chosen here: {OWN[spelled]}.")
@@ -73,6 +74,8 @@ def leaves(recipe: Recipe) -> Iterator[tuple[str, Any]]:
 def set_field(settings: Any, name: str, text: str, where: str = "") -> Any:
     """Settings with the field of that dotted name set from text."""
     first, _, rest = name.partition(".")
+    if not hasattr(settings, first):  # the system's, without its prefix
+        return replace(settings, system=set_field(settings.system, name, text, where))
     if rest:
         inner = set_field(getattr(settings, first), rest, text, f"{where}{first}.")
         return replace(settings, **{first: inner})

@@ -12,7 +12,7 @@ GRIDS = {"native": "the scans' own grids", "prepared": "the prepared grid"}
 
 def heading(scores: Scores, manifest: Manifest, split: str) -> dict[str, str]:
     """Facts by name, in the order in which they are shown."""
-    settings = scores.systems[0].system.recipe.prepare
+    settings = scores.systems[0].system.recipe.system.prepare
     summary = scores.systems[0].summaries[0]
     layout = f" ({manifest.layout})" if manifest.layout else ""
     shape, spacing = (

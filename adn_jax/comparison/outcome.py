@@ -130,7 +130,7 @@ def write_pictures(
     drawn["fig3"] = qualitative_figure(
         predict_scans(first, scores, manifest, chosen),
         names,
-        first[0].recipe.prepare.window_hu,
+        first[0].recipe.system.prepare.window_hu,
     )
     for name, figure in drawn.items():
         save_figure(figure, folder / f"{name}.png")

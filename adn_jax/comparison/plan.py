@@ -8,7 +8,7 @@ from adn_jax.config import Recipe
 from adn_jax.config_checks import differing_fields
 from adn_jax.errors import UserError
 from adn_jax.training.runs import (
-    NEEDS_OF_T,
+    changed_settings,
     has_checkpoints,
     read_finished,
     stages_of,
@@ -113,15 +113,11 @@ def find_donor(run: PlannedRun, peers: Iterable[PlannedRun]) -> PlannedRun | Non
     for peer in peers:
         if peer.folder == run.folder or "align" not in stages_of(peer.recipe):
             continue
-        same = needs_of_t(peer.recipe) == needs_of_t(run.recipe)
-        if same and "align" in read_finished(peer.folder):
+        if changed_settings("align", peer.recipe, run.recipe):
+            continue
+        if "align" in read_finished(peer.folder):
             return peer
     return None
-
-
-def needs_of_t(recipe: Recipe) -> tuple:
-    """What a trained T depends on."""
-    return tuple(getattr(recipe, name) for name in NEEDS_OF_T)
 
 
 def check_same_data(systems: Sequence[System]) -> None:
@@ -129,7 +125,9 @@ def check_same_data(systems: Sequence[System]) -> None:
     first, *others = systems
     for other in others:
         differing = list(
-            differing_fields(first.recipe.prepare, other.recipe.prepare, "prepare.")
+            differing_fields(
+                first.recipe.system.prepare, other.recipe.system.prepare, "prepare."
+            )
         )
         if differing:
             raise UserError(

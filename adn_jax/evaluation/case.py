@@ -36,7 +36,7 @@ def evaluate_case(
     native = score_native(maps, case, files, empty)
     if native is not None:
         grids = {"native": native, **grids}
-    alignment = system.model.recipe.alignment
+    alignment = system.model.recipe.system.alignment
     first = "network_alone" if alignment.network else "first_guess"
     scores, truth = score_disentanglement(maps)
     return CaseResult(

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from adn_jax.config import Recipe
+from adn_jax.config import Recipe, SystemSettings
 from adn_jax.data.cases import PreparedCase
 from adn_jax.evaluation.maps import CaseMaps, Map
 from adn_jax.evaluation.midline import Fit, judge_midline
@@ -51,46 +51,46 @@ Inference = tuple[AdnOutputs, Matrix, MidlineFit | None]
 mid-line is known (None where none is sought)."""
 
 
-@partial(jax.jit, static_argnames="recipe")
-def infer(params: AdnParams, volume: Volume, recipe: Recipe) -> Inference:
+@partial(jax.jit, static_argnames="system")
+def infer(params: AdnParams, volume: Volume, system: SystemSettings) -> Inference:
     """The whole chain for a batch, and what is known about its mid-lines."""
-    first = matrices(first_view(params.view, volume, recipe), recipe)[0]
-    outputs = apply_adn(params, volume, recipe)
-    fit = midline_fit(volume, outputs.view, recipe) if aligns(recipe) else None
+    first = matrices(first_view(params.view, volume, system), system)[0]
+    outputs = apply_adn(params, volume, system)
+    fit = midline_fit(volume, outputs.view, system) if aligns(system) else None
     return outputs, first, fit
 
 
 @cache
-def compiled_chain(recipe: Recipe) -> Callable[[AdnParams, Volume], Inference]:
+def compiled_chain(system: SystemSettings) -> Callable[[AdnParams, Volume], Inference]:
     """The chain for one scan, compiled once; the memory that this took is given back.
 
     On a CPU that is half a gigabyte, which would lie beside the chain's own memory.
     Raises `MemoryShortageError` where the chain needs more than there is.
     """
-    check_cudnn(recipe.precision)
+    check_cudnn(system.precision)
     program = compile_to_fit(
-        infer.lower(*abstract_inputs(recipe), recipe),
-        f"a scan on the grid {' x '.join(map(str, recipe.prepare.shape))}",
+        infer.lower(*abstract_inputs(system), system),
+        f"a scan on the grid {' x '.join(map(str, system.prepare.shape))}",
         advice=lambda *_: "end other programs, or take a machine with more memory",
     )
     return_freed_memory()
     return program
 
 
-def abstract_inputs(recipe: Recipe) -> tuple[AdnParams, jax.ShapeDtypeStruct]:
+def abstract_inputs(system: SystemSettings) -> tuple[AdnParams, jax.ShapeDtypeStruct]:
     """Shapes of the parameters and of one scan."""
-    params = jax.eval_shape(partial(init_adn, recipe=recipe), jax.random.key(0))
-    return params, jax.ShapeDtypeStruct((1, *recipe.prepare.shape, 1), jnp.float32)
+    params = jax.eval_shape(partial(init_adn, system=system), jax.random.key(0))
+    return params, jax.ShapeDtypeStruct((1, *system.prepare.shape, 1), jnp.float32)
 
 
-@partial(jax.jit, static_argnames="recipe")
-def on_scan_grid(outputs: AdnOutputs, recipe: Recipe) -> dict[str, Volume]:
+@partial(jax.jit, static_argnames="system")
+def on_scan_grid(outputs: AdnOutputs, system: SystemSettings) -> dict[str, Volume]:
     """A, P, Q and what X_hat and X_tilde add to X, taken back to I's grid.
 
-    A alone where the recipe has no D.
+    A alone where the system has no D.
     """
     maps = {"asymmetry": outputs.asymmetry}
-    if recipe.disentangles:
+    if system.disentangles:
         maps |= {
             "pathological": outputs.pathological,
             "anatomical": outputs.anatomical,
@@ -98,25 +98,25 @@ def on_scan_grid(outputs: AdnOutputs, recipe: Recipe) -> dict[str, Volume]:
             "compensated_change": outputs.compensated - outputs.aligned,
         }
     stacked = jnp.concatenate(list(maps.values()), axis=-1)
-    moved = unalign(stacked, outputs.inverse, recipe)
+    moved = unalign(stacked, outputs.inverse, system)
     return dict(zip(maps, jnp.split(moved, len(maps), axis=-1), strict=True))
 
 
-@partial(jax.jit, static_argnames="recipe")
+@partial(jax.jit, static_argnames="system")
 def align_truth(
-    lesion: Volume, darkening: Volume, matrix: Matrix, recipe: Recipe
+    lesion: Volume, darkening: Volume, matrix: Matrix, system: SystemSettings
 ) -> tuple[Volume, Volume]:
     """Label (nearest neighbours) and true darkening (linear) on X's grid."""
-    moved = onto_aligned(darkening, matrix, recipe)
-    return realign_labels(lesion, matrix, recipe), moved
+    moved = onto_aligned(darkening, matrix, system)
+    return realign_labels(lesion, matrix, system), moved
 
 
-@partial(jax.jit, static_argnames="recipe")
-def onto_aligned(volume: Volume, matrix: Matrix, recipe: Recipe) -> Volume:
+@partial(jax.jit, static_argnames="system")
+def onto_aligned(volume: Volume, matrix: Matrix, system: SystemSettings) -> Volume:
     """A map of I's grid on X's (linear)."""
-    if not aligns(recipe):
+    if not aligns(system):
         return volume
-    return sample(volume, matrix, in_plane=is_in_plane(recipe))
+    return sample(volume, matrix, in_plane=is_in_plane(system))
 
 
 def as_batch(volume: np.ndarray) -> Float[Array, "1 z y x 1"]:
@@ -138,23 +138,23 @@ def infer_case(
     outputs are those of the scan as it lies.
     """
     volume = as_batch(case.volume)
-    outputs, first_matrix, fit = compiled_chain(recipe)(params, volume)
+    outputs, first_matrix, fit = compiled_chain(recipe.system)(params, volume)
     maps = CaseMaps(
         name=case.name,
         spacing_mm=case.spacing_mm,
-        window_hu=recipe.prepare.window_hu,
+        window_hu=recipe.system.prepare.window_hu,
         threshold=recipe.threshold,
         volume=np.asarray(case.volume),
         **(present_maps(outputs) | averaged_maps(params, volume, outputs, recipe)),
-        **midline(outputs.matrix, first_matrix, fit, case, recipe),
-        **truth_maps(case, outputs.matrix, recipe),
+        **midline(outputs.matrix, first_matrix, fit, case, recipe.system),
+        **truth_maps(case, outputs.matrix, recipe.system),
     )
     return maps, outputs
 
 
-def run_chain(params: AdnParams, volume: Volume, recipe: Recipe) -> Volume:
+def run_chain(params: AdnParams, volume: Volume, system: SystemSettings) -> Volume:
     """O of one scan as it lies."""
-    outputs, _, _ = compiled_chain(recipe)(params, volume)
+    outputs, _, _ = compiled_chain(system)(params, volume)
     return outputs.prediction
 
 
@@ -162,17 +162,22 @@ def averaged_maps(
     params: AdnParams, volume: Volume, outputs: AdnOutputs, recipe: Recipe
 ) -> dict[str, Map]:
     """O averaged over poses, also on X's grid; nothing where the recipe takes one."""
-    if not further_poses(recipe.averaging):
+    if not further_poses(recipe.tta):
         return {}
     mean = averaged_prediction(
-        params, volume, recipe, predict=run_chain, first=outputs.prediction
+        params,
+        volume,
+        recipe.system,
+        recipe.tta,
+        predict=run_chain,
+        first=outputs.prediction,
     )
-    aligned = onto_aligned(mean, outputs.matrix, recipe)
+    aligned = onto_aligned(mean, outputs.matrix, recipe.system)
     return {"prediction": as_map(mean), "aligned_prediction": as_map(aligned)}
 
 
 def present_maps(outputs: AdnOutputs) -> dict[str, Map]:
-    """The maps of the chain that the recipe has, by name."""
+    """The maps of the chain that the system has, by name."""
     volumes = {name: getattr(outputs, name) for name in CHAIN_MAPS}
     return {
         name: as_map(volume) for name, volume in volumes.items() if volume is not None
@@ -184,18 +189,18 @@ def midline(
     first: Matrix,
     fit: MidlineFit | None,
     case: PreparedCase,
-    recipe: Recipe,
+    system: SystemSettings,
 ) -> dict[str, Any]:
     """The mid-sagittal plane at the end and after T alone, and what is known of it;
     nothing where none is looked for."""
     if fit is None:
         return {}
-    plane = plane_in_scan(matrix, recipe)
+    plane = plane_in_scan(matrix, system)
     known = Fit(*(float(getattr(fit, name)[0]) for name in Fit._fields))
     judged = judge_midline(plane, known, case.affine)
     return {
         "plane": plane if judged.found else None,
-        "first_plane": plane_in_scan(first, recipe) if judged.found else None,
+        "first_plane": plane_in_scan(first, system) if judged.found else None,
         "midline_missed": not judged.found,
         "knows_sides": judged.knows_sides,
         "midline_flags": judged.flags,
@@ -203,7 +208,7 @@ def midline(
 
 
 def truth_maps(
-    case: PreparedCase, matrix: Matrix, recipe: Recipe
+    case: PreparedCase, matrix: Matrix, system: SystemSettings
 ) -> dict[str, Mask | None]:
     """The label and, for phantoms, the truly pathological voxels, as far as known."""
     if case.lesion is None:
@@ -211,7 +216,7 @@ def truth_maps(
     nothing = np.zeros(case.volume.shape, np.float32)
     darkening = nothing if case.pathological is None else case.pathological
     lesion, moved = align_truth(
-        as_batch(case.lesion), as_batch(darkening), matrix, recipe
+        as_batch(case.lesion), as_batch(darkening), matrix, system
     )
     known = case.pathological is not None
     return {
@@ -221,8 +226,8 @@ def truth_maps(
     }
 
 
-def plane_in_scan(matrix: Matrix, recipe: Recipe) -> Plane:
+def plane_in_scan(matrix: Matrix, system: SystemSettings) -> Plane:
     """The mid-sagittal plane of a view in mm of I's grid, from its centre."""
-    extents = half_extents_mm(recipe.prepare.shape, recipe.prepare.spacing_mm)
+    extents = half_extents_mm(system.prepare.shape, system.prepare.spacing_mm)
     normal, point = mid_plane(matrix, extents)
     return Plane(np.asarray(normal[0], float), np.asarray(point[0], float))

@@ -202,7 +202,7 @@ def predict_scan(
     """Predict one scan and write its folder, whole or not at all."""
     model = system.model
     scan = replace(read_scan(path, series, hu_range), name=folder.name)
-    settings = replace(model.recipe.prepare, tissue="none")
+    settings = replace(model.recipe.system.prepare, tissue="none")
     case = prepare_scan(CaseInput(scan), settings)
     maps, outputs, doubt = infer_system(system, case)
     volumes = scan_volumes(scan, case, maps, outputs, model.recipe)
@@ -211,7 +211,7 @@ def predict_scan(
         native = on_native_grid(doubt, case)
         volumes["doubt"] = scan.image.holding(native.entropy, "doubt")
         facts |= describe_doubt(system, native, volumes["lesion"])
-    facts["window_hu"] = list(model.recipe.prepare.window_hu)
+    facts["window_hu"] = list(model.recipe.system.prepare.window_hu)
     facts["units"] = {name: UNITS[name] for name in volumes}
     as_taken = {} if scan.taken is None else taken_volumes(scan.taken, volumes, maps)
     if as_taken:
@@ -246,7 +246,7 @@ def scan_volumes(
     two synthetic scans are the scan
     itself plus what the model adds, so that they stay as sharp and keep the skull.
     """
-    low, high = recipe.prepare.window_hu
+    low, high = recipe.system.prepare.window_hu
     hu = scan.image.voxels
     found = lesion_of(to_native(maps.prediction, case.geometry), maps.threshold)
     moved = {

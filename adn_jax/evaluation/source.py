@@ -61,7 +61,10 @@ def as_trained(run: Place, manifest: Manifest) -> Manifest:
 def check_grid(recipe: Recipe, manifest: Manifest) -> None:
     """Raise `UserError` where the data set was prepared unlike the run's."""
     for name in ("shape", "spacing_mm", "window_hu"):
-        here, wanted = getattr(manifest.settings, name), getattr(recipe.prepare, name)
+        here, wanted = (
+            getattr(manifest.settings, name),
+            getattr(recipe.system.prepare, name),
+        )
         if here != wanted:
             raise UserError(
                 f"{manifest.folder} was prepared with {name} {here}, the run needs "

@@ -61,7 +61,7 @@ def summarise_results(
         for name in ("native", "prepared")
         if all(name in result.grids for result in results)
     }
-    low, high = recipe.prepare.window_hu
+    low, high = recipe.system.prepare.window_hu
     return {
         "cases": len(results),
         "grid": grid,
@@ -73,7 +73,7 @@ def summarise_results(
         **grids[grid],
         "alignment_error_deg": summarise_alignment(results, "angle_deg"),
         "alignment_offset_mm": summarise_alignment(results, "offset_mm"),
-        "midline_not_found": count_missed(results) if aligns(recipe) else None,
+        "midline_not_found": count_missed(results) if aligns(recipe.system) else None,
         "disentanglement": summarise_disentanglement(results, high - low),
         "calibration": summarise_calibration(results),
         "doubt": summarise_doubt(results, doubts),

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import jax
 
-from adn_jax.config import AveragingSettings, Recipe, UNetSettings
+from adn_jax.config import Recipe, SystemSettings, TtaSettings, UNetSettings
 from adn_jax.config_checks import check_recipe
 from adn_jax.data.cases import PreparedCase
 from adn_jax.errors import UserError
@@ -36,7 +36,7 @@ class Averaging:
     """The poses that are asked for instead of a recipe's; None: the recipe's."""
 
     mirrored: bool | None = None
-    poses: int | None = None
+    copies: int | None = None
 
 
 AS_TRAINED = Averaging()
@@ -61,7 +61,7 @@ class System:
     """Chosen ones; None: the threshold of the run's recipe."""
 
     @property
-    def averaging(self) -> tuple[AveragingSettings | None, ...] | None:
+    def averaging(self) -> tuple[TtaSettings | None, ...] | None:
         """Poses that each member averages over (`averaging_of`)."""
         return averaging_of([member.recipe for member in self.members])
 
@@ -132,12 +132,12 @@ def load_system(
 
 def averaging_of(
     recipes: Sequence[Recipe],
-) -> tuple[AveragingSettings | None, ...] | None:
+) -> tuple[TtaSettings | None, ...] | None:
     """Poses that each recipe averages over, None where it takes the scan as it lies
     alone; None: no recipe averages."""
     each = tuple(
         settings if further_poses(settings) else None
-        for settings in (recipe.averaging for recipe in recipes)
+        for settings in (recipe.tta for recipe in recipes)
     )
     return each if any(each) else None
 
@@ -145,8 +145,8 @@ def averaging_of(
 def with_averaging(model: TrainedModel, asked: Averaging) -> TrainedModel:
     """The run, averaging over the poses asked for."""
     changes = {name: value for name, value in vars(asked).items() if value is not None}
-    averaging = replace(model.recipe.averaging, **changes)
-    recipe = replace(model.recipe, averaging=averaging)
+    tta = replace(model.recipe.tta, **changes)
+    recipe = replace(model.recipe, tta=tta)
     check_recipe(recipe)
     return replace(model, recipe=recipe)
 
@@ -156,16 +156,20 @@ def has_dropout(recipe: Recipe) -> bool:
 
     Networks that see windows go over a scan without dropout.
     """
-    nets = [recipe.segment_net] + [recipe.disentangle_net] * recipe.disentangles
+    system = recipe.system
+    nets = [system.segment_net] + [system.disentangle_net] * system.disentangles
     return any(isinstance(net, UNetSettings) and net.dropout > 0 for net in nets)
 
 
 def check_members(system: System, runs: Sequence[Place]) -> None:
     """Raise `UserError` where the members do not work on one prepared grid."""
-    first = system.model.recipe.prepare
+    first = system.model.recipe.system.prepare
     for run, member in zip(runs, system.members, strict=True):
         for name in ("shape", "spacing_mm", "window_hu"):
-            here, wanted = getattr(member.recipe.prepare, name), getattr(first, name)
+            here, wanted = (
+                getattr(member.recipe.system.prepare, name),
+                getattr(first, name),
+            )
             if here != wanted:
                 raise UserError(
                     f"{run} works on {name} {here}, {runs[0]} on {wanted}; an ensemble "
@@ -195,40 +199,41 @@ def run_members(system: System, case: PreparedCase) -> Inferred:
     others = (prediction_of(member, case) for member in system.members[1:])
     doubt = doubt_of([maps.prediction, *others])
     mean = as_batch(doubt.probability)
-    aligned = as_map(onto_aligned(mean, outputs.matrix, model.recipe))
+    aligned = as_map(onto_aligned(mean, outputs.matrix, model.recipe.system))
     maps = replace(maps, prediction=doubt.probability, aligned_prediction=aligned)
     return Inferred(maps, outputs, doubt)
 
 
 def prediction_of(model: TrainedModel, case: PreparedCase) -> Map:
     """O of one case, averaged over poses where the recipe does."""
-    volume = as_batch(case.volume)
-    return as_map(
-        averaged_prediction(model.params, volume, model.recipe, predict=run_chain)
+    recipe, volume = model.recipe, as_batch(case.volume)
+    mean = averaged_prediction(
+        model.params, volume, recipe.system, recipe.tta, predict=run_chain
     )
+    return as_map(mean)
 
 
 def dropout_samples(
     model: TrainedModel, case: PreparedCase, count: int
 ) -> Iterator[Map]:
     """O of several passes with dropout; the same for the same case and count."""
-    program, volume = compiled_sampler(model.recipe), as_batch(case.volume)
+    program, volume = compiled_sampler(model.recipe.system), as_batch(case.volume)
     for key in jax.random.split(jax.random.key(model.recipe.seed), count):
         yield as_map(program(model.params, volume, key))
 
 
-@partial(jax.jit, static_argnames="recipe")
+@partial(jax.jit, static_argnames="system")
 def sample_prediction(
-    params: AdnParams, volume: Volume, key: Key, recipe: Recipe
+    params: AdnParams, volume: Volume, key: Key, system: SystemSettings
 ) -> Volume:
     """O of one pass with dropout."""
-    return apply_adn(params, volume, recipe, key=key).prediction
+    return apply_adn(params, volume, system, key=key).prediction
 
 
 @cache
-def compiled_sampler(recipe: Recipe) -> jax.stages.Compiled:
+def compiled_sampler(system: SystemSettings) -> jax.stages.Compiled:
     """The pass with dropout for one scan, compiled once (as `compiled_chain`)."""
     key = jax.eval_shape(lambda: jax.random.key(0))
-    program = sample_prediction.lower(*abstract_inputs(recipe), key, recipe).compile()
+    program = sample_prediction.lower(*abstract_inputs(system), key, system).compile()
     return_freed_memory()
     return program

@@ -52,7 +52,7 @@ def reconstruction(outputs: AlignOutputs) -> Scalar:
     return jnp.mean(jnp.abs(outputs.volume - outputs.reconstruction))
 
 
-def view_regression(outputs: AlignOutputs) -> Scalar:
+def pose_regression(outputs: AlignOutputs) -> Scalar:
     """Squared distance of the view's six numbers to the search's, mean of the heads.
 
     Radians and half-extents count alike: both move a point at the rim of the volume

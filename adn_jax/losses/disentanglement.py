@@ -81,7 +81,7 @@ def symmetric_voxels(
     return jnp.mean(jnp.where(outputs.asymmetry == 0, outputs.pathological, 0))
 
 
-def infarct(outputs: AdnOutputs, targets: Targets) -> Scalar:
+def pathology_supervision(outputs: AdnOutputs, targets: Targets) -> Scalar:
     """Cross-entropy and generalised Dice of P against T(G) (ours).
 
     The paper's terms ask for no P: as long as mean P is below mean T(G) and mean A,

@@ -32,7 +32,7 @@ ALIGNMENT = {
     "mirror": alignment.mirror,
     "mirror_in_view": alignment.mirror_in_view,
     "reconstruction": alignment.reconstruction,
-    "view_regression": alignment.view_regression,
+    "pose_regression": alignment.pose_regression,
 }
 """Terms of L_T, from `AlignOutputs`."""
 
@@ -54,7 +54,7 @@ DISENTANGLEMENT = {
     "size": disentanglement.size,
     "size_in_asymmetry": disentanglement.size_in_asymmetry,
     "size_by_volume": disentanglement.size_by_volume,
-    "infarct": disentanglement.infarct,
+    "pathology_supervision": disentanglement.pathology_supervision,
     "symmetric": disentanglement.symmetric,
     "symmetric_voxels": disentanglement.symmetric_voxels,
     "intrinsic": disentanglement.intrinsic,
@@ -185,7 +185,7 @@ def joint_terms(
         segmentation_terms(*pair, settings, step, spacing_mm),
         [
             segmentation_terms(side, targets.aligned_lesion, settings, step, spacing_mm)
-            for side in outputs.side_predictions
+            for side in outputs.auxiliary_predictions
         ],
     )
     disentanglement, warm_start, warm = _weigh({}, {}), None, None
@@ -246,10 +246,10 @@ def align_loss(
     extra = _extra(settings, step, outputs)
     total, values = terms.total + extra.total, terms.values | extra.values
     if settings.warm_start_steps:
-        regression = alignment.view_regression(outputs)
-        weight = settings.view_regression or 1.0
+        regression = alignment.pose_regression(outputs)
+        weight = settings.pose_regression or 1.0
         total = jnp.where(step < settings.warm_start_steps, weight * regression, total)
-        values["view_regression"] = regression
+        values["pose_regression"] = regression
     return total, values
 
 

@@ -11,39 +11,39 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Float32
 
 from adn_jax.config import (
+    AlignmentNetSettings,
     DeepMedicSettings,
     Precision,
-    Recompute,
+    Remat,
     SegmentNetSettings,
     SymmetryNetSettings,
     UNetSettings,
-    ViewNetSettings,
     WindowNetSettings,
 )
 from adn_jax.errors import UserError
+from adn_jax.models.alignment_net import AlignmentNet
 from adn_jax.models.blocks import draw_kernels
 from adn_jax.models.deepmedic import apply_deepmedic, deepmedic_window, init_deepmedic
 from adn_jax.models.precision import map_type, multiplying
 from adn_jax.models.residual_unet import ResidualUNet
 from adn_jax.models.sean import apply_sean, check_slices, init_sean, sean_window
 from adn_jax.models.unet import UNet
-from adn_jax.models.view_net import ViewNet
 from adn_jax.models.windows import Window, over_windows
 from adn_jax.runtime.mesh import share_rows
 from adn_jax.types import Key, Params, View
 
 __all__ = [
+    "apply_alignment_net",
     "apply_network",
     "apply_unet",
     "apply_unet_levels",
-    "apply_view_net",
     "apply_windows",
     "check_shape",
     "deepest_rows",
     "inference_window",
+    "init_alignment_net",
     "init_network",
     "init_unet",
-    "init_view_net",
     "training_window",
 ]
 
@@ -54,23 +54,23 @@ IDENTITY_START = 0.01
 
 
 @partial(jax.jit, static_argnames=("settings", "shape_zyx"))
-def init_view_net(
-    key: Key, settings: ViewNetSettings, shape_zyx: tuple[int, int, int]
+def init_alignment_net(
+    key: Key, settings: AlignmentNetSettings, shape_zyx: tuple[int, int, int]
 ) -> Params:
     """Draw the parameters of T for volumes of `shape_zyx` voxels."""
     check_shape(shape_zyx, settings)
     volume = jnp.zeros((1, *shape_zyx, 1))
-    params = draw_kernels(key, ViewNet(settings).init(key, volume)["params"])
+    params = draw_kernels(key, AlignmentNet(settings).init(key, volume)["params"])
     if settings.identity_start:
         params["head"]["kernel"] *= IDENTITY_START
     return params
 
 
 @partial(jax.jit, static_argnames=("settings", "precision"))
-def apply_view_net(
+def apply_alignment_net(
     params: Params,
     volume: Float[Array, "b z y x 1"],
-    settings: ViewNetSettings,
+    settings: AlignmentNetSettings,
     *,
     precision: Precision = "float32",
 ) -> View:
@@ -85,7 +85,7 @@ def apply_view_net(
     check_shape(volume.shape[1:4], settings)
     with multiplying("float32"):
         maps = volume.astype(map_type(precision))
-        return ViewNet(settings).apply({"params": params}, maps)
+        return AlignmentNet(settings).apply({"params": params}, maps)
 
 
 @partial(jax.jit, static_argnames=("settings", "inputs"))
@@ -96,7 +96,7 @@ def init_unet(key: Key, settings: UNetSettings, inputs: int = 1) -> Params:
     return draw_kernels(key, _unet(settings).init(key, volume, None)["params"])
 
 
-@partial(jax.jit, static_argnames=("settings", "precision", "recompute"))
+@partial(jax.jit, static_argnames=("settings", "precision", "remat"))
 def apply_unet(
     params: Params,
     volume: Float[Array, "b z y x c"],
@@ -104,21 +104,21 @@ def apply_unet(
     *,
     key: Key | None = None,
     precision: Precision = "float32",
-    recompute: Recompute = "nothing",
+    remat: Remat = "nothing",
 ) -> Float32[Array, "b z y x outputs"]:
     """Compute the logits of each voxel; a key switches dropout on.
 
-    Maps and products are as `precision` says, the logits float32; `recompute` trades
+    Maps and products are as `precision` says, the logits float32; `remat` trades
     time for the gradient's memory. Where the mesh in use has devices that share rows,
     they share those of every map.
 
     Raises:
       UserError: a size of the volume does not halve as often as the levels need.
     """
-    return _level_logits(params, volume, settings, key, precision, recompute)[0]
+    return _level_logits(params, volume, settings, key, precision, remat)[0]
 
 
-@partial(jax.jit, static_argnames=("settings", "precision", "recompute"))
+@partial(jax.jit, static_argnames=("settings", "precision", "remat"))
 def apply_unet_levels(
     params: Params,
     volume: Float[Array, "b z y x c"],
@@ -126,14 +126,14 @@ def apply_unet_levels(
     *,
     key: Key | None = None,
     precision: Precision = "float32",
-    recompute: Recompute = "nothing",
+    remat: Remat = "nothing",
 ) -> LevelLogits:
     """The logits of `apply_unet`, and those of the levels below that have any.
 
     There are `settings.deep_supervision` of these, each of its level's size, the finest
     first.
     """
-    return _level_logits(params, volume, settings, key, precision, recompute)
+    return _level_logits(params, volume, settings, key, precision, remat)
 
 
 def _level_logits(
@@ -142,18 +142,18 @@ def _level_logits(
     settings: UNetSettings,
     key: Key | None,
     precision: Precision,
-    recompute: Recompute,
+    remat: Remat,
 ) -> LevelLogits:
     check_shape(volume.shape[1:4], settings)
-    network = _unet(settings, recompute)
+    network = _unet(settings, remat)
     rows = share_rows(volume.astype(map_type(precision)))
     with multiplying(precision):
         return network.apply({"params": params}, rows, key)
 
 
-def _unet(settings: UNetSettings, recompute: Recompute = "nothing") -> nn.Module:
+def _unet(settings: UNetSettings, remat: Remat = "nothing") -> nn.Module:
     kind = {"residual_unet": ResidualUNet, "unet": UNet}[settings.kind]
-    return kind(settings, recompute)
+    return kind(settings, remat)
 
 
 def init_network(key: Key, settings: SegmentNetSettings, inputs: int = 1) -> Params:
@@ -174,7 +174,7 @@ def apply_network(
     *,
     key: Key | None = None,
     precision: Precision = "float32",
-    recompute: Recompute = "nothing",
+    remat: Remat = "nothing",
 ) -> Float32[Array, "b z y x outputs"]:
     """Compute the logits of each voxel by any network that can be F.
 
@@ -182,7 +182,7 @@ def apply_network(
     """
     if isinstance(settings, UNetSettings):
         return apply_unet(
-            params, volume, settings, key=key, precision=precision, recompute=recompute
+            params, volume, settings, key=key, precision=precision, remat=remat
         )
 
     def logits(windows: Float[Array, "n z y x c"]) -> Float32[Array, "n z2 y2 x2 1"]:
@@ -228,7 +228,7 @@ def inference_window(
 
 
 def check_shape(
-    shape_zyx: tuple[int, ...], settings: SegmentNetSettings | ViewNetSettings
+    shape_zyx: tuple[int, ...], settings: SegmentNetSettings | AlignmentNetSettings
 ) -> None:
     """Refuse a volume whose sizes a network cannot take, and name sizes that it can."""
     if isinstance(settings, DeepMedicSettings):
@@ -236,19 +236,19 @@ def check_shape(
     if isinstance(settings, SymmetryNetSettings):
         check_slices(shape_zyx, settings)
         return
-    if isinstance(settings, ViewNetSettings):
+    if isinstance(settings, AlignmentNetSettings):
         least = 2 ** len(settings.widths)
         suitable = tuple(max(size, least) for size in shape_zyx)
         need = f"at least {least} voxels along each axis"
     else:
         poolings = len(settings.widths) - 1
-        step, step_z = 2**poolings, 2 ** (poolings - settings.flat_levels)
+        step, step_z = 2**poolings, 2 ** (poolings - settings.in_plane_levels)
         suitable = tuple(
             max(1, (2 * size + step) // (2 * step)) * step
             for size, step in zip(shape_zyx, (step_z, step, step), strict=True)
         )
         need = f"sizes that are multiples of {step}"
-        if settings.flat_levels:
+        if settings.in_plane_levels:
             need += f" along y and x, and of {step_z} along z"
     if suitable != tuple(shape_zyx):
         raise UserError(

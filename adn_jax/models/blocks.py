@@ -12,7 +12,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, UInt32
 
-from adn_jax.config import Recompute, UNetSettings
+from adn_jax.config import Remat, UNetSettings
 from adn_jax.errors import UserError
 from adn_jax.models.convolution import KEPT, convolve, convolve_relu
 from adn_jax.models.precision import add_to_channels
@@ -202,12 +202,12 @@ def level_logits(
     )
 
 
-def recomputed(block: type[nn.Module], recompute: Recompute) -> type[nn.Module]:
+def recomputed(block: type[nn.Module], remat: Remat) -> type[nn.Module]:
     """A kind of block whose gradient computes some of its maps a second time."""
-    if recompute == "nothing":
+    if remat == "nothing":
         return block
     by_name = jax.checkpoint_policies.save_only_these_names(KEPT)
-    return nn.remat(block, policy=by_name if recompute == "norms" else None)
+    return nn.remat(block, policy=by_name if remat == "norms" else None)
 
 
 def draw_kernels(key: Key, params: Params) -> Params:

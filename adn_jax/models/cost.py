@@ -14,13 +14,13 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from adn_jax.config import Recipe, UNetSettings, ViewNetSettings
+from adn_jax.config import AlignmentNetSettings, Recipe, UNetSettings
 from adn_jax.errors import UserError
 from adn_jax.models import (
+    apply_alignment_net,
     apply_unet_levels,
-    apply_view_net,
+    init_alignment_net,
     init_unet,
-    init_view_net,
 )
 from adn_jax.models.precision import map_type
 
@@ -134,7 +134,7 @@ class NetworkCost:
 
 @cache
 def layer_costs(
-    settings: UNetSettings | ViewNetSettings,
+    settings: UNetSettings | AlignmentNetSettings,
     shape_zyx: tuple[int, int, int],
     inputs: int = 1,
 ) -> tuple[LayerCost, ...]:
@@ -145,9 +145,9 @@ def layer_costs(
     """
     key = jax.random.key(0)
     volume = jax.ShapeDtypeStruct((1, *shape_zyx, inputs), jnp.float32)
-    if isinstance(settings, ViewNetSettings):
-        params = jax.eval_shape(lambda: init_view_net(key, settings, shape_zyx))
-        return _trace(lambda p, v: apply_view_net(p, v, settings), params, volume)
+    if isinstance(settings, AlignmentNetSettings):
+        params = jax.eval_shape(lambda: init_alignment_net(key, settings, shape_zyx))
+        return _trace(lambda p, v: apply_alignment_net(p, v, settings), params, volume)
     params = jax.eval_shape(lambda: init_unet(key, settings, inputs))
     return _trace(lambda p, v: apply_unet_levels(p, v, settings), params, volume)
 
@@ -174,27 +174,29 @@ def _trace(apply: Callable[..., Any], *shapes: Any) -> tuple[LayerCost, ...]:
 
 def step_networks(recipe: Recipe, what: What) -> tuple[NetworkCost, ...]:
     """The networks that one step of `what` runs, as far as the recipe uses them."""
-    if not isinstance(recipe.segment_net, UNetSettings):
+    if not isinstance(recipe.system.segment_net, UNetSettings):
         raise UserError(
-            f"the cost of a {recipe.segment_net.kind} is not counted; choose a recipe "
-            "whose segment_net is a residual_unet or unet."
+            f"the cost of a {recipe.system.segment_net.kind} is not counted; choose a "
+            "recipe whose segment_net is a residual_unet or unet."
         )
-    costs = partial(layer_costs, shape_zyx=recipe.prepare.shape)
+    costs = partial(layer_costs, shape_zyx=recipe.system.prepare.shape)
     networks = []
-    if recipe.alignment.network:
-        view = costs(recipe.view_net)
+    if recipe.system.alignment.network:
+        view = costs(recipe.system.alignment_net)
         networks.append(NetworkCost("align", view, what == "align", whole=False))
     if what == "align":
         return tuple(networks)
     trained = what == "joint"
-    if recipe.disentangles:
-        disentangle = costs(recipe.disentangle_net, inputs=recipe.disentangle_channels)
+    if recipe.system.disentangles:
+        disentangle = costs(
+            recipe.system.disentangle_net, inputs=recipe.system.disentangle_channels
+        )
         networks.append(NetworkCost("disentangle", disentangle, trained))
     # in inference nothing needs the side heads
-    sides = recipe.segment_net.deep_supervision if trained else 0
+    sides = recipe.system.segment_net.deep_supervision if trained else 0
     segment = costs(
-        replace(recipe.segment_net, deep_supervision=sides),
-        inputs=recipe.segment_channels,
+        replace(recipe.system.segment_net, deep_supervision=sides),
+        inputs=recipe.system.segment_channels,
     )
     networks.append(NetworkCost("segment", segment, trained))
     if trained and recipe.tissue_source == "network":
@@ -222,4 +224,6 @@ def step_bytes(recipe: Recipe, what: What, batch: int) -> float:
     """
     networks = step_networks(recipe, what)
     elements = sum(sum(network.elements.values()) for network in networks)
-    return float(batch * elements * jnp.dtype(map_type(recipe.precision)).itemsize)
+    return float(
+        batch * elements * jnp.dtype(map_type(recipe.system.precision)).itemsize
+    )

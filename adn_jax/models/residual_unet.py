@@ -9,7 +9,7 @@ from functools import partial
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from adn_jax.config import Recompute, UNetSettings
+from adn_jax.config import Remat, UNetSettings
 from adn_jax.models.blocks import (
     NormConvolution,
     Volume,
@@ -56,7 +56,7 @@ class ResidualUNet(nn.Module):
     """Encoder of residual blocks, decoder that adds the encoder's maps, logits."""
 
     settings: UNetSettings
-    recompute: Recompute = "nothing"
+    remat: Remat = "nothing"
 
     @nn.compact
     def __call__(
@@ -67,18 +67,18 @@ class ResidualUNet(nn.Module):
         A key switches dropout on.
         """
         widths, groups = self.settings.widths, self.settings.groups
-        block = recomputed(ResidualBlock, self.recompute)
+        block = recomputed(ResidualBlock, self.remat)
         skips = []
         for level, features in enumerate(widths):
             if level:
-                flat = level <= self.settings.flat_levels
+                flat = level <= self.settings.in_plane_levels
                 volume = max_pool(volume, flat=flat)
             volume = block(features, groups, name=f"encoder_{level}")(volume)
             volume = dropout(volume, self.settings.dropout, key, level)
             skips.append(volume)
         decoded = [volume]
         for level, features in enumerate(widths[-2::-1]):
-            flat = len(widths) - 1 - level <= self.settings.flat_levels
+            flat = len(widths) - 1 - level <= self.settings.in_plane_levels
             volume = UpConvolution(features, flat, name=f"up_{level}")(volume)
             volume = volume + skips[-2 - level]
             volume = block(features, groups, name=f"decoder_{level}")(volume)

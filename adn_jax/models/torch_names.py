@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from adn_jax.config import UNetSettings, ViewNetSettings
+from adn_jax.config import AlignmentNetSettings, UNetSettings
 from adn_jax.errors import UserError
-from adn_jax.models import init_unet, init_view_net
+from adn_jax.models import init_alignment_net, init_unet
 from adn_jax.types import Params
 
 U_NET = (
@@ -28,7 +28,7 @@ U_NET = (
 RULES = {
     "residual_unet": ((r"/conv_", "/conv"), *U_NET),
     "unet": ((r"/conv_", "/SingleConv"), *U_NET),
-    "view_net": (
+    "alignment_net": (
         (r"stage_(\d)/down/kernel", r"netV.model3d\1.0.weight"),
         (r"stage_(\d)/norm_(\d)/scale", r"netV.model3d\1.1.gn\2.weight"),
         (r"stage_(\d)/norm_(\d)/bias", r"netV.model3d\1.1.gn\2.bias"),
@@ -42,11 +42,11 @@ RULES = {
 LEVELS = {
     "residual_unet": "encoder_{}/conv_3/convolution/kernel",
     "unet": "encoder_{}/conv_2/convolution/kernel",
-    "view_net": "stage_{}/down/kernel",
+    "alignment_net": "stage_{}/down/kernel",
 }
 """For each network, the parameter that tells a level's feature maps."""
 
-Settings = UNetSettings | ViewNetSettings
+Settings = UNetSettings | AlignmentNetSettings
 State = Mapping[str, np.ndarray]
 
 
@@ -71,9 +71,9 @@ def expected_params(
     settings: Settings, inputs: int = 1
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes of a network's parameters by path, without computing anything."""
-    if isinstance(settings, ViewNetSettings):
+    if isinstance(settings, AlignmentNetSettings):
         shape = (2 ** len(settings.widths),) * 3
-        init = partial(init_view_net, settings=settings, shape_zyx=shape)
+        init = partial(init_alignment_net, settings=settings, shape_zyx=shape)
     else:
         init = partial(init_unet, settings=settings, inputs=inputs)
     return flatten_dict(jax.eval_shape(init, jax.random.key(0)), sep="/")
@@ -94,10 +94,10 @@ def from_torch(
       UserError: names are missing or unknown, or shapes are others; all are listed.
         Or ours has flat levels, for which theirs was not trained.
     """
-    if isinstance(settings, UNetSettings) and settings.flat_levels:
+    if isinstance(settings, UNetSettings) and settings.in_plane_levels:
         raise UserError(
-            f"{network} has flat_levels {settings.flat_levels}, but the authors' "
-            "networks halve z at every level; set it to 0."
+            f"{network} has in_plane_levels {settings.in_plane_levels}, but the "
+            "authors' networks halve z at every level; set it to 0."
         )
     expected = expected_params(settings, inputs)
     names = {path: torch_name(path, _kind(settings)) for path in expected}
@@ -143,7 +143,9 @@ def torch_widths(state: State, settings: Settings) -> tuple[int, ...]:
 
 
 def _kind(settings: Settings) -> str:
-    return "view_net" if isinstance(settings, ViewNetSettings) else settings.kind
+    return (
+        "alignment_net" if isinstance(settings, AlignmentNetSettings) else settings.kind
+    )
 
 
 def _shape(value: np.ndarray) -> str:

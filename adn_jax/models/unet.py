@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from adn_jax.config import Recompute, UNetSettings
+from adn_jax.config import Remat, UNetSettings
 from adn_jax.models.blocks import (
     NormConvolution,
     Volume,
@@ -42,7 +42,7 @@ class UNet(nn.Module):
     """Encoder and decoder of double convolutions, skips joined as channels, logits."""
 
     settings: UNetSettings
-    recompute: Recompute = "nothing"
+    remat: Remat = "nothing"
 
     @nn.compact
     def __call__(
@@ -53,11 +53,11 @@ class UNet(nn.Module):
         A key switches dropout on.
         """
         widths, groups = self.settings.widths, self.settings.groups
-        block = recomputed(DoubleConvolution, self.recompute)
+        block = recomputed(DoubleConvolution, self.remat)
         skips = []
         for level, features in enumerate(widths):
             if level:
-                flat = level <= self.settings.flat_levels
+                flat = level <= self.settings.in_plane_levels
                 volume = max_pool(volume, flat=flat)
             middle = max(volume.shape[-1], features // 2)
             volume = block(middle, features, groups, name=f"encoder_{level}")(volume)
@@ -65,7 +65,7 @@ class UNet(nn.Module):
             skips.append(volume)
         decoded = [volume]
         for level, features in enumerate(widths[-2::-1]):
-            flat = len(widths) - 1 - level <= self.settings.flat_levels
+            flat = len(widths) - 1 - level <= self.settings.in_plane_levels
             upsampled = upsample(volume, flat=flat)
             volume = jnp.concatenate([skips[-2 - level], upsampled], axis=-1)
             volume = block(features, features, groups, name=f"decoder_{level}")(volume)

@@ -91,17 +91,17 @@ def draw_starts(
     brain: Bool[Array, "b z y x 1"],
     window: Window,
     count: int,
-    lesion_share: float,
+    lesion_fraction: float,
 ) -> Integer[Array, "b count 3"]:
     """Draw where the inner parts of `count` windows of each case begin, by its key.
 
-    The first count * lesion_share (a half counts as one) are centred on any lesion
+    The first count * lesion_fraction (a half counts as one) are centred on any lesion
     voxel (of at least one half), the others on any brain voxel without lesion; where a
     case has none, on any of its brain, and without brain on the centre of the volume.
     They are then moved into the volume; along an axis where they cover it, their centre
     is its own.
     """
-    with_lesion = math.floor(count * lesion_share + 0.5)
+    with_lesion = math.floor(count * lesion_fraction + 0.5)
 
     def draw_case(key, lesion, brain):
         lesion_key, brain_key = jax.random.split(key)

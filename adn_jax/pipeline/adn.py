@@ -4,14 +4,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
-from adn_jax.config import Recipe, SegmentNetSettings, UNetSettings
+from adn_jax.config import SegmentNetSettings, SystemSettings, UNetSettings
 from adn_jax.geometry.mirror import mirror
 from adn_jax.geometry.sampler import Rows, sample
 from adn_jax.models import (
     apply_network,
     apply_unet_levels,
+    init_alignment_net,
     init_network,
-    init_view_net,
 )
 from adn_jax.pipeline.align import align_volume, aligns, find_view, is_in_plane
 from adn_jax.pipeline.asymmetry import (
@@ -25,26 +25,26 @@ from adn_jax.runtime.mesh import round_the_ring
 from adn_jax.types import AdnOutputs, AdnParams, Index, Key, Matrix, Params, Volume
 
 
-def init_adn(key: Key, recipe: Recipe) -> AdnParams:
-    """Fresh parameters of T and D (None where the recipe does not use them), and F."""
+def init_adn(key: Key, system: SystemSettings) -> AdnParams:
+    """Fresh parameters of T and D (None where the system does not use them), and F."""
     view_key, disentangle_key, segment_key = jax.random.split(key, 3)
     view = None
-    if recipe.alignment.network:
-        view = init_view_net(view_key, recipe.view_net, recipe.prepare.shape)
+    if system.alignment.network:
+        view = init_alignment_net(view_key, system.alignment_net, system.prepare.shape)
     disentangle = None
-    if recipe.disentangles:
+    if system.disentangles:
         disentangle = init_network(
-            disentangle_key, recipe.disentangle_net, recipe.disentangle_channels
+            disentangle_key, system.disentangle_net, system.disentangle_channels
         )
     return AdnParams(
         view=view,
         disentangle=disentangle,
-        segment=init_network(segment_key, recipe.segment_net, recipe.segment_channels),
+        segment=init_network(segment_key, system.segment_net, system.segment_channels),
     )
 
 
 def apply_adn(
-    params: AdnParams, volume: Volume, recipe: Recipe, *, key: Key | None = None
+    params: AdnParams, volume: Volume, system: SystemSettings, *, key: Key | None = None
 ) -> AdnOutputs:
     """Run T, the asymmetry split, D and F on prepared scans (Fig. 2 of the paper).
 
@@ -52,8 +52,8 @@ def apply_adn(
 
     Args:
       params: parameters of T, D and F; no gradient reaches T's.
-      volume: I, one channel in [0, 1] on the recipe's prepared grid.
-      recipe: networks, alignment and reading of the equations; static under jit.
+      volume: I, one channel in [0, 1] on the system's prepared grid.
+      system: networks, alignment and reading of the equations; static under jit.
       key: randomness of dropout; None leaves out dropout and the side predictions.
 
     Returns:
@@ -63,38 +63,38 @@ def apply_adn(
         (None, None) if key is None else jax.random.split(key)
     )
     with jax.named_scope("align"):
-        view = find_view(params.view, volume, recipe)
-        aligned, matrix, inverse = align_volume(volume, view, recipe)
+        view = find_view(params.view, volume, system)
+        aligned, matrix, inverse = align_volume(volume, view, system)
     mirrored = mirror(aligned)
     asymmetry = total_asymmetry(aligned, mirrored)
-    if rim := recipe.asymmetry.rim_voxels(recipe.prepare.spacing_mm):
+    if rim := system.asymmetry.rim_voxels(system.prepare.spacing_mm):
         asymmetry = asymmetry * within_both_sides(aligned, mirrored, rim)
     pathological = anatomical = salient = compensated = None
-    if recipe.disentangles:
+    if system.disentangles:
         with jax.named_scope("disentangle"):
             pathological = voxel_probability(
                 params.disentangle,
-                disentangle_input(aligned, mirrored, recipe),
-                recipe.disentangle_net,
+                disentangle_input(aligned, mirrored, system),
+                system.disentangle_net,
                 disentangle_key,
-                recipe,
+                system,
             )
-        anatomical = anatomical_asymmetry(asymmetry, pathological, recipe.asymmetry)
+        anatomical = anatomical_asymmetry(asymmetry, pathological, system.asymmetry)
         salient = salient_volume(aligned, anatomical)
         compensated = compensated_volume(
-            aligned, mirrored, pathological, recipe.asymmetry
+            aligned, mirrored, pathological, system.asymmetry
         )
     with jax.named_scope("segment"):
-        seen = segment_input(aligned, mirrored, salient, recipe)
-        side_predictions = ()
-        if supervises_deeply(recipe) and segment_key is not None:
+        seen = segment_input(aligned, mirrored, salient, system)
+        auxiliary_predictions = ()
+        if supervises_deeply(system) and segment_key is not None:
             aligned_prediction, *sides = level_probabilities(
-                params.segment, seen, segment_key, recipe
+                params.segment, seen, segment_key, system
             )
-            side_predictions = tuple(sides)
+            auxiliary_predictions = tuple(sides)
         else:
             aligned_prediction = voxel_probability(
-                params.segment, seen, recipe.segment_net, segment_key, recipe
+                params.segment, seen, system.segment_net, segment_key, system
             )
     return AdnOutputs(
         view=view,
@@ -108,22 +108,22 @@ def apply_adn(
         salient=salient,
         compensated=compensated,
         aligned_prediction=aligned_prediction,
-        prediction=unalign(aligned_prediction, inverse, recipe),
-        side_predictions=side_predictions,
+        prediction=unalign(aligned_prediction, inverse, system),
+        auxiliary_predictions=auxiliary_predictions,
     )
 
 
 def disentangle_input(
-    aligned: Volume, mirrored: Volume, recipe: Recipe
+    aligned: Volume, mirrored: Volume, system: SystemSettings
 ) -> Float[Array, "b z y x channels"]:
     """What D sees: X, alone or beside X' as two channels."""
-    if recipe.disentangle_input == "aligned":
+    if system.disentangle_input == "aligned":
         return aligned
     return jnp.concatenate([aligned, mirrored], axis=-1)
 
 
 def segment_input(
-    aligned: Volume, mirrored: Volume, salient: Volume | None, recipe: Recipe
+    aligned: Volume, mirrored: Volume, salient: Volume | None, system: SystemSettings
 ) -> Float[Array, "b z y x channels"]:
     """What F sees: X_hat or X alone, X and X', or all three, as channels."""
     choices = {
@@ -132,11 +132,11 @@ def segment_input(
         "aligned": (aligned,),
         "mirror_pair": (aligned, mirrored),
     }
-    seen = jnp.concatenate(choices[recipe.segment_input], axis=-1)
-    return standardised(seen) if recipe.standardise else seen
+    seen = jnp.concatenate(choices[system.segment_input], axis=-1)
+    return zscored(seen) if system.zscore_in_brain else seen
 
 
-def standardised(
+def zscored(
     volume: Float[Array, "b z y x channels"],
 ) -> Float[Array, "b z y x channels"]:
     """Mean 0 and deviation 1 over the brain's voxels (those above 0), 0 outside."""
@@ -154,7 +154,7 @@ def voxel_probability(
     volume: Float[Array, "b z y x channels"],
     settings: SegmentNetSettings,
     key: Key | None,
-    recipe: Recipe,
+    system: SystemSettings,
 ) -> Volume:
     """Sigmoid of a network's logits: P of D, Y of F."""
     logits = apply_network(
@@ -162,15 +162,15 @@ def voxel_probability(
         volume,
         settings,
         key=key,
-        precision=recipe.precision,
-        recompute=recipe.recompute,
+        precision=system.precision,
+        remat=system.remat,
     )
     return jax.nn.sigmoid(logits)
 
 
-def supervises_deeply(recipe: Recipe) -> bool:
+def supervises_deeply(system: SystemSettings) -> bool:
     """Whether levels of F below the last are compared with the label in training."""
-    net = recipe.segment_net
+    net = system.segment_net
     return isinstance(net, UNetSettings) and net.deep_supervision > 0
 
 
@@ -178,16 +178,16 @@ def level_probabilities(
     params: Params,
     volume: Float[Array, "b z y x channels"],
     key: Key,
-    recipe: Recipe,
+    system: SystemSettings,
 ) -> tuple[Volume, ...]:
     """Y of F, then the same from the levels below, each voxel repeated to full size."""
     levels = apply_unet_levels(
         params,
         volume,
-        recipe.segment_net,
+        system.segment_net,
         key=key,
-        precision=recipe.precision,
-        recompute=recipe.recompute,
+        precision=system.precision,
+        remat=system.remat,
     )
     shape = volume.shape[1:4]
     return tuple(repeat_to(jax.nn.sigmoid(logits), shape) for logits in levels)
@@ -203,11 +203,11 @@ def repeat_to(
     return volume
 
 
-def unalign(volume: Volume, inverse: Matrix, recipe: Recipe) -> Volume:
+def unalign(volume: Volume, inverse: Matrix, system: SystemSettings) -> Volume:
     """Take a map from X's grid back to I's: sample(map, M^-1)."""
-    if not aligns(recipe):
+    if not aligns(system):
         return volume
-    size, in_plane = volume.shape[2], is_in_plane(recipe)
+    size, in_plane = volume.shape[2], is_in_plane(system)
 
     def contribution(
         block: Volume, matrix: Matrix, source: Index, target: Index
@@ -220,11 +220,11 @@ def unalign(volume: Volume, inverse: Matrix, recipe: Recipe) -> Volume:
 
 
 def realign_labels(
-    labels: Num[Array, "b z y x c"], matrix: Matrix, recipe: Recipe
+    labels: Num[Array, "b z y x c"], matrix: Matrix, system: SystemSettings
 ) -> Num[Array, "b z y x c"]:
     """T(G): labels on X's grid, nearest neighbours."""
-    if not aligns(recipe):
+    if not aligns(system):
         return labels
     with jax.named_scope("align"):
-        moved = sample(labels, matrix, nearest=True, in_plane=is_in_plane(recipe))
+        moved = sample(labels, matrix, nearest=True, in_plane=is_in_plane(system))
     return jax.lax.stop_gradient(moved)

@@ -1,6 +1,6 @@
 """T: finds the mid-sagittal plane of each head and turns it upright.
 
-A view is found in up to four steps, each an option of the recipe: the centre of mass,
+A view is found in up to four steps, each an option of the system: the centre of mass,
 network T, a search over the angle, and a refinement of the mirror loss through the
 differentiable sampler. A mirror plane is the same after half a turn; where the head's
 front points is told by the brain's shape.
@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from adn_jax.config import Recipe
+from adn_jax.config import SystemSettings
 from adn_jax.geometry.mirror import mirror
 from adn_jax.geometry.rigid import half_extents_mm, view_to_matrices
 from adn_jax.geometry.sampler import sample
-from adn_jax.models import apply_view_net
+from adn_jax.models import apply_alignment_net
 from adn_jax.types import Matrix, Params, View, Volume
 
 SEARCH_SIZE = 64
@@ -53,74 +53,74 @@ class MidlineFit(NamedTuple):
 
 
 def align_volume(
-    volume: Volume, view: View, recipe: Recipe
+    volume: Volume, view: View, system: SystemSettings
 ) -> tuple[Volume, Matrix, Matrix]:
     """X = sample(I, M), with M and its exact inverse; I itself where nothing aligns."""
-    matrix, inverse = matrices(view, recipe)
-    if not aligns(recipe):
+    matrix, inverse = matrices(view, system)
+    if not aligns(system):
         return volume, matrix, inverse
-    return sample(volume, matrix, in_plane=is_in_plane(recipe)), matrix, inverse
+    return sample(volume, matrix, in_plane=is_in_plane(system)), matrix, inverse
 
 
-def matrices(view: View, recipe: Recipe) -> tuple[Matrix, Matrix]:
-    """M and M^-1 of a view on the recipe's grid, a true rotation in mm."""
-    extents = half_extents_mm(recipe.prepare.shape, recipe.prepare.spacing_mm)
+def matrices(view: View, system: SystemSettings) -> tuple[Matrix, Matrix]:
+    """M and M^-1 of a view on the system's grid, a true rotation in mm."""
+    extents = half_extents_mm(system.prepare.shape, system.prepare.spacing_mm)
     return view_to_matrices(view, extents)
 
 
-def aligns(recipe: Recipe) -> bool:
+def aligns(system: SystemSettings) -> bool:
     """Whether heads are turned at all; baselines on the scan as it lies are not."""
-    steps = recipe.alignment
+    steps = system.alignment
     by_search = steps.search_limit_deg > 0 or steps.refine_steps > 0
     return steps.network or steps.centre or by_search
 
 
-def is_in_plane(recipe: Recipe) -> bool:
+def is_in_plane(system: SystemSettings) -> bool:
     """Whether T can only rotate about z and shift along x and y."""
-    about_x, about_y, _ = recipe.view_net.rotation_limit_deg
-    _, _, along_z = recipe.view_net.translation_limit
+    about_x, about_y, _ = system.alignment_net.rotation_limit_deg
+    _, _, along_z = system.alignment_net.translation_limit
     return about_x == about_y == along_z == 0
 
 
-def find_view(view_params: Params, volume: Volume, recipe: Recipe) -> View:
-    """View of each head by all steps of the recipe; no gradient flows through it."""
+def find_view(view_params: Params, volume: Volume, system: SystemSettings) -> View:
+    """View of each head by all steps of the system; no gradient flows through it."""
     volume = jax.lax.stop_gradient(volume)
-    steps = recipe.alignment
-    view = first_view(view_params, volume, recipe)
+    steps = system.alignment
+    view = first_view(view_params, volume, system)
     small = coarse(volume)
-    if looks_everywhere(recipe):
-        view = best_start(volume, view, recipe)
+    if looks_everywhere(system):
+        view = best_start(volume, view, system)
     elif steps.search_limit_deg > 0:
-        view = search_angle(small, view, recipe, steps.search_limit_deg)
+        view = search_angle(small, view, system, steps.search_limit_deg)
     if steps.refine_steps > 0:
-        view = refine_view(small, view, recipe)
-    if looks_everywhere(recipe):
-        view = upright(small, view, recipe)
+        view = refine_view(small, view, system)
+    if looks_everywhere(system):
+        view = upright(small, view, system)
     return jax.lax.stop_gradient(view)
 
 
-def looks_everywhere(recipe: Recipe) -> bool:
+def looks_everywhere(system: SystemSettings) -> bool:
     """Whether a head may be turned by any angle."""
-    steps = recipe.alignment
+    steps = system.alignment
     return steps.search_everywhere and steps.search_limit_deg > 0
 
 
-def first_view(view_params: Params, volume: Volume, recipe: Recipe) -> View:
-    """Centre of mass and network T, as far as the recipe uses them."""
+def first_view(view_params: Params, volume: Volume, system: SystemSettings) -> View:
+    """Centre of mass and network T, as far as the system uses them."""
     view = jnp.zeros((volume.shape[0], 6), jnp.float32)
-    if recipe.alignment.centre:
+    if system.alignment.centre:
         view = centre_view(volume)
-    if recipe.alignment.network:
-        centred, _, _ = align_volume(volume, view, recipe)
-        view = view + apply_view_net(
-            view_params, centred, recipe.view_net, precision=recipe.precision
+    if system.alignment.network:
+        centred, _, _ = align_volume(volume, view, system)
+        view = view + apply_alignment_net(
+            view_params, centred, system.alignment_net, precision=system.precision
         )
     return view
 
 
-def search_view(volume: Volume, recipe: Recipe, limit_deg: float) -> View:
+def search_view(volume: Volume, system: SystemSettings, limit_deg: float) -> View:
     """The answer without T: centre of mass, then a search over +- `limit_deg`."""
-    return search_angle(coarse(volume), centre_view(volume), recipe, limit_deg)
+    return search_angle(coarse(volume), centre_view(volume), system, limit_deg)
 
 
 def centre_view(volume: Volume) -> View:
@@ -144,9 +144,9 @@ def coarse(volume: Volume) -> Float[Array, "b z y1 x1 c"]:
     return averaged(volume, (1, y // SEARCH_SIZE, x // SEARCH_SIZE))
 
 
-def rough(volume: Volume, recipe: Recipe) -> Float[Array, "b z1 y1 x1 c"]:
+def rough(volume: Volume, system: SystemSettings) -> Float[Array, "b z1 y1 x1 c"]:
     """Average to voxels of about `ROUGH_MM`; normalised coordinates stay."""
-    sizes = zip(ROUGH_MM, recipe.prepare.spacing_mm, strict=True)
+    sizes = zip(ROUGH_MM, system.prepare.spacing_mm, strict=True)
     return averaged(volume, tuple(int(most / step) for most, step in sizes))
 
 
@@ -165,18 +165,18 @@ def largest_divisor(size: int, most: int) -> int:
     return next(n for n in range(max(min(most, size), 1), 0, -1) if size % n == 0)
 
 
-def best_start(volume: Volume, view: View, recipe: Recipe) -> View:
+def best_start(volume: Volume, view: View, system: SystemSettings) -> View:
     """The best of the angles around a view, or of every angle about the centre of mass.
 
     Both are refined, then the one that mirrors better counts, so that T has no say
     where it was misled.
     """
-    small, limit = rough(volume, recipe), recipe.alignment.search_limit_deg
-    anew = turned_best(small, centre_view(volume), recipe, every_angle())
-    views = jnp.stack([search_angle(small, view, recipe, limit), anew])
-    if recipe.alignment.refine_steps > 0:
-        views = jax.vmap(lambda view: refine_view(small, view, recipe))(views)
-    losses = jax.vmap(lambda view: unlikeness(small, view, recipe))(views)
+    small, limit = rough(volume, system), system.alignment.search_limit_deg
+    anew = turned_best(small, centre_view(volume), system, every_angle())
+    views = jnp.stack([search_angle(small, view, system, limit), anew])
+    if system.alignment.refine_steps > 0:
+        views = jax.vmap(lambda view: refine_view(small, view, system))(views)
+    losses = jax.vmap(lambda view: unlikeness(small, view, system))(views)
     best = jnp.argmin(losses, axis=0)
     return jnp.take_along_axis(views, best[None, :, None], axis=0)[0]
 
@@ -186,10 +186,12 @@ def every_angle() -> Float[Array, " n"]:
     return turns_deg(90.0, EVERY_DEG)[1:]
 
 
-def search_angle(volume: Volume, view: View, recipe: Recipe, limit_deg: float) -> View:
+def search_angle(
+    volume: Volume, view: View, system: SystemSettings, limit_deg: float
+) -> View:
     """The view that mirrors best among angles up to `limit_deg` from the given one."""
-    turns = turns_deg(limit_deg, recipe.alignment.search_step_deg)
-    return turned_best(volume, view, recipe, turns)
+    turns = turns_deg(limit_deg, system.alignment.search_step_deg)
+    return turned_best(volume, view, system, turns)
 
 
 def turns_deg(limit: float, step: float) -> Float[Array, " n"]:
@@ -199,50 +201,54 @@ def turns_deg(limit: float, step: float) -> Float[Array, " n"]:
 
 
 def turned_best(
-    volume: Volume, view: View, recipe: Recipe, turns: Float[Array, " n"]
+    volume: Volume, view: View, system: SystemSettings, turns: Float[Array, " n"]
 ) -> View:
     """The view that mirrors best among turns (degrees) of the given one."""
-    losses = unlikeness_turned(volume, view, recipe, turns)
+    losses = unlikeness_turned(volume, view, system, turns)
     best = jnp.deg2rad(turns)[jnp.argmin(losses, axis=0)]
     return view.at[:, 2].add(best)
 
 
 def unlikeness_turned(
-    volume: Volume, view: View, recipe: Recipe, turns: Float[Array, " n"]
+    volume: Volume, view: View, system: SystemSettings, turns: Float[Array, " n"]
 ) -> Float[Array, "n b"]:
     """`unlikeness` of each turn (degrees) of a view."""
 
     def loss_at(turn: Float[Array, ""]) -> Float[Array, " b"]:
-        return unlikeness(volume, view.at[:, 2].add(turn), recipe)
+        return unlikeness(volume, view.at[:, 2].add(turn), system)
 
     return jax.lax.map(loss_at, jnp.deg2rad(turns), batch_size=TURNS_AT_ONCE)
 
 
-def unlikeness(volume: Volume, view: View, recipe: Recipe) -> Float[Array, " b"]:
+def unlikeness(
+    volume: Volume, view: View, system: SystemSettings
+) -> Float[Array, " b"]:
     """mean |X - X'| over mean X: 0 is a symmetric head, 2 one without a partner.
 
     Unlike mean |X - X'| it does not fall where the grid cuts the turned head.
     """
-    aligned, _, _ = align_volume(volume, view, recipe)
+    aligned, _, _ = align_volume(volume, view, system)
     distance = jnp.abs(aligned - mirror(aligned)).mean((1, 2, 3, 4))
     return distance / jnp.maximum(aligned.mean((1, 2, 3, 4)), 1e-6)
 
 
-def mirror_distance(volume: Volume, view: View, recipe: Recipe) -> Float[Array, " b"]:
+def mirror_distance(
+    volume: Volume, view: View, system: SystemSettings
+) -> Float[Array, " b"]:
     """mean |X - X'| of each head (equation 1)."""
-    aligned, _, _ = align_volume(volume, view, recipe)
+    aligned, _, _ = align_volume(volume, view, system)
     return jnp.abs(aligned - mirror(aligned)).mean((1, 2, 3, 4))
 
 
-def refine_view(volume: Volume, view: View, recipe: Recipe) -> View:
+def refine_view(volume: Volume, view: View, system: SystemSettings) -> View:
     """Lower each head's mirror loss by Adam on its angle and its shift across the line.
 
     A shift along the mid-line changes nothing. A head keeps its start where the steps
     did not lower its loss.
     """
-    steps, rate = recipe.alignment.refine_steps, recipe.alignment.refine_rate
+    steps, rate = system.alignment.refine_steps, system.alignment.refine_rate
     adam = optax.scale_by_adam(b1=0.8, b2=0.95)
-    across = matrices(view, recipe)[0][:, :3, 0]
+    across = matrices(view, system)[0][:, :3, 0]
 
     def moved(change: Float[Array, "b 2"]) -> View:
         turn, shift = change[:, :1], change[:, 1:] * across
@@ -252,7 +258,7 @@ def refine_view(volume: Volume, view: View, recipe: Recipe) -> View:
     def distances(
         change: Float[Array, "b 2"],
     ) -> tuple[Float[Array, ""], Float[Array, " b"]]:
-        distance = mirror_distance(volume, moved(change), recipe)
+        distance = mirror_distance(volume, moved(change), system)
         return distance.sum(), distance
 
     def step(carry, falling_rate):
@@ -271,14 +277,14 @@ def refine_view(volume: Volume, view: View, recipe: Recipe) -> View:
     return moved(best)
 
 
-def upright(volume: Volume, view: View, recipe: Recipe) -> View:
+def upright(volume: Volume, view: View, system: SystemSettings) -> View:
     """The view or half a turn from it, so that the head's front is X's front.
 
     Nearest to the grid's own front, unless the brain's shape says clearly otherwise.
     """
     angle = view[:, 2]
     view = view.at[:, 2].add(-jnp.pi * jnp.round(angle / jnp.pi))
-    aligned, _, _ = align_volume(volume, view, recipe)
+    aligned, _, _ = align_volume(volume, view, system)
     over = skewness(aligned) < UPSIDE_DOWN
     return view.at[:, 2].add(jnp.where(over, jnp.pi, 0.0))
 
@@ -297,25 +303,27 @@ def skewness(aligned: Volume) -> Float[Array, " b"]:
     return (share * away**3).sum(1) / jnp.maximum(variance, 1e-6) ** 1.5
 
 
-def midline_fit(volume: Volume, view: View, recipe: Recipe) -> MidlineFit:
+def midline_fit(volume: Volume, view: View, system: SystemSettings) -> MidlineFit:
     """Compare a view with every other angle about its centre."""
-    small, fine = rough(volume, recipe), coarse(volume)
+    small, fine = rough(volume, system), coarse(volume)
     turns = every_angle()
-    losses = unlikeness_turned(small, view, recipe, turns)
+    losses = unlikeness_turned(small, view, system, turns)
     apart = jnp.abs(turns)[:, None] > APART_DEG
-    aligned, _, _ = align_volume(fine, view, recipe)
+    aligned, _, _ = align_volume(fine, view, system)
     return MidlineFit(
-        unlikeness(small, view, recipe),
+        unlikeness(small, view, system),
         jnp.where(apart, losses, jnp.inf).min(axis=0),
-        rival_line(fine, view, recipe),
+        rival_line(fine, view, system),
         skewness(aligned),
     )
 
 
-def rival_line(volume: Volume, view: View, recipe: Recipe) -> Float[Array, " b"]:
+def rival_line(
+    volume: Volume, view: View, system: SystemSettings
+) -> Float[Array, " b"]:
     """`MidlineFit.rival`: a head that is rolled or bent can have two mirror lines."""
     turns = turns_deg(APART_DEG, 1.0)
-    losses = unlikeness_turned(volume, view, recipe, turns)
+    losses = unlikeness_turned(volume, view, system, turns)
     before, within, behind = losses[:-2], losses[1:-1], losses[2:]
     other = (jnp.abs(turns) >= BESIDE_DEG)[1:-1, None]
     is_rival = (within <= before) & (within <= behind) & other

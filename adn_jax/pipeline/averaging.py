@@ -13,14 +13,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from adn_jax.config import AveragingSettings, Recipe
+from adn_jax.config import SystemSettings, TtaSettings
 from adn_jax.geometry.mirror import mirror
 from adn_jax.geometry.sampler import sample
 from adn_jax.pipeline.adn import apply_adn
 from adn_jax.pipeline.align import matrices
 from adn_jax.types import AdnParams, Matrix, Volume
 
-Predict = Callable[[AdnParams, Volume, Recipe], Volume]
+Predict = Callable[[AdnParams, Volume, SystemSettings], Volume]
 """From a scan to O."""
 
 
@@ -35,16 +35,17 @@ class Pose(NamedTuple):
     """In half-extents."""
 
 
-@partial(jax.jit, static_argnames="recipe")
-def predict_scan(params: AdnParams, volume: Volume, recipe: Recipe) -> Volume:
+@partial(jax.jit, static_argnames="system")
+def predict_scan(params: AdnParams, volume: Volume, system: SystemSettings) -> Volume:
     """O of the scan as it lies."""
-    return apply_adn(params, volume, recipe).prediction
+    return apply_adn(params, volume, system).prediction
 
 
 def averaged_prediction(
     params: AdnParams,
     volume: Volume,
-    recipe: Recipe,
+    system: SystemSettings,
+    tta: TtaSettings,
     *,
     predict: Predict = predict_scan,
     first: Volume | None = None,
@@ -58,26 +59,27 @@ def averaged_prediction(
     Args:
       params: parameters of the chain.
       volume: I.
-      recipe: `recipe.averaging` says which poses; without any, O is what it was.
-      predict: the chain.
+      system: the chain.
+      tta: which poses; without any, O is what it was.
+      predict: runs the chain.
       first: O of the scan as it lies, where it is known already.
     """
-    total = predict(params, volume, recipe) if first is None else first
+    total = predict(params, volume, system) if first is None else first
     weight = jnp.ones_like(total)
-    for pose in further_poses(recipe.averaging):
-        moved = predict(params, into_pose(volume, pose, recipe), recipe)
-        prediction, seen = out_of_pose(moved, pose, recipe)
+    for pose in further_poses(tta):
+        moved = predict(params, into_pose(volume, pose, system), system)
+        prediction, seen = out_of_pose(moved, pose, system)
         total, weight = total + prediction, weight + seen
     return total / weight
 
 
-def further_poses(settings: AveragingSettings) -> tuple[Pose, ...]:
+def further_poses(settings: TtaSettings) -> tuple[Pose, ...]:
     """The poses beside the scan as it lies; always the same ones.
 
     Turns come in pairs of + and - at equal steps up to the largest, shifts go evenly
     round the circle, so that for an even number both have mean 0.
     """
-    count = settings.poses
+    count = settings.copies
     pairs = (count + 1) // 2
     moved = (
         Pose(
@@ -90,32 +92,34 @@ def further_poses(settings: AveragingSettings) -> tuple[Pose, ...]:
     return (*[Pose(mirrored=True)] * settings.mirrored, *moved)
 
 
-def into_pose(volume: Volume, pose: Pose, recipe: Recipe) -> Volume:
+def into_pose(volume: Volume, pose: Pose, system: SystemSettings) -> Volume:
     """The scan as the pose shows it, 0 where it comes from outside."""
     if pose.mirrored:
         return mirror(volume)
-    matrix, _ = pose_matrices(pose, volume.shape[0], recipe)
+    matrix, _ = pose_matrices(pose, volume.shape[0], system)
     return move(volume, matrix)
 
 
 def out_of_pose(
-    prediction: Volume, pose: Pose, recipe: Recipe
+    prediction: Volume, pose: Pose, system: SystemSettings
 ) -> tuple[Volume, Volume]:
     """O of a pose back on the scan's grid times the share of each voxel that the pose
     saw, and that share."""
     if pose.mirrored:
         return mirror(prediction), jnp.ones_like(prediction)
-    _, inverse = pose_matrices(pose, prediction.shape[0], recipe)
+    _, inverse = pose_matrices(pose, prediction.shape[0], system)
     both = jnp.concatenate([prediction, jnp.ones_like(prediction)], axis=-1)
     back, seen = jnp.split(move(both, inverse), 2, axis=-1)
     return back, seen
 
 
-def pose_matrices(pose: Pose, batch: int, recipe: Recipe) -> tuple[Matrix, Matrix]:
+def pose_matrices(
+    pose: Pose, batch: int, system: SystemSettings
+) -> tuple[Matrix, Matrix]:
     """Into a pose that is not mirrored, and back; the same for every scan."""
     turn = math.radians(pose.turn_deg)
     view = jnp.array([0, 0, turn, pose.shift_x, pose.shift_y, 0], jnp.float32)
-    return matrices(jnp.broadcast_to(view, (batch, 6)), recipe)
+    return matrices(jnp.broadcast_to(view, (batch, 6)), system)
 
 
 move = jax.jit(partial(sample, in_plane=True))

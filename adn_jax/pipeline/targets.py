@@ -17,12 +17,12 @@ def make_targets(
     outputs: AdnOutputs, batch: Batch, recipe: Recipe, tissue_params: Params = None
 ) -> Targets:
     """G on both grids and the tissue on X's; the loss terms leave lesion voxels out."""
-    aligned_lesion = realign_labels(batch.lesion, outputs.matrix, recipe)
+    aligned_lesion = realign_labels(batch.lesion, outputs.matrix, recipe.system)
     if recipe.tissue_source == "network":
         with jax.named_scope("tissue"):
             tissue = segment_tissue(tissue_params, outputs.aligned, recipe)
     elif recipe.tissue_source == "maps":
-        moved = realign_labels(batch.tissue[..., None], outputs.matrix, recipe)
+        moved = realign_labels(batch.tissue[..., None], outputs.matrix, recipe.system)
         with jax.named_scope("tissue"):
             tissue = one_hot_tissue(moved[..., 0])
     else:
@@ -38,7 +38,7 @@ def segment_tissue(
         params,
         jax.lax.stop_gradient(aligned),
         recipe.tissue_net,
-        precision=recipe.precision,
+        precision=recipe.system.precision,
     )
     return one_hot_tissue(jnp.argmax(logits, axis=-1))
 

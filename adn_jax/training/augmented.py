@@ -18,7 +18,7 @@ def training_batch(
     key: Key, batch: Batch, settings: StageSettings, recipe: Recipe
 ) -> Batch:
     """The augmented batch, its label partial or cut at one half."""
-    if not recipe.partial_labels:
+    if not recipe.soft_labels:
         batch = replace(batch, lesion=jnp.round(batch.lesion))
     return augment_whole(key, batch, settings.augment, recipe)
 
@@ -28,7 +28,7 @@ def augment_whole(
 ) -> Batch:
     """The augmented batch, each case whole on its devices: T may turn any row away."""
     with jax.named_scope("augment"):
-        batch = augment(key, batch, settings, recipe.prepare.spacing_mm)
+        batch = augment(key, batch, settings, recipe.system.prepare.spacing_mm)
     return replace(
         batch,
         volume=keep_whole(batch.volume),
@@ -39,11 +39,11 @@ def augment_whole(
 
 def align_batch(recipe: Recipe, frozen: Any, batch: Batch) -> Batch:
     """X and the labels on its grid: what the tissue net sees in the joint stage."""
-    view = find_view(frozen.get("align"), batch.volume, recipe)
-    aligned, matrix, _ = align_volume(batch.volume, view, recipe)
+    view = find_view(frozen.get("align"), batch.volume, recipe.system)
+    aligned, matrix, _ = align_volume(batch.volume, view, recipe.system)
     return Batch(
         volume=aligned,
-        lesion=realign_labels(batch.lesion, matrix, recipe),
-        tissue=realign_labels(batch.tissue[..., None], matrix, recipe)[..., 0],
+        lesion=realign_labels(batch.lesion, matrix, recipe.system),
+        tissue=realign_labels(batch.tissue[..., None], matrix, recipe.system)[..., 0],
         case=batch.case,
     )

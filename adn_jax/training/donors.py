@@ -84,7 +84,7 @@ def check_donor(stage: str, recipe: Recipe, source: Place) -> None:
 def differing_needs(stage: str, theirs: Recipe, ours: Recipe) -> Iterator[str]:
     """The fields in which two recipes differ among those that a network depends on."""
     network, prepare = {
-        "align": ("view_net", ("shape", "spacing_mm", "window_hu")),
+        "align": ("alignment_net", ("shape", "spacing_mm", "window_hu")),
         "tissue": ("tissue_net", ("spacing_mm", "window_hu")),
     }[stage]
     needed = (network, *(f"prepare.{name}" for name in prepare))

@@ -27,7 +27,7 @@ def loss_of_joint(
 ) -> tuple[Float[Array, ""], Values]:
     """L_F + lambda L_D of D and F (equation 6), with the training Dice beside it."""
     outputs, targets = learn_from(recipe, params, frozen, batch, key)
-    settings, spacing = recipe.joint_loss, recipe.prepare.spacing_mm
+    settings, spacing = recipe.joint_loss, recipe.system.prepare.spacing_mm
     with jax.named_scope("loss"):
         total, values = joint_loss(outputs, targets, settings, step, spacing)
         dice = hard_dice(outputs.prediction, targets.lesion, recipe.threshold)
@@ -44,7 +44,7 @@ def terms_of_joint(
 ) -> Values:
     """The weighted terms whose sum is `loss_of_joint`."""
     outputs, targets = learn_from(recipe, params, frozen, batch, key)
-    settings, spacing = recipe.joint_loss, recipe.prepare.spacing_mm
+    settings, spacing = recipe.joint_loss, recipe.system.prepare.spacing_mm
     return weighted_joint_terms(outputs, targets, settings, step, spacing)
 
 
@@ -55,7 +55,7 @@ def learn_from(
     augment_key, dropout_key = jax.random.split(key)
     batch = training_batch(augment_key, batch, recipe.joint, recipe)
     adn = adn_params(frozen.get("align"), params)
-    outputs = apply_adn(adn, batch.volume, recipe, key=dropout_key)
+    outputs = apply_adn(adn, batch.volume, recipe.system, key=dropout_key)
     return outputs, make_targets(outputs, batch, recipe, frozen.get("tissue"))
 
 
@@ -64,7 +64,7 @@ def evaluate_joint(
 ) -> Mapping[str, Float[Array, " b"]]:
     """Dice of each case on the prepared grid."""
     adn = adn_params(frozen.get("align"), params)
-    outputs = apply_adn(adn, batch.volume, recipe)
+    outputs = apply_adn(adn, batch.volume, recipe.system)
     return {"dice": hard_dice(outputs.prediction, batch.lesion, recipe.threshold)}
 
 

@@ -12,7 +12,7 @@ from jax.sharding import Mesh, Sharding
 from orbax.checkpoint import CheckpointManager
 
 from adn_jax.config import Recipe
-from adn_jax.config_checks import settings_from_json
+from adn_jax.config_checks import recipe_from_json
 from adn_jax.data.batches import Split, case_names, train_batches
 from adn_jax.errors import UserError
 from adn_jax.runtime import checkpoints
@@ -36,8 +36,7 @@ from adn_jax.training.session import (
     too_many_skipped,
 )
 from adn_jax.training.stages import Stage
-from adn_jax.training.state import TrainState
-from adn_jax.training.steps import Values
+from adn_jax.training.steps import TrainState, Values
 from adn_jax.training.term_gradients import make_term_gradients
 from adn_jax.training.updates import Update, make_update, stage_seed
 from adn_jax.types import Batch, Key
@@ -124,7 +123,7 @@ def watch_terms(
 ) -> Callable[[int, TrainState, Batch], Values]:
     """What measures each term's gradient before an update (from 1); nothing where the
     stage has no terms or the update is not one that the recipe watches."""
-    every = recipe.joint_loss.watch_every if stage.terms else 0
+    every = recipe.joint_loss.gradient_norms_every if stage.terms else 0
     if not every:
         return lambda *_: {}
     measure = make_term_gradients(stage.terms, sharding, stage.settings.micro_batches)
@@ -234,5 +233,5 @@ def check_progress(
     One that was brought here from another run is: `config.json` cannot tell.
     """
     if "recipe" in progress:
-        saved = settings_from_json(Recipe, progress["recipe"], f"{folder}: recipe")
+        saved = recipe_from_json(progress["recipe"], f"{folder}: recipe")
         refuse_other_settings(folder, stage, saved, recipe)

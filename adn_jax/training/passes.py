@@ -55,10 +55,10 @@ def search_table(recipe: Recipe, split: Split, batch: int, mesh: Mesh) -> jax.Ar
 
     It looks as far as T can turn.
     """
-    limit = recipe.view_net.rotation_limit_deg[2]
+    limit = recipe.system.alignment_net.rotation_limit_deg[2]
 
     def search_cases(batch: Batch) -> tuple[jax.Array, View]:
-        return batch.case, search_view(batch.volume, recipe, limit_deg=limit)
+        return batch.case, search_view(batch.volume, recipe.system, limit_deg=limit)
 
     search = jax.jit(search_cases, out_shardings=replicated(mesh))
     table = np.zeros((len(split.manifest.cases), 6), np.float32)

@@ -17,9 +17,8 @@ import numpy as np
 
 from adn_jax.config import Recipe
 from adn_jax.config_checks import (
-    check_recipe,
     differing_fields,
-    settings_from_json,
+    recipe_from_json,
     settings_to_json,
     used_settings,
 )
@@ -37,7 +36,7 @@ STAGE_MODES: dict[str, Mode] = {"align": "min", "tissue": "max", "joint": "max"}
 
 NEEDS_OF_T = (
     *("prepare", "precision", "seed"),
-    *("alignment", "view_net", "align_loss", "align"),
+    *("alignment", "alignment_net", "align_loss", "align"),
 )
 """Fields of a recipe on which a trained T depends."""
 
@@ -45,7 +44,7 @@ STAGE_NEEDS = {
     "align": NEEDS_OF_T,
     "tissue": (
         *NEEDS_OF_T,
-        *("partial_labels", "tissue_source", "tissue_net", "tissue"),
+        *("soft_labels", "tissue_source", "tissue_net", "tissue"),
     ),
 }
 """Fields on which what a stage trains depends; the joint stage depends on all."""
@@ -70,7 +69,7 @@ class TrainedModel:
 def stages_of(recipe: Recipe) -> tuple[str, ...]:
     """Names of the stages with parameters in this recipe, in their order."""
     wanted = {
-        "align": recipe.alignment.network,
+        "align": recipe.system.alignment.network,
         "tissue": recipe.tissue_source == "network",
         "joint": True,
     }
@@ -81,7 +80,7 @@ def initial_params(key: Key, recipe: Recipe, stage: str) -> Params:
     """Fresh parameters of what a stage trains."""
     if stage == "tissue":
         return init_unet(jax.random.fold_in(key, 1), recipe.tissue_net)
-    adn = init_adn(key, recipe)
+    adn = init_adn(key, recipe.system)
     return adn.view if stage == "align" else joint_params(adn)
 
 
@@ -221,9 +220,7 @@ def read_config(run: Place) -> dict[str, Any]:
 
 def config_recipe(run: Place, config: Mapping[str, Any]) -> Recipe:
     """The recipe in the content of a `config.json`, checked."""
-    recipe = settings_from_json(Recipe, config["recipe"], f"{run}/config.json: recipe")
-    check_recipe(recipe)
-    return recipe
+    return recipe_from_json(config["recipe"], f"{run}/config.json: recipe")
 
 
 def write_config(run: Place, recipe: Recipe, data: Place | None, **more: Any) -> None:

@@ -21,8 +21,7 @@ from adn_jax.training.history import DiceHistory
 from adn_jax.training.passes import Validate
 from adn_jax.training.runs import STAGE_MODES, mark_finished
 from adn_jax.training.stages import Stage
-from adn_jax.training.state import TrainState
-from adn_jax.training.steps import ABSENT, Values, was_skipped
+from adn_jax.training.steps import ABSENT, TrainState, Values, was_skipped
 from adn_jax.types import Params
 
 MOST_SKIPPED = 5
@@ -166,7 +165,7 @@ def saved_items(state: TrainState) -> dict[str, Any]:
     """A state as the items of a checkpoint; of two sets of parameters `params` is the
     one that is used."""
     optimizer = {"step": state.step, "opt_state": state.opt_state}
-    if state.average is not None:
+    if state.ema is not None:
         optimizer["params"] = state.params
     return {"params": state.best_params, "optimizer": optimizer}
 
@@ -175,5 +174,5 @@ def state_from_items(params: Params, optimizer: Mapping[str, Any]) -> TrainState
     """The state that `saved_items` took apart."""
     step, opt_state = optimizer["step"], optimizer["opt_state"]
     if "params" in optimizer:
-        return TrainState(step, optimizer["params"], opt_state, average=params)
+        return TrainState(step, optimizer["params"], opt_state, ema=params)
     return TrainState(step, params, opt_state)

@@ -49,7 +49,7 @@ class Stage:
 
 def make_stage(name: str, recipe: Recipe) -> Stage:
     """The stage `name` of a recipe."""
-    sees_all = isinstance(recipe.segment_net, UNetSettings)
+    sees_all = isinstance(recipe.system.segment_net, UNetSettings)
     losses = {
         "align": loss_of_align,
         "tissue": loss_of_tissue,
@@ -84,11 +84,11 @@ def loss_of_align(
 
     The search has looked at each head once; its answer follows the augmentation.
     """
-    spacing, augmentation = recipe.prepare.spacing_mm, recipe.align.augment
+    spacing, augmentation = recipe.system.prepare.spacing_mm, recipe.align.augment
     volume = augment_whole(key, batch, augmentation, recipe).volume
     with jax.named_scope("align"):
-        view = first_view(params, volume, recipe)
-        aligned, _, inverse = align_volume(volume, view, recipe)
+        view = first_view(params, volume, recipe.system)
+        aligned, _, inverse = align_volume(volume, view, recipe.system)
     mirrored = mirror(aligned)
     search_view = view
     if needs_search(recipe):
@@ -97,9 +97,9 @@ def loss_of_align(
             frozen["search"][batch.case],
             batch.case,
             augmentation,
-            half_extents_mm(recipe.prepare.shape, spacing),
+            half_extents_mm(recipe.system.prepare.shape, spacing),
         )
-    reconstruction = unalign(mirrored, inverse, recipe)
+    reconstruction = unalign(mirrored, inverse, recipe.system)
     with jax.named_scope("loss"):
         return align_loss(
             aligned=aligned,
@@ -116,7 +116,7 @@ def loss_of_align(
 def needs_search(recipe: Recipe) -> bool:
     """Whether T's loss compares with the answer of the coarse search."""
     loss = recipe.align_loss
-    return loss.view_regression > 0 or loss.warm_start_steps > 0
+    return loss.pose_regression > 0 or loss.warm_start_steps > 0
 
 
 def evaluate_align(
@@ -126,8 +126,8 @@ def evaluate_align(
     batch: Batch,
 ) -> Mapping[str, Float[Array, " b"]]:
     """How well T alone aligns each head."""
-    view = first_view(params, batch.volume, recipe)
-    aligned, _, _ = align_volume(batch.volume, view, recipe)
+    view = first_view(params, batch.volume, recipe.system)
+    aligned, _, _ = align_volume(batch.volume, view, recipe.system)
     return {"unmatched": unmatched_share(batch.volume, aligned)}
 
 
@@ -162,8 +162,8 @@ def loss_of_tissue(
             batch.volume,
             recipe.tissue_net,
             key=dropout_key,
-            precision=recipe.precision,
-            recompute=recipe.recompute,
+            precision=recipe.system.precision,
+            remat=recipe.system.remat,
         )
     with jax.named_scope("loss"):
         total = tissue_cross_entropy(logits, batch.tissue, 1 - batch.lesion[..., 0])
@@ -176,7 +176,7 @@ def evaluate_tissue(
     """Share of each head's tissue voxels that the tissue net gets right."""
     batch = align_batch(recipe, frozen, batch)
     logits = apply_unet(
-        params, batch.volume, recipe.tissue_net, precision=recipe.precision
+        params, batch.volume, recipe.tissue_net, precision=recipe.system.precision
     )
     return {"accuracy": tissue_accuracy(logits, batch)}
 

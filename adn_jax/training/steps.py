@@ -1,7 +1,8 @@
-"""One update of any stage, as a pure function that is compiled once."""
+"""The state of training, and one update of it as a pure function compiled once."""
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -11,8 +12,7 @@ import optax
 from jax.sharding import Sharding
 from jaxtyping import Array, Float, Integer
 
-from adn_jax.training.state import TrainState, follow
-from adn_jax.types import Batch, Key, Params
+from adn_jax.types import Batch, Key, Params, register_arrays
 
 Values = Mapping[str, Float[Array, ""]]
 """Named numbers of one update."""
@@ -32,6 +32,45 @@ STATISTICS = "statistics"
 """Name of the value that holds the next running statistics of networks that have them,
 as the part of the parameters that they are; no gradient moves them."""
 
+
+@register_arrays
+@dataclass(frozen=True)
+class TrainState:
+    """Updates done, parameters, and the optimizer's moments."""
+
+    step: Integer[Array, ""]
+    params: Params
+    opt_state: optax.OptState
+    ema: Params = None
+    """Exponential moving average (EMA) of the parameters; None if none is kept."""
+
+    @property
+    def best_params(self) -> Params:
+        """What is validated and used: the EMA, if there is one."""
+        return self.params if self.ema is None else self.ema
+
+
+def initial_state(
+    params: Params, optimizer: optax.GradientTransformation, with_ema: bool = False
+) -> TrainState:
+    """State before the first update; the EMA starts at the parameters."""
+    ema = jax.tree.map(jnp.copy, params) if with_ema else None
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), ema)
+
+
+def update_ema(
+    ema: Params, params: Params, decay: float, step: Integer[Array, ""]
+) -> Params:
+    """The EMA after update number `step` (from 0); None if none is kept.
+
+    Its decay grows from 0 as step / (step + 10), so that the start is soon forgotten.
+    """
+    if ema is None:
+        return None
+    kept = jnp.minimum(decay, step / (step + 10))
+    return jax.tree.map(lambda old, new: kept * old + (1 - kept) * new, ema, params)
+
+
 TrainStep = Callable[[TrainState, Any, Batch], tuple[TrainState, Values]]
 
 
@@ -41,7 +80,7 @@ def make_train_step(
     key: Key,
     sharding: Sharding | None = None,
     micro_batches: int = 1,
-    average: float = 0.0,
+    ema_decay: float = 0.0,
 ) -> TrainStep:
     """Compile (state, frozen, batch) -> (next state, values before the update).
 
@@ -51,7 +90,7 @@ def make_train_step(
       key: the stage's randomness; the step is folded in, so nothing is stored.
       sharding: where state and values live; None leaves it to the inputs.
       micro_batches: parts of a batch that are computed one after the other.
-      average: what the state's average keeps of itself, where it has one.
+      ema_decay: decay of the state's EMA, if it has one.
 
     Returns:
       The step. It reuses the memory of the state that it is given. Where the loss or
@@ -74,18 +113,18 @@ def make_train_step(
             )
             params = optax.apply_updates(state.params, updates)
             params = replace_leaves(params, statistics)
-            averaged = follow(state.average, params, average, state.step)
+            ema = update_ema(state.ema, params, ema_decay, state.step)
             norm = optax.tree.norm(gradient)
             absent = jnp.any(batch.case < 0)
             finite = jnp.isfinite(total) & jnp.isfinite(norm)
-            params, opt_state, averaged = jax.tree.map(
+            params, opt_state, ema = jax.tree.map(
                 partial(jnp.where, finite & ~absent),
-                (params, opt_state, averaged),
-                (state.params, state.opt_state, state.average),
+                (params, opt_state, ema),
+                (state.params, state.opt_state, state.ema),
             )
         values = {"loss": total, **values, "gradient_norm": norm}
         values[ABSENT] = absent.astype(jnp.float32)
-        return TrainState(state.step + ~absent, params, opt_state, averaged), values
+        return TrainState(state.step + ~absent, params, opt_state, ema), values
 
     return jax.jit(train_step, donate_argnums=0, out_shardings=sharding)
 

@@ -95,7 +95,7 @@ def train(
         belongs to another run.
     """
     check_recipe(recipe)
-    check_cudnn(recipe.precision)
+    check_cudnn(recipe.system.precision)
     mesh = device_mesh(space=space)
     with together():
         donors = find_donors(recipe, run, donors)
@@ -169,7 +169,7 @@ def check_stages(
     for name in stages_of(recipe):
         check_networks(name, recipe, mesh)
     needs_maps = recipe.tissue_source == "maps" or "tissue" in names
-    if needs_maps and recipe.prepare.tissue == "none":
+    if needs_maps and recipe.system.prepare.tissue == "none":
         raise UserError(
             f"prepare.tissue is none, but tissue_source {recipe.tissue_source} needs "
             "tissue maps; set --prepare.tissue auto or --tissue-source none."
@@ -182,16 +182,16 @@ def check_stages(
 def check_networks(name: str, recipe: Recipe, mesh: Mesh) -> None:
     """Raise `UserError` where a stage's networks do not suit grid or devices."""
     networks = {
-        "align": (recipe.view_net,),
+        "align": (recipe.system.alignment_net,),
         "tissue": (recipe.tissue_net,),
-        "joint": (recipe.disentangle_net, recipe.segment_net)
-        if recipe.disentangles
-        else (recipe.segment_net,),
+        "joint": (recipe.system.disentangle_net, recipe.system.segment_net)
+        if recipe.system.disentangles
+        else (recipe.system.segment_net,),
     }[name]
     for network in networks:
-        check_shape(recipe.prepare.shape, network)
+        check_shape(recipe.system.prepare.shape, network)
         if isinstance(network, UNetSettings):
-            check_rows(deepest_rows(recipe.prepare.shape, network), mesh)
+            check_rows(deepest_rows(recipe.system.prepare.shape, network), mesh)
     build = partial(initial_params, recipe=recipe, stage=name)
     jax.eval_shape(build, jax.random.key(0))
 
@@ -278,12 +278,14 @@ def find_data(
     """The prepared data set; a raw one is prepared first."""
     folder = prepared_folder(data, run)
     if folder != data:
-        manifest = prepare_dataset(data, folder, recipe.prepare, workers, reading)
+        manifest = prepare_dataset(
+            data, folder, recipe.system.prepare, workers, reading
+        )
         name_failures(manifest)
         say_what_is_odd(manifest)
         return manifest
     manifest = read_manifest(data)
-    wanted = recipe.prepare
+    wanted = recipe.system.prepare
     if wanted.tissue == "auto":
         wanted = replace(wanted, tissue=manifest.settings.tissue)
     differing = list(differing_fields(manifest.settings, wanted))

@@ -17,14 +17,13 @@ from adn_jax.runtime.mesh import CASES, replicated
 from adn_jax.training.optimizer import make_optimizer
 from adn_jax.training.runs import STAGE_MODES, initial_params, stages_of
 from adn_jax.training.stages import Stage, needs_search
-from adn_jax.training.state import TrainState, initial_state
-from adn_jax.training.steps import TrainStep, make_train_step
+from adn_jax.training.steps import TrainState, TrainStep, initial_state, make_train_step
 from adn_jax.types import Batch, Key
 
 SURE = 0.9
 """Share of the memory below which an estimate counts as fitting."""
 
-KEPT_BY_RECOMPUTE = {"nothing": 1.0, "norms": 0.7, "blocks": 0.45}
+KEPT_BY_REMAT = {"nothing": 1.0, "norms": 0.7, "blocks": 0.45}
 """Share of the maps that the gradient of a U-Net keeps, no less than the compiler of an
 H200 planned for a joint step (0.61 and 0.42)."""
 
@@ -49,11 +48,11 @@ def make_update(stage: Stage, recipe: Recipe, mesh: Mesh) -> Update:
     settings = stage.settings
     init_key, step_key = jax.random.split(jax.random.key(stage_seed(stage, recipe)))
     optimizer = make_optimizer(settings.optimizer, settings.steps)
-    average = settings.optimizer.average
+    ema_decay = settings.optimizer.ema_decay
 
     def fresh() -> TrainState:
         params = initial_params(init_key, recipe, stage.name)
-        return initial_state(params, optimizer, averages=average > 0)
+        return initial_state(params, optimizer, with_ema=ema_decay > 0)
 
     step = make_train_step(
         stage.loss,
@@ -61,7 +60,7 @@ def make_update(stage: Stage, recipe: Recipe, mesh: Mesh) -> Update:
         step_key,
         replicated(mesh),
         settings.micro_batches,
-        average,
+        ema_decay,
     )
     return Update(fresh, step, step_key)
 
@@ -90,8 +89,8 @@ def compile_update(stage: Stage, recipe: Recipe, mesh: Mesh, cases: int) -> Upda
 
 def in_words(stage: Stage, recipe: Recipe) -> str:
     """What makes an update large."""
-    sizes = " x ".join(map(str, recipe.prepare.shape))
-    return f"batch {stage.settings.batch}, {recipe.precision}, {sizes} voxels"
+    sizes = " x ".join(map(str, recipe.system.prepare.shape))
+    return f"batch {stage.settings.batch}, {recipe.system.precision}, {sizes} voxels"
 
 
 def placed(tree: Any, sharding: Sharding) -> Any:
@@ -118,7 +117,7 @@ def frozen_shapes(name: str, recipe: Recipe, cases: int) -> dict[str, Any]:
 
 def batch_shapes(recipe: Recipe, stage: Stage) -> Batch:
     """Shapes of a stage's batches."""
-    shape = (stage.settings.batch, *recipe.prepare.shape)
+    shape = (stage.settings.batch, *recipe.system.prepare.shape)
 
     def zeros() -> Batch:
         return Batch(
@@ -201,7 +200,7 @@ def lighter_kinds(
             if at_once % more == 0
         ]
         yield list(recomputation(name, recipe))
-    if recipe.precision != "bfloat16":
+    if recipe.system.precision != "bfloat16":
         yield [Setting("--precision bfloat16", 0.5)]
     step = 1 if on_cpu else parts * devices.data
     yield [
@@ -214,13 +213,13 @@ def lighter_kinds(
 
 def recomputation(name: str, recipe: Recipe) -> Iterator[Setting]:
     """Stronger recomputation, where the stage trains a U-Net."""
-    net = {"tissue": recipe.tissue_net, "joint": recipe.segment_net}.get(name)
+    net = {"tissue": recipe.tissue_net, "joint": recipe.system.segment_net}.get(name)
     if not isinstance(net, UNetSettings):
         return
-    now = KEPT_BY_RECOMPUTE[recipe.recompute]
-    for how, kept in KEPT_BY_RECOMPUTE.items():
+    now = KEPT_BY_REMAT[recipe.system.remat]
+    for how, kept in KEPT_BY_REMAT.items():
         if kept < now:
-            yield Setting(f"--recompute {how}", kept / now)
+            yield Setting(f"--remat {how}", kept / now)
 
 
 def spatial_shards(name: str, recipe: Recipe, devices: Devices) -> Iterator[Setting]:

@@ -32,7 +32,7 @@ def loss_of_windows(
     """
     seen = learn_from_windows(recipe, params, frozen, batch, key)
     prediction, labels, statistics = seen
-    settings, spacing = recipe.joint_loss, recipe.prepare.spacing_mm
+    settings, spacing = recipe.joint_loss, recipe.system.prepare.spacing_mm
     with jax.named_scope("loss"):
         total, values = segmentation_loss(prediction, labels, settings, step, spacing)
         dice = hard_dice(prediction, labels, recipe.threshold).mean()
@@ -50,7 +50,7 @@ def terms_of_windows(
 ) -> Values:
     """The weighted terms whose sum is `loss_of_windows`."""
     prediction, labels, _ = learn_from_windows(recipe, params, frozen, batch, key)
-    settings, spacing = recipe.joint_loss, recipe.prepare.spacing_mm
+    settings, spacing = recipe.joint_loss, recipe.system.prepare.spacing_mm
     terms = segmentation_terms(prediction, labels, settings, step, spacing)
     return terms.weighted()
 
@@ -63,7 +63,7 @@ def learn_from_windows(
     augment_key, draw_key, dropout_key = jax.random.split(key, 3)
     batch = training_batch(augment_key, batch, recipe.joint, recipe)
     batch = align_batch(recipe, frozen, batch)
-    settings, shape = recipe.segment_net, recipe.prepare.shape
+    settings, shape = recipe.system.segment_net, recipe.system.prepare.shape
     window = training_window(settings, shape)
     keys = jax.vmap(partial(jax.random.fold_in, draw_key))(batch.case)
     starts = draw_starts(
@@ -72,9 +72,9 @@ def learn_from_windows(
         batch.volume > 0,
         window,
         settings.samples,
-        settings.lesion_share,
+        settings.lesion_fraction,
     )
-    seen = segment_input(batch.volume, mirror(batch.volume), None, recipe)
+    seen = segment_input(batch.volume, mirror(batch.volume), None, recipe.system)
     windows = cut(seen, starts, window)
     labels = cut(batch.lesion, starts, Window(window.inner, (0, 0, 0)))
     with jax.named_scope("segment"):
@@ -83,6 +83,6 @@ def learn_from_windows(
             windows.reshape(-1, *windows.shape[2:]),
             settings,
             key=dropout_key,
-            precision=recipe.precision,
+            precision=recipe.system.precision,
         )
     return jax.nn.sigmoid(logits), labels.reshape(logits.shape), statistics

@@ -28,10 +28,9 @@ def clerigues_with(
     plain = load_recipe(CONFIGS / "clerigues.py")
     strong = load_recipe(CONFIGS / "adn_strong.py")
     stage = taking(plain.joint, strong.joint, joint)
-    return replace(
-        plain,
+    return plain.with_fields(
         name=f"clerigues_{name}",
-        segment_net=taking(plain.segment_net, strong.segment_net, net),
+        segment_net=taking(plain.system.segment_net, strong.system.segment_net, net),
         joint=replace(
             stage,
             optimizer=taking(stage.optimizer, strong.joint.optimizer, optimizer),

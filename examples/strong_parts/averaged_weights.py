@@ -6,4 +6,4 @@ from examples.strong_parts import clerigues_with
 
 def get_config() -> Recipe:
     """The recipe."""
-    return clerigues_with("averaged_weights", optimizer=("average",))
+    return clerigues_with("averaged_weights", optimizer=("ema_decay",))

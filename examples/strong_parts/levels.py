@@ -6,4 +6,4 @@ from examples.strong_parts import clerigues_with
 
 def get_config() -> Recipe:
     """The recipe."""
-    return clerigues_with("levels", net=("widths", "flat_levels"))
+    return clerigues_with("levels", net=("widths", "in_plane_levels"))

@@ -15,13 +15,18 @@ from adn_jax.benchmarks.budget import (
     work_of,
 )
 from adn_jax.benchmarks.hlo import Instruction
-from adn_jax.config import PrepareSettings, Recipe, UNetSettings, ViewNetSettings
+from adn_jax.config import (
+    AlignmentNetSettings,
+    PrepareSettings,
+    Recipe,
+    SystemSettings,
+    UNetSettings,
+)
 from adn_jax.models.cost import step_bytes, step_flops, step_networks
 from adn_jax.training.optimizer import make_optimizer
 from adn_jax.training.runs import initial_params
 from adn_jax.training.stages import make_stage
-from adn_jax.training.state import initial_state
-from adn_jax.training.steps import make_train_step
+from adn_jax.training.steps import initial_state, make_train_step
 from adn_jax.types import Batch
 from tests.benchmarks.undisturbed import undisturbed
 
@@ -29,11 +34,13 @@ SHAPE = (8, 16, 16)
 UNET = UNetSettings(kind="unet", widths=(2, 4), dropout=0.0)
 RECIPE = Recipe(
     name="tiny",
+    system=SystemSettings(
+        prepare=PrepareSettings(shape=SHAPE),
+        alignment_net=AlignmentNetSettings(widths=(4,)),
+        disentangle_net=UNET,
+        segment_net=UNET,
+    ),
     tissue_source="network",
-    prepare=PrepareSettings(shape=SHAPE),
-    view_net=ViewNetSettings(widths=(4,)),
-    disentangle_net=UNET,
-    segment_net=UNET,
     tissue_net=replace(UNET, outputs=5),
 )
 HARDWARE = Hardware(

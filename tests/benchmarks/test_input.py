@@ -24,9 +24,9 @@ def job(**changes):
 
 def test_a_made_up_data_set_is_a_prepared_one(tmp_path):
     recipe = small_recipe()
-    manifest = real_input.write_heads(tmp_path, recipe.prepare, 3)
+    manifest = real_input.write_heads(tmp_path, recipe.system.prepare, 3)
     split = open_split(manifest, "train", needs=("lesion", "tissue"), at_least=3)
-    assert split[2]["volume"].shape == recipe.prepare.shape
+    assert split[2]["volume"].shape == recipe.system.prepare.shape
     assert set(split[2]["lesion"].ravel()) == {0, 255}
     assert split[2]["tissue"].max() == 3
     check_sums(tmp_path / "head000")
@@ -44,7 +44,9 @@ def test_a_prepared_data_set_is_taken(tmp_path):
     with real_input.open_data(job(data=str(tmp_path))) as manifest:
         assert len(manifest.splits["train"]) == 5
     recipe = small_recipe()
-    other = replace(recipe, prepare=replace(recipe.prepare, shape=(8, 16, 16)))
+    other = recipe.with_fields(
+        prepare=replace(recipe.system.prepare, shape=(8, 16, 16))
+    )
     wrong = replace(job(data=str(tmp_path)), recipe=other)
     with (
         pytest.raises(UserError, match=r"grid of \(16, 16, 16\) and the recipe's is"),

@@ -72,7 +72,9 @@ def test_what_cannot_be_split_is_refused():
 
 def test_a_grid_that_does_not_fit_is_refused():
     recipe = tiny_recipe()
-    recipe = replace(recipe, prepare=replace(recipe.prepare, shape=(3, 16, 16)))
+    recipe = recipe.with_fields(
+        prepare=replace(recipe.system.prepare, shape=(3, 16, 16))
+    )
     with pytest.raises(UserError, match="3 x 16 x 16"):
         compile_program(make_program(job("inference", recipe=recipe)))
 

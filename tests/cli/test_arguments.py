@@ -83,8 +83,8 @@ def test_options_change_the_recipe(config):
     assert (recipe.name, recipe.seed) == ("a", 9)
     assert recipe.joint_loss.tissue == 3.0
     assert recipe.joint_loss.extra == ("a:b", "c:d:2")
-    assert recipe.prepare.shape == (8, 16, 16)
-    assert recipe.alignment.network is False
+    assert recipe.system.prepare.shape == (8, 16, 16)
+    assert recipe.system.alignment.network is False
     assert recipe.joint.optimizer.clip_norm is None
 
 

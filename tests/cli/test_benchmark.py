@@ -41,7 +41,7 @@ def test_steps_and_inference_are_timed(jobs, capsys):
         *[("joint", "jit")] * 2,
         *[("inference", "jit")] * 2,
     ]
-    assert all(job.recipe.prepare.shape == (8, 16, 16) for job in jobs)
+    assert all(job.recipe.system.prepare.shape == (8, 16, 16) for job in jobs)
     said = capsys.readouterr().out
     assert "Train step of D and F: tiny, batch 2, 8 x 16 x 16, float32" in said
     assert "Inference, I to O: tiny, batch 1" in said

@@ -54,13 +54,17 @@ def test_checkpoints_become_a_run_with_the_same_numbers(checkpoints, capsys):
     assert str(checkpoints / "run") in capsys.readouterr().out
     model = load_run(checkpoints / "run")
     recipe = model.recipe
-    assert recipe.view_net.widths == (32, 64, 128, 256)
-    assert recipe.disentangle_net.widths == recipe.segment_net.widths == (8, 16, 32, 64)
+    assert recipe.system.alignment_net.widths == (32, 64, 128, 256)
+    assert (
+        recipe.system.disentangle_net.widths
+        == recipe.system.segment_net.widths
+        == (8, 16, 32, 64)
+    )
     assert (recipe.tissue_net.outputs, recipe.tissue_source) == (5, "network")
     for params, settings, network, seed in (
-        (model.params.view, recipe.view_net, "T", 1),
-        (model.params.disentangle, recipe.disentangle_net, "resunet_f8", 2),
-        (model.params.segment, recipe.segment_net, "resunet_f8", 3),
+        (model.params.view, recipe.system.alignment_net, "T", 1),
+        (model.params.disentangle, recipe.system.disentangle_net, "resunet_f8", 2),
+        (model.params.segment, recipe.system.segment_net, "resunet_f8", 3),
     ):
         state = to_torch(params, settings)
         for name, value in golden.parameters(network, seed).items():

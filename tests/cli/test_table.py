@@ -23,7 +23,7 @@ from tests.training.tiny import tiny_recipe
 def get_config():
     recipe = tiny_recipe(name={name!r}, **{changes})
     plain = replace(recipe.joint_loss, regularisation=0.0, tissue=0.0)
-    return recipe if recipe.disentangles else replace(recipe, joint_loss=plain)
+    return recipe if recipe.system.disentangles else replace(recipe, joint_loss=plain)
 """
 
 

@@ -65,7 +65,7 @@ def test_a_recipe_at_demo_size(calls, given):
         demo_size(load_recipe(Path(resunet))),
         joint=replace(recipe.joint, batch=4),
     )
-    assert recipe.prepare.shape == (16, 64, 64)
+    assert recipe.system.prepare.shape == (16, 64, 64)
     train.main([resunet, *there])
     assert calls[1][0].prepare.shape == (40, 256, 256)
 

@@ -26,7 +26,7 @@ def systems() -> list[System]:
 def data(tmp_path) -> Path:
     """A data set that is nothing but its manifest."""
     folder = tmp_path / "data"
-    settings = tiny_recipe().prepare
+    settings = tiny_recipe().system.prepare
     splits = {"train": (), "validation": (), "test": CASES}
     write_manifest(Manifest(settings, CASES, splits, folder))
     return folder

@@ -19,7 +19,7 @@ CHANGES = {
     "joint.steps": "100",
     "joint-loss.regularisation": "0.5",
     "alignment.centre": "false",
-    "partial_labels": "True",
+    "soft_labels": "True",
     "joint_loss.grid": "aligned",
     "segment-net.prior": "none",
     "prepare.shape": "8 16 16",
@@ -32,11 +32,11 @@ def test_fields_are_set_from_text():
     changed = set_fields(tiny_recipe(), CHANGES)
     assert changed.joint.steps == 100
     assert changed.joint_loss.regularisation == 0.5
-    assert changed.alignment.centre is False
-    assert changed.partial_labels is True
-    assert changed.segment_net.prior is None
-    assert changed.disentangle_net == tiny_recipe().disentangle_net
-    assert changed.prepare.shape == (8, 16, 16)
+    assert changed.system.alignment.centre is False
+    assert changed.soft_labels is True
+    assert changed.system.segment_net.prior is None
+    assert changed.system.disentangle_net == tiny_recipe().system.disentangle_net
+    assert changed.system.prepare.shape == (8, 16, 16)
     assert changed.joint.optimizer.clip_norm == 1.5
 
 
@@ -51,7 +51,7 @@ def test_options_give_the_train_verb_the_same_recipe():
 
 def test_options_of_each_kind():
     assert option("joint_loss.tissue", 0.0) == ["--joint-loss.tissue", "0.0"]
-    assert option("partial_labels", False) == ["--no-partial-labels"]
+    assert option("soft_labels", False) == ["--no-soft-labels"]
     assert option("alignment.centre", True) == ["--alignment.centre"]
     assert option("prepare.shape", (1, 2, 3)) == ["--prepare.shape", "1", "2", "3"]
 
@@ -65,7 +65,7 @@ def test_options_of_each_kind():
         ("joint.steps", "1.5", "joint.steps is '1.5'; int is wanted"),
         ("joint.steps", "-1", "joint.steps is -1; it has to be at least 0"),
         ("joint_loss.grid", "head", "joint_loss.grid is 'head'; one of 'scan'"),
-        ("partial_labels", "maybe", "partial_labels is 'maybe'; bool is wanted"),
+        ("soft_labels", "maybe", "soft_labels is 'maybe'; bool is wanted"),
         ("seed", "3", "set it by --seeds"),
     ],
 )

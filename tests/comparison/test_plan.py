@@ -102,7 +102,7 @@ def test_t_is_not_shared_with_other_alignment_or_a_run_that_was_begun(tmp_path):
 def test_the_same_data_is_wanted():
     check_same_data(SYSTEMS)
     recipe = SYSTEMS[0].recipe
-    prepare = replace(recipe.prepare, window_hu=(0.0, 100.0))
-    other = replace(SYSTEMS[0], name="o", recipe=replace(recipe, prepare=prepare))
+    prepare = replace(recipe.system.prepare, window_hu=(0.0, 100.0))
+    other = replace(SYSTEMS[0], name="o", recipe=recipe.with_fields(prepare=prepare))
     with pytest.raises(UserError, match=r"unet and o want .*prepare\.window_hu"):
         check_same_data([SYSTEMS[0], other])

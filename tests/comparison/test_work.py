@@ -122,14 +122,14 @@ def test_a_system_that_cannot_be_trained_is_named_before_any_is(runs, job, monke
         run = arguments[arguments.index("--run") + 1]
         asked.append((arguments[0], Path(run).name, "--dry-run" in arguments))
         bad = "adn" in Path(run).name
-        return "set --joint.batch 4 or --no-partial-labels." if bad else ""
+        return "set --joint.batch 4 or --no-soft-labels." if bad else ""
 
     monkeypatch.setattr(work, "run_child", run_child)
     with pytest.raises(UserError) as error:
         complete(runs, replace(job, by_pairs=True))
     assert str(error.value) == (
         "adn-seed0 cannot be trained: give --set joint.batch=4 or --set "
-        "partial_labels=false."
+        "soft_labels=false."
     )
     assert asked == [
         ("train", "resunet_aligned-seed0", True),
@@ -138,7 +138,7 @@ def test_a_system_that_cannot_be_trained_is_named_before_any_is(runs, job, monke
 
 
 def test_raw_data_is_prepared_into_the_comparison(data, tmp_path, monkeypatch):
-    settings = tiny_recipe().prepare
+    settings = tiny_recipe().system.prepare
     assert find_data(data, tmp_path, settings, None).folder == data
     asked = []
 
@@ -156,7 +156,7 @@ def test_raw_data_is_prepared_into_the_comparison(data, tmp_path, monkeypatch):
 
 def test_missing_raw_data_is_a_mistake(tmp_path):
     with pytest.raises(UserError):
-        find_data(tmp_path / "no", tmp_path, tiny_recipe().prepare, 1)
+        find_data(tmp_path / "no", tmp_path, tiny_recipe().system.prepare, 1)
 
 
 def test_time_left():

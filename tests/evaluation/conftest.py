@@ -10,12 +10,13 @@ import pytest
 from scipy import ndimage
 
 from adn_jax.config import (
+    AlignmentNetSettings,
     AlignmentSettings,
     JointLossSettings,
     PrepareSettings,
     Recipe,
+    SystemSettings,
     UNetSettings,
-    ViewNetSettings,
 )
 from adn_jax.data.cases import PreparedCase, write_case
 from adn_jax.data.image import Image
@@ -33,11 +34,13 @@ ANGLES = {"turned": 12.0, "upright": 0.0, "healthy": -7.0, "tilted": 5.0}
 
 RECIPE = Recipe(
     name="tiny",
-    prepare=PrepareSettings(shape=SHAPE, spacing_mm=SPACING),
-    alignment=AlignmentSettings(centre=True, search_limit_deg=10.0),
-    view_net=ViewNetSettings(widths=(2, 4)),
-    disentangle_net=UNetSettings(widths=(4,), groups=2),
-    segment_net=UNetSettings(widths=(4,), groups=2),
+    system=SystemSettings(
+        prepare=PrepareSettings(shape=SHAPE, spacing_mm=SPACING),
+        alignment=AlignmentSettings(centre=True, search_limit_deg=10.0),
+        alignment_net=AlignmentNetSettings(widths=(2, 4)),
+        disentangle_net=UNetSettings(widths=(4,), groups=2),
+        segment_net=UNetSettings(widths=(4,), groups=2),
+    ),
 )
 
 
@@ -59,7 +62,7 @@ def tiny_data(tmp_path_factory):
         write_prepared(folder / name, name, angle, seed)
     names = tuple(ANGLES)
     splits = {"train": names[3:], "validation": (), "test": names[:3]}
-    write_manifest(Manifest(RECIPE.prepare, names, splits, folder))
+    write_manifest(Manifest(RECIPE.system.prepare, names, splits, folder))
     return folder
 
 
@@ -70,7 +73,7 @@ def tiny_params():
 
 
 def draw_params(recipe, seed=0):
-    shapes = jax.eval_shape(lambda key: init_adn(key, recipe), jax.random.key(0))
+    shapes = jax.eval_shape(lambda key: init_adn(key, recipe.system), jax.random.key(0))
     generator = np.random.default_rng(seed)
 
     def draw(leaf):
@@ -107,12 +110,11 @@ def write_tiny_run(tmp_path):
 @pytest.fixture(scope="session")
 def plain_recipe():
     """F alone on the aligned scan: no D."""
-    return replace(
-        RECIPE,
+    return RECIPE.with_fields(
         name="plain",
-        segment_input="aligned",
         tissue_source="none",
         joint_loss=JointLossSettings(regularisation=0.0),
+        segment_input="aligned",
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from adn_jax.config import AlignmentSettings, AveragingSettings, DeepMedicSettings
+from adn_jax.config import AlignmentSettings, DeepMedicSettings, TtaSettings
 from adn_jax.data.cases import read_case
 from adn_jax.errors import UserError
 from adn_jax.evaluation import evaluate as module
@@ -22,8 +22,8 @@ from adn_jax.evaluation.predict import predict_scans
 from adn_jax.evaluation.system import Averaging, infer_system, load_system
 from adn_jax.pipeline.averaging import averaged_prediction
 
-ASKED = Averaging(mirrored=True, poses=1)
-SETTINGS = AveragingSettings(mirrored=True, poses=1)
+ASKED = Averaging(mirrored=True, copies=1)
+SETTINGS = TtaSettings(mirrored=True, copies=1)
 
 
 @pytest.fixture(autouse=True)
@@ -39,11 +39,11 @@ def case(tiny_data):
 def test_a_run_is_averaged_without_training_it_again(tiny_run, case):
     system = load_system(tiny_run, averaging=ASKED)
     model = system.model
-    assert model.recipe.averaging == SETTINGS
+    assert model.recipe.tta == SETTINGS
     maps, outputs, _ = infer_system(system, case)
     volume = as_batch(case.volume)
     expected = averaged_prediction(
-        model.params, volume, model.recipe, predict=run_chain
+        model.params, volume, model.recipe.system, model.recipe.tta, predict=run_chain
     )
     np.testing.assert_array_equal(maps.prediction, as_map(expected))
     aligned = onto_aligned(expected, outputs.matrix, model.recipe)
@@ -57,21 +57,21 @@ def test_a_run_is_averaged_without_training_it_again(tiny_run, case):
 def test_a_recipe_averages_by_itself_and_can_be_told_not_to(
     write_tiny_run, tiny_recipe, case
 ):
-    run = write_tiny_run("averaging", replace(tiny_recipe, averaging=SETTINGS))
+    run = write_tiny_run("averaging", replace(tiny_recipe, tta=SETTINGS))
     plain = infer_system(load_system(write_tiny_run("plain")), case).maps
     system = load_system(run)
     assert system.averaging == (SETTINGS,)
     assert (infer_system(system, case).maps.prediction != plain.prediction).any()
-    off = load_system(run, averaging=Averaging(mirrored=False, poses=0))
+    off = load_system(run, averaging=Averaging(mirrored=False, copies=0))
     assert off.averaging is None
     maps = infer_system(off, case).maps
     np.testing.assert_array_equal(maps.prediction, plain.prediction)
-    with pytest.raises(UserError, match=r"averaging\.poses is -1"):
-        load_system(run, averaging=Averaging(poses=-1))
+    with pytest.raises(UserError, match=r"tta\.copies is -1"):
+        load_system(run, averaging=Averaging(copies=-1))
 
 
 def test_members_average_by_their_own_recipes(tiny_run, write_tiny_run, plain_recipe):
-    other = write_tiny_run("b", replace(plain_recipe, averaging=SETTINGS), seed=1)
+    other = write_tiny_run("b", replace(plain_recipe, tta=SETTINGS), seed=1)
     assert load_system(tiny_run, ensemble=[other]).averaging == (None, SETTINGS)
 
 
@@ -82,10 +82,9 @@ def test_an_ensemble_is_the_mean_of_averaged_members(tiny_run, twin_run, case):
 
 
 def test_windows_and_heads_as_they_lie_are_averaged(write_tiny_run, plain_recipe, case):
-    windows = replace(
-        plain_recipe,
+    windows = plain_recipe.with_fields(
+        tta=TtaSettings(mirrored=True),
         alignment=AlignmentSettings(network=False),
-        averaging=AveragingSettings(mirrored=True),
         segment_net=DeepMedicSettings(
             widths=(2, 2),
             steps=(1, 3),
@@ -101,7 +100,7 @@ def test_windows_and_heads_as_they_lie_are_averaged(write_tiny_run, plain_recipe
     model = load_system(write_tiny_run("windows", windows)).model
     maps, outputs = infer_case(model.params, case, model.recipe)
     volume = as_batch(case.volume)
-    mirrored = run_chain(model.params, volume[:, :, :, ::-1], model.recipe)
+    mirrored = run_chain(model.params, volume[:, :, :, ::-1], model.recipe.system)
     expected = (outputs.prediction + mirrored[:, :, :, ::-1]) / 2
     np.testing.assert_allclose(maps.prediction, as_map(expected), atol=1e-6)
     np.testing.assert_array_equal(maps.prediction, maps.aligned_prediction)

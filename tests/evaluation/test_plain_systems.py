@@ -48,7 +48,7 @@ def test_a_run_without_d_is_evaluated(write_tiny_run, plain_recipe, tiny_data):
 def unaligned_run(write_tiny_run, plain_recipe):
     """F on the scan as it lies, beside its mirror image."""
     still = AlignmentSettings(network=False)
-    recipe = replace(plain_recipe, segment_input="mirror_pair", alignment=still)
+    recipe = plain_recipe.with_fields(segment_input="mirror_pair", alignment=still)
     return write_tiny_run("unaligned", recipe)
 
 

@@ -58,7 +58,7 @@ def result(name, shift=0, *, known=True, flags=(), native=True, doubt=None):
 @pytest.fixture
 def summary_of(tiny_recipe, tmp_path):
     def build(results, doubts=""):
-        manifest = Manifest(tiny_recipe.prepare, (), {}, tmp_path)
+        manifest = Manifest(tiny_recipe.system.prepare, (), {}, tmp_path)
         return {
             "split": "test",
             **summarise_results(results, tiny_recipe, manifest, "penalise", doubts),
@@ -178,7 +178,7 @@ def test_a_system_without_d_says_nothing_of_p(summary_of, tiny_recipe):
     results = [replace(result("a", known=False), **plain)]
     summary = summary_of(results)
     assert summary["disentanglement"] is summary["alignment_error_deg"] is None
-    recipe = replace(tiny_recipe, segment_input="aligned")
+    recipe = tiny_recipe.with_fields(segment_input="aligned")
     page = Page(text := render_report(summary, results, {}, recipe))
     assert page.open == []
     for word in ("AUROC of P", "X̂", "X + P", "rotation", "mid-line", "Alignment"):

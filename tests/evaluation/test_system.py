@@ -100,8 +100,8 @@ def test_results_know_where_their_doubt_comes_from(tiny_run, tiny_data):
 def test_what_cannot_doubt_is_one_sentence(
     tiny_run, write_tiny_run, tiny_recipe, tmp_path
 ):
-    sure = replace(tiny_recipe.segment_net, dropout=0.0)
-    dry = replace(tiny_recipe, segment_net=sure, disentangle_net=sure)
+    sure = replace(tiny_recipe.system.segment_net, dropout=0.0)
+    dry = tiny_recipe.with_fields(segment_net=sure, disentangle_net=sure)
     run = write_tiny_run("dry", dry)
     with pytest.raises(UserError, match=r"dry has no dropout.*--ensemble"):
         load_system(run, samples=5)
@@ -127,8 +127,8 @@ def test_members_learned_from_the_same_cases(tiny_run, twin_run, tiny_data):
 
 
 def test_members_share_a_grid(tiny_run, tiny_recipe, tiny_params, tmp_path):
-    coarse = replace(tiny_recipe.prepare, spacing_mm=(12.0, 8.0, 8.0))
-    write_run(tmp_path / "coarse", replace(tiny_recipe, prepare=coarse), tiny_params)
+    coarse = replace(tiny_recipe.system.prepare, spacing_mm=(12.0, 8.0, 8.0))
+    write_run(tmp_path / "coarse", tiny_recipe.with_fields(prepare=coarse), tiny_params)
     with pytest.raises(UserError, match=r"coarse works on spacing_mm .*one prepared"):
         load_system(tiny_run, ensemble=[tmp_path / "coarse"])
 
@@ -136,4 +136,4 @@ def test_members_share_a_grid(tiny_run, tiny_recipe, tiny_params, tmp_path):
 def test_only_networks_of_whole_scans_sample_dropout(plain_recipe):
     assert has_dropout(plain_recipe)
     for net in (UNetSettings(dropout=0.0), DeepMedicSettings()):
-        assert not has_dropout(replace(plain_recipe, segment_net=net))
+        assert not has_dropout(plain_recipe.with_fields(segment_net=net))

@@ -28,7 +28,7 @@ def test_values_are_the_equations():
         "mirror": np.abs(x - flipped).mean(),
         "mirror_in_view": np.mean(in_view),
         "reconstruction": np.abs(i - back).mean(),
-        "view_regression": (difference**2).sum() / 2,
+        "pose_regression": (difference**2).sum() / 2,
     }
     assert set(expected) == set(ALIGNMENT)
     for name, value in expected.items():

@@ -94,7 +94,7 @@ def test_infarct_is_the_loss_of_p_as_a_prediction():
         sum(w * f(p, g) for w, (p, g) in zip(weights, classes, strict=True))
         for f in (lambda p, g: (p * g).sum(), lambda p, g: (p + g).sum())
     )
-    value = disentanglement.infarct(outputs, targets)
+    value = disentanglement.pathology_supervision(outputs, targets)
     assert value == pytest.approx(entropy + 1 - 2 * both / sizes, rel=1e-5)
 
 
@@ -116,7 +116,7 @@ def test_only_infarct_asks_for_p():
     np.testing.assert_allclose(papers, unlike + tissue, rtol=1e-4, atol=1e-5)
     lesion = np.asarray(targets.aligned_lesion) > 0.5
     assert (papers[lesion] >= 0).all()
-    assert (slope(("infarct",))[lesion] < 0).all()
+    assert (slope(("pathology_supervision",))[lesion] < 0).all()
 
 
 def test_intrinsic_takes_the_difference_whatever_q_is():

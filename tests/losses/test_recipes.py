@@ -39,7 +39,7 @@ PAPER = JointLossSettings(warm_start_steps=2)
 REFERENCE = load_recipe(ROOT / "configs" / "adn_reference.py")
 AUTHORS = replace(REFERENCE.joint_loss, warm_start_steps=2)
 ALIGN = AlignLossSettings(
-    mirror=2.0, mirror_in_view=0.5, reconstruction=3.0, view_regression=0.25
+    mirror=2.0, mirror_in_view=0.5, reconstruction=3.0, pose_regression=0.25
 )
 
 
@@ -64,7 +64,7 @@ def test_every_weight_of_the_settings_has_its_term():
 
     assert set(ALIGNMENT) == weights(AlignLossSettings, NO_TERMS)
     assert set(SEGMENTATION) | set(DISENTANGLEMENT) == weights(
-        JointLossSettings, NO_TERMS | {"grid", "regularisation", "watch_every"}
+        JointLossSettings, NO_TERMS | {"grid", "regularisation", "gradient_norms_every"}
     )
 
 
@@ -117,7 +117,7 @@ ALL = replace(
     focal_tversky=0.3,
     boundary=0.02,
     size_by_volume=0.1,
-    infarct=0.5,
+    pathology_supervision=0.5,
     schedules=(
         *("size:0:10", "cross_entropy:5:10:2:1", "boundary:0:4"),
         *("regularisation:0:8:1:0.5", "regularisation:20:30:1:0"),
@@ -141,7 +141,7 @@ def test_weighted_terms_sum_to_the_total(step):
 
 def with_sides(outputs, *seeds):
     sides = tuple(random_map(seed) for seed in seeds)
-    return replace(outputs, side_predictions=sides)
+    return replace(outputs, auxiliary_predictions=sides)
 
 
 @pytest.mark.parametrize("settings", [PAPER, AUTHORS])
@@ -151,7 +151,9 @@ def test_side_predictions_share_the_weight_of_l_f(settings):
     deep = with_sides(outputs, 71, 72)
     total, values = joint_loss(deep, targets, settings, 3)
     label = targets.aligned_lesion
-    finer, coarser = (segmentation_of(side, label) for side in deep.side_predictions)
+    finer, coarser = (
+        segmentation_of(side, label) for side in deep.auxiliary_predictions
+    )
     side = (finer / 2 + coarser / 4) / (3 / 4)
     assert values.pop("deep_supervision") == pytest.approx(side, rel=1e-6)
     assert values == plain_values
@@ -176,7 +178,7 @@ def test_weighted_terms_with_side_predictions_sum_to_the_total():
     alike = replace(outputs, aligned_prediction=outputs.prediction)
     settings, same = replace(ALL, grid="aligned"), (outputs.prediction,) * 3
     deep_total, _ = joint_loss(
-        replace(alike, side_predictions=same), targets, settings, step
+        replace(alike, auxiliary_predictions=same), targets, settings, step
     )
     expected, _ = joint_loss(alike, targets, settings, step)
     assert deep_total == pytest.approx(float(expected), rel=1e-6)
@@ -316,19 +318,19 @@ def test_align_total_is_the_weighted_sum():
 
 def test_align_schedules_spare_the_warm_start():
     settings = replace(ALIGN, warm_start_steps=3)
-    changed = replace(settings, schedules=("mirror:0:10", "view_regression:0:10"))
+    changed = replace(settings, schedules=("mirror:0:10", "pose_regression:0:10"))
     assert loss_of_align(changed, 2)[0] == loss_of_align(settings, 2)[0]
     total, values = loss_of_align(changed, 5)
     plain, _ = loss_of_align(settings, 5)
-    half = 2.0 * float(values["mirror"]) + 0.25 * float(values["view_regression"])
+    half = 2.0 * float(values["mirror"]) + 0.25 * float(values["pose_regression"])
     assert total == pytest.approx(float(plain) - half / 2, rel=1e-5)
 
 
 @pytest.mark.parametrize(("weight", "counted"), [(0.25, 0.25), (0.0, 1.0)])
 def test_align_warm_start_is_the_regression_alone(weight, counted):
-    settings = replace(ALIGN, view_regression=weight, warm_start_steps=3)
+    settings = replace(ALIGN, pose_regression=weight, warm_start_steps=3)
     warm, values = loss_of_align(settings, jnp.asarray(2))
-    assert warm == pytest.approx(counted * float(values["view_regression"]), rel=1e-6)
+    assert warm == pytest.approx(counted * float(values["pose_regression"]), rel=1e-6)
     after, _ = loss_of_align(settings, jnp.asarray(3))
     plain, _ = loss_of_align(replace(settings, warm_start_steps=0))
     assert after == pytest.approx(float(plain), rel=1e-6)

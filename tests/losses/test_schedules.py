@@ -64,7 +64,7 @@ def test_other_forms_are_the_users_error(text):
     [
         ("joint_loss", "tisue:0:200", "no term 'tisue'; perhaps 'tissue' is meant"),
         ("joint_loss", "grid:0:200", "no term 'grid'"),
-        ("joint_loss", "watch_every:0:200", "no term 'watch_every'"),
+        ("joint_loss", "gradient_norms_every:0:200", "no term 'gradient_norms_every'"),
         ("joint_loss", "mine:charg:0:9", "perhaps 'mine:charge' is meant"),
         ("align_loss", "tissue:0:200", r"align_loss\.schedules has 'tissue:0:200'"),
     ],
@@ -74,7 +74,7 @@ def test_unknown_terms_are_the_users_error(loss, text, message):
     extra = ("mine:charge:0.5",) if loss == "joint_loss" else ()
     settings = replace(getattr(recipe, loss), schedules=(text,), extra=extra)
     with pytest.raises(UserError, match=message):
-        check_recipe(replace(recipe, **{loss: settings}))
+        check_recipe(recipe.with_fields(**{loss: settings}))
 
 
 def test_schedules_of_known_terms_pass():

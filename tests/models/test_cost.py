@@ -9,13 +9,19 @@ import numpy as np
 import pytest
 
 from adn_jax.config import (
+    AlignmentNetSettings,
     AlignmentSettings,
     PrepareSettings,
     Recipe,
+    SystemSettings,
     UNetSettings,
-    ViewNetSettings,
 )
-from adn_jax.models import apply_unet, apply_view_net, init_unet, init_view_net
+from adn_jax.models import (
+    apply_alignment_net,
+    apply_unet,
+    init_alignment_net,
+    init_unet,
+)
 from adn_jax.models import residual_unet as residual_unet_module
 from adn_jax.models.convolution import convolve
 from adn_jax.models.cost import layer_costs, step_bytes, step_flops, step_networks
@@ -25,14 +31,16 @@ from adn_jax.types import Batch
 
 SHAPE = (8, 16, 8)
 UNET = UNetSettings(widths=(2, 4, 8), groups=2)
-VIEW_NET = ViewNetSettings(widths=(4, 8))
+ALIGNMENT_NET = AlignmentNetSettings(widths=(4, 8))
 PAPER = Recipe(name="paper", tissue_source="network")
 SMALL = Recipe(
     name="small",
-    prepare=PrepareSettings(shape=SHAPE),
-    view_net=VIEW_NET,
-    disentangle_net=UNET,
-    segment_net=replace(UNET, kind="unet"),
+    system=SystemSettings(
+        prepare=PrepareSettings(shape=SHAPE),
+        alignment_net=ALIGNMENT_NET,
+        disentangle_net=UNET,
+        segment_net=replace(UNET, kind="unet"),
+    ),
 )
 
 CONVOLUTION = re.compile(
@@ -71,10 +79,10 @@ def convolutions(layers):
     return [layer for layer in layers if layer.kind not in ("Head", "Dense")]
 
 
-@pytest.mark.parametrize("flat_levels", [0, 1, 2])
+@pytest.mark.parametrize("in_plane_levels", [0, 1, 2])
 @pytest.mark.parametrize("kind", ["residual_unet", "unet"])
-def test_computed_unet_equals_what_is_compiled(kind, flat_levels):
-    settings = replace(UNET, kind=kind, flat_levels=flat_levels)
+def test_computed_unet_equals_what_is_compiled(kind, in_plane_levels):
+    settings = replace(UNET, kind=kind, in_plane_levels=in_plane_levels)
     params = init_unet(jax.random.key(0), settings, 2)
     counted = count_convolutions(
         partial(apply_unet, settings=settings), params, jnp.zeros((1, *SHAPE, 2))
@@ -83,8 +91,8 @@ def test_computed_unet_equals_what_is_compiled(kind, flat_levels):
     assert counted == sum(layer.computed_flops for layer in layers)
 
 
-@pytest.mark.parametrize("flat_levels", [0, 1])
-def test_plain_unet_equals_repeat_and_convolve(monkeypatch, flat_levels):
+@pytest.mark.parametrize("in_plane_levels", [0, 1])
+def test_plain_unet_equals_repeat_and_convolve(monkeypatch, in_plane_levels):
     monkeypatch.setattr(
         residual_unet_module,
         "convolve_upsampled",
@@ -93,7 +101,7 @@ def test_plain_unet_equals_repeat_and_convolve(monkeypatch, flat_levels):
         ),
     )
     # not traced elsewhere
-    settings = replace(UNET, groups=1, flat_levels=flat_levels)
+    settings = replace(UNET, groups=1, in_plane_levels=in_plane_levels)
     params = init_unet(jax.random.key(0), settings)
     counted = count_convolutions(
         partial(apply_unet, settings=settings), params, jnp.zeros((1, *SHAPE, 1))
@@ -103,11 +111,13 @@ def test_plain_unet_equals_repeat_and_convolve(monkeypatch, flat_levels):
 
 
 def test_view_net_equals_what_is_compiled():
-    params = init_view_net(jax.random.key(0), VIEW_NET, SHAPE)
+    params = init_alignment_net(jax.random.key(0), ALIGNMENT_NET, SHAPE)
     counted = count_convolutions(
-        partial(apply_view_net, settings=VIEW_NET), params, jnp.zeros((1, *SHAPE, 1))
+        partial(apply_alignment_net, settings=ALIGNMENT_NET),
+        params,
+        jnp.zeros((1, *SHAPE, 1)),
     )
-    layers = convolutions(layer_costs(VIEW_NET, SHAPE))
+    layers = convolutions(layer_costs(ALIGNMENT_NET, SHAPE))
     assert counted == sum(layer.flops for layer in layers)
     assert counted == sum(layer.computed_flops for layer in layers)
 
@@ -119,12 +129,14 @@ def test_layers_carry_names_and_sizes():
     assert (up.kind, up.shape_zyx, up.taps) == ("UpConvolution", SHAPE, 27)
     assert (up.inputs, up.features, up.voxels) == (4, 2, 1024)
     assert layers["head"].flops == 2 * 1024 * 2
-    assert layer_costs(VIEW_NET, SHAPE)[-1].flops == 2 * 8 * 6
+    assert layer_costs(ALIGNMENT_NET, SHAPE)[-1].flops == 2 * 8 * 6
 
 
 def test_side_heads_count_in_training_alone():
-    recipe = replace(SMALL, segment_net=replace(UNET, deep_supervision=1))
-    layers = {layer.path: layer for layer in layer_costs(recipe.segment_net, SHAPE)}
+    recipe = SMALL.with_fields(segment_net=replace(UNET, deep_supervision=1))
+    layers = {
+        layer.path: layer for layer in layer_costs(recipe.system.segment_net, SHAPE)
+    }
     assert layers["side_head_1"].shape_zyx == (4, 8, 4)
     assert layers["side_head_1"].flops == 2 * 4 * 8 * 4 * 4
 
@@ -153,7 +165,7 @@ def test_figures_of_the_paper():
     maps = replace(PAPER, tissue_source="maps")
     without = step_flops(PAPER, "joint", 6) - step_flops(maps, "joint", 6)
     assert without == pytest.approx(11.3e12, rel=2e-3)
-    bfloat16 = replace(PAPER, precision="bfloat16")
+    bfloat16 = PAPER.with_fields(precision="bfloat16")
     assert step_bytes(bfloat16, "joint", 6) == pytest.approx(307e9, rel=0.02)
     assert step_bytes(PAPER, "joint", 6) == 2 * step_bytes(bfloat16, "joint", 6)
 
@@ -168,19 +180,21 @@ def test_steps_run_the_networks_that_a_recipe_uses():
         ("disentangle", False),
         ("segment", False),
     ]
-    searched = replace(SMALL, alignment=AlignmentSettings(network=False))
+    searched = SMALL.with_fields(alignment=AlignmentSettings(network=False))
     assert parts(searched, "joint") == [("disentangle", True), ("segment", True)]
     assert step_flops(searched, "align", 1) == 0
 
 
 def test_joint_step_equals_what_is_compiled():
-    recipe = replace(SMALL, disentangle_net=replace(UNET, kind="unet", widths=(4, 4)))
+    recipe = SMALL.with_fields(
+        disentangle_net=replace(UNET, kind="unet", widths=(4, 4))
+    )
     key = jax.random.key(0)
     params = {
-        "disentangle": init_unet(key, recipe.disentangle_net),
-        "segment": init_unet(key, recipe.segment_net),
+        "disentangle": init_unet(key, recipe.system.disentangle_net),
+        "segment": init_unet(key, recipe.system.segment_net),
     }
-    frozen = {"align": init_view_net(key, VIEW_NET, SHAPE)}
+    frozen = {"align": init_alignment_net(key, ALIGNMENT_NET, SHAPE)}
     step = jnp.zeros((), jnp.int32)
 
     def loss(params, volume, tissue, case):

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adn_jax.config import UNetSettings, ViewNetSettings
-from adn_jax.models import apply_unet, apply_view_net
+from adn_jax.config import AlignmentNetSettings, UNetSettings
+from adn_jax.models import apply_alignment_net, apply_unet
 from adn_jax.models.torch_names import from_torch, to_torch
 from tests import golden
 
@@ -48,14 +48,14 @@ def test_view_net_equals_the_authors_code_at_full_size(shared):
     from scipy.ndimage import uniform_filter
 
     degree = float(np.rad2deg(1.0))
-    settings = ViewNetSettings(
+    settings = AlignmentNetSettings(
         rotation_limit_deg=(degree,) * 3, translation_limit=(1.0, 1.0, 1.0)
     )
     params = from_torch(golden.parameters("T", 1017), settings, "T")
     noise = golden.volume(1018, (1, 1, 40, 256, 256))
     volume = uniform_filter(noise, (1, 5, 5, 5, 1), mode="constant")
     with jax.default_matmul_precision("highest"):
-        view = apply_view_net(params, jnp.asarray(volume), settings)
+        view = apply_alignment_net(params, jnp.asarray(volume), settings)
     stored = np.load(shared / "golden" / "values.npz")["T_view"]
     np.testing.assert_allclose(view, stored, rtol=0, atol=1e-3)
 

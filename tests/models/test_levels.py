@@ -24,7 +24,7 @@ KEY = jax.random.key(0)
 KINDS = ["residual_unet", "unet"]
 SHAPE = (2, 4, 8, 8)
 NET = UNetSettings(
-    widths=(2, 4, 4), groups=2, dropout=0.0, flat_levels=1, deep_supervision=1
+    widths=(2, 4, 4), groups=2, dropout=0.0, in_plane_levels=1, deep_supervision=1
 )
 jit_quickly = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 """Code that runs once need not be fast; compiling it takes a third of the time."""
@@ -160,14 +160,14 @@ def test_defaults_have_no_further_parameters(kind):
         settings = replace(NET, kind=kind, **changes)
         return jax.eval_shape(partial(init_unet, settings=settings), KEY)
 
-    plain = tree(flat_levels=0, deep_supervision=0)
+    plain = tree(in_plane_levels=0, deep_supervision=0)
     assert tree(deep_supervision=0) == plain
     assert tree().keys() - plain.keys() == {"side_head_1"}
     assert tree()["side_head_1"]["kernel"].shape == (1, 1, 1, 4, 1)
 
 
 def test_z_halves_less_often():
-    thick = UNetSettings(flat_levels=2)
+    thick = UNetSettings(in_plane_levels=2)
     check_shape((10, 64, 64), thick)
     assert deepest_rows((10, 64, 64), thick) == 8
     message = (

@@ -9,25 +9,25 @@ import optax
 import pytest
 
 from adn_jax.config import (
+    AlignmentNetSettings,
     DeepMedicSettings,
     SymmetryNetSettings,
     UNetSettings,
-    ViewNetSettings,
 )
 from adn_jax.errors import UserError
 from adn_jax.models import (
+    apply_alignment_net,
     apply_unet,
-    apply_view_net,
     check_shape,
     inference_window,
+    init_alignment_net,
     init_unet,
-    init_view_net,
 )
 
 KEY = jax.random.key(0)
 SMALL = UNetSettings(widths=(8, 16))
 SMALL_UNET = replace(SMALL, kind="unet")
-SMALL_VIEW = ViewNetSettings(widths=(4, 8))
+SMALL_VIEW = AlignmentNetSettings(widths=(4, 8))
 
 
 def number_of(shapes) -> int:
@@ -50,7 +50,7 @@ def test_unets_have_the_published_number_of_parameters(settings, inputs, expecte
 
 def test_view_net_has_the_published_number_of_parameters():
     shapes = jax.eval_shape(
-        lambda: init_view_net(KEY, ViewNetSettings(), (40, 256, 256))
+        lambda: init_alignment_net(KEY, AlignmentNetSettings(), (40, 256, 256))
     )
     assert number_of(shapes) == 7_459_142
 
@@ -107,23 +107,23 @@ def test_prior_is_the_first_output():
 
 
 def test_view_stays_within_its_limits_and_every_parameter_counts():
-    settings = ViewNetSettings(
+    settings = AlignmentNetSettings(
         (4, 8),
         rotation_limit_deg=(10.0, 20.0, 30.0),
         translation_limit=(0.1, 0.2, 0.3),
     )
-    params = init_view_net(KEY, settings, (4, 6, 8))
+    params = init_alignment_net(KEY, settings, (4, 6, 8))
     volume = jax.random.uniform(jax.random.key(1), (2, 4, 6, 8, 1))
 
     def loss(params):
-        return jnp.sum(apply_view_net(params, volume, settings))
+        return jnp.sum(apply_alignment_net(params, volume, settings))
 
     gradients = jax.jit(jax.grad(loss))(params)
     for path, gradient in jax.tree.leaves_with_path(gradients):
         assert np.abs(gradient).max() > 1e-7, jax.tree_util.keystr(path)
 
     params["head"]["bias"] = jnp.array([100.0, -100, 100, -100, 100, -100])
-    view = apply_view_net(params, volume, settings)
+    view = apply_alignment_net(params, volume, settings)
     limits = [*np.deg2rad([10, -20, 30]), -0.1, 0.2, -0.3]
     np.testing.assert_allclose(view, [limits] * 2, rtol=1e-6)
 
@@ -131,7 +131,9 @@ def test_view_stays_within_its_limits_and_every_parameter_counts():
 def test_identity_start_begins_near_the_identity_view():
     volume = jax.random.uniform(jax.random.key(1), (2, 4, 4, 4, 1))
     views = {
-        start: apply_view_net(init_view_net(KEY, settings, (4, 4, 4)), volume, settings)
+        start: apply_alignment_net(
+            init_alignment_net(KEY, settings, (4, 4, 4)), volume, settings
+        )
         for start in (False, True)
         for settings in [replace(SMALL_VIEW, identity_start=start)]
     }
@@ -140,8 +142,8 @@ def test_identity_start_begins_near_the_identity_view():
 
 @pytest.mark.parametrize("shape", [(4, 4, 4), (5, 7, 9), (4, 11, 6)])
 def test_view_net_takes_odd_and_small_sizes(shape):
-    params = init_view_net(KEY, SMALL_VIEW, shape)
-    view = apply_view_net(params, jnp.ones((1, *shape, 1)), SMALL_VIEW)
+    params = init_alignment_net(KEY, SMALL_VIEW, shape)
+    view = apply_alignment_net(params, jnp.ones((1, *shape, 1)), SMALL_VIEW)
     assert view.shape == (1, 6)
     assert np.isfinite(view).all()
 
@@ -161,7 +163,7 @@ def test_apply_refuses_sizes_that_do_not_fit():
     with pytest.raises(UserError, match=r"3 x 4 x 4 voxels .* 4 x 4 x 4"):
         apply_unet(params, jnp.ones((1, 3, 4, 4, 1)), SMALL)
     with pytest.raises(UserError, match=r"least 4 voxels .* nearest .* 4 x 4 x 6"):
-        init_view_net(KEY, SMALL_VIEW, (3, 4, 6))
+        init_alignment_net(KEY, SMALL_VIEW, (3, 4, 6))
 
 
 @pytest.mark.parametrize("kind", ["residual_unet", "unet"])
@@ -192,11 +194,11 @@ def test_bfloat16_maps_give_float32_logits_and_gradients_near_float32(kind):
 
 def test_the_view_is_float32_and_near_in_bfloat16():
     settings = replace(SMALL_VIEW, rotation_limit_deg=(0.0, 0.0, 60.0))
-    params = init_view_net(KEY, settings, (8, 16, 16))
+    params = init_alignment_net(KEY, settings, (8, 16, 16))
     params["head"]["kernel"] += 1.0
     volume = jax.random.uniform(jax.random.key(1), (2, 8, 16, 16, 1))
-    view = apply_view_net(params, volume, settings)
-    half = apply_view_net(params, volume, settings, precision="bfloat16")
+    view = apply_alignment_net(params, volume, settings)
+    half = apply_alignment_net(params, volume, settings, precision="bfloat16")
     assert half.dtype == jnp.float32
     assert np.abs(view).max() > 0.1
     np.testing.assert_allclose(half, view, atol=0.03)
@@ -217,24 +219,22 @@ def test_training_in_bfloat16_keeps_no_float32_maps():
 
 
 @pytest.mark.parametrize("kind", ["residual_unet", "unet"])
-@pytest.mark.parametrize(("recompute", "share"), [("norms", 0.75), ("blocks", 0.5)])
-def test_recomputing_gives_the_same_gradient_from_fewer_maps(kind, recompute, share):
+@pytest.mark.parametrize(("remat", "share"), [("norms", 0.75), ("blocks", 0.5)])
+def test_recomputing_gives_the_same_gradient_from_fewer_maps(kind, remat, share):
     settings = UNetSettings(kind=kind, widths=(8, 16))
     params = init_unet(KEY, settings)
     volume = jax.random.uniform(jax.random.key(1), (1, 8, 16, 16, 1))
 
-    def pull_back(recompute):
+    def pull_back(remat):
         logits = jax.jit(
-            lambda params: apply_unet(
-                params, volume, settings, key=KEY, recompute=recompute
-            )
+            lambda params: apply_unet(params, volume, settings, key=KEY, remat=remat)
         )
         out, pull = jax.vjp(logits, params)
         maps = [leaf.nbytes for leaf in jax.tree.leaves(pull) if leaf.ndim == 5]
         return sum(maps), pull(out)
 
     everything, expected = pull_back("nothing")
-    kept, gradient = pull_back(recompute)
+    kept, gradient = pull_back(remat)
     assert 0 < kept < share * everything
     difference = jax.tree.map(jnp.subtract, gradient, expected)
     assert optax.tree.norm(difference) < 1e-4 * optax.tree.norm(expected)

@@ -9,19 +9,19 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from adn_jax.config import (
+    AlignmentNetSettings,
     DeepMedicSettings,
     SymmetryNetSettings,
     UNetSettings,
-    ViewNetSettings,
 )
 from adn_jax.losses.segmentation import cross_entropy
 from adn_jax.models import (
+    apply_alignment_net,
     apply_unet,
-    apply_view_net,
     apply_windows,
+    init_alignment_net,
     init_network,
     init_unet,
-    init_view_net,
 )
 from adn_jax.models.convolution import (
     convolve,
@@ -102,10 +102,10 @@ def windows(settings):
     return variables["weights"], logits
 
 
-def view_net():
-    settings = ViewNetSettings(widths=(8, 16))
-    params = init_view_net(KEY, settings, SHAPE[1:])
-    return params, lambda params, volume, precision: apply_view_net(
+def alignment_net():
+    settings = AlignmentNetSettings(widths=(8, 16))
+    params = init_alignment_net(KEY, settings, SHAPE[1:])
+    return params, lambda params, volume, precision: apply_alignment_net(
         params, volume, settings, precision=precision
     )
 
@@ -113,7 +113,7 @@ def view_net():
 NETWORKS = {
     "residual_unet": lambda: unet("residual_unet"),
     "unet": lambda: unet("unet"),
-    "view_net": view_net,
+    "alignment_net": alignment_net,
     "deepmedic": lambda: windows(
         DeepMedicSettings(
             widths=(6, 6),
@@ -175,7 +175,7 @@ def norm(values):
 
 
 @pytest.mark.parametrize("precision", WORDS)
-@pytest.mark.parametrize("name", ["residual_unet", "sean", "view_net"])
+@pytest.mark.parametrize("name", ["residual_unet", "sean", "alignment_net"])
 def test_products_are_as_exact_as_the_precision_says(name, precision):
     """In the programs for a GPU and for a TPU, forward and backward."""
     params, apply = NETWORKS[name]()
@@ -185,7 +185,7 @@ def test_products_are_as_exact_as_the_precision_says(name, precision):
         return apply(params, volume, precision).sum()
 
     traced = jax.jit(jax.grad(total)).trace(params)
-    words = "HIGHEST" if name == "view_net" else WORDS[precision]
+    words = "HIGHEST" if name == "alignment_net" else WORDS[precision]
     for platform in ("cuda", "tpu"):
         text = traced.lower(lowering_platforms=(platform,)).as_text()
         found = products(text, "convolution")

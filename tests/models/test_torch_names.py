@@ -3,14 +3,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from adn_jax.config import UNetSettings, ViewNetSettings
+from adn_jax.config import AlignmentNetSettings, UNetSettings
 from adn_jax.errors import UserError
 from adn_jax.models.torch_names import from_torch, to_torch, torch_widths
 from tests import golden
 
 WIDTHS = (8, 16, 32, 64)
 NETWORKS = {
-    "T": ViewNetSettings(),
+    "T": AlignmentNetSettings(),
     "resunet_f8": UNetSettings(widths=WIDTHS),
     "unet_f8": UNetSettings(kind="unet", widths=WIDTHS),
 }
@@ -50,8 +50,8 @@ def test_wrong_names_and_shapes_are_listed_in_one_sentence():
 
 
 def test_flat_levels_are_refused():
-    flat = replace(NETWORKS["resunet_f8"], flat_levels=1)
-    with pytest.raises(UserError, match=r"D has flat_levels 1, .*; set it to 0\.$"):
+    flat = replace(NETWORKS["resunet_f8"], in_plane_levels=1)
+    with pytest.raises(UserError, match=r"D has in_plane_levels 1, .*; set it to 0\.$"):
         from_torch({}, flat, "D")
 
 

@@ -4,11 +4,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from adn_jax.config import (
+    AlignmentNetSettings,
     AlignmentSettings,
     PrepareSettings,
     Recipe,
+    SystemSettings,
     UNetSettings,
-    ViewNetSettings,
 )
 from adn_jax.geometry.sampler import sample
 from adn_jax.pipeline.align import matrices
@@ -20,11 +21,13 @@ def small_recipe(**alignment) -> Recipe:
     """Tiny networks on a small grid."""
     return Recipe(
         name="small",
-        prepare=PrepareSettings(shape=SHAPE, spacing_mm=(10.0, 6.0, 6.0)),
-        alignment=AlignmentSettings(**alignment),
-        view_net=ViewNetSettings(widths=(8, 8), identity_start=True),
-        disentangle_net=UNetSettings(widths=(8, 16), dropout=0.2),
-        segment_net=UNetSettings(widths=(8, 16), dropout=0.2),
+        system=SystemSettings(
+            prepare=PrepareSettings(shape=SHAPE, spacing_mm=(10.0, 6.0, 6.0)),
+            alignment=AlignmentSettings(**alignment),
+            alignment_net=AlignmentNetSettings(widths=(8, 8), identity_start=True),
+            disentangle_net=UNetSettings(widths=(8, 16), dropout=0.2),
+            segment_net=UNetSettings(widths=(8, 16), dropout=0.2),
+        ),
         tissue_net=UNetSettings(widths=(8, 16), outputs=5),
     )
 
@@ -54,6 +57,6 @@ def turned_heads(degrees, shifts, recipe: Recipe, taper=0.0) -> np.ndarray:
     view = np.zeros((len(degrees), 6), np.float32)
     view[:, 2] = np.deg2rad(degrees)
     view[:, 3] = shifts
-    _, inverse = matrices(jnp.asarray(view), recipe)
+    _, inverse = matrices(jnp.asarray(view), recipe.system)
     head = jnp.repeat(jnp.asarray(symmetric_head(taper=taper)), len(degrees), axis=0)
     return sample(head, inverse)

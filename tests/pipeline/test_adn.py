@@ -24,7 +24,7 @@ RECIPE = small_recipe(network=True, centre=True, refine_steps=2)
 
 @pytest.fixture(scope="module")
 def params():
-    return init_adn(jax.random.key(0), RECIPE)
+    return init_adn(jax.random.key(0), RECIPE.system)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def heads():
 
 @pytest.fixture(scope="module")
 def outputs(params, heads):
-    return jax.jit(apply_adn, static_argnums=2)(params, heads, RECIPE)
+    return jax.jit(apply_adn, static_argnums=2)(params, heads, RECIPE.system)
 
 
 def test_every_map_has_the_scans_shape(outputs, heads):
@@ -44,7 +44,7 @@ def test_every_map_has_the_scans_shape(outputs, heads):
             assert value.shape == (2, 6)
         elif field.name in {"matrix", "inverse"}:
             assert value.shape == (2, 4, 4)
-        elif field.name == "side_predictions":
+        elif field.name == "auxiliary_predictions":
             assert value == ()
         else:
             assert value.shape == heads.shape, field.name
@@ -65,13 +65,13 @@ def test_asymmetry_is_never_on_both_sides(outputs):
 def test_a_symmetric_head_has_no_asymmetry():
     recipe = small_recipe(network=False)
     head = jnp.asarray(symmetric_head())
-    outputs = apply_adn(init_adn(jax.random.key(0), recipe), head, recipe)
+    outputs = apply_adn(init_adn(jax.random.key(0), recipe.system), head, recipe.system)
     np.testing.assert_allclose(outputs.asymmetry, 0, atol=1e-6)
 
 
 def test_t_learns_nothing_from_the_joint_loss(params, heads):
     def total(p: AdnParams):
-        return apply_adn(p, heads, RECIPE).prediction.sum()
+        return apply_adn(p, heads, RECIPE.system).prediction.sum()
 
     gradient = jax.jit(jax.grad(total))(params)
 
@@ -84,7 +84,9 @@ def test_t_learns_nothing_from_the_joint_loss(params, heads):
 
 
 def test_dropout_follows_the_key(params, heads):
-    run = jax.jit(lambda key: apply_adn(params, heads, RECIPE, key=key).prediction)
+    run = jax.jit(
+        lambda key: apply_adn(params, heads, RECIPE.system, key=key).prediction
+    )
     first, again, other = (run(jax.random.key(seed)) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert np.abs(np.asarray(first - other)).max() > 0
@@ -92,21 +94,23 @@ def test_dropout_follows_the_key(params, heads):
 
 def test_side_predictions_are_repeated_voxels_that_teach_f_in_training():
     recipe = small_recipe(network=False)
-    net = UNetSettings("unet", (2, 2, 4), groups=2, flat_levels=1, deep_supervision=1)
+    net = UNetSettings(
+        "unet", (2, 2, 4), groups=2, in_plane_levels=1, deep_supervision=1
+    )
     plain = replace(net, deep_supervision=0)
-    recipe = replace(recipe, disentangle_net=plain, segment_net=net)
-    params = init_adn(jax.random.key(0), recipe)
+    recipe = recipe.with_fields(disentangle_net=plain, segment_net=net)
+    params = init_adn(jax.random.key(0), recipe.system)
     head = jnp.asarray(symmetric_head())
     in_inference = jax.eval_shape(
-        lambda: apply_adn(params, head, recipe).side_predictions
+        lambda: apply_adn(params, head, recipe.system).auxiliary_predictions
     )
     assert in_inference == ()
 
     def mean_of_side(segment):
         key = jax.random.key(1)
         changed = replace(params, segment=segment)
-        outputs = apply_adn(changed, head, recipe, key=key)
-        (side,) = outputs.side_predictions
+        outputs = apply_adn(changed, head, recipe.system, key=key)
+        (side,) = outputs.auxiliary_predictions
         return side.mean(), side
 
     part = jax.value_and_grad(mean_of_side, has_aux=True)
@@ -128,12 +132,12 @@ def test_voxels_are_repeated_to_a_finer_grid():
 
 def test_without_t_there_are_no_view_parameters():
     recipe = small_recipe(network=False, centre=True, search_limit_deg=10.0)
-    assert recipe.alignment == AlignmentSettings(False, True, 10.0)
-    assert init_adn(jax.random.key(0), recipe).view is None
+    assert recipe.system.alignment == AlignmentSettings(False, True, 10.0)
+    assert init_adn(jax.random.key(0), recipe.system).view is None
 
 
 def test_aligned_maps_return_to_the_scan(outputs, heads):
-    back = unalign(outputs.aligned, outputs.inverse, RECIPE)
+    back = unalign(outputs.aligned, outputs.inverse, RECIPE.system)
     inside = (slice(None), slice(None), slice(8, -8), slice(8, -8))
     difference = np.abs(np.asarray(back - heads))[inside]
     assert difference.mean() < 0.01
@@ -141,8 +145,8 @@ def test_aligned_maps_return_to_the_scan(outputs, heads):
 
 def test_labels_move_with_the_head_and_stay_labels(outputs, heads):
     labels = (heads > 0.3).astype(jnp.float32)
-    moved = realign_labels(labels, outputs.matrix, RECIPE)
+    moved = realign_labels(labels, outputs.matrix, RECIPE.system)
     assert set(np.unique(moved)) <= {0.0, 1.0}
-    aligned, _, _ = align_volume(heads, outputs.view, RECIPE)
+    aligned, _, _ = align_volume(heads, outputs.view, RECIPE.system)
     agreement = np.mean(np.asarray(moved == (aligned > 0.3)))
     assert agreement > 0.97

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adn_jax.models import init_view_net
+from adn_jax.models import init_alignment_net
 from adn_jax.pipeline.align import (
     align_volume,
     centre_view,
@@ -53,7 +53,7 @@ def test_search_finds_the_angle_within_its_step(recipe, heads):
 
 
 def test_refinement_finds_angle_and_shift(recipe, heads):
-    view = jax.jit(find_view, static_argnums=2)(None, heads, recipe)
+    view = jax.jit(find_view, static_argnums=2)(None, heads, recipe.system)
     np.testing.assert_allclose(angles(view), DEGREES, atol=0.5)
     np.testing.assert_allclose(view[:, 3], SHIFTS, atol=0.02)
     np.testing.assert_array_equal(view[:, :2], 0)
@@ -68,8 +68,8 @@ def test_a_head_turned_by_any_angle_is_found_and_its_front_too():
     turned = turned_heads(degrees, shifts, recipe, taper=0.25)
 
     def found(volume):
-        view = find_view(None, volume, recipe)
-        return view, midline_fit(volume, view, recipe)
+        view = find_view(None, volume, recipe.system)
+        return view, midline_fit(volume, view, recipe.system)
 
     view, fit = jax.jit(found)(turned)
     error = (angles(view) - degrees + 180) % 360 - 180
@@ -90,16 +90,16 @@ def test_a_disc_has_no_midline(recipe):
 
 def test_refinement_never_raises_the_mirror_loss(recipe, heads):
     start = centre_view(heads)
-    refined = jax.jit(refine_view, static_argnums=2)(heads, start, recipe)
-    before = mirror_distance(heads, start, recipe)
-    after = mirror_distance(heads, refined, recipe)
+    refined = jax.jit(refine_view, static_argnums=2)(heads, start, recipe.system)
+    before = mirror_distance(heads, start, recipe.system)
+    after = mirror_distance(heads, refined, recipe.system)
     assert np.all(np.asarray(after) <= np.asarray(before))
 
 
 def test_each_head_is_aligned_by_itself(recipe, heads):
     find = jax.jit(find_view, static_argnums=2)
-    together = find(None, heads, recipe)
-    alone = find(None, heads[1:2], recipe)
+    together = find(None, heads, recipe.system)
+    alone = find(None, heads[1:2], recipe.system)
     np.testing.assert_allclose(together[1:2], alone, atol=1e-4)
 
 
@@ -114,32 +114,38 @@ def test_jit_equals_eager_for_every_option(heads, network, centre, refine_steps)
         search_everywhere=network and centre and refine_steps > 0,
         refine_steps=refine_steps,
     )
-    params = init_view_net(jax.random.key(0), recipe.view_net, recipe.prepare.shape)
-    eager = find_view(params, heads[:2], recipe)
-    jitted = jax.jit(find_view, static_argnums=2)(params, heads[:2], recipe)
+    params = init_alignment_net(
+        jax.random.key(0), recipe.system.alignment_net, recipe.system.prepare.shape
+    )
+    eager = find_view(params, heads[:2], recipe.system)
+    jitted = jax.jit(find_view, static_argnums=2)(params, heads[:2], recipe.system)
     np.testing.assert_allclose(eager, jitted, atol=1e-4)
 
 
 def test_identity_start_of_the_network_leaves_the_centred_head(heads):
     recipe = small_recipe(network=True, centre=True)
-    params = init_view_net(jax.random.key(0), recipe.view_net, recipe.prepare.shape)
-    view = first_view(params, heads, recipe)
+    params = init_alignment_net(
+        jax.random.key(0), recipe.system.alignment_net, recipe.system.prepare.shape
+    )
+    view = first_view(params, heads, recipe.system)
     np.testing.assert_allclose(view, centre_view(heads), atol=0.02)
 
 
 def test_a_symmetric_head_stays_as_it_is(recipe):
     head = jnp.asarray(symmetric_head())
-    view = jax.jit(find_view, static_argnums=2)(None, head, recipe)
+    view = jax.jit(find_view, static_argnums=2)(None, head, recipe.system)
     np.testing.assert_allclose(angles(view), 0, atol=0.1)
-    aligned, _, _ = align_volume(head, view, recipe)
+    aligned, _, _ = align_volume(head, view, recipe.system)
     inner = (slice(None), slice(1, -1), slice(4, -4), slice(4, -4))
     np.testing.assert_allclose(aligned[inner].mean(), head[inner].mean(), rtol=0.01)
 
 
 def test_no_gradient_flows_through_the_view(heads):
     recipe = small_recipe(network=True, centre=True, refine_steps=2)
-    params = init_view_net(jax.random.key(0), recipe.view_net, recipe.prepare.shape)
-    gradient = jax.grad(lambda p: find_view(p, heads[:1], recipe).sum())(params)
+    params = init_alignment_net(
+        jax.random.key(0), recipe.system.alignment_net, recipe.system.prepare.shape
+    )
+    gradient = jax.grad(lambda p: find_view(p, heads[:1], recipe.system).sum())(params)
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(gradient))
 
 
@@ -163,6 +169,6 @@ def test_centre_of_an_empty_volume_is_the_middle():
 
 
 def test_in_plane_only_where_nothing_else_can_move(recipe):
-    assert is_in_plane(recipe)
-    tilting = replace(recipe.view_net, rotation_limit_deg=(5.0, 0.0, 60.0))
-    assert not is_in_plane(replace(recipe, view_net=tilting))
+    assert is_in_plane(recipe.system)
+    tilting = replace(recipe.system.alignment_net, rotation_limit_deg=(5.0, 0.0, 60.0))
+    assert not is_in_plane(replace(recipe.system, alignment_net=tilting))

@@ -28,16 +28,20 @@ def volume():
 @pytest.fixture(scope="module")
 def outputs(volume):
     params = AdnParams(
-        view=from_torch(golden.parameters("T", 1017), REFERENCE.view_net, "T"),
+        view=from_torch(
+            golden.parameters("T", 1017), REFERENCE.system.alignment_net, "T"
+        ),
         disentangle=from_torch(
-            golden.parameters("resunet_f32", 1019), REFERENCE.disentangle_net, "D"
+            golden.parameters("resunet_f32", 1019),
+            REFERENCE.system.disentangle_net,
+            "D",
         ),
         segment=from_torch(
-            golden.parameters("resunet_f32", 1020), REFERENCE.segment_net, "F"
+            golden.parameters("resunet_f32", 1020), REFERENCE.system.segment_net, "F"
         ),
     )
     with jax.default_matmul_precision("highest"):
-        return jax.jit(apply_adn, static_argnums=2)(params, volume, REFERENCE)
+        return jax.jit(apply_adn, static_argnums=2)(params, volume, REFERENCE.system)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +63,7 @@ def test_t_aligns_as_the_authors_code(stored, outputs, volume):
     aligned = every(outputs.aligned, 8, 16, 16)
     np.testing.assert_allclose(aligned, stored["T_xt_sub"], atol=TOLERANCE)
     flip = jnp.abs(outputs.aligned - outputs.mirrored).mean()
-    back = unalign(outputs.mirrored, outputs.inverse, REFERENCE)
+    back = unalign(outputs.mirrored, outputs.inverse, REFERENCE.system)
     np.testing.assert_allclose(flip, stored["T_flip"], atol=TOLERANCE)
     np.testing.assert_allclose(
         jnp.abs(volume - back).mean(), stored["T_rec"], atol=TOLERANCE

@@ -29,7 +29,9 @@ def batch():
 
 @pytest.fixture(scope="module")
 def outputs(batch):
-    return apply_adn(init_adn(jax.random.key(0), RECIPE), batch.volume, RECIPE)
+    return apply_adn(
+        init_adn(jax.random.key(0), RECIPE.system), batch.volume, RECIPE.system
+    )
 
 
 def test_maps_become_channels(outputs, batch):

@@ -19,8 +19,7 @@ from adn_jax.runtime.mesh import device_mesh, place_cases, replicate, replicated
 from adn_jax.training.optimizer import make_optimizer
 from adn_jax.training.runs import initial_params
 from adn_jax.training.stages import make_stage
-from adn_jax.training.state import initial_state
-from adn_jax.training.steps import make_train_step
+from adn_jax.training.steps import initial_state, make_train_step
 from tests.training.tiny import tiny_recipe
 
 BATCH, STEPS = 8, 20

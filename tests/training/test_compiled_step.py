@@ -16,8 +16,7 @@ from adn_jax.runtime.mesh import device_mesh, place_cases, replicate
 from adn_jax.training.optimizer import make_optimizer
 from adn_jax.training.runs import initial_params
 from adn_jax.training.stages import make_stage
-from adn_jax.training.state import initial_state
-from adn_jax.training.steps import make_train_step
+from adn_jax.training.steps import initial_state, make_train_step
 from tests.training import tiny
 
 RECIPE = tiny.tiny_recipe(
@@ -127,7 +126,7 @@ def test_the_networks_compute_in_bfloat16_only(batches):
     text = lowered(batches, "cuda")
     results = re.findall(r"stablehlo.convolution.*-> tensor<\S*x(\w+)>", text)
     assert set(results) == {"bf16"}
-    full = lowered(batches, "cuda", replace(RECIPE, precision="float32"))
+    full = lowered(batches, "cuda", RECIPE.with_fields(precision="float32"))
     results = re.findall(r"stablehlo.convolution.*-> tensor<\S*x(\w+)>", full)
     assert set(results) == {"f32"}
 

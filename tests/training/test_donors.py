@@ -128,7 +128,7 @@ def test_data_that_is_never_given_tissue(source, data, tmp_path):
     manifest = json.loads((data / "manifest.json").read_text())
     manifest["settings"]["tissue"] = "none"
     (data / "manifest.json").write_text(json.dumps(manifest))
-    recipe = replace(RECIPE, prepare=replace(RECIPE.prepare, tissue="none"))
+    recipe = RECIPE.with_fields(prepare=replace(RECIPE.system.prepare, tissue="none"))
     with pytest.raises(UserError, match=r"tissue\.steps is 0"):
         train(recipe, data, tmp_path / "run")
     taught = replace(recipe, tissue=SHORT)
@@ -144,10 +144,9 @@ def refuse(recipe, data, run, source):
 
 
 def test_a_net_that_does_not_fit_is_refused_before_any_work(source, data, tmp_path):
-    other = replace(
-        RECIPE,
+    other = RECIPE.with_fields(
         tissue_net=replace(RECIPE.tissue_net, widths=(2, 8)),
-        prepare=replace(RECIPE.prepare, window_hu=(0.0, 100.0), tissue="none"),
+        prepare=replace(RECIPE.system.prepare, window_hu=(0.0, 100.0), tissue="none"),
     )
     said = refuse(other, data, tmp_path / "run", source)
     assert said == (
@@ -155,8 +154,8 @@ def test_a_net_that_does_not_fit_is_refused_before_any_work(source, data, tmp_pa
         "(0.0, 80.0) -> (0.0, 100.0); tissue_net.widths (2, 4) -> (2, 8)); set these "
         "fields as they are there, or give another run."
     )
-    coarse = replace(RECIPE.prepare, spacing_mm=(8.0, 12.0, 12.0))
-    said = refuse(replace(RECIPE, prepare=coarse), data, tmp_path / "run", source)
+    coarse = replace(RECIPE.system.prepare, spacing_mm=(8.0, 12.0, 12.0))
+    said = refuse(RECIPE.with_fields(prepare=coarse), data, tmp_path / "run", source)
     assert "prepare.spacing_mm (8.0, 10.0, 10.0) -> (8.0, 12.0, 12.0)" in said
     assert not (tmp_path / "run").exists()
 
@@ -214,10 +213,14 @@ def test_t_of_another_run_is_taken_too(data, tmp_path, made_up_training):
             train(recipe, data, tmp_path / "other", donors={"align": source})
         return str(caught.value)
 
-    wide = replace(recipe, view_net=replace(recipe.view_net, widths=(2, 8)))
+    wide = recipe.with_fields(
+        alignment_net=replace(recipe.system.alignment_net, widths=(2, 8))
+    )
     assert "the T of" in refused(wide)
-    assert "view_net.widths (2, 4) -> (2, 8)" in refused(wide)
-    off = replace(recipe, alignment=replace(recipe.alignment, network=False))
+    assert "alignment_net.widths (2, 4) -> (2, 8)" in refused(wide)
+    off = recipe.with_fields(alignment=replace(recipe.system.alignment, network=False))
     assert "uses no T that is trained; choose a recipe with --alignment" in refused(off)
-    uncentred = replace(recipe, alignment=replace(recipe.alignment, centre=False))
+    uncentred = recipe.with_fields(
+        alignment=replace(recipe.system.alignment, centre=False)
+    )
     assert "alignment.centre True -> False" in refused(uncentred)

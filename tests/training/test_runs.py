@@ -32,7 +32,7 @@ def some_params(stage, recipe=RECIPE):
 
 
 def some_adn(recipe=RECIPE):
-    view = some_params("align", recipe) if recipe.alignment.network else None
+    view = some_params("align", recipe) if recipe.system.alignment.network else None
     return AdnParams(view=view, **some_params("joint", recipe))
 
 
@@ -57,8 +57,8 @@ def test_written_weights_come_back(run):
 
 
 def test_recipe_without_t_and_with_tissue_net(tmp_path):
-    alignment = replace(RECIPE.alignment, network=False)
-    recipe = replace(RECIPE, alignment=alignment, tissue_source="network")
+    alignment = replace(RECIPE.system.alignment, network=False)
+    recipe = RECIPE.with_fields(tissue_source="network", alignment=alignment)
     tissue = some_params("tissue", recipe)
     write_run(tmp_path / "run", recipe, some_adn(recipe), tissue)
     model = load_run(tmp_path / "run")
@@ -119,7 +119,7 @@ def test_spoilt_config(run, change, message):
 
 def test_same_recipe_and_another(run):
     check_same_recipe(run, RECIPE)
-    other = replace(RECIPE, seed=3, segment_net=UNetSettings())
+    other = RECIPE.with_fields(seed=3, segment_net=UNetSettings())
     with pytest.raises(UserError) as error:
         check_same_recipe(run, other)
     assert "seed 0 -> 3; segment_net.widths (2, 4) -> (32, 64" in str(error.value)

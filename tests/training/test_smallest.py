@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from adn_jax.config import (
+    AlignmentNetSettings,
     AlignmentSettings,
     DeepMedicSettings,
     JointLossSettings,
@@ -15,7 +16,6 @@ from adn_jax.config import (
     StageSettings,
     SymmetryNetSettings,
     UNetSettings,
-    ViewNetSettings,
 )
 from adn_jax.data.batches import make_batch
 from adn_jax.runtime.mesh import device_mesh
@@ -25,7 +25,7 @@ from tests.training.tiny import tiny_recipe
 
 ONE = StageSettings(steps=1, batch=1, validate_every=1)
 SEARCH = AlignmentSettings(network=False, centre=True, search_limit_deg=4.0)
-UNET = UNetSettings(widths=(1, 1), groups=1, flat_levels=1, dropout=0.0)
+UNET = UNetSettings(widths=(1, 1), groups=1, in_plane_levels=1, dropout=0.0)
 DEEPMEDIC = DeepMedicSettings(
     widths=(1,),
     steps=(1,),
@@ -45,7 +45,7 @@ RECIPE = tiny_recipe(
     alignment=SEARCH,
     disentangle_net=UNET,
     segment_net=UNET,
-    view_net=ViewNetSettings(widths=(1,)),
+    alignment_net=AlignmentNetSettings(widths=(1,)),
     joint_loss=JointLossSettings(
         warm_start_steps=0, boundary=0.1, focal_tversky=1.0, tissue=0.0
     ),
@@ -53,15 +53,13 @@ RECIPE = tiny_recipe(
     align=ONE,
     joint=ONE,
 )
-PLAIN = replace(
-    RECIPE,
-    segment_input="aligned",
-    joint_loss=replace(RECIPE.joint_loss, regularisation=0.0),
+PLAIN = RECIPE.with_fields(
+    joint_loss=replace(RECIPE.joint_loss, regularisation=0.0), segment_input="aligned"
 )
 SYSTEMS = {
     "adn": RECIPE,
-    "deepmedic": replace(PLAIN, segment_net=DEEPMEDIC),
-    "sean": replace(PLAIN, segment_net=SEAN),
+    "deepmedic": PLAIN.with_fields(segment_net=DEEPMEDIC),
+    "sean": PLAIN.with_fields(segment_net=SEAN),
 }
 
 
@@ -92,9 +90,8 @@ def test_an_update_and_a_validation_of_one_slice(name):
 
 def test_an_update_of_t_on_the_smallest_grid():
     shape = (2, 2, 2)
-    recipe = replace(
-        RECIPE,
-        prepare=replace(RECIPE.prepare, shape=shape),
+    recipe = RECIPE.with_fields(
+        prepare=replace(RECIPE.system.prepare, shape=shape),
         alignment=AlignmentSettings(),
     )
     stage = make_stage("align", recipe)

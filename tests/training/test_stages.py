@@ -48,26 +48,26 @@ def test_from_a_half_on_a_partial_label_counts():
 
 
 @pytest.mark.parametrize("name", ["tissue", "joint"])
-@pytest.mark.parametrize("recompute", ["nothing", "norms"])
-def test_the_recipe_says_what_is_computed_again(name, recompute):
-    recipe = tiny_recipe(recompute=recompute, alignment=AlignmentSettings())
+@pytest.mark.parametrize("remat", ["nothing", "norms"])
+def test_the_recipe_says_what_is_computed_again(name, remat):
+    recipe = tiny_recipe(remat=remat, alignment=AlignmentSettings())
     stage = make_stage(name, recipe)
     params = initial_params(jax.random.key(0), recipe, name)
     frozen = {"align": initial_params(jax.random.key(1), recipe, "align")}
     inputs = frozen, batch_of(0), jax.random.key(2), jnp.int32(0)
     traced = jax.make_jaxpr(lambda params: stage.loss(params, *inputs))(params)
-    assert ("remat" in str(traced)) == (recompute == "norms")
+    assert ("remat" in str(traced)) == (remat == "norms")
 
 
-@pytest.mark.parametrize("partial_labels", [True, False])
-def test_labels_are_partial_where_the_recipe_asks_for_it(partial_labels):
-    recipe = tiny_recipe(partial_labels=partial_labels)
+@pytest.mark.parametrize("soft_labels", [True, False])
+def test_labels_are_partial_where_the_recipe_asks_for_it(soft_labels):
+    recipe = tiny_recipe(soft_labels=soft_labels)
     still = AugmentSettings(gamma=0.0, mirror=False, rotation_deg=0.0)
     shares = jnp.linspace(0, 1, 256).reshape(1, 1, 16, 16, 1)
     batch = Batch(shares, shares, shares[..., 0].astype(jnp.int32), jnp.zeros(1, int))
     settings = replace(recipe.joint, augment=still)
     label = training_batch(jax.random.key(0), batch, settings, recipe).lesion
-    expected = shares if partial_labels else (shares >= 0.5).astype(jnp.float32)
+    expected = shares if soft_labels else (shares >= 0.5).astype(jnp.float32)
     np.testing.assert_array_equal(label, expected)
 
 

@@ -8,8 +8,12 @@ import pytest
 
 from adn_jax.runtime.mesh import device_mesh, place_cases, replicate, replicated
 from adn_jax.training.session import saved_items, state_from_items
-from adn_jax.training.state import initial_state
-from adn_jax.training.steps import ABSENT, average_of_parts, make_train_step
+from adn_jax.training.steps import (
+    ABSENT,
+    average_of_parts,
+    initial_state,
+    make_train_step,
+)
 from adn_jax.types import Batch
 
 KEY = jax.random.key(0)
@@ -145,31 +149,31 @@ def test_every_case_is_in_one_part_and_each_part_draws_for_itself():
 
 def test_the_average_follows_the_parameters_and_forgets_the_start():
     decay = 0.6
-    step = make_train_step(loss, OPTIMIZER, KEY, average=decay)
-    state = initial_state({"w": jnp.float32(2)}, OPTIMIZER, averages=True)
+    step = make_train_step(loss, OPTIMIZER, KEY, ema_decay=decay)
+    state = initial_state({"w": jnp.float32(2)}, OPTIMIZER, with_ema=True)
     by_hand = 2.0
     for number in range(30):
         state, _ = step(state, jnp.float32(0), make_batch())
         kept = min(decay, number / (number + 10))
         by_hand = kept * by_hand + (1 - kept) * float(state.params["w"])
-        assert state.average["w"] == pytest.approx(by_hand, rel=1e-5)
-        assert state.best_params is state.average
+        assert state.ema["w"] == pytest.approx(by_hand, rel=1e-5)
+        assert state.best_params is state.ema
     assert fresh().best_params == fresh().params
 
 
 def test_a_skipped_update_leaves_the_average():
-    step = make_train_step(loss, OPTIMIZER, KEY, average=0.5)
-    state = initial_state({"w": jnp.float32(2)}, OPTIMIZER, averages=True)
+    step = make_train_step(loss, OPTIMIZER, KEY, ema_decay=0.5)
+    state = initial_state({"w": jnp.float32(2)}, OPTIMIZER, with_ema=True)
     state, _ = step(state, jnp.float32(0), make_batch())
-    before = float(state.average["w"])
+    before = float(state.ema["w"])
     state, _ = step(state, jnp.float32(np.nan), make_batch())
-    assert float(state.average["w"]) == before
+    assert float(state.ema["w"]) == before
 
 
-@pytest.mark.parametrize("averages", [True, False])
-def test_a_saved_state_is_the_same_again(averages):
-    state = initial_state({"w": jnp.float32(2)}, optax.adam(0.1), averages)
-    step = make_train_step(loss, optax.adam(0.1), KEY, average=0.5)
+@pytest.mark.parametrize("with_ema", [True, False])
+def test_a_saved_state_is_the_same_again(with_ema):
+    state = initial_state({"w": jnp.float32(2)}, optax.adam(0.1), with_ema)
+    step = make_train_step(loss, optax.adam(0.1), KEY, ema_decay=0.5)
     state, _ = step(state, jnp.float32(0), make_batch())
     items = saved_items(state)
     assert items["params"] is state.best_params

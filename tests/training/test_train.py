@@ -74,7 +74,7 @@ def test_raw_data_is_prepared_into_the_run(monkeypatch, no_training, tmp_path, c
     (tmp_path / "raw").mkdir()
     train(RECIPE, tmp_path / "raw", tmp_path / "run", workers=3)
     assert capsys.readouterr().err == "adn: one is left out: no brain was found.\n"
-    assert asked == [(tmp_path / "raw", RECIPE.prepare, 3, None)]
+    assert asked == [(tmp_path / "raw", RECIPE.system.prepare, 3, None)]
     assert [name for name, *_ in no_training] == ["align", "joint"]
     content = json.loads((tmp_path / "run" / "config.json").read_text())
     assert content["data"] == str(tmp_path / "run" / "prepared")
@@ -87,18 +87,18 @@ def test_missing_data(tmp_path):
 
 
 def test_data_prepared_otherwise(data, tmp_path):
-    finer = replace(RECIPE.prepare, spacing_mm=(5.0, 1.2, 1.2))
+    finer = replace(RECIPE.system.prepare, spacing_mm=(5.0, 1.2, 1.2))
     with pytest.raises(UserError, match=r"other settings .*spacing_mm \(8\.0, 10\.0"):
-        train(replace(RECIPE, prepare=finer), data, tmp_path / "run")
+        train(RECIPE.with_fields(prepare=finer), data, tmp_path / "run")
 
 
 def test_auto_takes_whatever_tissue_was_prepared(data, tmp_path):
     manifest = read_manifest(data)
     atlas = replace(manifest.settings, tissue="atlas")
     write_manifest(replace(manifest, settings=atlas))
-    assert RECIPE.prepare.tissue == "auto"
+    assert RECIPE.system.prepare.tissue == "auto"
     assert train(RECIPE, data, tmp_path / "run") == 0
-    given = replace(RECIPE, prepare=replace(RECIPE.prepare, tissue="given"))
+    given = RECIPE.with_fields(prepare=replace(RECIPE.system.prepare, tissue="given"))
     with pytest.raises(UserError, match=r"other settings .*tissue"):
         train(given, data, tmp_path / "other")
 
@@ -173,12 +173,14 @@ def test_what_no_finished_stage_depends_on_may_change(
 
 
 def test_settings_of_parts_that_a_system_lacks_do_not_count(data, tmp_path):
-    alignment = replace(RECIPE.alignment, network=False)
-    without = replace(RECIPE, alignment=alignment)
+    alignment = replace(RECIPE.system.alignment, network=False)
+    without = RECIPE.with_fields(alignment=alignment)
     train(without, data, tmp_path / "run")
     finish(tmp_path / "run", "joint")
     other = replace(without, align=replace(RECIPE.align, batch=16))
-    other = replace(other, view_net=replace(RECIPE.view_net, widths=(4,)))
+    other = other.with_fields(
+        alignment_net=replace(RECIPE.system.alignment_net, widths=(4,))
+    )
     train(other, data, tmp_path / "run")
     larger = replace(other, joint=replace(RECIPE.joint, batch=4))
     with pytest.raises(UserError, match=r"other settings \(joint\.batch 2 -> 4\)"):
@@ -304,7 +306,7 @@ def test_labels_of_every_stage_are_looked_for_before_the_first(
             "the module 'no_module' of the loss term no_module:term cannot be imported",
         ),
         (
-            {"prepare": replace(RECIPE.prepare, tissue="none")},
+            {"prepare": replace(RECIPE.system.prepare, tissue="none")},
             "prepare.tissue is none, but tissue_source maps needs tissue maps",
         ),
         (
@@ -312,11 +314,11 @@ def test_labels_of_every_stage_are_looked_for_before_the_first(
             "the loss term 'math' has another form",
         ),
         (
-            {"segment_net": replace(RECIPE.segment_net, widths=(2,) * 6)},
+            {"segment_net": replace(RECIPE.system.segment_net, widths=(2,) * 6)},
             "a volume of 16 x 16 x 16 voxels .* does not fit a network of 6 levels",
         ),
         (
-            {"disentangle_net": replace(RECIPE.disentangle_net, widths=(2, 5))},
+            {"disentangle_net": replace(RECIPE.system.disentangle_net, widths=(2, 5))},
             "5 feature maps do not divide into 2 groups",
         ),
     ],
@@ -325,7 +327,7 @@ def test_what_cannot_be_built_is_refused_before_any_work(
     data, tmp_path, changes, message
 ):
     with pytest.raises(UserError, match=message):
-        train(replace(RECIPE, **changes), data, tmp_path / "run")
+        train(RECIPE.with_fields(**changes), data, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

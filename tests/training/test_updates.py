@@ -1,4 +1,3 @@
-from dataclasses import replace
 from functools import partial
 
 import jax
@@ -32,7 +31,7 @@ def advice(there, recipe=FULL, platform="gpu", count=1):
 
 def test_single_settings_that_fit_are_named_mildest_first():
     assert advice(there=70) == (
-        "set --joint.micro-batches 2 (about 41.0 GB) or --recompute norms (about "
+        "set --joint.micro-batches 2 (about 41.0 GB) or --remat norms (about "
         "57.0 GB) or --precision bfloat16 (about 41.0 GB) or --joint.batch 6 (about "
         "61.0 GB)"
     )
@@ -42,8 +41,8 @@ def test_single_settings_that_fit_are_named_mildest_first():
 
 def test_settings_are_joined_where_no_single_one_is_enough():
     said = advice(there=8)
-    assert "--joint.micro-batches 8 --recompute norms (about 8.0 GB)" not in said
-    assert "--joint.micro-batches 8 --recompute blocks (about 5.5 GB)" in said
+    assert "--joint.micro-batches 8 --remat norms (about 8.0 GB)" not in said
+    assert "--joint.micro-batches 8 --remat blocks (about 5.5 GB)" in said
 
 
 def test_on_a_cpu_only_smaller_batches_and_maps_help():
@@ -54,7 +53,7 @@ def test_on_a_cpu_only_smaller_batches_and_maps_help():
 
 
 def test_devices_with_a_case_each_can_share_its_rows():
-    recipe = replace(FULL, joint=StageSettings(batch=4), precision="bfloat16")
+    recipe = FULL.with_fields(joint=StageSettings(batch=4), precision="bfloat16")
     said = advice(there=50, recipe=recipe, platform="tpu", count=4)
     assert "--space 2 --joint.batch 2 (about 41.0 GB)" in said
     assert "micro" not in said
@@ -62,8 +61,8 @@ def test_devices_with_a_case_each_can_share_its_rows():
 
 def test_where_nothing_is_enough_it_says_what_else():
     assert "--prepare.shape" in advice(there=1)
-    windows = replace(FULL, segment_net=DeepMedicSettings(), precision="bfloat16")
-    assert "--recompute" not in advice(there=50, recipe=windows)
+    windows = FULL.with_fields(segment_net=DeepMedicSettings(), precision="bfloat16")
+    assert "--remat" not in advice(there=50, recipe=windows)
 
 
 @pytest.fixture

@@ -17,8 +17,7 @@ from adn_jax.losses.segmentation import cross_entropy
 from adn_jax.training.optimizer import make_optimizer
 from adn_jax.training.runs import initial_params, load_run
 from adn_jax.training.stages import make_stage
-from adn_jax.training.state import initial_state
-from adn_jax.training.steps import make_train_step, replace_leaves
+from adn_jax.training.steps import initial_state, make_train_step, replace_leaves
 from adn_jax.training.train import train
 from adn_jax.types import Batch
 from tests.training.tiny import head, tiny_recipe, write_heads
@@ -41,12 +40,12 @@ def recipe_of(net, **changes):
     recipe = tiny_recipe(
         segment_net=net,
         segment_input="aligned",
-        standardise=True,
+        zscore_in_brain=True,
         tissue_source="none",
         alignment=AlignmentSettings(network=False),
         joint_loss=JointLossSettings(regularisation=0.0, warm_start_steps=0),
     )
-    return replace(recipe, **changes)
+    return recipe.with_fields(**changes)
 
 
 def two_heads():
@@ -107,7 +106,7 @@ def test_leaves_are_replaced_where_there_are_new_ones():
 def test_a_run_is_trained_and_read_again(tmp_path):
     data = write_heads(tmp_path / "data", train=3, validation=2).folder
     recipe = recipe_of(SEAN)
-    optimizer = replace(recipe.joint.optimizer, average=0.9)
+    optimizer = replace(recipe.joint.optimizer, ema_decay=0.9)
     recipe = replace(recipe, joint=replace(recipe.joint, steps=4, optimizer=optimizer))
     assert train(recipe, data, tmp_path / "run") == 0
     model = load_run(tmp_path / "run")

@@ -10,6 +10,7 @@ import numpy as np
 
 from adn_jax.config import (
     AlignLossSettings,
+    AlignmentNetSettings,
     AlignmentSettings,
     AugmentSettings,
     JointLossSettings,
@@ -17,8 +18,8 @@ from adn_jax.config import (
     PrepareSettings,
     Recipe,
     StageSettings,
+    SystemSettings,
     UNetSettings,
-    ViewNetSettings,
 )
 from adn_jax.data.cases import PreparedCase, read_case, write_case
 from adn_jax.data.manifest import Manifest, read_manifest, write_manifest
@@ -39,18 +40,20 @@ def tiny_recipe(**changes) -> Recipe:
     )
     recipe = Recipe(
         name="tiny",
-        prepare=PREPARE,
-        alignment=AlignmentSettings(centre=True),
-        view_net=ViewNetSettings(widths=(2, 4), identity_start=True),
-        disentangle_net=NET,
-        segment_net=NET,
+        system=SystemSettings(
+            prepare=PREPARE,
+            alignment=AlignmentSettings(centre=True),
+            alignment_net=AlignmentNetSettings(widths=(2, 4), identity_start=True),
+            disentangle_net=NET,
+            segment_net=NET,
+        ),
         tissue_net=replace(NET, outputs=5, prior=None),
-        align_loss=AlignLossSettings(view_regression=1.0, warm_start_steps=2),
+        align_loss=AlignLossSettings(pose_regression=1.0, warm_start_steps=2),
         joint_loss=JointLossSettings(warm_start_steps=2),
         align=stage,
         joint=replace(stage, steps=10),
     )
-    return replace(recipe, **changes)
+    return recipe.with_fields(**changes)
 
 
 def head(name: str, seed: int) -> PreparedCase:

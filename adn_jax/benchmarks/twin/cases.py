@@ -44,7 +44,7 @@ def made_up_cases(
     recipe: Recipe, batch: int, device: str, labels: tuple[str, ...]
 ) -> Cases:
     """The cases that our side gets, too, with the named labels."""
-    arrays = draw_cases(recipe.prepare.shape, batch)
+    arrays = draw_cases(recipe.system.prepare.shape, batch)
     arrays["lesion"] = arrays["lesion"] / 255
 
     def place(*names: str) -> Tensor:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from adn_jax.benchmarks.twin.networks import make_unet, make_view_net
-from adn_jax.config import AsymmetrySettings, Recipe
+from adn_jax.config import AsymmetrySettings, SystemSettings
 from adn_jax.errors import UserError
 
 Map = Float[Tensor, "b 1 z y x"]
@@ -36,32 +36,34 @@ class Outputs:
 
 
 class Adn(nn.Module):
-    """T (where the recipe uses it), D and F, and the chain through them."""
+    """T (where the system uses it), D and F, and the chain through them."""
 
-    def __init__(self, recipe: Recipe):
+    def __init__(self, system: SystemSettings):
         """Make the networks."""
         super().__init__()
-        check_alignment(recipe)
-        self.recipe = recipe
-        self.view = make_view_net(recipe.view_net) if recipe.alignment.network else None
-        self.disentangle = make_unet(recipe.disentangle_net)
-        self.segment = make_unet(recipe.segment_net)
+        check_alignment(system)
+        self.system = system
+        self.view = (
+            make_view_net(system.alignment_net) if system.alignment.network else None
+        )
+        self.disentangle = make_unet(system.disentangle_net)
+        self.segment = make_unet(system.segment_net)
 
     def forward(self, volume: Map) -> Outputs:
         """Run T, the asymmetry split, D and F on prepared scans I."""
-        recipe = self.recipe
+        system = self.system
         with torch.no_grad():
-            view = find_view(self.view, volume, recipe)
-            matrix, inverse = matrices(view, recipe)
-            aligned = sample(volume, matrix, recipe)
+            view = find_view(self.view, volume, system)
+            matrix, inverse = matrices(view, system)
+            aligned = sample(volume, matrix, system)
             mirrored = mirror(aligned)
             asymmetry = F.relu(mirrored - aligned)
-            if rim := recipe.asymmetry.rim_voxels(recipe.prepare.spacing_mm):
+            if rim := system.asymmetry.rim_voxels(system.prepare.spacing_mm):
                 asymmetry = asymmetry * within_both_sides(aligned, mirrored, rim)
-        pathological = torch.sigmoid(run(self.disentangle, aligned, recipe))
-        anatomical = anatomical_asymmetry(asymmetry, pathological, recipe.asymmetry)
+        pathological = torch.sigmoid(run(self.disentangle, aligned, system))
+        anatomical = anatomical_asymmetry(asymmetry, pathological, system.asymmetry)
         salient = aligned + anatomical
-        aligned_prediction = torch.sigmoid(run(self.segment, salient, recipe))
+        aligned_prediction = torch.sigmoid(run(self.segment, salient, system))
         return Outputs(
             view=view,
             matrix=matrix,
@@ -73,13 +75,13 @@ class Adn(nn.Module):
             anatomical=anatomical,
             salient=salient,
             aligned_prediction=aligned_prediction,
-            prediction=sample(aligned_prediction, inverse, recipe),
+            prediction=sample(aligned_prediction, inverse, system),
         )
 
 
-def check_alignment(recipe: Recipe) -> None:
+def check_alignment(system: SystemSettings) -> None:
     """Refuse the two steps of the alignment that the peer lacks."""
-    alignment = recipe.alignment
+    alignment = system.alignment
     if alignment.search_limit_deg > 0 or alignment.refine_steps > 0:
         raise UserError(
             "the PyTorch peer neither searches nor refines a view (search_limit_deg "
@@ -89,21 +91,25 @@ def check_alignment(recipe: Recipe) -> None:
         )
 
 
-def run(network: nn.Module, volume: Map, recipe: Recipe) -> Float[Tensor, "b ..."]:
-    """Output of a network, its feature maps in the recipe's precision."""
-    in_bfloat16 = recipe.precision == "bfloat16"
+def run(
+    network: nn.Module, volume: Map, system: SystemSettings
+) -> Float[Tensor, "b ..."]:
+    """Output of a network, its feature maps in the system's precision."""
+    in_bfloat16 = system.precision == "bfloat16"
     with torch.autocast(volume.device.type, torch.bfloat16, enabled=in_bfloat16):
         return network(volume.bfloat16() if in_bfloat16 else volume)
 
 
-def find_view(view_net: nn.Module | None, volume: Map, recipe: Recipe) -> View:
-    """Centre of mass and network T, as far as the recipe uses them."""
+def find_view(
+    alignment_net: nn.Module | None, volume: Map, system: SystemSettings
+) -> View:
+    """Centre of mass and network T, as far as the system uses them."""
     view = volume.new_zeros(len(volume), 6)
-    if recipe.alignment.centre:
+    if system.alignment.centre:
         view = centre_view(volume)
-    if view_net is not None:
-        matrix, _ = matrices(view, recipe)
-        view = view + run(view_net, sample(volume, matrix, recipe), recipe)
+    if alignment_net is not None:
+        matrix, _ = matrices(view, system)
+        view = view + run(alignment_net, sample(volume, matrix, system), system)
     return view
 
 
@@ -123,9 +129,9 @@ def centres(size: int, device: torch.device) -> Float[Tensor, " size"]:
     return (2 * torch.arange(size, device=device) + 1) / size - 1
 
 
-def matrices(view: View, recipe: Recipe) -> tuple[Matrix, Matrix]:
+def matrices(view: View, system: SystemSettings) -> tuple[Matrix, Matrix]:
     """M = T R of each view and its inverse; R is a true rotation in mm."""
-    prepare = recipe.prepare
+    prepare = system.prepare
     return rigid_matrices(view, prepare.shape, prepare.spacing_mm)
 
 
@@ -158,17 +164,17 @@ def homogeneous(turn: Float[Tensor, "b 3 3"], shift: Float[Tensor, "b 3 1"]) -> 
     return torch.cat([torch.cat([turn, shift], dim=2), last], dim=1)
 
 
-def is_in_plane(recipe: Recipe) -> bool:
+def is_in_plane(system: SystemSettings) -> bool:
     """Whether T can only rotate about z and shift along x and y."""
-    about_x, about_y, _ = recipe.view_net.rotation_limit_deg
-    return about_x == about_y == recipe.view_net.translation_limit[2] == 0
+    about_x, about_y, _ = system.alignment_net.rotation_limit_deg
+    return about_x == about_y == system.alignment_net.translation_limit[2] == 0
 
 
 def sample(
-    volume: Channels, matrix: Matrix, recipe: Recipe, mode: str = "bilinear"
+    volume: Channels, matrix: Matrix, system: SystemSettings, mode: str = "bilinear"
 ) -> Channels:
     """Warp each volume: output(p) = volume(M p), zero outside the grid."""
-    if is_in_plane(recipe):
+    if is_in_plane(system):
         return sample_in_plane(volume, matrix, mode)
     grid = F.affine_grid(matrix[:, :3], volume.shape, align_corners=False)
     return F.grid_sample(volume, grid, mode, "zeros", align_corners=False)

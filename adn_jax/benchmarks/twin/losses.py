@@ -94,7 +94,7 @@ def symmetric_voxels(outputs: Outputs, _: Targets) -> Scalar:
     return (outputs.pathological * (outputs.asymmetry == 0)).mean()
 
 
-def infarct(outputs: Outputs, targets: Targets) -> Scalar:
+def pathology_supervision(outputs: Outputs, targets: Targets) -> Scalar:
     """Cross-entropy and generalised Dice of P against T(G)."""
     pair = (outputs.pathological, targets.aligned_lesion)
     return F.binary_cross_entropy(*pair) + generalised_dice(*pair)
@@ -129,7 +129,7 @@ def reconstruction(outputs: AlignOutputs) -> Scalar:
     return F.l1_loss(outputs.reconstruction, outputs.volume)
 
 
-def view_regression(outputs: AlignOutputs) -> Scalar:
+def pose_regression(outputs: AlignOutputs) -> Scalar:
     """Squared distance of the view's six numbers to the search's, mean of heads."""
     return (outputs.view - outputs.search_view).square().sum(1).mean()
 
@@ -138,7 +138,7 @@ ALIGNMENT = {
     "mirror": mirror_distance,
     "mirror_in_view": mirror_in_view,
     "reconstruction": reconstruction,
-    "view_regression": view_regression,
+    "pose_regression": pose_regression,
 }
 SEGMENTATION = {
     "cross_entropy": F.binary_cross_entropy,
@@ -149,7 +149,7 @@ DISENTANGLEMENT = {
     "tissue_one_way": tissue_one_way,
     "size": size,
     "size_in_asymmetry": size_in_asymmetry,
-    "infarct": infarct,
+    "pathology_supervision": pathology_supervision,
     "symmetric": symmetric,
     "symmetric_voxels": symmetric_voxels,
     "intrinsic": intrinsic,
@@ -182,9 +182,9 @@ def align_loss(outputs: AlignOutputs, settings: AlignLossSettings, step: int) ->
     """L_T; the view regression stands alone in the warm start."""
     total, values = weighted(ALIGNMENT, settings, outputs)
     if settings.warm_start_steps:
-        values["view_regression"] = view_regression(outputs)
+        values["pose_regression"] = pose_regression(outputs)
         if step < settings.warm_start_steps:
-            total = (settings.view_regression or 1.0) * values["view_regression"]
+            total = (settings.pose_regression or 1.0) * values["pose_regression"]
     return total, values
 
 

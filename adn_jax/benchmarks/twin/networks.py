@@ -7,7 +7,7 @@ import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from adn_jax.config import UNetSettings, ViewNetSettings
+from adn_jax.config import AlignmentNetSettings, UNetSettings
 
 Volume = Float[Tensor, "b c z y x"]
 Features = Float[Tensor, "b o z y x"]
@@ -176,10 +176,10 @@ class Stage(nn.Module):
         return branch.add_(volume)
 
 
-class ViewNet(nn.Module):
+class AlignmentNet(nn.Module):
     """Strided stages, global average, linear layer, tanh, limits."""
 
-    def __init__(self, settings: ViewNetSettings):
+    def __init__(self, settings: AlignmentNetSettings):
         """Make the layers."""
         super().__init__()
         inputs = 1
@@ -213,9 +213,9 @@ def make_unet(settings: UNetSettings, inputs: int = 1) -> EncoderDecoder:
     return network
 
 
-def make_view_net(settings: ViewNetSettings) -> ViewNet:
+def make_view_net(settings: AlignmentNetSettings) -> AlignmentNet:
     """T with fresh parameters."""
-    network = ViewNet(settings)
+    network = AlignmentNet(settings)
     draw_weights(network)
     if settings.identity_start:
         with torch.no_grad():

@@ -1,7 +1,6 @@
 """What is timed on PyTorch's side: networks, optimizer and fixed cases in one call."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -31,13 +30,13 @@ def make_program(
     torch.manual_seed(recipe.seed)
     if device == "cuda":
         torch.backends.cudnn.benchmark = True
-        exact = recipe.precision == "float32"
+        exact = recipe.system.precision == "float32"
         torch.set_float32_matmul_precision("highest" if exact else "high")
         torch.backends.cudnn.allow_tf32 = not exact
 
     def place(network: nn.Module) -> nn.Module:
         network = network.to(device)
-        if device == "cpu" or recipe.precision == "bfloat16":
+        if device == "cpu" or recipe.system.precision == "bfloat16":
             network = network.to(memory_format=torch.channels_last_3d)
         if form == "compiled":
             network.compile()
@@ -49,13 +48,14 @@ def make_program(
 
 def with_precision(recipe: Recipe, form: str) -> Recipe:
     """The recipe in the precision of a form; `compiled` has the recipe's own."""
-    eager = "float32" if recipe.precision == "bfloat16" else recipe.precision
-    precisions = {"eager": eager, "bf16": "bfloat16", "compiled": recipe.precision}
+    own = recipe.system.precision
+    eager = "float32" if own == "bfloat16" else own
+    precisions = {"eager": eager, "bf16": "bfloat16", "compiled": own}
     if form not in precisions:
         raise UserError(
             f"the PyTorch peer has no form {form!r}; take {', '.join(precisions)}."
         )
-    return replace(recipe, precision=precisions[form])
+    return recipe.with_fields(precision=precisions[form])
 
 
 def make_inference(recipe: Recipe, batch: int, device: str, place: Place) -> Call:
@@ -70,9 +70,9 @@ def make_align(recipe: Recipe, batch: int, device: str, place: Place) -> Call:
     refuse_extra(recipe.align_loss)
     refuse_stage(recipe.align, "align")
     cases = made_up_cases(recipe, batch, device, ())
-    view_net = place(make_view_net(recipe.view_net))
-    trainer = Trainer(view_net.parameters(), recipe.align)
-    return lambda: align_step(view_net, trainer, cases, recipe)
+    alignment_net = place(make_view_net(recipe.system.alignment_net))
+    trainer = Trainer(alignment_net.parameters(), recipe.align)
+    return lambda: align_step(alignment_net, trainer, cases, recipe)
 
 
 def make_joint(recipe: Recipe, batch: int, device: str, place: Place) -> Call:
@@ -94,16 +94,16 @@ def make_joint(recipe: Recipe, batch: int, device: str, place: Place) -> Call:
 
 def make_adn(recipe: Recipe, place: Place) -> Adn:
     """T, D and F on their device; `UserError` for what the peer does not have."""
-    seen = recipe.disentangle_input, recipe.segment_input
+    seen = recipe.system.disentangle_input, recipe.system.segment_input
     if seen != ("aligned", "salient"):
         raise UserError(
             f"the PyTorch peer computes ADN, whose D sees X and F X_hat, and "
             f"{recipe.name} has other inputs; leave --peer out, or choose a recipe of "
             "ADN."
         )
-    for name in ("disentangle_net", "segment_net"):
-        refuse_levels(getattr(recipe, name), name)
-    adn = Adn(recipe)
+    refuse_levels(recipe.system.disentangle_net, "disentangle_net")
+    refuse_levels(recipe.system.segment_net, "segment_net")
+    adn = Adn(recipe.system)
     for network in adn.children():
         place(network)
     return adn
@@ -111,14 +111,14 @@ def make_adn(recipe: Recipe, place: Place) -> Adn:
 
 def refuse_levels(settings: UNetSettings, where: str) -> None:
     """Raise `UserError` for a U-Net with flat levels or deep supervision."""
-    refuse_above_0(settings, ("flat_levels", "deep_supervision"), where)
+    refuse_above_0(settings, ("in_plane_levels", "deep_supervision"), where)
 
 
 def refuse_stage(settings: StageSettings, where: str) -> None:
     """Raise `UserError` for what the peer's augmentation and optimizer do not have."""
     augment, optimizer = settings.augment, settings.optimizer
     refuse_above_0(augment, ("zoom", "brightness", "noise"), f"{where}.augment")
-    refuse_above_0(optimizer, ("average",), f"{where}.optimizer")
+    refuse_above_0(optimizer, ("ema_decay",), f"{where}.optimizer")
     if optimizer.kind != "adamw":
         raise UserError(
             f"the PyTorch peer has AdamW alone, but {where}.optimizer.kind is "

@@ -71,21 +71,21 @@ class Trainer:
 
 
 def align_step(
-    view_net: nn.Module, trainer: Trainer, cases: Cases, recipe: Recipe
+    alignment_net: nn.Module, trainer: Trainer, cases: Cases, recipe: Recipe
 ) -> Values:
     """Update T; the coarse search is taken to have found every head upright."""
-    prepare, settings = recipe.prepare, recipe.align.augment
+    prepare, settings = recipe.system.prepare, recipe.align.augment
     draws = draw(cases, settings)
     volume = augment(cases, draws, settings, prepare.spacing_mm).volume
-    view = find_view(view_net, volume, recipe)
-    matrix, inverse = matrices(view, recipe)
-    aligned = sample(volume, matrix, recipe)
+    view = find_view(alignment_net, volume, recipe.system)
+    matrix, inverse = matrices(view, recipe.system)
+    aligned = sample(volume, matrix, recipe.system)
     mirrored = mirror(aligned)
     outputs = AlignOutputs(
         volume=volume,
         aligned=aligned,
         mirrored=mirrored,
-        reconstruction=sample(mirrored, inverse, recipe),
+        reconstruction=sample(mirrored, inverse, recipe.system),
         view=view,
         search_view=view_of_upright(draws, prepare.shape, prepare.spacing_mm),
     )
@@ -113,10 +113,12 @@ def joint_step(
 
 def training_cases(cases: Cases, recipe: Recipe) -> Cases:
     """The augmented cases, their lesion partial or cut at one half."""
-    if not recipe.partial_labels:
+    if not recipe.soft_labels:
         cases = Cases(cases.volume, cases.labels.round())
     settings = recipe.joint.augment
-    return augment(cases, draw(cases, settings), settings, recipe.prepare.spacing_mm)
+    return augment(
+        cases, draw(cases, settings), settings, recipe.system.prepare.spacing_mm
+    )
 
 
 @torch.no_grad()
@@ -127,9 +129,9 @@ def make_targets(
     recipe: Recipe,
 ) -> Targets:
     """G on both grids and the tissue on X's."""
-    aligned = sample(labels, outputs.matrix, recipe, "nearest")
+    aligned = sample(labels, outputs.matrix, recipe.system, "nearest")
     if recipe.tissue_source == "network":
-        logits = run(tissue_net, outputs.aligned, recipe)
+        logits = run(tissue_net, outputs.aligned, recipe.system)
         tissue = one_hot_tissue(logits.argmax(dim=1, keepdim=True))
     elif recipe.tissue_source == "maps":
         tissue = one_hot_tissue(aligned[:, 1:])

@@ -5,16 +5,24 @@ from functools import partial
 import jax
 import numpy as np
 
-from adn_jax.config import PrepareSettings, Recipe, UNetSettings, ViewNetSettings
+from adn_jax.config import (
+    AlignmentNetSettings,
+    PrepareSettings,
+    Recipe,
+    SystemSettings,
+    UNetSettings,
+)
 
 SHAPE = (4, 8, 12)
 NET = UNetSettings("unet", widths=(2,), groups=2, dropout=0.0)
 RECIPE = Recipe(
     name="tiny",
-    prepare=PrepareSettings(shape=SHAPE, spacing_mm=(5.0, 1.2, 1.5)),
-    view_net=ViewNetSettings(widths=(2,)),
-    disentangle_net=NET,
-    segment_net=NET,
+    system=SystemSettings(
+        prepare=PrepareSettings(shape=SHAPE, spacing_mm=(5.0, 1.2, 1.5)),
+        alignment_net=AlignmentNetSettings(widths=(2,)),
+        disentangle_net=NET,
+        segment_net=NET,
+    ),
     tissue_net=UNetSettings("unet", widths=(2,), groups=2, outputs=5),
 )
 

@@ -18,7 +18,7 @@ from tests.benchmarks.twin.ours import RECIPE, SHAPE, channels_first, jit_quickl
 torch = pytest.importorskip("torch")
 from adn_jax.benchmarks.twin import cases as twin  # noqa: E402
 
-SPACING = RECIPE.prepare.spacing_mm
+SPACING = RECIPE.system.prepare.spacing_mm
 ALL = AugmentSettings(translation=0.2)
 KEY = jax.random.key(3)
 BOTH = ("lesion", "tissue")

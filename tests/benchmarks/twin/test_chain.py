@@ -1,13 +1,13 @@
 """The peer's chain equals ours: every map between the scan and the prediction."""
 
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import partial
 
 import jax
 import numpy as np
 import pytest
 
-from adn_jax.config import AlignmentSettings, AsymmetrySettings, ViewNetSettings
+from adn_jax.config import AlignmentNetSettings, AlignmentSettings, AsymmetrySettings
 from adn_jax.errors import UserError
 from adn_jax.pipeline.adn import apply_adn, init_adn
 from tests.benchmarks.twin.ours import (
@@ -24,29 +24,27 @@ from adn_jax.benchmarks.twin.parameters import state_of  # noqa: E402
 
 RECIPES = {
     "paper": RECIPE,
-    "authors, centred": replace(
-        RECIPE,
+    "authors, centred": RECIPE.with_fields(
         alignment=AlignmentSettings(centre=True),
         asymmetry=AsymmetrySettings("positive_part", "clipped"),
     ),
-    "centre alone": replace(
-        RECIPE, alignment=AlignmentSettings(network=False, centre=True)
+    "centre alone": RECIPE.with_fields(
+        alignment=AlignmentSettings(network=False, centre=True)
     ),
-    "out of plane": replace(
-        RECIPE,
-        view_net=ViewNetSettings((2,), (10.0, 20.0, 30.0), (0.1, 0.2, 0.3)),
+    "out of plane": RECIPE.with_fields(
+        alignment_net=AlignmentNetSettings((2,), (10.0, 20.0, 30.0), (0.1, 0.2, 0.3))
     ),
 }
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 def test_every_map_equals_ours(recipe):
-    params = draw_params(partial(init_adn, recipe=recipe))
+    params = draw_params(partial(init_adn, system=recipe.system))
     volume = np.random.default_rng(1).random((2, *SHAPE, 1), np.float32)
     volume *= volume > 0.2
     with jax.default_matmul_precision("highest"):
-        expected = jit_quickly(partial(apply_adn, recipe=recipe))(params, volume)
-    adn = Adn(recipe).eval()
+        expected = jit_quickly(partial(apply_adn, system=recipe.system))(params, volume)
+    adn = Adn(recipe.system).eval()
     for field in fields(params):
         network = getattr(adn, field.name)
         if network is not None:
@@ -54,9 +52,9 @@ def test_every_map_equals_ours(recipe):
     with torch.inference_mode():
         outputs = adn(torch.tensor(channels_first(volume)))
     found = {field.name: getattr(outputs, field.name) for field in fields(outputs)}
-    found["compensated"] = compensated_volume(outputs, recipe.asymmetry)
+    found["compensated"] = compensated_volume(outputs, recipe.system.asymmetry)
     names = {field.name for field in fields(expected)}
-    assert found.keys() == names - {"side_predictions"}
+    assert found.keys() == names - {"auxiliary_predictions"}
     for name, value in found.items():
         ours = channels_first(getattr(expected, name))
         np.testing.assert_allclose(value, ours, rtol=0, atol=2e-5, err_msg=name)
@@ -68,4 +66,4 @@ def test_every_map_equals_ours(recipe):
 )
 def test_search_and_refinement_are_refused(alignment):
     with pytest.raises(UserError, match="refine-steps 0 for both"):
-        Adn(replace(RECIPE, alignment=alignment))
+        Adn(RECIPE.with_fields(alignment=alignment).system)

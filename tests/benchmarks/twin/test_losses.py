@@ -23,7 +23,7 @@ PAPER, AUTHORS, OURS = (
     for name in ("adn_paper", "adn_reference", "adn")
 )
 ALIGN = AlignLossSettings(
-    mirror=2.0, mirror_in_view=0.5, reconstruction=3.0, view_regression=0.25
+    mirror=2.0, mirror_in_view=0.5, reconstruction=3.0, pose_regression=0.25
 )
 
 

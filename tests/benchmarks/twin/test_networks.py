@@ -7,8 +7,13 @@ import jax
 import numpy as np
 import pytest
 
-from adn_jax.config import UNetSettings, ViewNetSettings
-from adn_jax.models import apply_unet, apply_view_net, init_unet, init_view_net
+from adn_jax.config import AlignmentNetSettings, UNetSettings
+from adn_jax.models import (
+    apply_alignment_net,
+    apply_unet,
+    init_alignment_net,
+    init_unet,
+)
 from tests.benchmarks.twin.ours import SHAPE, channels_first, draw_params, jit_quickly
 
 torch = pytest.importorskip("torch")
@@ -16,7 +21,7 @@ from adn_jax.benchmarks.twin.networks import make_unet, make_view_net  # noqa: E
 from adn_jax.benchmarks.twin.parameters import state_of  # noqa: E402
 
 UNET = UNetSettings(widths=(2, 4), outputs=3, groups=2)
-VIEW = ViewNetSettings(
+VIEW = AlignmentNetSettings(
     widths=(2, 8),
     rotation_limit_deg=(10.0, 20.0, 30.0),
     translation_limit=(0.1, 0.2, 0.3),
@@ -77,10 +82,10 @@ def test_u_net_equals_ours(kind):
 
 
 def test_view_net_equals_ours():
-    params = draw_params(partial(init_view_net, settings=VIEW, shape_zyx=SHAPE))
+    params = draw_params(partial(init_alignment_net, settings=VIEW, shape_zyx=SHAPE))
     compare(
         make_view_net(VIEW),
-        lambda params, volume: apply_view_net(params, volume, VIEW),
+        lambda params, volume: apply_alignment_net(params, volume, VIEW),
         params,
         random_volume(1),
     )

@@ -19,10 +19,9 @@ from adn_jax.benchmarks.twin import programs  # noqa: E402
 NET = UNetSettings(widths=(2, 4), groups=2)
 # In bfloat16 on a CPU PyTorch 2.13's gradients of kernels are other ones at each call,
 # now and then no numbers, where the rows of a map have 6 voxels; with 8 they are right.
-TINY = replace(
-    RECIPE,
-    prepare=replace(RECIPE.prepare, shape=(8, 16, 16)),
+TINY = RECIPE.with_fields(
     tissue_source="network",
+    prepare=replace(RECIPE.system.prepare, shape=(8, 16, 16)),
     disentangle_net=NET,
     segment_net=replace(NET, kind="unet"),
 )
@@ -55,7 +54,7 @@ def test_bf16_inference_is_close_to_float32(results):
     for form in ("eager", "bf16"):
         make_twin("inference", TINY, 2, "cpu", form)()
     exact, rounded = results
-    assert exact.shape == (2, 1, *TINY.prepare.shape)
+    assert exact.shape == (2, 1, *TINY.system.prepare.shape)
     assert rounded.dtype == torch.float32
     assert 0 < (exact - rounded).abs().max() < 0.05
 
@@ -98,12 +97,12 @@ def no_compiler(*_):
     raise RuntimeError("no C++ compiler\nwas found.")
 
 
-@pytest.mark.parametrize("option", ["flat_levels", "deep_supervision"])
+@pytest.mark.parametrize("option", ["in_plane_levels", "deep_supervision"])
 @pytest.mark.parametrize("network", ["disentangle_net", "segment_net", "tissue_net"])
 def test_options_of_levels_are_refused(network, option):
     net = replace(getattr(TINY, network), **{option: 1})
     with pytest.raises(UserError, match=rf"no {option}, but {network}\.{option} is 1;"):
-        make_twin("joint", replace(TINY, **{network: net}), 1, "cpu", "eager")
+        make_twin("joint", TINY.with_fields(**{network: net}), 1, "cpu", "eager")
 
 
 @pytest.mark.parametrize("stage", ["align", "joint"])
@@ -130,7 +129,7 @@ def test_what_the_trainer_lacks_is_refused(stage, part, changes, sentence):
     settings = getattr(TINY, stage)
     settings = replace(settings, **{part: replace(getattr(settings, part), **changes)})
     with pytest.raises(UserError, match=sentence.replace("STAGE", stage)):
-        make_twin(stage, replace(TINY, **{stage: settings}), 1, "cpu", "eager")
+        make_twin(stage, TINY.with_fields(**{stage: settings}), 1, "cpu", "eager")
 
 
 def test_an_unknown_form_is_refused():

@@ -21,8 +21,7 @@ from adn_jax.models import init_unet
 from adn_jax.pipeline.adn import init_adn
 from adn_jax.training.optimizer import make_optimizer
 from adn_jax.training.stages import make_stage
-from adn_jax.training.state import initial_state
-from adn_jax.training.steps import ABSENT, make_train_step
+from adn_jax.training.steps import ABSENT, initial_state, make_train_step
 from tests.benchmarks.twin.ours import RECIPE, SHAPE, draw_params, jit_quickly
 
 torch = pytest.importorskip("torch")
@@ -36,10 +35,8 @@ STILL = AugmentSettings(gamma=0.0, mirror=False, rotation_deg=0.0)
 OPTIMIZER = OptimizerSettings(learning_rate=1e-2, weight_decay=0.1)
 STAGE = StageSettings(steps=3, augment=STILL, optimizer=OPTIMIZER)
 PAPER = replace(RECIPE, joint=STAGE, joint_loss=JointLossSettings(warm_start_steps=1))
-AUTHORS = replace(
-    RECIPE,
+AUTHORS = RECIPE.with_fields(
     tissue_source="network",
-    asymmetry=AsymmetrySettings("positive_part", "clipped"),
     joint_loss=JointLossSettings(
         grid="aligned",
         tissue=0.0,
@@ -53,12 +50,13 @@ AUTHORS = replace(
         warm_start_steps=0,
     ),
     joint=replace(STAGE, optimizer=replace(OPTIMIZER, clip_norm=0.01)),
+    asymmetry=AsymmetrySettings("positive_part", "clipped"),
 )
 ALIGN = replace(
     RECIPE,
     align=STAGE,
     align_loss=AlignLossSettings(
-        mirror_in_view=1.0, reconstruction=1.0, view_regression=0.1
+        mirror_in_view=1.0, reconstruction=1.0, pose_regression=0.1
     ),
 )
 
@@ -98,13 +96,13 @@ def check_parameters(network, params, start):
 
 @pytest.mark.parametrize("recipe", [PAPER, AUTHORS], ids=["paper", "authors"])
 def test_joint_step_equals_ours(recipe):
-    params = draw_params(partial(init_adn, recipe=recipe))
+    params = draw_params(partial(init_adn, system=recipe.system))
     tissue = draw_params(partial(init_unet, settings=recipe.tissue_net))
     start = {"disentangle": params.disentangle, "segment": params.segment}
     frozen = {"align": params.view, "tissue": tissue}
     values, after = our_steps(recipe, "joint", start, frozen)
 
-    adn, tissue_net = Adn(recipe).train(), make_unet(recipe.tissue_net).eval()
+    adn, tissue_net = Adn(recipe.system).train(), make_unet(recipe.tissue_net).eval()
     adn.view.load_state_dict(state_of(params.view))
     tissue_net.load_state_dict(state_of(tissue))
     for name, network in start.items():
@@ -122,10 +120,10 @@ def test_joint_step_equals_ours(recipe):
 
 
 def test_align_step_equals_ours():
-    params = draw_params(partial(init_adn, recipe=ALIGN)).view
+    params = draw_params(partial(init_adn, system=ALIGN.system)).view
     frozen = {"search": jnp.zeros((2, 6))}
     values, after = our_steps(ALIGN, "align", params, frozen)
-    adn = Adn(ALIGN)
+    adn = Adn(ALIGN.system)
     adn.view.load_state_dict(state_of(params))
     trainer = training.Trainer(adn.view.parameters(), ALIGN.align)
     cases = made_up_cases(ALIGN, 2, "cpu", ())

@@ -5,7 +5,7 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
-from adn_jax.config import ViewNetSettings
+from adn_jax.config import AlignmentNetSettings
 from adn_jax.models.blocks import Convolution, GroupNorm, Volume, convolution_kernel
 from adn_jax.models.convolution import convolve_strided
 from adn_jax.types import View
@@ -42,10 +42,10 @@ class Downsampling(nn.Module):
         return convolve_strided(volume, kernel)
 
 
-class ViewNet(nn.Module):
+class AlignmentNet(nn.Module):
     """Strided stages, global average, linear layer, tanh, limits."""
 
-    settings: ViewNetSettings
+    settings: AlignmentNetSettings
 
     @nn.compact
     def __call__(self, volume: Float[Array, "b z y x 1"]) -> View:
