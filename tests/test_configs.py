@@ -67,11 +67,13 @@ def test_docstring_says_command_and_hardware(path):
     ],
 )
 def test_each_part_of_adn_strong_is_taken_alone(part, changed):
-    plain, strong = (
-        vars(load_recipe(ROOT / "configs" / f"{name}.py"))
-        for name in ("clerigues", "adn_strong")
-    )
-    recipe = vars(load_recipe(ROOT / "examples" / "strong_parts" / f"{part}.py"))
+    def fields_of(folder, name):
+        recipe = load_recipe(ROOT / folder / f"{name}.py")
+        own = {key: value for key, value in vars(recipe).items() if key != "system"}
+        return own | vars(recipe.system)
+
+    plain, strong = (fields_of("configs", name) for name in ("clerigues", "adn_strong"))
+    recipe = fields_of("examples/strong_parts", part)
     assert recipe["name"] == f"clerigues_{part}"
     assert {key for key in plain if recipe[key] != plain[key]} == changed | {"name"}
     assert all(recipe[key] != strong[key] for key in changed)

@@ -56,7 +56,7 @@ def test_inference_is_the_prediction_of_the_chain_on_every_device():
     prediction, again = program(), program()
     recipe = small_recipe()
     expected = jax.jit(apply_adn, static_argnums=2)(
-        program.state, program.batch.volume, recipe
+        program.state, program.batch.volume, recipe.system
     ).prediction
     np.testing.assert_allclose(prediction, expected, atol=1e-6)
     np.testing.assert_array_equal(prediction, again)

@@ -73,8 +73,8 @@ def test_samples_are_passes_with_dropout(tiny_run, case):
     np.testing.assert_array_equal(maps.prediction, alone.prediction)
     passes = [
         as_map(
-            jax.jit(apply_adn, static_argnames="recipe")(
-                model.params, as_batch(case.volume), model.recipe, key=key
+            jax.jit(apply_adn, static_argnames="system")(
+                model.params, as_batch(case.volume), model.recipe.system, key=key
             ).prediction
         )
         for key in jax.random.split(jax.random.key(model.recipe.seed), 3)

@@ -48,7 +48,7 @@ def angles(view):
 
 
 def test_search_finds_the_angle_within_its_step(recipe, heads):
-    view = jax.jit(search_view, static_argnums=(1, 2))(heads, recipe, 30.0)
+    view = jax.jit(search_view, static_argnums=(1, 2))(heads, recipe.system, 30.0)
     np.testing.assert_allclose(angles(view), DEGREES, atol=2.0)
 
 
@@ -84,7 +84,7 @@ def test_a_disc_has_no_midline(recipe):
     y, x = np.mgrid[:32, :32] / 15.5 - 1
     disc = 0.4 * (np.hypot(x, y) < 0.7)
     volume = jnp.asarray(np.tile(disc, (1, 8, 1, 1))[..., None], jnp.float32)
-    fit = jax.jit(midline_fit, static_argnums=2)(volume, jnp.zeros((1, 6)), recipe)
+    fit = jax.jit(midline_fit, static_argnums=2)(volume, jnp.zeros((1, 6)), recipe.system)
     assert fit.elsewhere[0] - fit.unlikeness[0] < 0.04
 
 

@@ -9,7 +9,7 @@ import pytest
 from scipy import ndimage
 
 from adn_jax.config import AlignmentSettings, JointLossSettings, TtaSettings
-from adn_jax.pipeline.adn import apply_adn, init_adn
+from adn_jax.pipeline.adn import init_adn
 from adn_jax.pipeline.averaging import (
     Pose,
     averaged_prediction,
@@ -166,11 +166,7 @@ def test_the_mean_is_the_same_under_jit():
 def test_without_poses_nothing_changes():
     plain = replace(PLAIN, tta=TtaSettings())
     params = init_adn(jax.random.key(0), plain.system)
-    expected = predict_scan(params, HEADS, plain)
+    expected = predict_scan(params, HEADS, plain.system)
     ours = averaged_prediction(params, HEADS, plain.system, plain.tta)
     np.testing.assert_array_equal(ours, expected)
-
-    def program(recipe):
-        return jax.jit(apply_adn, static_argnums=2).lower(params, HEADS, recipe.system)
-
-    assert program(plain).as_text() == program(PLAIN).as_text()
+    assert plain.system == PLAIN.system  # which is all that the chain is compiled for

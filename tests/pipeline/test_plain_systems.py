@@ -41,7 +41,9 @@ HEADS = turned_heads([8.0, -3.0], [0.1, 0.0], PLAIN)
 
 def run(recipe, key=None):
     params = init_adn(jax.random.key(0), recipe.system)
-    return params, jax.jit(apply_adn, static_argnums=2)(params, HEADS, recipe.system, key=key)
+    return params, jax.jit(apply_adn, static_argnums=2)(
+        params, HEADS, recipe.system, key=key
+    )
 
 
 @pytest.mark.parametrize("channels", ["aligned", "mirror_pair"])
