@@ -4,6 +4,7 @@ import errno
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
@@ -16,7 +17,6 @@ from rich.progress import (
 )
 
 from adn_jax.errors import UserError
-from adn_jax.prepare.finished import VERSION
 from adn_jax.runtime.workers import worker_count
 
 if TYPE_CHECKING:
@@ -184,8 +184,9 @@ def check_cluster(client: "Client", folders: Sequence[Path]) -> None:
             f"the cluster's workers cannot run adn_jax ({type(error).__name__}: "
             f"{error}); install this version of it for all of them."
         ) from error
-    for address, (version, missing) in answers.items():
-        if version != VERSION:
+    here = version("adn-jax")
+    for address, (there, missing) in answers.items():
+        if there != here:
             raise UserError(
                 f"the worker at {address} has another version of adn_jax; install "
                 "this one for all of them."
@@ -197,6 +198,7 @@ def check_cluster(client: "Client", folders: Sequence[Path]) -> None:
             )
 
 
-def look_around(folders: Sequence[Path]) -> tuple[int, list[Path]]:
+def look_around(folders: Sequence[Path]) -> tuple[str, list[Path]]:
     """Version of the code in this process, and which of the folders it lacks."""
-    return VERSION, [folder for folder in folders if not folder.is_dir()]
+    missing = [folder for folder in folders if not folder.is_dir()]
+    return version("adn-jax"), missing

@@ -84,7 +84,9 @@ def test_a_disc_has_no_midline(recipe):
     y, x = np.mgrid[:32, :32] / 15.5 - 1
     disc = 0.4 * (np.hypot(x, y) < 0.7)
     volume = jnp.asarray(np.tile(disc, (1, 8, 1, 1))[..., None], jnp.float32)
-    fit = jax.jit(midline_fit, static_argnums=2)(volume, jnp.zeros((1, 6)), recipe.system)
+    fit = jax.jit(midline_fit, static_argnums=2)(
+        volume, jnp.zeros((1, 6)), recipe.system
+    )
     assert fit.elsewhere[0] - fit.unlikeness[0] < 0.04
 
 
