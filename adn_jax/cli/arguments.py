@@ -17,8 +17,8 @@ from adn_jax.config_checks import check_recipe, sections
 from adn_jax.config_names import RENAMED, SYSTEM_FIELDS, present_option
 from adn_jax.config_sizes import Size, at_size
 from adn_jax.errors import UserError
-from adn_jax.runtime.files import check_fetched
-from adn_jax.runtime.places import Place, to_place
+from adn_jax.io.files import check_fetched
+from adn_jax.io.paths import Place, to_place
 
 Command = TypeVar("Command")
 

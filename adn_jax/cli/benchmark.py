@@ -27,7 +27,7 @@ from adn_jax.benchmarks.table import sections
 from adn_jax.cli.arguments import parse_with_recipe
 from adn_jax.config import Recipe
 from adn_jax.errors import UserError
-from adn_jax.runtime.files import write_json, write_text
+from adn_jax.io.files import write_json, write_text
 from adn_jax.runtime.stop import interrupt_on_sigterm
 
 SPEED_SECONDS = 3600.0

@@ -12,8 +12,8 @@ from adn_jax.cli.arguments import load_recipe, parse
 from adn_jax.config import AlignmentNetSettings, Recipe, UNetSettings
 from adn_jax.config_checks import sections
 from adn_jax.errors import UserError
+from adn_jax.io.files import check_fetched
 from adn_jax.models.torch_names import from_torch, torch_widths
-from adn_jax.runtime.files import check_fetched
 from adn_jax.training.runs import write_run
 from adn_jax.types import AdnParams, Params
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from adn_jax.comparison.fields import options_between
 from adn_jax.comparison.plan import PlannedRun
 from adn_jax.config_sizes import Size
-from adn_jax.runtime.places import Place
+from adn_jax.io.paths import Place
 
 
 @dataclass(frozen=True)

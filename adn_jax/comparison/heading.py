@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from adn_jax.comparison.scores import Scores
 from adn_jax.comparison.words import steps_text
 from adn_jax.data.manifest import Manifest
-from adn_jax.runtime.places import spelled_out
+from adn_jax.io.paths import spelled_out
 
 GRIDS = {"native": "the scans' own grids", "prepared": "the prepared grid"}
 

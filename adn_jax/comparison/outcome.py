@@ -23,7 +23,7 @@ from adn_jax.comparison.table import short_section, table_sections
 from adn_jax.data.manifest import Manifest
 from adn_jax.evaluation.figures import save_figure
 from adn_jax.evaluation.statistics import mean_of_seeds
-from adn_jax.runtime.files import write_json, write_text
+from adn_jax.io.files import write_json, write_text
 
 TITLE = "Comparison of systems"
 BOXES = {"dice": ("Dice", (-0.03, 1.03)), "hd95_mm": ("HD95 in mm", None)}

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from adn_jax.benchmarks.sections import Section
 from adn_jax.evaluation.report import data_uri
+from adn_jax.io.paths import Place
 from adn_jax.runtime.pages import page_environment
-from adn_jax.runtime.places import Place
 
 Picture = tuple[Place, str, str]
 """File, what it shows in a few words, and its caption."""

@@ -12,8 +12,8 @@ from jaxtyping import Float
 from adn_jax.comparison.plan import PlannedRun, System
 from adn_jax.errors import UserError
 from adn_jax.evaluation.statistics import SeedsByCases
+from adn_jax.io.files import read_json
 from adn_jax.metrics.disentanglement import Disentanglement
-from adn_jax.runtime.files import read_json
 
 GRID_SCORES = ("dice", "hd95_mm", "label_ml")
 """Scores that exist on each grid."""

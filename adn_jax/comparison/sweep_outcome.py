@@ -19,7 +19,7 @@ from adn_jax.comparison.sweep import (
 )
 from adn_jax.data.manifest import Manifest
 from adn_jax.evaluation.figures import save_figure
-from adn_jax.runtime.files import write_text
+from adn_jax.io.files import write_text
 
 DRAWN = {"dice": "Dice", "auroc": OF_P["auroc"]}
 

@@ -25,10 +25,10 @@ from adn_jax.data.manifest import Manifest, cases_digest, read_manifest
 from adn_jax.errors import UserError
 from adn_jax.evaluation.scores import EMPTY_RULES
 from adn_jax.evaluation.system import averaging_of
+from adn_jax.io.files import is_there, read_json
+from adn_jax.io.paths import Place, is_remote, spelled_out
 from adn_jax.prepare.dataset import name_failures as say_left_out
 from adn_jax.prepare.dataset import prepare_dataset, say_what_is_odd
-from adn_jax.runtime.files import is_there, read_json
-from adn_jax.runtime.places import Place, is_remote, spelled_out
 from adn_jax.runtime.stop import interrupt_on_sigterm
 from adn_jax.training.runs import (
     check_same_recipe,

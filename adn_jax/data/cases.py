@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float32, Shaped, UInt8
 
-from adn_jax.data.image import Image, from_zyx, read_image, write_image
-from adn_jax.data.nifti import open_nifti, read_voxels
 from adn_jax.errors import UserError
-from adn_jax.runtime.files import atomic_path, is_there, read_json, write_json
-from adn_jax.runtime.places import Source
+from adn_jax.io.files import atomic_path, is_there, read_json, write_json
+from adn_jax.io.image import Image, from_zyx, read_image, write_image
+from adn_jax.io.nifti import open_nifti, read_voxels
+from adn_jax.io.paths import Source
 
 FORMAT = 1
 """Version of the files of a prepared case."""

@@ -14,8 +14,8 @@ from adn_jax.config_checks import settings_from_json, settings_to_json
 from adn_jax.data.shards import check_reach, read_packed
 from adn_jax.data.splits import Fold, fold_splits
 from adn_jax.errors import UserError
-from adn_jax.runtime.files import is_there, read_json, write_json
-from adn_jax.runtime.places import Place, Source
+from adn_jax.io.files import is_there, read_json, write_json
+from adn_jax.io.paths import Place, Source
 
 FORMAT = 1
 """Version of the file."""

@@ -15,8 +15,8 @@ from array_record.python.array_record_module import (
 )
 
 from adn_jax.errors import UserError, one_line
-from adn_jax.runtime.files import atomic_path
-from adn_jax.runtime.places import Place
+from adn_jax.io.files import atomic_path
+from adn_jax.io.paths import Place
 
 OPTIONS = "group_size:1,zstd"
 """A record is read and unpacked without its neighbours."""

@@ -9,6 +9,7 @@ from adn_jax.evaluation.doubt import score_doubt
 from adn_jax.evaluation.maps import CaseMaps, Map
 from adn_jax.evaluation.scores import CaseResult, EmptyRule, GridScores, score_masks
 from adn_jax.evaluation.system import System, infer_system
+from adn_jax.io.paths import Source
 from adn_jax.metrics.alignment import (
     Plane,
     alignment_error,
@@ -21,7 +22,6 @@ from adn_jax.metrics.calibration import Reliability, near_lesion, reliability
 from adn_jax.metrics.disentanglement import disentanglement
 from adn_jax.metrics.overlap import Mask, Spacing
 from adn_jax.prepare.case import to_native
-from adn_jax.runtime.places import Source
 
 
 def evaluate_case(

@@ -27,10 +27,10 @@ from adn_jax.evaluation.panels import (
     show_head,
     side_label,
 )
+from adn_jax.io.files import atomic_path
+from adn_jax.io.paths import Place
 from adn_jax.metrics.alignment import Plane
 from adn_jax.metrics.overlap import Mask
-from adn_jax.runtime.files import atomic_path
-from adn_jax.runtime.places import Place
 
 DISPLAY_HU = (5.0, 60.0)
 """Shown range of CT panels."""

@@ -19,7 +19,7 @@ from adn_jax.evaluation.figures import (
 from adn_jax.evaluation.scores import CaseResult
 from adn_jax.evaluation.summary import pooled
 from adn_jax.evaluation.system import System, infer_system
-from adn_jax.runtime.places import Place
+from adn_jax.io.paths import Place
 
 PICTURED = 6
 """Cases in the figures, spread from the best to the worst."""

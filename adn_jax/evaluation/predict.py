@@ -13,14 +13,12 @@ from rich.progress import track
 from adn_jax.config import Recipe
 from adn_jax.config_checks import settings_to_json
 from adn_jax.data.cases import PreparedCase
-from adn_jax.data.image import Image, write_image
 from adn_jax.errors import UserError, is_out_of_memory, memory_sentence
 from adn_jax.evaluation.case import pose_of
 from adn_jax.evaluation.doubt import Doubt, lesion_doubts
 from adn_jax.evaluation.figures import save_figure, scan_figure
 from adn_jax.evaluation.inference import as_map, on_scan_grid
 from adn_jax.evaluation.maps import CaseMaps
-from adn_jax.evaluation.scores import none_for_nan
 from adn_jax.evaluation.summary import versions
 from adn_jax.evaluation.system import (
     AS_TRAINED,
@@ -30,6 +28,9 @@ from adn_jax.evaluation.system import (
     load_system,
 )
 from adn_jax.evaluation.viewer import write_viewer
+from adn_jax.io.files import atomic_path, none_for_nan, write_json
+from adn_jax.io.image import Image, write_image
+from adn_jax.io.paths import Place
 from adn_jax.metrics.overlap import Mask, volume_ml
 from adn_jax.prepare.case import prepare_scan, to_native
 from adn_jax.prepare.dicom.straighten import SliceStack, onto_taken, taken_image
@@ -37,8 +38,6 @@ from adn_jax.prepare.inputs import CaseInput
 from adn_jax.prepare.read import RawScan, read_scan, scan_name
 from adn_jax.prepare.window import check_hu_range
 from adn_jax.runtime.capacity import MemoryShortageError
-from adn_jax.runtime.files import atomic_path, write_json
-from adn_jax.runtime.places import Place
 from adn_jax.types import AdnOutputs
 
 ONE_SIDED = 0.9

@@ -3,7 +3,6 @@
 The rule for empty masks is in `apply_empty_rule` and nowhere else.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
@@ -11,12 +10,16 @@ from typing import Any, Literal
 import numpy as np
 
 from adn_jax.evaluation.doubt import CaseDoubt
+from adn_jax.io.files import nan_for_none, none_for_nan
 from adn_jax.metrics.calibration import Reliability
 from adn_jax.metrics.overlap import Mask, Spacing, count_lesions, dice, volume_ml
 from adn_jax.metrics.surface import hd95, surface_distances
 
 EmptyRule = Literal["penalise", "leave_out"]
+
+
 Empty = Literal["none", "label", "prediction", "both"]
+
 
 EMPTY_RULES: dict[EmptyRule, str] = {
     "penalise": "Label and prediction both empty: Dice 1, lesion F1 1, HD95 0 mm. One "
@@ -153,23 +156,3 @@ class CaseResult:
             },
             doubt=None if doubt is None else CaseDoubt.from_json(nan_for_none(doubt)),
         )
-
-
-def none_for_nan(value: Any) -> Any:
-    """JSON has no NaN: replace it by None, at any depth; arrays become lists."""
-    if isinstance(value, np.ndarray):
-        return none_for_nan(value.tolist())
-    if isinstance(value, Mapping):
-        return {key: none_for_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [none_for_nan(item) for item in value]
-    if isinstance(value, float) and math.isnan(value):
-        return None
-    return value
-
-
-def nan_for_none(value: Any) -> Any:
-    """The other way round, for mappings of numbers at any depth."""
-    if isinstance(value, Mapping):
-        return {key: nan_for_none(item) for key, item in value.items()}
-    return float("nan") if value is None else value

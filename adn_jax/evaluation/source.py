@@ -14,8 +14,8 @@ from adn_jax.data.manifest import (
 )
 from adn_jax.data.splits import parse_fold
 from adn_jax.errors import UserError
-from adn_jax.runtime.files import read_json
-from adn_jax.runtime.places import Place, Source, to_place
+from adn_jax.io.files import read_json
+from adn_jax.io.paths import Place, Source, to_place
 from adn_jax.training.runs import TrainedModel, read_config
 
 

@@ -15,7 +15,7 @@ from adn_jax.data.cases import read_case
 from adn_jax.data.manifest import Manifest, case_folder
 from adn_jax.errors import UserError
 from adn_jax.evaluation.case import native_lesion
-from adn_jax.evaluation.scores import EmptyRule, none_for_nan
+from adn_jax.evaluation.scores import EmptyRule
 from adn_jax.evaluation.source import (
     case_checksums,
     check_grid,
@@ -33,8 +33,8 @@ from adn_jax.evaluation.thresholds import (
     dice_curve,
     volume_curve,
 )
-from adn_jax.runtime.files import read_json, write_json
-from adn_jax.runtime.places import Place, to_place
+from adn_jax.io.files import none_for_nan, read_json, write_json
+from adn_jax.io.paths import Place, to_place
 from adn_jax.training.runs import TrainedModel
 
 CURVES_FORMAT = 1

@@ -10,14 +10,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float, Float32
 
-from adn_jax.data.image import (
-    from_zyx,
-    nearest_ras,
-    onto_voxels,
-    read_image,
-    to_nifti,
-)
 from adn_jax.errors import UserError
+from adn_jax.io.image import from_zyx, nearest_ras, onto_voxels, read_image, to_nifti
 from adn_jax.metrics.overlap import dice
 from adn_jax.prepare.resample import box_around, shift_origin, shrink, spacing_of
 

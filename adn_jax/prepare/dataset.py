@@ -13,6 +13,7 @@ from adn_jax.data.cases import CaseFacts, read_facts, write_case
 from adn_jax.data.manifest import Manifest, write_manifest
 from adn_jax.data.splits import SPLITS, choose_splits
 from adn_jax.errors import UserError, counted, few_of
+from adn_jax.io.files import only_one
 from adn_jax.prepare.atlas import load_atlas
 from adn_jax.prepare.case import prepare_scan, strip_scan
 from adn_jax.prepare.finished import (
@@ -29,7 +30,6 @@ from adn_jax.prepare.processes import Outcome, Processes, attempt, run_cases
 from adn_jax.prepare.quality import write_quality_table
 from adn_jax.prepare.quality_page import write_quality_page
 from adn_jax.prepare.window import check_hu_range
-from adn_jax.runtime.lock import only_one
 from adn_jax.runtime.stop import interrupt_on_sigterm
 
 MOST_KINDS = 6

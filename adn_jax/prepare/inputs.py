@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from adn_jax.data.image import Image
+from adn_jax.io.image import Image
 from adn_jax.prepare.read import RawScan
 from adn_jax.prepare.tissue import TissueMaps
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Num, UInt8
 
-from adn_jax.data.image import Image, in_order_of, onto_voxels
 from adn_jax.errors import UserError
+from adn_jax.io.image import Image, in_order_of, onto_voxels
 from adn_jax.prepare.dicom.segmentation import read_segmentation
 from adn_jax.prepare.dicom.straighten import as_stack, straighten_mask
 from adn_jax.prepare.read import RawScan, onto_scan

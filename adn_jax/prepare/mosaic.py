@@ -7,8 +7,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from scipy import ndimage
 
+from adn_jax.io.files import atomic_path
 from adn_jax.prepare.resample import box_around, shrink, spacing_of
-from adn_jax.runtime.files import atomic_path
 
 COLUMNS = 8
 WIDTH = 1000

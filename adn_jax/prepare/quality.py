@@ -11,11 +11,11 @@ from jaxtyping import Bool, Float, Float32, UInt8
 from scipy import ndimage
 
 from adn_jax.data.cases import CaseFacts
-from adn_jax.data.image import Image
+from adn_jax.io.files import write_text
+from adn_jax.io.image import Image
 from adn_jax.prepare.figures import BRIGHT_HU, DARK_HU, METAL_HU, flags_of
 from adn_jax.prepare.resample import box_around, shrink, spacing_of
 from adn_jax.prepare.symmetry import mirror_residual_hu
-from adn_jax.runtime.files import write_text
 
 Quality = dict[str, Any]
 Flags = tuple[str, ...]

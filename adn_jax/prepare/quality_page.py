@@ -5,8 +5,8 @@ from pathlib import Path
 
 from adn_jax.data.cases import CaseFacts
 from adn_jax.data.manifest import Manifest
+from adn_jax.io.files import write_text
 from adn_jax.prepare.figures import FIGURES, Figure
-from adn_jax.runtime.files import write_text
 from adn_jax.runtime.pages import page_environment
 
 

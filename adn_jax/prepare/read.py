@@ -8,10 +8,11 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from adn_jax.data.image import Image, onto_voxels, read_image
-from adn_jax.data.nifti import header_flags
 from adn_jax.errors import UserError
-from adn_jax.prepare.archive import ARCHIVE_ENDINGS, unpack
+from adn_jax.io.archive import ARCHIVE_ENDINGS, unpack
+from adn_jax.io.files import check_fetched, is_there
+from adn_jax.io.image import Image, onto_voxels, read_image
+from adn_jax.io.nifti import header_flags
 from adn_jax.prepare.dicom.convert import convert_dicom
 from adn_jax.prepare.dicom.headers import starts_as_dicom
 from adn_jax.prepare.dicom.series import FEWEST_SLICES
@@ -22,7 +23,6 @@ from adn_jax.prepare.window import (
     restore_clipped,
     to_hounsfield,
 )
-from adn_jax.runtime.files import check_fetched, is_there
 
 NIFTI_ENDINGS = (".nii", ".nii.gz")
 

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Float32, UInt8
 from scipy import ndimage
 from scipy.special import ndtr
 
-from adn_jax.data.image import Image
+from adn_jax.io.image import Image
 from adn_jax.prepare.atlas import USUAL_HU, lay_over, load_atlas
 from adn_jax.prepare.resample import blur_sigma, box_around, spacing_of
 

@@ -18,8 +18,8 @@ from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
 
 from adn_jax.errors import UserError
+from adn_jax.io.paths import Place, is_remote, move_folder, spelled_out
 from adn_jax.runtime.hosts import is_first, together
-from adn_jax.runtime.places import Place, is_remote, move_folder, spelled_out
 from adn_jax.types import Params
 
 Mode = Literal["min", "max"]

@@ -23,12 +23,12 @@ from adn_jax.config_checks import (
     used_settings,
 )
 from adn_jax.errors import UserError
+from adn_jax.io.files import atomic_path, is_there, read_json, write_json
+from adn_jax.io.paths import Place, move_folder, spelled_out
 from adn_jax.models import init_unet
 from adn_jax.pipeline.adn import init_adn
 from adn_jax.runtime import checkpoints
 from adn_jax.runtime.checkpoints import Mode
-from adn_jax.runtime.files import atomic_path, is_there, read_json, write_json
-from adn_jax.runtime.places import Place, move_folder, spelled_out
 from adn_jax.types import AdnParams, Key, Params
 
 STAGE_MODES: dict[str, Mode] = {"align": "min", "tissue": "max", "joint": "max"}

@@ -23,6 +23,8 @@ from adn_jax.data.manifest import (
 )
 from adn_jax.data.splits import Fold
 from adn_jax.errors import UserError, counted
+from adn_jax.io.files import check_fetched, is_there, only_one
+from adn_jax.io.paths import Place, is_remote, spelled_out
 from adn_jax.losses.extra import resolve_term
 from adn_jax.models import check_shape, deepest_rows
 from adn_jax.prepare.dataset import (
@@ -31,12 +33,9 @@ from adn_jax.prepare.dataset import (
     say_what_is_odd,
 )
 from adn_jax.runtime.cudnn import check_cudnn
-from adn_jax.runtime.files import check_fetched, is_there
 from adn_jax.runtime.hosts import is_first, together
-from adn_jax.runtime.lock import only_one
 from adn_jax.runtime.memory import return_freed_memory
 from adn_jax.runtime.mesh import check_batch, check_rows, device_mesh
-from adn_jax.runtime.places import Place, is_remote, spelled_out
 from adn_jax.training.donors import Donors, find_donors, take_stage
 from adn_jax.training.loop import train_stage
 from adn_jax.training.passes import search_table

@@ -11,7 +11,7 @@ from adn_jax.comparison.plan import PlannedRun, System
 from adn_jax.config_checks import settings_to_json
 from adn_jax.data.manifest import cases_digest, read_manifest
 from adn_jax.evaluation.scores import EMPTY_RULES
-from adn_jax.runtime.places import spelled_out
+from adn_jax.io.paths import spelled_out
 from adn_jax.training.runs import stages_of
 from tests.training.tiny import tiny_recipe
 

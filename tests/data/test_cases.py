@@ -12,8 +12,8 @@ from adn_jax.data.cases import (
     read_native_lesion,
     write_case,
 )
-from adn_jax.data.image import Image
 from adn_jax.errors import UserError
+from adn_jax.io.image import Image
 
 SHAPE = (4, 5, 6)
 AFFINE = np.diag([1.2, 1.3, 5.0, 1.0])

@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from adn_jax.data.image import (
+from adn_jax.errors import UserError
+from adn_jax.io.image import (
     Image,
     from_nifti,
     in_order_of,
@@ -13,7 +14,6 @@ from adn_jax.data.image import (
     to_nifti,
     write_image,
 )
-from adn_jax.errors import UserError
 
 SHAPE = (5, 6, 7)
 SPACING = (0.5, 0.5, 5.0)

@@ -3,7 +3,7 @@ import pytest
 from adn_jax.config import PrepareSettings
 from adn_jax.data.manifest import Manifest, read_manifest, write_manifest
 from adn_jax.errors import UserError
-from adn_jax.runtime.files import read_json, write_json
+from adn_jax.io.files import read_json, write_json
 
 
 @pytest.fixture

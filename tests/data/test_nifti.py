@@ -5,15 +5,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from adn_jax.data.image import from_zyx, write_image
-from adn_jax.data.nifti import (
-    check_gzip,
-    header_flags,
-    one_line,
-    open_nifti,
-    read_voxels,
-)
 from adn_jax.errors import UserError
+from adn_jax.io.image import from_zyx, write_image
+from adn_jax.io.nifti import check_gzip, header_flags, one_line, open_nifti, read_voxels
 
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])

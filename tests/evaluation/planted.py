@@ -4,8 +4,8 @@ import nibabel as nib
 import numpy as np
 
 from adn_jax.config import PrepareSettings
-from adn_jax.data.image import from_nifti
 from adn_jax.evaluation.maps import CaseMaps
+from adn_jax.io.image import from_nifti
 from adn_jax.metrics.alignment import Plane
 from adn_jax.prepare.case import prepare_scan
 from adn_jax.prepare.inputs import CaseInput

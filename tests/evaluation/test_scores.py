@@ -4,11 +4,8 @@ import numpy as np
 import pytest
 
 from adn_jax.evaluation.doubt import CaseDoubt, LesionDoubt
-from adn_jax.evaluation.scores import (
-    CaseResult,
-    none_for_nan,
-    score_masks,
-)
+from adn_jax.evaluation.scores import CaseResult, score_masks
+from adn_jax.io.files import none_for_nan
 from adn_jax.metrics.calibration import reliability
 
 SPACING = (5.0, 1.0, 2.0)

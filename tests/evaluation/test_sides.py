@@ -7,7 +7,6 @@ from matplotlib.colors import to_rgb
 from PIL import Image as Picture
 
 from adn_jax.comparison.qualitative import Scan, qualitative_figure
-from adn_jax.data.image import nearest_ras
 from adn_jax.evaluation.doubt_figures import doubt_figure
 from adn_jax.evaluation.figures import (
     alignment_figure,
@@ -17,6 +16,7 @@ from adn_jax.evaluation.figures import (
     segmentation_figure,
 )
 from adn_jax.evaluation.panels import PREDICTION
+from adn_jax.io.image import nearest_ras
 from adn_jax.prepare.mosaic import COLUMNS, write_mosaic
 from tests.evaluation.planted import CLOT_MM, ORIENTATIONS, planted
 

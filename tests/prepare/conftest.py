@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from adn_jax.config import PrepareSettings
-from adn_jax.data.image import Image, from_nifti
+from adn_jax.io.image import Image, from_nifti
 
 SEMI_AXES_MM = (65.0, 85.0, 70.0)
 LESION_CENTRE_MM, LESION_RADIUS_MM = (10.0, -20.0, 35.0), 22.0

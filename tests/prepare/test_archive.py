@@ -5,8 +5,8 @@ import zipfile
 import pytest
 
 from adn_jax.errors import UserError
-from adn_jax.prepare import archive
-from adn_jax.prepare.archive import unpack
+from adn_jax.io import archive
+from adn_jax.io.archive import unpack
 
 FILES = {"a/1.dcm": b"first", "b/1.dcm": b"second"}
 

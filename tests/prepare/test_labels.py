@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from adn_jax.data.image import Image
 from adn_jax.errors import UserError
+from adn_jax.io.image import Image
 from adn_jax.prepare.labels import infarct_mask, native_label
 from adn_jax.prepare.read import RawScan
 

@@ -8,10 +8,10 @@ import pytest
 
 from adn_jax.data.manifest import read_manifest
 from adn_jax.errors import UserError
+from adn_jax.io.files import only_one
+from adn_jax.io.paths import read_bytes, to_place
 from adn_jax.prepare import pack
 from adn_jax.prepare.pack import in_shards, pack_dataset
-from adn_jax.runtime.lock import only_one
-from adn_jax.runtime.places import read_bytes, to_place
 from tests.training.tiny import drop_volume, write_heads
 
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from adn_jax.data.image import nearest_ras
 from adn_jax.errors import UserError
+from adn_jax.io.image import nearest_ras
 from adn_jax.prepare.plausible import check_is_brain, rim_at_bone
 from adn_jax.prepare.strip import find_brain
 

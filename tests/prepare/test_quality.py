@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from adn_jax.data.cases import CaseFacts
-from adn_jax.data.image import Image
-from adn_jax.data.nifti import read_voxels
+from adn_jax.io.image import Image
+from adn_jax.io.nifti import read_voxels
 from adn_jax.prepare.quality import (
     measure_lesion,
     measure_quality,

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from adn_jax.errors import UserError
-from adn_jax.runtime.files import (
+from adn_jax.io.files import (
     atomic_path,
     check_fetched,
     files_below,

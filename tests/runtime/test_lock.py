@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from adn_jax.errors import UserError
-from adn_jax.runtime.lock import only_one
+from adn_jax.io.files import only_one
 
 HOLD = """
 import sys

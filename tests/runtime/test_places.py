@@ -9,8 +9,8 @@ import fsspec
 import pytest
 
 from adn_jax.errors import UserError
-from adn_jax.runtime.files import read_json, write_json
-from adn_jax.runtime.places import (
+from adn_jax.io.files import read_json, write_json
+from adn_jax.io.paths import (
     at_hand,
     is_remote,
     move_folder,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from adn_jax.runtime.places import Place
+from adn_jax.io.paths import Place
 from tests.training.tiny import write_heads
 
 ROOT = Path(__file__).parents[2]

@@ -21,8 +21,9 @@ import numpy as np
 import pydicom
 from jaxtyping import Float
 
-from adn_jax.data.nifti import LARGEST_VOXEL_COUNT, open_nifti, read_voxels
 from adn_jax.errors import UserError
+from adn_jax.io.files import check_fetched, files_below
+from adn_jax.io.nifti import LARGEST_VOXEL_COUNT, open_nifti, read_voxels
 from adn_jax.prepare.dicom.choice import (
     choice_flags,
     choice_record,
@@ -36,7 +37,6 @@ from adn_jax.prepare.dicom.series import FEWEST_SLICES, Series, find_series
 from adn_jax.prepare.dicom.straighten import SliceStack
 from adn_jax.prepare.dicom.volumes import slice_heights
 from adn_jax.prepare.window import to_hounsfield
-from adn_jax.runtime.files import check_fetched, files_below
 
 SECONDS, SECONDS_A_SLICE = 30, 1
 """How long dcm2niix may take: a slow network disk reads a slice a second."""

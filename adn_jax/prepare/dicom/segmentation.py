@@ -10,8 +10,8 @@ from jaxtyping import Bool, Float, UInt8
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, SegmentationStorage
 
-from adn_jax.data.image import Image, in_order_of
 from adn_jax.errors import UserError, one_line
+from adn_jax.io.image import Image, in_order_of
 from adn_jax.prepare.dicom.headers import LPS_TO_RAS
 from adn_jax.prepare.dicom.straighten import SliceStack, lies_on_slice
 

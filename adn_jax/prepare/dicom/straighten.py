@@ -7,8 +7,8 @@ import nibabel as nib
 import numpy as np
 from jaxtyping import Float, Float32, Num, UInt8
 
-from adn_jax.data.image import SAME_VOXEL, SCANNER, Image, in_order_of
 from adn_jax.errors import UserError
+from adn_jax.io.image import SAME_VOXEL, SCANNER, Image, in_order_of
 
 SAME_PLACE_MM = 0.02
 """Slices nearer than this lie at the same place."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from adn_jax.errors import UserError
+from adn_jax.io.files import check_fetched, files_below, is_there
 from adn_jax.prepare.layouts.cases import (
     FileCase,
     RawCase,
@@ -22,7 +23,6 @@ from adn_jax.prepare.layouts.cases import (
     is_lost,
 )
 from adn_jax.prepare.read import NIFTI_ENDINGS
-from adn_jax.runtime.files import check_fetched, files_below, is_there
 
 RAW_FOLDERS = ("rawdata", "raw_data")
 SCAN_SUFFIXES = {"ct", "ncct"}

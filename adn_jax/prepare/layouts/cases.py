@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol, runtime_checkable
 
 from adn_jax.config import PrepareSettings, ReadSettings
-from adn_jax.data.image import Image, read_image
 from adn_jax.errors import UserError, few_of
+from adn_jax.io.files import files_below, is_dangling, is_there, read_json
+from adn_jax.io.image import Image, read_image
 from adn_jax.prepare.atlas import TISSUES
 from adn_jax.prepare.inputs import CaseInput
 from adn_jax.prepare.labels import native_label, segmented_label
 from adn_jax.prepare.read import NIFTI_ENDINGS, RawScan, read_scan
 from adn_jax.prepare.tissue import TissueMaps
-from adn_jax.runtime.files import files_below, is_dangling, is_there, read_json
 
 SEGMENTATION_ENDING = ".dcm"
 """Of a label as DICOM SEG."""

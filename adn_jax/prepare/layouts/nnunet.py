@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from adn_jax.errors import UserError
+from adn_jax.io.files import check_fetched, is_dangling, is_there, read_json
 from adn_jax.prepare.layouts.cases import (
     FileCase,
     RawCase,
@@ -15,7 +16,6 @@ from adn_jax.prepare.layouts.cases import (
     given_splits,
 )
 from adn_jax.prepare.read import NIFTI_ENDINGS
-from adn_jax.runtime.files import check_fetched, is_dangling, is_there, read_json
 
 CT_WORDS = {"ct", "ncct", "nect"}
 """Words in the name of a channel that say it is a CT without contrast agent."""

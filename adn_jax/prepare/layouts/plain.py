@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from adn_jax.errors import UserError
+from adn_jax.io.files import is_dangling, is_there
 from adn_jax.prepare.atlas import TISSUES
 from adn_jax.prepare.layouts.cases import (
     SEGMENTATION_ENDING,
@@ -15,7 +16,6 @@ from adn_jax.prepare.layouts.cases import (
     unread_volumes,
 )
 from adn_jax.prepare.read import find_nifti
-from adn_jax.runtime.files import is_dangling, is_there
 
 SPM_MAPS = {"grey": "c1", "white": "c2", "csf": "c3"}
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from adn_jax.data.cases import CaseFacts, PreparedCase
 from adn_jax.data.manifest import Manifest
+from adn_jax.io.files import write_text
 from adn_jax.prepare.layouts.aisd.report import known_table, oddity_table
 from adn_jax.prepare.layouts.cases import RawDataset
 from adn_jax.prepare.layouts.markdown import bullets, table
-from adn_jax.runtime.files import write_text
 
 
 def write_report(

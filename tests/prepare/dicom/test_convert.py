@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from adn_jax.data.image import to_nifti
 from adn_jax.errors import UserError
+from adn_jax.io.image import to_nifti
 from adn_jax.prepare.dicom import convert
 from adn_jax.prepare.dicom.convert import convert_dicom, gap_flags
 from adn_jax.prepare.read import read_scan

@@ -7,8 +7,8 @@ import numpy as np
 import pydicom
 import pytest
 
-from adn_jax.data.image import Image, write_image
 from adn_jax.errors import UserError
+from adn_jax.io.image import Image, write_image
 from adn_jax.prepare.dicom.straighten import onto_taken, taken_image
 from adn_jax.prepare.labels import native_label, segmented_label
 from adn_jax.prepare.layouts.cases import read_label

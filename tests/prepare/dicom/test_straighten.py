@@ -2,7 +2,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from adn_jax.data.image import Image
+from adn_jax.io.image import Image
 from adn_jax.prepare.dicom.straighten import (
     SliceStack,
     as_stack,

@@ -4,8 +4,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from adn_jax.data.image import to_nifti
 from adn_jax.errors import UserError
+from adn_jax.io.image import to_nifti
 from adn_jax.prepare.dicom.choice import choice_flags, choose
 from adn_jax.prepare.dicom.headers import read_headers
 from adn_jax.prepare.dicom.series import find_series

@@ -10,10 +10,10 @@ import numpy as np
 from jaxtyping import UInt8
 
 from adn_jax.config import PrepareSettings, ReadSettings
-from adn_jax.data.image import Image
-from adn_jax.data.nifti import check_gzip
 from adn_jax.errors import UserError
-from adn_jax.prepare.archive import DAMAGED, unpack
+from adn_jax.io.archive import DAMAGED, unpack
+from adn_jax.io.image import Image
+from adn_jax.io.nifti import check_gzip
 from adn_jax.prepare.dicom.convert import Conversion, convert_dicom
 from adn_jax.prepare.dicom.straighten import SliceStack, straighten, straighten_mask
 from adn_jax.prepare.inputs import CaseInput

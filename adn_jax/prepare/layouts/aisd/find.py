@@ -6,6 +6,7 @@ from typing import Any
 
 from adn_jax.config import ReadSettings
 from adn_jax.errors import UserError
+from adn_jax.io.files import check_fetched, is_there
 from adn_jax.prepare.layouts.aisd import facts
 from adn_jax.prepare.layouts.aisd.case import AisdCase
 from adn_jax.prepare.layouts.aisd.files import Inventory, choose_copy, take_inventory
@@ -21,7 +22,6 @@ from adn_jax.prepare.layouts.cases import (
     RefusedCase,
     given_splits,
 )
-from adn_jax.runtime.files import check_fetched, is_there
 
 
 def find_aisd(folder: Path, reading: ReadSettings) -> RawDataset:

@@ -7,10 +7,10 @@ import numpy as np
 import PIL.Image
 from jaxtyping import Float32, UInt8
 
-from adn_jax.data.image import Image, from_zyx
 from adn_jax.errors import UserError
+from adn_jax.io.files import is_dangling
+from adn_jax.io.image import Image, from_zyx
 from adn_jax.prepare.window import with_bone_and_air
-from adn_jax.runtime.files import is_dangling
 
 SLICE_NAME = re.compile(r"(\d+)\.png", re.IGNORECASE)
 

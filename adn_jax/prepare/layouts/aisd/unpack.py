@@ -20,15 +20,9 @@ from rich.progress import (
 )
 
 from adn_jax.errors import UserError
-from adn_jax.prepare.archive import ARCHIVE_ENDINGS, DAMAGED
+from adn_jax.io.archive import ARCHIVE_ENDINGS, DAMAGED
+from adn_jax.io.files import atomic_path, check_fetched, is_there, read_json, write_json
 from adn_jax.prepare.layouts.aisd.files import CASE_ID, CT, MASKS, PICTURES, part_of
-from adn_jax.runtime.files import (
-    atomic_path,
-    check_fetched,
-    is_there,
-    read_json,
-    write_json,
-)
 
 CHUNK = 1 << 20
 GZIP_START = b"\x1f\x8b"

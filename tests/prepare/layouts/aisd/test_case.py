@@ -9,8 +9,8 @@ import pytest
 from scipy import ndimage
 
 from adn_jax.config import PrepareSettings, ReadSettings
-from adn_jax.data.image import Image, onto_voxels
 from adn_jax.errors import UserError
+from adn_jax.io.image import Image, onto_voxels
 from adn_jax.prepare.layouts.aisd.case import AisdCase
 from adn_jax.prepare.layouts.aisd.files import Copy
 from adn_jax.prepare.window import AIR_HU

@@ -13,18 +13,21 @@ import nibabel as nib
 import numpy as np
 from jaxtyping import Float, Float32, Shaped
 
-from adn_jax.data.nifti import open_nifti, read_voxels
 from adn_jax.errors import UserError
-from adn_jax.runtime.places import Source
+from adn_jax.io.nifti import open_nifti, read_voxels
+from adn_jax.io.paths import Source
 
 SAME_VOXEL = 0.5
 """Voxels by which a corner may be off: headers are written with few digits."""
 
+
 SAME_SIZE = 0.5
 """The same for the extent of an axis: another voxel size is named as such."""
 
+
 SCANNER = 1
 """Code of a qform or sform that gives positions in the scanner (NIfTI-1)."""
+
 
 PLACE_FIELDS = (
     *("qform_code", "quatern_b", "quatern_c", "quatern_d"),
@@ -32,6 +35,7 @@ PLACE_FIELDS = (
     *("sform_code", "srow_x", "srow_y", "srow_z"),
 )
 """Fields of a NIfTI header that say where voxels lie, beside `pixdim`."""
+
 
 Affine = Float[np.ndarray, "4 4"]
 

@@ -1,23 +1,20 @@
-"""Files that are whole or absent: written beside their place, then moved there."""
+"""Files that are whole or absent, and folders with one writer at a time."""
 
+import errno
 import json
+import math
 import os
 import re
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from adn_jax.errors import UserError
-from adn_jax.runtime.places import (
-    Place,
-    Source,
-    at_hand,
-    is_remote,
-    read_bytes,
-    upload,
-)
+from adn_jax.io.paths import Place, Source, at_hand, is_remote, read_bytes, upload
 
 UNFINISHED = re.compile(r"\.\d+\.(?P<name>.+)")
 """Name of what `atomic_path` yields, and leaves where its process is killed."""
@@ -25,6 +22,13 @@ UNFINISHED = re.compile(r"\.\d+\.(?P<name>.+)")
 
 POINTERS = (b"/annex/objects/", b"version https://git-lfs.github.com/spec/")
 """How the text begins that git-annex and Git LFS leave where a file is not fetched."""
+
+
+LOCK_FILE = ".lock"
+
+
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+"""What file systems answer that know no locks: there the folder goes unguarded."""
 
 
 @contextmanager
@@ -165,3 +169,62 @@ def files_below(folder: Path) -> list[Path]:
             if path.is_file() or (is_dangling(path) and not path.name.startswith("."))
         ]
     return sorted(found)
+
+
+def none_for_nan(value: Any) -> Any:
+    """JSON has no NaN: replace it by None, at any depth; arrays become lists."""
+    if isinstance(value, np.ndarray):
+        return none_for_nan(value.tolist())
+    if isinstance(value, Mapping):
+        return {key: none_for_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [none_for_nan(item) for item in value]
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    return value
+
+
+def nan_for_none(value: Any) -> Any:
+    """The other way round, for mappings of numbers at any depth."""
+    if isinstance(value, Mapping):
+        return {key: nan_for_none(item) for key, item in value.items()}
+    return float("nan") if value is None else value
+
+
+@contextmanager
+def only_one(folder: Place) -> Iterator[None]:
+    """Hold a folder, made where it is missing, until the block or the process ends.
+
+    Raises `UserError` where another process holds it, and where nothing can be
+    written into it. Object stores know no locks: there a folder goes unguarded.
+    """
+    if is_remote(folder):
+        yield
+        return
+    path = folder / LOCK_FILE
+    with failures_named(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        lock(handle, folder)
+        yield
+    finally:
+        os.close(handle)
+
+
+def lock(handle: int, folder: Path) -> None:
+    """Lock an opened file; the system unlocks it when its process ends, however."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(
+            f"another process is writing into {folder}; wait until it has ended, or "
+            "choose another folder."
+        ) from None
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
