@@ -6,7 +6,8 @@ from adn_jax.benchmarks.budget import Budget
 from adn_jax.benchmarks.details import budget_section, layer_sections
 from adn_jax.benchmarks.job import Form, InputFigures, PeakFigures, StepFigures, What
 from adn_jax.benchmarks.record import Record
-from adn_jax.benchmarks.sections import (
+from adn_jax.benchmarks.summary import Comparison, Line, compare, summarise
+from adn_jax.report.tables import (
     NONE,
     TITLES,
     Section,
@@ -16,7 +17,6 @@ from adn_jax.benchmarks.sections import (
     seconds,
     size,
 )
-from adn_jax.benchmarks.summary import Comparison, Line, compare, summarise
 
 RAN = (PeakFigures, StepFigures)
 """Figures that tell with what they were measured."""

@@ -20,7 +20,6 @@ from rich.progress import (
 
 from adn_jax.benchmarks.job import PeerForm, What
 from adn_jax.benchmarks.record import PEER_FORMS, Plan, Record, record_json
-from adn_jax.benchmarks.sections import print_sections, to_markdown
 from adn_jax.benchmarks.suite import count_jobs, run_plan
 from adn_jax.benchmarks.summary import summary_json
 from adn_jax.benchmarks.table import sections
@@ -28,6 +27,7 @@ from adn_jax.cli.arguments import parse_with_recipe
 from adn_jax.config import Recipe
 from adn_jax.errors import UserError
 from adn_jax.io.files import write_json, write_text
+from adn_jax.report.tables import print_sections, to_markdown
 from adn_jax.runtime.stop import interrupt_on_sigterm
 
 SPEED_SECONDS = 3600.0

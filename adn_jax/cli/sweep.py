@@ -7,7 +7,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from adn_jax.benchmarks.sections import print_sections
 from adn_jax.cli.arguments import Where, load_recipe, parse_with_recipe
 from adn_jax.cli.table import Pairs
 from adn_jax.comparison.children import Job
@@ -20,6 +19,7 @@ from adn_jax.comparison.work import complete, find_data
 from adn_jax.config_sizes import Size, at_size
 from adn_jax.errors import UserError
 from adn_jax.evaluation.source import labelled_cases
+from adn_jax.report.tables import print_sections
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 
-from adn_jax.benchmarks.sections import print_sections
 from adn_jax.cli.arguments import Where, load_recipe, parse
 from adn_jax.comparison.children import Job
 from adn_jax.comparison.fields import read_pairs, set_fields
@@ -28,6 +27,7 @@ from adn_jax.comparison.work import complete, find_data
 from adn_jax.config_sizes import Size, at_size
 from adn_jax.errors import UserError
 from adn_jax.evaluation.source import labelled_cases
+from adn_jax.report.tables import print_sections
 
 Pairs = tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]]
 """Texts such as joint.steps=100, one or several at each use of the option."""

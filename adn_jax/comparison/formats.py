@@ -1,79 +1,11 @@
 """A comparison as Markdown, CSV and TeX."""
 
-import csv
-from collections.abc import Mapping, Sequence
-from io import StringIO
+from collections.abc import Sequence
 from typing import Any
 
-from adn_jax.benchmarks.sections import Section, to_markdown
 from adn_jax.comparison.compare import COMPARED, Difference, Estimate, Row
 from adn_jax.comparison.published import TABLE_1, method_name
-
-TEX_SIGNS = {
-    "\\": r"\textbackslash{}",
-    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
-    "<": "$<$",
-    ">": "$>$",
-    "−": "$-$",
-    "–": "--",
-    "×": r"$\times$",
-    "°": r"$^\circ$",
-}
-
-
-def markdown(
-    title: str,
-    facts: Mapping[str, str],
-    sections: Sequence[Section],
-    missing: Sequence[str] = (),
-) -> str:
-    """A heading, facts as a list, tables, and what is missing."""
-    listed = "\n".join(f"- {name}: {text}" for name, text in facts.items())
-    absent = "".join(f"- {text}\n" for text in missing)
-    parts = [f"# {title}\n\n{listed}\n", to_markdown(sections)]
-    if absent:
-        parts.insert(1, f"**Missing**\n\n{absent}")
-    return "\n".join(parts)
-
-
-def tex(
-    facts: Mapping[str, str], sections: Sequence[Section], missing: Sequence[str] = ()
-) -> str:
-    """The tables for a paper (package booktabs), facts as comments before them."""
-    comments = [f"% {name}: {text}" for name, text in facts.items()]
-    comments += [f"% missing: {text}" for text in missing]
-    tables = [tex_table(section) for section in sections]
-    return "\n".join([*comments, "% needs \\usepackage{booktabs}", *tables]) + "\n"
-
-
-def tex_table(section: Section) -> str:
-    """One table with its title as caption."""
-    numbers = len(section.columns) - section.texts
-    head, *rows = (
-        " & ".join(tex_text(cell) for cell in row) + r" \\"
-        for row in (section.columns, *section.rows)
-    )
-    notes = " ".join(tex_text(note) for note in section.notes)
-    return "\n".join(
-        [
-            r"\begin{table}",
-            r"\centering",
-            rf"\caption{{{tex_text(section.title)}. {notes}}}",
-            rf"\begin{{tabular}}{{{'l' * section.texts}{'r' * numbers}}}",
-            r"\toprule",
-            head,
-            r"\midrule",
-            *rows,
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\end{table}",
-        ]
-    )
-
-
-def tex_text(text: str) -> str:
-    """Text with the signs that TeX takes for commands spelled out."""
-    return "".join(TEX_SIGNS.get(sign, sign) for sign in text)
+from adn_jax.report.tables import to_csv
 
 
 def table_csv(rows: Sequence[Row]) -> str:
@@ -125,12 +57,3 @@ def spread_difference(name: str, found: Difference | None) -> dict[str, Any]:
         f"{name}_p": found and found.p,
         f"{name}_p_holm": found and found.p_holm,
     }
-
-
-def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Lines with a head; None is left empty."""
-    buffer = StringIO()
-    writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return buffer.getvalue()

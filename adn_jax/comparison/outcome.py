@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from adn_jax.benchmarks.sections import Section
 from adn_jax.comparison.boxes import box_figure
 from adn_jax.comparison.compare import Row, compare
-from adn_jax.comparison.formats import markdown, table_csv, tex
+from adn_jax.comparison.formats import table_csv
 from adn_jax.comparison.heading import GRIDS, decided_by_rule, heading
 from adn_jax.comparison.page import Picture, render_page
 from adn_jax.comparison.plan import PlannedRun
@@ -24,6 +23,7 @@ from adn_jax.data.manifest import Manifest
 from adn_jax.evaluation.figures import save_figure
 from adn_jax.evaluation.statistics import mean_of_seeds
 from adn_jax.io.files import write_json, write_text
+from adn_jax.report.tables import Section, markdown, tex
 
 TITLE = "Comparison of systems"
 BOXES = {"dice": ("Dice", (-0.03, 1.03)), "hd95_mm": ("HD95 in mm", None)}

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-from adn_jax.benchmarks.sections import Section
 from adn_jax.evaluation.report import data_uri
 from adn_jax.io.paths import Place
-from adn_jax.runtime.pages import page_environment
+from adn_jax.report.pages import page_environment
+from adn_jax.report.tables import Section
 
 Picture = tuple[Place, str, str]
 """File, what it shows in a few words, and its caption."""

@@ -16,7 +16,9 @@ from adn_jax.data.manifest import Manifest, case_folder
 from adn_jax.errors import UserError
 from adn_jax.evaluation.figures import CONVENTION, DISPLAY_HU
 from adn_jax.evaluation.inference import infer_case
-from adn_jax.evaluation.panels import (
+from adn_jax.metrics.overlap import Mask
+from adn_jax.report.pages import format_number
+from adn_jax.report.panels import (
     INK,
     LABEL,
     PREDICTION,
@@ -29,8 +31,6 @@ from adn_jax.evaluation.panels import (
     show_head,
     side_label,
 )
-from adn_jax.metrics.overlap import Mask
-from adn_jax.runtime.pages import format_number
 from adn_jax.training.runs import load_run
 
 PICTURED = 5

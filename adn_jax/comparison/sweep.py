@@ -6,7 +6,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from adn_jax.benchmarks.sections import Section
 from adn_jax.comparison.compare import COMPARED, Row
 from adn_jax.comparison.fields import field_name, set_fields
 from adn_jax.comparison.formats import spread_difference, spread_estimate
@@ -20,7 +19,8 @@ from adn_jax.comparison.words import (
 )
 from adn_jax.config import Recipe
 from adn_jax.errors import UserError
-from adn_jax.runtime.pages import format_number
+from adn_jax.report.pages import format_number
+from adn_jax.report.tables import Section
 
 OF_P = {
     "auroc": "AUROC of P",

@@ -4,10 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from adn_jax.benchmarks.sections import Section
 from adn_jax.comparison.compare import Row, compare
 from adn_jax.comparison.curves import Curve, sweep_figure
-from adn_jax.comparison.formats import markdown, to_csv
 from adn_jax.comparison.heading import decided_by_rule, heading
 from adn_jax.comparison.scores import Scores
 from adn_jax.comparison.sweep import (
@@ -20,6 +18,7 @@ from adn_jax.comparison.sweep import (
 from adn_jax.data.manifest import Manifest
 from adn_jax.evaluation.figures import save_figure
 from adn_jax.io.files import write_text
+from adn_jax.report.tables import Section, markdown, to_csv
 
 DRAWN = {"dice": "Dice", "auroc": OF_P["auroc"]}
 

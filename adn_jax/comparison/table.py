@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from adn_jax.benchmarks.sections import Section
 from adn_jax.comparison.compare import COMPARED, SIZES_ML, Estimate, Row
 from adn_jax.comparison.published import TABLE_1, method_name
 from adn_jax.comparison.words import (
@@ -12,7 +11,8 @@ from adn_jax.comparison.words import (
     difference_cells,
     estimate_cells,
 )
-from adn_jax.runtime.pages import format_number
+from adn_jax.report.pages import format_number
+from adn_jax.report.tables import Section
 
 PAPER = (
     "Paper: published means on AISD (Ni et al., MICCAI 2022, Table 1; 345 training and "

@@ -2,7 +2,7 @@
 
 from adn_jax.comparison.compare import Difference, Estimate
 from adn_jax.comparison.plan import System
-from adn_jax.runtime.pages import format_number
+from adn_jax.report.pages import format_number
 from adn_jax.training.runs import stages_of
 
 DIGITS = {"dice": 3, "hd95_mm": 1}

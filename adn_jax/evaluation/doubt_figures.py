@@ -16,7 +16,12 @@ from adn_jax.evaluation.figures import (
     outlines_of,
 )
 from adn_jax.evaluation.maps import CaseMaps, Map
-from adn_jax.evaluation.panels import (
+from adn_jax.metrics.calibration import (
+    Reliability,
+    bin_means,
+    expected_calibration_error,
+)
+from adn_jax.report.panels import (
     FAINT,
     LABEL,
     PREDICTION,
@@ -28,11 +33,6 @@ from adn_jax.evaluation.panels import (
     head_box,
     show_head,
     side_label,
-)
-from adn_jax.metrics.calibration import (
-    Reliability,
-    bin_means,
-    expected_calibration_error,
 )
 
 

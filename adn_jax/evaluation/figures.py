@@ -10,7 +10,11 @@ from matplotlib.ticker import StrMethodFormatter
 from scipy import ndimage
 
 from adn_jax.evaluation.maps import CaseMaps, Map
-from adn_jax.evaluation.panels import (
+from adn_jax.io.files import atomic_path
+from adn_jax.io.paths import Place
+from adn_jax.metrics.alignment import Plane
+from adn_jax.metrics.overlap import Mask
+from adn_jax.report.panels import (
     LABEL,
     MIDLINE,
     PREDICTION,
@@ -27,10 +31,6 @@ from adn_jax.evaluation.panels import (
     show_head,
     side_label,
 )
-from adn_jax.io.files import atomic_path
-from adn_jax.io.paths import Place
-from adn_jax.metrics.alignment import Plane
-from adn_jax.metrics.overlap import Mask
 
 DISPLAY_HU = (5.0, 60.0)
 """Shown range of CT panels."""

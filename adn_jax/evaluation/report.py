@@ -7,7 +7,7 @@ from typing import Any
 from adn_jax.config import Recipe
 from adn_jax.evaluation.scores import CaseResult
 from adn_jax.io.paths import Place
-from adn_jax.runtime.pages import format_number, page_environment
+from adn_jax.report.pages import format_number, page_environment
 
 
 def render_report(

@@ -7,7 +7,7 @@ from adn_jax.data.cases import CaseFacts
 from adn_jax.data.manifest import Manifest
 from adn_jax.io.files import write_text
 from adn_jax.prepare.figures import FIGURES, Figure
-from adn_jax.runtime.pages import page_environment
+from adn_jax.report.pages import page_environment
 
 
 def write_quality_page(

@@ -4,7 +4,7 @@ import pytest
 from rich.console import Console
 
 from adn_jax.benchmarks.job import Spread
-from adn_jax.benchmarks.sections import (
+from adn_jax.report.tables import (
     Section,
     digits,
     print_sections,

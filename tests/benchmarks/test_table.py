@@ -4,8 +4,8 @@ from dataclasses import replace
 from rich.console import Console
 
 from adn_jax.benchmarks.job import PeakFigures
-from adn_jax.benchmarks.sections import print_sections, to_markdown
 from adn_jax.benchmarks.table import sections
+from adn_jax.report.tables import print_sections, to_markdown
 from tests.benchmarks.records import JAX, full_record, ours, record, result
 
 

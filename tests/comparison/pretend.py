@@ -4,8 +4,8 @@ from types import ModuleType
 
 import pytest
 
-from adn_jax.benchmarks.sections import Section
 from adn_jax.comparison import work
+from adn_jax.report.tables import Section
 
 
 def pretend_runs(

@@ -12,7 +12,7 @@ from adn_jax.comparison.qualitative import (
     qualitative_figure,
     spread_cases,
 )
-from adn_jax.evaluation.panels import LABEL, PREDICTION
+from adn_jax.report.panels import LABEL, PREDICTION
 from tests.training.tiny import head
 
 NAN = float("nan")

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from adn_jax.comparison import outcome
-from adn_jax.comparison.formats import tex_text
 from adn_jax.comparison.outcome import write_table
 from adn_jax.comparison.qualitative import Scan
 from adn_jax.comparison.scores import read_scores
 from adn_jax.comparison.words import p_text
 from adn_jax.data.manifest import read_manifest
 from adn_jax.errors import UserError
+from adn_jax.report.tables import tex_text
 from tests.comparison.made_up import CASES
 from tests.training.tiny import head
 

@@ -17,7 +17,7 @@ from adn_jax.evaluation.figures import (
     spread_slices,
     unit_of,
 )
-from adn_jax.evaluation.panels import LABEL, MIDLINE, PREDICTION
+from adn_jax.report.panels import LABEL, MIDLINE, PREDICTION
 
 
 def drawn(figure):

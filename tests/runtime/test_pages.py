@@ -1,7 +1,7 @@
 import pytest
 from jinja2 import UndefinedError
 
-from adn_jax.runtime.pages import format_number, page_environment
+from adn_jax.report.pages import format_number, page_environment
 
 
 def test_numbers_for_readers():

@@ -8,7 +8,7 @@ from adn_jax.data.manifest import Manifest
 from adn_jax.io.files import write_text
 from adn_jax.prepare.layouts.aisd.report import known_table, oddity_table
 from adn_jax.prepare.layouts.cases import RawDataset
-from adn_jax.prepare.layouts.markdown import bullets, table
+from adn_jax.report.tables import bullets, table
 
 
 def write_report(

@@ -9,9 +9,9 @@ from adn_jax.prepare.dataset import prepare_dataset
 from adn_jax.prepare.layouts.aisd.facts import CONTRAST, MOST_SLICES, TILTED
 from adn_jax.prepare.layouts.aisd.report import known_counts
 from adn_jax.prepare.layouts.cases import RawDataset, RefusedCase
-from adn_jax.prepare.layouts.markdown import bullets, table
 from adn_jax.prepare.layouts.recognise import find_dataset
 from adn_jax.prepare.layouts.report import report, write_report
+from adn_jax.report.tables import bullets, table
 from tests.prepare.layouts.aisd import download as fake
 
 SETTINGS = PrepareSettings(shape=(16, 48, 40), spacing_mm=(10.0, 4.5, 4.5))

@@ -6,7 +6,7 @@ from math import inf
 from adn_jax.data.cases import CaseFacts, PreparedCase
 from adn_jax.prepare.layouts.aisd import facts
 from adn_jax.prepare.layouts.aisd.facts import Count
-from adn_jax.prepare.layouts.markdown import bullets, table
+from adn_jax.report.tables import bullets, table
 
 TILTED_FROM_DEG = 0.1
 

@@ -11,7 +11,7 @@ def page_environment(package: str) -> Environment:
     The filter `number` is `format_number`.
     """
     environment = Environment(
-        loader=ChoiceLoader([PackageLoader(package), PackageLoader("adn_jax.runtime")]),
+        loader=ChoiceLoader([PackageLoader(package), PackageLoader("adn_jax.report")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
