@@ -21,8 +21,8 @@ from adn_jax.config import PrepareSettings
 from adn_jax.data.batches import open_split, train_batches
 from adn_jax.data.cases import PreparedCase, write_case
 from adn_jax.data.manifest import Manifest, read_manifest, write_manifest
+from adn_jax.distributed.mesh import place_cases
 from adn_jax.errors import UserError
-from adn_jax.runtime.mesh import place_cases
 from adn_jax.training.loop import IN_FLIGHT
 from adn_jax.types import Batch
 

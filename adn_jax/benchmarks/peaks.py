@@ -14,8 +14,8 @@ from adn_jax.benchmarks.machine import jax_device
 from adn_jax.benchmarks.programs import make_mesh
 from adn_jax.benchmarks.timing import time_calls
 from adn_jax.config import Precision
+from adn_jax.distributed.mesh import CASES
 from adn_jax.models.precision import map_type, multiplying
-from adn_jax.runtime.mesh import CASES
 
 MATRIX_SIZE = {"cpu": 2048, "gpu": 16384, "tpu": 16384}
 """Rows and columns of the matrices on one device."""

@@ -13,19 +13,19 @@ from jax.sharding import Mesh
 from adn_jax.benchmarks.heads import draw_cases
 from adn_jax.benchmarks.job import Job
 from adn_jax.data.batches import make_batch
+from adn_jax.distributed.mesh import (
+    check_batch,
+    device_mesh,
+    place_cases,
+    replicate,
+    replicated,
+)
 from adn_jax.errors import UserError
 from adn_jax.pipeline.adn import apply_adn, init_adn
 from adn_jax.runtime.capacity import (
     CompiledMemory,
     compile_to_fit,
     planned_memory,
-)
-from adn_jax.runtime.mesh import (
-    check_batch,
-    device_mesh,
-    place_cases,
-    replicate,
-    replicated,
 )
 from adn_jax.training.optimizer import make_optimizer
 from adn_jax.training.runs import initial_params, stages_of

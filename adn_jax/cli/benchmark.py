@@ -25,10 +25,10 @@ from adn_jax.benchmarks.summary import summary_json
 from adn_jax.benchmarks.table import sections
 from adn_jax.cli.arguments import parse_with_recipe
 from adn_jax.config import Recipe
+from adn_jax.distributed.preemption import interrupt_on_sigterm
 from adn_jax.errors import UserError
 from adn_jax.io.files import write_json, write_text
 from adn_jax.report.tables import print_sections, to_markdown
-from adn_jax.runtime.stop import interrupt_on_sigterm
 
 SPEED_SECONDS = 3600.0
 """The time left is estimated from the speed over this time: a job takes minutes."""

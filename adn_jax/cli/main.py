@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
+from adn_jax.distributed.preemption import keep_interrupts
 from adn_jax.errors import (
     UserError,
     is_out_of_memory,
@@ -12,7 +13,6 @@ from adn_jax.errors import (
     memory_sentence,
     one_line,
 )
-from adn_jax.runtime.stop import keep_interrupts
 
 VERBS = {
     "phantom": "make head phantoms with known lesions, tissue and pose",

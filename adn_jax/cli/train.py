@@ -7,12 +7,12 @@ from adn_jax.cli.arguments import Where, parse_with_recipe
 from adn_jax.config import ReadSettings
 from adn_jax.config_sizes import Size
 from adn_jax.data.splits import parse_fold
+from adn_jax.distributed.hosts import join
+from adn_jax.distributed.mesh import spread_over_cores
 from adn_jax.io.files import is_there
 from adn_jax.io.paths import Place
 from adn_jax.runtime.determinism import demand_same_bits
-from adn_jax.runtime.hosts import join
 from adn_jax.runtime.memory import keep_freed_memory
-from adn_jax.runtime.mesh import spread_over_cores
 from adn_jax.training.train import train
 
 

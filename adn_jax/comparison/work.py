@@ -22,6 +22,7 @@ from adn_jax.comparison.plan import PlannedRun, find_donor
 from adn_jax.config import PrepareSettings, ReadSettings
 from adn_jax.config_checks import settings_to_json
 from adn_jax.data.manifest import Manifest, cases_digest, read_manifest
+from adn_jax.distributed.preemption import interrupt_on_sigterm
 from adn_jax.errors import UserError
 from adn_jax.evaluation.scores import EMPTY_RULES
 from adn_jax.evaluation.system import averaging_of
@@ -29,7 +30,6 @@ from adn_jax.io.files import is_there, read_json
 from adn_jax.io.paths import Place, is_remote, spelled_out
 from adn_jax.prepare.dataset import name_failures as say_left_out
 from adn_jax.prepare.dataset import prepare_dataset, say_what_is_odd
-from adn_jax.runtime.stop import interrupt_on_sigterm
 from adn_jax.training.runs import (
     check_same_recipe,
     read_config,

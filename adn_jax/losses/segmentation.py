@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer
 
+from adn_jax.distributed.mesh import keep_whole
 from adn_jax.losses.distance import signed_distance
-from adn_jax.runtime.mesh import keep_whole
 from adn_jax.types import Volume
 
 LOWEST_LOG = -100.0

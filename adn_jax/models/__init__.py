@@ -20,6 +20,7 @@ from adn_jax.config import (
     UNetSettings,
     WindowNetSettings,
 )
+from adn_jax.distributed.mesh import share_rows
 from adn_jax.errors import UserError
 from adn_jax.models.alignment_net import AlignmentNet
 from adn_jax.models.blocks import draw_kernels
@@ -29,7 +30,6 @@ from adn_jax.models.residual_unet import ResidualUNet
 from adn_jax.models.sean import apply_sean, check_slices, init_sean, sean_window
 from adn_jax.models.unet import UNet
 from adn_jax.models.windows import Window, over_windows
-from adn_jax.runtime.mesh import share_rows
 from adn_jax.types import Key, Params, View
 
 __all__ = [

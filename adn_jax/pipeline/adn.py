@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
 from adn_jax.config import SegmentNetSettings, SystemSettings, UNetSettings
+from adn_jax.distributed.mesh import round_the_ring
 from adn_jax.geometry.mirror import mirror
 from adn_jax.geometry.sampler import Rows, sample
 from adn_jax.models import (
@@ -21,7 +22,6 @@ from adn_jax.pipeline.asymmetry import (
     total_asymmetry,
     within_both_sides,
 )
-from adn_jax.runtime.mesh import round_the_ring
 from adn_jax.types import AdnOutputs, AdnParams, Index, Key, Matrix, Params, Volume
 
 

@@ -12,6 +12,7 @@ from adn_jax.config_checks import settings_to_json
 from adn_jax.data.cases import CaseFacts, read_facts, write_case
 from adn_jax.data.manifest import Manifest, write_manifest
 from adn_jax.data.splits import SPLITS, choose_splits
+from adn_jax.distributed.preemption import interrupt_on_sigterm
 from adn_jax.errors import UserError, counted, few_of
 from adn_jax.io.files import only_one
 from adn_jax.prepare.atlas import load_atlas
@@ -30,7 +31,6 @@ from adn_jax.prepare.processes import Outcome, Processes, attempt, run_cases
 from adn_jax.prepare.quality import write_quality_table
 from adn_jax.prepare.quality_page import write_quality_page
 from adn_jax.prepare.window import check_hu_range
-from adn_jax.runtime.stop import interrupt_on_sigterm
 
 MOST_KINDS = 6
 """Kinds of flags that the screen shows."""

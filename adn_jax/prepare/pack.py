@@ -10,10 +10,10 @@ from rich.progress import track
 from adn_jax.data.cases import check_sums
 from adn_jax.data.manifest import Manifest, read_manifest, write_manifest
 from adn_jax.data.shards import check_reach, write_shard
+from adn_jax.distributed.preemption import interrupt_on_sigterm
 from adn_jax.errors import UserError
 from adn_jax.io.files import only_one, remove_remains
 from adn_jax.io.paths import Place, is_remote
-from adn_jax.runtime.stop import interrupt_on_sigterm
 
 CASES_PER_SHARD = 128
 """About 110 MB at full size."""

@@ -17,9 +17,9 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
 
+from adn_jax.distributed.hosts import is_first, together
 from adn_jax.errors import UserError
 from adn_jax.io.paths import Place, is_remote, move_folder, spelled_out
-from adn_jax.runtime.hosts import is_first, together
 from adn_jax.types import Params
 
 Mode = Literal["min", "max"]

@@ -19,9 +19,9 @@ from rich.progress import (
 )
 from tensorboardX import SummaryWriter
 
+from adn_jax.distributed.hosts import is_first
 from adn_jax.io.files import write_text
 from adn_jax.io.paths import Place, at_hand, is_remote, upload
-from adn_jax.runtime.hosts import is_first
 
 METRICS = "metrics.jsonl"
 

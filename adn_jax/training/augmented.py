@@ -8,9 +8,9 @@ import jax.numpy as jnp
 
 from adn_jax.config import AugmentSettings, Recipe, StageSettings
 from adn_jax.data.augment import augment
+from adn_jax.distributed.mesh import keep_whole
 from adn_jax.pipeline.adn import realign_labels
 from adn_jax.pipeline.align import align_volume, find_view
-from adn_jax.runtime.mesh import keep_whole
 from adn_jax.types import Batch, Key
 
 

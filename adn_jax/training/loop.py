@@ -14,12 +14,12 @@ from orbax.checkpoint import CheckpointManager
 from adn_jax.config import Recipe
 from adn_jax.config_checks import recipe_from_json
 from adn_jax.data.batches import Split, case_names, train_batches
+from adn_jax.distributed.hosts import catch_stop_of_any, wait_for_all
+from adn_jax.distributed.mesh import check_batch, place_cases, replicate, replicated
 from adn_jax.errors import UserError
 from adn_jax.io.paths import Place
 from adn_jax.runtime import checkpoints
-from adn_jax.runtime.hosts import catch_stop_of_any, wait_for_all
 from adn_jax.runtime.logbook import open_logbook
-from adn_jax.runtime.mesh import check_batch, place_cases, replicate, replicated
 from adn_jax.training.history import DiceHistory
 from adn_jax.training.passes import make_validation
 from adn_jax.training.runs import STAGE_MODES, checkpoint_folder, refuse_other_settings

@@ -13,8 +13,8 @@ from rich.progress import track
 
 from adn_jax.config import Recipe
 from adn_jax.data.batches import Split, check_present, epoch_batches
+from adn_jax.distributed.mesh import place_cases, replicated
 from adn_jax.pipeline.align import search_view
-from adn_jax.runtime.mesh import place_cases, replicated
 from adn_jax.training.stages import Stage
 from adn_jax.types import Batch, Params, View
 

@@ -12,10 +12,10 @@ from orbax.checkpoint import CheckpointManager
 
 from adn_jax.config import Recipe
 from adn_jax.config_checks import settings_to_json
+from adn_jax.distributed.hosts import is_first
 from adn_jax.errors import UserError
 from adn_jax.io.paths import Place
 from adn_jax.runtime import checkpoints
-from adn_jax.runtime.hosts import is_first
 from adn_jax.runtime.logbook import Logbook
 from adn_jax.training.history import DiceHistory
 from adn_jax.training.passes import Validate

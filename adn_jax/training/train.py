@@ -22,6 +22,8 @@ from adn_jax.data.manifest import (
     read_manifest,
 )
 from adn_jax.data.splits import Fold
+from adn_jax.distributed.hosts import is_first, together
+from adn_jax.distributed.mesh import check_batch, check_rows, device_mesh
 from adn_jax.errors import UserError, counted
 from adn_jax.io.files import check_fetched, is_there, only_one
 from adn_jax.io.paths import Place, is_remote, spelled_out
@@ -33,9 +35,7 @@ from adn_jax.prepare.dataset import (
     say_what_is_odd,
 )
 from adn_jax.runtime.cudnn import check_cudnn
-from adn_jax.runtime.hosts import is_first, together
 from adn_jax.runtime.memory import return_freed_memory
-from adn_jax.runtime.mesh import check_batch, check_rows, device_mesh
 from adn_jax.training.donors import Donors, find_donors, take_stage
 from adn_jax.training.loop import train_stage
 from adn_jax.training.passes import search_table

@@ -12,8 +12,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, Sharding
 
 from adn_jax.config import Recipe, UNetSettings
+from adn_jax.distributed.mesh import CASES, replicated
 from adn_jax.runtime.capacity import Demand, compile_to_fit, in_gb
-from adn_jax.runtime.mesh import CASES, replicated
 from adn_jax.training.optimizer import make_optimizer
 from adn_jax.training.runs import STAGE_MODES, initial_params, stages_of
 from adn_jax.training.stages import Stage, needs_search

@@ -9,8 +9,8 @@ from adn_jax.benchmarks.job import SYNTHETIC, Job
 from adn_jax.benchmarks.programs import Program
 from adn_jax.data.batches import make_batch, open_split
 from adn_jax.data.cases import check_sums
+from adn_jax.distributed.mesh import device_mesh
 from adn_jax.errors import UserError
-from adn_jax.runtime.mesh import device_mesh
 from tests.benchmarks.recipes import small_recipe
 from tests.training.tiny import write_heads
 

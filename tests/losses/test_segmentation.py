@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import distance_transform_edt
 
+from adn_jax.distributed.mesh import ROWS, device_mesh
 from adn_jax.losses.segmentation import (
     boundary,
     cross_entropy,
@@ -11,7 +12,6 @@ from adn_jax.losses.segmentation import (
     generalised_dice,
     tissue_cross_entropy,
 )
-from adn_jax.runtime.mesh import ROWS, device_mesh
 from tests import golden
 from tests.losses.arrays import random_map
 

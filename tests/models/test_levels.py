@@ -10,6 +10,7 @@ import pytest
 from jax import lax
 
 from adn_jax.config import UNetSettings
+from adn_jax.distributed.mesh import device_mesh
 from adn_jax.errors import UserError
 from adn_jax.models import (
     apply_unet,
@@ -18,7 +19,6 @@ from adn_jax.models import (
     deepest_rows,
     init_unet,
 )
-from adn_jax.runtime.mesh import device_mesh
 
 KEY = jax.random.key(0)
 KINDS = ["residual_unet", "unet"]

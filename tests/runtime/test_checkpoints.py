@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from adn_jax.distributed.mesh import device_mesh, replicate
 from adn_jax.errors import UserError
 from adn_jax.runtime import checkpoints
 from adn_jax.runtime.checkpoints import open_checkpoints
-from adn_jax.runtime.mesh import device_mesh, replicate
 
 PARAMS = {"kernel": jnp.arange(6.0).reshape(2, 3), "bias": jnp.ones(3)}
 

@@ -3,8 +3,8 @@
 import jax
 import pytest
 
+from adn_jax.distributed import hosts
 from adn_jax.errors import UserError
-from adn_jax.runtime import hosts
 
 
 @pytest.fixture

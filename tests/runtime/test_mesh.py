@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 
 from adn_jax.config import UNetSettings
-from adn_jax.errors import UserError
-from adn_jax.models import apply_unet, init_unet
-from adn_jax.runtime.mesh import (
+from adn_jax.distributed.mesh import (
     by_rows,
     check_batch,
     check_rows,
@@ -21,6 +19,8 @@ from adn_jax.runtime.mesh import (
     replicate,
     round_the_ring,
 )
+from adn_jax.errors import UserError
+from adn_jax.models import apply_unet, init_unet
 
 
 def test_cases_are_split_and_parameters_are_everywhere():

@@ -8,7 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from adn_jax.runtime.stop import catch_stop, interrupt_on_sigterm, keep_interrupts
+from adn_jax.distributed.preemption import (
+    catch_stop,
+    interrupt_on_sigterm,
+    keep_interrupts,
+)
 
 
 @pytest.fixture(autouse=True)

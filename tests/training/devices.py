@@ -15,7 +15,7 @@ import jax
 from adn_jax.config import AlignmentSettings, OptimizerSettings
 from adn_jax.data.batches import open_split, train_batches
 from adn_jax.data.manifest import read_manifest
-from adn_jax.runtime.mesh import device_mesh, place_cases, replicate, replicated
+from adn_jax.distributed.mesh import device_mesh, place_cases, replicate, replicated
 from adn_jax.training.optimizer import make_optimizer
 from adn_jax.training.runs import initial_params
 from adn_jax.training.stages import make_stage

@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 from jax._src import distributed
 
 from adn_jax.cli.main import main
-from adn_jax.runtime.hosts import is_first
+from adn_jax.distributed.hosts import is_first
 from adn_jax.runtime.logbook import Logbook
 from tests.hold import PATIENCE, Hold
 

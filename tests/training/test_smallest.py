@@ -18,7 +18,7 @@ from adn_jax.config import (
     UNetSettings,
 )
 from adn_jax.data.batches import make_batch
-from adn_jax.runtime.mesh import device_mesh
+from adn_jax.distributed.mesh import device_mesh
 from adn_jax.training.stages import make_stage
 from adn_jax.training.updates import make_update
 from tests.training.tiny import tiny_recipe

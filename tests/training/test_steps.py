@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from adn_jax.runtime.mesh import device_mesh, place_cases, replicate, replicated
+from adn_jax.distributed.mesh import device_mesh, place_cases, replicate, replicated
 from adn_jax.training.session import saved_items, state_from_items
 from adn_jax.training.steps import (
     ABSENT,

@@ -6,9 +6,9 @@ import pytest
 
 from adn_jax.config import DeepMedicSettings, Recipe, StageSettings
 from adn_jax.data.batches import open_split, train_batches
+from adn_jax.distributed.mesh import device_mesh, place_cases, replicate, replicated
 from adn_jax.runtime import capacity
 from adn_jax.runtime.capacity import Demand, MemoryShortageError
-from adn_jax.runtime.mesh import device_mesh, place_cases, replicate, replicated
 from adn_jax.training.stages import make_stage
 from adn_jax.training.train import train
 from adn_jax.training.updates import (

@@ -12,8 +12,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from adn_jax.distributed.preemption import StopRequest, catch_stop
 from adn_jax.errors import UserError
-from adn_jax.runtime.stop import StopRequest, catch_stop
 
 
 def join(coordinator: str, processes: int | None, process_id: int | None) -> None:
