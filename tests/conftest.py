@@ -52,7 +52,7 @@ def shared() -> Path:
 def ordinary_memory():
     """Nothing changes how the tests' own process keeps its memory."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("adn_jax.runtime.memory.find_spec", lambda _: True)
+        patch.setattr("adn_jax.runtime.platform.find_spec", lambda _: True)
         yield
 
 

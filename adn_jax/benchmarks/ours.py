@@ -11,7 +11,7 @@ from adn_jax.benchmarks.programs import check_result, compile_program, make_prog
 from adn_jax.benchmarks.timing import time_call, time_calls, time_pipelined
 from adn_jax.models.cost import step_networks
 from adn_jax.models.precision import map_type
-from adn_jax.runtime.memory import return_freed_memory
+from adn_jax.runtime.platform import return_freed_memory
 
 
 def configure_jax(job: Job) -> None:

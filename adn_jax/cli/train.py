@@ -11,8 +11,7 @@ from adn_jax.distributed.hosts import join
 from adn_jax.distributed.mesh import spread_over_cores
 from adn_jax.io.files import is_there
 from adn_jax.io.paths import Place
-from adn_jax.runtime.determinism import demand_same_bits
-from adn_jax.runtime.memory import keep_freed_memory
+from adn_jax.runtime.platform import demand_same_bits, keep_freed_memory
 from adn_jax.training.train import train
 
 

@@ -29,7 +29,7 @@ from adn_jax.data.phantom_infarct import add_infarcts
 from adn_jax.data.phantom_settings import Difficulty
 from adn_jax.errors import UserError
 from adn_jax.io.files import atomic_path, read_json, write_json
-from adn_jax.runtime.workers import worker_count
+from adn_jax.runtime.platform import worker_count
 
 AIR_HU = -1000.0
 

@@ -17,7 +17,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Shaped
 
 from adn_jax.errors import UserError
-from adn_jax.runtime.workers import sharing_processors
+from adn_jax.runtime.platform import sharing_processors
 from adn_jax.types import Index
 
 Tree = TypeVar("Tree")

@@ -19,7 +19,6 @@ from adn_jax.evaluation.doubt import Doubt, lesion_doubts
 from adn_jax.evaluation.figures import save_figure, scan_figure
 from adn_jax.evaluation.inference import as_map, on_scan_grid
 from adn_jax.evaluation.maps import CaseMaps
-from adn_jax.evaluation.summary import versions
 from adn_jax.evaluation.system import (
     AS_TRAINED,
     Averaging,
@@ -38,6 +37,7 @@ from adn_jax.prepare.inputs import CaseInput
 from adn_jax.prepare.read import RawScan, read_scan, scan_name
 from adn_jax.prepare.window import check_hu_range
 from adn_jax.runtime.capacity import MemoryShortageError
+from adn_jax.runtime.platform import versions
 from adn_jax.types import AdnOutputs
 
 ONE_SIDED = 0.9

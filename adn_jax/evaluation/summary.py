@@ -1,9 +1,7 @@
 """From the results of cases to `summary.json` and `per_case.csv`."""
 
 import csv
-import platform
 from collections.abc import Sequence
-from importlib.metadata import version
 from io import StringIO
 from typing import Any
 
@@ -31,11 +29,10 @@ from adn_jax.metrics.disentanglement import (
     auroc,
 )
 from adn_jax.pipeline.align import aligns
+from adn_jax.runtime.platform import versions
 
 CALIBRATION = {"ece": expected_calibration_error, "brier": brier_score}
 """Scores of calibration that a single case has voxels enough for."""
-
-PACKAGES = ("adn-jax", "jax", "jaxlib", "flax", "numpy", "scipy", "nibabel")
 
 
 def summarise_results(
@@ -218,14 +215,6 @@ def label_rule(manifest: Manifest) -> str:
     """Which label values counted as infarct."""
     values = ", ".join(str(value) for value in manifest.settings.infarct_labels)
     return f"label values {values} are infarct"
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that make the numbers."""
-    return {
-        "python": platform.python_version(),
-        **{package: version(package) for package in PACKAGES},
-    }
 
 
 def per_case_csv(results: Sequence[CaseResult]) -> str:

@@ -26,7 +26,7 @@ from adn_jax.prepare.export_case import (
     is_done,
 )
 from adn_jax.prepare.layouts.recognise import find_dataset
-from adn_jax.prepare.processes import Processes, run_cases
+from adn_jax.runtime.jobs import Processes, run_cases
 
 FOLDERS = ("imagesTr", "labelsTr", "imagesTs", "labelsTs", RECORDS)
 

@@ -17,7 +17,7 @@ from adn_jax.io.files import atomic_path, read_json, write_json
 from adn_jax.io.image import Image, from_zyx, onto_voxels, write_image
 from adn_jax.prepare.finished import fingerprint
 from adn_jax.prepare.layouts.cases import RawCase
-from adn_jax.prepare.processes import Outcome, attempt
+from adn_jax.runtime.jobs import Outcome, attempt
 
 VERSION = 1
 """Raised when the same case would be exported differently: all cases are redone."""

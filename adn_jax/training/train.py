@@ -34,8 +34,7 @@ from adn_jax.prepare.dataset import (
     prepare_dataset,
     say_what_is_odd,
 )
-from adn_jax.runtime.cudnn import check_cudnn
-from adn_jax.runtime.memory import return_freed_memory
+from adn_jax.runtime.platform import check_cudnn, return_freed_memory
 from adn_jax.training.donors import Donors, find_donors, take_stage
 from adn_jax.training.loop import train_stage
 from adn_jax.training.passes import search_table

@@ -13,9 +13,10 @@ from adn_jax.data.manifest import Manifest, read_manifest
 from adn_jax.data.splits import SPLITS
 from adn_jax.errors import UserError
 from adn_jax.io.files import only_one
-from adn_jax.prepare import dataset, processes
+from adn_jax.prepare import dataset
 from adn_jax.prepare.dataset import odd_splits, prepare_dataset, say_what_is_odd
 from adn_jax.prepare.layouts.recognise import find_dataset
+from adn_jax.runtime import jobs as processes
 
 
 def contents(folder):

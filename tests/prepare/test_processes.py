@@ -8,9 +8,10 @@ from distributed import system
 
 from adn_jax.cli.main import main
 from adn_jax.errors import UserError
-from adn_jax.prepare import processes as module
 from adn_jax.prepare.layouts.cases import FileCase
-from adn_jax.prepare.processes import (
+from adn_jax.runtime import cluster
+from adn_jax.runtime import jobs as module
+from adn_jax.runtime.jobs import (
     GIB,
     Processes,
     check_cluster,
@@ -19,7 +20,6 @@ from adn_jax.prepare.processes import (
     open_pool,
     outcome,
 )
-from adn_jax.runtime import cluster
 from tests.hold import PATIENCE
 
 GRID = ["--shape", "12", "24", "20", "--spacing-mm", "12", "8", "8"]
@@ -40,7 +40,7 @@ GRID = ["--shape", "12", "24", "20", "--spacing-mm", "12", "8", "8"]
 )
 def test_as_many_processes_as_fit(monkeypatch, processes, cases, count, gib):
     monkeypatch.setattr(system, "MEMORY_LIMIT", 16 * GIB)
-    monkeypatch.setattr("adn_jax.runtime.workers.usable_processors", lambda: 6)
+    monkeypatch.setattr("adn_jax.runtime.platform.usable_processors", lambda: 6)
     monkeypatch.setattr(cluster, "local_client", lambda *called: called)
     assert open_pool(processes, cases) == (count, pytest.approx(gib * GIB, abs=1))
 

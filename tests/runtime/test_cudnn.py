@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from adn_jax.errors import UserError
-from adn_jax.runtime import cudnn
+from adn_jax.runtime import platform as cudnn
 
 
 @pytest.fixture

@@ -17,19 +17,25 @@ from rich.progress import (
 )
 
 from adn_jax.errors import UserError
-from adn_jax.runtime.workers import worker_count
+from adn_jax.runtime.platform import worker_count
 
 if TYPE_CHECKING:
     from dask.distributed import Client
 
+
 GIB = 1 << 30
+
 
 MEMORY_EACH_GIB = 4.0
 """What a process may need, the registration of an atlas included."""
+
+
 LEAST_MEMORY_GIB = 0.5
 """With less a process would be ended as soon as it starts."""
 
+
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
+
 
 Outcome = tuple[str, str | None]
 """Name of a case, and why it failed."""

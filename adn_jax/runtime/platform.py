@@ -1,0 +1,128 @@
+"""What a process runs on: versions, memory, processors, cuDNN, determinism."""
+
+import ctypes
+import math
+import os
+import platform
+from importlib import metadata
+from importlib.metadata import entry_points, version
+from importlib.util import find_spec
+
+import jax
+
+from adn_jax.config import Precision
+from adn_jax.errors import UserError
+
+LEAST = (9, 15)
+"""First version without wrong results on large volumes (pytorch#163539, 9.10) and
+without the four times slower convolutions (pytorch#166643) of its forerunners."""
+
+
+OVERRIDE = "ADN_ANY_CUDNN"
+"""Variable of the environment that allows every version."""
+
+
+PACKAGES = ("adn-jax", "jax", "jaxlib", "flax", "numpy", "scipy", "nibabel")
+
+
+FLAG = "--xla_gpu_deterministic_ops"
+
+
+ARENA_MAX, MMAP_MAX, TRIM_THRESHOLD = -8, -4, -1
+"""Numbers of options in glibc's malloc.h."""
+
+
+def check_cudnn(precision: Precision) -> None:
+    """Raise `UserError` where bfloat16 would run on too old a cuDNN."""
+    if precision != "bfloat16" or OVERRIDE in os.environ:
+        return
+    if jax.default_backend() != "gpu":
+        return
+    for package, version in installed_cudnn().items():
+        if tuple(map(int, version.split(".")[:2])) < LEAST:
+            wanted = ".".join(map(str, LEAST))
+            raise UserError(
+                f"{package} {version} is installed; below {wanted} its 3D convolutions "
+                "in bfloat16 are wrong on large volumes, or slow: pip install "
+                f"'{package}>={wanted}', or set --precision float32, or {OVERRIDE}=1 "
+                "in the environment to go on as it is."
+            )
+
+
+def installed_cudnn() -> dict[str, str]:
+    """The cuDNN package that jax's CUDA plugin loads, with its version, if any."""
+    found = {}
+    for cuda in ("cu12", "cu13"):
+        try:
+            metadata.version(f"jax-cuda{cuda[2:]}-plugin")
+            package = f"nvidia-cudnn-{cuda}"
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that make the numbers."""
+    return {
+        "python": platform.python_version(),
+        **{package: version(package) for package in PACKAGES},
+    }
+
+
+def demand_same_bits() -> None:
+    """Let XLA take only operations on GPUs that give the same bits at every run.
+
+    CPUs and TPUs do so anyway. What the user set by XLA's flag stays. It compiles
+    without trying which kernels are the fastest, for those could differ from run to
+    run, and ends with an error where an operation has no such form. Call it before jax
+    is used. Source: XLA's flag of this name.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if FLAG not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {FLAG}=true".strip()
+
+
+def keep_freed_memory() -> None:
+    """Keep up to 2 GiB of freed memory instead of giving it back after every step.
+
+    The system clears each page that it hands out, which took a fifth of a small train
+    step. Nothing happens where jax has an accelerator's plugin, or without glibc. Call
+    it before jax is first used: threads that exist by then keep their own ways.
+    """
+    accelerated = entry_points(group="jax_plugins") or find_spec("libtpu")
+    if accelerated or platform.libc_ver()[0] != "glibc":
+        return
+    libc = ctypes.CDLL(None)
+    for option, value in ((ARENA_MAX, 1), (MMAP_MAX, 0), (TRIM_THRESHOLD, 2**31 - 1)):
+        libc.mallopt(option, value)
+
+
+def return_freed_memory() -> None:
+    """Give freed memory back to the system, as after compiling (glibc only)."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def worker_count(wanted: int | None, jobs: int) -> int:
+    """Processes for so many jobs; None: one for each processor that may be used.
+
+    Raises `UserError` where fewer than one is wanted.
+    """
+    if wanted is not None and wanted < 1:
+        raise UserError(f"--workers is {wanted}; at least 1 process is wanted.")
+    return max(1, min(wanted or usable_processors(), jobs))
+
+
+def sharing_processors(*batches: int) -> int:
+    """The most processors that may be used over which every batch divides."""
+    together = math.gcd(*batches)
+    counts = range(1, min(together, usable_processors()) + 1)
+    return max((count for count in counts if together % count == 0), default=1)
+
+
+def usable_processors() -> int:
+    """Processors that this process may use, where the system tells; else all."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
