@@ -9,7 +9,7 @@ from pathlib import Path
 
 from adn_jax.cli.arguments import load_recipe
 from adn_jax.config import Recipe
-from adn_jax.config_sizes import demo_size
+from adn_jax.config.sizes import demo_size
 
 
 def get_config() -> Recipe:

@@ -18,14 +18,13 @@ from adn_jax.config import (
     TtaSettings,
     UNetSettings,
 )
-from adn_jax.config_checks import (
-    check_recipe,
+from adn_jax.config.serialization import (
     differing_fields,
     sections,
     settings_from_json,
     settings_to_json,
 )
-from adn_jax.config_rules import RULES
+from adn_jax.config.validation import RULES, check_recipe
 from adn_jax.errors import UserError
 
 RECIPE = Recipe(

@@ -8,7 +8,7 @@ import pytest
 
 from adn_jax.cli.arguments import load_recipe
 from adn_jax.config import Recipe
-from adn_jax.config_checks import check_recipe
+from adn_jax.config.validation import check_recipe
 from adn_jax.models import init_unet
 from adn_jax.pipeline.adn import apply_adn, init_adn
 from adn_jax.training.runs import joint_params

@@ -14,7 +14,7 @@ from adn_jax.benchmarks.job import (
 )
 from adn_jax.benchmarks.machine import Machine
 from adn_jax.config import Precision, Recipe
-from adn_jax.config_checks import settings_to_json
+from adn_jax.config.serialization import settings_to_json
 
 PEER_FORMS: dict[Precision, tuple[PeerForm, ...]] = {
     "float32": ("eager", "compiled"),

@@ -12,7 +12,7 @@ from adn_jax.benchmarks.job import (
     spread,
 )
 from adn_jax.benchmarks.record import Record, Result
-from adn_jax.config_checks import settings_to_json
+from adn_jax.config.serialization import settings_to_json
 from adn_jax.models.cost import step_bytes, step_flops
 from adn_jax.runtime.capacity import CompiledMemory
 

@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 from adn_jax.benchmarks.job import Job
-from adn_jax.config_checks import settings_from_json, settings_to_json
+from adn_jax.config.serialization import settings_from_json, settings_to_json
 from adn_jax.errors import UserError, is_out_of_memory, memory_sentence
 from adn_jax.runtime.platform import keep_freed_memory
 

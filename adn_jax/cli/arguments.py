@@ -13,9 +13,14 @@ from typing import Annotated, TypeVar
 import tyro
 
 from adn_jax.config import Recipe
-from adn_jax.config_checks import check_recipe, sections
-from adn_jax.config_names import RENAMED, SYSTEM_FIELDS, present_option
-from adn_jax.config_sizes import Size, at_size
+from adn_jax.config.serialization import (
+    RENAMED,
+    SYSTEM_FIELDS,
+    present_option,
+    sections,
+)
+from adn_jax.config.sizes import Size, at_size
+from adn_jax.config.validation import check_recipe
 from adn_jax.errors import UserError
 from adn_jax.io.files import check_fetched
 from adn_jax.io.paths import Place, to_place

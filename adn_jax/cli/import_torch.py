@@ -10,7 +10,7 @@ import tyro
 
 from adn_jax.cli.arguments import load_recipe, parse
 from adn_jax.config import AlignmentNetSettings, Recipe, UNetSettings
-from adn_jax.config_checks import sections
+from adn_jax.config.serialization import sections
 from adn_jax.errors import UserError
 from adn_jax.io.files import check_fetched
 from adn_jax.models.torch_names import from_torch, torch_widths

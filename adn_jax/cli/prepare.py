@@ -11,7 +11,7 @@ import tyro
 
 from adn_jax.cli.arguments import load_recipe, parse
 from adn_jax.config import PrepareSettings, ReadSettings, Recipe, SystemSettings
-from adn_jax.config_checks import check_recipe
+from adn_jax.config.validation import check_recipe
 from adn_jax.errors import counted
 from adn_jax.prepare.dataset import (
     name_failures,

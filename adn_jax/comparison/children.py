@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from adn_jax.comparison.fields import options_between
 from adn_jax.comparison.plan import PlannedRun
-from adn_jax.config_sizes import Size
+from adn_jax.config.fields import options_between
+from adn_jax.config.sizes import Size
 from adn_jax.io.paths import Place
 
 

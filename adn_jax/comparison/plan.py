@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from adn_jax.config import Recipe
-from adn_jax.config_checks import differing_fields
+from adn_jax.config.serialization import differing_fields
 from adn_jax.errors import UserError
 from adn_jax.training.runs import (
     changed_settings,

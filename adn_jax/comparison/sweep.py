@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from adn_jax.comparison.compare import COMPARED, Row
-from adn_jax.comparison.fields import field_name, set_fields
 from adn_jax.comparison.formats import spread_difference, spread_estimate
 from adn_jax.comparison.plan import System
 from adn_jax.comparison.words import (
@@ -18,6 +17,7 @@ from adn_jax.comparison.words import (
     estimate_cells,
 )
 from adn_jax.config import Recipe
+from adn_jax.config.fields import field_name, set_fields
 from adn_jax.errors import UserError
 from adn_jax.report.pages import format_number
 from adn_jax.report.tables import Section

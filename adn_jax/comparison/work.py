@@ -17,10 +17,10 @@ from rich.progress import (
 )
 
 from adn_jax.comparison.children import Job, evaluate_command, run_child, train_command
-from adn_jax.comparison.fields import as_pairs
 from adn_jax.comparison.plan import PlannedRun, find_donor
 from adn_jax.config import PrepareSettings, ReadSettings
-from adn_jax.config_checks import settings_to_json
+from adn_jax.config.fields import as_pairs
+from adn_jax.config.serialization import settings_to_json
 from adn_jax.data.manifest import Manifest, cases_digest, read_manifest
 from adn_jax.distributed.preemption import interrupt_on_sigterm
 from adn_jax.errors import UserError

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from adn_jax.config import PrepareSettings
-from adn_jax.config_checks import settings_from_json, settings_to_json
+from adn_jax.config.serialization import settings_from_json, settings_to_json
 from adn_jax.data.shards import check_reach, read_packed
 from adn_jax.data.splits import Fold, fold_splits
 from adn_jax.errors import UserError

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from rich.progress import track
 
-from adn_jax.config_checks import settings_to_json
+from adn_jax.config.serialization import settings_to_json
 from adn_jax.data.cases import read_case
 from adn_jax.data.manifest import Manifest, case_folder
 from adn_jax.evaluation.case import evaluate_case

@@ -11,7 +11,7 @@ from jaxtyping import Float32, Num
 from rich.progress import track
 
 from adn_jax.config import Recipe
-from adn_jax.config_checks import settings_to_json
+from adn_jax.config.serialization import settings_to_json
 from adn_jax.data.cases import PreparedCase
 from adn_jax.errors import UserError, is_out_of_memory, memory_sentence
 from adn_jax.evaluation.case import pose_of

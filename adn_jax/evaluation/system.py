@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 
 from adn_jax.config import Recipe, SystemSettings, TtaSettings, UNetSettings
-from adn_jax.config_checks import check_recipe
+from adn_jax.config.validation import check_recipe
 from adn_jax.data.cases import PreparedCase
 from adn_jax.errors import UserError
 from adn_jax.evaluation.doubt import Doubt, doubt_of

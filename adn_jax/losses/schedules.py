@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer
 
-from adn_jax.config_checks import Schedule, parse_schedule
+from adn_jax.config.schedules import Schedule, parse_schedule
 
 Step = Integer[Array, ""] | int
 Factor = Float[Array, ""] | float

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from adn_jax.config import PrepareSettings, ReadSettings
-from adn_jax.config_checks import settings_to_json
+from adn_jax.config.serialization import settings_to_json
 from adn_jax.data.cases import CaseFacts, read_facts, write_case
 from adn_jax.data.manifest import Manifest, write_manifest
 from adn_jax.data.splits import SPLITS, choose_splits

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.progress import track
 
 from adn_jax.config import PrepareSettings, ReadSettings
-from adn_jax.config_checks import settings_to_json
+from adn_jax.config.serialization import settings_to_json
 from adn_jax.data.cases import check_sums
 from adn_jax.data.manifest import Manifest
 from adn_jax.errors import UserError

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from adn_jax.config import Recipe
-from adn_jax.config_checks import differing_fields
+from adn_jax.config.serialization import differing_fields
 from adn_jax.errors import UserError
 from adn_jax.io.paths import Place, spelled_out, to_place
 from adn_jax.training.runs import (

@@ -12,7 +12,7 @@ from jax.sharding import Mesh, Sharding
 from orbax.checkpoint import CheckpointManager
 
 from adn_jax.config import Recipe
-from adn_jax.config_checks import recipe_from_json
+from adn_jax.config.validation import recipe_from_json
 from adn_jax.data.batches import Split, case_names, train_batches
 from adn_jax.distributed.hosts import catch_stop_of_any, wait_for_all
 from adn_jax.distributed.mesh import check_batch, place_cases, replicate, replicated

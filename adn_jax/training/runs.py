@@ -16,12 +16,8 @@ import jax
 import numpy as np
 
 from adn_jax.config import Recipe
-from adn_jax.config_checks import (
-    differing_fields,
-    recipe_from_json,
-    settings_to_json,
-    used_settings,
-)
+from adn_jax.config.serialization import differing_fields, settings_to_json
+from adn_jax.config.validation import recipe_from_json, used_settings
 from adn_jax.errors import UserError
 from adn_jax.io.files import atomic_path, is_there, read_json, write_json
 from adn_jax.io.paths import Place, move_folder, spelled_out

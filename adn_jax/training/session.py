@@ -11,7 +11,7 @@ import jax
 from orbax.checkpoint import CheckpointManager
 
 from adn_jax.config import Recipe
-from adn_jax.config_checks import settings_to_json
+from adn_jax.config.serialization import settings_to_json
 from adn_jax.distributed.hosts import is_first
 from adn_jax.errors import UserError
 from adn_jax.io.paths import Place

@@ -13,7 +13,8 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from adn_jax.config import ReadSettings, Recipe, StageSettings, UNetSettings
-from adn_jax.config_checks import check_recipe, differing_fields
+from adn_jax.config.serialization import differing_fields
+from adn_jax.config.validation import check_recipe
 from adn_jax.data.batches import Split, check_infarcts, open_split, with_infarct
 from adn_jax.data.manifest import (
     Manifest,

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from adn_jax.benchmarks.job import Job, Spread, StepFigures, spread
-from adn_jax.config_checks import settings_from_json, settings_to_json
+from adn_jax.config.serialization import settings_from_json, settings_to_json
 from adn_jax.runtime.capacity import CompiledMemory
 from tests.benchmarks.records import RECIPE, ours, torch
 

@@ -7,7 +7,7 @@ import pytest
 
 from adn_jax.benchmarks import suite, worker
 from adn_jax.benchmarks.job import Job, StepFigures
-from adn_jax.config_checks import settings_to_json
+from adn_jax.config.serialization import settings_to_json
 from adn_jax.errors import UserError
 from tests.benchmarks.recipes import small_recipe
 

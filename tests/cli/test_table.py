@@ -7,7 +7,7 @@ import pytest
 from adn_jax.cli import table as module
 from adn_jax.cli.main import main
 from adn_jax.comparison import work
-from adn_jax.config_sizes import demo_size
+from adn_jax.config.sizes import demo_size
 from tests.comparison.pretend import pretend_runs
 from tests.training.tiny import tiny_recipe, write_heads
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from adn_jax.comparison.plan import PlannedRun, System
-from adn_jax.config_checks import settings_to_json
+from adn_jax.config.serialization import settings_to_json
 from adn_jax.data.manifest import cases_digest, read_manifest
 from adn_jax.evaluation.scores import EMPTY_RULES
 from adn_jax.io.paths import spelled_out

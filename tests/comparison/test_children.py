@@ -12,8 +12,8 @@ from adn_jax.comparison.children import (
     run_child,
     train_command,
 )
-from adn_jax.comparison.fields import set_fields
 from adn_jax.comparison.plan import plan_runs
+from adn_jax.config.fields import set_fields
 from tests.comparison.made_up import make_system
 
 JOB = Job(Path("data"), "test", "demo", Path("logs"))

@@ -4,7 +4,7 @@ import pytest
 
 from adn_jax.cli.arguments import parse_with_recipe
 from adn_jax.cli.train import Train
-from adn_jax.comparison.fields import (
+from adn_jax.config.fields import (
     as_pairs,
     option,
     options_between,

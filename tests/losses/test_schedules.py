@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import pytest
 
 from adn_jax.config import AlignLossSettings, JointLossSettings, Recipe
-from adn_jax.config_checks import Schedule, check_recipe, parse_schedule
+from adn_jax.config.schedules import Schedule, parse_schedule
+from adn_jax.config.validation import check_recipe
 from adn_jax.errors import UserError
 from adn_jax.losses.schedules import factor_at, factor_of
 

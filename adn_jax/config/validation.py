@@ -1,129 +1,177 @@
-"""Recipes as JSON and back, the fields in which two differ, and impossible values."""
+"""What the settings may be, field by field and together; `UserError` otherwise."""
 
 import difflib
 import math
-import types
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, get_type_hints
 
 from adn_jax.config import (
     AlignLossSettings,
     AlignmentNetSettings,
+    AlignmentSettings,
     AsymmetrySettings,
+    AugmentSettings,
     DeepMedicSettings,
     JointLossSettings,
+    OptimizerSettings,
+    PrepareSettings,
     Recipe,
     SegmentNetSettings,
     StageSettings,
+    SymmetryNetSettings,
+    TtaSettings,
     UNetSettings,
 )
-from adn_jax.config_names import RENAMED, inner_prefix, present_recipe
-from adn_jax.config_rules import RULES, as_tuple
+from adn_jax.config.schedules import parse_schedule
+from adn_jax.config.serialization import (
+    inner_prefix,
+    kinds_of,
+    present_recipe,
+    sections,
+    settings_from_json,
+    value_from_json,
+)
 from adn_jax.errors import UserError
 
-Settings = TypeVar("Settings")
+Rule = tuple[str, str, Callable[[Any], bool]]
 
 
-def settings_to_json(settings: Any) -> Any:
-    """Settings as JSON values: dataclasses become dicts, tuples lists."""
-    if is_dataclass(settings):
-        return {
-            field.name: settings_to_json(getattr(settings, field.name))
-            for field in fields(settings)
-        }
-    if isinstance(settings, tuple):
-        return [settings_to_json(value) for value in settings]
-    return settings
+PRIOR: Rule = (
+    "prior",
+    "between 0 and 1, or None",
+    lambda prior: prior is None or 0 < prior < 1,
+)
 
 
-def settings_from_json(kind: type[Settings], content: Any, where: str) -> Settings:
-    """Build the dataclass `kind` from JSON values; absent fields take their default.
+def positive(name: str) -> Rule:
+    """Rule for one number above 0."""
+    return name, "above 0", lambda value: value > 0
 
-    `where` names the place in messages. Raises `UserError` for an unknown field, with
-    the nearest known one, and for a value of the wrong type.
-    """
-    if not isinstance(content, Mapping):
-        raise UserError(f"{where} is {content!r}; a table of settings is wanted there.")
+
+WINDOWS: tuple[Rule, ...] = (
+    positive("samples"),
+    ("lesion_fraction", "between 0 and 1", lambda share: 0 <= share <= 1),
+)
+
+
+def all_positive(name: str, what: str) -> Rule:
+    """Rule for at least one number, all above 0."""
+    return name, what, lambda values: len(values) > 0 and min(values) > 0
+
+
+def are_pathway_steps(steps: tuple[int, ...]) -> bool:
+    """Whether pathways can share their middle: odd steps, the first 1."""
+    return steps[:1] == (1,) and all(step > 0 and step % 2 == 1 for step in steps)
+
+
+def in_range(name: str, low: float | int, high: float | int) -> Rule:
+    """Rule for numbers with `low` <= number < `high`."""
+    return (
+        name,
+        f"at least {low:g} and below {high:g}",
+        lambda value: all(low <= number < high for number in as_tuple(value)),
+    )
+
+
+def not_negative(name: str) -> Rule:
+    """Rule for a number, or all of several, of at least 0."""
+    return name, "at least 0", lambda value: min(as_tuple(value)) >= 0
+
+
+def weights(kind: type) -> tuple[Rule, ...]:
+    """Rules for every number of the settings of a loss."""
     hints = get_type_hints(kind)
-    for name in content:
-        if name not in hints:
-            near = difflib.get_close_matches(name, hints, n=1, cutoff=0.0)[0]
-            raise UserError(
-                f"{where} has an unknown field {name!r}; perhaps {near!r} is meant."
-            )
-    values = {
-        name: value_from_json(hints[name], value, f"{where}.{name}")
-        for name, value in content.items()
-    }
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise UserError(f"{where} is not complete ({error}); add the field.") from error
+    return tuple(not_negative(name) for name in hints if hints[name] in {int, float})
 
 
-def value_from_json(hint: Any, value: Any, where: str) -> Any:
-    """One JSON value as the type `hint` of a settings field."""
-    if is_dataclass(hint):
-        return settings_from_json(hint, value, where)
-    kind, choices = get_origin(hint), get_args(hint)
-    if kind in {Union, types.UnionType}:
-        if value is None and types.NoneType in choices:
-            return None
-        return value_from_json(chosen_kind(choices, value, where), value, where)
-    if kind is Literal and value in choices:
-        return value
-    if kind is tuple and isinstance(value, (list, tuple)):
-        any_length = choices[-1] is Ellipsis
-        hints = [choices[0]] * len(value) if any_length else choices
-        if len(hints) == len(value):
-            return tuple(
-                value_from_json(hint, item, f"{where}[{index}]")
-                for index, (hint, item) in enumerate(zip(hints, value, strict=True))
-            )
-    if hint is float and type(value) in {int, float}:
-        return float(value)
-    if hint in {int, bool, str} and type(value) is hint:
-        return value
-    raise UserError(f"{where} is {value!r}; {in_words(hint)} is wanted there.")
-
-
-def chosen_kind(choices: tuple[Any, ...], value: Any, where: str) -> Any:
-    """Which of several types is meant: the only one beside None, or, of dataclasses,
-    the one whose field `kind` can have the value's."""
-    choices = tuple(each for each in choices if each is not types.NoneType)
-    if len(choices) == 1:
-        return choices[0]
-    by_kind = {
-        name: choice
-        for choice in choices
-        for name in get_args(get_type_hints(choice)["kind"])
-    }
-    named = value.get("kind") if isinstance(value, Mapping) else None
-    if named not in by_kind:
-        raise UserError(
-            f"{where} is of kind {named!r}; one of {', '.join(map(repr, by_kind))} is "
-            "wanted there."
-        )
-    return by_kind[named]
-
-
-def in_words(hint: Any) -> str:
-    """A type of a settings field as a user reads it."""
-    if get_origin(hint) is Literal:
-        return f"one of {', '.join(map(repr, get_args(hint)))}"
-    return hint.__name__ if isinstance(hint, type) else str(hint)
-
-
-def differing_fields(one: Any, other: Any, prefix: str = "") -> Iterator[str]:
-    """Lines `field: value -> other value` for every field in which settings differ."""
-    for field in fields(one):
-        name = prefix + field.name
-        here, there = getattr(one, field.name), getattr(other, field.name)
-        if is_dataclass(here) and type(here) is type(there):
-            yield from differing_fields(here, there, inner_prefix(prefix, field.name))
-        elif here != there:
-            yield f"{name} {here!r} -> {there!r}"
+RULES: dict[type, tuple[Rule, ...]] = {
+    Recipe: (
+        ("threshold", "between 0 and 1", lambda value: 0 < value < 1),
+        in_range("seed", 0, 2**31),
+    ),
+    PrepareSettings: (
+        all_positive("shape", "three sizes above 0"),
+        all_positive("spacing_mm", "three sizes in mm above 0"),
+        ("window_hu", "a lower and a higher HU", lambda window: window[0] < window[1]),
+        all_positive("infarct_labels", "label values above 0"),
+    ),
+    AlignmentNetSettings: (
+        all_positive("widths", "feature maps of at least one stage, all above 0"),
+        in_range("rotation_limit_deg", 0, 180.0001),
+        not_negative("translation_limit"),
+    ),
+    AsymmetrySettings: (not_negative("rim_mm"),),
+    AlignmentSettings: (
+        in_range("search_limit_deg", 0, 180.0001),
+        positive("search_step_deg"),
+        not_negative("refine_steps"),
+        positive("refine_rate"),
+    ),
+    TtaSettings: (
+        not_negative("copies"),
+        in_range("turn_deg", 0, 180.0001),
+        in_range("shift", 0, 1),
+    ),
+    AlignLossSettings: weights(AlignLossSettings),
+    JointLossSettings: weights(JointLossSettings),
+    UNetSettings: (
+        all_positive("widths", "feature maps of at least one level, all above 0"),
+        positive("outputs"),
+        positive("groups"),
+        in_range("dropout", 0, 1),
+        PRIOR,
+        not_negative("in_plane_levels"),
+        not_negative("deep_supervision"),
+    ),
+    DeepMedicSettings: (
+        all_positive("widths", "feature maps of at least one layer, all above 0"),
+        ("steps", "odd numbers, the first 1", are_pathway_steps),
+        all_positive("joined_widths", "feature maps of at least one layer, above 0"),
+        ("joined_kernels", "1 or 3", lambda sides: set(sides) <= {1, 3}),
+        in_range("dropout", 0, 1),
+        PRIOR,
+        *WINDOWS,
+        ("side", "odd and above 0", lambda side: side > 0 and side % 2 == 1),
+        ("tile", "odd and above 0", lambda side: side > 0 and side % 2 == 1),
+    ),
+    SymmetryNetSettings: (
+        all_positive("widths", "feature maps of at least one level, all above 0"),
+        not_negative("neighbours"),
+        all_positive("windows", "numbers of windows above 0"),
+        PRIOR,
+        *WINDOWS,
+    ),
+    StageSettings: (
+        not_negative("steps"),
+        positive("batch"),
+        positive("micro_batches"),
+        positive("validate_every"),
+        not_negative("patience_epochs"),
+        not_negative("patience_tolerance"),
+    ),
+    OptimizerSettings: (
+        positive("learning_rate"),
+        not_negative("weight_decay"),
+        in_range("betas", 0, 1),
+        not_negative("decay_power"),
+        in_range("momentum", 0, 1),
+        not_negative("l1"),
+        not_negative("l2"),
+        ("halve_at", "shares from 0 to 1", lambda at: all(0 <= s <= 1 for s in at)),
+        in_range("ema_decay", 0, 1),
+        ("clip_norm", "above 0, or None", lambda norm: norm is None or norm > 0),
+    ),
+    AugmentSettings: (
+        in_range("gamma", 0, 1),
+        in_range("rotation_deg", 0, 180.0001),
+        not_negative("translation"),
+        in_range("zoom", 0, 1),
+        in_range("brightness", 0, 1),
+        in_range("noise", 0, 1),
+    ),
+}
+"""Settings -> (field, rule in words, test)."""
 
 
 def used_settings(recipe: Recipe) -> Recipe:
@@ -220,17 +268,6 @@ def check_system(recipe: Recipe) -> None:
         )
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """How the weight of a term changes: linearly, from step to step."""
-
-    term: str
-    from_step: int
-    to_step: int
-    from_factor: float
-    to_factor: float
-
-
 def check_schedules(loss: AlignLossSettings | JointLossSettings, where: str) -> None:
     """Raise `UserError` for a schedule that cannot be read or is of no known term."""
     hints = get_type_hints(type(loss))
@@ -250,37 +287,6 @@ def check_schedules(loss: AlignLossSettings | JointLossSettings, where: str) -> 
                 f"{where}.schedules has {text!r}, but the weight of {term} is 0, so "
                 f"that there is nothing to change; set {where}.{term}, too."
             )
-
-
-def parse_schedule(text: str) -> Schedule:
-    """The schedule `term:FROM:TO` (factors 0 and 1) or `term:FROM:TO:A:B`.
-
-    A term of one's own has a colon in its name, `module:function`. Raises `UserError`
-    for any other text.
-    """
-    parts = text.split(":")
-    count = len(parts)
-    while count and is_number(parts[count - 1]):
-        count -= 1
-    term, numbers = ":".join(parts[:count]), parts[count:]
-    steps, factors = numbers[:2], numbers[2:] or ["0", "1"]
-    known = term and len(steps) == len(factors) == 2 and all(map(str.isdigit, steps))
-    if not known or int(steps[0]) >= int(steps[1]) or min(map(float, factors)) < 0:
-        raise UserError(
-            f"the schedule {text!r} has another form than term:FROM:TO or "
-            "term:FROM:TO:A:B with whole steps FROM < TO and factors A and B of at "
-            "least 0; write for example tissue:0:200 or regularisation:100:300:1:0."
-        )
-    term = RENAMED.get(term, term)
-    return Schedule(term, *map(int, steps), *map(float, factors))
-
-
-def is_number(text: str) -> bool:
-    """Whether a text is a finite number."""
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
 
 
 def check_levels(settings: SegmentNetSettings, where: str) -> None:
@@ -347,15 +353,6 @@ def check_types(settings: Any, where: str = "") -> None:
             raise UserError(f"{name} is {value!r}; {wanted} is wanted there.")
 
 
-def kinds_of(hint: Any) -> tuple[Any, ...]:
-    """The types of a field: those of a union, else the one."""
-    return get_args(hint) if get_origin(hint) in {Union, types.UnionType} else (hint,)
-
-
-def sections(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The dataclass and all those inside it, each with its dotted prefix."""
-    yield prefix, settings
-    for field in fields(settings):
-        value = getattr(settings, field.name)
-        if is_dataclass(value):
-            yield from sections(value, inner_prefix(prefix, field.name))
+def as_tuple(value: Any) -> tuple:
+    """One value as a tuple of one; a tuple as it is."""
+    return value if isinstance(value, tuple) else (value,)

@@ -9,8 +9,8 @@ from dataclasses import fields, is_dataclass, replace
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from adn_jax.config import Recipe
-from adn_jax.config_checks import check_recipe, sections, value_from_json
-from adn_jax.config_names import present_name
+from adn_jax.config.serialization import present_name, sections, value_from_json
+from adn_jax.config.validation import check_recipe
 from adn_jax.errors import UserError
 
 OWN = {"name": "it names the system", "seed": "set it by --seeds"}
