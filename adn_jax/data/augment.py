@@ -12,14 +12,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Integer
 
 from adn_jax.config import AugmentSettings
-from adn_jax.geometry.mirror import mirror
 from adn_jax.geometry.rigid import (
     HalfExtents,
     compose_in_plane,
     half_extents_mm,
     view_to_matrices,
 )
-from adn_jax.geometry.sampler import sample
+from adn_jax.geometry.sampler import mirror, sample
 from adn_jax.types import Batch, Key, View, Volume
 
 DARKEST = 1 / 1024

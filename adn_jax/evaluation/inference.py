@@ -27,7 +27,7 @@ from adn_jax.pipeline.align import (
     matrices,
     midline_fit,
 )
-from adn_jax.pipeline.averaging import averaged_prediction, further_poses
+from adn_jax.pipeline.tta import averaged_prediction, further_poses
 from adn_jax.runtime.capacity import compile_to_fit
 from adn_jax.runtime.platform import check_cudnn, return_freed_memory
 from adn_jax.types import AdnOutputs, AdnParams, Matrix, Volume

@@ -25,7 +25,7 @@ from adn_jax.evaluation.maps import CaseMaps, Map
 from adn_jax.evaluation.thresholds import Thresholds, threshold_for
 from adn_jax.io.paths import Place
 from adn_jax.pipeline.adn import apply_adn
-from adn_jax.pipeline.averaging import averaged_prediction, further_poses
+from adn_jax.pipeline.tta import averaged_prediction, further_poses
 from adn_jax.runtime.platform import return_freed_memory
 from adn_jax.training.runs import TrainedModel, load_run
 from adn_jax.types import AdnOutputs, AdnParams, Key, Volume

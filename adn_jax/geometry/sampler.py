@@ -15,6 +15,9 @@ from jaxtyping import Array, Float, Int, Num, Shaped
 
 from adn_jax.types import Index, Matrix
 
+Tap = tuple[Int[Array, "..."], Float[Array, "..."]]
+"""Index and weight of the voxel that each output voxel takes along one axis."""
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -26,10 +29,6 @@ class Rows:
     size: int
     source: Index = 0
     target: Index = 0
-
-
-Tap = tuple[Int[Array, "..."], Float[Array, "..."]]
-"""Index and weight of the voxel that each output voxel takes along one axis."""
 
 
 def sample(
@@ -166,3 +165,8 @@ def _take_rows(
     rows: Shaped[Array, "n c"], index: Int[Array, " n"]
 ) -> Shaped[Array, "n c"]:
     return rows.at[index].get(mode="promise_in_bounds")
+
+
+def mirror(volume: Shaped[Array, "b z y x c"]) -> Shaped[Array, "b z y x c"]:
+    """Flip x, the left-right axis: X' of X."""
+    return jnp.flip(volume, axis=3)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from adn_jax.geometry.mirror import mirror
+from adn_jax.geometry.sampler import mirror
 from adn_jax.losses.segmentation import cross_entropy, generalised_dice
 from adn_jax.types import AdnOutputs, Targets
 

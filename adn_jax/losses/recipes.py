@@ -10,12 +10,12 @@ from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Integer
 
 from adn_jax.config import AlignLossSettings, JointLossSettings
+from adn_jax.config.schedules import Schedule, parse_schedule
 from adn_jax.losses import alignment, disentanglement
 from adn_jax.losses.extra import resolve_term
-from adn_jax.losses.schedules import Factor, Step, factor_of
 from adn_jax.losses.segmentation import (
     VOXELS,
     boundary,
@@ -26,7 +26,10 @@ from adn_jax.losses.segmentation import (
 from adn_jax.types import AdnOutputs, Targets, View, Volume
 
 Values = dict[str, Float[Array, ""]]
+
+
 Loss = tuple[Float[Array, ""], Values]
+
 
 ALIGNMENT = {
     "mirror": alignment.mirror,
@@ -36,17 +39,20 @@ ALIGNMENT = {
 }
 """Terms of L_T, from `AlignOutputs`."""
 
+
 WARM_START = {
     "cross_entropy": cross_entropy,
     "generalised_dice": generalised_dice,
 }
 """Terms of L_F that also teach P in the warm start."""
 
+
 SEGMENTATION = WARM_START | {
     "focal_tversky": focal_tversky,
     "boundary": boundary,
 }
 """Terms of L_F, from a probability map and its label."""
+
 
 DISENTANGLEMENT = {
     "tissue": disentanglement.tissue,
@@ -61,6 +67,12 @@ DISENTANGLEMENT = {
     "intrinsic_positive": disentanglement.intrinsic_positive,
 }
 """Terms of L_D, from `AdnOutputs` and `Targets`."""
+
+
+Step = Integer[Array, ""] | int
+
+
+Factor = Float[Array, ""] | float
 
 
 @dataclass(frozen=True)
@@ -298,3 +310,24 @@ def _extra(
     for name in weights:
         weights[name] *= factor_of(name, settings.schedules, step)
     return _weigh({term.name: term(*inputs) for term in terms}, weights)
+
+
+def factor_at(schedule: Schedule, step: Step) -> Float[Array, ""]:
+    """Factor of a weight in an update (`step` updates are done before it).
+
+    It is the first factor up to the first step, the second from the second step on,
+    and linear between.
+    """
+    done = jnp.asarray(step).astype(jnp.float32) - schedule.from_step
+    share = jnp.clip(done / (schedule.to_step - schedule.from_step), 0, 1)
+    change = schedule.to_factor - schedule.from_factor
+    return schedule.from_factor + change * share
+
+
+def factor_of(name: str, schedules: tuple[str, ...], step: Step) -> Factor:
+    """Product of all schedules of a term; the plain number 1 where it has none."""
+    factor: Factor = 1.0
+    for schedule in map(parse_schedule, schedules):
+        if schedule.term == name:
+            factor = factor * factor_at(schedule, step)
+    return factor

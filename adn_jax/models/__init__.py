@@ -25,11 +25,10 @@ from adn_jax.errors import UserError
 from adn_jax.models.alignment_net import AlignmentNet
 from adn_jax.models.blocks import draw_kernels
 from adn_jax.models.deepmedic import apply_deepmedic, deepmedic_window, init_deepmedic
+from adn_jax.models.patches import Window, over_windows
 from adn_jax.models.precision import map_type, multiplying
-from adn_jax.models.residual_unet import ResidualUNet
 from adn_jax.models.sean import apply_sean, check_slices, init_sean, sean_window
-from adn_jax.models.unet import UNet
-from adn_jax.models.windows import Window, over_windows
+from adn_jax.models.unets import ResidualUNet, UNet
 from adn_jax.types import Key, Params, View
 
 __all__ = [

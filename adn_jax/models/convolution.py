@@ -16,8 +16,8 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from adn_jax.distributed.mesh import by_rows
+from adn_jax.models.convolution_cpu import convolve_slices, kernel_gradient_slices
 from adn_jax.models.precision import products_in_use
-from adn_jax.models.slices import convolve_slices, kernel_gradient_slices
 
 Volume = Float[Array, "b z y x c"]
 Features = Float[Array, "b z1 y1 x1 o"]

@@ -26,8 +26,8 @@ from adn_jax.models.blocks import (
     dropout,
 )
 from adn_jax.models.convolution import convolve
+from adn_jax.models.patches import Sizes, Window
 from adn_jax.models.precision import map_type, multiplying, repeat
-from adn_jax.models.windows import Sizes, Window
 from adn_jax.types import Key, Params
 
 BATCHES = 60

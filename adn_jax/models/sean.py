@@ -26,8 +26,8 @@ from adn_jax.models.blocks import (
     draw_kernels,
 )
 from adn_jax.models.convolution import convolve
+from adn_jax.models.patches import Window
 from adn_jax.models.precision import map_type, multiplying, project
-from adn_jax.models.windows import Window
 from adn_jax.types import Key, Params
 
 RUNNING_SHARE = 0.9

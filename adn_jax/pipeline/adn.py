@@ -6,8 +6,7 @@ from jaxtyping import Array, Float, Num
 
 from adn_jax.config import SegmentNetSettings, SystemSettings, UNetSettings
 from adn_jax.distributed.mesh import round_the_ring
-from adn_jax.geometry.mirror import mirror
-from adn_jax.geometry.sampler import Rows, sample
+from adn_jax.geometry.sampler import Rows, mirror, sample
 from adn_jax.models import (
     apply_network,
     apply_unet_levels,

@@ -14,9 +14,8 @@ import optax
 from jaxtyping import Array, Float
 
 from adn_jax.config import SystemSettings
-from adn_jax.geometry.mirror import mirror
 from adn_jax.geometry.rigid import half_extents_mm, view_to_matrices
-from adn_jax.geometry.sampler import sample
+from adn_jax.geometry.sampler import mirror, sample
 from adn_jax.models import apply_alignment_net
 from adn_jax.types import Matrix, Params, View, Volume
 

@@ -11,8 +11,8 @@ from jaxtyping import Array, Float, Integer
 
 from adn_jax.config import Recipe, StageSettings, UNetSettings
 from adn_jax.data.augment import augmented_view
-from adn_jax.geometry.mirror import mirror
 from adn_jax.geometry.rigid import half_extents_mm
+from adn_jax.geometry.sampler import mirror
 from adn_jax.losses.recipes import align_loss
 from adn_jax.losses.segmentation import tissue_cross_entropy
 from adn_jax.models import apply_unet

@@ -7,10 +7,10 @@ import jax
 from jaxtyping import Array, Float, Integer
 
 from adn_jax.config import Recipe
-from adn_jax.geometry.mirror import mirror
+from adn_jax.geometry.sampler import mirror
 from adn_jax.losses.recipes import segmentation_loss, segmentation_terms
 from adn_jax.models import apply_windows, training_window
-from adn_jax.models.windows import Window, cut, draw_starts
+from adn_jax.models.patches import Window, cut, draw_starts
 from adn_jax.pipeline.adn import segment_input
 from adn_jax.training.augmented import align_batch, training_batch
 from adn_jax.training.joint import hard_dice

@@ -9,9 +9,8 @@ from scipy import ndimage
 
 from adn_jax.config import AugmentSettings
 from adn_jax.data.augment import DARKEST, augment, augmented_view, draw_all
-from adn_jax.geometry.mirror import mirror
 from adn_jax.geometry.rigid import half_extents_mm, view_to_matrices
-from adn_jax.geometry.sampler import sample
+from adn_jax.geometry.sampler import mirror, sample
 from adn_jax.types import Batch
 from tests.training.tiny import SHAPE, head
 

@@ -20,7 +20,7 @@ from adn_jax.evaluation.inference import (
 )
 from adn_jax.evaluation.predict import predict_scans
 from adn_jax.evaluation.system import Averaging, infer_system, load_system
-from adn_jax.pipeline.averaging import averaged_prediction
+from adn_jax.pipeline.tta import averaged_prediction
 
 ASKED = Averaging(mirrored=True, copies=1)
 SETTINGS = TtaSettings(mirrored=True, copies=1)

@@ -1,7 +1,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from adn_jax.geometry.mirror import mirror
+from adn_jax.geometry.sampler import mirror
 
 
 def test_mirror_flips_the_left_right_axis_alone():

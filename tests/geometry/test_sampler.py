@@ -5,9 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adn_jax.geometry.mirror import mirror
 from adn_jax.geometry.rigid import half_extents_mm, view_to_matrices
-from adn_jax.geometry.sampler import Rows, sample
+from adn_jax.geometry.sampler import Rows, mirror, sample
 from tests import golden
 
 FLAGS = [

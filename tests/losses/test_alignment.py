@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adn_jax.geometry.mirror import mirror as flip
 from adn_jax.geometry.rigid import view_to_matrices
+from adn_jax.geometry.sampler import mirror as flip
 from adn_jax.geometry.sampler import sample
 from adn_jax.losses import alignment
 from adn_jax.losses.recipes import ALIGNMENT

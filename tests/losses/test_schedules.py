@@ -8,7 +8,7 @@ from adn_jax.config import AlignLossSettings, JointLossSettings, Recipe
 from adn_jax.config.schedules import Schedule, parse_schedule
 from adn_jax.config.validation import check_recipe
 from adn_jax.errors import UserError
-from adn_jax.losses.schedules import factor_at, factor_of
+from adn_jax.losses.recipes import factor_at, factor_of
 
 
 def in_plain_python(step, start, end, first, last):

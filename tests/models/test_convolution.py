@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from adn_jax.models import slices
+from adn_jax.models import convolution_cpu as slices
 from adn_jax.models.convolution import (
     convolve,
     convolve_relu,

@@ -22,10 +22,10 @@ from adn_jax.models import (
     init_alignment_net,
     init_unet,
 )
-from adn_jax.models import residual_unet as residual_unet_module
+from adn_jax.models import unets as residual_unet_module
 from adn_jax.models.convolution import convolve
 from adn_jax.models.cost import layer_costs, step_bytes, step_flops, step_networks
-from adn_jax.models.unet import upsample
+from adn_jax.models.unets import upsample
 from adn_jax.training.joint import loss_of_joint
 from adn_jax.types import Batch
 

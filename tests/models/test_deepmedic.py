@@ -14,7 +14,7 @@ from adn_jax.models.deepmedic import (
     deepmedic_window,
     init_deepmedic,
 )
-from adn_jax.models.windows import over_windows
+from adn_jax.models.patches import over_windows
 
 KEY = jax.random.key(0)
 SHIPPED = DeepMedicSettings()

@@ -11,6 +11,7 @@ import pytest
 
 from adn_jax.config import SymmetryNetSettings
 from adn_jax.errors import UserError
+from adn_jax.models.patches import Window
 from adn_jax.models.sean import (
     SymmetryAttention,
     UpConvolution,
@@ -21,7 +22,6 @@ from adn_jax.models.sean import (
     sean_window,
     window_count,
 )
-from adn_jax.models.windows import Window
 
 KEY = jax.random.key(0)
 SMALL = SymmetryNetSettings(widths=(2, 4), windows=(2, 2))

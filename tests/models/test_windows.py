@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adn_jax.models.windows import Window, cut, draw_starts, over_windows
+from adn_jax.models.patches import Window, cut, draw_starts, over_windows
 
 WINDOW = Window(inner=(2, 3, 4), margin=(1, 0, 2))
 

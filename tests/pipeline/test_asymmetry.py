@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from adn_jax.config import AsymmetrySettings
-from adn_jax.geometry.mirror import mirror
+from adn_jax.geometry.sampler import mirror
 from adn_jax.pipeline.asymmetry import (
     anatomical_asymmetry,
     compensated_volume,

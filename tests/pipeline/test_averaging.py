@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from adn_jax.config import AlignmentSettings, JointLossSettings, TtaSettings
 from adn_jax.pipeline.adn import init_adn
-from adn_jax.pipeline.averaging import (
+from adn_jax.pipeline.tta import (
     Pose,
     averaged_prediction,
     further_poses,

@@ -15,7 +15,7 @@ from adn_jax.data.batches import case_names, open_split
 from adn_jax.data.manifest import read_manifest
 from adn_jax.distributed.mesh import device_mesh
 from adn_jax.errors import UserError
-from adn_jax.geometry.mirror import mirror
+from adn_jax.geometry.sampler import mirror
 from adn_jax.pipeline.align import align_volume
 from adn_jax.runtime.logbook import read_metrics
 from adn_jax.training import loop, updates

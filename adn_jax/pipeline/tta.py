@@ -14,8 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from adn_jax.config import SystemSettings, TtaSettings
-from adn_jax.geometry.mirror import mirror
-from adn_jax.geometry.sampler import sample
+from adn_jax.geometry.sampler import mirror, sample
 from adn_jax.pipeline.adn import apply_adn
 from adn_jax.pipeline.align import matrices
 from adn_jax.types import AdnParams, Matrix, Volume
