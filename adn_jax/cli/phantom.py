@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 import tyro
 
 from adn_jax.cli.arguments import parse
-from adn_jax.data.phantom import write_phantoms
-from adn_jax.data.phantom_settings import PRESETS
 from adn_jax.errors import counted
+from adn_jax.phantom.generate import write_phantoms
+from adn_jax.phantom.settings import PRESETS
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import pytest
 
 from adn_jax.cli import phantom
 from adn_jax.cli.main import main
-from adn_jax.data.phantom_settings import EASY, HARD
+from adn_jax.phantom.settings import EASY, HARD
 
 
 @pytest.fixture

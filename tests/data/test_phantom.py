@@ -8,7 +8,8 @@ import nibabel
 import numpy as np
 import pytest
 
-from adn_jax.data.phantom import (
+from adn_jax.errors import UserError
+from adn_jax.phantom.generate import (
     add_head_holder,
     build_phantom,
     common_side,
@@ -18,9 +19,8 @@ from adn_jax.data.phantom import (
     write_phantom,
     write_phantoms,
 )
-from adn_jax.data.phantom_head import points_in_head
-from adn_jax.data.phantom_settings import EASY, HARD
-from adn_jax.errors import UserError
+from adn_jax.phantom.head import points_in_head
+from adn_jax.phantom.settings import EASY, HARD
 
 TINY = replace(EASY, in_plane=48, slice_mm=(8.0, 10.0))
 TINY_HARD = replace(HARD, in_plane=48, slice_mm=(8.0, 10.0))

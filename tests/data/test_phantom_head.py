@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from adn_jax.data.phantom_head import (
+from adn_jax.phantom.head import (
     HEAD_CENTRE_MM,
     average_slices,
     build_head,
@@ -20,7 +20,7 @@ from adn_jax.data.phantom_head import (
     scan_grid,
     sided_field,
 )
-from adn_jax.data.phantom_settings import EASY
+from adn_jax.phantom.settings import EASY
 
 SYMMETRIC = replace(
     EASY,

@@ -5,14 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from adn_jax.data.phantom_head import head_to_world, points_in_head, scan_grid
-from adn_jax.data.phantom_infarct import (
+from adn_jax.phantom.head import head_to_world, points_in_head, scan_grid
+from adn_jax.phantom.infarct import (
     add_infarcts,
     blob_distance,
     draw_sizes_ml,
     draw_total_ml,
 )
-from adn_jax.data.phantom_settings import EASY, HARD
+from adn_jax.phantom.settings import EASY, HARD
 
 POSE = head_to_world(np.array([4.0, 1.0, -15.0]), np.array([5.0, 3.0, 0.0]))
 

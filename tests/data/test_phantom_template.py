@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from adn_jax.data.phantom_template import (
+from adn_jax.phantom.template import (
     close_gaps,
     load_template,
     sample_template,

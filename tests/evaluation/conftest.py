@@ -20,11 +20,11 @@ from adn_jax.config import (
 )
 from adn_jax.data.cases import PreparedCase, write_case
 from adn_jax.data.manifest import Manifest, write_manifest
-from adn_jax.data.phantom import case_name, make_case
-from adn_jax.data.phantom_settings import PRESETS
 from adn_jax.evaluation.maps import CaseMaps
 from adn_jax.io.image import Image
 from adn_jax.metrics.alignment import Plane
+from adn_jax.phantom.generate import case_name, make_case
+from adn_jax.phantom.settings import PRESETS
 from adn_jax.pipeline.adn import init_adn
 from adn_jax.training.runs import write_run
 

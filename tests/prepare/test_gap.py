@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from adn_jax.data.phantom import build_phantom
-from adn_jax.data.phantom_settings import HARD
+from adn_jax.phantom.generate import build_phantom
+from adn_jax.phantom.settings import HARD
 from adn_jax.prepare.gap import (
     STIFF,
     WALL_MM,

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from adn_jax.data.phantom import build_phantom
-from adn_jax.data.phantom_settings import HARD
 from adn_jax.errors import UserError
 from adn_jax.io.image import nearest_ras
+from adn_jax.phantom.generate import build_phantom
+from adn_jax.phantom.settings import HARD
 from adn_jax.prepare.read import read_scan
 from adn_jax.prepare.strip import BESIDE, fill_holes, find_brain, with_rim
 

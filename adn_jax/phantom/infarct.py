@@ -7,7 +7,7 @@ from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 from scipy.special import ndtri
 
-from adn_jax.data.phantom_head import (
+from adn_jax.phantom.head import (
     Points,
     Scalar,
     ScanGrid,
@@ -18,12 +18,16 @@ from adn_jax.data.phantom_head import (
     random_lattice,
     refine,
 )
-from adn_jax.data.phantom_settings import Difficulty
+from adn_jax.phantom.settings import Difficulty
 
 MID_PLANE_GAP_MM = 2.0
 """Beside the mid-sagittal plane the infarct weight rises from 0 to 1 over this."""
+
+
 WOBBLE_MM = 24.0
 """Wave length of the irregular border."""
+
+
 WOBBLE_SHARE = 0.25
 """Depth of its waves as a share of the radius; deeper ones tear infarcts apart."""
 

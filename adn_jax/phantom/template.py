@@ -9,6 +9,8 @@ from scipy import ndimage
 
 TEMPLATE_STEP = 3
 """Distances are kept on every third voxel of the template: they are smooth."""
+
+
 SKULL_BASE_MM = -15.0
 
 

@@ -19,16 +19,11 @@ from jaxtyping import Bool, Float
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from scipy import ndimage
 
-from adn_jax.data.phantom_head import (
-    average_slices,
-    build_head,
-    head_to_world,
-    scan_grid,
-)
-from adn_jax.data.phantom_infarct import add_infarcts
-from adn_jax.data.phantom_settings import Difficulty
 from adn_jax.errors import UserError
 from adn_jax.io.files import atomic_path, read_json, write_json
+from adn_jax.phantom.head import average_slices, build_head, head_to_world, scan_grid
+from adn_jax.phantom.infarct import add_infarcts
+from adn_jax.phantom.settings import Difficulty
 from adn_jax.runtime.platform import worker_count
 
 AIR_HU = -1000.0
