@@ -32,12 +32,12 @@ from adn_jax.io.image import Image, write_image
 from adn_jax.io.paths import Place
 from adn_jax.metrics.overlap import Mask, volume_ml
 from adn_jax.prepare.case import prepare_scan, to_native
-from adn_jax.prepare.dicom.straighten import SliceStack, onto_taken, taken_image
 from adn_jax.prepare.inputs import CaseInput
-from adn_jax.prepare.read import RawScan, read_scan, scan_name
-from adn_jax.prepare.window import check_hu_range
 from adn_jax.runtime.capacity import MemoryShortageError
 from adn_jax.runtime.platform import versions
+from adn_jax.scans.dicom.straighten import SliceStack, onto_taken, taken_image
+from adn_jax.scans.hounsfield import check_hu_range
+from adn_jax.scans.read import RawScan, read_scan, scan_name
 from adn_jax.types import AdnOutputs
 
 ONE_SIDED = 0.9

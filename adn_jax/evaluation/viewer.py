@@ -17,7 +17,7 @@ from adn_jax.evaluation.maps import CaseMaps, Map
 from adn_jax.io.files import write_text
 from adn_jax.io.image import Image, nearest_ras
 from adn_jax.prepare.resample import resample
-from adn_jax.prepare.window import to_window
+from adn_jax.scans.hounsfield import to_window
 
 VOXEL_MM = 2.0
 """Cubic voxels of the page: it stays near 2 MB and loads at once."""

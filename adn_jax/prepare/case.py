@@ -19,7 +19,6 @@ from adn_jax.prepare.quality import (
     measure_quality,
     measure_registration,
 )
-from adn_jax.prepare.read import RawScan, onto_scan
 from adn_jax.prepare.resample import (
     box_around,
     centred_affine,
@@ -30,7 +29,8 @@ from adn_jax.prepare.resample import (
 )
 from adn_jax.prepare.strip import find_brain
 from adn_jax.prepare.tissue import atlas_tissue, strongest_tissue
-from adn_jax.prepare.window import to_window
+from adn_jax.scans.hounsfield import to_window
+from adn_jax.scans.read import RawScan, onto_scan
 
 RIM = 2
 """Voxels kept around the brain, so that interpolation at its edge is the same."""

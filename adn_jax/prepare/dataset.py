@@ -29,8 +29,8 @@ from adn_jax.prepare.layouts.report import write_report
 from adn_jax.prepare.mosaic import write_mosaic
 from adn_jax.prepare.quality import write_quality_table
 from adn_jax.prepare.quality_page import write_quality_page
-from adn_jax.prepare.window import check_hu_range
 from adn_jax.runtime.jobs import Outcome, Processes, attempt, run_cases
+from adn_jax.scans.hounsfield import check_hu_range
 
 MOST_KINDS = 6
 """Kinds of flags that the screen shows."""

@@ -19,7 +19,7 @@ from scipy.spatial import cKDTree
 from scipy.special import sph_harm_y
 
 from adn_jax.prepare.trace import disk, rays_that_meet
-from adn_jax.prepare.window import FLOOR_HU
+from adn_jax.scans.hounsfield import FLOOR_HU
 
 DIRECTIONS = 4000
 """Seen from the middle of a head they are 4 mm apart on the skull."""

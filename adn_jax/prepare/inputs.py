@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from adn_jax.io.image import Image
-from adn_jax.prepare.read import RawScan
 from adn_jax.prepare.tissue import TissueMaps
+from adn_jax.scans.read import RawScan
 
 
 @dataclass(frozen=True)

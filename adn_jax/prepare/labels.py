@@ -9,9 +9,9 @@ from jaxtyping import Num, UInt8
 
 from adn_jax.errors import UserError
 from adn_jax.io.image import Image, in_order_of, onto_voxels
-from adn_jax.prepare.dicom.segmentation import read_segmentation
-from adn_jax.prepare.dicom.straighten import as_stack, straighten_mask
-from adn_jax.prepare.read import RawScan, onto_scan
+from adn_jax.scans.dicom.segmentation import read_segmentation
+from adn_jax.scans.dicom.straighten import as_stack, straighten_mask
+from adn_jax.scans.read import RawScan, onto_scan
 
 LARGEST_LABEL = 5
 """AISD's labels: 0 background, 1 remote, 2 clear acute, 3 blurred acute, 4 invisible

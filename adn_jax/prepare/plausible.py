@@ -6,7 +6,7 @@ from scipy import ndimage
 
 from adn_jax.errors import UserError
 from adn_jax.prepare.trace import disk
-from adn_jax.prepare.window import BRAIN_HU
+from adn_jax.scans.hounsfield import BRAIN_HU
 
 SLICE_CM2 = (60.0, 320.0)
 """The largest slice: about 70 in a newborn, 130 to 200 in an adult."""

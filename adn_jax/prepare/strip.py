@@ -19,7 +19,7 @@ from adn_jax.prepare.resample import (
     spacing_of,
 )
 from adn_jax.prepare.trace import disk, rays_that_meet, trace
-from adn_jax.prepare.window import AIR_HU, background_of, cut_ends
+from adn_jax.scans.hounsfield import AIR_HU, background_of, cut_ends
 
 BONE_HU = 150.0
 SOFT_HU = (-30.0, 120.0)

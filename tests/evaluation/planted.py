@@ -9,7 +9,7 @@ from adn_jax.io.image import from_nifti
 from adn_jax.metrics.alignment import Plane
 from adn_jax.prepare.case import prepare_scan
 from adn_jax.prepare.inputs import CaseInput
-from adn_jax.prepare.read import RawScan
+from adn_jax.scans.read import RawScan
 
 INFARCT_MM = np.array([-40.0, 26.0, 14.0])
 """Middle of what is found: on the patient's left, in front, above the middle."""

@@ -10,8 +10,8 @@ from adn_jax.io.image import Image, nearest_ras
 from adn_jax.prepare.case import in_steps, prepare_scan, strip_scan, to_native
 from adn_jax.prepare.inputs import CaseInput
 from adn_jax.prepare.labels import native_label
-from adn_jax.prepare.read import RawScan
 from adn_jax.prepare.resample import resample
+from adn_jax.scans.read import RawScan
 
 SETTINGS = PrepareSettings(shape=(24, 56, 48), spacing_mm=(6.0, 3.4, 3.4))
 

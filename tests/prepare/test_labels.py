@@ -4,7 +4,7 @@ import pytest
 from adn_jax.errors import UserError
 from adn_jax.io.image import Image
 from adn_jax.prepare.labels import infarct_mask, native_label
-from adn_jax.prepare.read import RawScan
+from adn_jax.scans.read import RawScan
 
 
 def image(values):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from adn_jax.errors import UserError
-from adn_jax.prepare.read import read_scan, scan_name
+from adn_jax.scans.read import read_scan, scan_name
 
 RAMP = np.linspace(-1000, 900, 216, dtype=np.float32).reshape(6, 6, 6)
 

@@ -4,7 +4,7 @@ import pytest
 from adn_jax.config import PrepareSettings, ReadSettings
 from adn_jax.errors import UserError
 from adn_jax.prepare.dataset import prepare_dataset
-from adn_jax.prepare.window import (
+from adn_jax.scans.hounsfield import (
     AIR_HU,
     BONE_HU,
     background_of,

@@ -22,7 +22,7 @@ from adn_jax.prepare.layouts.cases import (
     given_splits,
     is_lost,
 )
-from adn_jax.prepare.read import NIFTI_ENDINGS
+from adn_jax.scans.read import NIFTI_ENDINGS
 
 RAW_FOLDERS = ("rawdata", "raw_data")
 SCAN_SUFFIXES = {"ct", "ncct"}

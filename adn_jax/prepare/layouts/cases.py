@@ -12,8 +12,8 @@ from adn_jax.io.image import Image, read_image
 from adn_jax.prepare.atlas import TISSUES
 from adn_jax.prepare.inputs import CaseInput
 from adn_jax.prepare.labels import native_label, segmented_label
-from adn_jax.prepare.read import NIFTI_ENDINGS, RawScan, read_scan
 from adn_jax.prepare.tissue import TissueMaps
+from adn_jax.scans.read import NIFTI_ENDINGS, RawScan, read_scan
 
 SEGMENTATION_ENDING = ".dcm"
 """Of a label as DICOM SEG."""

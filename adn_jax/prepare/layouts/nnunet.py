@@ -15,7 +15,7 @@ from adn_jax.prepare.layouts.cases import (
     RefusedCase,
     given_splits,
 )
-from adn_jax.prepare.read import NIFTI_ENDINGS
+from adn_jax.scans.read import NIFTI_ENDINGS
 
 CT_WORDS = {"ct", "ncct", "nect"}
 """Words in the name of a channel that say it is a CT without contrast agent."""

@@ -15,7 +15,7 @@ from adn_jax.prepare.layouts.cases import (
     is_lost,
     unread_volumes,
 )
-from adn_jax.prepare.read import find_nifti
+from adn_jax.scans.read import find_nifti
 
 SPM_MAPS = {"grey": "c1", "white": "c2", "csf": "c3"}
 

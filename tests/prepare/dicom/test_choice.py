@@ -3,9 +3,9 @@ import json
 import pytest
 
 from adn_jax.errors import UserError
-from adn_jax.prepare.dicom.choice import choice_flags, choice_record, choose
-from adn_jax.prepare.dicom.headers import read_headers
-from adn_jax.prepare.dicom.series import find_series
+from adn_jax.scans.dicom.choice import choice_flags, choice_record, choose
+from adn_jax.scans.dicom.headers import read_headers
+from adn_jax.scans.dicom.series import find_series
 from tests.prepare.dicom.files import (
     head_of_blocks,
     uid,

@@ -11,9 +11,9 @@ from scipy import ndimage
 
 from adn_jax.errors import UserError
 from adn_jax.io.image import to_nifti
-from adn_jax.prepare.dicom import convert
-from adn_jax.prepare.dicom.convert import convert_dicom, gap_flags
-from adn_jax.prepare.read import read_scan
+from adn_jax.scans.dicom import convert
+from adn_jax.scans.dicom.convert import convert_dicom, gap_flags
+from adn_jax.scans.read import read_scan
 from tests.hold import PATIENCE
 from tests.prepare.dicom.files import (
     head_of_blocks,

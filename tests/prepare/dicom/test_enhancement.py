@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from adn_jax.prepare.dicom.enhancement import vessels_ml
-from adn_jax.prepare.read import read_scan
+from adn_jax.scans.dicom.choice import vessels_ml
+from adn_jax.scans.read import read_scan
 from tests.prepare.dicom.files import head_of_blocks, uid, write_series
 
 VOXEL_MM = (2.5, 2.5, 5.0)

@@ -4,8 +4,8 @@ import numpy as np
 import pydicom
 import pytest
 
-from adn_jax.prepare.dicom.headers import Headers, read_headers, starts_as_dicom
-from adn_jax.prepare.dicom.series import find_series
+from adn_jax.scans.dicom.headers import Headers, read_headers, starts_as_dicom
+from adn_jax.scans.dicom.series import find_series
 from tests.prepare.dicom.files import (
     head_of_blocks,
     write_dicomdir,

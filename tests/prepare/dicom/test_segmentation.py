@@ -9,10 +9,10 @@ import pytest
 
 from adn_jax.errors import UserError
 from adn_jax.io.image import Image, write_image
-from adn_jax.prepare.dicom.straighten import onto_taken, taken_image
 from adn_jax.prepare.labels import native_label, segmented_label
 from adn_jax.prepare.layouts.cases import read_label
-from adn_jax.prepare.read import RawScan, read_scan
+from adn_jax.scans.dicom.straighten import onto_taken, taken_image
+from adn_jax.scans.read import RawScan, read_scan
 from tests.prepare.dicom.files import uid, write_series
 
 UNEVEN_MM = (0, 5, 10, 15, 20, 26, 33, 40, 47, 54)

@@ -1,7 +1,7 @@
 import pytest
 
-from adn_jax.prepare.dicom.headers import read_headers
-from adn_jax.prepare.dicom.series import find_series
+from adn_jax.scans.dicom.headers import read_headers
+from adn_jax.scans.dicom.series import find_series
 from tests.prepare.dicom.files import (
     head_of_blocks,
     uid,

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from adn_jax.io.image import Image
-from adn_jax.prepare.dicom.straighten import (
+from adn_jax.scans.dicom.straighten import (
     SliceStack,
     as_stack,
     grid_distance,

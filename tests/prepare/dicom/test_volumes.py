@@ -6,10 +6,10 @@ import pytest
 
 from adn_jax.errors import UserError
 from adn_jax.io.image import to_nifti
-from adn_jax.prepare.dicom.choice import choice_flags, choose
-from adn_jax.prepare.dicom.headers import read_headers
-from adn_jax.prepare.dicom.series import find_series
-from adn_jax.prepare.read import read_scan
+from adn_jax.scans.dicom.choice import choice_flags, choose
+from adn_jax.scans.dicom.headers import read_headers
+from adn_jax.scans.dicom.series import find_series
+from adn_jax.scans.read import read_scan
 from tests.prepare.dicom.files import head_of_blocks, uid, write_series
 
 SOFT = head_of_blocks(12)

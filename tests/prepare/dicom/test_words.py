@@ -2,7 +2,7 @@
 
 import pytest
 
-from adn_jax.prepare.dicom.words import has_contrast, is_head, is_sharp
+from adn_jax.scans.dicom.words import has_contrast, is_head, is_sharp
 
 WITHOUT = [
     "CRANEO SIN CONTRASTE",

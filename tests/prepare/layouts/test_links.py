@@ -10,7 +10,7 @@ from adn_jax.config import PrepareSettings, ReadSettings
 from adn_jax.errors import UserError
 from adn_jax.prepare.finished import fingerprint
 from adn_jax.prepare.layouts.recognise import find_dataset
-from adn_jax.prepare.read import read_scan
+from adn_jax.scans.read import read_scan
 from tests.prepare.layouts.test_bids import touch
 
 ABOUT = json.dumps(

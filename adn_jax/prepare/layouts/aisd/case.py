@@ -14,8 +14,6 @@ from adn_jax.errors import UserError
 from adn_jax.io.archive import DAMAGED, unpack
 from adn_jax.io.image import Image
 from adn_jax.io.nifti import check_gzip
-from adn_jax.prepare.dicom.convert import Conversion, convert_dicom
-from adn_jax.prepare.dicom.straighten import SliceStack, straighten, straighten_mask
 from adn_jax.prepare.inputs import CaseInput
 from adn_jax.prepare.labels import check_values
 from adn_jax.prepare.layouts.aisd import facts
@@ -31,8 +29,10 @@ from adn_jax.prepare.layouts.aisd.png import (
     slice_files,
     upright,
 )
-from adn_jax.prepare.read import RawScan, in_hounsfield
-from adn_jax.prepare.window import FLOOR_HU
+from adn_jax.scans.dicom.convert import Conversion, convert_dicom
+from adn_jax.scans.dicom.straighten import SliceStack, straighten, straighten_mask
+from adn_jax.scans.hounsfield import FLOOR_HU
+from adn_jax.scans.read import RawScan, in_hounsfield
 
 Stack = UInt8[np.ndarray, "z y x"]
 

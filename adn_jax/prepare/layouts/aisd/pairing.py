@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Float32, Num, UInt8
 
 from adn_jax.errors import UserError
-from adn_jax.prepare.dicom.headers import LPS_TO_RAS, Frame
-from adn_jax.prepare.dicom.straighten import SliceStack
+from adn_jax.scans.dicom.headers import LPS_TO_RAS, Frame
+from adn_jax.scans.dicom.straighten import SliceStack
 
 COMPARED_HU = (-200, 300)
 """Tissue; what is lighter or darker counts as these."""

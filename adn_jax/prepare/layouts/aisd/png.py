@@ -10,7 +10,7 @@ from jaxtyping import Float32, UInt8
 from adn_jax.errors import UserError
 from adn_jax.io.files import is_dangling
 from adn_jax.io.image import Image, from_zyx
-from adn_jax.prepare.window import with_bone_and_air
+from adn_jax.scans.hounsfield import with_bone_and_air
 
 SLICE_NAME = re.compile(r"(\d+)\.png", re.IGNORECASE)
 

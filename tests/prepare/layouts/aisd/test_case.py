@@ -13,7 +13,7 @@ from adn_jax.errors import UserError
 from adn_jax.io.image import Image, onto_voxels
 from adn_jax.prepare.layouts.aisd.case import AisdCase
 from adn_jax.prepare.layouts.aisd.files import Copy
-from adn_jax.prepare.window import AIR_HU
+from adn_jax.scans.hounsfield import AIR_HU
 from tests.prepare.layouts.aisd.download import (
     DISTANCE_MM,
     SPACING_MM,

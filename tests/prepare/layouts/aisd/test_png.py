@@ -10,7 +10,7 @@ from adn_jax.prepare.layouts.aisd.png import (
     slice_files,
     upright,
 )
-from adn_jax.prepare.window import AIR_HU, BONE_HU, RIM_HU
+from adn_jax.scans.hounsfield import AIR_HU, BONE_HU, RIM_HU
 from tests.prepare.layouts.aisd.download import write_pngs
 
 STACK = np.random.default_rng(0).integers(0, 256, (12, 6, 8), np.uint8)

@@ -13,11 +13,11 @@ from adn_jax.io.archive import ARCHIVE_ENDINGS, unpack
 from adn_jax.io.files import check_fetched, is_there
 from adn_jax.io.image import Image, onto_voxels, read_image
 from adn_jax.io.nifti import header_flags
-from adn_jax.prepare.dicom.convert import convert_dicom
-from adn_jax.prepare.dicom.headers import starts_as_dicom
-from adn_jax.prepare.dicom.series import FEWEST_SLICES
-from adn_jax.prepare.dicom.straighten import SliceStack, onto_slices, straighten
-from adn_jax.prepare.window import (
+from adn_jax.scans.dicom.convert import convert_dicom
+from adn_jax.scans.dicom.headers import starts_as_dicom
+from adn_jax.scans.dicom.series import FEWEST_SLICES
+from adn_jax.scans.dicom.straighten import SliceStack, onto_slices, straighten
+from adn_jax.scans.hounsfield import (
     FLOOR_HU,
     check_hounsfield,
     restore_clipped,
@@ -26,8 +26,10 @@ from adn_jax.prepare.window import (
 
 NIFTI_ENDINGS = (".nii", ".nii.gz")
 
+
 SMALLEST_MM = (20.0, 80.0, 80.0)
 """A slab through a newborn's head is larger."""
+
 
 FEWEST_FINITE = 0.05
 """Least share of voxels that are numbers; the others are padding, or were stripped."""

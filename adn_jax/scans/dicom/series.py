@@ -13,21 +13,30 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from adn_jax.prepare.dicom.headers import Frame, Headers
-from adn_jax.prepare.dicom.volumes import (
+from adn_jax.scans.dicom.headers import Frame, Headers
+from adn_jax.scans.dicom.volumes import (
     Volume,
     find_volumes,
     slice_heights,
     slice_normal,
 )
-from adn_jax.prepare.dicom.words import has_contrast, is_head, is_sharp
+from adn_jax.scans.dicom.words import has_contrast, is_head, is_sharp
 
 FEWEST_SLICES = 5
+
+
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+
+
 SAME_ORIENTATION = 0.02
+
+
 SAME_EDGE = 0.5
 """By how many pixels images of one volume may differ in width."""
+
+
 LONGEST_MM = 2_500.0
+
 
 WORDS = {
     "number": "SeriesNumber",
@@ -40,6 +49,7 @@ WORDS = {
     "contrast_agent": "ContrastBolusAgent",
 }
 """Facts that the header says in words, and their keywords."""
+
 
 KIND = (
     "StudyInstanceUID",

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from jaxtyping import Float
 
-from adn_jax.prepare.dicom.headers import Frame
-from adn_jax.prepare.dicom.straighten import SAME_PLACE_MM
+from adn_jax.scans.dicom.headers import Frame
+from adn_jax.scans.dicom.straighten import SAME_PLACE_MM
 
 TECHNIQUE = (
     "ImageType",
@@ -28,15 +28,19 @@ TECHNIQUE = (
 )
 """What does not vary inside a stack, beside the thickness."""
 
+
 WHOLE = 0.9
 """Share of the longest stack that counts as a whole acquisition: of these the first is
 taken, which is the one without contrast where a bolus follows."""
 
+
 EVEN_STEP = 0.2
 """By what share of itself the distance between neighbours in a stack may change."""
 
+
 SHORTEST_RUN = 3
 """Where stacks hold fewer images than this on average, their numbers say nothing."""
+
 
 T = TypeVar("T")
 

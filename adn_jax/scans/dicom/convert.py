@@ -24,31 +24,35 @@ from jaxtyping import Float
 from adn_jax.errors import UserError
 from adn_jax.io.files import check_fetched, files_below
 from adn_jax.io.nifti import LARGEST_VOXEL_COUNT, open_nifti, read_voxels
-from adn_jax.prepare.dicom.choice import (
+from adn_jax.scans.dicom.choice import (
     choice_flags,
     choice_record,
     choose,
     told_by_vessels,
     undecided,
+    vessels_ml,
 )
-from adn_jax.prepare.dicom.enhancement import vessels_ml
-from adn_jax.prepare.dicom.headers import LPS_TO_RAS, Frame, read_headers
-from adn_jax.prepare.dicom.series import FEWEST_SLICES, Series, find_series
-from adn_jax.prepare.dicom.straighten import SliceStack
-from adn_jax.prepare.dicom.volumes import slice_heights
-from adn_jax.prepare.window import to_hounsfield
+from adn_jax.scans.dicom.headers import LPS_TO_RAS, Frame, read_headers
+from adn_jax.scans.dicom.series import FEWEST_SLICES, Series, find_series
+from adn_jax.scans.dicom.straighten import SliceStack
+from adn_jax.scans.dicom.volumes import slice_heights
+from adn_jax.scans.hounsfield import to_hounsfield
 
 SECONDS, SECONDS_A_SLICE = 30, 1
 """How long dcm2niix may take: a slow network disk reads a slice a second."""
 
+
 SAMPLE = 24
 """How many slices of a series are looked at for contrast agent."""
+
 
 GAP = 1.5
 """A gap wider than this many times its neighbours misses slices."""
 
+
 CORRECTED = re.compile(r"_Tilt|_Eq|_ROI")
 """In the names of what dcm2niix makes besides the slices as they are."""
+
 
 PLACE_TOLERANCE_MM = 0.5
 

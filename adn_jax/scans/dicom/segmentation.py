@@ -12,8 +12,8 @@ from pydicom.uid import UID, SegmentationStorage
 
 from adn_jax.errors import UserError, one_line
 from adn_jax.io.image import Image, in_order_of
-from adn_jax.prepare.dicom.headers import LPS_TO_RAS
-from adn_jax.prepare.dicom.straighten import SliceStack, lies_on_slice
+from adn_jax.scans.dicom.headers import LPS_TO_RAS
+from adn_jax.scans.dicom.straighten import SliceStack, lies_on_slice
 
 LABEL_MAP = UID("1.2.840.10008.5.1.4.1.1.66.7")
 """Label Map Segmentation Storage, for which pydicom has no name yet."""
