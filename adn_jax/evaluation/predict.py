@@ -13,6 +13,7 @@ from rich.progress import track
 from adn_jax.config import Recipe
 from adn_jax.config.serialization import settings_to_json
 from adn_jax.data.cases import PreparedCase
+from adn_jax.datasets.raw import CaseInput
 from adn_jax.errors import UserError, is_out_of_memory, memory_sentence
 from adn_jax.evaluation.case import pose_of
 from adn_jax.evaluation.doubt import Doubt, lesion_doubts
@@ -32,7 +33,6 @@ from adn_jax.io.image import Image, write_image
 from adn_jax.io.paths import Place
 from adn_jax.metrics.overlap import Mask, volume_ml
 from adn_jax.prepare.case import prepare_scan, to_native
-from adn_jax.prepare.inputs import CaseInput
 from adn_jax.runtime.capacity import MemoryShortageError
 from adn_jax.runtime.platform import versions
 from adn_jax.scans.dicom.straighten import SliceStack, onto_taken, taken_image

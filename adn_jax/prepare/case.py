@@ -10,10 +10,9 @@ from scipy import ndimage
 
 from adn_jax.config import PrepareSettings
 from adn_jax.data.cases import PreparedCase
+from adn_jax.datasets.raw import TISSUES, CaseInput
 from adn_jax.errors import UserError
 from adn_jax.io.image import Image, nearest_ras
-from adn_jax.prepare.atlas import TISSUES
-from adn_jax.prepare.inputs import CaseInput
 from adn_jax.prepare.quality import (
     measure_lesion,
     measure_quality,

@@ -12,6 +12,9 @@ from adn_jax.config.serialization import settings_to_json
 from adn_jax.data.cases import CaseFacts, read_facts, write_case
 from adn_jax.data.manifest import Manifest, write_manifest
 from adn_jax.data.splits import SPLITS, choose_splits
+from adn_jax.datasets.raw import RawCase, RawDataset
+from adn_jax.datasets.recognise import find_dataset
+from adn_jax.datasets.report import write_report
 from adn_jax.distributed.preemption import interrupt_on_sigterm
 from adn_jax.errors import UserError, counted, few_of
 from adn_jax.io.files import only_one
@@ -23,9 +26,6 @@ from adn_jax.prepare.finished import (
     remove_half_cases,
     unfinished_cases,
 )
-from adn_jax.prepare.layouts.cases import RawCase, RawDataset
-from adn_jax.prepare.layouts.recognise import find_dataset
-from adn_jax.prepare.layouts.report import write_report
 from adn_jax.prepare.mosaic import write_mosaic
 from adn_jax.prepare.quality import write_quality_table
 from adn_jax.prepare.quality_page import write_quality_page

@@ -13,6 +13,7 @@ from typing import Any
 from adn_jax.config import PrepareSettings, ReadSettings
 from adn_jax.data.cases import NATIVE_LESION, VOLUME_FILES
 from adn_jax.data.manifest import Manifest, read_manifest
+from adn_jax.datasets.recognise import find_dataset
 from adn_jax.distributed.preemption import interrupt_on_sigterm
 from adn_jax.errors import UserError
 from adn_jax.io.files import only_one, read_json, remove_remains, write_json
@@ -25,7 +26,6 @@ from adn_jax.prepare.export_case import (
     forget,
     is_done,
 )
-from adn_jax.prepare.layouts.recognise import find_dataset
 from adn_jax.runtime.jobs import Processes, run_cases
 
 FOLDERS = ("imagesTr", "labelsTr", "imagesTs", "labelsTs", RECORDS)

@@ -12,11 +12,11 @@ from jaxtyping import Float32, Shaped
 
 from adn_jax.config import PrepareSettings, ReadSettings
 from adn_jax.data.cases import read_case, read_native_lesion, sha256
+from adn_jax.datasets.raw import RawCase
 from adn_jax.errors import UserError
 from adn_jax.io.files import atomic_path, read_json, write_json
 from adn_jax.io.image import Image, from_zyx, onto_voxels, write_image
 from adn_jax.prepare.finished import fingerprint
-from adn_jax.prepare.layouts.cases import RawCase
 from adn_jax.runtime.jobs import Outcome, attempt
 
 VERSION = 1

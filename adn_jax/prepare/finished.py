@@ -14,9 +14,9 @@ from adn_jax.config import PrepareSettings, ReadSettings
 from adn_jax.config.serialization import settings_to_json
 from adn_jax.data.cases import check_sums
 from adn_jax.data.manifest import Manifest
+from adn_jax.datasets.raw import RawCase
 from adn_jax.errors import UserError
 from adn_jax.io.files import check_fetched, is_there, read_json, remove_remains
-from adn_jax.prepare.layouts.cases import RawCase
 
 VERSION = 3
 """Raised when the same input would be prepared differently: all cases are redone."""

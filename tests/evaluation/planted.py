@@ -4,11 +4,11 @@ import nibabel as nib
 import numpy as np
 
 from adn_jax.config import PrepareSettings
+from adn_jax.datasets.raw import CaseInput
 from adn_jax.evaluation.maps import CaseMaps
 from adn_jax.io.image import from_nifti
 from adn_jax.metrics.alignment import Plane
 from adn_jax.prepare.case import prepare_scan
-from adn_jax.prepare.inputs import CaseInput
 from adn_jax.scans.read import RawScan
 
 INFARCT_MM = np.array([-40.0, 26.0, 14.0])

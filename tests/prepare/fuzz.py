@@ -19,9 +19,9 @@ import numpy as np
 
 from adn_jax.config import PrepareSettings
 from adn_jax.data.cases import PreparedCase
+from adn_jax.datasets.raw import CaseInput
 from adn_jax.errors import UserError
 from adn_jax.prepare.case import prepare_scan
-from adn_jax.prepare.inputs import CaseInput
 from adn_jax.scans.read import read_scan
 from tests.prepare.conftest import ellipsoids
 from tests.prepare.dicom.files import write_enhanced, write_series

@@ -4,9 +4,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from adn_jax.datasets.raw import TISSUES
 from adn_jax.errors import UserError
 from adn_jax.prepare.atlas import (
-    TISSUES,
     around,
     find_map,
     icbm_atlas,

@@ -5,11 +5,10 @@ import pytest
 from scipy import ndimage
 
 from adn_jax.config import PrepareSettings
+from adn_jax.datasets.raw import CaseInput, native_label
 from adn_jax.errors import UserError
 from adn_jax.io.image import Image, nearest_ras
 from adn_jax.prepare.case import in_steps, prepare_scan, strip_scan, to_native
-from adn_jax.prepare.inputs import CaseInput
-from adn_jax.prepare.labels import native_label
 from adn_jax.prepare.resample import resample
 from adn_jax.scans.read import RawScan
 

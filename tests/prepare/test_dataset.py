@@ -11,11 +11,11 @@ from adn_jax.config import ReadSettings
 from adn_jax.data.cases import read_case, read_native_lesion
 from adn_jax.data.manifest import Manifest, read_manifest
 from adn_jax.data.splits import SPLITS
+from adn_jax.datasets.recognise import find_dataset
 from adn_jax.errors import UserError
 from adn_jax.io.files import only_one
 from adn_jax.prepare import dataset
 from adn_jax.prepare.dataset import odd_splits, prepare_dataset, say_what_is_odd
-from adn_jax.prepare.layouts.recognise import find_dataset
 from adn_jax.runtime import jobs as processes
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from adn_jax.config import PrepareSettings, ReadSettings
 from adn_jax.data.manifest import Manifest
+from adn_jax.datasets.raw import FileCase
 from adn_jax.errors import UserError
 from adn_jax.prepare import finished
 from adn_jax.prepare.finished import (
@@ -13,7 +14,6 @@ from adn_jax.prepare.finished import (
     remove_half_cases,
     strangers,
 )
-from adn_jax.prepare.layouts.cases import FileCase
 
 SETTINGS, READING = PrepareSettings(), ReadSettings()
 

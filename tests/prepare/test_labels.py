@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from adn_jax.datasets.raw import infarct_mask, native_label
 from adn_jax.errors import UserError
 from adn_jax.io.image import Image
-from adn_jax.prepare.labels import infarct_mask, native_label
 from adn_jax.scans.read import RawScan
 
 

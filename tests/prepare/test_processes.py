@@ -7,8 +7,8 @@ from dask.distributed import KilledWorker
 from distributed import system
 
 from adn_jax.cli.main import main
+from adn_jax.datasets.raw import FileCase
 from adn_jax.errors import UserError
-from adn_jax.prepare.layouts.cases import FileCase
 from adn_jax.runtime import cluster
 from adn_jax.runtime import jobs as module
 from adn_jax.runtime.jobs import (

@@ -7,10 +7,9 @@ import numpy as np
 import pydicom
 import pytest
 
+from adn_jax.datasets.raw import native_label, read_label, segmented_label
 from adn_jax.errors import UserError
 from adn_jax.io.image import Image, write_image
-from adn_jax.prepare.labels import native_label, segmented_label
-from adn_jax.prepare.layouts.cases import read_label
 from adn_jax.scans.dicom.straighten import onto_taken, taken_image
 from adn_jax.scans.read import RawScan, read_scan
 from tests.prepare.dicom.files import uid, write_series

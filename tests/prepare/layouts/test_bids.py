@@ -6,9 +6,9 @@ import pytest
 
 from adn_jax.config import PrepareSettings, ReadSettings
 from adn_jax.data.cases import read_case
+from adn_jax.datasets.bids import find_bids, looks_like_bids
 from adn_jax.errors import UserError
 from adn_jax.prepare.dataset import prepare_dataset
-from adn_jax.prepare.layouts.bids import find_bids, looks_like_bids
 
 ISLES = (
     "raw_data/{0}/ses-01/{0}_ses-01_ncct.nii.gz",

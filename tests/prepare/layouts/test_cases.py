@@ -5,15 +5,15 @@ import numpy as np
 import pytest
 
 from adn_jax.config import PrepareSettings, ReadSettings
-from adn_jax.errors import UserError
-from adn_jax.prepare.layouts.cases import (
+from adn_jax.datasets.plain import find_case, find_plain, looks_plain
+from adn_jax.datasets.raw import (
     FileCase,
     RawCase,
     RefusedCase,
     given_splits,
     unread_flags,
 )
-from adn_jax.prepare.layouts.plain import find_case, find_plain, looks_plain
+from adn_jax.errors import UserError
 from tests.prepare.layouts.test_bids import touch
 
 SETTINGS, READING = PrepareSettings(), ReadSettings()

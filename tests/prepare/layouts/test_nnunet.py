@@ -4,9 +4,9 @@ import pytest
 
 from adn_jax.config import PrepareSettings, ReadSettings
 from adn_jax.data.cases import read_case
+from adn_jax.datasets.nnunet import find_nnunet, looks_like_nnunet
 from adn_jax.errors import UserError
 from adn_jax.prepare.dataset import prepare_dataset
-from adn_jax.prepare.layouts.nnunet import find_nnunet, looks_like_nnunet
 
 ABOUT = {
     "channel_names": {"0": "CT"},

@@ -1,7 +1,7 @@
 import pytest
 
+from adn_jax.datasets.recognise import LAYOUTS, find_dataset, layout_of
 from adn_jax.errors import UserError
-from adn_jax.prepare.layouts.recognise import LAYOUTS, find_dataset, layout_of
 
 SIGNS = {
     "aisd": "dicom-0/0073410/CT/001.dcm",

@@ -5,12 +5,12 @@ import pytest
 from adn_jax.config import PrepareSettings, ReadSettings
 from adn_jax.data.cases import CaseFacts, read_facts
 from adn_jax.data.manifest import Manifest, read_manifest
+from adn_jax.datasets.aisd.facts import CONTRAST, MOST_SLICES, TILTED
+from adn_jax.datasets.aisd.report import known_counts
+from adn_jax.datasets.raw import RawDataset, RefusedCase
+from adn_jax.datasets.recognise import find_dataset
+from adn_jax.datasets.report import report, write_report
 from adn_jax.prepare.dataset import prepare_dataset
-from adn_jax.prepare.layouts.aisd.facts import CONTRAST, MOST_SLICES, TILTED
-from adn_jax.prepare.layouts.aisd.report import known_counts
-from adn_jax.prepare.layouts.cases import RawDataset, RefusedCase
-from adn_jax.prepare.layouts.recognise import find_dataset
-from adn_jax.prepare.layouts.report import report, write_report
 from adn_jax.report.tables import bullets, table
 from tests.prepare.layouts.aisd import download as fake
 

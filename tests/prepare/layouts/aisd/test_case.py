@@ -9,10 +9,10 @@ import pytest
 from scipy import ndimage
 
 from adn_jax.config import PrepareSettings, ReadSettings
+from adn_jax.datasets.aisd.case import AisdCase
+from adn_jax.datasets.aisd.files import Copy
 from adn_jax.errors import UserError
 from adn_jax.io.image import Image, onto_voxels
-from adn_jax.prepare.layouts.aisd.case import AisdCase
-from adn_jax.prepare.layouts.aisd.files import Copy
 from adn_jax.scans.hounsfield import AIR_HU
 from tests.prepare.layouts.aisd.download import (
     DISTANCE_MM,

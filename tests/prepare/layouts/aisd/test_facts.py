@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from adn_jax.prepare.layouts.aisd import facts
-from adn_jax.prepare.layouts.aisd.facts import (
+from adn_jax.datasets.aisd import facts
+from adn_jax.datasets.aisd.facts import (
     FIRST_SLICE,
     FLAGGED,
     LEFT_OUT,
@@ -15,7 +15,7 @@ from adn_jax.prepare.layouts.aisd.facts import (
     flags,
     left_out,
 )
-from adn_jax.prepare.layouts.aisd.report import oddity_table
+from adn_jax.datasets.aisd.report import oddity_table
 
 
 def test_the_official_test_set_has_52_cases():

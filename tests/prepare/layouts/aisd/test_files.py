@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from adn_jax.prepare.layouts.aisd.files import (
+from adn_jax.datasets.aisd.files import (
     Copy,
     choose_copy,
     ct_files,

@@ -7,14 +7,14 @@ import pytest
 from adn_jax.config import PrepareSettings, ReadSettings
 from adn_jax.data.cases import read_facts
 from adn_jax.data.splits import choose_splits
+from adn_jax.datasets.aisd.case import AisdCase
+from adn_jax.datasets.aisd.facts import TEST_IDS
+from adn_jax.datasets.aisd.files import Copy, Inventory
+from adn_jax.datasets.aisd.find import check_aisd, find_aisd, without
+from adn_jax.datasets.raw import RefusedCase
+from adn_jax.datasets.recognise import find_dataset, layout_of
 from adn_jax.errors import UserError
 from adn_jax.prepare.dataset import prepare_dataset
-from adn_jax.prepare.layouts.aisd.case import AisdCase
-from adn_jax.prepare.layouts.aisd.facts import TEST_IDS
-from adn_jax.prepare.layouts.aisd.files import Copy, Inventory
-from adn_jax.prepare.layouts.aisd.find import check_aisd, find_aisd, without
-from adn_jax.prepare.layouts.cases import RefusedCase
-from adn_jax.prepare.layouts.recognise import find_dataset, layout_of
 from tests.prepare.layouts.aisd.download import (
     ARTEFACT,
     DAMAGED,

@@ -2,8 +2,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from adn_jax.errors import UserError
-from adn_jax.prepare.layouts.aisd.pairing import (
+from adn_jax.datasets.aisd.orientation import (
     Match,
     Turn,
     explained_share,
@@ -11,6 +10,7 @@ from adn_jax.prepare.layouts.aisd.pairing import (
     match_pictures,
     turns,
 )
+from adn_jax.errors import UserError
 from tests.prepare.layouts.aisd.download import fake_head
 
 HEAD = fake_head()

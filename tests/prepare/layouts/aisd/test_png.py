@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adn_jax.errors import UserError
-from adn_jax.prepare.layouts.aisd.png import (
+from adn_jax.datasets.aisd.png import (
     pseudo_hu,
     read_slice,
     read_stack,
     slice_files,
     upright,
 )
+from adn_jax.errors import UserError
 from adn_jax.scans.hounsfield import AIR_HU, BONE_HU, RIM_HU
 from tests.prepare.layouts.aisd.download import write_pngs
 

@@ -7,17 +7,17 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from adn_jax.errors import UserError
-from adn_jax.io.files import read_json
-from adn_jax.prepare.layouts.aisd import unpack
-from adn_jax.prepare.layouts.aisd.files import take_inventory
-from adn_jax.prepare.layouts.aisd.unpack import (
+from adn_jax.datasets.aisd import unpack
+from adn_jax.datasets.aisd.files import take_inventory
+from adn_jax.datasets.aisd.unpack import (
     MARK,
     packed_parts,
     place_of,
     unpack_command,
     unpack_part,
 )
+from adn_jax.errors import UserError
+from adn_jax.io.files import read_json
 from tests.prepare.layouts.aisd.download import EMPTY_CT, MRI, PACKED, PLAIN
 
 

@@ -10,25 +10,15 @@ import numpy as np
 from jaxtyping import UInt8
 
 from adn_jax.config import PrepareSettings, ReadSettings
+from adn_jax.datasets.aisd import facts
+from adn_jax.datasets.aisd.files import Copy, ct_files
+from adn_jax.datasets.aisd.orientation import dicom_order, match_label, sizes
+from adn_jax.datasets.aisd.png import pseudo_hu, read_stack, slice_files, upright
+from adn_jax.datasets.raw import CaseInput, check_values
 from adn_jax.errors import UserError
 from adn_jax.io.archive import DAMAGED, unpack
 from adn_jax.io.image import Image
 from adn_jax.io.nifti import check_gzip
-from adn_jax.prepare.inputs import CaseInput
-from adn_jax.prepare.labels import check_values
-from adn_jax.prepare.layouts.aisd import facts
-from adn_jax.prepare.layouts.aisd.files import Copy, ct_files
-from adn_jax.prepare.layouts.aisd.pairing import (
-    dicom_order,
-    match_label,
-    sizes,
-)
-from adn_jax.prepare.layouts.aisd.png import (
-    pseudo_hu,
-    read_stack,
-    slice_files,
-    upright,
-)
 from adn_jax.scans.dicom.convert import Conversion, convert_dicom
 from adn_jax.scans.dicom.straighten import SliceStack, straighten, straighten_mask
 from adn_jax.scans.hounsfield import FLOOR_HU

@@ -2,11 +2,9 @@
 
 from pathlib import Path
 
-from adn_jax.errors import UserError
-from adn_jax.io.files import is_dangling, is_there
-from adn_jax.prepare.atlas import TISSUES
-from adn_jax.prepare.layouts.cases import (
+from adn_jax.datasets.raw import (
     SEGMENTATION_ENDING,
+    TISSUES,
     FileCase,
     RawDataset,
     RefusedCase,
@@ -15,6 +13,8 @@ from adn_jax.prepare.layouts.cases import (
     is_lost,
     unread_volumes,
 )
+from adn_jax.errors import UserError
+from adn_jax.io.files import is_dangling, is_there
 from adn_jax.scans.read import find_nifti
 
 SPM_MAPS = {"grey": "c1", "white": "c2", "csf": "c3"}

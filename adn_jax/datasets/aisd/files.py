@@ -5,13 +5,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from adn_jax.datasets.aisd.png import slice_files
 from adn_jax.io.archive import ARCHIVE_ENDINGS
 from adn_jax.io.files import check_fetched, files_below, is_dangling, is_there
-from adn_jax.prepare.layouts.aisd.png import slice_files
 
 CASE_ID = re.compile(r"\d{7}")
+
+
 DICOM_NAME = re.compile(r"dicom-\d+")
+
+
 PICTURES, MASKS, CT = "image", "mask", "CT"
+
+
 DEPTH = 3
 """Folder levels between a part of the download and the case ids in it."""
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from adn_jax.data.cases import CaseFacts, PreparedCase
 from adn_jax.data.manifest import Manifest
+from adn_jax.datasets.aisd.report import known_table, oddity_table
+from adn_jax.datasets.raw import RawDataset
 from adn_jax.io.files import write_text
-from adn_jax.prepare.layouts.aisd.report import known_table, oddity_table
-from adn_jax.prepare.layouts.cases import RawDataset
 from adn_jax.report.tables import bullets, table
 
 

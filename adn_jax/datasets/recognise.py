@@ -4,14 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from adn_jax.config import ReadSettings
+from adn_jax.datasets.aisd.files import looks_like_aisd
+from adn_jax.datasets.aisd.find import find_aisd
+from adn_jax.datasets.bids import find_bids, looks_like_bids
+from adn_jax.datasets.nnunet import find_nnunet, looks_like_nnunet
+from adn_jax.datasets.plain import find_plain, looks_plain
+from adn_jax.datasets.raw import RawDataset
 from adn_jax.errors import UserError
 from adn_jax.io.files import check_fetched
-from adn_jax.prepare.layouts.aisd.files import looks_like_aisd
-from adn_jax.prepare.layouts.aisd.find import find_aisd
-from adn_jax.prepare.layouts.bids import find_bids, looks_like_bids
-from adn_jax.prepare.layouts.cases import RawDataset
-from adn_jax.prepare.layouts.nnunet import find_nnunet, looks_like_nnunet
-from adn_jax.prepare.layouts.plain import find_plain, looks_plain
 
 Finder = Callable[[Path, ReadSettings], RawDataset]
 

@@ -6,19 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adn_jax.errors import UserError
-from adn_jax.io.files import check_fetched, is_dangling, is_there, read_json
-from adn_jax.prepare.layouts.cases import (
+from adn_jax.datasets.raw import (
     FileCase,
     RawCase,
     RawDataset,
     RefusedCase,
     given_splits,
 )
+from adn_jax.errors import UserError
+from adn_jax.io.files import check_fetched, is_dangling, is_there, read_json
 from adn_jax.scans.read import NIFTI_ENDINGS
 
 CT_WORDS = {"ct", "ncct", "nect"}
 """Words in the name of a channel that say it is a CT without contrast agent."""
+
 
 Channels = dict[str, Path]
 """Four-digit number of a channel -> its file."""

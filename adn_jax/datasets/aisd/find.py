@@ -5,23 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from adn_jax.config import ReadSettings
+from adn_jax.datasets.aisd import facts
+from adn_jax.datasets.aisd.case import AisdCase
+from adn_jax.datasets.aisd.files import Inventory, choose_copy, take_inventory
+from adn_jax.datasets.aisd.png import slice_files
+from adn_jax.datasets.aisd.unpack import packed_parts, unpack_command, unpack_part
+from adn_jax.datasets.raw import RawCase, RawDataset, RefusedCase, given_splits
 from adn_jax.errors import UserError
 from adn_jax.io.files import check_fetched, is_there
-from adn_jax.prepare.layouts.aisd import facts
-from adn_jax.prepare.layouts.aisd.case import AisdCase
-from adn_jax.prepare.layouts.aisd.files import Inventory, choose_copy, take_inventory
-from adn_jax.prepare.layouts.aisd.png import slice_files
-from adn_jax.prepare.layouts.aisd.unpack import (
-    packed_parts,
-    unpack_command,
-    unpack_part,
-)
-from adn_jax.prepare.layouts.cases import (
-    RawCase,
-    RawDataset,
-    RefusedCase,
-    given_splits,
-)
 
 
 def find_aisd(folder: Path, reading: ReadSettings) -> RawDataset:

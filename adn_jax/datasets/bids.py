@@ -12,9 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from adn_jax.errors import UserError
-from adn_jax.io.files import check_fetched, files_below, is_there
-from adn_jax.prepare.layouts.cases import (
+from adn_jax.datasets.raw import (
     FileCase,
     RawCase,
     RawDataset,
@@ -22,18 +20,34 @@ from adn_jax.prepare.layouts.cases import (
     given_splits,
     is_lost,
 )
+from adn_jax.errors import UserError
+from adn_jax.io.files import check_fetched, files_below, is_there
 from adn_jax.scans.read import NIFTI_ENDINGS
 
 RAW_FOLDERS = ("rawdata", "raw_data")
+
+
 SCAN_SUFFIXES = {"ct", "ncct"}
+
+
 SCAN_SPACES = {"ct", "ncct", "orig", "individual", "native", "scanner"}
 """Values of `space-` that mean the grid of the scan itself."""
+
+
 MASK_ENDINGS = ("mask", "msk", "dseg", "roi", "lesion")
 """How the suffix of a mask ends."""
+
+
 LESION_WORDS = ("lesion", "infarct", "stroke")
+
+
 UNNAMED_MASKS = ("dseg", "mask", "msk")
 """Suffixes that are taken for the lesion where no mask says what it is of."""
+
+
 TISSUE_LABELS = {"grey": "gm", "white": "wm", "csf": "csf"}
+
+
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),

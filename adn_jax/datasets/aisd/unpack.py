@@ -19,15 +19,20 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from adn_jax.datasets.aisd.files import CASE_ID, CT, MASKS, PICTURES, part_of
 from adn_jax.errors import UserError
 from adn_jax.io.archive import ARCHIVE_ENDINGS, DAMAGED
 from adn_jax.io.files import atomic_path, check_fetched, is_there, read_json, write_json
-from adn_jax.prepare.layouts.aisd.files import CASE_ID, CT, MASKS, PICTURES, part_of
 
 CHUNK = 1 << 20
+
+
 GZIP_START = b"\x1f\x8b"
+
+
 MARK = "unpacked.json"
 """In the folder of an archive: which one it was, and whether all of it is there."""
+
 
 Member = tuple[str, bool, Callable[[], BufferedIOBase | None]]
 """Name in the archive, whether it is a folder, and how to open it."""

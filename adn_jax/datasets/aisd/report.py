@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from math import inf
 
 from adn_jax.data.cases import CaseFacts, PreparedCase
-from adn_jax.prepare.layouts.aisd import facts
-from adn_jax.prepare.layouts.aisd.facts import Count
+from adn_jax.datasets.aisd import facts
+from adn_jax.datasets.aisd.facts import Count
 from adn_jax.report.tables import bullets, table
 
 TILTED_FROM_DEG = 0.1
+
 
 AGREES = {True: "yes", False: "NO", None: "cannot tell"}
 
