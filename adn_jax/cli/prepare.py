@@ -18,7 +18,7 @@ from adn_jax.prepare.dataset import (
     prepare_dataset,
     say_what_is_odd,
 )
-from adn_jax.prepare.finished import strangers
+from adn_jax.prepare.resume import strangers
 
 Settings = tyro.conf.OmitArgPrefixes[PrepareSettings]
 Reading = tyro.conf.OmitArgPrefixes[ReadSettings]

@@ -26,7 +26,7 @@ from adn_jax.prepare.resample import (
     shift_origin,
     spacing_of,
 )
-from adn_jax.prepare.strip import find_brain
+from adn_jax.prepare.skull_strip import find_brain
 from adn_jax.prepare.tissue import atlas_tissue, strongest_tissue
 from adn_jax.scans.hounsfield import to_window
 from adn_jax.scans.read import RawScan, onto_scan

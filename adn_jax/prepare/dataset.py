@@ -20,15 +20,14 @@ from adn_jax.errors import UserError, counted, few_of
 from adn_jax.io.files import only_one
 from adn_jax.prepare.atlas import load_atlas
 from adn_jax.prepare.case import prepare_scan, strip_scan
-from adn_jax.prepare.finished import (
+from adn_jax.prepare.quality import write_quality_table
+from adn_jax.prepare.quality_page import write_mosaic, write_quality_page
+from adn_jax.prepare.resume import (
     check_replaceable,
     fingerprint,
     remove_half_cases,
     unfinished_cases,
 )
-from adn_jax.prepare.mosaic import write_mosaic
-from adn_jax.prepare.quality import write_quality_table
-from adn_jax.prepare.quality_page import write_quality_page
 from adn_jax.runtime.jobs import Outcome, Processes, attempt, run_cases
 from adn_jax.scans.hounsfield import check_hu_range
 

@@ -16,7 +16,7 @@ from adn_jax.evaluation.figures import (
     segmentation_figure,
 )
 from adn_jax.io.image import nearest_ras
-from adn_jax.prepare.mosaic import COLUMNS, write_mosaic
+from adn_jax.prepare.quality_page import COLUMNS, write_mosaic
 from adn_jax.report.panels import PREDICTION
 from tests.evaluation.planted import CLOT_MM, ORIENTATIONS, planted
 

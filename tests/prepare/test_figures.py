@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from adn_jax.prepare.figures import FIGURES, flags_of
+from adn_jax.prepare.quality_table import FIGURES, flags_of
 
 ENDS = [
     (name, end, sign)

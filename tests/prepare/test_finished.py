@@ -6,8 +6,8 @@ from adn_jax.config import PrepareSettings, ReadSettings
 from adn_jax.data.manifest import Manifest
 from adn_jax.datasets.raw import FileCase
 from adn_jax.errors import UserError
-from adn_jax.prepare import finished
-from adn_jax.prepare.finished import (
+from adn_jax.prepare import resume as finished
+from adn_jax.prepare.resume import (
     check_replaceable,
     fingerprint,
     is_done,

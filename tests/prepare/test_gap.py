@@ -3,7 +3,8 @@ import pytest
 
 from adn_jax.phantom.generate import build_phantom
 from adn_jax.phantom.settings import HARD
-from adn_jax.prepare.gap import (
+from adn_jax.prepare.resample import shrink
+from adn_jax.prepare.skull_gaps import (
     STIFF,
     WALL_MM,
     Gap,
@@ -13,8 +14,7 @@ from adn_jax.prepare.gap import (
     sphere,
     wall_of,
 )
-from adn_jax.prepare.resample import shrink
-from adn_jax.prepare.strip import BONE_HU, find_brain
+from adn_jax.prepare.skull_strip import BONE_HU, find_brain
 
 MOST_LOST_ML = 20
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adn_jax.prepare.mosaic import OUTLINE_RGB, tile, write_mosaic
+from adn_jax.prepare.quality_page import OUTLINE_RGB, tile, write_mosaic
 
 
 def picture_of(tmp_path, hu, brain, spacing=(5.0, 1.0, 1.0)):

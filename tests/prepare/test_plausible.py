@@ -3,8 +3,7 @@ import pytest
 
 from adn_jax.errors import UserError
 from adn_jax.io.image import nearest_ras
-from adn_jax.prepare.plausible import check_is_brain, rim_at_bone
-from adn_jax.prepare.strip import find_brain
+from adn_jax.prepare.skull_strip import check_is_brain, find_brain, rim_at_bone
 
 GRID = np.diag([5.0, 5.0, 6.0, 1.0])
 

@@ -6,8 +6,8 @@ import pytest
 from adn_jax.config import PrepareSettings
 from adn_jax.data.cases import CaseFacts
 from adn_jax.data.manifest import Manifest
-from adn_jax.prepare.figures import FIGURES, flags_of
 from adn_jax.prepare.quality_page import format_figure, write_quality_page
+from adn_jax.prepare.quality_table import FIGURES, flags_of
 
 
 def facts(name, **quality):

@@ -6,7 +6,7 @@ from adn_jax.errors import UserError
 from adn_jax.io.image import nearest_ras
 from adn_jax.phantom.generate import build_phantom
 from adn_jax.phantom.settings import HARD
-from adn_jax.prepare.strip import BESIDE, fill_holes, find_brain, with_rim
+from adn_jax.prepare.skull_strip import BESIDE, fill_holes, find_brain, with_rim
 from adn_jax.scans.read import read_scan
 
 

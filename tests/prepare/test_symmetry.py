@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from adn_jax.prepare.symmetry import long_axis_deg, mirror_residual_hu
+from adn_jax.prepare.quality import long_axis_deg, mirror_residual_hu
 
 SHAPE, SPACING = (12, 100, 90), (8.0, 2.0, 2.0)
 AFFINE = np.diag([*SPACING[::-1], 1.0])

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from adn_jax.errors import UserError
-from adn_jax.prepare.trace import disk, follow, rays_that_meet, regions_of, trace
+from adn_jax.prepare.skull_gaps import disk, rays_that_meet
+from adn_jax.prepare.skull_strip import follow, regions_of, trace
 
 
 def test_rays_count_the_ways_to_bone():

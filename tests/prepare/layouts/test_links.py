@@ -9,7 +9,7 @@ import pytest
 from adn_jax.config import PrepareSettings, ReadSettings
 from adn_jax.datasets.recognise import find_dataset
 from adn_jax.errors import UserError
-from adn_jax.prepare.finished import fingerprint
+from adn_jax.prepare.resume import fingerprint
 from adn_jax.scans.read import read_scan
 from tests.prepare.layouts.test_bids import touch
 

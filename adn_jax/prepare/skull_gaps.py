@@ -11,39 +11,66 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 from scipy.special import sph_harm_y
 
-from adn_jax.prepare.trace import disk, rays_that_meet
 from adn_jax.scans.hounsfield import FLOOR_HU
 
 DIRECTIONS = 4000
 """Seen from the middle of a head they are 4 mm apart on the skull."""
+
+
 APART = np.sqrt(4 * np.pi / DIRECTIONS)
+
+
 DEGREE = 8
 """Of the harmonics: what is finer than about 45 degrees is no shape of a skull."""
+
+
 PLIANT, STIFF = 1e-3, 0.1
 """Weight of a shell's bending: to follow the bone there is, and to bridge a gap."""
+
+
 LOWEST = -0.7
 """Directions further down (44 degrees below the slice) meet the face and the neck."""
+
+
 RADII_MM = np.arange(35.0, 130.0)
+
+
 TABLE_MM = (-12.0, 25.0)
 """Bone so far inside and outside of the fitted inner table is the skull."""
+
+
 LEAST_CM2 = 8.0
 """Smaller gaps lose 3 mL at most: of eight rays seven meet bone."""
+
+
 MOST_OPEN = 0.4
 """Share of the directions without bone; what is more open is no skull."""
+
+
 LEAST_SKULL = 0.8
 """Share of the bone that lies at the fitted shell; of ribs little does."""
+
+
 ASTRAY_MM = 10.0
+
+
 SKIN_HU = -300.0
+
+
 OUTER_AIR_MM = 15
 """So much air in a row lies outside the head; less, between a flap and the brain."""
+
+
 WALL_MM = 8.0
+
+
 MARGIN_MM = 40.0
 """Added around the slices: the brain behind a gap may bulge, or leave the image."""
 
@@ -257,3 +284,42 @@ def wall_of(
     depth = radius[wall] - np.append(gap.reach_mm, np.inf)[nearest]
     wall[index] = (depth >= 0) & (depth <= WALL_MM)
     return wall
+
+
+def disk(
+    radius_mm: float, spacing_mm: tuple[float, float]
+) -> Bool[np.ndarray, "1 y x"]:
+    """Structuring element: a disk in the slice, at least one voxel wide each way."""
+    rows, columns = (max(1, int(radius_mm / spacing)) for spacing in spacing_mm)
+    y, x = np.ogrid[-rows : rows + 1, -columns : columns + 1]
+    within = (y * spacing_mm[0]) ** 2 + (x * spacing_mm[1]) ** 2 <= radius_mm**2
+    within[rows, :] |= abs(x[0]) <= 1
+    within[:, columns] |= abs(y[:, 0]) <= 1
+    return within[None]
+
+
+def rays_that_meet(bone: Bool[np.ndarray, "z y x"]) -> Int[np.ndarray, "z y x"]:
+    """How many of the eight rays from a voxel, in its slice, meet bone."""
+    count = np.zeros(bone.shape, np.int8)
+    for flipped, total in ((bone, count), (bone[:, ::-1], count[:, ::-1])):
+        for step in (-1, 0, 1):
+            total += met_on_the_way(flipped, step)
+    for flipped, total in ((bone, count), (bone[..., ::-1], count[..., ::-1])):
+        total += np.logical_or.accumulate(flipped, axis=2)
+    return count
+
+
+def met_on_the_way(
+    bone: Bool[np.ndarray, "z y x"], step: int
+) -> Bool[np.ndarray, "z y x"]:
+    """Whether bone was met on the way through the rows, `step` columns a row."""
+    met = bone.copy()
+    for row in range(1, bone.shape[1]):
+        before = met[:, row - 1]
+        if step > 0:
+            met[:, row, 1:] |= before[:, :-1]
+        elif step < 0:
+            met[:, row, :-1] |= before[:, 1:]
+        else:
+            met[:, row] |= before
+    return met
