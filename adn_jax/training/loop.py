@@ -3,52 +3,54 @@
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import jax
 from jax.sharding import Mesh, Sharding
 from orbax.checkpoint import CheckpointManager
 
-from adn_jax.config import Recipe
+from adn_jax.config import Recipe, StageSettings
+from adn_jax.config.serialization import settings_to_json
 from adn_jax.config.validation import recipe_from_json
 from adn_jax.data.batches import Split, case_names, train_batches
-from adn_jax.distributed.hosts import catch_stop_of_any, wait_for_all
+from adn_jax.distributed.hosts import catch_stop_of_any, is_first, wait_for_all
 from adn_jax.distributed.mesh import check_batch, place_cases, replicate, replicated
 from adn_jax.errors import UserError
 from adn_jax.io.paths import Place
-from adn_jax.runtime import checkpoints
-from adn_jax.runtime.logbook import open_logbook
-from adn_jax.training.history import DiceHistory
-from adn_jax.training.passes import make_validation
-from adn_jax.training.runs import STAGE_MODES, checkpoint_folder, refuse_other_settings
-from adn_jax.training.session import (
-    MOST_SKIPPED,
-    Session,
-    case_absent,
-    fetch,
-    finish,
-    save,
-    save_last,
-    saved_items,
-    state_from_items,
-    too_many_skipped,
+from adn_jax.training import checkpoints
+from adn_jax.training.metric_log import Logbook, open_logbook
+from adn_jax.training.runs import (
+    STAGE_MODES,
+    checkpoint_folder,
+    mark_finished,
+    refuse_other_settings,
 )
 from adn_jax.training.stages import Stage
-from adn_jax.training.steps import TrainState, Values
+from adn_jax.training.steps import ABSENT, TrainState, Values, was_skipped
 from adn_jax.training.term_gradients import make_term_gradients
 from adn_jax.training.updates import Update, make_update, stage_seed
-from adn_jax.types import Batch, Key
+from adn_jax.training.validation import Validate, make_validation
+from adn_jax.types import Batch, Key, Params
 
 FETCH_SECONDS = 1.0
 """Values of updates are fetched from the device about this often."""
 
+
 IN_FLIGHT = 2
 """Updates handed to the device ahead of time: it never waits, and a stop comes soon."""
 
+
 LOOK_EVERY = 16
 """Updates after which it looks whether to stop, so that all processes do it alike."""
+
+
+MOST_SKIPPED = 5
+"""Skipped updates in a row at which the training stops."""
 
 
 def train_stage(
@@ -143,6 +145,62 @@ def names_of_update(
     return case_names(split, batch, seed, update - 1)
 
 
+@dataclass
+class DiceHistory:
+    """Sum of the training Dice of each epoch; plain numbers, saved as JSON."""
+
+    steps_per_epoch: int
+    sums: list[float]
+
+    def add(self, step: int, dice: float) -> None:
+        """Count the Dice of update number `step` (from 1)."""
+        epoch = (step - 1) // self.steps_per_epoch
+        self.sums.extend([0.0] * (epoch + 1 - len(self.sums)))
+        self.sums[epoch] += dice
+
+    def means(self, step: int) -> list[float]:
+        """Mean Dice of every epoch that is complete after `step` updates."""
+        complete = step // self.steps_per_epoch
+        return [total / self.steps_per_epoch for total in self.sums[:complete]]
+
+    def has_settled(
+        self, step: int, settings: StageSettings, warm_start_steps: int = 0
+    ) -> bool:
+        """Whether the mean Dice moved less than the tolerance for `patience_epochs`.
+
+        Epochs that touch the warm start do not count, nor does a Dice of 0, where
+        training has not begun to find anything.
+        """
+        patience = settings.patience_epochs
+        warm = -(-warm_start_steps // self.steps_per_epoch)
+        means = self.means(step)[warm:]
+        if patience == 0 or step % self.steps_per_epoch or len(means) <= patience:
+            return False
+        recent = means[-patience - 1 :]
+        moves = [abs(b - a) for a, b in pairwise(recent)]
+        return min(recent) > 0 and max(moves) <= settings.patience_tolerance
+
+
+@dataclass
+class Session:
+    """One stage under way: where it saves and logs, what it has not fetched yet."""
+
+    stage: Stage
+    recipe: Recipe
+    manager: CheckpointManager
+    log: Logbook
+    history: DiceHistory
+    validate: Validate
+    names: Callable[[int], tuple[str, ...]]
+    """Update (from 1) -> names of its cases."""
+    skipped: list[int] = field(default_factory=list)
+    """The latest updates, in a row, that left the parameters as they were."""
+    absent: int = 0
+    """First update for which a process could not read a case; 0: none."""
+    waiting: deque[tuple[int, Values]] = field(default_factory=deque)
+    last_fetch: float = field(default_factory=time.monotonic)
+
+
 def next_batch(session: Session, state: TrainState, batches: Iterator[Batch]) -> Batch:
     """The next batch; where a case cannot be read, the state is saved first."""
     try:
@@ -235,3 +293,133 @@ def check_progress(
     if "recipe" in progress:
         saved = recipe_from_json(progress["recipe"], f"{folder}: recipe")
         refuse_other_settings(folder, stage, saved, recipe)
+
+
+def save(session: Session, state: TrainState, with_score: bool) -> None:
+    """Bring the logs up to the state, validate if asked, and save it."""
+    fetch(session, leave=0)
+    stage, step, score = session.stage, int(state.step), None
+    if with_score:
+        numbers = session.validate(state.best_params)
+        check_validation(session, step, numbers)
+        session.log.write(step, "validation", numbers)
+        score = numbers[stage.score]
+        session.log.say(
+            f"{stage.name} step {step}: validation {stage.score} {score:.4f}"
+        )
+    session.log.sync()
+    checkpoints.save(
+        session.manager,
+        step,
+        STAGE_MODES[stage.name],
+        **saved_items(state),
+        progress={
+            "dice_sums": session.history.sums,
+            "recipe": settings_to_json(session.recipe),
+        },
+        score=score,
+    )
+
+
+def save_last(session: Session, state: TrainState) -> int:
+    """Return the state's step once a checkpoint of it is whole: the training ends."""
+    step = int(state.step)
+    if step and session.manager.latest_step() != step:
+        save(session, state, with_score=False)
+    checkpoints.wait(session.manager)
+    return step
+
+
+def fetch(session: Session, leave: int) -> None:
+    """Take the values of all but the last `leave` updates from the device and log them.
+
+    Leaving one lets the device work on while the host writes.
+    """
+    count = max(len(session.waiting) - leave, 0)
+    taken = [session.waiting.popleft() for _ in range(count)]
+    for step, values in jax.device_get(taken):
+        keep_values(session, int(step), {name: float(values[name]) for name in values})
+    if taken:
+        session.last_fetch = time.monotonic()
+
+
+def keep_values(session: Session, step: int, numbers: dict[str, float]) -> None:
+    """Log the values of one update; of a skipped one those that are numbers."""
+    if numbers.pop(ABSENT):
+        session.absent = session.absent or step
+        return
+    finite = {name: each for name, each in numbers.items() if math.isfinite(each)}
+    if was_skipped(numbers):
+        session.skipped.append(step)
+        session.log.say(
+            f"{session.stage.name} step {step}: skipped, for the loss or its gradient "
+            f"is not finite ({', '.join(session.names(step))})"
+        )
+        finite["skipped"] = 1.0
+    elif len(session.skipped) < MOST_SKIPPED:
+        session.skipped.clear()
+    session.log.write(step, "train", finite)
+    if "dice" in finite:
+        session.history.add(step, finite["dice"])
+    shown = {name: numbers[name] for name in ("loss", "dice") if name in numbers}
+    session.log.show(step, shown)
+
+
+def too_many_skipped(session: Session) -> UserError:
+    """Why the training stops, with the cases that were in the skipped updates."""
+    name, steps = session.stage.name, session.skipped
+    cases = sorted({case for step in steps for case in session.names(step)})
+    return UserError(
+        f"the loss or its gradient was not finite in steps {steps[0]} to {steps[-1]} "
+        f"of stage {name!r}, with the cases {', '.join(cases)}; the weights before "
+        f"them are saved. Look at these cases, or start a new run with a lower "
+        f"--{name}.optimizer.learning-rate or with --{name}.optimizer.clip-norm 1."
+    )
+
+
+def case_absent(session: Session) -> UserError:
+    """Why the training stops where a process could not read a case."""
+    name, step = session.stage.name, session.absent
+    cases = sorted(set(session.names(step)))
+    return UserError(
+        f"a process could not read a case of step {step} of stage {name!r}, and names "
+        f"it; it is one of {', '.join(cases)}. What was learnt before is saved: "
+        "restore the case, then run the same command again: it continues."
+    )
+
+
+def check_validation(session: Session, step: int, numbers: dict[str, float]) -> None:
+    """Raise `UserError` where a validation value is not finite."""
+    for name, number in numbers.items():
+        if not math.isfinite(number):
+            raise UserError(
+                f"validation {name} became {number} at step {step} of stage "
+                f"{session.stage.name!r}; look at the cases of the split validation."
+            )
+
+
+def finish(run: Place, session: Session, step: int) -> None:
+    """Note that the stage is finished and which weights are its best."""
+    if not is_first():
+        return
+    best = session.manager.best_step()
+    score = session.manager.metrics(best)["score"]
+    facts = {"steps": step, "best_step": best, session.stage.score: score}
+    mark_finished(run, session.stage.name, facts)
+
+
+def saved_items(state: TrainState) -> dict[str, Any]:
+    """A state as the items of a checkpoint; of two sets of parameters `params` is the
+    one that is used."""
+    optimizer = {"step": state.step, "opt_state": state.opt_state}
+    if state.ema is not None:
+        optimizer["params"] = state.params
+    return {"params": state.best_params, "optimizer": optimizer}
+
+
+def state_from_items(params: Params, optimizer: Mapping[str, Any]) -> TrainState:
+    """The state that `saved_items` took apart."""
+    step, opt_state = optimizer["step"], optimizer["opt_state"]
+    if "params" in optimizer:
+        return TrainState(step, optimizer["params"], opt_state, ema=params)
+    return TrainState(step, params, opt_state)

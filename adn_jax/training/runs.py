@@ -23,8 +23,8 @@ from adn_jax.io.files import atomic_path, is_there, read_json, write_json
 from adn_jax.io.paths import Place, move_folder, spelled_out
 from adn_jax.models import init_unet
 from adn_jax.pipeline.adn import init_adn
-from adn_jax.runtime import checkpoints
-from adn_jax.runtime.checkpoints import Mode
+from adn_jax.training import checkpoints
+from adn_jax.training.checkpoints import Mode
 from adn_jax.types import AdnParams, Key, Params
 
 STAGE_MODES: dict[str, Mode] = {"align": "min", "tissue": "max", "joint": "max"}

@@ -18,11 +18,17 @@ from adn_jax.losses.segmentation import tissue_cross_entropy
 from adn_jax.models import apply_unet
 from adn_jax.pipeline.adn import unalign
 from adn_jax.pipeline.align import align_volume, first_view
-from adn_jax.training.augmented import align_batch, augment_whole, training_batch
-from adn_jax.training.joint import evaluate_joint, loss_of_joint, terms_of_joint
+from adn_jax.training.joint import (
+    align_batch,
+    augment_whole,
+    evaluate_joint,
+    loss_of_joint,
+    terms_of_joint,
+    training_batch,
+)
+from adn_jax.training.patches import loss_of_windows, terms_of_windows
 from adn_jax.training.steps import Loss, Values
 from adn_jax.training.term_gradients import WeightedTerms
-from adn_jax.training.windows import loss_of_windows, terms_of_windows
 from adn_jax.types import Batch, Key, Params, Volume
 
 Evaluate = Callable[[Params, Any, Batch], Mapping[str, Float[Array, " b"]]]

@@ -36,9 +36,8 @@ from adn_jax.prepare.dataset import (
     say_what_is_odd,
 )
 from adn_jax.runtime.platform import check_cudnn, return_freed_memory
-from adn_jax.training.donors import Donors, find_donors, take_stage
 from adn_jax.training.loop import train_stage
-from adn_jax.training.passes import search_table
+from adn_jax.training.pretrained import Donors, find_donors, take_stage
 from adn_jax.training.runs import (
     changed_settings,
     check_same_recipe,
@@ -55,6 +54,7 @@ from adn_jax.training.runs import (
 )
 from adn_jax.training.stages import make_stage, needs_search
 from adn_jax.training.updates import Update, compile_update
+from adn_jax.training.validation import search_table
 
 
 def train(

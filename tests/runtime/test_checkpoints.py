@@ -7,8 +7,8 @@ import pytest
 
 from adn_jax.distributed.mesh import device_mesh, replicate
 from adn_jax.errors import UserError
-from adn_jax.runtime import checkpoints
-from adn_jax.runtime.checkpoints import open_checkpoints
+from adn_jax.training import checkpoints
+from adn_jax.training.checkpoints import open_checkpoints
 
 PARAMS = {"kernel": jnp.arange(6.0).reshape(2, 3), "bias": jnp.ones(3)}
 

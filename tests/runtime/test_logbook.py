@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from adn_jax.runtime.logbook import open_logbook, read_metrics
+from adn_jax.training.metric_log import open_logbook, read_metrics
 
 
 def write(run, stage, start, steps):

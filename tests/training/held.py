@@ -16,7 +16,7 @@ from jax._src import distributed
 
 from adn_jax.cli.main import main
 from adn_jax.distributed.hosts import is_first
-from adn_jax.runtime.logbook import Logbook
+from adn_jax.training.metric_log import Logbook
 from tests.hold import PATIENCE, Hold
 
 FOLDER, MOMENT, STAGE, STEP, *ARGUMENTS = sys.argv[1:]

@@ -1,7 +1,7 @@
 import pytest
 
 from adn_jax.config import StageSettings
-from adn_jax.training.history import DiceHistory
+from adn_jax.training.loop import DiceHistory
 
 PATIENT = StageSettings(patience_epochs=2, patience_tolerance=0.01)
 

@@ -12,8 +12,8 @@ import jax
 import numpy as np
 import pytest
 
-from adn_jax.runtime.checkpoints import open_checkpoints, restore_params
-from adn_jax.runtime.logbook import read_metrics
+from adn_jax.training.checkpoints import open_checkpoints, restore_params
+from adn_jax.training.metric_log import read_metrics
 from adn_jax.training.runs import checkpoint_folder, read_finished
 from tests.hold import PATIENCE
 from tests.training.test_survival import held

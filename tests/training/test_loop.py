@@ -17,11 +17,11 @@ from adn_jax.distributed.mesh import device_mesh
 from adn_jax.errors import UserError
 from adn_jax.geometry.sampler import mirror
 from adn_jax.pipeline.align import align_volume
-from adn_jax.runtime.logbook import read_metrics
 from adn_jax.training import loop, updates
-from adn_jax.training.passes import search_table
+from adn_jax.training.metric_log import read_metrics
 from adn_jax.training.runs import read_finished
 from adn_jax.training.stages import Stage
+from adn_jax.training.validation import search_table
 from tests.training.tiny import tiny_recipe, write_heads
 
 SETTINGS = StageSettings(

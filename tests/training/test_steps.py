@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from adn_jax.distributed.mesh import device_mesh, place_cases, replicate, replicated
-from adn_jax.training.session import saved_items, state_from_items
+from adn_jax.training.loop import saved_items, state_from_items
 from adn_jax.training.steps import (
     ABSENT,
     average_of_parts,

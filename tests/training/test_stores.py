@@ -9,8 +9,8 @@ from adn_jax.errors import UserError
 from adn_jax.io.files import read_json
 from adn_jax.io.paths import to_place
 from adn_jax.prepare.pack import pack_dataset
-from adn_jax.runtime.checkpoints import open_checkpoints
-from adn_jax.runtime.logbook import METRICS
+from adn_jax.training.checkpoints import open_checkpoints
+from adn_jax.training.metric_log import METRICS
 from adn_jax.training.runs import read_finished
 from tests.hold import wait_until
 from tests.training.test_survival import INTERVAL, held

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from adn_jax.runtime.logbook import read_metrics
+from adn_jax.training.metric_log import read_metrics
 from adn_jax.training.runs import load_run, read_finished
 from tests.hold import wait_until
 from tests.training.tiny import tiny_recipe

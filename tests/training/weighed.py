@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from adn_jax.cli.main import main
-from adn_jax.runtime.logbook import Logbook
+from adn_jax.training.metric_log import Logbook
 
 FILE, *ARGUMENTS = sys.argv[1:]
 

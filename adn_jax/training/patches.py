@@ -12,8 +12,7 @@ from adn_jax.losses.recipes import segmentation_loss, segmentation_terms
 from adn_jax.models import apply_windows, training_window
 from adn_jax.models.patches import Window, cut, draw_starts
 from adn_jax.pipeline.adn import segment_input
-from adn_jax.training.augmented import align_batch, training_batch
-from adn_jax.training.joint import hard_dice
+from adn_jax.training.joint import align_batch, hard_dice, training_batch
 from adn_jax.training.steps import STATISTICS, Found, Values
 from adn_jax.types import Batch, Key, Params, Volume
 
