@@ -5,7 +5,7 @@ from typing import Annotated
 
 import tyro
 
-from adn_jax.evaluation.system import Averaging
+from adn_jax.inference.system import Averaging
 
 OneWay = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 """A flag that can only be turned away from its default."""

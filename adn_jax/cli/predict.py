@@ -11,7 +11,7 @@ import tyro
 from adn_jax.cli.arguments import Where, parse
 from adn_jax.cli.poses import PoseOptions, WithPoses
 from adn_jax.errors import UserError
-from adn_jax.evaluation.predict import predict_scans
+from adn_jax.inference.predict import predict_scans
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from adn_jax.evaluation.figures import BAR, MEDIAN
+from adn_jax.inference.figures import BAR, MEDIAN
 
 POINTS = "#6b7785"
 LINE = "#1b2430"

@@ -20,8 +20,8 @@ from adn_jax.comparison.qualitative import (
 from adn_jax.comparison.scores import Scores
 from adn_jax.comparison.table import short_section, table_sections
 from adn_jax.data.manifest import Manifest
-from adn_jax.evaluation.figures import save_figure
 from adn_jax.evaluation.statistics import mean_of_seeds
+from adn_jax.inference.figures import save_figure
 from adn_jax.io.files import write_json, write_text
 from adn_jax.report.tables import Section, markdown, tex
 

@@ -16,7 +16,7 @@ from adn_jax.comparison.sweep import (
     sweep_section,
 )
 from adn_jax.data.manifest import Manifest
-from adn_jax.evaluation.figures import save_figure
+from adn_jax.inference.figures import save_figure
 from adn_jax.io.files import write_text
 from adn_jax.report.tables import Section, markdown, to_csv
 

@@ -25,7 +25,7 @@ from adn_jax.data.manifest import Manifest, cases_digest, read_manifest
 from adn_jax.distributed.preemption import interrupt_on_sigterm
 from adn_jax.errors import UserError
 from adn_jax.evaluation.scores import EMPTY_RULES
-from adn_jax.evaluation.system import averaging_of
+from adn_jax.inference.system import averaging_of
 from adn_jax.io.files import is_there, read_json
 from adn_jax.io.paths import Place, is_remote, spelled_out
 from adn_jax.prepare.dataset import name_failures as say_left_out

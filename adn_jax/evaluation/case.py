@@ -5,10 +5,10 @@ from typing import NamedTuple
 import numpy as np
 
 from adn_jax.data.cases import PreparedCase, read_native_lesion
-from adn_jax.evaluation.doubt import score_doubt
-from adn_jax.evaluation.maps import CaseMaps, Map
 from adn_jax.evaluation.scores import CaseResult, EmptyRule, GridScores, score_masks
-from adn_jax.evaluation.system import System, infer_system
+from adn_jax.evaluation.uncertainty import score_doubt
+from adn_jax.inference.maps import CaseMaps, Map
+from adn_jax.inference.system import System, infer_system
 from adn_jax.io.paths import Source
 from adn_jax.metrics.alignment import (
     Plane,

@@ -29,8 +29,8 @@ from adn_jax.evaluation.source import (
     split_cases,
 )
 from adn_jax.evaluation.summary import per_case_csv, summarise_results
-from adn_jax.evaluation.system import AS_TRAINED, Averaging, System, load_system
 from adn_jax.evaluation.validation import choose_on_validation
+from adn_jax.inference.system import AS_TRAINED, Averaging, System, load_system
 from adn_jax.io.files import read_json, write_json, write_text
 from adn_jax.io.paths import Place, spelled_out
 from adn_jax.training.runs import read_finished

@@ -7,18 +7,18 @@ from rich.progress import track
 
 from adn_jax.data.cases import read_case
 from adn_jax.data.manifest import Manifest, case_folder
-from adn_jax.evaluation.doubt_figures import doubt_figure, reliability_figure
-from adn_jax.evaluation.figures import (
+from adn_jax.evaluation.score_figures import reliability_figure, score_figure
+from adn_jax.evaluation.scores import CaseResult
+from adn_jax.evaluation.summary import pooled
+from adn_jax.inference.figures import (
     alignment_figure,
+    doubt_figure,
     maps_figure,
     overview_figure,
     save_figure,
-    score_figure,
     segmentation_figure,
 )
-from adn_jax.evaluation.scores import CaseResult
-from adn_jax.evaluation.summary import pooled
-from adn_jax.evaluation.system import System, infer_system
+from adn_jax.inference.system import System, infer_system
 from adn_jax.io.paths import Place
 
 PICTURED = 6

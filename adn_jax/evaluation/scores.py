@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from adn_jax.evaluation.doubt import CaseDoubt
+from adn_jax.evaluation.uncertainty import CaseDoubt
 from adn_jax.io.files import nan_for_none, none_for_nan
 from adn_jax.metrics.calibration import Reliability
 from adn_jax.metrics.overlap import Mask, Spacing, count_lesions, dice, volume_ml

@@ -10,9 +10,9 @@ from jaxtyping import Float
 
 from adn_jax.config import Recipe
 from adn_jax.data.manifest import Manifest
-from adn_jax.evaluation.doubt import mean_or_nan
 from adn_jax.evaluation.scores import EMPTY_RULES, SCORES, CaseResult, EmptyRule
 from adn_jax.evaluation.statistics import Summary, summarise, summarise_tail
+from adn_jax.evaluation.uncertainty import mean_or_nan
 from adn_jax.io.files import none_for_nan
 from adn_jax.metrics.calibration import (
     NEAR,

@@ -10,31 +10,21 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
-from adn_jax.evaluation.maps import Map
 from adn_jax.evaluation.scores import EmptyRule
+from adn_jax.inference.maps import Map
+from adn_jax.inference.thresholds import SMALL_ML, Thresholds
 from adn_jax.metrics.overlap import Spacing
 
 CANDIDATES = tuple(round(0.05 * step, 2) for step in range(1, 20))
 """Thresholds to choose from."""
 
-SMALL_ML = 10.0
-"""Predicted volume on the prepared grid below which a case is small."""
 
 FEW_CASES = 8
 """With fewer validation cases a choice is called weak."""
 
+
 Curve = Float[np.ndarray, " candidates"]
 """A number for each of `CANDIDATES`."""
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """Probabilities from which a voxel is called infarct."""
-
-    general: float
-    small: float
-    """For cases in which `general` finds less than `small_ml`."""
-    small_ml: float = SMALL_ML
 
 
 @dataclass(frozen=True)
@@ -121,15 +111,6 @@ def best_candidate(scores: Curve, near: float) -> int:
     equal = np.flatnonzero(filled >= filled.max() - 1e-9)
     distance = np.abs(np.array(CANDIDATES) - near)[equal]
     return int(equal[np.argmin(np.round(distance, 9))])
-
-
-def threshold_for(
-    probability: Map, spacing_mm: Spacing, thresholds: Thresholds
-) -> float:
-    """The threshold of a case, by its probability on the prepared grid."""
-    voxels = np.count_nonzero(probability >= thresholds.general)
-    volume = voxels * np.prod(spacing_mm) / 1000.0
-    return thresholds.small if volume < thresholds.small_ml else thresholds.general
 
 
 def choice_in_words(choice: Choice, grid: str) -> str:

@@ -23,7 +23,6 @@ from adn_jax.evaluation.source import (
     fingerprint,
     split_cases,
 )
-from adn_jax.evaluation.system import System, infer_system
 from adn_jax.evaluation.thresholds import (
     CANDIDATES,
     CaseCurves,
@@ -33,6 +32,7 @@ from adn_jax.evaluation.thresholds import (
     dice_curve,
     volume_curve,
 )
+from adn_jax.inference.system import System, infer_system
 from adn_jax.io.files import none_for_nan, read_json, write_json
 from adn_jax.io.paths import Place, to_place
 from adn_jax.training.runs import TrainedModel

@@ -5,7 +5,7 @@ from adn_jax.cli import evaluate as module
 from adn_jax.cli.main import main
 from adn_jax.errors import UserError
 from adn_jax.evaluation.evaluate import Evaluation
-from adn_jax.evaluation.system import AS_TRAINED, Averaging
+from adn_jax.inference.system import AS_TRAINED, Averaging
 
 STATISTICS = {"mean": 0.7123, "median": 0.75, "std": 0.1, "ci95": [0.6, 0.8], "n": 9}
 NONE = {"mean": None, "median": None, "std": None, "ci95": None, "n": 0}

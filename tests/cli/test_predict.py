@@ -4,7 +4,7 @@ import pytest
 
 from adn_jax.cli import predict as module
 from adn_jax.cli.main import main
-from adn_jax.evaluation.system import AS_TRAINED, Averaging
+from adn_jax.inference.system import AS_TRAINED, Averaging
 
 
 @pytest.fixture

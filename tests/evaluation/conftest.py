@@ -20,7 +20,7 @@ from adn_jax.config import (
 )
 from adn_jax.data.cases import PreparedCase, write_case
 from adn_jax.data.manifest import Manifest, write_manifest
-from adn_jax.evaluation.maps import CaseMaps
+from adn_jax.inference.maps import CaseMaps
 from adn_jax.io.image import Image
 from adn_jax.metrics.alignment import Plane
 from adn_jax.phantom.generate import case_name, make_case

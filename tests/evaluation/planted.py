@@ -5,7 +5,7 @@ import numpy as np
 
 from adn_jax.config import PrepareSettings
 from adn_jax.datasets.raw import CaseInput
-from adn_jax.evaluation.maps import CaseMaps
+from adn_jax.inference.maps import CaseMaps
 from adn_jax.io.image import from_nifti
 from adn_jax.metrics.alignment import Plane
 from adn_jax.prepare.case import prepare_scan

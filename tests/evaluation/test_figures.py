@@ -4,7 +4,8 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 
-from adn_jax.evaluation.figures import (
+from adn_jax.evaluation.score_figures import score_figure
+from adn_jax.inference.figures import (
     alignment_figure,
     brightest,
     lesion_slice,
@@ -12,7 +13,6 @@ from adn_jax.evaluation.figures import (
     overview_figure,
     save_figure,
     scan_figure,
-    score_figure,
     segmentation_figure,
     spread_slices,
     unit_of,

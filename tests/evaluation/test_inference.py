@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from adn_jax.data.cases import read_case
-from adn_jax.evaluation.inference import infer_case, on_scan_grid
+from adn_jax.inference.chain import infer_case, on_scan_grid
 
 
 @pytest.fixture(scope="module")

@@ -8,15 +8,15 @@ import pytest
 import SimpleITK
 
 from adn_jax.errors import UserError
-from adn_jax.evaluation import predict as module
-from adn_jax.evaluation.predict import (
+from adn_jax.inference import predict as module
+from adn_jax.inference.predict import (
     UNITS,
     lesion_side,
     predict_scans,
     result_folders,
     result_names,
 )
-from adn_jax.evaluation.viewer import without_remote_links
+from adn_jax.inference.viewer import without_remote_links
 from tests.prepare.dicom.files import write_series
 
 

@@ -5,11 +5,13 @@ import numpy as np
 import pytest
 
 from adn_jax.data.manifest import Manifest
-from adn_jax.evaluation.doubt import CaseDoubt, LesionDoubt
-from adn_jax.evaluation.figures import save_figure, score_figure
 from adn_jax.evaluation.report import format_interval, render_report
+from adn_jax.evaluation.score_figures import score_figure
 from adn_jax.evaluation.scores import CaseResult, score_masks
 from adn_jax.evaluation.summary import per_case_csv, summarise_results
+from adn_jax.evaluation.uncertainty import CaseDoubt
+from adn_jax.inference.figures import save_figure
+from adn_jax.inference.uncertainty import LesionDoubt
 from adn_jax.metrics.calibration import reliability
 
 MASK = np.zeros((2, 6, 6), bool)

@@ -3,8 +3,9 @@ import json
 import numpy as np
 import pytest
 
-from adn_jax.evaluation.doubt import CaseDoubt, LesionDoubt
 from adn_jax.evaluation.scores import CaseResult, score_masks
+from adn_jax.evaluation.uncertainty import CaseDoubt
+from adn_jax.inference.uncertainty import LesionDoubt
 from adn_jax.io.files import none_for_nan
 from adn_jax.metrics.calibration import reliability
 

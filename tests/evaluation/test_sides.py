@@ -7,9 +7,9 @@ from matplotlib.colors import to_rgb
 from PIL import Image as Picture
 
 from adn_jax.comparison.qualitative import Scan, qualitative_figure
-from adn_jax.evaluation.doubt_figures import doubt_figure
-from adn_jax.evaluation.figures import (
+from adn_jax.inference.figures import (
     alignment_figure,
+    doubt_figure,
     maps_figure,
     overview_figure,
     scan_figure,

@@ -6,14 +6,13 @@ import pytest
 from adn_jax.evaluation.thresholds import (
     CANDIDATES,
     CaseCurves,
-    Thresholds,
     best_candidate,
     choice_in_words,
     choose_thresholds,
     dice_curve,
-    threshold_for,
     volume_curve,
 )
+from adn_jax.inference.thresholds import Thresholds, threshold_for
 from adn_jax.metrics.overlap import dice, volume_ml
 
 SPACING = (5.0, 2.0, 2.0)

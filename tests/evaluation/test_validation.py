@@ -19,8 +19,9 @@ from adn_jax.evaluation import evaluate as module
 from adn_jax.evaluation import validation
 from adn_jax.evaluation.evaluate import evaluate_run
 from adn_jax.evaluation.source import find_data
-from adn_jax.evaluation.system import infer_system, load_system
-from adn_jax.evaluation.thresholds import CANDIDATES, Thresholds
+from adn_jax.evaluation.thresholds import CANDIDATES
+from adn_jax.inference.system import infer_system, load_system
+from adn_jax.inference.thresholds import Thresholds
 from adn_jax.metrics.overlap import dice
 from tests.evaluation.noted import note
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image as Picture
 
-from adn_jax.evaluation.viewer import place_mirrored, write_viewer
+from adn_jax.inference.viewer import place_mirrored, write_viewer
 from tests.evaluation.browser import PROGRAM, open_browser
 from tests.evaluation.planted import (
     CLOT_MM,

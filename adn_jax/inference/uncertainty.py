@@ -1,23 +1,15 @@
-"""How sure several predictions of one scan are, voxel by voxel and lesion by lesion.
+"""How sure several predictions of one scan are, voxel by voxel and lesion by lesion."""
 
-Several predictions come from dropout samples (Gal and Ghahramani 2016) or from an
-ensemble (Lakshminarayanan et al. 2017). Doubt is the entropy of their mean, in bits: 0
-where it is 0 or 1, 1 where it is 0.5. The mutual information is the part of it that
-comes from their disagreement; the rest is doubt that each of them has.
-"""
-
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from scipy import ndimage
 from scipy.special import entr
 
-from adn_jax.evaluation.maps import CaseMaps, Map
-from adn_jax.metrics.calibration import near_lesion
-from adn_jax.metrics.disentanglement import auroc
+from adn_jax.inference.maps import Map
 from adn_jax.metrics.overlap import TOUCHING, Mask, Spacing
 
 
@@ -44,26 +36,6 @@ class LesionDoubt:
     """In bits."""
     hit: bool | None = None
     """Whether it shares a voxel with the label; None: no label."""
-
-
-@dataclass(frozen=True)
-class CaseDoubt:
-    """How well doubt tells errors in one labelled case; NaN where not defined."""
-
-    entropy_right: float
-    """Mean doubt of rightly called voxels near a lesion, in bits."""
-    entropy_wrong: float
-    """The same of wrongly called ones."""
-    error_auroc: float
-    """Chance that a wrong voxel near a lesion is more doubtful than a right one."""
-    lesions: tuple[LesionDoubt, ...]
-    """The predicted lesions, the largest first."""
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> "CaseDoubt":
-        """From the values of `dataclasses.asdict`."""
-        lesions = tuple(LesionDoubt(**lesion) for lesion in content["lesions"])
-        return cls(**{**content, "lesions": lesions})
 
 
 def binary_entropy(
@@ -110,23 +82,3 @@ def lesion_doubts(
         for size, hit, *values in zip(sizes, hits, *means, strict=True)
     ]
     return tuple(sorted(found, key=lambda one: one.volume_ml, reverse=True))
-
-
-def score_doubt(maps: CaseMaps, doubt: Doubt, lesion: Mask, brain: Mask) -> CaseDoubt:
-    """How well the doubt of a labelled case tells its errors.
-
-    Voxels count where the brain is near a lesion (`metrics.calibration.near_lesion`).
-    """
-    near = near_lesion(maps.prediction, lesion) & brain
-    entropy, wrong = doubt.entropy[near], (maps.predicted != lesion)[near]
-    return CaseDoubt(
-        entropy_right=mean_or_nan(entropy[~wrong]),
-        entropy_wrong=mean_or_nan(entropy[wrong]),
-        error_auroc=auroc(entropy, wrong),
-        lesions=lesion_doubts(maps.predicted, doubt, maps.spacing_mm, lesion),
-    )
-
-
-def mean_or_nan(values: Float[np.ndarray, " n"]) -> float:
-    """The mean; NaN of no values."""
-    return float(values.mean(dtype=np.float64)) if values.size else float("nan")

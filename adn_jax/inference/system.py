@@ -12,8 +12,7 @@ from adn_jax.config import Recipe, SystemSettings, TtaSettings, UNetSettings
 from adn_jax.config.validation import check_recipe
 from adn_jax.data.cases import PreparedCase
 from adn_jax.errors import UserError
-from adn_jax.evaluation.doubt import Doubt, doubt_of
-from adn_jax.evaluation.inference import (
+from adn_jax.inference.chain import (
     abstract_inputs,
     as_batch,
     as_map,
@@ -21,8 +20,9 @@ from adn_jax.evaluation.inference import (
     onto_aligned,
     run_chain,
 )
-from adn_jax.evaluation.maps import CaseMaps, Map
-from adn_jax.evaluation.thresholds import Thresholds, threshold_for
+from adn_jax.inference.maps import CaseMaps, Map
+from adn_jax.inference.thresholds import Thresholds, threshold_for
+from adn_jax.inference.uncertainty import Doubt, doubt_of
 from adn_jax.io.paths import Place
 from adn_jax.pipeline.adn import apply_adn
 from adn_jax.pipeline.tta import averaged_prediction, further_poses

@@ -16,18 +16,18 @@ from adn_jax.data.cases import PreparedCase
 from adn_jax.datasets.raw import CaseInput
 from adn_jax.errors import UserError, is_out_of_memory, memory_sentence
 from adn_jax.evaluation.case import pose_of
-from adn_jax.evaluation.doubt import Doubt, lesion_doubts
-from adn_jax.evaluation.figures import save_figure, scan_figure
-from adn_jax.evaluation.inference import as_map, on_scan_grid
-from adn_jax.evaluation.maps import CaseMaps
-from adn_jax.evaluation.system import (
+from adn_jax.inference.chain import as_map, on_scan_grid
+from adn_jax.inference.figures import save_figure, scan_figure
+from adn_jax.inference.maps import CaseMaps
+from adn_jax.inference.system import (
     AS_TRAINED,
     Averaging,
     System,
     infer_system,
     load_system,
 )
-from adn_jax.evaluation.viewer import write_viewer
+from adn_jax.inference.uncertainty import Doubt, lesion_doubts
+from adn_jax.inference.viewer import write_viewer
 from adn_jax.io.files import atomic_path, none_for_nan, write_json
 from adn_jax.io.image import Image, write_image
 from adn_jax.io.paths import Place
@@ -43,6 +43,7 @@ from adn_jax.types import AdnOutputs
 ONE_SIDED = 0.9
 """From this share of its volume on one side a lesion is called one-sided."""
 
+
 UNITS = {
     "lesion": "1 infarct, 0 not",
     "probability": "infarct probability, 0 to 1",
@@ -57,7 +58,10 @@ UNITS = {
 }
 """The volumes written for each scan, as far as there are, with their units."""
 
+
 PROBABILITY_STEP, MAP_STEP, SCAN_STEP = 1 / 1024, 1 / 64, 1 / 8
+
+
 STEPS = {
     "lesion": 0.0,
     **dict.fromkeys(("probability", "doubt"), PROBABILITY_STEP),
@@ -65,10 +69,12 @@ STEPS = {
 }
 """Steps in which volumes are stored (0: as they are); of other maps `MAP_STEP` (HU)."""
 
+
 AS_TAKEN = (
     "the scan was straightened from its slices; *_as_taken.nii.gz lie on the slices of "
     "the series as they were taken, the other files on the straightened grid"
 )
+
 
 Native = Float32[np.ndarray, "i j k"]
 """Voxels of a scan in the order of its file."""

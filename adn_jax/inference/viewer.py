@@ -13,7 +13,7 @@ from nilearn.plotting import view_img
 
 from adn_jax.config import PrepareSettings
 from adn_jax.data.cases import PreparedCase
-from adn_jax.evaluation.maps import CaseMaps, Map
+from adn_jax.inference.maps import CaseMaps, Map
 from adn_jax.io.files import write_text
 from adn_jax.io.image import Image, nearest_ras
 from adn_jax.prepare.resample import resample
@@ -21,6 +21,8 @@ from adn_jax.scans.hounsfield import to_window
 
 VOXEL_MM = 2.0
 """Cubic voxels of the page: it stays near 2 MB and loads at once."""
+
+
 MARGIN_MM = 18.0
 """Room around the brain, for the skull."""
 

@@ -11,10 +11,10 @@ from jaxtyping import Array, Float
 
 from adn_jax.config import Recipe, SystemSettings
 from adn_jax.data.cases import PreparedCase
-from adn_jax.evaluation.maps import CaseMaps, Map
-from adn_jax.evaluation.midline import Fit, judge_midline
 from adn_jax.geometry.rigid import half_extents_mm, mid_plane
 from adn_jax.geometry.sampler import sample
+from adn_jax.inference.maps import CaseMaps, Map
+from adn_jax.inference.midline import Fit, judge_midline
 from adn_jax.metrics.alignment import Plane
 from adn_jax.metrics.disentanglement import PATHOLOGY_THRESHOLD
 from adn_jax.metrics.overlap import Mask

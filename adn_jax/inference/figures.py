@@ -1,20 +1,19 @@
-"""The figures of reports, predictions and the README, from the maps of cases."""
+"""Figures of one scan or of some: alignment, maps, predictions, uncertainty."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import StrMethodFormatter
 from scipy import ndimage
 
-from adn_jax.evaluation.maps import CaseMaps, Map
+from adn_jax.inference.maps import CaseMaps, Map
 from adn_jax.io.files import atomic_path
 from adn_jax.io.paths import Place
 from adn_jax.metrics.alignment import Plane
 from adn_jax.metrics.overlap import Mask
 from adn_jax.report.panels import (
+    FAINT,
     LABEL,
     MIDLINE,
     PREDICTION,
@@ -34,14 +33,28 @@ from adn_jax.report.panels import (
 
 DISPLAY_HU = (5.0, 60.0)
 """Shown range of CT panels."""
+
+
 BRIGHT_PERCENTILE = 99.5
 """Percentile of a map inside the head that is drawn brightest."""
+
+
 RIM_VOXELS = 2
 """Outermost voxels of a head without a say in it: misfits are largest there."""
+
+
 UPRIGHT = Plane(np.array([1.0, 0.0, 0.0]), np.zeros(3))
+
+
 CONVENTION = "Axial, front up, patient's left on the image's right."
+
+
 UNITS = "Maps: black is 0 and below, brightest the value in the corner."
+
+
 NOT_HU = "P: D's output, 0 to 1, not HU; Q and X̂ are made with it."
+
+
 SHORT_TITLES = {
     "salient": "X̂ = X + Q",
     "compensated": "X̃ = X + P",
@@ -49,6 +62,8 @@ SHORT_TITLES = {
     "pathological": "P",
     "anatomical": "Q",
 }
+
+
 LONG_TITLES = {
     "volume": "scan I",
     "aligned": "aligned X",
@@ -57,11 +72,67 @@ LONG_TITLES = {
     "anatomical": "anatomical Q",
     "salient": "X̂ = X + Q",
 }
+
+
 OUTLINES = {"label": LABEL, "prediction": PREDICTION}
+
+
 IN_PLANE = np.ones((1, 3, 3), bool)
+
+
 MAP_COLOURS = "inferno"
+
+
 BAR = "#3b6ea5"
+
+
 MEDIAN = "#c2410c"
+
+
+def doubt_figure(
+    cases: Sequence[CaseMaps], entropies: Sequence[Map], captions: Sequence[str]
+) -> Figure:
+    """Largest lesion slice of each scan I: plain, outlined, and its doubt."""
+    boxes = [head_box(maps.volume, maps.spacing_mm[1:]) for maps in cases]
+    extent = common_extent(boxes)
+    sheet = dark_sheet(3, len(cases), extent, [], captions=True)
+    for column, (maps, entropy) in enumerate(zip(cases, entropies, strict=True)):
+        z = most_filled(maps, entropy)
+        plain, outlined, doubtful = panels = [row[column] for row in sheet.panels]
+        for axes in (plain, outlined):
+            draw_ct(axes, maps, maps.volume, z)
+        outline(outlined, maps, maps.lesion, z, LABEL)
+        outline(outlined, maps, maps.predicted, z, PREDICTION)
+        draw_doubt(doubtful, maps, entropy, z)
+        for axes in panels:
+            show_head(axes, boxes[column], extent, marks=column == 0)
+        caption(doubtful, captions[column])
+    names = ["scan I", "label, prediction", "doubt, to 1 bit"]
+    for row, name in zip(sheet.panels, names, strict=True):
+        side_label(row[0], name)
+    footer(sheet, CONVENTION, outlines_of(cases))
+    return sheet.figure
+
+
+def draw_doubt(axes: Axes, maps: CaseMaps, entropy: Map, z: int) -> None:
+    """Doubt inside the brain, which is outlined as the label is.
+
+    It is drawn to 1 bit in all cases: the most that a yes or no can have.
+    """
+    brain = maps.volume > 0
+    inside = np.where(brain[z], entropy[z], np.float32(0))
+    draw_slice(axes, inside, maps.spacing_mm[1:], (0.0, 1.0), MAP_COLOURS)
+    outline(axes, maps, brain, z, FAINT)
+    outline(axes, maps, maps.lesion, z, LABEL)
+
+
+def most_filled(maps: CaseMaps, entropy: Map) -> int:
+    """Slice of I with the largest label, else prediction, else the most doubt."""
+    weights = [maps.lesion, maps.predicted, entropy]
+    chosen = next(
+        (weight for weight in weights if weight is not None and weight.any()), entropy
+    )
+    return int(np.argmax(chosen.sum(axis=(1, 2))))
 
 
 def segmentation_figure(cases: Sequence[CaseMaps], captions: Sequence[str]) -> Figure:
@@ -310,43 +381,6 @@ def height_mm(maps: CaseMaps, z: int) -> float:
 def window_width(maps: CaseMaps) -> float:
     """HU that one unit of a prepared volume or map stands for."""
     return maps.window_hu[1] - maps.window_hu[0]
-
-
-def score_figure(
-    dice: Float[np.ndarray, " n"], label_ml: Float[np.ndarray, " n"]
-) -> Figure:
-    """Dice against lesion volume, and how Dice is spread over the cases."""
-    figure = Figure(
-        figsize=(8.4, 3.0), facecolor="white", dpi=160, layout="constrained"
-    )
-    scatter, histogram = figure.subplots(1, 2, sharey=True, width_ratios=[2.2, 1])
-    scatter.scatter(label_ml, dice, s=26, color=BAR, edgecolor="white", linewidth=0.6)
-    scatter.set_xscale("symlog", linthresh=1.0)
-    scatter.set_xlim(left=0)
-    scatter.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    scatter.set(xlabel="lesion volume (mL)", ylabel="Dice", ylim=(-0.03, 1.03))
-    bins = np.linspace(0, 1, 21)
-    histogram.hist(dice, bins=bins, orientation="horizontal", color=BAR, rwidth=0.88)
-    histogram.set_xlabel("cases")
-    histogram.xaxis.get_major_locator().set_params(integer=True)
-    for axes in (scatter, histogram):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.25, linewidth=0.6)
-        axes.set_axisbelow(True)
-        if dice.size:
-            axes.axhline(np.median(dice), color=MEDIAN, linewidth=1.2)
-    if dice.size:
-        note = f"median {np.median(dice):.2f}"
-        scatter.annotate(
-            note,
-            (0.01, np.median(dice)),
-            xycoords=("axes fraction", "data"),
-            xytext=(0, 3),
-            textcoords="offset points",
-            color=MEDIAN,
-            fontsize=8,
-        )
-    return figure
 
 
 def save_figure(figure: Figure, path: Place) -> None:
