@@ -10,8 +10,6 @@ import tyro
 from rich.console import Console
 
 from adn_jax.cli.arguments import Where, load_recipe, parse
-from adn_jax.comparison.children import Job
-from adn_jax.comparison.outcome import write_table
 from adn_jax.comparison.plan import (
     System,
     check_same_data,
@@ -22,7 +20,8 @@ from adn_jax.comparison.plan import (
 from adn_jax.comparison.published import paper_order
 from adn_jax.comparison.qualitative import check_cases
 from adn_jax.comparison.scores import read_scores
-from adn_jax.comparison.work import complete, find_data
+from adn_jax.comparison.table import write_table
+from adn_jax.comparison.work import Job, complete, find_data
 from adn_jax.config.fields import read_pairs, set_fields
 from adn_jax.config.sizes import Size, at_size
 from adn_jax.errors import UserError

@@ -1,23 +1,345 @@
-"""The comparison in tables: for Markdown, TeX and HTML; a short one for terminals."""
+"""The table of a comparison: what it says, and OUT/table.{md,csv,tex,html,json}."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
 
-from adn_jax.comparison.compare import COMPARED, SIZES_ML, Estimate, Row
-from adn_jax.comparison.published import TABLE_1, method_name
-from adn_jax.comparison.words import (
+import numpy as np
+from jaxtyping import Float
+from matplotlib.figure import Figure
+
+from adn_jax.comparison.compare import (
+    COMPARED,
     DIGITS,
     NAMES,
     NONE,
+    SIZES_ML,
+    Estimate,
+    Row,
+    compare,
     difference_cells,
     estimate_cells,
+    steps_text,
+    table_csv,
 )
-from adn_jax.report.pages import format_number
-from adn_jax.report.tables import Section
+from adn_jax.comparison.plan import PlannedRun
+from adn_jax.comparison.published import TABLE_1, method_name
+from adn_jax.comparison.qualitative import (
+    check_cases,
+    predict_scans,
+    qualitative_figure,
+    spread_cases,
+)
+from adn_jax.comparison.scores import Scores
+from adn_jax.data.manifest import Manifest
+from adn_jax.evaluation.report import data_uri
+from adn_jax.evaluation.statistics import mean_of_seeds
+from adn_jax.inference.figures import BAR, MEDIAN, save_figure
+from adn_jax.io.files import write_json, write_text
+from adn_jax.io.paths import Place, spelled_out
+from adn_jax.report.pages import format_number, page_environment
+from adn_jax.report.tables import Section, markdown, tex
+
+TITLE = "Comparison of systems"
+
+
+BOXES = {"dice": ("Dice", (-0.03, 1.03)), "hd95_mm": ("HD95 in mm", None)}
+
+
+POINTS = "#6b7785"
+
+
+LINE = "#1b2430"
+
+
+ROW_INCHES = 0.42
+
+
+SPREAD = 0.18
+"""Points are moved at most so far from the middle of their row, in rows."""
+
+
+GOLDEN_RATIO = 0.618034
+"""Its multiples, less their whole parts, spread evenly, however many there are."""
+
+
+GRIDS = {"native": "the scans' own grids", "prepared": "the prepared grid"}
+
+
+Picture = tuple[Place, str, str]
+"""File, what it shows in a few words, and its caption."""
+
 
 PAPER = (
     "Paper: published means on AISD (Ni et al., MICCAI 2022, Table 1; 345 training and "
     "52 test scans, on a resampled grid); other data cannot be held against them."
 )
+
+
+def write_table(
+    runs: Sequence[PlannedRun],
+    scores: Scores,
+    manifest: Manifest,
+    out: Path,
+    reference: str,
+    split: str,
+    cases: Sequence[str],
+    missing: Sequence[str],
+) -> Section:
+    """Write everything; returns what is for the terminal.
+
+    Args:
+      runs: the scored runs.
+      scores: what they scored.
+      manifest: the data set.
+      out: folder of the comparison.
+      reference: name of the system that the others are compared with.
+      split: the split that was scored.
+      cases: cases of the qualitative figure; none: spread by the reference's Dice.
+      missing: sentences on the runs that are missing.
+    """
+    check_cases(cases, scores.cases)
+    rows = compare(scores, reference)
+    facts = heading(scores, manifest, split)
+    tables = table_sections(rows, reference)
+    write_text(out / "table.md", markdown(TITLE, facts, tables, missing))
+    write_text(out / "table.csv", table_csv(rows))
+    write_text(out / "table.tex", tex(facts, tables, missing))
+    content = table_json(rows, scores, facts, reference, missing)
+    write_json(out / "table.json", content)
+    pictures = write_pictures(runs, scores, manifest, out / "figures", reference, cases)
+    page = render_page(TITLE, facts, tables, missing, pictures)
+    write_text(out / "table.html", page)
+    return replace(short_section(rows, reference), notes=decided_by_rule(scores))
+
+
+def table_json(
+    rows: Sequence[Row],
+    scores: Scores,
+    facts: dict[str, str],
+    reference: str,
+    missing: Sequence[str],
+) -> dict:
+    """All numbers, those of single cases included; None where one is not defined."""
+    return {
+        "facts": facts,
+        "reference": reference,
+        "missing": list(missing),
+        "rows": [asdict(row) for row in rows],
+        "cases": list(scores.cases),
+        "label_ml": scores.label_ml.tolist(),
+        "per_case": {
+            each.system.name: {
+                "seeds": list(each.seeds),
+                **{
+                    name: [
+                        [None if value != value else value for value in of_seed]
+                        for of_seed in table.tolist()
+                    ]
+                    for name, table in each.tables.items()
+                    if name != "label_ml"
+                },
+            }
+            for each in scores.systems
+        },
+    }
+
+
+def write_pictures(
+    runs: Sequence[PlannedRun],
+    scores: Scores,
+    manifest: Manifest,
+    folder: Path,
+    reference: str,
+    cases: Sequence[str],
+) -> list[Picture]:
+    """Draw box plots and the qualitative figure."""
+    names = [each.system.name for each in scores.systems]
+    place = names.index(reference) if reference in names else None
+    drawn = {
+        score.removesuffix("_mm"): box_figure(
+            [mean_of_seeds(each.tables[score]) for each in scores.systems],
+            [method_name(name) for name in names],
+            label,
+            place,
+            limits,
+        )
+        for score, (label, limits) in BOXES.items()
+    }
+    ranking = scores.systems[place or 0].tables["dice"]
+    chosen = cases or spread_cases(mean_of_seeds(ranking), scores.cases)
+    shared = set.intersection(*(set(each.seeds) for each in scores.systems))
+    shown = [run for run in runs if not shared or run.seed == min(shared)]
+    first = [
+        next(run for run in shown if run.system == each.system)
+        for each in scores.systems
+    ]
+    drawn["fig3"] = qualitative_figure(
+        predict_scans(first, scores, manifest, chosen),
+        names,
+        first[0].recipe.system.prepare.window_hu,
+    )
+    for name, figure in drawn.items():
+        save_figure(figure, folder / f"{name}.png")
+    seeds = sorted({run.seed for run in first})
+    return pictures_of(folder, " and ".join(map(str, seeds)), scores.grid)
+
+
+def pictures_of(folder: Path, seed: str, grid: str) -> list[Picture]:
+    """The figures with their captions."""
+    boxes = (
+        f"Mean over seeds of each case, on {GRIDS[grid]}. Box: quartiles; whiskers: "
+        "1.5 times its length; the long line is the reference's median."
+    )
+    return [
+        (folder / "dice.png", "Dice of every system, case by case", f"Dice. {boxes}"),
+        (
+            folder / "hd95.png",
+            "HD95 of every system, case by case",
+            f"HD95. {boxes} Where nothing was predicted it is the image's diagonal.",
+        ),
+        (
+            folder / "fig3.png",
+            "CT slices with the label and every system's prediction outlined",
+            f"The slice with most of the label, as scanned; runs with seed {seed}. "
+            f"Dice is that of the whole scan on {GRIDS[grid]}.",
+        ),
+    ]
+
+
+def box_figure(
+    values: Sequence[Float[np.ndarray, " cases"]],
+    names: Sequence[str],
+    label: str,
+    reference: int | None = None,
+    limits: tuple[float, float] | None = None,
+) -> Figure:
+    """A box (quartiles, median; whiskers to 1.5 of its length) and points of cases.
+
+    Args:
+      values: a number a case for every system, NaN where it is not defined.
+      names: the systems, first on top.
+      label: what the numbers are.
+      reference: its median is a line over all rows; None: no such line.
+      limits: ends of the axis; None: by the data.
+    """
+    known = [row[~np.isnan(row)] for row in values]
+    height = 1.0 + ROW_INCHES * len(names)
+    figure = Figure(figsize=(7.2, height), dpi=160, layout="constrained")
+    axes = figure.subplots()
+    places = np.arange(len(names))
+    if reference is not None and known[reference].size:
+        axes.axvline(
+            np.median(known[reference]), color=MEDIAN, linewidth=1.0, alpha=0.55
+        )
+    axes.boxplot(
+        known,
+        positions=places,
+        orientation="horizontal",
+        widths=0.5,
+        showfliers=False,
+        patch_artist=True,
+        boxprops={"facecolor": BAR, "alpha": 0.28, "edgecolor": BAR},
+        medianprops={"color": MEDIAN, "linewidth": 1.8},
+        whiskerprops={"color": BAR},
+        capprops={"color": BAR},
+    )
+    for place, row in zip(places, known, strict=True):
+        axes.scatter(
+            row, place + jitter(row.size), s=9, color=POINTS, alpha=0.75, linewidth=0
+        )
+        if row.size:
+            axes.plot(row.mean(), place, "D", color=LINE, markersize=4.2)
+    axes.set_yticks(places, names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_xlabel(f"{label}: points are cases, the line is the median, ◆ the mean")
+    axes.set_xlim(limits or (0, None))
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", alpha=0.25, linewidth=0.6)
+    axes.set_axisbelow(True)
+    return figure
+
+
+def jitter(count: int) -> Float[np.ndarray, " n"]:
+    """Shifts that keep points apart; the same for each case in every row."""
+    return SPREAD * (2 * (GOLDEN_RATIO * np.arange(count) % 1) - 1)
+
+
+def heading(scores: Scores, manifest: Manifest, split: str) -> dict[str, str]:
+    """Facts by name, in the order in which they are shown."""
+    settings = scores.systems[0].system.recipe.system.prepare
+    summary = scores.systems[0].summaries[0]
+    layout = f" ({manifest.layout})" if manifest.layout else ""
+    shape, spacing = (
+        " × ".join(f"{each:g}" for each in values)
+        for values in (settings.shape, settings.spacing_mm)
+    )
+    low, high = settings.window_hu
+    seeds = dict.fromkeys(seed for each in scores.systems for seed in each.seeds)
+    return {
+        "Data": f"{spelled_out(manifest.folder)}{layout}, split {split}, "
+        f"{len(scores.cases)} cases",
+        "Seeds": ", ".join(str(seed) for seed in sorted(seeds)),
+        "Scored on": GRIDS[scores.grid],
+        "Prepared grid": f"{shape} voxels of {spacing} mm (z, y, x), "
+        f"window {low:g} to {high:g} HU",
+        "Label rule": summary["label_rule"],
+        "Empty masks": " ".join([summary["empty"]["rule"], *decided_by_rule(scores)]),
+        "HD95": summary["hd95_convention"].partition(";")[0],
+        "Steps": all_steps(scores),
+        "Versions": versions_text(summary["versions"]),
+    }
+
+
+def decided_by_rule(scores: Scores) -> tuple[str, ...]:
+    """A sentence on how many scores the rule for empty masks gives, if it gives any."""
+    counts = {}
+    for each in scores.systems:
+        found = [summary["grids"][scores.grid]["empty"] for summary in each.summaries]
+        counts[each.system.name] = sum(
+            empty[kind] for empty in found for kind in ("label", "prediction", "both")
+        )
+    if not any(counts.values()):
+        return ()
+    listed = ", ".join(
+        f"{name} {counts[name]} of {len(each.seeds) * len(scores.cases)}"
+        for name, each in zip(counts, scores.systems, strict=True)
+    )
+    return (f"The rule for empty masks, not a measurement, gives these: {listed}.",)
+
+
+def all_steps(scores: Scores) -> str:
+    """Steps of the stages; systems with the same steps are named together."""
+    groups: dict[str, list[str]] = {}
+    for each in scores.systems:
+        groups.setdefault(steps_text(each.system), []).append(each.system.name)
+    if len(groups) == 1:
+        return next(iter(groups))
+    return "; ".join(f"{', '.join(names)}: {steps}" for steps, names in groups.items())
+
+
+def versions_text(versions: Mapping[str, str]) -> str:
+    """Versions of the packages that make the numbers."""
+    return ", ".join(f"{package} {number}" for package, number in versions.items())
+
+
+def render_page(
+    title: str,
+    facts: Mapping[str, str],
+    sections: Sequence[Section],
+    missing: Sequence[str],
+    pictures: Sequence[Picture],
+) -> str:
+    """The page as HTML, pictures embedded."""
+    environment = page_environment("adn_jax.comparison")
+    return environment.get_template("table.html").render(
+        title=title,
+        facts=facts,
+        sections=sections,
+        missing=missing,
+        pictures=[(data_uri(path), what, text) for path, what, text in pictures],
+    )
 
 
 def table_sections(rows: Sequence[Row], reference: str) -> list[Section]:

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from adn_jax.comparison import children
-from adn_jax.comparison.children import (
+from adn_jax.comparison import work as children
+from adn_jax.comparison.plan import plan_runs
+from adn_jax.comparison.work import (
     Job,
     evaluate_command,
     failure_sentence,
     run_child,
     train_command,
 )
-from adn_jax.comparison.plan import plan_runs
 from adn_jax.config.fields import set_fields
 from tests.comparison.made_up import make_system
 

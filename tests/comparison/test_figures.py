@@ -3,15 +3,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from adn_jax.comparison.boxes import box_figure
 from adn_jax.comparison.compare import Estimate
-from adn_jax.comparison.curves import Curve, axis_places, sweep_figure
 from adn_jax.comparison.qualitative import (
     Scan,
     largest_slice,
     qualitative_figure,
     spread_cases,
 )
+from adn_jax.comparison.sweep import Curve, axis_places, sweep_figure
+from adn_jax.comparison.table import box_figure
 from adn_jax.report.panels import LABEL, PREDICTION
 from tests.training.tiny import head
 

@@ -7,11 +7,11 @@ from io import StringIO
 import numpy as np
 import pytest
 
-from adn_jax.comparison import outcome
-from adn_jax.comparison.outcome import write_table
+from adn_jax.comparison import table as outcome
+from adn_jax.comparison.compare import p_text
 from adn_jax.comparison.qualitative import Scan
 from adn_jax.comparison.scores import read_scores
-from adn_jax.comparison.words import p_text
+from adn_jax.comparison.table import write_table
 from adn_jax.data.manifest import read_manifest
 from adn_jax.errors import UserError
 from adn_jax.report.tables import tex_text

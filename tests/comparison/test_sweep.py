@@ -7,8 +7,7 @@ import pytest
 from adn_jax.comparison.compare import compare
 from adn_jax.comparison.plan import plan_runs
 from adn_jax.comparison.scores import read_scores
-from adn_jax.comparison.sweep import plan_settings
-from adn_jax.comparison.sweep_outcome import curves, write_sweep
+from adn_jax.comparison.sweep import curves, plan_settings, write_sweep
 from adn_jax.data.manifest import read_manifest
 from adn_jax.errors import UserError
 from tests.comparison.made_up import made_up_rows, write_scored

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from adn_jax.comparison import work
-from adn_jax.comparison.children import Job
 from adn_jax.comparison.plan import plan_runs
 from adn_jax.comparison.work import (
+    Job,
     complete,
     do_runs,
     find_data,
