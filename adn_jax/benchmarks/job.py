@@ -5,27 +5,40 @@ from dataclasses import dataclass
 from typing import Literal
 
 from adn_jax.config import Recipe
+from adn_jax.report.tables import digits
 from adn_jax.runtime.capacity import CompiledMemory
 
 Task = Literal["peaks", "steps", "input", "budget"]
 """Peaks of the machine, steps of a system, steps with real input, or a profile."""
 
+
 What = Literal["align", "joint", "inference"]
 """Train step of T, train step of D and F, or the chain from a scan I to O."""
+
 
 PeerForm = Literal["eager", "bf16", "compiled"]
 """The PyTorch twin operation by operation in float32 (with TF32 where the recipe's
 precision has it), in bfloat16 by autocast with channels last, or through
 torch.compile."""
 
+
 Form = Literal["jit", PeerForm]
 """Our own compiled code, or a form of the twin."""
+
 
 Platform = Literal["cpu", "gpu", "tpu"]
 """Where both sides run."""
 
+
 SYNTHETIC = "synthetic"
 """Stands for a prepared data set that is made for the measurement."""
+
+
+TITLES: dict[What, str] = {
+    "align": "Train step of T",
+    "joint": "Train step of D and F",
+    "inference": "Inference, I to O",
+}
 
 
 @dataclass(frozen=True)
@@ -134,3 +147,9 @@ def spread(values: tuple[float, ...]) -> Spread:
     if len(values) == 1:
         return Spread(*values * 3)
     return Spread(*statistics.quantiles(values, n=4, method="inclusive"))
+
+
+def quartiles(step: Spread) -> str:
+    """The quartiles in the median's unit."""
+    factor = 1 if step.median >= 1 else 1000
+    return f"{digits(factor * step.low)} to {digits(factor * step.high)}"

@@ -4,19 +4,18 @@ from collections.abc import Callable
 
 from adn_jax.benchmarks.budget import Budget
 from adn_jax.benchmarks.details import budget_section, layer_sections
-from adn_jax.benchmarks.job import Form, InputFigures, PeakFigures, StepFigures, What
+from adn_jax.benchmarks.job import (
+    TITLES,
+    Form,
+    InputFigures,
+    PeakFigures,
+    StepFigures,
+    What,
+    quartiles,
+)
 from adn_jax.benchmarks.record import Record
 from adn_jax.benchmarks.summary import Comparison, Line, compare, summarise
-from adn_jax.report.tables import (
-    NONE,
-    TITLES,
-    Section,
-    digits,
-    quartiles,
-    rate,
-    seconds,
-    size,
-)
+from adn_jax.report.tables import NONE, Section, digits, rate, seconds, size
 
 RAN = (PeakFigures, StepFigures)
 """Figures that tell with what they were measured."""

@@ -10,15 +10,6 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from adn_jax.benchmarks.job import Spread, What
-
-TITLES: dict[What, str] = {
-    "align": "Train step of T",
-    "joint": "Train step of D and F",
-    "inference": "Inference, I to O",
-}
-
-
 NONE = "–"
 """Stands where a system has no such figure."""
 
@@ -66,12 +57,6 @@ def seconds(value: float | None) -> str:
     if value is None:
         return NONE
     return f"{digits(value)} s" if value >= 1 else f"{digits(1000 * value)} ms"
-
-
-def quartiles(step: Spread) -> str:
-    """The quartiles in the median's unit."""
-    factor = 1 if step.median >= 1 else 1000
-    return f"{digits(factor * step.low)} to {digits(factor * step.high)}"
 
 
 def size(value: int) -> str:

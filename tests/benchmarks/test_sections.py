@@ -3,12 +3,11 @@ import io
 import pytest
 from rich.console import Console
 
-from adn_jax.benchmarks.job import Spread
+from adn_jax.benchmarks.job import Spread, quartiles
 from adn_jax.report.tables import (
     Section,
     digits,
     print_sections,
-    quartiles,
     rate,
     seconds,
     size,
