@@ -38,11 +38,11 @@ def check_cudnn(precision: Precision) -> None:
         return
     if jax.default_backend() != "gpu":
         return
-    for package, version in installed_cudnn().items():
-        if tuple(map(int, version.split(".")[:2])) < LEAST:
+    for package, release in installed_cudnn().items():
+        if tuple(map(int, release.split(".")[:2])) < LEAST:
             wanted = ".".join(map(str, LEAST))
             raise UserError(
-                f"{package} {version} is installed; below {wanted} its 3D convolutions "
+                f"{package} {release} is installed; below {wanted} its 3D convolutions "
                 "in bfloat16 are wrong on large volumes, or slow: pip install "
                 f"'{package}>={wanted}', or set --precision float32, or {OVERRIDE}=1 "
                 "in the environment to go on as it is."
