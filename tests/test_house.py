@@ -7,33 +7,17 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "adn_jax"
 ORDER = (
-    "cli",
-    "comparison",
-    "benchmarks",
-    "evaluation",
-    "training",
-    "losses",
-    "pipeline",
-    "models",
-    "prepare",
-    "data",
-    "geometry",
-    "metrics",
-    "runtime",
+    *("cli", "comparison", "benchmarks", "evaluation", "inference", "training"),
+    *("prepare", "losses", "pipeline", "datasets", "models", "data"),
+    *("distributed", "phantom", "scans", "runtime"),
+    *("report", "metrics", "geometry", "io", "config"),
 )
 """Top first: a folder may import from those behind it only."""
 
-FOUNDATION = {
-    *("config", "config_checks", "config_names", "config_rules"),
-    *("config_sizes", "types", "errors"),
-}
+FOUNDATION = {"types", "errors"}
 NUMPY_ONLY = (
-    "prepare",
-    "metrics",
-    "data/cases.py",
-    "data/manifest.py",
-    "data/splits.py",
-    "data/phantom.py",
+    *("prepare", "datasets", "scans", "phantom", "metrics", "io", "report"),
+    *("runtime/jobs.py", "data/cases.py", "data/manifest.py", "data/splits.py"),
 )
 """What worker processes import: starting jax there costs seconds and memory."""
 

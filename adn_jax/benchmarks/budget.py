@@ -18,9 +18,9 @@ from dataclasses import dataclass
 
 from jax.stages import Compiled
 
-from adn_jax.benchmarks.cost import NetworkCost
 from adn_jax.benchmarks.hlo import Instruction, module_name, read_instructions
 from adn_jax.benchmarks.spans import read_spans, record_profile, shared_seconds
+from adn_jax.models.cost import NetworkCost
 
 PARTS = ("augment", "align", "disentangle", "segment", "tissue", "loss", "optimizer")
 """Named scopes of the parts of a step; the outermost counts."""

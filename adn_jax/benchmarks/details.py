@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 
 from adn_jax.benchmarks.budget import Budget, BudgetRow
-from adn_jax.benchmarks.cost import LayerCost, step_flops, step_networks
 from adn_jax.benchmarks.job import TITLES, What
 from adn_jax.config import Recipe
+from adn_jax.models.cost import LayerCost, step_flops, step_networks
 from adn_jax.report.tables import Section, digits, seconds
 
 LEAST_SHARE = 0.005

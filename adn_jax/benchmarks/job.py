@@ -11,28 +11,22 @@ from adn_jax.runtime.capacity import CompiledMemory
 Task = Literal["peaks", "steps", "input", "budget"]
 """Peaks of the machine, steps of a system, steps with real input, or a profile."""
 
-
 What = Literal["align", "joint", "inference"]
 """Train step of T, train step of D and F, or the chain from a scan I to O."""
-
 
 PeerForm = Literal["eager", "bf16", "compiled"]
 """The PyTorch twin operation by operation in float32 (with TF32 where the recipe's
 precision has it), in bfloat16 by autocast with channels last, or through
 torch.compile."""
 
-
 Form = Literal["jit", PeerForm]
 """Our own compiled code, or a form of the twin."""
-
 
 Platform = Literal["cpu", "gpu", "tpu"]
 """Where both sides run."""
 
-
 SYNTHETIC = "synthetic"
 """Stands for a prepared data set that is made for the measurement."""
-
 
 TITLES: dict[What, str] = {
     "align": "Train step of T",

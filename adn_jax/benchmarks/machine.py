@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from adn_jax.benchmarks.job import Device
-from adn_jax.runtime.platform import usable_processors
+from adn_jax.runtime.jobs import usable_processors
 
 CUDNN = "nvidia-cudnn"
 """Begin of the name of the wheels that carry cuDNN for jax."""

@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 
 from adn_jax.benchmarks.budget import Budget, Hardware, step_budget
-from adn_jax.benchmarks.cost import step_networks
 from adn_jax.benchmarks.job import Job, StepFigures
 from adn_jax.benchmarks.machine import jax_device
 from adn_jax.benchmarks.memory import jax_meter
 from adn_jax.benchmarks.programs import check_result, compile_program, make_program
 from adn_jax.benchmarks.timing import time_call, time_calls, time_pipelined
+from adn_jax.models.cost import step_networks
 from adn_jax.models.precision import map_type
 from adn_jax.runtime.platform import return_freed_memory
 

@@ -20,7 +20,7 @@ from adn_jax.benchmarks.machine import load_average, this_machine
 from adn_jax.benchmarks.record import FIGURES, Plan, Record, Result
 from adn_jax.config.serialization import settings_from_json, settings_to_json
 from adn_jax.errors import UserError
-from adn_jax.runtime.platform import sharing_processors
+from adn_jax.runtime.jobs import sharing_processors
 
 
 def run_plan(

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-from adn_jax.benchmarks.cost import step_bytes, step_flops
 from adn_jax.benchmarks.job import (
     Form,
     ObservedMemory,
@@ -14,6 +13,7 @@ from adn_jax.benchmarks.job import (
 )
 from adn_jax.benchmarks.record import Record, Result
 from adn_jax.config.serialization import settings_to_json
+from adn_jax.models.cost import step_bytes, step_flops
 from adn_jax.runtime.capacity import CompiledMemory
 
 

@@ -31,16 +31,12 @@ from adn_jax.training.runs import stages_of
 COMPARED = ("dice", "hd95_mm")
 """Scores that are tested against the reference."""
 
-
 SIZES_ML = (5.0, 30.0)
 """Label volumes that part small from medium, and medium from large infarcts."""
 
-
 DIGITS = {"dice": 3, "hd95_mm": 1}
 
-
 NAMES = {"dice": "Dice", "hd95_mm": "HD95 mm"}
-
 
 NONE = "–"
 

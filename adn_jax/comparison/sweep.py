@@ -45,21 +45,16 @@ OF_P = {
 }
 """Scores of the disentanglement, and their names in the table."""
 
-
 COLOURS = ("#3b6ea5", "#c2410c", "#2e7d5b", "#7c4d9e", "#8a6d1a", "#4b5563")
 
-
 MARKERS = "osD^vP"
-
 
 DECADES = 100.0
 """Largest over smallest value from which the axis is logarithmic."""
 
-
 SIDESTEP = 0.06
 """Curves lie beside each other by so many units of the axis, or their bars would hide
 one another."""
-
 
 DRAWN = {"dice": "Dice", "auroc": OF_P["auroc"]}
 

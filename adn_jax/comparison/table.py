@@ -42,33 +42,24 @@ from adn_jax.report.tables import Section, markdown, tex
 
 TITLE = "Comparison of systems"
 
-
 BOXES = {"dice": ("Dice", (-0.03, 1.03)), "hd95_mm": ("HD95 in mm", None)}
-
 
 POINTS = "#6b7785"
 
-
 LINE = "#1b2430"
 
-
 ROW_INCHES = 0.42
-
 
 SPREAD = 0.18
 """Points are moved at most so far from the middle of their row, in rows."""
 
-
 GOLDEN_RATIO = 0.618034
 """Its multiples, less their whole parts, spread evenly, however many there are."""
 
-
 GRIDS = {"native": "the scans' own grids", "prepared": "the prepared grid"}
-
 
 Picture = tuple[Place, str, str]
 """File, what it shows in a few words, and its caption."""
-
 
 PAPER = (
     "Paper: published means on AISD (Ni et al., MICCAI 2022, Table 1; 345 training and "

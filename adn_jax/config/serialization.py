@@ -25,9 +25,7 @@ RENAMED = {
 }
 """Former name of a field or section -> its present name."""
 
-
 SYSTEM_FIELDS = frozenset(field.name for field in fields(SystemSettings))
-
 
 Settings = TypeVar("Settings")
 

@@ -18,11 +18,9 @@ products in TF32 on a GPU and by three of bfloat16 on a TPU ("high", bfloat16_3x
 bfloat16: maps in bfloat16, whose products are exact. Sums are float32 in all of them.
 """
 
-
 Remat = Literal["nothing", "norms", "blocks"]
 """What the gradient computes again instead of keeping it: nothing; the normalised maps;
 or every map inside a block, so that only what goes from block to block is kept."""
-
 
 SegmentInput = Literal["salient", "salient_triple", "aligned", "mirror_pair"]
 """What F sees."""
@@ -166,7 +164,6 @@ class SymmetryNetSettings:
 
 WindowNetSettings = DeepMedicSettings | SymmetryNetSettings
 """Networks that see windows of a volume, not the whole."""
-
 
 SegmentNetSettings = UNetSettings | DeepMedicSettings | SymmetryNetSettings
 """Networks that can be F; `kind` tells which."""

@@ -36,7 +36,6 @@ from adn_jax.errors import UserError
 
 Rule = tuple[str, str, Callable[[Any], bool]]
 
-
 PRIOR: Rule = (
     "prior",
     "between 0 and 1, or None",

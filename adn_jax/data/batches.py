@@ -16,7 +16,7 @@ from adn_jax.data.cases import VOLUME_FILES, read_volumes
 from adn_jax.data.manifest import Manifest, case_folder
 from adn_jax.distributed.hosts import own_share, share_size
 from adn_jax.errors import UserError, counted
-from adn_jax.runtime.platform import usable_processors
+from adn_jax.runtime.jobs import usable_processors
 from adn_jax.types import Batch
 
 AHEAD = 4

@@ -26,27 +26,20 @@ from adn_jax.scans.read import NIFTI_ENDINGS
 
 RAW_FOLDERS = ("rawdata", "raw_data")
 
-
 SCAN_SUFFIXES = {"ct", "ncct"}
-
 
 SCAN_SPACES = {"ct", "ncct", "orig", "individual", "native", "scanner"}
 """Values of `space-` that mean the grid of the scan itself."""
 
-
 MASK_ENDINGS = ("mask", "msk", "dseg", "roi", "lesion")
 """How the suffix of a mask ends."""
 
-
 LESION_WORDS = ("lesion", "infarct", "stroke")
-
 
 UNNAMED_MASKS = ("dseg", "mask", "msk")
 """Suffixes that are taken for the lesion where no mask says what it is of."""
 
-
 TISSUE_LABELS = {"grey": "gm", "white": "wm", "csf": "csf"}
-
 
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),

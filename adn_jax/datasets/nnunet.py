@@ -20,7 +20,6 @@ from adn_jax.scans.read import NIFTI_ENDINGS
 CT_WORDS = {"ct", "ncct", "nect"}
 """Words in the name of a channel that say it is a CT without contrast agent."""
 
-
 Channels = dict[str, Path]
 """Four-digit number of a channel -> its file."""
 

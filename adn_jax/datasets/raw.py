@@ -24,27 +24,22 @@ from adn_jax.scans.read import NIFTI_ENDINGS, RawScan, onto_scan, read_scan
 TISSUES = ("grey", "white", "csf")
 """In the order of their labels, 1 to 3."""
 
-
 LARGEST_LABEL = 5
 """AISD's labels: 0 background, 1 remote, 2 clear acute, 3 blurred acute, 4 invisible
 acute, 5 general infarct."""
-
 
 ROUNDING = 0.02
 """How far a stored label may be off its integer: half a step of 5 / 255 at most, which
 a scan's scale factor or an 8-bit scaling leaves."""
 
-
 SEGMENTATION_ENDING = ".dcm"
 """Of a label as DICOM SEG."""
-
 
 VOLUME_ENDINGS = (
     *(*NIFTI_ENDINGS, SEGMENTATION_ENDING, ".hdr", ".img", ".mgz"),
     *(".mha", ".mhd", ".nhdr", ".nrrd"),
 )
 """Of files that hold a volume, whether it can be read here or not."""
-
 
 TissueMaps = Mapping[str, Image]
 """Probability maps under the names of `atlas.TISSUES`."""

@@ -17,27 +17,21 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Shaped
 
 from adn_jax.errors import UserError
-from adn_jax.runtime.platform import sharing_processors
+from adn_jax.runtime.jobs import sharing_processors
 from adn_jax.types import Index
 
 Tree = TypeVar("Tree")
 
-
 Volume = Float[Array, "b z y x c"]
-
 
 Maps = Shaped[Array, "b z y x *c"]
 
-
 Result = Float[Array, "b z2 y2 x2 o"]
-
 
 AXES = ("data", "space")
 
-
 CASES = PartitionSpec("data")
 """How a batch lies: each device has some cases whole."""
-
 
 ROWS = PartitionSpec("data", None, "space")
 """How a volume lies whose rows are shared."""

@@ -11,7 +11,6 @@ from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
-
 AGAIN_AFTER_S = 0.01
 """An interrupt that got lost is sent once more this much later."""
 

@@ -8,14 +8,12 @@ from adn_jax.data.cases import PreparedCase, read_native_lesion
 from adn_jax.evaluation.scores import CaseResult, EmptyRule, GridScores, score_masks
 from adn_jax.evaluation.uncertainty import score_doubt
 from adn_jax.inference.maps import CaseMaps, Map
+from adn_jax.inference.midline import pose_of
 from adn_jax.inference.system import System, infer_system
 from adn_jax.io.paths import Source
 from adn_jax.metrics.alignment import (
     Plane,
     alignment_error,
-    in_plane_angle_deg,
-    in_world,
-    offset_mm,
     true_plane,
 )
 from adn_jax.metrics.calibration import Reliability, near_lesion, reliability
@@ -50,21 +48,6 @@ def evaluate_case(
         calibration=score_calibration(maps, maps.lesion, brain),
         doubt=None if doubt is None else score_doubt(maps, doubt, maps.lesion, brain),
     )
-
-
-def pose_of(maps: CaseMaps, case: PreparedCase) -> dict[str, float]:
-    """How a head lies in the patient's coordinates by its mid-sagittal plane.
-
-    Empty where none was sought or found. The offset is towards X's right, the patient's
-    where the sides are known.
-    """
-    if maps.plane is None:
-        return {}
-    plane = in_world(maps.plane, case.affine)
-    return {
-        "rotation_deg": in_plane_angle_deg(plane),
-        "offset_mm": offset_mm(plane),
-    }
 
 
 def score_calibration(

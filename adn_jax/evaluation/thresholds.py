@@ -18,10 +18,8 @@ from adn_jax.metrics.overlap import Spacing
 CANDIDATES = tuple(round(0.05 * step, 2) for step in range(1, 20))
 """Thresholds to choose from."""
 
-
 FEW_CASES = 8
 """With fewer validation cases a choice is called weak."""
-
 
 Curve = Float[np.ndarray, " candidates"]
 """A number for each of `CANDIDATES`."""

@@ -44,7 +44,6 @@ CHAIN_MAPS = (
 )
 """Those of `AdnOutputs` that `CaseMaps` has too."""
 
-
 Inference = tuple[AdnOutputs, Matrix, MidlineFit | None]
 """The chain's outputs, M before the search and the refinement, and how well the
 mid-line is known (None where none is sought)."""

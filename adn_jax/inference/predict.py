@@ -15,10 +15,10 @@ from adn_jax.config.serialization import settings_to_json
 from adn_jax.data.cases import PreparedCase
 from adn_jax.datasets.raw import CaseInput
 from adn_jax.errors import UserError, is_out_of_memory, memory_sentence
-from adn_jax.evaluation.case import pose_of
 from adn_jax.inference.chain import as_map, on_scan_grid
 from adn_jax.inference.figures import save_figure, scan_figure
 from adn_jax.inference.maps import CaseMaps
+from adn_jax.inference.midline import pose_of
 from adn_jax.inference.system import (
     AS_TRAINED,
     Averaging,
@@ -43,7 +43,6 @@ from adn_jax.types import AdnOutputs
 ONE_SIDED = 0.9
 """From this share of its volume on one side a lesion is called one-sided."""
 
-
 UNITS = {
     "lesion": "1 infarct, 0 not",
     "probability": "infarct probability, 0 to 1",
@@ -58,9 +57,7 @@ UNITS = {
 }
 """The volumes written for each scan, as far as there are, with their units."""
 
-
 PROBABILITY_STEP, MAP_STEP, SCAN_STEP = 1 / 1024, 1 / 64, 1 / 8
-
 
 STEPS = {
     "lesion": 0.0,
@@ -69,12 +66,10 @@ STEPS = {
 }
 """Steps in which volumes are stored (0: as they are); of other maps `MAP_STEP` (HU)."""
 
-
 AS_TAKEN = (
     "the scan was straightened from its slices; *_as_taken.nii.gz lie on the slices of "
     "the series as they were taken, the other files on the straightened grid"
 )
-
 
 Native = Float32[np.ndarray, "i j k"]
 """Voxels of a scan in the order of its file."""

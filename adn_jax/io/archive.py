@@ -11,15 +11,11 @@ from adn_jax.errors import UserError
 
 ARCHIVE_ENDINGS = (".tar.gz", ".tgz", ".tar", ".zip")
 
-
 LARGEST_BYTES = 20_000_000_000
-
 
 MOST_FILES = 100_000
 
-
 CHUNK = 1 << 20
-
 
 DAMAGED = (
     OSError,

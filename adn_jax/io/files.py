@@ -19,13 +19,10 @@ from adn_jax.io.paths import Place, Source, at_hand, is_remote, read_bytes, uplo
 UNFINISHED = re.compile(r"\.\d+\.(?P<name>.+)")
 """Name of what `atomic_path` yields, and leaves where its process is killed."""
 
-
 POINTERS = (b"/annex/objects/", b"version https://git-lfs.github.com/spec/")
 """How the text begins that git-annex and Git LFS leave where a file is not fetched."""
 
-
 LOCK_FILE = ".lock"
-
 
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 """What file systems answer that know no locks: there the folder goes unguarded."""

@@ -20,14 +20,11 @@ from adn_jax.io.paths import Source
 SAME_VOXEL = 0.5
 """Voxels by which a corner may be off: headers are written with few digits."""
 
-
 SAME_SIZE = 0.5
 """The same for the extent of an axis: another voxel size is named as such."""
 
-
 SCANNER = 1
 """Code of a qform or sform that gives positions in the scanner (NIfTI-1)."""
-
 
 PLACE_FIELDS = (
     *("qform_code", "quatern_b", "quatern_c", "quatern_d"),
@@ -35,7 +32,6 @@ PLACE_FIELDS = (
     *("sform_code", "srow_x", "srow_y", "srow_z"),
 )
 """Fields of a NIfTI header that say where voxels lie, beside `pixdim`."""
-
 
 Affine = Float[np.ndarray, "4 4"]
 

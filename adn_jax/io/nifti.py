@@ -30,32 +30,24 @@ UNREADABLE = (
 )
 """What nibabel and the decompressors raise on damaged files."""
 
-
 LARGEST_VOXEL_COUNT = 300_000_000
 """A header that declares more than this is damaged, or no head scan."""
-
 
 NIFTI2_HEADER_BYTES = 540
 """What a NIfTI-2 file starts with."""
 
-
 UNITS_MM = {1: ("metres", 1000.0), 3: ("microns", 0.001)}
 """Codes of length units that a header may name besides mm: name and size in mm."""
 
-
 VOXEL_MM = (0.02, 50.0)
 
-
 LARGEST_EXTENT_MM = 3_000.0
-
 
 FARTHEST_MM = 10_000.0
 """What lies outside is damage, or no scan of a patient."""
 
-
 FLATTEST = 0.01
 """Least volume that three axes of length 1 must span."""
-
 
 CHUNK = 1 << 22
 

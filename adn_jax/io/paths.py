@@ -15,10 +15,8 @@ from adn_jax.errors import UserError, one_line
 Place = Path | epath.Path
 """A file or folder on this machine (pathlib) or in an object store (epath)."""
 
-
 Source = Place | zipfile.Path
 """What files of a case are read from: a place, or a folder in a packed record."""
-
 
 STORES = ("gs", "s3")
 """Object stores that are known, by how their addresses begin."""

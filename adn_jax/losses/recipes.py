@@ -27,9 +27,7 @@ from adn_jax.types import AdnOutputs, Targets, View, Volume
 
 Values = dict[str, Float[Array, ""]]
 
-
 Loss = tuple[Float[Array, ""], Values]
-
 
 ALIGNMENT = {
     "mirror": alignment.mirror,
@@ -39,20 +37,17 @@ ALIGNMENT = {
 }
 """Terms of L_T, from `AlignOutputs`."""
 
-
 WARM_START = {
     "cross_entropy": cross_entropy,
     "generalised_dice": generalised_dice,
 }
 """Terms of L_F that also teach P in the warm start."""
 
-
 SEGMENTATION = WARM_START | {
     "focal_tversky": focal_tversky,
     "boundary": boundary,
 }
 """Terms of L_F, from a probability map and its label."""
-
 
 DISENTANGLEMENT = {
     "tissue": disentanglement.tissue,
@@ -68,9 +63,7 @@ DISENTANGLEMENT = {
 }
 """Terms of L_D, from `AdnOutputs` and `Targets`."""
 
-
 Step = Integer[Array, ""] | int
-
 
 Factor = Float[Array, ""] | float
 

@@ -15,10 +15,8 @@ STRIP_BYTES = 64 * 2**20
 """Size to which the outputs of a strip's 2D convolutions are held on a CPU: freshly
 allocated memory costs more time there than the rows that strips compute twice."""
 
-
 MANY_MAPS = 32
 """Feature maps from which on four convolutions a pair of slices are the faster form."""
-
 
 ALL_CORES = 112
 """Outputs from which on XLA's 2D convolution uses all cores; a few more cost less."""

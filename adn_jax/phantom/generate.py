@@ -24,7 +24,7 @@ from adn_jax.io.files import atomic_path, read_json, write_json
 from adn_jax.phantom.head import average_slices, build_head, head_to_world, scan_grid
 from adn_jax.phantom.infarct import add_infarcts
 from adn_jax.phantom.settings import Difficulty
-from adn_jax.runtime.platform import worker_count
+from adn_jax.runtime.jobs import worker_count
 
 AIR_HU = -1000.0
 

@@ -18,35 +18,25 @@ from adn_jax.phantom.template import TEMPLATE_STEP, load_template, sample_templa
 
 KNOT_MM = 8.0
 
-
 LATTICE_HALF_MM = 128.0
-
 
 HEAD_CENTRE_MM = np.array([0.0, -15.0, 8.0])
 
-
 VENTRICLE_MM = np.array([14.0, -15.0, 14.0])
-
 
 VENTRICLE_REACH_MM = 20.0
 
-
 CSF_RIM_MM = 2.0
-
 
 SKULL_MM = 6.5
 
-
 SCALP_MM = 5.0
-
 
 DEEP_TISSUE_HU = ((-2.2, -1.9, -1.0, -0.5, 1.0, 1.4), (-900, -80, -70, 45, 60, 600))
 """Below the skull base a random texture becomes air, fat, muscle, bone in this order.
 """
 
-
 Points = Float[np.ndarray, "3 z y x"]
-
 
 Scalar = Float[np.ndarray, "z y x"]
 

@@ -23,10 +23,8 @@ from adn_jax.phantom.settings import Difficulty
 MID_PLANE_GAP_MM = 2.0
 """Beside the mid-sagittal plane the infarct weight rises from 0 to 1 over this."""
 
-
 WOBBLE_MM = 24.0
 """Wave length of the irregular border."""
-
 
 WOBBLE_SHARE = 0.25
 """Depth of its waves as a share of the radius; deeper ones tear infarcts apart."""

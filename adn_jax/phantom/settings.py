@@ -65,7 +65,6 @@ class Difficulty:
 EASY = Difficulty()
 """Enough contrast for a small network on 16 x 64 x 64 voxels and 48 cases."""
 
-
 HARD = Difficulty(
     in_plane=256,
     slice_mm=(3.0, 10.0),
@@ -88,6 +87,5 @@ HARD = Difficulty(
     stored_orientations=("RAS", "LAS", "LPS", "RAS", "LAS"),
 )
 """Sizes of the AISD lesions, faint ones among them, and stronger normal asymmetry."""
-
 
 PRESETS = {"easy": EASY, "hard": HARD}

@@ -10,7 +10,6 @@ from scipy import ndimage
 TEMPLATE_STEP = 3
 """Distances are kept on every third voxel of the template: they are smooth."""
 
-
 SKULL_BASE_MM = -15.0
 
 

@@ -19,7 +19,6 @@ from adn_jax.prepare.resample import box_around, shift_origin, shrink, spacing_o
 USUAL_HU = (37.0, 29.0, 8.0)
 """CT numbers of the tissues: they make a picture of the atlas that looks like a CT."""
 
-
 MAP_NAMES = {
     "grey": re.compile(r"gr[ea]y|(?<![a-z])gm(?![a-z])|^c1"),
     "white": re.compile(r"white|(?<![a-z])wm(?![a-z])|^c2"),
@@ -27,20 +26,15 @@ MAP_NAMES = {
 }
 """Words in the file names of an atlas's maps; c1 to c3 are SPM's."""
 
-
 HU_LIMITS = (0.0, 60.0)
-
 
 AFFINE_MM = (2.0, 2.0, 2.0)
 """Voxels are averaged to about this size (z y x) for the affine registration."""
 
-
 WARP_MM = (2.0, 3.6, 3.6)
 """The same for the elastic one: the atlas is smooth."""
 
-
 WARP_STEPS = (40, 40, 10)
-
 
 MARGIN_MM = 12.0
 

@@ -42,19 +42,14 @@ from adn_jax.runtime.jobs import Outcome, Processes, attempt, run_cases
 RECORDS = "adn"
 """Folder of what was exported and from what; nnU-Net does not look at it."""
 
-
 FOLDERS = ("imagesTr", "labelsTr", "imagesTs", "labelsTs", RECORDS)
-
 
 VERSION = 1
 """Raised when the same case would be exported differently: all cases are redone."""
 
-
 ENDING = ".nii.gz"
 
-
 Grid = Literal["native", "prepared"]
-
 
 Pair = tuple[Image, Image | None]
 """An image in HU and its label, 0 or 1, on the same grid."""

@@ -18,53 +18,38 @@ from adn_jax.prepare.resample import box_around, shrink, spacing_of
 
 Quality = dict[str, Any]
 
-
 Flags = tuple[str, ...]
-
 
 Volume = Float[np.ndarray, "z y x"]
 
-
 Mask = Bool[np.ndarray, "z y x"]
 
-
 Affine = Float[np.ndarray, "4 4"]
-
 
 RIM_MM = 5.0
 """Left out at the edge of the mask: partial volume, bone, sinuses."""
 
-
 NOISE_SMOOTHING_MM = 3.0
 
-
 NOISE_SLICES = 16
-
 
 DETAIL_MM = (0.0, 1.0, 1.0)
 """Bright and dark spots are looked for in voxels of this size (z y x)."""
 
-
 METAL_MARGIN_MM = 10.0
-
 
 LEAST_KEPT = 0.7
 """Share of an infarct's volume that its label on the prepared grid should have."""
 
-
 WORKING_MM = (6.0, 4.0, 4.0)
 """Voxels are averaged to about this size (z y x) first: noise goes, sulci go."""
 
-
 FEWEST_VOXELS = 100
-
 
 WINDOW_HU = (0.0, 80.0)
 
-
 STEPS = ((8.0, 6.0), (4.0, 3.0), (2.0, 1.5), (1.0, 0.75))
 """Degrees and mm by which the search walks around the best line so far."""
-
 
 WALK = tuple((turn, shift) for turn in (-1, 0, 1) for shift in (-1, 0, 1))
 

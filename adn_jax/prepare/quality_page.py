@@ -17,27 +17,20 @@ from adn_jax.report.pages import page_environment
 
 COLUMNS = 8
 
-
 WIDTH = 1000
 """Pixels from left to right, at most."""
 
-
 MOST_SLICES = 48
 
-
 BONE_HU = 150.0
-
 
 MARGIN_MM = 10.0
 """Shown around the skull."""
 
-
 WINDOW_HU = (-20.0, 100.0)
-
 
 GREYS = 64
 """Shades from black to white: more are not seen, and files stay small."""
-
 
 OUTLINE_RGB = (255, 72, 66)
 

@@ -37,7 +37,6 @@ class Figure:
 BRIGHT_HU, DARK_HU, METAL_HU = 90.0, -20.0, 2500.0
 """Above clotted blood; below CSF and its noise; above petrous bone."""
 
-
 FIGURES = {
     "brain_ml": Figure(
         "brain mL",

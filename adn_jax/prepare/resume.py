@@ -21,7 +21,6 @@ from adn_jax.io.files import check_fetched, is_there, read_json, remove_remains
 VERSION = 3
 """Raised when the same input would be prepared differently: all cases are redone."""
 
-
 READERS = 8
 """Threads that compare checksums: reading waits for the disk, not for Python."""
 

@@ -23,53 +23,39 @@ from adn_jax.scans.hounsfield import FLOOR_HU
 DIRECTIONS = 4000
 """Seen from the middle of a head they are 4 mm apart on the skull."""
 
-
 APART = np.sqrt(4 * np.pi / DIRECTIONS)
-
 
 DEGREE = 8
 """Of the harmonics: what is finer than about 45 degrees is no shape of a skull."""
 
-
 PLIANT, STIFF = 1e-3, 0.1
 """Weight of a shell's bending: to follow the bone there is, and to bridge a gap."""
-
 
 LOWEST = -0.7
 """Directions further down (44 degrees below the slice) meet the face and the neck."""
 
-
 RADII_MM = np.arange(35.0, 130.0)
-
 
 TABLE_MM = (-12.0, 25.0)
 """Bone so far inside and outside of the fitted inner table is the skull."""
 
-
 LEAST_CM2 = 8.0
 """Smaller gaps lose 3 mL at most: of eight rays seven meet bone."""
-
 
 MOST_OPEN = 0.4
 """Share of the directions without bone; what is more open is no skull."""
 
-
 LEAST_SKULL = 0.8
 """Share of the bone that lies at the fitted shell; of ribs little does."""
 
-
 ASTRAY_MM = 10.0
 
-
 SKIN_HU = -300.0
-
 
 OUTER_AIR_MM = 15
 """So much air in a row lies outside the head; less, between a flap and the brain."""
 
-
 WALL_MM = 8.0
-
 
 MARGIN_MM = 40.0
 """Added around the slices: the brain behind a gap may bulge, or leave the image."""

@@ -25,83 +25,62 @@ from adn_jax.scans.hounsfield import AIR_HU, BRAIN_HU, background_of, cut_ends
 SLICE_CM2 = (60.0, 320.0)
 """The largest slice: about 70 in a newborn, 130 to 200 in an adult."""
 
-
 LARGEST_ML = 3000.0
-
 
 RIM_AT_BONE = 0.6
 """Share of the rim, in the slice, that has bone beside it: 0.98 and more in heads."""
 
-
 BESIDE_MM = 4.0
 
-
 BONE_HU = 150.0
-
 
 SOFT_HU = (-30.0, 120.0)
 """Brain, blood and CSF, after smoothing; dark from hardened beams, or part bone."""
 
-
 FAT_HU = -60.0
-
 
 HALF_BONE_HU = 500.0
 """A voxel half of brain (30 HU) and half of the skull's tables (1,000 HU)."""
 
-
 SMOOTHING_MM = 1.0
-
 
 EROSION_MM = 3.0
 """Parts the brain from what touches it through foramina."""
 
-
 RAYS_TO_BONE = 7
 """Of eight rays in the slice, how many must meet bone for a voxel to lie inside."""
-
 
 NECK_MM = 6.0
 """What is narrower than twice this is no brain: clefts of the skull base."""
 
-
 CORNER_MM = 2.5
 """How far a right-angled corner of the brain reaches beyond a disk of `NECK_MM`."""
-
 
 WORKING_MM = (2.5, 0.9, 0.9)
 """Voxels are averaged to about this size (z y x) first, to be quick."""
 
-
 MOST_BONE = 0.05
 """Share of a stripped scan that is bone and not of its rim; of a head 0.17 and more."""
 
-
 RIM_MM = 5.0
 """Bone and ringing at the edge of a stripped scan reach no deeper."""
-
 
 STRIPPED = (
     "the scan has no skull and one value around the brain: it was stripped before, and "
     "all that is left is taken for the brain"
 )
 
-
 BESIDE = ndimage.generate_binary_structure(2, 1)[None]
 """A voxel and its four neighbours in the slice."""
-
 
 START_CM2 = 15.0
 """The largest slice of a brain is larger than this, eroded."""
 
-
 CANAL_CM2 = 5.0
 """Below the foramen magnum the canal is smaller than this, eroded."""
 
-
 REGION_CM2 = 1.0
 """Smaller regions of a slice, eroded, are no brain: air cells, marrow, orbit."""
-
 
 OVERLAP = 0.5
 """Share of a region that must lie under or over the brain of the slice before."""

@@ -10,50 +10,38 @@ from adn_jax.prepare.resample import blur_sigma, box_around, spacing_of
 
 START_SPREAD_HU = 5.0
 
-
 SPREAD_HU = (2.0, 9.0)
 """Least and largest standard deviation of a tissue."""
 
-
 STEPS = 15
-
 
 LAST_STEPS = 3
 """Steps at the end that leave means and spreads as they are."""
 
-
 LARGEST_CSF_HU = 10.0
 """Mean of CSF at most: else dark white matter beside the ventricles joins it."""
-
 
 LEAST_PRIOR = 0.02
 """The registration is never trusted fully."""
 
-
 PRIOR_WEIGHT = 2.0
 """Weight of the atlas against HU, whose noise is correlated between voxels."""
 
-
 MIXED = 0.5
 """Share of grey matter and of CSF that is mixed with the other in thick slices."""
-
 
 ANY_HU = 1e-4
 """Density of HU that belong to no tissue (bone in the rim, streaks): there the
 neighbours and the atlas decide."""
 
-
 NEIGHBOURS_MM = 1.5
 """Width of the neighbourhood of a voxel (one sigma)."""
-
 
 COUPLING = 2.0
 """Weight of the neighbours' tissue: one voxel of a CT is too noisy alone."""
 
-
 REACH = 3.0
 """Sigmas of the neighbourhood that are looked at."""
-
 
 Shares = Float32[np.ndarray, "3 z y x"]
 

@@ -18,49 +18,34 @@ from adn_jax.metrics.alignment import Plane
 
 Slice = Float[np.ndarray, "y x"]
 
-
 SliceMask = Bool[np.ndarray, "y x"]
-
 
 Box = Float[np.ndarray, "2 2"]
 """Lowest and highest (x, y) in mm from the grid's centre."""
 
-
 BACKGROUND = "#0b0d11"
-
 
 INK = "#eef1f5"
 
-
 FAINT = "#9aa3b2"
-
 
 LABEL = "#ff5a52"
 
-
 PREDICTION = "#3fd2ff"
-
 
 MIDLINE = "#ffd23f"
 
-
 PANEL_INCHES = 1.6
-
 
 GAP = 0.05
 
-
 TITLE_INCHES = 0.34
-
 
 CAPTION_INCHES = 0.34
 
-
 FOOTER_INCHES = 0.36
 
-
 SIDE_INCHES = 0.24
-
 
 MARGIN_MM = 5.0
 

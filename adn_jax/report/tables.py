@@ -13,9 +13,7 @@ from rich.table import Table
 NONE = "–"
 """Stands where a system has no such figure."""
 
-
 PREFIXES = (("T", 1e12), ("G", 1e9), ("M", 1e6))
-
 
 TEX_SIGNS = {
     "\\": r"\textbackslash{}",

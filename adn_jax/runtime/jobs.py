@@ -1,6 +1,8 @@
 """Work on many cases: here, in processes of this machine, or on a Dask cluster."""
 
 import errno
+import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -17,25 +19,19 @@ from rich.progress import (
 )
 
 from adn_jax.errors import UserError
-from adn_jax.runtime.platform import worker_count
 
 if TYPE_CHECKING:
     from dask.distributed import Client
 
-
 GIB = 1 << 30
-
 
 MEMORY_EACH_GIB = 4.0
 """What a process may need, the registration of an atlas included."""
 
-
 LEAST_MEMORY_GIB = 0.5
 """With less a process would be ended as soon as it starts."""
 
-
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
-
 
 Outcome = tuple[str, str | None]
 """Name of a case, and why it failed."""
@@ -208,3 +204,27 @@ def look_around(folders: Sequence[Path]) -> tuple[str, list[Path]]:
     """Version of the code in this process, and which of the folders it lacks."""
     missing = [folder for folder in folders if not folder.is_dir()]
     return version("adn-jax"), missing
+
+
+def worker_count(wanted: int | None, jobs: int) -> int:
+    """Processes for so many jobs; None: one for each processor that may be used.
+
+    Raises `UserError` where fewer than one is wanted.
+    """
+    if wanted is not None and wanted < 1:
+        raise UserError(f"--workers is {wanted}; at least 1 process is wanted.")
+    return max(1, min(wanted or usable_processors(), jobs))
+
+
+def usable_processors() -> int:
+    """Processors that this process may use, where the system tells; else all."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def sharing_processors(*batches: int) -> int:
+    """The most processors that may be used over which every batch divides."""
+    together = math.gcd(*batches)
+    counts = range(1, min(together, usable_processors()) + 1)
+    return max((count for count in counts if together % count == 0), default=1)

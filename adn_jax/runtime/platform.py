@@ -1,7 +1,6 @@
-"""What a process runs on: versions, memory, processors, cuDNN, determinism."""
+"""What a process runs on: versions, memory, cuDNN, determinism."""
 
 import ctypes
-import math
 import os
 import platform
 from importlib import metadata
@@ -17,16 +16,12 @@ LEAST = (9, 15)
 """First version without wrong results on large volumes (pytorch#163539, 9.10) and
 without the four times slower convolutions (pytorch#166643) of its forerunners."""
 
-
 OVERRIDE = "ADN_ANY_CUDNN"
 """Variable of the environment that allows every version."""
 
-
 PACKAGES = ("adn-jax", "jax", "jaxlib", "flax", "numpy", "scipy", "nibabel")
 
-
 FLAG = "--xla_gpu_deterministic_ops"
-
 
 ARENA_MAX, MMAP_MAX, TRIM_THRESHOLD = -8, -4, -1
 """Numbers of options in glibc's malloc.h."""
@@ -102,27 +97,3 @@ def return_freed_memory() -> None:
     """Give freed memory back to the system, as after compiling (glibc only)."""
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
-
-
-def worker_count(wanted: int | None, jobs: int) -> int:
-    """Processes for so many jobs; None: one for each processor that may be used.
-
-    Raises `UserError` where fewer than one is wanted.
-    """
-    if wanted is not None and wanted < 1:
-        raise UserError(f"--workers is {wanted}; at least 1 process is wanted.")
-    return max(1, min(wanted or usable_processors(), jobs))
-
-
-def sharing_processors(*batches: int) -> int:
-    """The most processors that may be used over which every batch divides."""
-    together = math.gcd(*batches)
-    counts = range(1, min(together, usable_processors()) + 1)
-    return max((count for count in counts if together % count == 0), default=1)
-
-
-def usable_processors() -> int:
-    """Processors that this process may use, where the system tells; else all."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

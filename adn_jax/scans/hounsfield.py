@@ -12,50 +12,38 @@ STORED_OFFSETS_HU = {
 }
 """What some converters leave added to HU, and how it is told."""
 
-
 LEAST_SOFT_TISSUE = 0.02
 """Share of a head scan's voxels; bone alone puts fewer into so narrow a range."""
-
 
 FLOOR_HU = -1024.0
 """Padding outside the scanner's field of view is stored lower than any tissue."""
 
-
 CEILING_HU = 31_000.0
 """Above what even metal has on an extended CT scale."""
 
-
 UNSIGNED_HU = 65_536.0
-
 
 PICTURE_RANGE = 255.0
 """From air to bone a head has more; 8-bit pictures and values of 0 to 1 have not."""
 
-
 LEAST_RANGE_HU = 20.0
 """Clipped HU of a brain span more; shares and standard scores do not."""
-
 
 LEAST_BACKGROUND = 0.5
 """Share of the volume's faces that one value fills, where there is a background."""
 
-
 BRAIN_HU = (12.0, 80.0)
 """The median of a brain: water lies below; blood and contrast agent above."""
-
 
 MOST_AT_END = 0.01
 """Share of the voxels at the lowest or highest value; where values were cut, more."""
 
-
 AIR_HU, BONE_HU = -1000.0, 1000.0
-
 
 RIM_MM, RIM_HU = 1.0, 120.0
 """White this near to grey is part bone, part tissue: the brain reaches up to bone.
 (Measured on a real head: Dice of the brain mask with that from DICOM 0.99, else 0.97.)
 """
-
 
 SOLID_AIR_MM = 4.0
 """Black that is at least this wide everywhere is air; specks of black are dark tissue

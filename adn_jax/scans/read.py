@@ -26,10 +26,8 @@ from adn_jax.scans.hounsfield import (
 
 NIFTI_ENDINGS = (".nii", ".nii.gz")
 
-
 SMALLEST_MM = (20.0, 80.0, 80.0)
 """A slab through a newborn's head is larger."""
-
 
 FEWEST_FINITE = 0.05
 """Least share of voxels that are numbers; the others are padding, or were stripped."""

@@ -25,10 +25,8 @@ from adn_jax.types import Params
 Mode = Literal["min", "max"]
 """Whether the lowest or the highest score is the best."""
 
-
 LATEST = 2
 """Newest checkpoints that are kept: where one is damaged the other serves."""
-
 
 SMALL_FILES = 500_000
 """Bytes of a checkpoint's descriptions, on top of its arrays."""

@@ -40,14 +40,11 @@ from adn_jax.types import Batch, Key, Params
 FETCH_SECONDS = 1.0
 """Values of updates are fetched from the device about this often."""
 
-
 IN_FLIGHT = 2
 """Updates handed to the device ahead of time: it never waits, and a stop comes soon."""
 
-
 LOOK_EVERY = 16
 """Updates after which it looks whether to stop, so that all processes do it alike."""
-
 
 MOST_SKIPPED = 5
 """Skipped updates in a row at which the training stops."""

@@ -25,7 +25,6 @@ from adn_jax.io.paths import Place, at_hand, is_remote, upload
 
 METRICS = "metrics.jsonl"
 
-
 SPEED_SECONDS = 300.0
 """The time left is estimated from the speed over this time."""
 

@@ -18,10 +18,8 @@ from adn_jax.training.runs import (
 Donors = Mapping[str, Place]
 """Stage -> the run that it is taken from."""
 
-
 NETWORKS = {"align": "T", "tissue": "tissue net"}
 """Stages that another run can give, and what they train."""
-
 
 REMEDIES = {
     "align": "choose a recipe with --alignment.network",

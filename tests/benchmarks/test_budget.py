@@ -14,7 +14,6 @@ from adn_jax.benchmarks.budget import (
     step_budget,
     work_of,
 )
-from adn_jax.benchmarks.cost import step_bytes, step_flops, step_networks
 from adn_jax.benchmarks.hlo import Instruction
 from adn_jax.config import (
     AlignmentNetSettings,
@@ -23,6 +22,7 @@ from adn_jax.config import (
     SystemSettings,
     UNetSettings,
 )
+from adn_jax.models.cost import step_bytes, step_flops, step_networks
 from adn_jax.training.optimizer import make_optimizer
 from adn_jax.training.runs import initial_params
 from adn_jax.training.stages import make_stage

@@ -1,9 +1,9 @@
 import pytest
 
 from adn_jax.benchmarks import timing
-from adn_jax.benchmarks.cost import step_flops
 from adn_jax.benchmarks.job import Job
 from adn_jax.benchmarks.ours import measure_budget, measure_ours
+from adn_jax.models.cost import step_flops
 from tests.benchmarks.recipes import small_recipe
 from tests.benchmarks.undisturbed import undisturbed
 

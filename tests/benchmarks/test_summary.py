@@ -3,9 +3,9 @@ from dataclasses import astuple
 
 import pytest
 
-from adn_jax.benchmarks.cost import step_bytes, step_flops
 from adn_jax.benchmarks.job import ObservedMemory
 from adn_jax.benchmarks.summary import compare, summarise, summary_json
+from adn_jax.models.cost import step_bytes, step_flops
 from tests.benchmarks.records import RECIPE, full_record, ours, record, result, torch
 
 

@@ -40,7 +40,7 @@ GRID = ["--shape", "12", "24", "20", "--spacing-mm", "12", "8", "8"]
 )
 def test_as_many_processes_as_fit(monkeypatch, processes, cases, count, gib):
     monkeypatch.setattr(system, "MEMORY_LIMIT", 16 * GIB)
-    monkeypatch.setattr("adn_jax.runtime.platform.usable_processors", lambda: 6)
+    monkeypatch.setattr("adn_jax.runtime.jobs.usable_processors", lambda: 6)
     monkeypatch.setattr(cluster, "local_client", lambda *called: called)
     assert open_pool(processes, cases) == (count, pytest.approx(gib * GIB, abs=1))
 

@@ -3,7 +3,7 @@ import os
 import pytest
 
 from adn_jax.errors import UserError
-from adn_jax.runtime.platform import sharing_processors, usable_processors, worker_count
+from adn_jax.runtime.jobs import sharing_processors, usable_processors, worker_count
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ def test_one_a_processor_by_default(monkeypatch):
     ("batches", "count"), [((6, 4), 2), ((6,), 3), ((12, 8), 4), ((5, 7), 1), ((0,), 1)]
 )
 def test_processors_share_every_batch(monkeypatch, batches, count):
-    monkeypatch.setattr("adn_jax.runtime.platform.usable_processors", lambda: 5)
+    monkeypatch.setattr("adn_jax.runtime.jobs.usable_processors", lambda: 5)
     assert sharing_processors(*batches) == count
 
 

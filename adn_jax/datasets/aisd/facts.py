@@ -16,15 +16,11 @@ SOURCES = {
 }
 """Who says so, by the name that rows give."""
 
-
 METADATA = "stroke-seg-ssl, metadata_files/metadata_aisd.csv"
-
 
 CONVERTER = "stroke-seg-ssl, clean_aisd.py"
 
-
 READER = "stroke-seg-ssl, manual_labels/aisd_manual_lab.csv"
-
 
 TEST_IDS = frozenset(
     """
@@ -50,24 +46,17 @@ class Count:
 
 CASES = Count("cases", 398, METADATA)
 
-
 TRAIN = Count("cases of the training set", 346, METADATA)
-
 
 TEST = Count("cases of the test set", 52, "README")
 
-
 SLICES = Count("CT slices", 10962, METADATA)
-
 
 FEWEST_SLICES = Count("slices of the shortest CT", 11, METADATA)
 
-
 MOST_SLICES = Count("slices of the longest CT", 63, METADATA)
 
-
 TILTED = Count("cases with a tilted gantry", 182, METADATA)
-
 
 CONTRAST = Count("cases whose protocol name speaks of contrast", 32, METADATA)
 
@@ -88,7 +77,6 @@ class Oddity:
 
 FIRST_SLICE = {"0091519": 24, "0091551": 24, "0091580": 30}
 """Scans that reach down to the trunk: the first slice that is kept, counted from 0."""
-
 
 ODDITIES = (
     Oddity(
@@ -271,9 +259,7 @@ ODDITIES = (
 )
 """Every known oddity of the download."""
 
-
 ROWS = {row.key: row for row in ODDITIES}
-
 
 LEFT_OUT = {
     "broken": ("misregistered", "artifacts", "slab", "discarded", "orientation"),
@@ -281,7 +267,6 @@ LEFT_OUT = {
     "none": (),
 }
 """Rows whose cases are left out, by `ReadSettings.aisd_leave_out`."""
-
 
 FLAGGED = ("odd_label", "symmetric", *LEFT_OUT["broken"])
 """Rows whose cases get a flag where they are used."""

@@ -11,12 +11,9 @@ from adn_jax.io.files import check_fetched, files_below, is_dangling, is_there
 
 CASE_ID = re.compile(r"\d{7}")
 
-
 DICOM_NAME = re.compile(r"dicom-\d+")
 
-
 PICTURES, MASKS, CT = "image", "mask", "CT"
-
 
 DEPTH = 3
 """Folder levels between a part of the download and the case ids in it."""

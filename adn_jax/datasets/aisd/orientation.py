@@ -15,22 +15,17 @@ from adn_jax.scans.dicom.straighten import SliceStack
 COMPARED_HU = (-200, 300)
 """Tissue; what is lighter or darker counts as these."""
 
-
 COMPARED_PIXELS = 64
 """Pixels along each side of a slice that are compared."""
-
 
 LEAST_EXPLAINED = 0.9
 """Least share of the pictures' variance that the scan's HU explain."""
 
-
 USUALLY_EXPLAINED = 0.98
 """With less there is a flag; a window alone leaves nothing open."""
 
-
 CLEAR_LEAD = 0.5
 """The best orientation leaves at most this share of what the next one leaves open."""
-
 
 SAME_SHARE = 0.001
 """Explained shares that differ by less are alike."""

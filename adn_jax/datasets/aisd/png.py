@@ -14,10 +14,8 @@ from adn_jax.scans.hounsfield import with_bone_and_air
 
 SLICE_NAME = re.compile(r"(\d+)\.png", re.IGNORECASE)
 
-
 EIGHT_BIT = {"L", "P", "LA", "RGB", "RGBA"}
 """Kinds of pictures (by Pillow's names) whose grey values are 0 to 255."""
-
 
 UNREADABLE = (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError)
 """What Pillow raises on damaged files."""

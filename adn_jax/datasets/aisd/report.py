@@ -10,7 +10,6 @@ from adn_jax.report.tables import bullets, table
 
 TILTED_FROM_DEG = 0.1
 
-
 AGREES = {True: "yes", False: "NO", None: "cannot tell"}
 
 

@@ -26,13 +26,10 @@ from adn_jax.io.files import atomic_path, check_fetched, is_there, read_json, wr
 
 CHUNK = 1 << 20
 
-
 GZIP_START = b"\x1f\x8b"
-
 
 MARK = "unpacked.json"
 """In the folder of an archive: which one it was, and whether all of it is there."""
-
 
 Member = tuple[str, bool, Callable[[], BufferedIOBase | None]]
 """Name in the archive, whether it is a folder, and how to open it."""

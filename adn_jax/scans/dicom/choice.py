@@ -28,31 +28,23 @@ CRITERIA = (
 )
 """Fact, wanted value and the reason against a series without it, weightiest first."""
 
-
 MORE_ML = 1.0
 """By how much vessels with contrast agent exceed what is as bright without it."""
-
 
 BLOOD_HU = 100.0
 """Above what blood shows without contrast agent, clots included."""
 
-
 SOFTEST_BONE_HU = 700.0
 """What is brighter anywhere is bone or metal, which vessels never reach."""
 
-
 NOISE_MM = 1.0
-
 
 SMALLEST_MM2 = 4.0
 
-
 AROUND_MM = 3.0
-
 
 SURROUNDED = 0.9
 """Least share of soft tissue around a vessel; islands of bone have air or bone."""
-
 
 MOST_PIXELS = 0.05
 """Largest share of the image that a vessel takes."""

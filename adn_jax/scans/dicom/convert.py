@@ -41,18 +41,14 @@ from adn_jax.scans.hounsfield import to_hounsfield
 SECONDS, SECONDS_A_SLICE = 30, 1
 """How long dcm2niix may take: a slow network disk reads a slice a second."""
 
-
 SAMPLE = 24
 """How many slices of a series are looked at for contrast agent."""
-
 
 GAP = 1.5
 """A gap wider than this many times its neighbours misses slices."""
 
-
 CORRECTED = re.compile(r"_Tilt|_Eq|_ROI")
 """In the names of what dcm2niix makes besides the slices as they are."""
-
 
 PLACE_TOLERANCE_MM = 0.5
 

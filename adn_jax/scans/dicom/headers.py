@@ -49,7 +49,6 @@ KEYWORDS = (
     "PerFrameFunctionalGroupsSequence",
 )
 
-
 FRAME_KEYWORDS = {
     "FrameType": "ImageType",
     "FrameAcquisitionNumber": "AcquisitionNumber",
@@ -58,16 +57,12 @@ FRAME_KEYWORDS = {
 }
 """How frames of a multi-frame file call what a classic file says of itself."""
 
-
 PREAMBLE = 128
-
 
 BARE_STARTS = (b"\x02\x00", b"\x08\x00")
 """Group 2 or 8 in little-endian order: old files without preamble start so."""
 
-
 MOST_FRAMES = 20_000
-
 
 LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
 """From DICOM's axes to ours."""

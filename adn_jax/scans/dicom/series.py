@@ -24,19 +24,14 @@ from adn_jax.scans.dicom.words import has_contrast, is_head, is_sharp
 
 FEWEST_SLICES = 5
 
-
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
-
 SAME_ORIENTATION = 0.02
-
 
 SAME_EDGE = 0.5
 """By how many pixels images of one volume may differ in width."""
 
-
 LONGEST_MM = 2_500.0
-
 
 WORDS = {
     "number": "SeriesNumber",
@@ -49,7 +44,6 @@ WORDS = {
     "contrast_agent": "ContrastBolusAgent",
 }
 """Facts that the header says in words, and their keywords."""
-
 
 KIND = (
     "StudyInstanceUID",

@@ -13,7 +13,6 @@ from adn_jax.io.image import SAME_VOXEL, SCANNER, Image, in_order_of
 SAME_PLACE_MM = 0.02
 """Slices nearer than this lie at the same place."""
 
-
 EVEN = 0.02
 """Distances that differ by less than this share of themselves are even."""
 

@@ -28,19 +28,15 @@ TECHNIQUE = (
 )
 """What does not vary inside a stack, beside the thickness."""
 
-
 WHOLE = 0.9
 """Share of the longest stack that counts as a whole acquisition: of these the first is
 taken, which is the one without contrast where a bolus follows."""
 
-
 EVEN_STEP = 0.2
 """By what share of itself the distance between neighbours in a stack may change."""
 
-
 SHORTEST_RUN = 3
 """Where stacks hold fewer images than this on average, their numbers say nothing."""
-
 
 T = TypeVar("T")
 

@@ -10,13 +10,10 @@ import unicodedata
 
 LETTERS = str.maketrans({"Ł": "L", "Ø": "O", "Æ": "AE", "Đ": "D", "_": " "})
 
-
 NO_AGENT = {"", "NONE", "NO", "N", "0", "OFF", "NA", "N/A", "NIL", "OHNE", "NEIN"}
 NO_AGENT |= {"NON", "NIE", "YOK", "GEEN", "NINGUNO", "NENHUM", "NESSUNO", "AUCUN"}
 
-
 CONTRAST = r"(?:[CK]ONTRAS|КОНТРАСТ)[A-ZА-Я]*"
-
 
 AGENT = (
     r"(?:(?:THE|I\.?V|ORAL|MEDIO|MEIO|MEZZO|PRODUIT|SR|SRODKA?|DE|DI)[ .]+)*"
@@ -26,15 +23,12 @@ AGENT = (
 )
 """How a contrast agent, or the giving of it, is called."""
 
-
 AND = r"(?: (?:AND|THEN|UND|Y|E|ET|EN|I|VE|OG|OCH|И) | ?[&+/,] ?)"
-
 
 WITH = (
     r"\b(?:WITH|W/?|CON|COM|C/|AVEC|MIT|M\.|MET|MED|CU|DENGAN|SA|PO|POST?|NACH|"
     r"DOPO|APRES|APOS|EFTER|POSLE|ПОСЛЕ)"
 )
-
 
 WITHOUT = (
     r"(?:WITHOUT|\bW/? ?O(?:UT)?|\bSINE?|\bSEM|\bSANS|\bSENZA|\bOHNE|\bBEZ|\bZONDER|"
@@ -42,12 +36,10 @@ WITHOUT = (
 )
 """Says "without" also where what is missing is left unsaid."""
 
-
 NOT_OR_BEFORE = (
     r"\b(?:NON?|NAO|NIET|NICHT|GEEN|IKKE|KHONG|O\.?|PRE|PRAE|PRIMA(?: DEL?)?|BEFORE|"
     r"VOR|AVANT|ANTES(?: DEL?)?|PRZED|VOOR|ДО)"
 )
-
 
 WITHOUT_WORDS = re.compile(
     rf"UNENHANCED|UNCONTRASTED|{WITHOUT} ?{AGENT}|{NOT_OR_BEFORE}[ .-]*{AGENT}|"
@@ -60,7 +52,6 @@ WITHOUT_WORDS = re.compile(
 )
 """Taken off before contrast is looked for: what is said may go on, "and with"."""
 
-
 NATIVE = (
     r"(?:\bNATI+V|\bNAT\b|\bNATYW|НАТИВ|\bNCCT\b|\bNECT\b|\bT?NCT?\b|PLAIN|BLANCO\b|"
     r"SIMPLES?\b|\bBASALE\b|\bDIREC?T+[AO]\b|\b[SO][ .]?(?:MDC|KM)\b|TANJY?UN|"
@@ -69,9 +60,7 @@ NATIVE = (
     rf"{CONTRAST} ?(?:\(-\)|-$))"
 )
 
-
 NATIVE_WORDS = re.compile(NATIVE)
-
 
 ENHANCED = (
     r"(?:(?:(?<![A-Z])|(?<=HEAD)|(?<=NECK))CT[APV](?![A-Z])|\bCTA(?=HEAD)|\bCECT\b|"
@@ -83,15 +72,12 @@ ENHANCED = (
     r"增[强強]|ZOU?EI|造影|조영)"
 )
 
-
 CONTRAST_WORDS = re.compile(ENHANCED)
-
 
 BOTH_WORDS = re.compile(
     r"W/ ?WO\b|W/?O ?(AND|&) ?W\b|\bW ?(AND|&) ?W/?O|\b[CS]/[CS]\.? ?CONTRAS|"
     rf"{NATIVE}[A-Z]*{AND}(?:[A-Z]+ )?{ENHANCED}|{ENHANCED}[A-Z]*{AND}{NATIVE}"
 )
-
 
 HEAD_WORDS = re.compile(
     r"HEAD|BRAIN|SKULL|CRAN[EI]|KRANI|CEREB|CERVEAU|CERVELL|NEURO|STROKE|ICTUS|\bAVC\b|"
@@ -102,7 +88,6 @@ HEAD_WORDS = re.compile(
     r"두부|뇌|ГОЛОВ|МОЗГ|ЧЕРЕП"
 )
 
-
 OTHER_WORDS = re.compile(
     r"NECK|SPINE|CHEST|THORA|TORA[XCK]|LUNG|ABDOM|PEL[VW]I|HEART|[CK]ARDI|[CK]AROTI|"
     r"HALS|KNEE|KNIE|SHOULDER|SCHULTER|CUELLO|PESCOCO|COLLO\b|\bCOU\b|\bNEK\b|COLUMNA|"
@@ -112,16 +97,13 @@ OTHER_WORDS = re.compile(
     r"ШЕЯ|ШЕИ|ГРУД|БРЮШ"
 )
 
-
 BONE_WORDS = re.compile(
     r"BONE|KNOCHEN|LUNG|EDGE|SHARP|PETROUS|INNER.?EAR|HUESO|OSEO|OSEA\b|OSSE|\bOSS[OA]\b|"
     r"\bOS\b|\bKOSC|KOSTN|KEMIK|\bBOT\b|FELSENB|ROCHER|骨|КОСТ"
 )
 
-
 SHARPEST_SOFT_KERNEL = 49
 """Siemens's kernels H10 to H49, J30 to J49 and so on show soft tissue."""
-
 
 SHARP_CANON_KERNELS = (range(30, 40), range(50, 60), range(80, 90))
 """FC30 to FC39 bone, FC50 to FC59 lung, FC80 to FC89 high resolution."""

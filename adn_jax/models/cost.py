@@ -27,7 +27,6 @@ from adn_jax.models.precision import map_type
 What = Literal["align", "joint", "inference"]
 """A train step of T, a train step of D and F, or the chain T, D, F on new scans."""
 
-
 PASSES = {
     ("convolution", "forward"): 2,
     ("normalisation", "forward"): 3,
