@@ -8,8 +8,8 @@ Result:   paper, AISD: Dice 0.5090, HD95 39.66 mm. Not yet run by us at full siz
 from dataclasses import replace
 from pathlib import Path
 
-from adn_jax.cli.arguments import load_recipe
 from adn_jax.config import Recipe
+from adn_jax.config.recipe_file import load_recipe
 
 
 def get_config() -> Recipe:

@@ -9,8 +9,8 @@ The idea of Clerigues et al. (2020) in the form of the paper's Table 1.
 
 from pathlib import Path
 
-from adn_jax.cli.arguments import load_recipe
 from adn_jax.config import Recipe
+from adn_jax.config.recipe_file import load_recipe
 
 
 def get_config() -> Recipe:

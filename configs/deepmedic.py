@@ -12,8 +12,8 @@ Augmentation is that of the other rows; there is no CRF.
 from dataclasses import replace
 from pathlib import Path
 
-from adn_jax.cli.arguments import load_recipe
 from adn_jax.config import DeepMedicSettings, OptimizerSettings, Recipe
+from adn_jax.config.recipe_file import load_recipe
 
 
 def get_config() -> Recipe:

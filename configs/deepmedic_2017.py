@@ -8,8 +8,8 @@ Result:   not a row of Table 1; not yet run by us at full size.
 from dataclasses import replace
 from pathlib import Path
 
-from adn_jax.cli.arguments import load_recipe
 from adn_jax.config import Recipe
+from adn_jax.config.recipe_file import load_recipe
 
 
 def get_config() -> Recipe:

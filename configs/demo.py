@@ -7,8 +7,8 @@ Hardware: 2 CPU cores.
 from dataclasses import replace
 from pathlib import Path
 
-from adn_jax.cli.arguments import load_recipe
 from adn_jax.config import Recipe
+from adn_jax.config.recipe_file import load_recipe
 from adn_jax.config.sizes import demo_size
 
 

@@ -7,8 +7,8 @@ Result:   paper, AISD: Dice 0.4763, HD95 42.55 mm. Not yet run by us at full siz
 
 from pathlib import Path
 
-from adn_jax.cli.arguments import load_recipe
 from adn_jax.config import AlignmentSettings, Recipe
+from adn_jax.config.recipe_file import load_recipe
 
 
 def get_config() -> Recipe:

@@ -10,8 +10,8 @@ other rows.
 
 from pathlib import Path
 
-from adn_jax.cli.arguments import load_recipe
 from adn_jax.config import Recipe, SymmetryNetSettings
+from adn_jax.config.recipe_file import load_recipe
 
 
 def get_config() -> Recipe:

@@ -11,8 +11,8 @@ The paper names no width; 32 maps (4.1 million parameters) are as many as the Re
 from dataclasses import replace
 from pathlib import Path
 
-from adn_jax.cli.arguments import load_recipe
 from adn_jax.config import Recipe
+from adn_jax.config.recipe_file import load_recipe
 
 
 def get_config() -> Recipe:

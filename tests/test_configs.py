@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from adn_jax.cli.arguments import load_recipe
 from adn_jax.config import Recipe
+from adn_jax.config.recipe_file import load_recipe
 from adn_jax.config.validation import check_recipe
 from adn_jax.models import init_unet
 from adn_jax.pipeline.adn import apply_adn, init_adn

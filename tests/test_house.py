@@ -10,7 +10,7 @@ ORDER = (
     *("cli", "comparison", "benchmarks", "evaluation", "inference", "training"),
     *("prepare", "losses", "pipeline", "datasets", "models", "data"),
     *("distributed", "phantom", "scans", "runtime"),
-    *("report", "metrics", "geometry", "io", "config"),
+    *("report", "metrics", "geometry", "config", "io"),
 )
 """Top first: a folder may import from those behind it only."""
 

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
-from adn_jax.cli.arguments import load_recipe, parse
+from adn_jax.cli.arguments import parse
 from adn_jax.config import AlignmentNetSettings, Recipe, UNetSettings
+from adn_jax.config.recipe_file import load_recipe
 from adn_jax.config.serialization import sections
 from adn_jax.errors import UserError
 from adn_jax.io.files import check_fetched

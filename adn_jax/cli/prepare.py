@@ -9,8 +9,9 @@ from typing import Annotated
 
 import tyro
 
-from adn_jax.cli.arguments import load_recipe, parse
+from adn_jax.cli.arguments import parse
 from adn_jax.config import PrepareSettings, ReadSettings, Recipe, SystemSettings
+from adn_jax.config.recipe_file import load_recipe
 from adn_jax.config.validation import check_recipe
 from adn_jax.errors import counted
 from adn_jax.prepare.dataset import (

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from adn_jax.cli.arguments import Where, load_recipe, parse_with_recipe
+from adn_jax.cli.arguments import Where, parse_with_recipe
 from adn_jax.cli.table import Pairs
 from adn_jax.comparison.plan import check_same_data, plan_runs
 from adn_jax.comparison.scores import read_scores
 from adn_jax.comparison.sweep import plan_settings, write_sweep
 from adn_jax.comparison.work import Job, complete, find_data
 from adn_jax.config.fields import read_pairs
+from adn_jax.config.recipe_file import load_recipe
 from adn_jax.config.sizes import Size, at_size
 from adn_jax.errors import UserError
 from adn_jax.evaluation.source import labelled_cases

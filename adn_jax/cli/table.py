@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 
-from adn_jax.cli.arguments import Where, load_recipe, parse
+from adn_jax.cli.arguments import Where, parse
 from adn_jax.comparison.plan import (
     System,
     check_same_data,
@@ -23,6 +23,7 @@ from adn_jax.comparison.scores import read_scores
 from adn_jax.comparison.table import write_table
 from adn_jax.comparison.work import Job, complete, find_data
 from adn_jax.config.fields import read_pairs, set_fields
+from adn_jax.config.recipe_file import load_recipe
 from adn_jax.config.sizes import Size, at_size
 from adn_jax.errors import UserError
 from adn_jax.evaluation.source import labelled_cases

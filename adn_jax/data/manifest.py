@@ -15,7 +15,7 @@ from adn_jax.data.shards import check_reach, read_packed
 from adn_jax.data.splits import Fold, fold_splits
 from adn_jax.errors import UserError
 from adn_jax.io.files import is_there, read_json, write_json
-from adn_jax.io.paths import Place, Source
+from adn_jax.io.paths import Place, Source, as_place
 
 FORMAT = 1
 """Version of the file."""
@@ -89,12 +89,13 @@ def write_manifest(manifest: Manifest) -> None:
     write_json(manifest.folder / "manifest.json", content)
 
 
-def read_manifest(folder: Place) -> Manifest:
+def read_manifest(folder: Place | str) -> Manifest:
     """Read `manifest.json`.
 
     Raises `UserError` where `folder` is no prepared data set, or packed where packed
     cases cannot be read from.
     """
+    folder = as_place(folder)
     path = folder / "manifest.json"
     if not is_there(path):
         raise UserError(

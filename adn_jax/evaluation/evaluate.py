@@ -32,7 +32,7 @@ from adn_jax.evaluation.summary import per_case_csv, summarise_results
 from adn_jax.evaluation.validation import choose_on_validation
 from adn_jax.inference.system import AS_TRAINED, Averaging, System, load_system
 from adn_jax.io.files import read_json, write_json, write_text
-from adn_jax.io.paths import Place, spelled_out
+from adn_jax.io.paths import Place, as_place, spelled_out
 from adn_jax.training.runs import read_finished
 
 ThresholdRule = Literal["recipe", "auto"]
@@ -51,8 +51,8 @@ class Evaluation:
 
 
 def evaluate_run(
-    run: Place,
-    data: Place | None = None,
+    run: Place | str,
+    data: Place | str | None = None,
     split: str = "test",
     empty: EmptyRule = "penalise",
     samples: int = 0,
@@ -81,6 +81,7 @@ def evaluate_run(
         UserError: no run, no data, another grid, no such split, no labelled case, no
             dropout to sample, members that may have seen the cases.
     """
+    run, data = as_place(run), None if data is None else as_place(data)
     system = load_system(run, samples, ensemble, averaging)
     model, runs = system.model, (run, *ensemble)
     manifest = find_data(model, run, data)

@@ -1,7 +1,7 @@
 """Unseen scans segmented, with every result on the scan's own grid."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float32, Num
 from rich.progress import track
 
-from adn_jax.config import Recipe
+from adn_jax.config import PrepareSettings, Recipe
 from adn_jax.config.serialization import settings_to_json
 from adn_jax.data.cases import PreparedCase
 from adn_jax.datasets.raw import CaseInput
@@ -38,6 +38,7 @@ from adn_jax.runtime.platform import versions
 from adn_jax.scans.dicom.straighten import SliceStack, onto_taken, taken_image
 from adn_jax.scans.hounsfield import check_hu_range
 from adn_jax.scans.read import RawScan, read_scan, scan_name
+from adn_jax.training.runs import TrainedModel
 from adn_jax.types import AdnOutputs
 
 ONE_SIDED = 0.9
@@ -73,6 +74,23 @@ AS_TAKEN = (
 
 Native = Float32[np.ndarray, "i j k"]
 """Voxels of a scan in the order of its file."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a system finds in one scan; each image lies on the scan's own voxels."""
+
+    scan: RawScan
+    """The scan in HU as it was read."""
+    case: PreparedCase
+    """The same on the system's prepared grid."""
+    maps: CaseMaps
+    """Every map of the chain on the prepared grid, by the paper's letters."""
+    images: Mapping[str, Image]
+    """Results by name, as far as the system has them: lesion, probability, asymmetry
+    (A), pathological (P), anatomical (Q), salient, compensated, ct, doubt."""
+    facts: Mapping[str, Any]
+    """What `scan.json` says: lesion volume and side, pose, flags, quality."""
 
 
 def predict_scans(
@@ -192,6 +210,44 @@ def check_replaceable(folder: Path, scan: Path) -> None:
         )
 
 
+def predict(model: TrainedModel, path: Path | str) -> Prediction:
+    """Segment one scan in memory.
+
+    Args:
+        model: a finished run, as `load_run` reads it.
+        path: a NIfTI file, DICOM files or a case folder (`read_scan`).
+
+    Returns:
+        The lesion and every map on the scan's own voxels.
+
+    Raises:
+        UserError: the path is no head CT, or no brain is found in it.
+    """
+    system = System((model,), (model.recipe.name,))
+    return predict_read(system, read_scan(path))
+
+
+def predict_read(system: System, scan: RawScan) -> Prediction:
+    """Everything that a system finds in a scan that was read."""
+    recipe = system.model.recipe
+    case = prepare_scan(CaseInput(scan), without_tissue(recipe))
+    maps, outputs, doubt = infer_system(system, case)
+    volumes = scan_volumes(scan, case, maps, outputs, recipe)
+    facts = describe_scan(scan, case, maps, volumes["lesion"])
+    if doubt is not None:
+        native = on_native_grid(doubt, case)
+        volumes["doubt"] = scan.image.holding(native.entropy, "doubt")
+        facts |= describe_doubt(system, native, volumes["lesion"])
+    facts["window_hu"] = list(recipe.system.prepare.window_hu)
+    facts["units"] = {name: UNITS[name] for name in volumes}
+    return Prediction(scan, case, maps, volumes, facts)
+
+
+def without_tissue(recipe: Recipe) -> PrepareSettings:
+    """How a scan is prepared for prediction, which needs no tissue maps."""
+    return replace(recipe.system.prepare, tissue="none")
+
+
 def predict_scan(
     system: System,
     path: Path,
@@ -200,36 +256,44 @@ def predict_scan(
     hu_range: tuple[float, float] | None = None,
 ) -> None:
     """Predict one scan and write its folder, whole or not at all."""
-    model = system.model
     scan = replace(read_scan(path, series, hu_range), name=folder.name)
-    settings = replace(model.recipe.system.prepare, tissue="none")
-    case = prepare_scan(CaseInput(scan), settings)
-    maps, outputs, doubt = infer_system(system, case)
-    volumes = scan_volumes(scan, case, maps, outputs, model.recipe)
-    facts = describe_scan(scan, case, maps, volumes["lesion"])
-    if doubt is not None:
-        native = on_native_grid(doubt, case)
-        volumes["doubt"] = scan.image.holding(native.entropy, "doubt")
-        facts |= describe_doubt(system, native, volumes["lesion"])
-    facts["window_hu"] = list(model.recipe.system.prepare.window_hu)
-    facts["units"] = {name: UNITS[name] for name in volumes}
-    as_taken = {} if scan.taken is None else taken_volumes(scan.taken, volumes, maps)
-    if as_taken:
-        facts["as_taken"] = AS_TAKEN
-    averaging = system.averaging and system.averaging[0]
+    write_prediction(folder, predict_read(system, scan), system)
+
+
+def write_prediction(folder: Path, found: Prediction, system: System) -> None:
+    """Write the folder of a scan's results: volumes, figure, viewer, `scan.json`."""
+    scan, model = found.scan, system.model
+    as_taken = (
+        {}
+        if scan.taken is None
+        else taken_volumes(scan.taken, found.images, found.maps)
+    )
+    tta = system.averaging and system.averaging[0]
+    facts = {
+        **found.facts,
+        **({"as_taken": AS_TAKEN} if as_taken else {}),
+        "model": {
+            "recipe": model.recipe.name,
+            "run": system.names[0],
+            "steps": model.steps,
+            "averaging": settings_to_json(tta),
+        },
+        "versions": versions(),
+    }
     with atomic_path(folder) as temporary:
         temporary.mkdir()
-        for images, ending in ((volumes, ""), (as_taken, "_as_taken")):
+        for images, ending in ((found.images, ""), (as_taken, "_as_taken")):
             for name, image in images.items():
                 path = temporary / f"{name}{ending}.nii.gz"
                 write_image(path, image, STEPS.get(name, MAP_STEP))
-        save_figure(scan_figure(maps), temporary / "figure.png")
-        write_viewer(temporary / "viewer.html", scan.image, case, maps, settings)
-        facts |= {
-            "model": {"recipe": model.recipe.name, "run": system.names[0]}
-            | {"steps": model.steps, "averaging": settings_to_json(averaging)},
-            "versions": versions(),
-        }
+        save_figure(scan_figure(found.maps), temporary / "figure.png")
+        write_viewer(
+            temporary / "viewer.html",
+            scan.image,
+            found.case,
+            found.maps,
+            without_tissue(model.recipe),
+        )
         write_json(temporary / "scan.json", none_for_nan(facts))
 
 
@@ -251,7 +315,7 @@ def scan_volumes(
     found = lesion_of(to_native(maps.prediction, case.geometry), maps.threshold)
     moved = {
         name: (high - low) * to_native(as_map(volume) * case.brain, case.geometry)
-        for name, volume in on_scan_grid(outputs, recipe).items()
+        for name, volume in on_scan_grid(outputs, recipe.system).items()
         if maps.plane is not None
     }
     synthetic = {

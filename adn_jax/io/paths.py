@@ -56,6 +56,11 @@ def to_place(text: str) -> Place:
     return place
 
 
+def as_place(place: Place | str) -> Place:
+    """A place as it is, or the one that a text names (`to_place`)."""
+    return to_place(place) if isinstance(place, str) else place
+
+
 def is_remote(place: Place) -> bool:
     """Whether a place is in an object store; epath has places on disks, too."""
     return "://" in str(place)

@@ -23,7 +23,7 @@ from adn_jax.errors import UserError
 from adn_jax.io.files import atomic_path, read_json, write_json
 from adn_jax.phantom.head import average_slices, build_head, head_to_world, scan_grid
 from adn_jax.phantom.infarct import add_infarcts
-from adn_jax.phantom.settings import Difficulty
+from adn_jax.phantom.settings import EASY, Difficulty
 from adn_jax.runtime.jobs import worker_count
 
 AIR_HU = -1000.0
@@ -258,10 +258,10 @@ def progress_bar(title: str, total: int) -> Iterator[Any]:
 
 
 def write_phantoms(
-    out: Path,
+    out: Path | str,
     cases: int,
-    seed: int,
-    difficulty: Difficulty,
+    seed: int = 0,
+    difficulty: Difficulty = EASY,
     validation: int | None = None,
     test: int | None = None,
     workers: int | None = None,
@@ -273,7 +273,7 @@ def write_phantoms(
     process a processor. Raises `UserError` for counts that do not fit and for a folder
     that holds something else.
     """
-    splits = split_cases(cases, validation, test)
+    out, splits = Path(out), split_cases(cases, validation, test)
     settings = {"seed": seed, "difficulty": asdict(difficulty), "splits": splits}
     workers = worker_count(workers, cases)
     claim_folder(out, read_back(settings))

@@ -36,8 +36,8 @@ MOST_KINDS = 6
 
 
 def prepare_dataset(
-    raw: Path,
-    out: Path,
+    raw: Path | str,
+    out: Path | str,
     settings: PrepareSettings,
     workers: int | None = None,
     reading: ReadSettings | None = None,
@@ -65,6 +65,7 @@ def prepare_dataset(
             could be prepared.
         KeyboardInterrupt: at Ctrl-C and SIGTERM; another call continues.
     """
+    raw, out = Path(raw), Path(out)
     reading = ReadSettings() if reading is None else reading
     processes = Processes(workers, memory_gib, scheduler)
     if scheduler:  # its workers start in other folders

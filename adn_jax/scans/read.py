@@ -66,7 +66,7 @@ def onto_scan(image: Image, scan: RawScan) -> Image:
 
 
 def read_scan(
-    path: Path, series: str = "", hu_range: tuple[float, float] | None = None
+    path: Path | str, series: str = "", hu_range: tuple[float, float] | None = None
 ) -> RawScan:
     """Read a NIfTI file, DICOM files, or a case folder that holds either.
 
@@ -80,6 +80,7 @@ def read_scan(
 
     Raises `UserError` for everything that is no head CT volume: see the messages.
     """
+    path = Path(path)
     check_fetched(path)
     if not path.exists():
         raise UserError(

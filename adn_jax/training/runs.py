@@ -20,7 +20,7 @@ from adn_jax.config.serialization import differing_fields, settings_to_json
 from adn_jax.config.validation import recipe_from_json, used_settings
 from adn_jax.errors import UserError
 from adn_jax.io.files import atomic_path, is_there, read_json, write_json
-from adn_jax.io.paths import Place, move_folder, spelled_out
+from adn_jax.io.paths import Place, as_place, move_folder, spelled_out
 from adn_jax.models import init_unet
 from adn_jax.pipeline.adn import init_adn
 from adn_jax.training import checkpoints
@@ -115,12 +115,13 @@ def set_stage_aside(run: Place, stage: str) -> Place:
     return aside
 
 
-def load_run(run: Place) -> TrainedModel:
+def load_run(run: Place | str) -> TrainedModel:
     """Read a finished run with the best weights of each stage.
 
     Raises `UserError` where there is no run, a stage is not finished, or a checkpoint
     is damaged or of another architecture.
     """
+    run = as_place(run)
     config = read_config(run)
     recipe = config_recipe(run, config)
     finished = read_finished(run)

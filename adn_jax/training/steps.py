@@ -112,7 +112,8 @@ def make_train_step(
                 gradient, state.opt_state, state.params
             )
             params = optax.apply_updates(state.params, updates)
-            params = replace_leaves(params, statistics)
+            if statistics:
+                params = replace_leaves(params, statistics)
             ema = update_ema(state.ema, params, ema_decay, state.step)
             norm = optax.tree.norm(gradient)
             absent = jnp.any(batch.case < 0)

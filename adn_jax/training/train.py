@@ -27,7 +27,7 @@ from adn_jax.distributed.hosts import is_first, together
 from adn_jax.distributed.mesh import check_batch, check_rows, device_mesh
 from adn_jax.errors import UserError, counted
 from adn_jax.io.files import check_fetched, is_there, only_one
-from adn_jax.io.paths import Place, is_remote, spelled_out
+from adn_jax.io.paths import Place, as_place, is_remote, spelled_out
 from adn_jax.losses.extra import resolve_term
 from adn_jax.models import check_shape, deepest_rows
 from adn_jax.prepare.dataset import (
@@ -59,8 +59,8 @@ from adn_jax.training.validation import search_table
 
 def train(
     recipe: Recipe,
-    data: Place,
-    run: Place,
+    data: Place | str,
+    run: Place | str,
     workers: int | None = None,
     donors: Donors = MappingProxyType({}),
     space: int = 1,
@@ -93,6 +93,7 @@ def train(
       UserError: the recipe cannot work, the data does not fit it, or the folder
         belongs to another run.
     """
+    data, run = as_place(data), as_place(run)
     check_recipe(recipe)
     check_cudnn(recipe.system.precision)
     mesh = device_mesh(space=space)
@@ -197,8 +198,8 @@ def check_networks(name: str, recipe: Recipe, mesh: Mesh) -> None:
 
 def begin(
     recipe: Recipe,
-    data: Place,
-    run: Place,
+    data: Place | str,
+    run: Place | str,
     workers: int | None,
     reading: ReadSettings | None,
     donors: Donors,
@@ -269,8 +270,8 @@ def prepared_folder(data: Place, run: Place) -> Place:
 
 def find_data(
     recipe: Recipe,
-    data: Place,
-    run: Place,
+    data: Place | str,
+    run: Place | str,
     workers: int | None,
     reading: ReadSettings | None,
 ) -> Manifest:

@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from adn_jax.cli.arguments import load_recipe, parse_with_recipe
+from adn_jax.cli.arguments import parse_with_recipe
 from adn_jax.config import Recipe
+from adn_jax.config.recipe_file import load_recipe
 from adn_jax.errors import UserError
 
 HEAD = "from adn_jax.config import Recipe, StageSettings\ndef get_config():\n    "

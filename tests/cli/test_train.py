@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from adn_jax.cli import train
-from adn_jax.cli.arguments import load_recipe
 from adn_jax.cli.main import main
 from adn_jax.config import ReadSettings
+from adn_jax.config.recipe_file import load_recipe
 from adn_jax.config.sizes import demo_size
 from adn_jax.data.splits import Fold
 from tests.training.tiny import write_heads

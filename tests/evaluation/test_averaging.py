@@ -46,7 +46,7 @@ def test_a_run_is_averaged_without_training_it_again(tiny_run, case):
         model.params, volume, model.recipe.system, model.recipe.tta, predict=run_chain
     )
     np.testing.assert_array_equal(maps.prediction, as_map(expected))
-    aligned = onto_aligned(expected, outputs.matrix, model.recipe)
+    aligned = onto_aligned(expected, outputs.matrix, model.recipe.system)
     np.testing.assert_array_equal(maps.aligned_prediction, as_map(aligned))
     alone = infer_system(load_system(tiny_run), case)
     assert np.abs(maps.prediction - alone.maps.prediction).max() > 0.05

@@ -63,7 +63,7 @@ def test_a_label_never_reaches_a_prediction(tiny_data, tiny_params, tiny_recipe)
 
 def test_maps_go_back_to_the_scans_grid(inferred, tiny_recipe):
     maps, outputs = inferred
-    moved = on_scan_grid(outputs, tiny_recipe)
+    moved = on_scan_grid(outputs, tiny_recipe.system)
     inside = maps.volume > 0
     inside[[0, -1]] = False
     back = {name: np.asarray(volume[0, ..., 0]) for name, volume in moved.items()}

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adn_jax.cli.arguments import load_recipe, parse_with_recipe
+from adn_jax.cli.arguments import parse_with_recipe
 from adn_jax.cli.sweep import Sweep
 from adn_jax.cli.train import Train
 from adn_jax.config import AlignLossSettings, JointLossSettings
 from adn_jax.config.fields import read_pairs
+from adn_jax.config.recipe_file import load_recipe
 from adn_jax.errors import UserError
 from adn_jax.losses.extra import resolve_term
 from adn_jax.losses.recipes import (

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import uniform_filter
 
-from adn_jax.cli.arguments import load_recipe
+from adn_jax.config.recipe_file import load_recipe
 from adn_jax.models.torch_names import from_torch
 from adn_jax.pipeline.adn import apply_adn, unalign
 from adn_jax.types import AdnParams

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from adn_jax.cli.arguments import load_recipe
 from adn_jax.config import AlignLossSettings, JointLossSettings
+from adn_jax.config.recipe_file import load_recipe
 from adn_jax.errors import UserError
 from adn_jax.losses import recipes
 from tests.benchmarks.twin.ours import channels_first, jit_quickly
