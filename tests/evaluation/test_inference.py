@@ -5,8 +5,10 @@ import jax
 import numpy as np
 import pytest
 
+from adn_jax.config import JointLossSettings, StageSettings, TtaSettings
 from adn_jax.data.cases import read_case
-from adn_jax.inference.chain import infer_case, on_scan_grid
+from adn_jax.inference.chain import compiled_chain, infer_case, on_scan_grid
+from adn_jax.inference.system import infer_system, load_system
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +80,26 @@ def test_maps_go_back_to_the_scans_grid(inferred, tiny_recipe):
     )
 
 
-def test_one_compilation_serves_all_cases(tiny_data, tiny_params, tiny_recipe, caplog):
-    recipe = replace(tiny_recipe, threshold=0.3)
+def test_one_compilation_serves_all_cases_of_five_runs_of_a_system(
+    tiny_data, write_tiny_run, tiny_recipe, caplog
+):
+    """They differ in name, seed, stages, losses, threshold and averaging."""
+    changes = [
+        {},
+        {"seed": 1},
+        {"joint": StageSettings(steps=7)},
+        {"joint_loss": JointLossSettings(regularisation=0.0)},
+        {"threshold": 0.3, "tta": TtaSettings(mirrored=True)},
+    ]
+    runs = [
+        write_tiny_run(
+            f"run{number}", tiny_recipe.with_fields(name=f"n{number}", **new)
+        )
+        for number, new in enumerate(changes)
+    ]
+    system = load_system(runs[0], ensemble=runs[1:])
+    compiled_chain.cache_clear()
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
         for name in ("turned", "healthy"):
-            infer_case(tiny_params, read_case(tiny_data / name), recipe)
+            infer_system(system, read_case(tiny_data / name))
     assert sum("Compiling jit(infer)" in line for line in caplog.messages) == 1
