@@ -5,9 +5,13 @@ import jax
 import numpy as np
 import pytest
 
-from adn_jax.config import JointLossSettings, StageSettings, TtaSettings
+from adn_jax.config import (
+    JointLossSettings,
+    StageSettings,
+    TtaSettings,
+)
 from adn_jax.data.cases import read_case
-from adn_jax.inference.chain import compiled_chain, infer_case, on_scan_grid
+from adn_jax.inference.chain import infer_case, on_scan_grid
 from adn_jax.inference.system import infer_system, load_system
 
 
@@ -98,7 +102,6 @@ def test_one_compilation_serves_all_cases_of_five_runs_of_a_system(
         for number, new in enumerate(changes)
     ]
     system = load_system(runs[0], ensemble=runs[1:])
-    compiled_chain.cache_clear()
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
         for name in ("turned", "healthy"):
             infer_system(system, read_case(tiny_data / name))
