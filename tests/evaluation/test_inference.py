@@ -95,10 +95,9 @@ def test_one_compilation_serves_all_cases_of_five_runs_of_a_system(
         {"joint_loss": JointLossSettings(regularisation=0.0)},
         {"threshold": 0.3, "tta": TtaSettings(mirrored=True)},
     ]
+    mine = tiny_recipe.with_fields(asymmetry=AsymmetrySettings(rim_mm=4.0))
     runs = [
-        write_tiny_run(
-            f"run{number}", tiny_recipe.with_fields(name=f"n{number}", **new)
-        )
+        write_tiny_run(f"run{number}", mine.with_fields(name=f"n{number}", **new))
         for number, new in enumerate(changes)
     ]
     system = load_system(runs[0], ensemble=runs[1:])
