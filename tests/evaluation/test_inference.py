@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from adn_jax.config import (
+    AsymmetrySettings,
     JointLossSettings,
     StageSettings,
     TtaSettings,
