@@ -15,12 +15,12 @@ What = Literal["align", "joint", "inference"]
 """Train step of T, train step of D and F, or the chain from a scan I to O."""
 
 PeerForm = Literal["eager", "bf16", "compiled"]
-"""The PyTorch twin operation by operation in float32 (with TF32 where the recipe's
-precision has it), in bfloat16 by autocast with channels last, or through
-torch.compile."""
+"""How the peer computes; of the PyTorch reference: operation by operation in float32
+(with TF32 where the recipe's precision has it), in bfloat16 by autocast with channels
+last, or through torch.compile."""
 
 Form = Literal["jit", PeerForm]
-"""Our own compiled code, or a form of the twin."""
+"""Our own compiled code, or a form of the peer."""
 
 Platform = Literal["cpu", "gpu", "tpu"]
 """Where both sides run."""
@@ -49,6 +49,9 @@ class Job:
     """Fewest calls to time."""
     devices: int = 1
     """Devices that share the batch."""
+    peer: str = ""
+    """`module:function` that measures the peer: it takes a job and gives its
+    `StepFigures`, in a process of its own. Empty: no peer."""
     platform: Platform = "cpu"
     """Where the peer has to run."""
     cache: str = ""

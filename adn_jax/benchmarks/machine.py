@@ -10,7 +10,6 @@ import subprocess
 from dataclasses import dataclass
 from importlib.metadata import distributions, version
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from adn_jax.benchmarks.job import Device
@@ -80,20 +79,4 @@ def jax_device(first: Any, count: int) -> Device:
         count=count,
         threads=usable_processors(),
         versions=tuple(f"{name} {version(name)}" for name in ("jax", "jaxlib", *cudnn)),
-    )
-
-
-def torch_device(torch: ModuleType, device: str) -> Device:
-    """Where PyTorch runs."""
-    cudnn = torch.backends.cudnn.version()
-    on_cpu = device == "cpu"
-    return Device(
-        platform="cpu" if on_cpu else "gpu",
-        kind=processor_name() if on_cpu else torch.cuda.get_device_name(),
-        count=1,
-        threads=torch.get_num_threads(),
-        versions=(
-            f"torch {torch.__version__}",
-            *((f"cuDNN {cudnn}",) if cudnn else ()),
-        ),
     )

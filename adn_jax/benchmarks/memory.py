@@ -5,12 +5,13 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from adn_jax.benchmarks.job import ObservedMemory
 
 PROCESS = Path("/proc/self")
+
+
 RESET_PEAK = "5"
 """What Linux takes in `clear_refs` to let the peak begin again at what is in use."""
 
@@ -48,17 +49,6 @@ def jax_meter(device: Any) -> MemoryMeter:
         return numbers["bytes_in_use"], numbers["peak_bytes_in_use"]
 
     return MemoryMeter(read, reset=lambda: None)
-
-
-def torch_meter(torch: ModuleType, device: str) -> MemoryMeter:
-    """The CUDA device's memory, or the process's."""
-    if device == "cpu":
-        return process_meter()
-    cuda = torch.cuda
-    return MemoryMeter(
-        read=lambda: (cuda.memory_allocated(), cuda.max_memory_allocated()),
-        reset=cuda.reset_peak_memory_stats,
-    )
 
 
 def process_meter() -> MemoryMeter:

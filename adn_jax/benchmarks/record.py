@@ -21,7 +21,7 @@ PEER_FORMS: dict[Precision, tuple[PeerForm, ...]] = {
     "tensorfloat32": ("eager", "compiled"),
     "bfloat16": ("bf16", "compiled"),
 }
-"""Forms of the PyTorch twin that a recipe is compared with, by its precision."""
+"""Forms of the peer that a recipe is compared with, by its precision."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,10 @@ class Plan:
     repeats: int = 5
     rounds: int = 2
     devices: int | None = None
+    peer: str = ""
+    """`module:function` that measures the peer (`Job.peer`); empty: no peer."""
     forms: tuple[PeerForm, ...] = ()
-    """Forms of the peer; empty: no peer."""
+    """Forms of the peer."""
     data: str | None = None
     """Prepared data set for steps with real input, or `synthetic`; None: no such."""
     budget: bool = False

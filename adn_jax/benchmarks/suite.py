@@ -74,6 +74,7 @@ def planned_jobs(plan: Plan, caches: Path) -> Iterator[tuple[int, Job]]:
             batch=batch_of(plan, what),
             repeats=plan.repeats,
             devices=plan.devices or 1,
+            peer=plan.peer,
         )
         ours, *peers = (
             replace(job, form=form, cache=str(caches / f"{what}_{form}"))
@@ -124,7 +125,7 @@ def describe(job: Job, number: int) -> str:
     """A job in a few words, for the progress."""
     if job.task != "steps":
         return f"{job.what}, {job.task}"
-    side = "ours" if job.form == "jit" else f"torch {job.form}"
+    side = "ours" if job.form == "jit" else f"peer {job.form}"
     return f"{job.what}, {side}, round {number}"
 
 

@@ -6,11 +6,13 @@
 
 import json
 import sys
+from collections.abc import Callable
 from typing import Any
 
-from adn_jax.benchmarks.job import Job
+from adn_jax.benchmarks.job import Job, StepFigures
 from adn_jax.config.serialization import settings_from_json, settings_to_json
 from adn_jax.errors import UserError, is_out_of_memory, memory_sentence
+from adn_jax.runtime.named import named_function
 from adn_jax.runtime.platform import keep_freed_memory
 
 
@@ -28,14 +30,23 @@ def main() -> None:
     print(json.dumps(answer), flush=True)
 
 
+def peer_function(name: str) -> Callable[[Job], StepFigures]:
+    """The function `module:function` that measures a peer."""
+    module, _, function = name.partition(":")
+    if not function:
+        raise UserError(
+            f"--peer is {name!r}; torch, none, or module:function of a peer of your "
+            "own is wanted."
+        )
+    return named_function(module, function, "peer")
+
+
 def measure(job: Job) -> Any:
     """The figures of a job, a dataclass; only what it needs is imported."""
     if job.what != "inference":  # as `train` does, and the peer's steps alike
         keep_freed_memory()
     if job.task == "steps" and job.form != "jit":
-        from adn_jax.benchmarks.peer import measure_peer
-
-        return measure_peer(job)
+        return peer_function(job.peer)(job)
     from adn_jax.benchmarks.input import measure_input
     from adn_jax.benchmarks.ours import configure_jax, measure_budget, measure_ours
     from adn_jax.benchmarks.peaks import measure_peaks

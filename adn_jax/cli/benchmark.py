@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from rich.console import Console
 from rich.progress import (
@@ -23,12 +22,16 @@ from adn_jax.benchmarks.record import PEER_FORMS, Plan, Record, record_json
 from adn_jax.benchmarks.suite import count_jobs, run_plan
 from adn_jax.benchmarks.summary import summary_json
 from adn_jax.benchmarks.table import sections
+from adn_jax.benchmarks.worker import peer_function
 from adn_jax.cli.arguments import parse_with_recipe
 from adn_jax.config import Recipe
 from adn_jax.distributed.preemption import interrupt_on_sigterm
 from adn_jax.errors import UserError
 from adn_jax.io.files import write_json, write_text
 from adn_jax.report.tables import print_sections, to_markdown
+
+TORCH = "benchmarks.torch_reference:measure"
+"""The PyTorch reference, in a checkout of the repository."""
 
 SPEED_SECONDS = 3600.0
 """The time left is estimated from the speed over this time: a job takes minutes."""
@@ -53,10 +56,11 @@ class Benchmark:
     devices: int | None = None
     """Devices that share the batch; default: 1, and for training on a CPU one a core,
     as `train` has."""
-    peer: Literal["none", "torch"] = "none"
-    """Time a PyTorch twin of the recipe, too, in turn with ours."""
+    peer: str = "none"
+    """Time a peer of the recipe, too, in turn with ours: `module:function`, or `torch`
+    for the PyTorch reference of this repository."""
     forms: tuple[PeerForm, ...] = ()
-    """Forms of the twin; default: those of the recipe's precision."""
+    """Forms of the peer; default: those of the recipe's precision."""
     input: str = "none"
     """Whether a train step waits for its input: a prepared data set, or `synthetic`."""
     layers: bool = False
@@ -93,6 +97,9 @@ def make_plan(command: Benchmark, recipe: Recipe) -> Plan:
         value = getattr(command, name)
         if value is not None and value < 1:
             raise UserError(f"--{name} is {value}; it has to be at least 1.")
+    peer = {"none": "", "torch": TORCH}.get(command.peer, command.peer)
+    if peer:
+        peer_function(peer)  # a wrong name is told before anything is measured
     forms = command.forms or PEER_FORMS[recipe.system.precision]
     return Plan(
         recipe=recipe,
@@ -101,7 +108,8 @@ def make_plan(command: Benchmark, recipe: Recipe) -> Plan:
         repeats=command.repeats,
         rounds=command.rounds,
         devices=command.devices,
-        forms=forms if command.peer == "torch" else (),
+        peer=peer,
+        forms=forms if peer else (),
         data=None if command.input == "none" else command.input,
         budget=command.budget,
         layers=command.layers,

@@ -1,12 +1,9 @@
 """Loss terms of the user's own, named on the command line (docs/loss-variants.md)."""
 
-import importlib
 import math
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from adn_jax.errors import UserError, one_line
+from adn_jax.runtime.named import named_function
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,8 @@ def resolve_term(text: str) -> ExtraTerm:
         )
     module, function = parts[:2]
     weight = _weight(text, parts[2]) if len(parts) == 3 else 1.0
-    return ExtraTerm(f"{module}:{function}", _import(module, function), weight)
+    found = named_function(module, function, "loss term")
+    return ExtraTerm(f"{module}:{function}", found, weight)
 
 
 def _weight(text: str, number: str) -> float:
@@ -70,26 +69,6 @@ def _weight(text: str, number: str) -> float:
             f"the loss term {text!r} has the weight {number!r}; a number is wanted."
         )
     return weight
-
-
-def _import(module: str, function: str) -> Callable[..., Any]:
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.append(here)  # the script `adn`, unlike `python -m`, lacks it
-    try:
-        found = importlib.import_module(module)
-    except Exception as error:
-        raise UserError(
-            f"the module {module!r} of the loss term {module}:{function} cannot be "
-            f"imported ({type(error).__name__}: {error}); run the command in the "
-            "folder that holds it, or correct the module."
-        ) from error
-    term = getattr(found, function, None)
-    if not callable(term):
-        raise UserError(
-            f"the module {module!r} ({getattr(found, '__file__', 'built in')}) has no "
-            f"function {function!r}; correct the name of the loss term."
-        )
-    return term
 
 
 def _describe(value: Any) -> str:

@@ -7,8 +7,6 @@ from importlib import metadata
 from importlib.metadata import entry_points, version
 from importlib.util import find_spec
 
-import jax
-
 from adn_jax.config import Precision
 from adn_jax.errors import UserError
 
@@ -31,6 +29,8 @@ def check_cudnn(precision: Precision) -> None:
     """Raise `UserError` where bfloat16 would run on too old a cuDNN."""
     if precision != "bfloat16" or OVERRIDE in os.environ:
         return
+    import jax  # not at the top: a peer's process, which uses this file, has no jax
+
     if jax.default_backend() != "gpu":
         return
     for package, release in installed_cudnn().items():

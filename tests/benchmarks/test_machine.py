@@ -4,6 +4,7 @@ import jax
 import pytest
 
 from adn_jax.benchmarks import machine
+from benchmarks import torch_reference
 
 
 def test_the_machine_names_itself():
@@ -39,7 +40,7 @@ def test_where_jax_runs():
 
 def test_where_torch_runs():
     torch = pytest.importorskip("torch")
-    device = machine.torch_device(torch, "cpu")
+    device = torch_reference.torch_device(torch, "cpu")
     assert device.threads == torch.get_num_threads()
     assert device.versions[0] == f"torch {torch.__version__}"
 
@@ -50,6 +51,6 @@ def test_where_torch_runs_on_a_gpu():
     torch.cuda = SimpleNamespace(get_device_name=lambda: "H200")
     torch.backends = SimpleNamespace(cudnn=SimpleNamespace(version=lambda: 91500))
     torch.get_num_threads = lambda: 16
-    device = machine.torch_device(torch, "cuda")
+    device = torch_reference.torch_device(torch, "cuda")
     assert (device.platform, device.kind) == ("gpu", "H200")
     assert device.versions == ("torch 9.9", "cuDNN 91500")

@@ -7,6 +7,7 @@ import pytest
 
 from adn_jax.benchmarks import memory
 from adn_jax.benchmarks.job import ObservedMemory
+from benchmarks import torch_reference
 
 MEGABYTES = 200
 linux = pytest.mark.skipif(not memory.PROCESS.is_dir(), reason="needs Linux")
@@ -61,6 +62,6 @@ def test_cuda_forgets_its_peak():
     )
     torch = ModuleType("torch")
     torch.cuda = cuda
-    meter = memory.torch_meter(torch, "cuda")
+    meter = torch_reference.torch_meter(torch, "cuda")
     meter.begin()
     assert meter.end() == ObservedMemory(before=3, peak=3, peak_building=5)

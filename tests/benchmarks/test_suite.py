@@ -77,7 +77,7 @@ def test_a_failed_system_is_not_tried_again(run):
     assert told == [
         "peaks of the machine",
         "joint, ours, round 1",
-        "joint, torch eager, round 1",
+        "joint, peer eager, round 1",
         "joint, ours, round 2",
         "joint, input",
         "joint, budget",

@@ -14,13 +14,20 @@ from adn_jax.models import (
     init_alignment_net,
     init_unet,
 )
-from tests.benchmarks.twin.ours import SHAPE, channels_first, draw_params, jit_quickly
+from tests.benchmarks.torch_reference.ours import (
+    SHAPE,
+    channels_first,
+    draw_params,
+    jit_quickly,
+)
 
 torch = pytest.importorskip("torch")
-from adn_jax.benchmarks.twin.networks import make_unet, make_view_net  # noqa: E402
-from adn_jax.benchmarks.twin.parameters import state_of  # noqa: E402
+from benchmarks.torch_reference.networks import make_unet, make_view_net  # noqa: E402
+from benchmarks.torch_reference.parameters import state_of  # noqa: E402
 
 UNET = UNetSettings(widths=(2, 4), outputs=3, groups=2)
+
+
 VIEW = AlignmentNetSettings(
     widths=(2, 8),
     rotation_limit_deg=(10.0, 20.0, 30.0),

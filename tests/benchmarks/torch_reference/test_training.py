@@ -22,19 +22,32 @@ from adn_jax.pipeline.adn import init_adn
 from adn_jax.training.optimizer import make_optimizer
 from adn_jax.training.stages import make_stage
 from adn_jax.training.steps import ABSENT, initial_state, make_train_step
-from tests.benchmarks.twin.ours import RECIPE, SHAPE, draw_params, jit_quickly
+from tests.benchmarks.torch_reference.ours import (
+    RECIPE,
+    SHAPE,
+    draw_params,
+    jit_quickly,
+)
 
 torch = pytest.importorskip("torch")
-from adn_jax.benchmarks.twin import training  # noqa: E402
-from adn_jax.benchmarks.twin.cases import made_up_cases  # noqa: E402
-from adn_jax.benchmarks.twin.chain import Adn  # noqa: E402
-from adn_jax.benchmarks.twin.networks import make_unet  # noqa: E402
-from adn_jax.benchmarks.twin.parameters import state_of  # noqa: E402
+from benchmarks.torch_reference import training  # noqa: E402
+from benchmarks.torch_reference.cases import made_up_cases  # noqa: E402
+from benchmarks.torch_reference.chain import Adn  # noqa: E402
+from benchmarks.torch_reference.networks import make_unet  # noqa: E402
+from benchmarks.torch_reference.parameters import state_of  # noqa: E402
 
 STILL = AugmentSettings(gamma=0.0, mirror=False, rotation_deg=0.0)
+
+
 OPTIMIZER = OptimizerSettings(learning_rate=1e-2, weight_decay=0.1)
+
+
 STAGE = StageSettings(steps=3, augment=STILL, optimizer=OPTIMIZER)
+
+
 PAPER = replace(RECIPE, joint=STAGE, joint_loss=JointLossSettings(warm_start_steps=1))
+
+
 AUTHORS = RECIPE.with_fields(
     tissue_source="network",
     joint_loss=JointLossSettings(
@@ -52,6 +65,8 @@ AUTHORS = RECIPE.with_fields(
     joint=replace(STAGE, optimizer=replace(OPTIMIZER, clip_norm=0.01)),
     asymmetry=AsymmetrySettings("positive_part", "clipped"),
 )
+
+
 ALIGN = replace(
     RECIPE,
     align=STAGE,

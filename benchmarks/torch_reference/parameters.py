@@ -1,4 +1,4 @@
-"""Our parameters as the state of the PyTorch twin; the only part that needs jax."""
+"""Our parameters as the state of the reference; the only part that needs jax."""
 
 import jax
 import numpy as np
@@ -10,7 +10,7 @@ from adn_jax.types import Params
 
 
 def state_of(params: Params) -> dict[str, Tensor]:
-    """State dict of the twin's network with our network's parameters."""
+    """State dict of the reference's network with our network's parameters."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(params)
     return {
         torch_path(path): torch.from_numpy(

@@ -9,18 +9,23 @@ import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float
 from torch import Tensor
 
-from adn_jax.benchmarks.twin.chain import Map, Outputs, View, mirror
 from adn_jax.config import AlignLossSettings, JointLossSettings
 from adn_jax.errors import UserError
+from benchmarks.torch_reference.chain import Map, Outputs, View, mirror
 
 Scalar = Float[Tensor, ""]
+
+
 Loss = tuple[Scalar, dict[str, Scalar]]
+
 
 LEAST_IN_VIEW = 0.01
 """Share of the head below which `mirror_in_view` stops rising."""
 
+
 ONLY_OURS = ("focal_tversky", "boundary", "size_by_volume")
-"""Terms that the twin does not have."""
+"""Terms that the reference does not have."""
+
 
 SMALLEST_WEIGHT = 1e-6
 """Lower bound in the generalised Dice loss."""
@@ -140,10 +145,14 @@ ALIGNMENT = {
     "reconstruction": reconstruction,
     "pose_regression": pose_regression,
 }
+
+
 SEGMENTATION = {
     "cross_entropy": F.binary_cross_entropy,
     "generalised_dice": generalised_dice,
 }
+
+
 DISENTANGLEMENT = {
     "tissue": tissue,
     "tissue_one_way": tissue_one_way,

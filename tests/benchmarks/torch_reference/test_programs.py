@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from adn_jax.benchmarks import twin
-from adn_jax.benchmarks.twin import make_twin
 from adn_jax.config import UNetSettings
 from adn_jax.errors import UserError
-from tests.benchmarks.twin.ours import RECIPE
+from tests.benchmarks.torch_reference.ours import RECIPE
 
 torch = pytest.importorskip("torch")
-from adn_jax.benchmarks.twin import programs  # noqa: E402
+from benchmarks.torch_reference import programs  # noqa: E402
 
 NET = UNetSettings(widths=(2, 4), groups=2)
+
+
 # In bfloat16 on a CPU PyTorch 2.13's gradients of kernels are other ones at each call,
 # now and then no numbers, where the rows of a map have 6 voxels; with 8 they are right.
 TINY = RECIPE.with_fields(
@@ -29,7 +29,7 @@ TINY = RECIPE.with_fields(
 
 @pytest.fixture
 def results(monkeypatch):
-    """What the calls compute, kept from `make_twin`'s answer, which gives nothing."""
+    """What the calls compute; `make_program`'s answer gives nothing."""
     kept, finished = [], programs.finished
 
     def keep(call, device, form):
@@ -42,7 +42,7 @@ def results(monkeypatch):
 @pytest.mark.parametrize("form", ["eager", "bf16"])
 @pytest.mark.parametrize("what", ["align", "joint"])
 def test_every_step_moves_the_loss(results, what, form):
-    call = make_twin(what, TINY, 2, "cpu", form)
+    call = programs.make_program(what, TINY, 2, "cpu", form)
     call()
     assert call() is None
     first, second = (values["loss"] for values in results)
@@ -52,7 +52,7 @@ def test_every_step_moves_the_loss(results, what, form):
 
 def test_bf16_inference_is_close_to_float32(results):
     for form in ("eager", "bf16"):
-        make_twin("inference", TINY, 2, "cpu", form)()
+        programs.make_program("inference", TINY, 2, "cpu", form)()
     exact, rounded = results
     assert exact.shape == (2, 1, *TINY.system.prepare.shape)
     assert rounded.dtype == torch.float32
@@ -61,8 +61,8 @@ def test_bf16_inference_is_close_to_float32(results):
 
 TRACED = """
 import torch
-from adn_jax.benchmarks.twin import programs
-from tests.benchmarks.twin.test_programs import TINY
+from benchmarks.torch_reference import programs
+from tests.benchmarks.torch_reference.test_programs import TINY
 
 def trace(network):
     network.forward = torch.compile(
@@ -88,7 +88,7 @@ def test_failed_compilation_is_one_sentence(monkeypatch):
         network.forward = no_compiler
 
     monkeypatch.setattr(torch.nn.Module, "compile", fail)
-    call = make_twin("inference", TINY, 1, "cpu", "compiled")
+    call = programs.make_program("inference", TINY, 1, "cpu", "compiled")
     with pytest.raises(UserError, match=r"does not work here \(no C\+\+.*leave"):
         call()
 
@@ -102,7 +102,9 @@ def no_compiler(*_):
 def test_options_of_levels_are_refused(network, option):
     net = replace(getattr(TINY, network), **{option: 1})
     with pytest.raises(UserError, match=rf"no {option}, but {network}\.{option} is 1;"):
-        make_twin("joint", TINY.with_fields(**{network: net}), 1, "cpu", "eager")
+        programs.make_program(
+            "joint", TINY.with_fields(**{network: net}), 1, "cpu", "eager"
+        )
 
 
 @pytest.mark.parametrize("stage", ["align", "joint"])
@@ -129,25 +131,20 @@ def test_what_the_trainer_lacks_is_refused(stage, part, changes, sentence):
     settings = getattr(TINY, stage)
     settings = replace(settings, **{part: replace(getattr(settings, part), **changes)})
     with pytest.raises(UserError, match=sentence.replace("STAGE", stage)):
-        make_twin(stage, TINY.with_fields(**{stage: settings}), 1, "cpu", "eager")
+        programs.make_program(
+            stage, TINY.with_fields(**{stage: settings}), 1, "cpu", "eager"
+        )
 
 
 def test_an_unknown_form_is_refused():
     with pytest.raises(UserError, match="no form 'fast'; take eager, bf16, compiled"):
-        make_twin("joint", TINY, 1, "cpu", "fast")
-
-
-def test_without_torch_the_user_is_told_what_to_install(monkeypatch):
-    monkeypatch.setattr(twin, "find_spec", lambda _: None)
-    with pytest.raises(UserError, match=r"PyTorch is absent.*pip install -e"):
-        make_twin("joint", TINY, 1, "cpu", "eager")
+        programs.make_program("joint", TINY, 1, "cpu", "fast")
 
 
 def test_the_peer_runs_without_jax():
     """In a process that has jax, too, memory would not be the peer's own."""
-    program = (
-        "import sys, adn_jax.benchmarks.twin.programs; print('jax' in sys.modules)"
-    )
+    modules = "sys, adn_jax.benchmarks.worker, benchmarks.torch_reference.programs"
+    program = f"import {modules}; print('jax' in sys.modules)"
     assert run_python(program) == "False"
 
 

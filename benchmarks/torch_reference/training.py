@@ -6,8 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from adn_jax.benchmarks.twin.cases import Cases, augment, draw, view_of_upright
-from adn_jax.benchmarks.twin.chain import (
+from adn_jax.config import Recipe, StageSettings
+from benchmarks.torch_reference.cases import Cases, augment, draw, view_of_upright
+from benchmarks.torch_reference.chain import (
     Adn,
     Map,
     Outputs,
@@ -17,15 +18,15 @@ from adn_jax.benchmarks.twin.chain import (
     run,
     sample,
 )
-from adn_jax.benchmarks.twin.losses import (
+from benchmarks.torch_reference.losses import (
     AlignOutputs,
     Targets,
     align_loss,
     joint_loss,
 )
-from adn_jax.config import Recipe, StageSettings
 
 Values = dict[str, Tensor]
+
 
 TISSUES = (1, 2, 3)
 """Label values of grey matter, white matter and CSF."""

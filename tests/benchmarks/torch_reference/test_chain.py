@@ -10,7 +10,7 @@ import pytest
 from adn_jax.config import AlignmentNetSettings, AlignmentSettings, AsymmetrySettings
 from adn_jax.errors import UserError
 from adn_jax.pipeline.adn import apply_adn, init_adn
-from tests.benchmarks.twin.ours import (
+from tests.benchmarks.torch_reference.ours import (
     RECIPE,
     SHAPE,
     channels_first,
@@ -19,8 +19,8 @@ from tests.benchmarks.twin.ours import (
 )
 
 torch = pytest.importorskip("torch")
-from adn_jax.benchmarks.twin.chain import Adn, compensated_volume  # noqa: E402
-from adn_jax.benchmarks.twin.parameters import state_of  # noqa: E402
+from benchmarks.torch_reference.chain import Adn, compensated_volume  # noqa: E402
+from benchmarks.torch_reference.parameters import state_of  # noqa: E402
 
 RECIPES = {
     "paper": RECIPE,

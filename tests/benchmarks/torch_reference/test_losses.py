@@ -11,17 +11,21 @@ from adn_jax.config import AlignLossSettings, JointLossSettings
 from adn_jax.config.recipe_file import load_recipe
 from adn_jax.errors import UserError
 from adn_jax.losses import recipes
-from tests.benchmarks.twin.ours import channels_first, jit_quickly
+from tests.benchmarks.torch_reference.ours import channels_first, jit_quickly
 from tests.losses.arrays import random_alignment, random_chain
 
 torch = pytest.importorskip("torch")
-from adn_jax.benchmarks.twin import chain, losses  # noqa: E402
+from benchmarks.torch_reference import chain, losses  # noqa: E402
 
 CONFIGS = Path(__file__).parents[3] / "configs"
+
+
 PAPER, AUTHORS, OURS = (
     replace(load_recipe(CONFIGS / f"{name}.py").joint_loss, warm_start_steps=2)
     for name in ("adn_paper", "adn_reference", "adn")
 )
+
+
 ALIGN = AlignLossSettings(
     mirror=2.0, mirror_in_view=0.5, reconstruction=3.0, pose_regression=0.25
 )

@@ -6,15 +6,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from adn_jax.benchmarks.twin.cases import made_up_cases
-from adn_jax.benchmarks.twin.chain import Adn
-from adn_jax.benchmarks.twin.losses import refuse_extra
-from adn_jax.benchmarks.twin.networks import make_unet, make_view_net
-from adn_jax.benchmarks.twin.training import Trainer, align_step, joint_step
 from adn_jax.config import Recipe, StageSettings, UNetSettings
 from adn_jax.errors import UserError, one_line
+from benchmarks.torch_reference.cases import made_up_cases
+from benchmarks.torch_reference.chain import Adn
+from benchmarks.torch_reference.losses import refuse_extra
+from benchmarks.torch_reference.networks import make_unet, make_view_net
+from benchmarks.torch_reference.training import Trainer, align_step, joint_step
 
 Call = Callable[[], object]
+
+
 Place = Callable[[nn.Module], nn.Module]
 
 

@@ -14,7 +14,11 @@ from adn_jax.config import (
 )
 
 SHAPE = (4, 8, 12)
+
+
 NET = UNetSettings("unet", widths=(2,), groups=2, dropout=0.0)
+
+
 RECIPE = Recipe(
     name="tiny",
     system=SystemSettings(
@@ -25,6 +29,7 @@ RECIPE = Recipe(
     ),
     tissue_net=UNetSettings("unet", widths=(2,), groups=2, outputs=5),
 )
+
 
 jit_quickly = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 """Code that runs once need not be fast; compiling it takes a third of the time."""

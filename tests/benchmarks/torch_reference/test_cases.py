@@ -13,14 +13,25 @@ from adn_jax.config import AugmentSettings
 from adn_jax.data.augment import augment, augmented_view, draw_all
 from adn_jax.data.batches import make_batch
 from adn_jax.geometry.rigid import half_extents_mm
-from tests.benchmarks.twin.ours import RECIPE, SHAPE, channels_first, jit_quickly
+from tests.benchmarks.torch_reference.ours import (
+    RECIPE,
+    SHAPE,
+    channels_first,
+    jit_quickly,
+)
 
 torch = pytest.importorskip("torch")
-from adn_jax.benchmarks.twin import cases as twin  # noqa: E402
+from benchmarks.torch_reference import cases as reference  # noqa: E402
 
 SPACING = RECIPE.system.prepare.spacing_mm
+
+
 ALL = AugmentSettings(translation=0.2)
+
+
 KEY = jax.random.key(3)
+
+
 BOTH = ("lesion", "tissue")
 
 
@@ -30,8 +41,8 @@ def our_batch():
 
 def our_draws(settings):
     drawn = draw_all(KEY, our_batch().case, settings)
-    shared = (getattr(drawn, field.name) for field in fields(twin.Draws))
-    return twin.Draws(*(torch.tensor(np.asarray(array)) for array in shared))
+    shared = (getattr(drawn, field.name) for field in fields(reference.Draws))
+    return reference.Draws(*(torch.tensor(np.asarray(array)) for array in shared))
 
 
 def check_cases(found, batch):
@@ -42,7 +53,7 @@ def check_cases(found, batch):
 
 
 def test_cases_are_ours():
-    found = twin.made_up_cases(RECIPE, 3, "cpu", BOTH)
+    found = reference.made_up_cases(RECIPE, 3, "cpu", BOTH)
     assert found.labels.unique().tolist() == [0, 1, 2, 3]
     check_cases(found, our_batch())
 
@@ -54,8 +65,8 @@ def test_cases_are_ours():
 def test_augmentation_equals_ours(settings):
     draws = our_draws(settings)
     assert draws.flip.unique().tolist() == [False, True]
-    found = twin.augment(
-        twin.made_up_cases(RECIPE, 3, "cpu", BOTH), draws, settings, SPACING
+    found = reference.augment(
+        reference.made_up_cases(RECIPE, 3, "cpu", BOTH), draws, settings, SPACING
     )
     ours = partial(augment, settings=settings, spacing_mm=SPACING)
     check_cases(found, jit_quickly(ours)(KEY, our_batch()))
@@ -66,13 +77,13 @@ def test_view_of_an_upright_head_equals_ours():
     ours = augmented_view(
         KEY, jnp.zeros((3, 6)), case, ALL, half_extents_mm(SHAPE, SPACING)
     )
-    found = twin.view_of_upright(our_draws(ALL), SHAPE, SPACING)
+    found = reference.view_of_upright(our_draws(ALL), SHAPE, SPACING)
     np.testing.assert_allclose(found, ours, rtol=0, atol=1e-6)
 
 
 def test_draws_cover_the_ranges():
     torch.manual_seed(0)
-    draws = twin.draw(twin.Cases(torch.empty(4000, 1, 1, 1, 1), None), ALL)
+    draws = reference.draw(reference.Cases(torch.empty(4000, 1, 1, 1, 1), None), ALL)
     limits = torch.tensor([0, 0, np.deg2rad(10), 0.2, 0.2, 0], dtype=torch.float32)
     assert draws.gamma.aminmax() == pytest.approx((0.75, 1.25), abs=1e-3)
     for extreme in draws.motion.max(0).values, -draws.motion.min(0).values:

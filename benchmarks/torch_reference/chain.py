@@ -8,13 +8,19 @@ import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from adn_jax.benchmarks.twin.networks import make_unet, make_view_net
 from adn_jax.config import AsymmetrySettings, SystemSettings
 from adn_jax.errors import UserError
+from benchmarks.torch_reference.networks import make_unet, make_view_net
 
 Map = Float[Tensor, "b 1 z y x"]
+
+
 Channels = Float[Tensor, "b c z y x"]
+
+
 View = Float[Tensor, "b 6"]
+
+
 Matrix = Float[Tensor, "b 4 4"]
 
 

@@ -9,7 +9,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from adn_jax.benchmarks.heads import draw_cases
-from adn_jax.benchmarks.twin.chain import (
+from adn_jax.config import AugmentSettings, Recipe
+from benchmarks.torch_reference.chain import (
     Channels,
     Map,
     View,
@@ -17,7 +18,6 @@ from adn_jax.benchmarks.twin.chain import (
     rigid_matrices,
     sample_in_plane,
 )
-from adn_jax.config import AugmentSettings, Recipe
 
 
 @dataclass(frozen=True)

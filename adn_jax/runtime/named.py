@@ -1,0 +1,36 @@
+"""Functions that a user names on the command line, `module:function`."""
+
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from adn_jax.errors import UserError
+
+
+def named_function(module: str, function: str, what: str) -> Callable[..., Any]:
+    """Import a function; modules in the folder of the call are found, too.
+
+    `what` is what the function is meant for, in messages. Raises `UserError` where the
+    module cannot be imported or has no such function.
+    """
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)  # the script `adn`, unlike `python -m`, lacks it
+    try:
+        found = importlib.import_module(module)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"the module {module!r} of the {what} {module}:{function} cannot be "
+            f"imported ({type(error).__name__}: {error}); run the command in the "
+            "folder that holds it, or correct the module."
+        ) from error
+    named = getattr(found, function, None)
+    if not callable(named):
+        raise UserError(
+            f"the module {module!r} ({getattr(found, '__file__', 'built in')}) has no "
+            f"function {function!r}; correct the name of the {what}."
+        )
+    return named

@@ -1,0 +1,1 @@
+"""Peers that `adn benchmark --peer` measures; not part of the installed package."""
