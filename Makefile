@@ -15,7 +15,7 @@ demo: .venv/ready
 # What the tests compile is kept for the next run of them.
 test: export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.venv/compiled
 test: .venv/ready
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder $(ARGS)
 
 # Beside PyTorch: on a CPU one scan of full size and a small joint step (eager alone, for
 # torch.compile takes minutes there and is slower), on an accelerator the joint step and
