@@ -23,8 +23,8 @@ from adn_jax.datasets.raw import CaseInput
 from adn_jax.errors import UserError
 from adn_jax.prepare.case import prepare_scan
 from adn_jax.scans.read import read_scan
-from tests.prepare.conftest import ellipsoids
-from tests.prepare.dicom.files import write_enhanced, write_series
+from tests.made_heads import ellipsoids
+from tests.scans.dicom.files import write_enhanced, write_series
 
 MEMORY_BYTES = 4 << 30
 SETTINGS = PrepareSettings(shape=(16, 24, 24), spacing_mm=(10.0, 8.0, 8.0))

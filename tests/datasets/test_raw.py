@@ -1,0 +1,135 @@
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from adn_jax.config import PrepareSettings, ReadSettings
+from adn_jax.datasets.plain import find_case, find_plain, looks_plain
+from adn_jax.datasets.raw import (
+    FileCase,
+    RawCase,
+    RefusedCase,
+    given_splits,
+    unread_flags,
+)
+from adn_jax.errors import UserError
+from tests.datasets.test_bids import touch
+
+SETTINGS, READING = PrepareSettings(), ReadSettings()
+
+
+def test_what_is_loaded_and_recorded(head, tmp_path):
+    head.ct.to_filename(tmp_path / "scan.nii.gz")
+    head.lesion.to_filename(tmp_path / "lesion.nii.gz")
+    head.brain.to_filename(tmp_path / "brain.nii.gz")
+    case = FileCase(
+        name="a",
+        scan=tmp_path / "scan.nii.gz",
+        lesion=tmp_path / "lesion.nii.gz",
+        brain=tmp_path / "brain.nii.gz",
+        choice={"other_scans": ["later.nii.gz"]},
+    )
+    assert isinstance(case, RawCase)
+    given = case.load(SETTINGS, READING)
+    assert given.scan.source["other_scans"] == ["later.nii.gz"]
+    assert given.scan.source["file"] == "scan.nii.gz"
+    np.testing.assert_array_equal(given.lesion.voxels, head.lesion.dataobj)
+    np.testing.assert_array_equal(given.brain.voxels, head.brain.dataobj)
+    assert given.tissue is None
+
+
+def test_labels_of_which_none_counts_are_flagged(head, tmp_path):
+    head.ct.to_filename(tmp_path / "scan.nii")
+    case = FileCase("a", tmp_path / "scan.nii", lesion=tmp_path / "lesion.nii")
+    empty = np.zeros(head.lesion.shape, np.uint8)
+    nib.Nifti1Image(empty, head.lesion.affine).to_filename(case.lesion)
+    others = PrepareSettings(infarct_labels=(2, 3))
+    given = case.load(others, READING)
+    assert given.scan.flags == ("the label is empty: it marks no infarct",)
+    head.lesion.to_filename(case.lesion)
+    assert case.load(SETTINGS, READING).scan.flags == ()
+    given = case.load(others, READING)
+    assert given.scan.flags == ("no voxel of the label counts as infarct (2, 3)",)
+    assert not given.lesion.voxels.any()
+
+
+def test_every_file_that_matters_in_a_fixed_order(tmp_path):
+    folder = tmp_path / "case"
+    for name in ("dicom/b/2", "dicom/a/1", "lesion.nii", "tissue/csf.nii", "notes.txt"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    files = [str(path.relative_to(folder)) for path in find_case(folder).files()]
+    assert files == ["dicom/a/1", "dicom/b/2", "lesion.nii", "tissue/csf.nii"]
+
+
+def test_tissue_maps_that_are_not_three(head, tmp_path):
+    head.ct.to_filename(tmp_path / "scan.nii")
+    maps = {"grey": tmp_path / "grey.nii", "csf": tmp_path / "csf.nii"}
+    case = FileCase("a", tmp_path / "scan.nii", tissue=maps)
+    with pytest.raises(UserError, match="a has tissue maps but none of white; give"):
+        case.load(SETTINGS, READING)
+
+
+def test_a_refused_case_says_why():
+    case = RefusedCase("a", "two scans could be meant; keep one.")
+    assert isinstance(case, RawCase)
+    assert case.files() == []
+    with pytest.raises(UserError, match="two scans could be meant; keep one"):
+        case.load(SETTINGS, READING)
+
+
+def test_splits_beside_the_cases(tmp_path):
+    assert given_splits(tmp_path) is None
+    (tmp_path / "splits.json").write_text(json.dumps({"train": ["a"]}))
+    assert given_splits(tmp_path) == {"train": ["a"]}
+
+
+def test_plain_cases(tmp_path):
+    assert not looks_plain(tmp_path)
+    for name in ("b/ct.nii", "a/dicom/1", "c/other.nii", ".hidden/ct.nii"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    assert looks_plain(tmp_path)
+    dataset = find_plain(tmp_path)
+    assert [case.name for case in dataset.cases] == ["a", "b", "c"]
+    with pytest.raises(UserError, match=r"it has other.nii but no ct.nii.gz"):
+        dataset.cases[2].load(SETTINGS, READING)
+    assert dataset.splits is None
+
+
+@pytest.mark.parametrize("file", ["ct.nii", "lesion.nii", "lesion.dcm", "brain.nii"])
+def test_two_files_of_which_either_could_be_meant_are_refused(tmp_path, file):
+    touch(tmp_path, "p/ct.nii.gz", "p/lesion.nii.gz", "p/brain.nii.gz", f"p/{file}")
+    (case,) = find_plain(tmp_path).cases
+    with pytest.raises(UserError, match=f"it has both .*{file}.*; keep the one"):
+        case.load(SETTINGS, READING)
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("lesion.seg.nrrd", "lesion"),  # as 3D Slicer writes labels
+        ("lesion.img", "lesion"),
+        ("Lesion.nii.gz", "lesion"),
+        ("brain.mha", "brain"),
+    ],
+)
+def test_what_is_meant_to_be_read_and_cannot_be_is_refused(tmp_path, file, name):
+    touch(tmp_path, "p/ct.nii.gz", f"p/{file}")
+    (case,) = find_plain(tmp_path).cases
+    with pytest.raises(UserError, match=f"{file} is not read; save it as {name}.nii"):
+        unread_flags(case.unread)
+
+
+def test_volumes_of_other_names_are_told(tmp_path):
+    others = [f"p/{name}" for name in ("label.nii.gz", "a.hdr", "b.nii", "c.nrrd")]
+    touch(tmp_path, "p/ct.nii.gz", "p/lesion.nii.gz", "p/notes.txt", *others)
+    touch(tmp_path, "p/._lesion.nii.gz", "p/._a.hdr")
+    (case,) = find_plain(tmp_path).cases
+    (flag,) = unread_flags(case.unread)
+    assert flag.startswith(
+        "not read, for a label is called lesion.nii.gz: a.hdr, b.nii"
+    )
+    assert flag.endswith("c.nrrd and 1 more")
+    assert unread_flags(()) == ()

@@ -1,0 +1,78 @@
+"""When a mid-line counts as found, and when left and right are told."""
+
+import numpy as np
+import pytest
+
+from adn_jax.inference.midline import Fit, judge_midline
+from adn_jax.metrics.alignment import Plane, in_plane_angle_deg, in_world, turn_deg
+
+UPRIGHT = np.diag([3.0, 3.0, 9.0, 1.0])
+
+
+GOOD = Fit(unlikeness=0.12, elsewhere=0.3, rival=np.inf, skewness=0.15)
+
+
+def plane(degrees):
+    angle = np.deg2rad(degrees)
+    return Plane(np.array([np.cos(angle), np.sin(angle), 0.0]), np.zeros(3))
+
+
+def test_a_usual_head_has_no_flag():
+    assert judge_midline(plane(-20.0), GOOD, UPRIGHT) == (True, True, ())
+
+
+@pytest.mark.parametrize(
+    ("fit", "reason"),
+    [
+        (Fit(0.3, 0.5, np.inf, 0.15), "mirrors well about no line"),
+        (Fit(0.12, 0.13, np.inf, 0.15), "about as well at another angle"),
+        (Fit(0.3, 0.2, np.inf, 0.15), "mirrors well about no line"),
+    ],
+)
+def test_without_a_mid_line_nothing_is_told(fit, reason):
+    found, knows_sides, flags = judge_midline(plane(0.0), fit, UPRIGHT)
+    assert not found
+    assert not knows_sides
+    assert flags[0].startswith("no mid-line found: ")
+    assert reason in flags[0]
+
+
+def test_another_line_that_mirrors_about_as_well_is_told():
+    found, knows_sides, flags = judge_midline(
+        plane(5.0), GOOD._replace(rival=1.1), UPRIGHT
+    )
+    assert found
+    assert knows_sides
+    assert "the mid-line may be off by 2 degrees or more" in flags[0]
+    assert judge_midline(plane(5.0), GOOD._replace(rival=1.3), UPRIGHT).flags == ()
+
+
+@pytest.mark.parametrize(
+    ("degrees", "skewness", "known"),
+    [
+        (20.0, 0.02, True),
+        (20.0, -0.01, False),
+        (70.0, 0.02, False),
+        (70.0, 0.1, True),
+        (170.0, 0.1, True),
+        (170.0, -0.1, False),
+    ],
+)
+def test_sides_are_told_where_the_front_is_known(degrees, skewness, known):
+    fit = GOOD._replace(skewness=skewness)
+    judged = judge_midline(plane(degrees), fit, UPRIGHT)
+    assert judged.found
+    assert judged.knows_sides is known
+    assert bool(judged.flags) is (not known or degrees > 45)
+
+
+def test_the_turn_is_against_the_patient_not_the_grid():
+    angle = np.deg2rad(-7.0)
+    turned = np.eye(4)
+    turned[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    grid = turned @ UPRIGHT
+    assert in_plane_angle_deg(in_world(plane(5.1), grid)) == pytest.approx(-1.9)
+    assert turn_deg(in_world(plane(185.1), grid)) == pytest.approx(178.1)
+    tilted = np.eye(4)
+    tilted[1:3, 1:3] = [[0.9, -np.sqrt(0.19)], [np.sqrt(0.19), 0.9]]
+    assert turn_deg(in_world(plane(50.0), tilted @ UPRIGHT)) == pytest.approx(50.0)

@@ -1,0 +1,231 @@
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK
+
+from adn_jax.errors import UserError
+from adn_jax.inference import predict as module
+from adn_jax.inference.predict import (
+    UNITS,
+    lesion_side,
+    predict_scans,
+    result_folders,
+    result_names,
+)
+from adn_jax.inference.viewer import without_remote_links
+from tests.scans.dicom.files import write_series
+
+
+@pytest.fixture(scope="module")
+def reoriented(raw_head, tmp_path_factory):
+    """The same head stored with other axes, so that no step may rely on RAS."""
+    path = tmp_path_factory.mktemp("scan") / "LSP.nii.gz"
+    image = nib.load(raw_head)
+    turn = nib.orientations.ornt_transform(
+        nib.io_orientation(image.affine), nib.orientations.axcodes2ornt("LSP")
+    )
+    image.as_reoriented(turn).to_filename(path)
+    return path
+
+
+def load(folder, name):
+    return nib.load(folder / f"{name}.nii.gz")
+
+
+def test_results_lie_on_the_scans_own_grid(tiny_run, reoriented, tmp_path):
+    assert predict_scans(tiny_run, [reoriented], tmp_path / "out", samples=2) == {}
+    folder, scan = tmp_path / "out" / "LSP", nib.load(reoriented)
+    files = {f"{name}.nii.gz" for name in UNITS}
+    files |= {"scan.json", "figure.png", "viewer.html"}
+    assert {path.name for path in folder.iterdir()} == files
+    for name in UNITS:
+        image = load(folder, name)
+        assert image.shape == scan.shape
+        np.testing.assert_allclose(image.affine, scan.affine, atol=1e-5)
+        assert np.isfinite(image.get_fdata()).all()
+    check_values(folder, scan)
+    check_facts(json.loads((folder / "scan.json").read_text()), folder)
+    page = (folder / "viewer.html").read_text()
+    assert "http" not in page.replace("http://www.w3.org", "")
+    assert len(page) < 12e6
+
+
+@pytest.fixture(scope="module")
+def tilted_series(raw_head, tmp_path_factory):
+    """The same head as a gantry tilted by 15 degrees and uneven slices show it."""
+    image = nib.as_closest_canonical(nib.load(raw_head))
+    hu = image.get_fdata().astype(np.int16).transpose(2, 1, 0)[:, ::-1, ::-1]
+    x_mm, y_mm, z_mm = image.header.get_zooms()
+    heights = z_mm * np.arange(len(hu))
+    heights[len(hu) // 2 :] += z_mm / 2
+    folder = tmp_path_factory.mktemp("series") / "tilted"
+    write_series(folder, hu, z_mm=heights, tilt_deg=15, PixelSpacing=(y_mm, x_mm))
+    return folder
+
+
+def test_results_of_a_series_lie_on_its_slices_as_taken_too(
+    tiny_run, tilted_series, tmp_path
+):
+    assert predict_scans(tiny_run, [tilted_series], tmp_path / "out") == {}
+    folder = tmp_path / "out" / "tilted"
+    assert (
+        "slices of the series"
+        in json.loads((folder / "scan.json").read_text())["as_taken"]
+    )
+    files = sorted(tilted_series.iterdir())
+    first = pydicom.dcmread(files[0])
+    wanted = first.Columns, first.Rows, len(files)
+    ct, probability, lesion = (
+        SimpleITK.ReadImage(str(folder / f"{name}_as_taken.nii.gz"))
+        for name in ("ct", "probability", "lesion")
+    )
+    assert ct.GetSize() == probability.GetSize() == lesion.GetSize() == wanted
+    stored = first.pixel_array * first.RescaleSlope + first.RescaleIntercept
+    values = SimpleITK.GetArrayFromImage(ct)
+    assert (values[0, ::-1] == stored).all() or (values[0] == stored).all()
+    np.testing.assert_array_equal(
+        SimpleITK.GetArrayFromImage(lesion),
+        SimpleITK.GetArrayFromImage(probability) >= 0.5,
+    )
+    for path in folder.glob("*.nii.gz"):
+        SimpleITK.ReadImage(str(path))
+
+
+def check_values(folder, scan):
+    """The relations between the volumes."""
+    values = {name: load(folder, name).get_fdata() for name in UNITS}
+    np.testing.assert_array_equal(values["ct"], scan.get_fdata())
+    np.testing.assert_array_equal(values["lesion"], values["probability"] >= 0.5)
+    assert load(folder, "lesion").get_data_dtype() == np.uint8
+    assert 0 < values["lesion"].mean() < 0.9
+    np.testing.assert_allclose(
+        values["asymmetry"], values["pathological"] + values["anatomical"], atol=0.05
+    )
+    for name, part in (("salient", "anatomical"), ("compensated", "pathological")):
+        np.testing.assert_allclose(values[name], values["ct"] + values[part], atol=0.1)
+
+
+def check_facts(facts, folder):
+    """What scan.json says fits the files."""
+    lesion = load(folder, "lesion")
+    voxel_ml = np.prod(lesion.header.get_zooms()) / 1000
+    assert facts["lesion_volume_ml"] == pytest.approx(
+        lesion.get_fdata().sum() * voxel_ml, rel=1e-4
+    )
+    assert facts["doubt"] == "2 dropout samples"
+    assert sum(lesion["volume_ml"] for lesion in facts["lesions"]) == pytest.approx(
+        facts["lesion_volume_ml"]
+    )
+    doubt = load(folder, "doubt").get_fdata()
+    assert 0 < doubt.max() <= 1
+    weights = [lesion["volume_ml"] for lesion in facts["lesions"]]
+    means = [lesion["doubt_bits"] for lesion in facts["lesions"]]
+    inside = doubt[load(folder, "lesion").get_fdata() > 0]
+    assert np.average(means, weights=weights) == pytest.approx(inside.mean(), abs=1e-3)
+    assert facts["lesion_side"] in {"left", "right", "both"}
+    assert facts["model"]["recipe"] == "tiny"
+    assert facts["units"] == UNITS
+    assert facts["window_hu"] == [0, 80]  # 1 of P is stored as 80
+    for name in ("pathological", "anatomical", "salient", "compensated"):
+        assert "not HU" in facts["units"][name]
+    assert abs(facts["head_rotation_deg"]) <= 90
+    assert {"flags", "quality", "versions", "purpose", "source"} <= set(facts)
+
+
+def test_one_bad_scan_does_not_stop_the_others(
+    tiny_run, raw_head, tmp_path, monkeypatch
+):
+    done = []
+    original = module.predict_scan
+
+    def predict_scan(system, path, folder, *how):
+        if path == raw_head:
+            done.append(path)
+        else:
+            original(system, path, folder, *how)
+
+    monkeypatch.setattr(module, "predict_scan", predict_scan)
+    broken = tmp_path / "broken.nii"
+    broken.write_bytes(b"no image")
+    missing = tmp_path / "missing.nii.gz"
+    failures = predict_scans(tiny_run, [broken, missing, raw_head], tmp_path / "out")
+    assert done == [raw_head]
+    assert list(failures) == [broken, missing]
+    assert all(str(path) in sentence for path, sentence in failures.items())
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unforeseen_error_names_its_scan_alone(tmp_path, monkeypatch):
+    done = []
+
+    def predict_scan(_system, path, *_how):
+        if path.name == "odd.nii":
+            raise ZeroDivisionError("in the middle")
+        done.append(path)
+
+    monkeypatch.setattr(module, "predict_scan", predict_scan)
+    monkeypatch.setattr(module, "load_system", lambda *_, **__: None)
+    odd, fine = tmp_path / "odd.nii", tmp_path / "fine.nii"
+    failures = predict_scans(tmp_path / "run", [odd, fine], tmp_path / "out")
+    assert failures == {odd: f"{odd} failed: ZeroDivisionError: in the middle"}
+    assert done == [fine]
+
+
+@pytest.mark.parametrize(
+    ("scans", "names"),
+    [
+        (["0001/CT", "0002/CT", "other.nii"], ["0001", "0002", "other"]),
+        (["a/1/CT/s", "a/2/CT/s"], ["1", "2"]),
+        (["p1/s1/CT", "p1/s2/CT", "p2/s1/CT"], ["p1_s1", "p1_s2", "p2_s1"]),
+        (["a/x/CT", "a/CT"], ["x", "CT"]),
+        (["a/x/ct.nii.gz", "b/x/dicom"], ["a", "b"]),
+        (["a/scan.nii", "b/scan.nii.gz"], ["a", "b"]),
+    ],
+)
+def test_scans_of_one_name_are_told_apart_by_their_folders(scans, names):
+    assert result_names([Path(scan) for scan in scans]) == names
+
+
+def test_scans_that_nothing_tells_apart_are_refused(tmp_path):
+    one, two = tmp_path / "a" / "scan.nii", tmp_path / "a" / "scan.nii.gz"
+    with pytest.raises(UserError, match=r"a/scan.nii and .*a/scan.nii.gz would both"):
+        result_folders([one, two], tmp_path)
+    case = tmp_path / "case_7" / "ct.nii.gz"
+    assert result_folders([one, case], Path("out")) == {
+        one: Path("out/scan"),
+        case: Path("out/case_7"),
+    }
+
+
+def test_nothing_but_older_results_is_replaced(tmp_path):
+    case = tmp_path / "data" / "case_7"
+    (case / "dicom").mkdir(parents=True)
+    (case / "ct.nii.gz").write_bytes(b"scan")
+    for scan in (case / "ct.nii.gz", case, case / "dicom"):
+        with pytest.raises(UserError, match=r"would replace .*holds the scan itself"):
+            result_folders([scan], tmp_path / "data")
+    (tmp_path / "notes").mkdir()
+    with pytest.raises(UserError, match=r"replace .*notes, which holds something else"):
+        result_folders([Path("notes.nii.gz")], tmp_path)
+    (tmp_path / "notes" / "scan.json").write_text("{}")
+    folder = result_folders([Path("notes.nii.gz")], tmp_path)
+    assert folder == {Path("notes.nii.gz"): tmp_path / "notes"}
+
+
+def test_side_is_the_patients():
+    mask = np.zeros((2, 4, 10), bool)
+    assert lesion_side(mask) == "none"
+    mask[:, :, 6:9] = True
+    assert lesion_side(mask) == "right"
+    assert lesion_side(mask[:, :, ::-1]) == "left"
+    mask[:, :, 1] = True
+    assert lesion_side(mask) == "both"
+
+
+def test_pages_fetch_nothing():
+    page = '<head><link rel="icon" href="https://x.org/a.ico" /><b>kept</b></head>'
+    assert without_remote_links(page) == "<head><b>kept</b></head>"

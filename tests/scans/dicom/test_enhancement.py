@@ -1,0 +1,92 @@
+import numpy as np
+import pytest
+
+from adn_jax.scans.dicom.choice import vessels_ml
+from adn_jax.scans.read import read_scan
+from tests.scans.dicom.files import head_of_blocks, uid, write_series
+
+VOXEL_MM = (2.5, 2.5, 5.0)
+
+
+PLAIN = head_of_blocks()
+
+
+def with_vessels(hu):
+    """Two vessels through all slices, one across; 8 mL in all, where it is 8 slices."""
+    hu = hu.copy()
+    hu[:, 30:34, 24:26] = 180
+    hu[:, 44:46, 30:34] = 140
+    hu[4, 28:30, 36:48] = 250
+    return hu
+
+
+def ml(hu):
+    return vessels_ml(hu.transpose(2, 1, 0).astype(np.float32), VOXEL_MM)
+
+
+def test_vessels_and_nothing_else_are_bright():
+    assert ml(PLAIN) == 0
+    bright = with_vessels(PLAIN)
+    volume = (bright != PLAIN).sum() * np.prod(VOXEL_MM) / 1000
+    assert ml(bright) == pytest.approx(volume, rel=0.15)
+
+
+def test_bone_air_and_noise_are_no_vessels():
+    hu = PLAIN.copy()
+    hu[:, 30:34, 30:34] = 900
+    hu[:, 20:26, 30:36] = -800
+    hu[:, 22:24, 32:34] = 300
+    hu[:, 12:14, 30:34] = 300
+    assert ml(hu) == 0
+    noisy = np.where((PLAIN > 80) & (PLAIN < 100), 30, PLAIN) + np.random.default_rng(
+        0
+    ).normal(0, 15, PLAIN.shape)
+    assert ml(noisy) == 0
+
+
+@pytest.mark.shared
+def test_a_real_scan_without_contrast(shared):
+    image = read_scan(shared / "data" / "ge_head_ct").image
+    assert vessels_ml(image.voxels, image.spacing_mm) < 3
+
+
+@pytest.mark.parametrize("more", [0, 4])
+@pytest.mark.parametrize("first", [3, 7])
+def test_where_no_word_tells_the_images_do(tmp_path, first, more):
+    for number, hu in (
+        (first, with_vessels(head_of_blocks(8 + more))),
+        (5, PLAIN),
+    ):
+        write_series(
+            tmp_path,
+            hu,
+            number=number,
+            name=f"{number}_{{:03d}}.dcm",
+            SeriesDescription="Pea",
+            ProtocolName="",
+            SOPInstanceUID=[uid(number, index) for index in range(len(hu))],
+        )
+    scan = read_scan(tmp_path)
+    assert scan.source["chosen"] == "5"
+    assert scan.source["series"][1]["vessels_ml"] > 4
+    assert scan.flags == (
+        "no word tells which series is without contrast agent; in "
+        f"{first} (Pea) vessels are brighter, so it is not used",
+    )
+    assert "as its header or its vessels tell" in scan.source["why"]
+
+
+def test_words_count_more_than_images(tmp_path):
+    for number, text in ((3, "CRANEO CON CONTRASTE"), (5, "CRANEO SIN CONTRASTE")):
+        write_series(
+            tmp_path,
+            PLAIN,
+            number=number,
+            name=f"{number}_{{:03d}}.dcm",
+            SeriesDescription=text,
+            ProtocolName="",
+            SOPInstanceUID=[uid(number, index) for index in range(8)],
+        )
+    scan = read_scan(tmp_path)
+    assert scan.source["chosen"] == "5"
+    assert scan.flags == ()

@@ -1,0 +1,230 @@
+import functools
+import json
+import shutil
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+from adn_jax.config import StageSettings
+from adn_jax.errors import UserError
+from adn_jax.training import train as module
+from adn_jax.training.runs import (
+    checksum,
+    initial_params,
+    load_run,
+    load_stage,
+    mark_finished,
+    read_config,
+    read_finished,
+    write_config,
+    write_stage,
+)
+from adn_jax.training.train import train
+from tests.training.made_up import no_update
+from tests.training.tiny import drop_volume, tiny_recipe, write_heads
+
+SHORT = StageSettings(steps=2, batch=2, validate_every=2)
+
+
+RECIPE = tiny_recipe(
+    tissue_source="network", align=SHORT, joint=SHORT, tissue=StageSettings()
+)
+
+
+NO_TISSUE = replace(RECIPE.joint_loss, tissue=0.0)
+
+
+@functools.cache
+def some_params(stage):
+    """Random numbers in the shape of a stage's parameters."""
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(
+        lambda key: initial_params(key, RECIPE, stage), jax.random.key(0)
+    )
+    return jax.tree.map(lambda leaf: rng.random(leaf.shape, np.float32), shapes)
+
+
+@pytest.fixture(autouse=True)
+def made_up_training(monkeypatch):
+    """Stages end at once, with fresh weights; what they were given is kept."""
+    given = {}
+
+    def end(stage, _recipe, run, _training, _validation, frozen, *_):
+        given[stage.name] = frozen
+        write_stage(run, stage.name, some_params(stage.name))
+        return 0
+
+    monkeypatch.setattr(module, "train_stage", end)
+    monkeypatch.setattr(module, "compile_update", no_update)
+    monkeypatch.setattr(module, "search_table", lambda *_: "table")
+    return given
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A run elsewhere that is finished up to the tissue stage."""
+    run = tmp_path / "phantoms" / "run"
+    write_config(run, replace(RECIPE, seed=7), data=None)
+    write_stage(run, "tissue", some_params("tissue"))
+    return run
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Heads without tissue maps."""
+    folder = write_heads(tmp_path / "data", train=2, validation=1).folder
+    drop_volume(folder, "tissue", "head00", "head01", "head02")
+    return folder
+
+
+def assert_equal(one, other):
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def test_the_net_is_taken_and_the_rest_trained(
+    source, data, tmp_path, made_up_training
+):
+    run = tmp_path / "run"
+    assert train(RECIPE, data, run, donors={"tissue": source}) == 0
+    assert list(made_up_training) == ["align", "joint"]
+    assert_equal(made_up_training["joint"]["tissue"], some_params("tissue"))
+    assert read_config(run)["tissue_run"] == str(source)
+    finished = read_finished(run)
+    assert finished["tissue"] == {
+        "steps": 0,
+        "best_step": 0,
+        "sha256": checksum(some_params("tissue")),
+        "taken_from": str(source),
+        "step_there": 0,
+    }
+    assert list(finished) == ["tissue", "align", "joint"]
+    shutil.rmtree(source)  # the run stands for itself
+    model = load_run(run)
+    assert_equal(model.tissue, some_params("tissue"))
+    assert model.steps["tissue"] == 0
+    before = (run / "stages.json").read_bytes()
+    assert train(RECIPE, data, run) == 0
+    other_way = source.parent / "elsewhere" / ".." / source.name
+    assert train(RECIPE, data, run, donors={"tissue": other_way}) == 0
+    assert (run / "stages.json").read_bytes() == before
+
+
+def test_a_run_stopped_before_the_net_was_taken_goes_on(
+    source, data, tmp_path, monkeypatch
+):
+    run = tmp_path / "run"
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "take_stage", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(RECIPE, data, run, donors={"tissue": source})
+    assert read_finished(run) == {}
+    assert train(RECIPE, data, run) == 0
+    assert_equal(load_stage(run, RECIPE, "tissue"), some_params("tissue"))
+
+
+def test_data_that_is_never_given_tissue(source, data, tmp_path):
+    manifest = json.loads((data / "manifest.json").read_text())
+    manifest["settings"]["tissue"] = "none"
+    (data / "manifest.json").write_text(json.dumps(manifest))
+    recipe = RECIPE.with_fields(prepare=replace(RECIPE.system.prepare, tissue="none"))
+    with pytest.raises(UserError, match=r"tissue\.steps is 0"):
+        train(recipe, data, tmp_path / "run")
+    taught = replace(recipe, tissue=SHORT)
+    with pytest.raises(UserError, match=r"prepare\.tissue is none, but"):
+        train(taught, data, tmp_path / "run")
+    assert train(recipe, data, tmp_path / "run", donors={"tissue": source}) == 0
+
+
+def refuse(recipe, data, run, source):
+    with pytest.raises(UserError) as caught:
+        train(recipe, data, run, donors={"tissue": source})
+    return str(caught.value)
+
+
+def test_a_net_that_does_not_fit_is_refused_before_any_work(source, data, tmp_path):
+    other = RECIPE.with_fields(
+        tissue_net=replace(RECIPE.tissue_net, widths=(2, 8)),
+        prepare=replace(RECIPE.system.prepare, window_hu=(0.0, 100.0), tissue="none"),
+    )
+    said = refuse(other, data, tmp_path / "run", source)
+    assert said == (
+        f"the tissue net of {source} does not fit this recipe (prepare.window_hu "
+        "(0.0, 80.0) -> (0.0, 100.0); tissue_net.widths (2, 4) -> (2, 8)); set these "
+        "fields as they are there, or give another run."
+    )
+    coarse = replace(RECIPE.system.prepare, spacing_mm=(8.0, 12.0, 12.0))
+    said = refuse(RECIPE.with_fields(prepare=coarse), data, tmp_path / "run", source)
+    assert "prepare.spacing_mm (8.0, 10.0, 10.0) -> (8.0, 12.0, 12.0)" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_recipe_without_a_tissue_net(source, data, tmp_path):
+    recipe = replace(RECIPE, tissue_source="maps")
+    said = refuse(recipe, data, tmp_path / "run", source)
+    assert "--tissue-run is given, but the recipe 'tiny' uses no tissue net" in said
+    assert "set --tissue-source network" in said
+
+
+def test_no_run_and_no_finished_tissue_stage(data, tmp_path):
+    run, source = tmp_path / "run", tmp_path / "source"
+    assert "is no run (it has no config.json)" in refuse(RECIPE, data, run, source)
+    write_config(source, RECIPE, data=None)
+    mark_finished(source, "align", {"steps": 2, "best_step": 2})
+    assert "has no finished tissue stage" in refuse(RECIPE, data, run, source)
+
+
+def test_another_net_than_at_the_beginning(source, data, tmp_path):
+    own = replace(RECIPE, tissue=SHORT)
+    write_config(tmp_path / "own", own, data)
+    mark_finished(tmp_path / "own", "align", {"best_step": 2})
+    said = refuse(own, data, tmp_path / "own", source)
+    assert said.endswith(
+        f"own was begun without --tissue-run, not with {source}; choose another --run "
+        "folder."
+    )
+    write_config(tmp_path / "other", RECIPE, data, tissue_run="/elsewhere")
+    mark_finished(tmp_path / "other", "align", {"best_step": 2})
+    said = refuse(RECIPE, data, tmp_path / "other", source)
+    assert f"begun with --tissue-run /elsewhere, not with {source}" in said
+
+
+def test_damaged_weights_leave_nothing_half_taken(source, data, tmp_path):
+    shutil.rmtree(source / "checkpoints" / "tissue" / "0")
+    said = refuse(RECIPE, data, tmp_path / "run", source)
+    assert "tissue/0 is missing, the weights of stage 'tissue'" in said
+    assert read_finished(tmp_path / "run") == {}
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_t_of_another_run_is_taken_too(data, tmp_path, made_up_training):
+    source = tmp_path / "first"
+    write_config(source, RECIPE, data=None)
+    write_stage(source, "align", some_params("align"))
+    recipe = replace(RECIPE, tissue_source="none", joint_loss=NO_TISSUE)
+    run = tmp_path / "run"
+    assert train(recipe, data, run, donors={"align": source}) == 0
+    assert list(made_up_training) == ["joint"]
+    assert_equal(made_up_training["joint"]["align"], some_params("align"))
+
+    def refused(recipe):
+        with pytest.raises(UserError) as caught:
+            train(recipe, data, tmp_path / "other", donors={"align": source})
+        return str(caught.value)
+
+    wide = recipe.with_fields(
+        alignment_net=replace(recipe.system.alignment_net, widths=(2, 8))
+    )
+    assert "the T of" in refused(wide)
+    assert "alignment_net.widths (2, 4) -> (2, 8)" in refused(wide)
+    off = recipe.with_fields(alignment=replace(recipe.system.alignment, network=False))
+    assert "uses no T that is trained; choose a recipe with --alignment" in refused(off)
+    uncentred = recipe.with_fields(
+        alignment=replace(recipe.system.alignment, centre=False)
+    )
+    assert "alignment.centre True -> False" in refused(uncentred)
