@@ -7,7 +7,6 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 from jaxtyping import Array, Float, Float32
 
 from adn_jax.config import (
@@ -28,7 +27,7 @@ from adn_jax.models.deepmedic import apply_deepmedic, deepmedic_window, init_dee
 from adn_jax.models.patches import Window, over_windows
 from adn_jax.models.precision import map_type, multiplying
 from adn_jax.models.sean import apply_sean, check_slices, init_sean, sean_window
-from adn_jax.models.unets import ResidualUNet, UNet
+from adn_jax.models.unets import UNet
 from adn_jax.types import Key, Params, View
 
 __all__ = [
@@ -92,7 +91,7 @@ def init_unet(key: Key, settings: UNetSettings, inputs: int = 1) -> Params:
     """Draw the parameters of a U-Net that takes `inputs` channels."""
     side = 2 ** (len(settings.widths) - 1)
     volume = jnp.zeros((1, side, side, side, inputs))
-    return draw_kernels(key, _unet(settings).init(key, volume, None)["params"])
+    return draw_kernels(key, UNet(settings).init(key, volume, None)["params"])
 
 
 @partial(jax.jit, static_argnames=("settings", "precision", "remat"))
@@ -144,15 +143,10 @@ def _level_logits(
     remat: Remat,
 ) -> LevelLogits:
     check_shape(volume.shape[1:4], settings)
-    network = _unet(settings, remat)
+    network = UNet(settings, remat)
     rows = share_rows(volume.astype(map_type(precision)))
     with multiplying(precision):
         return network.apply({"params": params}, rows, key)
-
-
-def _unet(settings: UNetSettings, remat: Remat = "nothing") -> nn.Module:
-    kind = {"residual_unet": ResidualUNet, "unet": UNet}[settings.kind]
-    return kind(settings, remat)
 
 
 def init_network(key: Key, settings: SegmentNetSettings, inputs: int = 1) -> Params:

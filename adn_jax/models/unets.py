@@ -50,41 +50,6 @@ class UpConvolution(nn.Module):
         return add_bias(self, convolve_upsampled(volume, kernel, flat=self.flat))
 
 
-class ResidualUNet(nn.Module):
-    """Encoder of residual blocks, decoder that adds the encoder's maps, logits."""
-
-    settings: UNetSettings
-    remat: Remat = "nothing"
-
-    @nn.compact
-    def __call__(
-        self, volume: Volume, key: Key | None
-    ) -> tuple[Float[Array, "b _z _y _x o"], ...]:
-        """Compute the logits of each level that has a head, the finest first.
-
-        A key switches dropout on.
-        """
-        widths, groups = self.settings.widths, self.settings.groups
-        block = recomputed(ResidualBlock, self.remat)
-        skips = []
-        for level, features in enumerate(widths):
-            if level:
-                flat = level <= self.settings.in_plane_levels
-                volume = max_pool(volume, flat=flat)
-            volume = block(features, groups, name=f"encoder_{level}")(volume)
-            volume = dropout(volume, self.settings.dropout, key, level)
-            skips.append(volume)
-        decoded = [volume]
-        for level, features in enumerate(widths[-2::-1]):
-            flat = len(widths) - 1 - level <= self.settings.in_plane_levels
-            volume = UpConvolution(features, flat, name=f"up_{level}")(volume)
-            volume = volume + skips[-2 - level]
-            volume = block(features, groups, name=f"decoder_{level}")(volume)
-            volume = dropout(volume, self.settings.dropout, key, len(widths) + level)
-            decoded.append(volume)
-        return level_logits(self.settings, decoded)
-
-
 class DoubleConvolution(nn.Module):
     """Two normalised convolutions, each with ReLU."""
 
@@ -106,8 +71,37 @@ def upsample(volume: Volume, *, flat: bool = False) -> Float[Array, "b z2 y2 x2 
     return repeat(volume, (1 if flat else 2, 2, 2))
 
 
+def level_block(
+    settings: UNetSettings, remat: Remat, features: int, middle: int, name: str
+) -> nn.Module:
+    """The block of one level; a double convolution has `middle` maps inside."""
+    if settings.kind == "residual_unet":
+        residual = recomputed(ResidualBlock, remat)
+        return residual(features, settings.groups, name=name)
+    double = recomputed(DoubleConvolution, remat)
+    return double(middle, features, settings.groups, name=name)
+
+
+def join(
+    settings: UNetSettings,
+    volume: Volume,
+    skip: Float[Array, "b z2 y2 x2 s"],
+    flat: bool,
+    name: str,
+) -> Float[Array, "b z2 y2 x2 o"]:
+    """A level's maps from below, upsampled, with the encoder's: their sum after a
+    convolution (residual), or both side by side."""
+    if settings.kind == "residual_unet":
+        return UpConvolution(skip.shape[-1], flat, name=name)(volume) + skip
+    return jnp.concatenate([skip, upsample(volume, flat=flat)], axis=-1)
+
+
 class UNet(nn.Module):
-    """Encoder and decoder of double convolutions, skips joined as channels, logits."""
+    """Encoder and decoder of blocks, joined at every level, and logits.
+
+    The two kinds differ in block and join: residual blocks and sums, or double
+    convolutions and maps side by side.
+    """
 
     settings: UNetSettings
     remat: Remat = "nothing"
@@ -120,23 +114,21 @@ class UNet(nn.Module):
 
         A key switches dropout on.
         """
-        widths, groups = self.settings.widths, self.settings.groups
-        block = recomputed(DoubleConvolution, self.remat)
+        settings, widths = self.settings, self.settings.widths
+        block = partial(level_block, settings, self.remat)
         skips = []
         for level, features in enumerate(widths):
             if level:
-                flat = level <= self.settings.in_plane_levels
-                volume = max_pool(volume, flat=flat)
+                volume = max_pool(volume, flat=level <= settings.in_plane_levels)
             middle = max(volume.shape[-1], features // 2)
-            volume = block(middle, features, groups, name=f"encoder_{level}")(volume)
-            volume = dropout(volume, self.settings.dropout, key, level)
+            volume = block(features, middle, f"encoder_{level}")(volume)
+            volume = dropout(volume, settings.dropout, key, level)
             skips.append(volume)
-        decoded = [volume]
+        decoded = [skips.pop()]
         for level, features in enumerate(widths[-2::-1]):
-            flat = len(widths) - 1 - level <= self.settings.in_plane_levels
-            upsampled = upsample(volume, flat=flat)
-            volume = jnp.concatenate([skips[-2 - level], upsampled], axis=-1)
-            volume = block(features, features, groups, name=f"decoder_{level}")(volume)
-            volume = dropout(volume, self.settings.dropout, key, len(widths) + level)
+            flat = len(skips) <= settings.in_plane_levels
+            joined = join(settings, decoded[-1], skips.pop(), flat, f"up_{level}")
+            volume = block(features, features, f"decoder_{level}")(joined)
+            volume = dropout(volume, settings.dropout, key, len(widths) + level)
             decoded.append(volume)
-        return level_logits(self.settings, decoded)
+        return level_logits(settings, decoded)
