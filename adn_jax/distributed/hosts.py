@@ -4,7 +4,7 @@ All of them compute; process 0 alone prepares data and writes logs and notes.
 """
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from itertools import count
 
@@ -74,7 +74,7 @@ def wait_for_all(what: str) -> None:
 
 
 @contextmanager
-def together() -> Iterator[None]:
+def together() -> Generator[None]:
     """All wait at the end of the block for each other.
 
     Raises `UserError` where the block failed in another process.
@@ -125,7 +125,7 @@ class SharedStop:
 
 
 @contextmanager
-def catch_stop_of_any() -> Iterator[StopRequest | SharedStop]:
+def catch_stop_of_any() -> Generator[StopRequest | SharedStop]:
     """As `catch_stop`; of several processes each hears of what came to any of them."""
     if jax.process_count() > 1:
         yield SharedStop()

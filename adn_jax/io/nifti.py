@@ -4,7 +4,7 @@ import gzip
 import math
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
@@ -107,7 +107,7 @@ def version_of(content: bytes) -> type[nib.Nifti1Image]:
 
 
 @contextmanager
-def quiet_nibabel() -> Iterator[None]:
+def quiet_nibabel() -> Generator[None]:
     """Keep nibabel from printing what its errors, or our flags, say as well."""
     logger = nib.imageglobals.logger
     was, logger.disabled = logger.disabled, True

@@ -2,7 +2,7 @@
 
 import logging
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -123,7 +123,7 @@ def move_folder(folder: Place, to: Place) -> None:
 
 
 @contextmanager
-def at_hand(folder: Place, *names: str) -> Iterator[Path]:
+def at_hand(folder: Place, *names: str) -> Generator[Path]:
     """A folder on this machine in a folder's place, for programs that need one.
 
     Where `folder` is here it is that itself. Else it starts with copies of the files

@@ -4,7 +4,7 @@ They make the demo and the tests independent of patient data, and carry the trut
 no patient data has: which asymmetry is pathological, and how the head lies.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -249,7 +249,7 @@ def claim_folder(out: Path, settings: dict[str, Any]) -> None:
 
 
 @contextmanager
-def progress_bar(title: str, total: int) -> Iterator[Any]:
+def progress_bar(title: str, total: int) -> Generator[Any]:
     """A bar with the time left; yields the function that counts one case."""
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeRemainingColumn()) as progress:

@@ -1,7 +1,7 @@
 """Trains every stage of a recipe that is not finished yet."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -252,7 +252,7 @@ def check_same_fold(run: Place, fold: Fold | None) -> None:
 
 
 @contextmanager
-def writing(run: Place) -> Iterator[None]:
+def writing(run: Place) -> Generator[None]:
     """What the file system refuses in the block becomes a `UserError`."""
     try:
         yield
