@@ -7,6 +7,7 @@ import signal
 from collections.abc import Generator
 from contextlib import contextmanager
 from itertools import count
+from typing import Any
 
 import jax
 import numpy as np
@@ -42,14 +43,14 @@ def join(coordinator: str, processes: int | None, process_id: int | None) -> Non
             "--coordinator HOST:PORT needs --processes and --process-id, and "
             "--coordinator auto needs neither."
         )
-    if not automatic and processes < 1:
+    if processes is not None and processes < 1:
         raise UserError(f"--processes is {processes}; it has to be at least 1.")
-    if not automatic and not 0 <= process_id < processes:
+    if processes and process_id is not None and not 0 <= process_id < processes:
         raise UserError(
             f"--process-id is {process_id}; with {processes} processes it has to be "
             f"0 to {processes - 1}."
         )
-    address = {} if automatic else {"coordinator_address": coordinator}
+    address: dict[str, Any] = {} if automatic else {"coordinator_address": coordinator}
     try:
         jax.distributed.initialize(
             **address, num_processes=processes, process_id=process_id
