@@ -43,7 +43,7 @@ def atomic_path(path: Place) -> Generator[Path]:
                 yield folder / path.name
                 upload(folder / path.name, path)
             return
-        temporary = path.with_name(f".{os.getpid()}.{path.name}")
+        temporary = Path(path.with_name(f".{os.getpid()}.{path.name}"))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
@@ -129,7 +129,7 @@ def check_fetched(path: Source) -> None:
     DataLad, git-annex and Git LFS keep links or lines of text in place of files that
     were not fetched.
     """
-    if is_dangling(path):
+    if isinstance(path, Path) and is_dangling(path):
         raise UserError(
             f"{path} is a link whose target is missing ({path.readlink()}); fetch it "
             "(datalad get, git annex get) or copy the file itself there."
@@ -209,7 +209,7 @@ def only_one(folder: Place) -> Generator[None]:
         os.close(handle)
 
 
-def lock(handle: int, folder: Path) -> None:
+def lock(handle: int, folder: Place) -> None:
     """Lock an opened file; the system unlocks it when its process ends, however."""
     try:
         import fcntl

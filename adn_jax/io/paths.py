@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import fsspec
+import fsspec.config
 from etils import epath
 
 from adn_jax.errors import UserError, one_line
@@ -130,7 +131,7 @@ def at_hand(folder: Place, *names: str) -> Generator[Path]:
     `names`, as far as they exist; who writes uploads what is to stay.
     """
     if not is_remote(folder):
-        yield folder
+        yield Path(folder)
         return
     with TemporaryDirectory() as temporary:
         here = Path(temporary)

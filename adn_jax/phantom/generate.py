@@ -180,7 +180,7 @@ def save_map(
 def write_phantom(folder: Path, phantom: Phantom) -> None:
     """Write one case of a raw data set, whole or not at all."""
     tissue = {"grey": phantom.grey, "white": phantom.white, "csf": phantom.csf}
-    brain = sum(tissue.values()) >= 0.5
+    brain = phantom.grey + phantom.white + phantom.csf >= 0.5
     ct = np.clip(np.rint(phantom.ct), -1024, 3071).astype(np.int16)
     with atomic_path(folder) as case:
         save_map(case / "ct.nii.gz", phantom, ct)
