@@ -52,7 +52,8 @@ def register_arrays(record: type[Record]) -> type[Record]:
     jax fills trees also with objects of its own, as when it lowers a program; these
     are put in place without the constructor, whose annotations ask for arrays.
     """
-    names = [each.name for each in fields(record)]
+    described: Any = record  # every dataclass: no type says so
+    names = [each.name for each in fields(described)]
 
     def with_keys(tree: Record) -> tuple[list[tuple[Any, Any]], None]:
         attribute = jax.tree_util.GetAttrKey

@@ -123,6 +123,7 @@ def step_budget(
     With several devices, times are those of the average device.
     """
     text = compiled.as_text()
+    assert text is not None  # every XLA backend has it
     instructions = {
         name: instruction
         for name, instruction in read_instructions(text).items()

@@ -3,7 +3,7 @@
 import statistics
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import repeat
@@ -80,7 +80,7 @@ def time_steps(program: Program, batches: Iterator[Batch], count: int) -> float:
 
 
 @contextmanager
-def open_data(job: Job) -> Iterator[Manifest]:
+def open_data(job: Job) -> Generator[Manifest]:
     """The data set of a job, or a made-up one that is gone afterwards."""
     settings = job.recipe.system.prepare
     if job.data == SYNTHETIC:

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax.stages import Compiled
 
 from adn_jax.benchmarks.budget import Budget, Hardware, step_budget
 from adn_jax.benchmarks.job import Job, StepFigures
@@ -68,4 +69,5 @@ def measure_budget(job: Job) -> Budget:
         flops=flops,
         bytes_a_second=bytes_a_second,
     )
+    assert isinstance(program.function, Compiled)
     return step_budget(program, program.function, hardware)

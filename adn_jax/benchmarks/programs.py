@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
+from jax.stages import Wrapped
 
 from adn_jax.benchmarks.heads import draw_cases
 from adn_jax.benchmarks.job import Job
@@ -139,6 +140,7 @@ def compile_program(program: Program) -> tuple[float, float, CompiledMemory]:
     Raises:
       MemoryShortageError: it is more than there is.
     """
+    assert isinstance(program.function, Wrapped)  # not yet compiled
     start = time.perf_counter()
     with jax.set_mesh(program.mesh):
         lowered = program.function.lower(program.state, program.frozen, program.batch)

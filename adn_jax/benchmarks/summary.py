@@ -70,7 +70,8 @@ def summarise(record: Record) -> list[Line]:
 
 def summarise_system(record: Record, results: list[Result]) -> Line:
     """Pool the rounds of one system."""
-    job, figures = results[0].job, [result.figures for result in results]
+    job, found = results[0].job, [result.figures for result in results]
+    figures = [each for each in found if isinstance(each, StepFigures)]
     times = tuple(seconds for each in figures for seconds in each.step_s)
     step = spread(times)
     work = job.recipe, job.what, job.batch

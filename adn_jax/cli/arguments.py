@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import field, make_dataclass
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
@@ -65,10 +65,11 @@ def parse_with_recipe(
 
     unnamed = tyro.conf.arg(name="")
     rest = with_present_names(rest)
-    with_recipe = make_dataclass(
+    with_recipe: type[Any] = make_dataclass(
         "WithRecipe",
         [
-            ("command", Annotated[command, unnamed]),
+            # a type for tyro, which is known at run time only
+            ("command", Annotated[command, unnamed]),  # ty: ignore[invalid-type-form]
             ("recipe", Annotated[Recipe, unnamed], field(default=recipe)),
         ],
     )

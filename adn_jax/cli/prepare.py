@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -98,10 +98,11 @@ def command_for(arguments: Sequence[str]) -> type[PrepareCommand]:
     if path is None:
         return PrepareCommand
     settings = ("settings", Settings, field(default=load_recipe(path).system.prepare))
-    return make_dataclass(
+    changed: type[Any] = make_dataclass(
         "PrepareCommand",
         [settings],
         bases=(PrepareCommand,),
         frozen=True,
         namespace={"__doc__": PrepareCommand.__doc__},
     )
+    return changed

@@ -102,7 +102,6 @@ def compare(scores: Scores, reference: str) -> list[Row]:
 
 def row_of(own: SystemScores, reference: SystemScores | None, scores: Scores) -> Row:
     """One system, its p values not corrected yet."""
-    others = () if reference is None or own is reference else COMPARED
     dice = own.tables["dice"]
     return Row(
         name=own.system.name,
@@ -113,7 +112,9 @@ def row_of(own: SystemScores, reference: SystemScores | None, scores: Scores) ->
             for name, table in own.tables.items()
             if name != "label_ml"
         },
-        differences={name: difference(own, reference, name) for name in others},
+        differences={}
+        if reference is None or own is reference
+        else {name: difference(own, reference, name) for name in COMPARED},
         sizes={
             name: estimate(dice[:, chosen])
             for name, chosen in sizes(scores.label_ml).items()
@@ -211,7 +212,7 @@ def spread_estimate(name: str, estimate: Estimate) -> dict[str, Any]:
 
 def spread_difference(name: str, found: Difference | None) -> dict[str, Any]:
     """Difference, interval and p; empty for the reference itself."""
-    low, high = (found and found.ci95) or (None, None)
+    low, high = (None if found is None else found.ci95) or (None, None)
     return {
         f"{name}_difference": found and found.mean,
         f"{name}_difference_low": low,

@@ -70,10 +70,11 @@ def plan_runs(
     systems: Sequence[System], seeds: Sequence[int], folder: Path
 ) -> list[PlannedRun]:
     """Every system with every seed, seed by seed; `UserError` for a doublet."""
-    for what, values in (
-        ("system", [system.name for system in systems]),
-        ("seed", list(seeds)),
-    ):
+    given: dict[str, Sequence[str | int]] = {
+        "system": [system.name for system in systems],
+        "seed": list(seeds),
+    }
+    for what, values in given.items():
         twice = next((each for each in values if values.count(each) > 1), None)
         if twice is not None:
             raise UserError(f"the {what} {twice!r} is given twice; give each once.")

@@ -244,7 +244,7 @@ def box_figure(
     axes.set_yticks(places, names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlabel(f"{label}: points are cases, the line is the median, ◆ the mean")
-    axes.set_xlim(limits or (0, None))
+    axes.set_xlim(*(limits or (0, None)))
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", alpha=0.25, linewidth=0.6)
@@ -369,7 +369,7 @@ def scores_row(row: Row) -> tuple[str, ...]:
             format_number(found.seeds_std, digits),
         ]
     paper = TABLE_1.get(row.name)
-    published = (NONE, NONE) if paper is None else (paper.dice, paper.hd95_mm)
+    published = (NONE, NONE)
     if paper is not None:
         published = (f"{paper.dice:.4f}", f"{paper.hd95_mm:.2f}")
     return (*cells, *published)

@@ -213,7 +213,7 @@ def find_data(
             "is prepared from disk to disk only; run `adn prepare` first."
         )
     reading = ReadSettings(aisd_unpack=str(out / "unpacked"), hu_range=hu_range)
-    manifest = prepare_dataset(data, out / "prepared", settings, workers, reading)
+    manifest = prepare_dataset(Path(data), out / "prepared", settings, workers, reading)
     say_left_out(manifest)
     say_what_is_odd(manifest)
     return manifest

@@ -125,7 +125,8 @@ def move(
     batch: Batch, drawn: Variation, spacing_mm: tuple[float, float, float]
 ) -> Batch:
     """Rotate about z, shift and zoom in plane, about the centre of the volume."""
-    extents = half_extents_mm(batch.volume.shape[1:4], spacing_mm)
+    _, z, y, x, _ = batch.volume.shape
+    extents = half_extents_mm((z, y, x), spacing_mm)
     matrix, _ = view_to_matrices(drawn.motion, extents)
     matrix = matrix.at[:, :2, :2].divide(drawn.zoom[:, None, None])
     labels = jnp.concatenate(

@@ -142,7 +142,7 @@ def read_arrays(manifest: Manifest, name: str) -> CaseArrays:
         "volume": volumes["volume"],
         "lesion": nothing if lesion is None else to_bytes(lesion),
         "tissue": volumes.get("tissue", nothing),
-        "case": np.int32(manifest.index[name]),
+        "case": np.array(manifest.index[name], np.int32),
     }
 
 
@@ -190,7 +190,8 @@ def shuffled(split: Split, batch: int, seed: int) -> grain.MapDataset:
 
 def case_names(split: Split, batch: int, seed: int, step: int) -> tuple[str, ...]:
     """Names of the cases that `train_batches` gives at a step (from 0)."""
-    return tuple(split.names[index] for index in shuffled(split, batch, seed)[step])
+    indices = np.asarray(shuffled(split, batch, seed)[step])
+    return tuple(split.names[index] for index in indices)
 
 
 def epoch_batches(
@@ -236,7 +237,8 @@ def to_batches(
             print(f"adn: {share}", file=sys.stderr)
             cases = absent_cases(split, share_size(batch))
             yield from repeat(make_batch(cases, place))
-        yield make_batch(share, place)
+        else:
+            yield make_batch(share, place)
 
 
 def absent_cases(split: Split, count: int) -> CaseArrays:

@@ -5,7 +5,7 @@ A case is `DIR/<case>/` with `ct.nii` (uncompressed, so reading is a memory map)
 """
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -126,7 +126,7 @@ def sha256(path: Path) -> str:
 
 
 @contextmanager
-def spoilt_named(folder: Source) -> Iterator[None]:
+def spoilt_named(folder: Source) -> Generator[None]:
     """What is missing or wrong in a `case.json` becomes a `UserError`."""
     try:
         yield

@@ -221,8 +221,9 @@ class RefusedCase:
 
 def check_alone(path: Path | None) -> None:
     """Raise `UserError` where a file has a twin of another ending: which counts?"""
-    endings = (*NIFTI_ENDINGS, SEGMENTATION_ENDING)
-    name = "" if path is None else path.name
+    if path is None:
+        return
+    endings, name = (*NIFTI_ENDINGS, SEGMENTATION_ENDING), path.name
     ending = next((each for each in endings if name.lower().endswith(each)), None)
     if ending is None:
         return

@@ -1,18 +1,18 @@
 """The report of a preparation: what was used, put right, left out, failed, and why."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 from adn_jax.data.cases import CaseFacts, PreparedCase
 from adn_jax.data.manifest import Manifest
 from adn_jax.datasets.aisd.report import known_table, oddity_table
 from adn_jax.datasets.raw import RawDataset
 from adn_jax.io.files import write_text
+from adn_jax.io.paths import Place
 from adn_jax.report.tables import bullets, table
 
 
 def write_report(
-    path: Path,
+    path: Place,
     dataset: RawDataset,
     manifest: Manifest,
     cases: Iterable[CaseFacts | PreparedCase],

@@ -4,9 +4,10 @@ All of them compute; process 0 alone prepares data and writes logs and notes.
 """
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from itertools import count
+from typing import Any
 
 import jax
 import numpy as np
@@ -42,14 +43,14 @@ def join(coordinator: str, processes: int | None, process_id: int | None) -> Non
             "--coordinator HOST:PORT needs --processes and --process-id, and "
             "--coordinator auto needs neither."
         )
-    if not automatic and processes < 1:
+    if processes is not None and processes < 1:
         raise UserError(f"--processes is {processes}; it has to be at least 1.")
-    if not automatic and not 0 <= process_id < processes:
+    if processes and process_id is not None and not 0 <= process_id < processes:
         raise UserError(
             f"--process-id is {process_id}; with {processes} processes it has to be "
             f"0 to {processes - 1}."
         )
-    address = {} if automatic else {"coordinator_address": coordinator}
+    address: dict[str, Any] = {} if automatic else {"coordinator_address": coordinator}
     try:
         jax.distributed.initialize(
             **address, num_processes=processes, process_id=process_id
@@ -74,7 +75,7 @@ def wait_for_all(what: str) -> None:
 
 
 @contextmanager
-def together() -> Iterator[None]:
+def together() -> Generator[None]:
     """All wait at the end of the block for each other.
 
     Raises `UserError` where the block failed in another process.
@@ -125,7 +126,7 @@ class SharedStop:
 
 
 @contextmanager
-def catch_stop_of_any() -> Iterator[StopRequest | SharedStop]:
+def catch_stop_of_any() -> Generator[StopRequest | SharedStop]:
     """As `catch_stop`; of several processes each hears of what came to any of them."""
     if jax.process_count() > 1:
         yield SharedStop()

@@ -45,7 +45,9 @@ def spread_over_cores(*batches: int) -> None:
     or XLA's flag) stays, and accelerators are as they are. Call it before jax is used.
     """
     chosen = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if not chosen and jax.config.jax_num_cpu_devices < 0:
+    # jax makes its settings attributes when it is imported
+    devices = jax.config.jax_num_cpu_devices  # ty: ignore[missing-attribute]
+    if not chosen and devices < 0:
         jax.config.update("jax_num_cpu_devices", sharing_processors(*batches))
 
 

@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -27,7 +27,7 @@ class StopRequest:
 
 
 @contextmanager
-def catch_stop() -> Iterator[StopRequest]:
+def catch_stop() -> Generator[StopRequest]:
     """Note SIGTERM and Ctrl-C instead of ending at once; a second one ends at once.
 
     Outside the main thread, where Python allows no signal handlers, nothing changes.
@@ -55,7 +55,7 @@ def catch_stop() -> Iterator[StopRequest]:
 
 
 @contextmanager
-def interrupt_on_sigterm() -> Iterator[None]:
+def interrupt_on_sigterm() -> Generator[None]:
     """Raise `KeyboardInterrupt` at SIGTERM, too, with the signal as its argument.
 
     Outside the main thread nothing changes.
@@ -75,7 +75,7 @@ def interrupt_on_sigterm() -> Iterator[None]:
 
 
 @contextmanager
-def keep_interrupts() -> Iterator[None]:
+def keep_interrupts() -> Generator[None]:
     """Send a signal again whose `KeyboardInterrupt` was raised where Python drops it.
 
     jax adds a hook of its own to every garbage collection, and what is raised within

@@ -27,6 +27,7 @@ def evaluate_case(
 ) -> CaseResult:
     """Run and score one labelled case."""
     maps, _, doubt = infer_system(system, case)
+    assert maps.lesion is not None  # the case is labelled
     brain = case.brain > 0
     grids = {
         "prepared": score_masks(maps.predicted, maps.lesion, maps.spacing_mm, empty)
@@ -104,7 +105,7 @@ def score_alignment(
     """Errors of the plane at the end, after the first guess, and before any step;
     empty where the pose is not known or was not sought."""
     head_to_world = case.truth.get("head_to_world")
-    if head_to_world is None or maps.plane is None:
+    if head_to_world is None or maps.plane is None or maps.first_plane is None:
         return {}
     truth = true_plane(np.array(head_to_world, float), case.affine, case.volume.shape)
     untouched = Plane(np.array([1.0, 0.0, 0.0]), np.zeros(3))
@@ -123,6 +124,7 @@ def score_disentanglement(maps: CaseMaps) -> tuple[dict[str, float], str]:
     if maps.aligned_truth is not None:
         truth, name = maps.aligned_truth, "darkening by the infarct"
     else:
+        assert maps.aligned_lesion is not None  # the case is labelled
         truth, name = maps.aligned_lesion, "lesion label"
     return disentanglement(maps.asymmetry, maps.pathological, truth)._asdict(), name
 

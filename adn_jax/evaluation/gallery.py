@@ -65,7 +65,7 @@ def write_figures(
         ]
         drawn["alignment"] = alignment_figure([maps[i] for i in found], turns)
     if system.doubts:
-        entropies = [one.doubt.entropy for one in inferred]
+        entropies = [one.doubt.entropy for one in inferred if one.doubt is not None]
         drawn["doubt"] = doubt_figure(maps, entropies, captions)
     paths = {name: folder / f"{name}.png" for name in drawn}
     for name, figure in drawn.items():

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from adn_jax.config import Recipe
 from adn_jax.data.manifest import Manifest
 from adn_jax.evaluation.scores import EMPTY_RULES, SCORES, CaseResult, EmptyRule
-from adn_jax.evaluation.statistics import Summary, summarise, summarise_tail
+from adn_jax.evaluation.statistics import summarise, summarise_tail
 from adn_jax.evaluation.uncertainty import mean_or_nan
 from adn_jax.io.files import none_for_nan
 from adn_jax.metrics.calibration import (
@@ -107,7 +107,9 @@ def summarise_grid(
     }
 
 
-def summarise_alignment(results: Sequence[CaseResult], what: str) -> Summary | None:
+def summarise_alignment(
+    results: Sequence[CaseResult], what: str
+) -> dict[str, Any] | None:
     """Errors of the final plane, those of each earlier stage beside it; None where
     the truth is not known."""
     known = [result.alignment for result in results if result.alignment]

@@ -31,7 +31,8 @@ class CaseDoubt:
     def from_json(cls, content: Mapping[str, Any]) -> "CaseDoubt":
         """From the values of `dataclasses.asdict`."""
         lesions = tuple(LesionDoubt(**lesion) for lesion in content["lesions"])
-        return cls(**{**content, "lesions": lesions})
+        fields: dict[str, Any] = {**content, "lesions": lesions}
+        return cls(**fields)
 
 
 def score_doubt(maps: CaseMaps, doubt: Doubt, lesion: Mask, brain: Mask) -> CaseDoubt:

@@ -110,7 +110,7 @@ def choose_on_validation(
     key = fingerprint(state, checksums, CANDIDATES, CURVES_FORMAT)
     suffix = "-ensemble" if len(runs) > 1 else ""
     path = runs[0] / "evaluation" / f"validation-thresholds{suffix}.json"
-    known = read_json(path) if path.is_file() else {}
+    known: dict[str, Any] = read_json(path) if path.is_file() else {}
     if known.get("key") != key:
         measured = track(cases, description="choose thresholds")
         records = [record for each in measured if (record := measure_case(*each))]
@@ -126,6 +126,7 @@ def measure_case(system: System, manifest: Manifest, name: str) -> Record | None
     if case.lesion is None:
         return None
     maps = infer_system(system, case).maps
+    assert maps.lesion is not None  # it is the case's
     dice = {"prepared": dice_curve(maps.prediction, maps.lesion)}
     native = native_lesion(maps.prediction, case, files)
     if native is not None:

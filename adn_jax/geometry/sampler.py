@@ -84,7 +84,7 @@ def _sample_grid(
     ]
     flat = values.reshape(batch, -1, channels)
     warped = sum(_weighted_rows(flat, corner, grid) for corner in product(*taps))
-    return warped.reshape(values.shape)
+    return jnp.reshape(warped, values.shape)
 
 
 def _source_positions(

@@ -88,13 +88,17 @@ def on_scan_grid(outputs: AdnOutputs, system: SystemSettings) -> dict[str, Volum
     A alone where the system has no D.
     """
     maps = {"asymmetry": outputs.asymmetry}
-    if system.disentangles:
-        maps |= {
-            "pathological": outputs.pathological,
-            "anatomical": outputs.anatomical,
-            "salient_change": outputs.salient - outputs.aligned,
-            "compensated_change": outputs.compensated - outputs.aligned,
-        }
+    parts = {"pathological": outputs.pathological, "anatomical": outputs.anatomical}
+    maps |= {name: part for name, part in parts.items() if part is not None}
+    sums = {
+        "salient_change": outputs.salient,
+        "compensated_change": outputs.compensated,
+    }
+    maps |= {
+        name: whole - outputs.aligned
+        for name, whole in sums.items()
+        if whole is not None
+    }
     stacked = jnp.concatenate(list(maps.values()), axis=-1)
     moved = unalign(stacked, outputs.inverse, system)
     return dict(zip(maps, jnp.split(moved, len(maps), axis=-1), strict=True))
@@ -137,15 +141,18 @@ def infer_case(
     """
     volume = as_batch(case.volume)
     outputs, first_matrix, fit = compiled_chain(recipe.system)(params, volume)
+    found: dict[str, Any] = {
+        **(present_maps(outputs) | averaged_maps(params, volume, outputs, recipe)),
+        **midline(outputs.matrix, first_matrix, fit, case, recipe.system),
+        **truth_maps(case, outputs.matrix, recipe.system),
+    }
     maps = CaseMaps(
         name=case.name,
         spacing_mm=case.spacing_mm,
         window_hu=recipe.system.prepare.window_hu,
         threshold=recipe.threshold,
         volume=np.asarray(case.volume),
-        **(present_maps(outputs) | averaged_maps(params, volume, outputs, recipe)),
-        **midline(outputs.matrix, first_matrix, fit, case, recipe.system),
-        **truth_maps(case, outputs.matrix, recipe.system),
+        **found,
     )
     return maps, outputs
 

@@ -194,7 +194,8 @@ def alignment_figure(cases: Sequence[CaseMaps], captions: Sequence[str]) -> Figu
         z = lesion_slice(maps)
         above, below = (panels[column] for panels in sheet.panels)
         draw_ct(above, maps, maps.volume, z)
-        draw_midline(above, maps.plane, height_mm(maps, z))
+        if maps.plane is not None:
+            draw_midline(above, maps.plane, height_mm(maps, z))
         show_head(above, scan_boxes[column], extent, marks=column == 0)
         draw_ct(below, maps, maps.aligned, z)
         draw_midline(below, UPRIGHT, 0.0)

@@ -50,7 +50,7 @@ def doubt_of(predictions: Iterable[Map]) -> Doubt:
 
     They are taken one by one: no more than one is held at a time.
     """
-    count, total, entropies = 0, np.float64(0.0), np.float64(0.0)
+    count, total, entropies = 0, np.zeros(()), np.zeros(())
     for prediction in predictions:
         wide = prediction.astype(np.float64)
         count, total = count + 1, total + wide

@@ -6,7 +6,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 @contextmanager
-def atomic_path(path: Place) -> Iterator[Path]:
+def atomic_path(path: Place) -> Generator[Path]:
     """Yield a temporary path beside `path` (same suffixes) that becomes `path`.
 
     The body writes the temporary file or folder. If the body fails, nothing is left
@@ -43,7 +43,7 @@ def atomic_path(path: Place) -> Iterator[Path]:
                 yield folder / path.name
                 upload(folder / path.name, path)
             return
-        temporary = path.with_name(f".{os.getpid()}.{path.name}")
+        temporary = Path(path.with_name(f".{os.getpid()}.{path.name}"))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
@@ -59,7 +59,7 @@ def atomic_path(path: Place) -> Iterator[Path]:
 
 
 @contextmanager
-def failures_named(path: Place) -> Iterator[None]:
+def failures_named(path: Place) -> Generator[None]:
     """What the file system refuses in the block becomes a `UserError` of `path`."""
     try:
         yield
@@ -129,7 +129,7 @@ def check_fetched(path: Source) -> None:
     DataLad, git-annex and Git LFS keep links or lines of text in place of files that
     were not fetched.
     """
-    if is_dangling(path):
+    if isinstance(path, Path) and is_dangling(path):
         raise UserError(
             f"{path} is a link whose target is missing ({path.readlink()}); fetch it "
             "(datalad get, git annex get) or copy the file itself there."
@@ -189,7 +189,7 @@ def nan_for_none(value: Any) -> Any:
 
 
 @contextmanager
-def only_one(folder: Place) -> Iterator[None]:
+def only_one(folder: Place) -> Generator[None]:
     """Hold a folder, made where it is missing, until the block or the process ends.
 
     Raises `UserError` where another process holds it, and where nothing can be
@@ -209,7 +209,7 @@ def only_one(folder: Place) -> Iterator[None]:
         os.close(handle)
 
 
-def lock(handle: int, folder: Path) -> None:
+def lock(handle: int, folder: Place) -> None:
     """Lock an opened file; the system unlocks it when its process ends, however."""
     try:
         import fcntl

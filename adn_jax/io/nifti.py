@@ -4,14 +4,19 @@ import gzip
 import math
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 from jaxtyping import Float, Shaped
+from nibabel import imageglobals
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError, ImageDataError
+from nibabel.wrapstruct import WrapStructError
 
 from adn_jax.errors import UserError, one_line
 from adn_jax.io.files import check_fetched
@@ -23,10 +28,10 @@ UNREADABLE = (
     ValueError,
     OverflowError,
     zlib.error,
-    nib.filebasedimages.ImageFileError,
-    nib.spatialimages.HeaderDataError,
-    nib.spatialimages.ImageDataError,
-    nib.wrapstruct.WrapStructError,
+    ImageFileError,
+    HeaderDataError,
+    ImageDataError,
+    WrapStructError,
 )
 """What nibabel and the decompressors raise on damaged files."""
 
@@ -107,9 +112,9 @@ def version_of(content: bytes) -> type[nib.Nifti1Image]:
 
 
 @contextmanager
-def quiet_nibabel() -> Iterator[None]:
+def quiet_nibabel() -> Generator[None]:
     """Keep nibabel from printing what its errors, or our flags, say as well."""
-    logger = nib.imageglobals.logger
+    logger = imageglobals.logger
     was, logger.disabled = logger.disabled, True
     try:
         yield
@@ -216,9 +221,8 @@ def bytes_left(path: Path, image: nib.Nifti1Image) -> int:
         with path.open("rb") as file:
             file.seek(-4, os.SEEK_END)
             size = int.from_bytes(file.read(4), "little")  # RFC 1952: modulo 2**32
-    wanted = image.dataobj.offset + image.get_data_dtype().itemsize * math.prod(
-        image.shape
-    )
+    proxy: Any = image.dataobj  # of a file it is nibabel's ArrayProxy
+    wanted = proxy.offset + image.get_data_dtype().itemsize * math.prod(image.shape)
     return max(0, size - wanted)
 
 

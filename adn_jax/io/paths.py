@@ -2,12 +2,13 @@
 
 import logging
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import fsspec
+import fsspec.config
 from etils import epath
 
 from adn_jax.errors import UserError, one_line
@@ -123,14 +124,14 @@ def move_folder(folder: Place, to: Place) -> None:
 
 
 @contextmanager
-def at_hand(folder: Place, *names: str) -> Iterator[Path]:
+def at_hand(folder: Place, *names: str) -> Generator[Path]:
     """A folder on this machine in a folder's place, for programs that need one.
 
     Where `folder` is here it is that itself. Else it starts with copies of the files
     `names`, as far as they exist; who writes uploads what is to stay.
     """
     if not is_remote(folder):
-        yield folder
+        yield Path(folder)
         return
     with TemporaryDirectory() as temporary:
         here = Path(temporary)

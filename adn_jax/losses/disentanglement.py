@@ -11,12 +11,18 @@ from jaxtyping import Array, Float
 
 from adn_jax.geometry.sampler import mirror
 from adn_jax.losses.segmentation import cross_entropy, generalised_dice
-from adn_jax.types import AdnOutputs, Targets
+from adn_jax.types import AdnOutputs, Targets, Volume
 
 Scalar = Float[Array, ""]
 
 LEAST_SHARE = 1e-4
 """Share of the grid that `size_by_volume` takes for the volume of smaller infarcts."""
+
+
+def _pathological(outputs: AdnOutputs) -> Volume:
+    """P: L_D is of systems alone that have it."""
+    assert outputs.pathological is not None
+    return outputs.pathological
 
 
 def tissue(outputs: AdnOutputs, targets: Targets) -> Scalar:
@@ -28,7 +34,7 @@ def tissue(outputs: AdnOutputs, targets: Targets) -> Scalar:
     normal = targets.tissue * (1 - targets.aligned_lesion)
     grey, white, csf = jnp.split(normal, 3, axis=-1)
     unlike = mirror(grey) * white + mirror(white) * grey
-    return jnp.mean(outputs.pathological * (unlike + csf))
+    return jnp.mean(_pathological(outputs) * (unlike + csf))
 
 
 def tissue_one_way(outputs: AdnOutputs, targets: Targets) -> Scalar:
@@ -38,18 +44,18 @@ def tissue_one_way(outputs: AdnOutputs, targets: Targets) -> Scalar:
     """
     grey, white, csf = jnp.split(targets.tissue, 3, axis=-1)
     charged = (mirror(grey) * white + csf) * (1 - targets.aligned_lesion)
-    return jnp.mean(outputs.pathological * charged)
+    return jnp.mean(_pathological(outputs) * charged)
 
 
 def size(outputs: AdnOutputs, targets: Targets) -> Scalar:
     """L_size = |mean P - mean T(G)|: P is about as large as the infarct."""
-    return jnp.abs(jnp.mean(outputs.pathological) - jnp.mean(targets.aligned_lesion))
+    return jnp.abs(jnp.mean(_pathological(outputs)) - jnp.mean(targets.aligned_lesion))
 
 
 def size_in_asymmetry(outputs: AdnOutputs, targets: Targets) -> Scalar:
     """L_size of the authors' code, |mean P - mean(A T(G))|."""
     within = jnp.mean(outputs.asymmetry * targets.aligned_lesion)
-    return jnp.abs(jnp.mean(outputs.pathological) - within)
+    return jnp.abs(jnp.mean(_pathological(outputs)) - within)
 
 
 def size_by_volume(outputs: AdnOutputs, targets: Targets) -> Scalar:
@@ -60,7 +66,7 @@ def size_by_volume(outputs: AdnOutputs, targets: Targets) -> Scalar:
     stands for the volume of a case without infarct.
     """
     axes = (1, 2, 3, 4)
-    found = jnp.mean(outputs.pathological, axes)
+    found = jnp.mean(_pathological(outputs), axes)
     true = jnp.mean(targets.aligned_lesion, axes)
     return jnp.mean(jnp.abs(found - true) / jnp.maximum(true, LEAST_SHARE))
 
@@ -70,7 +76,7 @@ def symmetric(
     targets: Targets,  # noqa: ARG001
 ) -> Scalar:
     """L_asymmetry = mean(P (1 - A)): no P where the sides are alike."""
-    return jnp.mean(outputs.pathological * (1 - outputs.asymmetry))
+    return jnp.mean(_pathological(outputs) * (1 - outputs.asymmetry))
 
 
 def symmetric_voxels(
@@ -78,7 +84,7 @@ def symmetric_voxels(
     targets: Targets,  # noqa: ARG001
 ) -> Scalar:
     """L_asymmetry of the authors' code, mean(P [A = 0])."""
-    return jnp.mean(jnp.where(outputs.asymmetry == 0, outputs.pathological, 0))
+    return jnp.mean(jnp.where(outputs.asymmetry == 0, _pathological(outputs), 0))
 
 
 def pathology_supervision(outputs: AdnOutputs, targets: Targets) -> Scalar:
@@ -87,7 +93,7 @@ def pathology_supervision(outputs: AdnOutputs, targets: Targets) -> Scalar:
     The paper's terms ask for no P: as long as mean P is below mean T(G) and mean A,
     their sum grows by 1 - A and L_tissue with P, wherever it is.
     """
-    pair = outputs.pathological, targets.aligned_lesion
+    pair = _pathological(outputs), targets.aligned_lesion
     return cross_entropy(*pair) + generalised_dice(*pair)
 
 
@@ -96,7 +102,7 @@ def intrinsic(
     targets: Targets,  # noqa: ARG001
 ) -> Scalar:
     """L_intrinsic = -|mean(A - P)|: all that is not pathological is anatomical."""
-    return -jnp.abs(jnp.mean(outputs.asymmetry - outputs.pathological))
+    return -jnp.abs(jnp.mean(outputs.asymmetry - _pathological(outputs)))
 
 
 def intrinsic_positive(
@@ -104,4 +110,4 @@ def intrinsic_positive(
     targets: Targets,  # noqa: ARG001
 ) -> Scalar:
     """L_intrinsic of the authors' code, -mean max(A - P, 0)."""
-    return -jnp.mean(jax.nn.relu(outputs.asymmetry - outputs.pathological))
+    return -jnp.mean(jax.nn.relu(outputs.asymmetry - _pathological(outputs)))

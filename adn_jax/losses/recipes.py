@@ -144,7 +144,7 @@ def joint_loss(
     if settings.regularisation:
         regularisation = terms.disentanglement.total
         values = values | terms.disentanglement.values
-        if terms.warm_start is not None:
+        if terms.warm_start is not None and terms.warm is not None:
             regularisation = jnp.where(terms.warm, terms.warm_start, regularisation)
             values["warm_start"] = terms.warm_start
         total = total + terms.regularisation * regularisation
@@ -168,7 +168,7 @@ def weighted_joint_terms(
         name: terms.regularisation * value
         for name, value in terms.disentanglement.weighted().items()
     }
-    if terms.warm_start is not None:
+    if terms.warm_start is not None and terms.warm is not None:
         charged = {
             name: jnp.where(terms.warm, 0, value) for name, value in charged.items()
         }
@@ -223,7 +223,8 @@ def deeply_supervised(terms: Terms, sides: Sequence[Terms]) -> Terms:
     parts = [0.5**level for level in range(1, len(sides) + 1)]
     own = 1 / (1 + sum(parts))
     weighted = [part * side.total for part, side in zip(parts, sides, strict=True)]
-    values = terms.values | {"deep_supervision": sum(weighted) / sum(parts)}
+    mean = jnp.asarray(sum(weighted)) / sum(parts)
+    values = terms.values | {"deep_supervision": mean}
     weights = {name: own * weight for name, weight in terms.weights.items()}
     return _weigh(values, weights | {"deep_supervision": 1 - own})
 

@@ -50,7 +50,7 @@ def generalised_dice(probability: Volume, label: Volume) -> Float[Array, ""]:
         weight = 1 / jnp.maximum(jnp.square(jnp.sum(true)), SMALLEST_WEIGHT)
         overlap += weight * jnp.sum(predicted * true)
         total += jnp.maximum(weight * jnp.sum(predicted + true), SMALLEST_WEIGHT)
-    return 1 - 2 * overlap / total
+    return 1 - 2 * jnp.asarray(overlap) / total
 
 
 def focal_tversky(probability: Volume, label: Volume) -> Float[Array, ""]:

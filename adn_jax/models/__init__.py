@@ -4,6 +4,7 @@ No other part of the package knows how the networks are built.
 """
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -83,7 +84,8 @@ def apply_alignment_net(
     check_shape(volume.shape[1:4], settings)
     with multiplying("float32"):
         maps = volume.astype(map_type(precision))
-        return AlignmentNet(settings).apply({"params": params}, maps)
+        view: Any = AlignmentNet(settings).apply({"params": params}, maps)
+        return view
 
 
 @partial(jax.jit, static_argnames=("settings", "inputs"))
@@ -146,7 +148,8 @@ def _level_logits(
     network = UNet(settings, remat)
     rows = share_rows(volume.astype(map_type(precision)))
     with multiplying(precision):
-        return network.apply({"params": params}, rows, key)
+        logits: Any = network.apply({"params": params}, rows, key)
+        return logits
 
 
 def init_network(key: Key, settings: SegmentNetSettings, inputs: int = 1) -> Params:
@@ -181,7 +184,8 @@ def apply_network(
     def logits(windows: Float[Array, "n z y x c"]) -> Float32[Array, "n z2 y2 x2 1"]:
         return apply_windows(params, windows, settings, precision=precision)[0]
 
-    return over_windows(logits, volume, inference_window(settings, volume.shape[1:4]))
+    _, z, y, x, _ = volume.shape
+    return over_windows(logits, volume, inference_window(settings, (z, y, x)))
 
 
 def apply_windows(

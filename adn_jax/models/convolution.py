@@ -53,7 +53,7 @@ def _convolve(volume, kernel, padding, products):
 
 
 def _of_each_axis(padding: int | Padding) -> Padding:
-    return (padding,) * 3 if isinstance(padding, int) else padding
+    return (padding, padding, padding) if isinstance(padding, int) else padding
 
 
 def _convolve_forward(volume, kernel, padding, products):

@@ -82,7 +82,8 @@ class Layer(nn.Module):
         kernel = convolution_kernel(self, self.side, volume.shape[-1], self.features)
         border = self.side // 2
         maps = convolve(volume, kernel, border)
-        return centre(maps, tuple(size - 2 * border for size in volume.shape[1:4]))
+        z, y, x = (size - 2 * border for size in volume.shape[1:4])
+        return centre(maps, (z, y, x))
 
 
 class Pathway(nn.Module):
@@ -145,8 +146,8 @@ def add_earlier(
     volume: Float[Array, "b z y x o"], earlier: Float[Array, "b z1 y1 x1 c"]
 ) -> Float[Array, "b z y x o"]:
     """Add the centre of earlier maps: as many as there are, or as many as fit."""
-    features = volume.shape[-1]
-    earlier = centre(earlier, volume.shape[1:4])[..., :features]
+    _, z, y, x, features = volume.shape
+    earlier = centre(earlier, (z, y, x))[..., :features]
     missing = features - earlier.shape[-1]
     return volume + jnp.pad(earlier, ((0, 0),) * 4 + ((0, missing),))
 

@@ -33,7 +33,8 @@ def multiplying(precision: Precision) -> AbstractContextManager:
 
 def products_in_use() -> str | None:
     """How what is traced now multiplies, for a gradient that is traced later."""
-    return jax.config.jax_default_matmul_precision
+    # jax makes its settings attributes when it is imported
+    return jax.config.jax_default_matmul_precision  # ty: ignore[missing-attribute]
 
 
 @jax.custom_vjp

@@ -4,7 +4,7 @@ They make the demo and the tests independent of patient data, and carry the trut
 no patient data has: which asymmetry is pathological, and how the head lies.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -180,7 +180,7 @@ def save_map(
 def write_phantom(folder: Path, phantom: Phantom) -> None:
     """Write one case of a raw data set, whole or not at all."""
     tissue = {"grey": phantom.grey, "white": phantom.white, "csf": phantom.csf}
-    brain = sum(tissue.values()) >= 0.5
+    brain = phantom.grey + phantom.white + phantom.csf >= 0.5
     ct = np.clip(np.rint(phantom.ct), -1024, 3071).astype(np.int16)
     with atomic_path(folder) as case:
         save_map(case / "ct.nii.gz", phantom, ct)
@@ -249,7 +249,7 @@ def claim_folder(out: Path, settings: dict[str, Any]) -> None:
 
 
 @contextmanager
-def progress_bar(title: str, total: int) -> Iterator[Any]:
+def progress_bar(title: str, total: int) -> Generator[Any]:
     """A bar with the time left; yields the function that counts one case."""
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeRemainingColumn()) as progress:

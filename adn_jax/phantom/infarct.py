@@ -110,12 +110,13 @@ def add_infarcts(
         loss_hu = rng.uniform(*difficulty.infarct_loss_hu)
         weight = np.maximum(weight, within)
         loss = np.maximum(loss, loss_hu * within * tissue)
+        x, y, z = map(float, centre)
         infarcts.append(
             Infarct(
                 side="right" if here > 0 else "left",
                 volume_ml=volume_ml,
                 loss_hu=loss_hu,
-                centre_mm=tuple(float(value) for value in centre),
+                centre_mm=(x, y, z),
             )
         )
     return weight, loss, tuple(infarcts)

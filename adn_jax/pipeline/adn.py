@@ -125,12 +125,10 @@ def segment_input(
     aligned: Volume, mirrored: Volume, salient: Volume | None, system: SystemSettings
 ) -> Float[Array, "b z y x channels"]:
     """What F sees: X_hat or X alone, X and X', or all three, as channels."""
-    choices = {
-        "salient": (salient,),
-        "salient_triple": (salient, aligned, mirrored),
-        "aligned": (aligned,),
-        "mirror_pair": (aligned, mirrored),
-    }
+    choices = {"aligned": (aligned,), "mirror_pair": (aligned, mirrored)}
+    if salient is not None:
+        choices["salient"] = (salient,)
+        choices["salient_triple"] = (salient, aligned, mirrored)
     seen = jnp.concatenate(choices[system.segment_input], axis=-1)
     return zscored(seen) if system.zscore_in_brain else seen
 

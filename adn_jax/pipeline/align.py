@@ -146,7 +146,8 @@ def coarse(volume: Volume) -> Float[Array, "b z y1 x1 c"]:
 def rough(volume: Volume, system: SystemSettings) -> Float[Array, "b z1 y1 x1 c"]:
     """Average to voxels of about `ROUGH_MM`; normalised coordinates stay."""
     sizes = zip(ROUGH_MM, system.prepare.spacing_mm, strict=True)
-    return averaged(volume, tuple(int(most / step) for most, step in sizes))
+    z, y, x = (int(most / step) for most, step in sizes)
+    return averaged(volume, (z, y, x))
 
 
 def averaged(

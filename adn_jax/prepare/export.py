@@ -179,7 +179,7 @@ def choose_sources(
     manifest: Manifest, grid: Grid
 ) -> tuple[list[Source], dict[str, str]]:
     """The cases to export, and why others are not: no label to learn from, no split."""
-    parts = {
+    parts: dict[str, Literal["Tr", "Ts"]] = {
         name: "Ts" if split == "test" else "Tr"
         for split, names in manifest.splits.items()
         for name in names
@@ -187,7 +187,7 @@ def choose_sources(
     label = NATIVE_LESION if grid == "native" else VOLUME_FILES["lesion"][0]
     sources, left_out = [], {}
     for name in manifest.cases:
-        folder = manifest.folder / name
+        folder = Path(manifest.folder / name)
         labelled = (folder / label).is_file()
         if name not in parts:
             left_out[name] = "it is in none of the splits."
@@ -341,7 +341,8 @@ def write_case(source: Source, folder: Path, grid: Grid, pair: Pair) -> None:
     """
     forget(source.name, folder)
     write_json(record_of(source.name, folder), {"files": dict.fromkeys(source.files)})
-    for file, image in zip(source.files, pair, strict=False):
+    images = [image for image in pair if image is not None]
+    for file, image in zip(source.files, images, strict=False):
         with atomic_path(folder / file) as temporary:
             write_image(temporary, image)
     record = {

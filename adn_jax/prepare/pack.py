@@ -50,7 +50,7 @@ def pack_dataset(
         )
     with interrupt_on_sigterm(), only_one(out):
         if not is_remote(out):
-            remove_remains(out)
+            remove_remains(Path(out))
         shards = {
             shard_name(prepared, cases): cases
             for cases in in_shards(manifest.cases, cases_per_shard)

@@ -3,7 +3,6 @@
 import csv
 import io
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from scipy import ndimage
 from adn_jax.data.cases import CaseFacts
 from adn_jax.io.files import write_text
 from adn_jax.io.image import Image
+from adn_jax.io.paths import Place
 from adn_jax.prepare.quality_table import BRIGHT_HU, DARK_HU, METAL_HU, flags_of
 from adn_jax.prepare.resample import box_around, shrink, spacing_of
 
@@ -196,7 +196,7 @@ def share_outside(
     return float(1 - within.all(axis=1).mean())
 
 
-def write_quality_table(path: Path, cases: Iterable[CaseFacts]) -> None:
+def write_quality_table(path: Place, cases: Iterable[CaseFacts]) -> None:
     """Write `quality.csv`: a row a case, its figures and its flags."""
     rows = [
         {"case": case.name, **case.quality, "flags": "; ".join(case.flags)}

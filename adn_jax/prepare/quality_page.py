@@ -11,6 +11,7 @@ from scipy import ndimage
 from adn_jax.data.cases import CaseFacts
 from adn_jax.data.manifest import Manifest
 from adn_jax.io.files import atomic_path, write_text
+from adn_jax.io.paths import Place
 from adn_jax.prepare.quality_table import FIGURES, Figure
 from adn_jax.prepare.resample import box_around, shrink, spacing_of
 from adn_jax.report.pages import page_environment
@@ -36,7 +37,7 @@ OUTLINE_RGB = (255, 72, 66)
 
 
 def write_quality_page(
-    path: Path, manifest: Manifest, cases: Sequence[CaseFacts]
+    path: Place, manifest: Manifest, cases: Sequence[CaseFacts]
 ) -> None:
     """Write `quality.html`: failed and left-out cases, then a row a prepared case.
 
@@ -78,7 +79,8 @@ def write_mosaic(
     part = (slice(None, None, every), *skull_box(hu, brain, affine))
     pixel = spacing_of(affine)[2]
     width = part[2].stop - part[2].start
-    size = (0.0, *[pixel * max(1, -(-width * COLUMNS // WIDTH))] * 2)
+    side = pixel * max(1, -(-width * COLUMNS // WIDTH))
+    size = (0.0, side, side)
     grey = look(shrink(np.clip(hu[part], *WINDOW_HU), affine, size)[0])
     inside = look(shrink(brain[part], affine, size)[0]) > 0.5
     low, high = WINDOW_HU
@@ -97,7 +99,7 @@ def skull_box(
     affine: Float[np.ndarray, "4 4"],
 ) -> tuple[slice, ...]:
     """Rows and columns (y x) of skull and brain with a margin; all where none is."""
-    shown = ((hu > BONE_HU) | (brain > 0)).any(axis=0)
+    shown = np.any((hu > BONE_HU) | (brain > 0), axis=0)
     if not shown.any():
         return slice(0, hu.shape[1]), slice(0, hu.shape[2])
     margins = [round(MARGIN_MM / size) for size in spacing_of(affine)[1:]]

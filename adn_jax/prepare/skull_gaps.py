@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from scipy.spatial import cKDTree
+from scipy.spatial import cKDTree  # ty: ignore[missing-module-member] # compiled
 from scipy.special import sph_harm_y
 
 from adn_jax.scans.hounsfield import FLOOR_HU

@@ -72,7 +72,7 @@ def head_box(
     volume: Float[np.ndarray, "z y x"], spacing_yx: tuple[float, float]
 ) -> Box:
     """The rectangle around all of the head."""
-    outline = (volume > 0).any(axis=0)
+    outline = np.any(volume > 0, axis=0)
     if not outline.any():
         outline = np.ones_like(outline)
     low = [np.flatnonzero(outline.any(axis=axis))[0] for axis in (0, 1)]

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
@@ -60,7 +60,7 @@ class IgnoreInterrupts(WorkerPlugin):
 
 
 @contextmanager
-def local_client(workers: int, memory_bytes: int) -> Iterator[Client]:
+def local_client(workers: int, memory_bytes: int) -> Generator[Client]:
     """Processes of this machine; one that takes more memory than allowed is ended."""
     silence()
     with dask.config.set(LOCAL_CONFIG), ExitStack() as stack:
@@ -82,7 +82,7 @@ def local_client(workers: int, memory_bytes: int) -> Iterator[Client]:
 
 
 @contextmanager
-def cluster_client(address: str) -> Iterator[Client]:
+def cluster_client(address: str) -> Generator[Client]:
     """The Dask cluster with this scheduler; `UserError` where it does not answer."""
     silence()
     try:

@@ -7,7 +7,7 @@ imported) and `progress` (JSON values).
 import logging
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from os import PathLike
 from typing import Any, Literal
@@ -42,7 +42,7 @@ WORST = {"min": float("inf"), "max": float("-inf")}
 @contextmanager
 def open_checkpoints(
     folder: Place, mode: Mode, read_only: bool = False, alone: bool = False
-) -> Iterator[ocp.CheckpointManager]:
+) -> Generator[ocp.CheckpointManager]:
     """The checkpoints in `folder`; the end of the block waits for running saves.
 
     Unless `read_only`, remains of saves that were cut short are removed. All processes
@@ -99,7 +99,7 @@ def open_checkpoints(
 
 
 @contextmanager
-def quiet_orbax() -> Iterator[None]:
+def quiet_orbax() -> Generator[None]:
     """Keep Orbax from printing tracebacks: what it logs it raises as well.
 
     After a failure it stays quiet: threads of the save still come to their own ends.
@@ -220,7 +220,7 @@ def set_aside(manager: ocp.CheckpointManager, step: int) -> epath.Path:
 
 
 @contextmanager
-def unless_damaged(manager: ocp.CheckpointManager, step: int) -> Iterator[None]:
+def unless_damaged(manager: ocp.CheckpointManager, step: int) -> Generator[None]:
     """Turn what Orbax raises while it reads a step into `DamagedCheckpointError`."""
     advice = "restore it from a copy, or train again in another folder"
     with as_user_error(
@@ -232,7 +232,7 @@ def unless_damaged(manager: ocp.CheckpointManager, step: int) -> Iterator[None]:
 @contextmanager
 def as_user_error(
     folder: PathLike[str], done: str, advice: str, kind: type[UserError] = UserError
-) -> Iterator[None]:
+) -> Generator[None]:
     """Turn what Orbax raises for bad files and full disks into a `UserError`."""
     try:
         yield

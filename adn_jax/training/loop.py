@@ -122,10 +122,10 @@ def watch_terms(
 ) -> Callable[[int, TrainState, Batch], Values]:
     """What measures each term's gradient before an update (from 1); nothing where the
     stage has no terms or the update is not one that the recipe watches."""
-    every = recipe.joint_loss.gradient_norms_every if stage.terms else 0
-    if not every:
+    terms, every = stage.terms, recipe.joint_loss.gradient_norms_every
+    if terms is None or not every:
         return lambda *_: {}
-    measure = make_term_gradients(stage.terms, sharding, stage.settings.micro_batches)
+    measure = make_term_gradients(terms, sharding, stage.settings.micro_batches)
 
     def watch(update: int, state: TrainState, batch: Batch) -> Values:
         if update % every:
@@ -400,7 +400,9 @@ def finish(run: Place, session: Session, step: int) -> None:
     if not is_first():
         return
     best = session.manager.best_step()
-    score = session.manager.metrics(best)["score"]
+    assert best is not None  # the last step is saved
+    metrics: Any = session.manager.metrics(best)
+    score = metrics["score"]
     facts = {"steps": step, "best_step": best, session.stage.score: score}
     mark_finished(run, session.stage.name, facts)
 

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +71,7 @@ class Logbook:
 
 
 @contextmanager
-def open_logbook(run: Place, stage: str, start: int, steps: int) -> Iterator[Logbook]:
+def open_logbook(run: Place, stage: str, start: int, steps: int) -> Generator[Logbook]:
     """Logs of a stage that goes on from step `start`; what came after it is dropped.
 
     Of several processes only the first writes.

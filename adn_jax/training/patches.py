@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from jaxtyping import Array, Float, Integer
 
-from adn_jax.config import Recipe
+from adn_jax.config import Recipe, UNetSettings
 from adn_jax.geometry.sampler import mirror
 from adn_jax.losses.recipes import segmentation_loss, segmentation_terms
 from adn_jax.models import apply_windows, training_window
@@ -63,6 +63,7 @@ def learn_from_windows(
     batch = training_batch(augment_key, batch, recipe.joint, recipe)
     batch = align_batch(recipe, frozen, batch)
     settings, shape = recipe.system.segment_net, recipe.system.prepare.shape
+    assert not isinstance(settings, UNetSettings)
     window = training_window(settings, shape)
     keys = jax.vmap(partial(jax.random.fold_in, draw_key))(batch.case)
     starts = draw_starts(

@@ -52,17 +52,17 @@ def make_term_gradients(
         return gradient
 
     # Two programs instead of one: the way back is compiled once for all terms.
-    forward, back = jax.jit(forward), jax.jit(back)
+    run_forward, run_back = jax.jit(forward), jax.jit(back)
     compare = jax.jit(norm_and_product, out_shardings=sharding)
     finish = jax.jit(summarise, out_shardings=sharding)
 
     def measure(
         params: Params, frozen: Any, batch: Batch, key: Key, step: Integer[Array, ""]
     ) -> Values:
-        values, backward = forward(params, frozen, batch, key, step)
-        total = back(backward, one_hot(values))
+        values, backward = run_forward(params, frozen, batch, key, step)
+        total = run_back(backward, one_hot(values))
         compared = {
-            name: compare(back(backward, one_hot(values, name)), total)
+            name: compare(run_back(backward, one_hot(values, name)), total)
             for name in values
         }
         return finish(compared, compare(total, total)[0])
@@ -80,7 +80,8 @@ def one_hot(values: Values, name: str | None = None) -> dict[str, Scalar]:
 
 def norm_and_product(gradient: Params, total: Params) -> tuple[Scalar, Scalar]:
     """Norm over all parameters, and the scalar product with the total gradient."""
-    return optax.tree.norm(gradient), optax.tree.vdot(gradient, total)
+    product = jnp.asarray(optax.tree.vdot(gradient, total))
+    return optax.tree.norm(gradient), product
 
 
 def summarise(compared: Mapping[str, tuple[Scalar, Scalar]], total: Scalar) -> Values:
@@ -92,7 +93,7 @@ def summarise(compared: Mapping[str, tuple[Scalar, Scalar]], total: Scalar) -> V
     -1 to 1: below 0 the term grows where the loss falls. What is divided by zero is 0.
     """
     numbers = {}
-    together = sum(norm for norm, _ in compared.values())
+    together = jnp.asarray(sum(norm for norm, _ in compared.values()))
     for name, (norm, product) in compared.items():
         numbers[f"gradient_norm/{name}"] = norm
         numbers[f"gradient_share/{name}"] = safe_ratio(norm, together)

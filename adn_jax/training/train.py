@@ -1,10 +1,11 @@
 """Trains every stage of a recipe that is not finished yet."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -198,8 +199,8 @@ def check_networks(name: str, recipe: Recipe, mesh: Mesh) -> None:
 
 def begin(
     recipe: Recipe,
-    data: Place | str,
-    run: Place | str,
+    data: Place,
+    run: Place,
     workers: int | None,
     reading: ReadSettings | None,
     donors: Donors,
@@ -252,7 +253,7 @@ def check_same_fold(run: Place, fold: Fold | None) -> None:
 
 
 @contextmanager
-def writing(run: Place) -> Iterator[None]:
+def writing(run: Place) -> Generator[None]:
     """What the file system refuses in the block becomes a `UserError`."""
     try:
         yield
@@ -270,8 +271,8 @@ def prepared_folder(data: Place, run: Place) -> Place:
 
 def find_data(
     recipe: Recipe,
-    data: Place | str,
-    run: Place | str,
+    data: Place,
+    run: Place,
     workers: int | None,
     reading: ReadSettings | None,
 ) -> Manifest:
@@ -279,7 +280,7 @@ def find_data(
     folder = prepared_folder(data, run)
     if folder != data:
         manifest = prepare_dataset(
-            data, folder, recipe.system.prepare, workers, reading
+            Path(data), Path(folder), recipe.system.prepare, workers, reading
         )
         name_failures(manifest)
         say_what_is_odd(manifest)

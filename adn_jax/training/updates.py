@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, Sharding
+from jax.stages import Wrapped
 
 from adn_jax.config import Recipe, UNetSettings
 from adn_jax.distributed.mesh import CASES, replicated
@@ -76,6 +77,7 @@ def compile_update(stage: Stage, recipe: Recipe, mesh: Mesh, cases: int) -> Upda
     state = placed(jax.eval_shape(update.fresh), everywhere)
     frozen = placed(frozen_shapes(stage.name, recipe, cases), everywhere)
     batch = placed(batch_shapes(recipe, stage), NamedSharding(mesh, CASES))
+    assert isinstance(update.step, Wrapped)  # not yet compiled
     with jax.set_mesh(mesh):
         lowered = update.step.lower(state, frozen, batch)
     program = compile_to_fit(

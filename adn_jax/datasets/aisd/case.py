@@ -65,6 +65,7 @@ class AisdCase:
                 f"{sizes(label)} in {self.masks}; unpack both again."
             )
         if self.ct is None:
+            assert pictures is not None  # a case without CT has them
             scan, lesion = from_pictures(self, pictures, label, reading)
         else:
             with tempfile.TemporaryDirectory(prefix="adn-") as scratch:
@@ -109,6 +110,7 @@ def from_dicom(
     reading: ReadSettings,
 ) -> tuple[RawScan, Image]:
     """Scan and label of a case with DICOM, on the grid of the straightened scan."""
+    assert case.ct is not None
     conversion, fixed = read_ct(case.ct, len(label), scratch, reading.series)
     order = dicom_order(conversion.stack, conversion.frames)
     hu = order.of(conversion.stack.values.transpose(2, 1, 0))

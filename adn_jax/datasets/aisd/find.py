@@ -145,11 +145,12 @@ def check_aisd(inventory: Inventory) -> tuple[str, ...]:
         for copies in inventory.copies.values()
         if (chosen := choose_copy(copies)[0]) is not None
     ]
-    if slices and None not in slices:
+    known = [number for number in slices if number is not None]
+    if known and len(known) == len(slices):
         counts += [
-            (facts.SLICES, sum(slices)),
-            (facts.FEWEST_SLICES, min(slices)),
-            (facts.MOST_SLICES, max(slices)),
+            (facts.SLICES, sum(known)),
+            (facts.FEWEST_SLICES, min(known)),
+            (facts.MOST_SLICES, max(known)),
         ]
     return (
         *(said(count, found) for count, found in counts),

@@ -118,7 +118,8 @@ def dicom_order(stack: SliceStack, frames: tuple[Frame, ...]) -> Turn:
     along_row, along_column = (
         np.array(frames[0].orientation, float).reshape(2, 3) * LPS_TO_RAS
     )
-    normal = np.cross(*np.array(frames[0].orientation, float).reshape(2, 3))
+    row, column = np.array(frames[0].orientation, float).reshape(2, 3)
+    normal = np.cross(row, column)
     way = np.array(frames[-1].position, float) - np.array(frames[0].position, float)
     return Turn(
         flip_z=bool(way @ normal < 0),
@@ -170,7 +171,7 @@ def match_pictures(
         turn: explained_share(scan, turn.of(pictures)[:, ::step, ::step])
         for turn in fitting
     }
-    best, second = sorted(fitting, key=shares.get, reverse=True)[:2]
+    best, second = sorted(fitting, key=shares.__getitem__, reverse=True)[:2]
     is_clear = 1 - shares[best] < CLEAR_LEAD * (1 - shares[second]) - SAME_SHARE
     if shares[best] < LEAST_EXPLAINED or not is_clear:
         raise UserError(

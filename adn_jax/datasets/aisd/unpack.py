@@ -4,7 +4,7 @@ import gzip
 import shutil
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing, nullcontext
 from functools import partial
 from io import BufferedIOBase
@@ -19,7 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from adn_jax.datasets.aisd.files import CASE_ID, CT, MASKS, PICTURES, part_of
+from adn_jax.datasets.aisd.files import CASE_ID, CT, MASKS, PICTURES, bare_name, part_of
 from adn_jax.errors import UserError
 from adn_jax.io.archive import ARCHIVE_ENDINGS, DAMAGED
 from adn_jax.io.files import atomic_path, check_fetched, is_there, read_json, write_json
@@ -31,7 +31,7 @@ GZIP_START = b"\x1f\x8b"
 MARK = "unpacked.json"
 """In the folder of an archive: which one it was, and whether all of it is there."""
 
-Member = tuple[str, bool, Callable[[], BufferedIOBase | None]]
+Member = tuple[str, bool, Callable[[], IO[bytes] | None]]
 """Name in the archive, whether it is a folder, and how to open it."""
 
 
@@ -71,7 +71,7 @@ def unpack_part(archive: Path, target: Path) -> Path:
         UserError: where the archive is damaged, or the folder is not of our making.
     """
     check_fetched(archive)
-    part = part_of(archive)
+    part = bare_name(archive)
     folder = target / part
     stamp = {"size": archive.stat().st_size, "modified": archive.stat().st_mtime_ns}
     begun, whole = stamp | {"whole": False}, stamp | {"whole": True}
@@ -123,7 +123,7 @@ def show_full(bar: Progress) -> None:
         bar.update(task.id, completed=task.total)
 
 
-def members(file: IO[bytes]) -> Iterator[Member]:
+def members(file: IO[bytes]) -> Generator[Member]:
     """The members of an opened archive in their order, and its checksum at the end."""
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as packed:
@@ -159,7 +159,7 @@ def place_of(name: str, part: str) -> PurePosixPath | None:
     return PurePosixPath(case, *rest) if wanted or is_archive else None
 
 
-def keep(content: BufferedIOBase, path: Path) -> None:
+def keep(content: IO[bytes] | BufferedIOBase, path: Path) -> None:
     """Write a member to its place, unless a stopped run did so; whole or not at all."""
     if path.is_file():
         return

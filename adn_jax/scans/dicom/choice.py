@@ -282,7 +282,8 @@ def vessels_ml(hu: Float32[np.ndarray, "x y z"], voxel_mm: tuple[float, ...]) ->
         hu: slices, which may have gaps.
         voxel_mm: size of a voxel (x, y, z), z the distance of the slices.
     """
-    count = sum(vessel_pixels(one, voxel_mm[:2]) for one in hu.transpose(2, 0, 1))
+    pixel_mm = voxel_mm[0], voxel_mm[1]
+    count = sum(vessel_pixels(one, pixel_mm) for one in hu.transpose(2, 0, 1))
     return float(count * np.prod(voxel_mm) / 1000)
 
 

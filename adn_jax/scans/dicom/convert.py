@@ -218,6 +218,8 @@ def renumber(path: Path, target: Path, index: int, common: Frame) -> None:
                 del dataset[keyword]
         dataset.Manufacturer = ""
         if "ImageOrientationPatient" in dataset:
+            assert common.orientation is not None
+            assert common.pixel_spacing_mm is not None
             dataset.ImageOrientationPatient = [*common.orientation]
             dataset.PixelSpacing = [*common.pixel_spacing_mm]
         dataset.save_as(target)

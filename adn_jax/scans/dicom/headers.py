@@ -11,6 +11,7 @@ import numpy as np
 import pydicom
 from jaxtyping import Float
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 
 KEYWORDS = (
     "SOPClassUID",
@@ -246,6 +247,6 @@ def numbers(
 
 def text_of(value: Any) -> str:
     """A value in one line; several values are joined by a backslash."""
-    several = isinstance(value, (list, pydicom.multival.MultiValue))
+    several = isinstance(value, (list, MultiValue))
     parts = [str(one) for one in value] if several else [str(value or "")]
     return " ".join("\\".join(parts).split())
