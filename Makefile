@@ -48,6 +48,7 @@ bench: .venv/torch
 lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/ty check --python .venv
 
 format: .venv/ready
 	$(BIN)/ruff check --fix .

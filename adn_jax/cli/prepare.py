@@ -19,7 +19,7 @@ from adn_jax.prepare.dataset import (
     prepare_dataset,
     say_what_is_odd,
 )
-from adn_jax.prepare.resume import strangers
+from adn_jax.prepare.resume import orphaned_cases
 
 Settings = tyro.conf.OmitArgPrefixes[PrepareSettings]
 Reading = tyro.conf.OmitArgPrefixes[ReadSettings]
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str]) -> None:
         command.memory_gib,
     )
     name_failures(manifest)
-    if left := strangers(manifest):
+    if left := orphaned_cases(manifest):
         print(
             f"adn: {counted(len(left), 'prepared case')} in {command.out} not (any "
             f"more) in {command.raw}, and not used: {', '.join(left)}",

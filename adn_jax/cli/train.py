@@ -11,7 +11,7 @@ from adn_jax.distributed.hosts import join
 from adn_jax.distributed.mesh import spread_over_cores
 from adn_jax.io.files import is_there
 from adn_jax.io.paths import Place
-from adn_jax.runtime.platform import demand_same_bits, keep_freed_memory
+from adn_jax.runtime.platform import enable_determinism, keep_freed_memory
 from adn_jax.training.train import train
 
 
@@ -45,7 +45,7 @@ class Train:
     """Which part of the training and validation cases validates, the others train: 0/5
     to 4/5 for five runs that take turns (docs/evaluation.md); empty: the data set's
     own splits."""
-    space: int = 1
+    spatial_shards: int = 1
     """Devices that share the rows (y) of each case, for accelerators whose memory one
     case does not fit into; 1: each has cases of its own, and they exchange less."""
     deterministic: bool = False
@@ -68,21 +68,21 @@ def main(arguments: Sequence[str]) -> None:
     command, recipe = parse_with_recipe(Train, "train", arguments)
     keep_freed_memory()
     if command.deterministic:
-        demand_same_bits()
+        enable_determinism()
     join(command.coordinator, command.processes, command.process_id)
     if not command.coordinator:
         stages = recipe.align, recipe.tissue, recipe.joint
         parts = (stage.batch // stage.micro_batches for stage in stages)
-        spread_over_cores(*(command.space * part for part in parts))
+        spread_over_cores(*(command.spatial_shards * part for part in parts))
     runs = {"align": command.align_run, "tissue": command.tissue_run}
-    donors = {stage: run for stage, run in runs.items() if run is not None}
+    pretrained = {stage: run for stage, run in runs.items() if run is not None}
     signal = train(
         recipe,
         command.data,
         command.run,
         command.workers,
-        donors,
-        command.space,
+        pretrained,
+        command.spatial_shards,
         parse_fold(command.fold) if command.fold else None,
         command.dry_run,
         ReadSettings(hu_range=command.hu_range),

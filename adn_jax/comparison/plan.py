@@ -103,7 +103,7 @@ def runs_of_shard(runs: Sequence[PlannedRun], shard: Shard) -> list[PlannedRun]:
     return chosen
 
 
-def find_donor(run: PlannedRun, peers: Iterable[PlannedRun]) -> PlannedRun | None:
+def find_trained_t(run: PlannedRun, peers: Iterable[PlannedRun]) -> PlannedRun | None:
     """The first of the peers whose finished T is what this run would train.
 
     None: there is none, no T is needed, or the run has begun one of its own.

@@ -19,7 +19,7 @@ from rich.progress import (
     track,
 )
 
-from adn_jax.comparison.plan import PlannedRun, find_donor
+from adn_jax.comparison.plan import PlannedRun, find_trained_t
 from adn_jax.config import PrepareSettings, ReadSettings
 from adn_jax.config.fields import as_pairs, options_between
 from adn_jax.config.serialization import settings_to_json
@@ -145,7 +145,7 @@ def do_run(run: PlannedRun, peers: Sequence[PlannedRun], job: Job) -> str:
     try:
         why = ""
         if not is_trained(run):
-            why = run_child(train_command(run, job, find_donor(run, peers)), log)
+            why = run_child(train_command(run, job, find_trained_t(run, peers)), log)
             why = why or stranger(run, job)  # its config file may have changed since
         return why or run_child(evaluate_command(run, job), log)
     except UserError as error:

@@ -18,12 +18,13 @@ RENAMED = {
     "partial_labels": "soft_labels",
     "poses": "copies",
     "recompute": "remat",
+    "space": "spatial_shards",
     "standardise": "zscore_in_brain",
     "view_net": "alignment_net",
     "view_regression": "pose_regression",
     "watch_every": "gradient_norms_every",
 }
-"""Former name of a field or section -> its present name."""
+"""Former name of a field, a section or an option -> its present name."""
 
 SYSTEM_FIELDS = frozenset(field.name for field in fields(SystemSettings))
 

@@ -75,7 +75,7 @@ def wait_for_all(what: str) -> None:
 
 
 @contextmanager
-def together() -> Generator[None]:
+def sync_errors() -> Generator[None]:
     """All wait at the end of the block for each other.
 
     Raises `UserError` where the block failed in another process.
@@ -83,14 +83,14 @@ def together() -> Generator[None]:
     try:
         yield
     except BaseException:
-        who_failed(True)
+        failed_processes(True)
         raise
-    if failed := who_failed(False):
+    if failed := failed_processes(False):
         which = " and ".join(failed)
         raise UserError(f"process {which} cannot go on; look at what it says.")
 
 
-def who_failed(here: bool) -> list[str]:
+def failed_processes(here: bool) -> list[str]:
     """Numbers of the processes that answer yes, in every process."""
     if jax.process_count() == 1:
         return []

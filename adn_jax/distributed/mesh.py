@@ -1,6 +1,6 @@
 """Devices side by side: a batch is split over them, parameters are on each.
 
-A mesh has two axes: along `data` devices have cases of their own, along `space` they
+A mesh has two axes: along `data` devices have cases of their own, along `spatial` they
 have the same cases and share the rows (y) of the maps in the U-Nets.
 """
 
@@ -28,12 +28,12 @@ Maps = Shaped[Array, "b z y x *c"]
 
 Result = Float[Array, "b z2 y2 x2 o"]
 
-AXES = ("data", "space")
+AXES = ("data", "spatial")
 
 CASES = PartitionSpec("data")
 """How a batch lies: each device has some cases whole."""
 
-ROWS = PartitionSpec("data", None, "space")
+ROWS = PartitionSpec("data", None, "spatial")
 """How a volume lies whose rows are shared."""
 
 
@@ -51,21 +51,21 @@ def spread_over_cores(*batches: int) -> None:
         jax.config.update("jax_num_cpu_devices", sharing_processors(*batches))
 
 
-def device_mesh(devices: int | None = None, space: int = 1) -> Mesh:
+def device_mesh(devices: int | None = None, spatial_shards: int = 1) -> Mesh:
     """A mesh of the first `devices` devices (all of them).
 
-    Raises `UserError` where `space` of them, which share each case, do not divide the
-    devices of every process: what they exchange has to stay within one.
+    Raises `UserError` where `spatial_shards` of them, which share each case, do not
+    divide the devices of every process: what they exchange has to stay within one.
     """
     count = jax.device_count() if devices is None else devices
     local = count // jax.process_count()
-    if space < 1 or local % space:
+    if spatial_shards < 1 or local % spatial_shards:
         raise UserError(
-            f"--space is {space}, which does not divide the {local} devices of a "
-            f"process; set it to {divisors(local)}."
+            f"--spatial-shards is {spatial_shards}, which does not divide the {local} "
+            f"devices of a process; set it to {divisors(local)}."
         )
     return jax.make_mesh(
-        (count // space, space),
+        (count // spatial_shards, spatial_shards),
         AXES,
         axis_types=(AxisType.Auto, AxisType.Auto),
         devices=jax.devices()[:count],
@@ -74,12 +74,12 @@ def device_mesh(devices: int | None = None, space: int = 1) -> Mesh:
 
 def check_rows(rows: int, mesh: Mesh) -> None:
     """Raise `UserError` where the rows of a net's deepest maps cannot be shared."""
-    space = mesh.shape["space"]
-    if rows % space:
-        fitting = divisors(math.gcd(rows, space))
+    shards = mesh.shape["spatial"]
+    if rows % shards:
+        fitting = divisors(math.gcd(rows, shards))
         raise UserError(
-            f"--space is {space}, but the deepest maps of a U-Net have {rows} rows "
-            f"(y), which {space} devices cannot share; set it to {fitting}, or choose "
+            f"--spatial-shards is {shards}, but the deepest maps of a U-Net have {rows} "
+            f"rows (y), which {shards} devices cannot share; set it to {fitting}, or choose "
             "another --prepare.shape."
         )
 
@@ -99,18 +99,18 @@ def is_shared(volume: Maps) -> bool:
     if mesh.axis_names != AXES or mesh.size == 1:
         return False
     cases, _, rows, *_ = volume.shape
-    return cases % mesh.shape["data"] == 0 and rows % mesh.shape["space"] == 0
+    return cases % mesh.shape["data"] == 0 and rows % mesh.shape["spatial"] == 0
 
 
-def share_rows(volume: Volume) -> Volume:
-    """The same volume, whose rows (y) the devices along `space` share from here on."""
+def shard_rows(volume: Volume) -> Volume:
+    """The same volume, whose rows (y) the devices along `spatial` share from here on."""
     return arrange(volume, ROWS)
 
 
-def keep_whole(volume: Maps) -> Maps:
+def replicate_rows(volume: Maps) -> Maps:
     """The same volume, which stays whole on each device that shares its rows later.
 
-    Without a word of it XLA may compute it by rows and gather it where all are needed.
+    Without this constraint XLA may shard the rows here and all-gather them later.
     """
     return arrange(volume, CASES)
 
@@ -122,7 +122,7 @@ def arrange(volume: Maps, how: PartitionSpec) -> Maps:
     return jax.lax.with_sharding_constraint(volume, how)
 
 
-def by_rows(
+def halo_exchange(
     function: Callable[[Volume, jax.Array], Result], halo: int
 ) -> Callable[[Volume, jax.Array], Result]:
     """The function (volume, weights) -> volume, by each device on its own rows.
@@ -134,7 +134,7 @@ def by_rows(
     """
 
     def apply(own: Volume, weights: jax.Array) -> Result:
-        sharing = jax.sharding.get_abstract_mesh().shape["space"]
+        sharing = jax.sharding.get_abstract_mesh().shape["spatial"]
         if sharing == 1:
             return function(own, weights)
         rows = with_neighbours(own, halo, sharing)
@@ -153,7 +153,7 @@ def by_rows(
     return by_each
 
 
-def round_the_ring(
+def ring_reduce(
     function: Callable[[Volume, Array, Index, Index], Volume],
 ) -> Callable[[Volume, Array], Volume]:
     """(volume, one array a case) -> volume, whose rows may depend on any others.
@@ -164,19 +164,19 @@ def round_the_ring(
     """
 
     def apply(own: Volume, array: Array) -> Volume:
-        sharing = jax.sharding.get_abstract_mesh().shape["space"]
-        here, rows = jax.lax.axis_index("space"), own.shape[2]
+        sharing = jax.sharding.get_abstract_mesh().shape["spatial"]
+        here, rows = jax.lax.axis_index("spatial"), own.shape[2]
         ring = [(device, (device + 1) % sharing) for device in range(sharing)]
         block = own
         total = function(block, array, here * rows, here * rows)
         for turn in range(1, sharing):
-            block = jax.lax.ppermute(block, "space", ring)
+            block = jax.lax.ppermute(block, "spatial", ring)
             source = (here - turn) % sharing
             total += function(block, array, source * rows, here * rows)
         return total
 
     def by_each(volume: Volume, array: Array) -> Volume:
-        shares = jax.sharding.get_abstract_mesh().shape.get("space", 1) > 1
+        shares = jax.sharding.get_abstract_mesh().shape.get("spatial", 1) > 1
         if not (shares and is_shared(volume)):
             return function(volume, array, 0, 0)
         spread = jax.shard_map(
@@ -193,8 +193,8 @@ def with_neighbours(
     """A device's rows between the `halo` rows next to them, zeros at the ends."""
     down = [(device, device + 1) for device in range(devices - 1)]
     up = [(device + 1, device) for device in range(devices - 1)]
-    above = jax.lax.ppermute(own[:, :, -halo:], "space", down)
-    below = jax.lax.ppermute(own[:, :, :halo], "space", up)
+    above = jax.lax.ppermute(own[:, :, -halo:], "spatial", down)
+    below = jax.lax.ppermute(own[:, :, :halo], "spatial", up)
     return jnp.concatenate([above, own, below], axis=2)
 
 

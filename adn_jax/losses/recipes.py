@@ -25,9 +25,9 @@ from adn_jax.losses.segmentation import (
 )
 from adn_jax.types import AdnOutputs, Targets, View, Volume
 
-Values = dict[str, Float[Array, ""]]
+Metrics = dict[str, Float[Array, ""]]
 
-Loss = tuple[Float[Array, ""], Values]
+Loss = tuple[Float[Array, ""], Metrics]
 
 ALIGNMENT = {
     "mirror": alignment.mirror,
@@ -72,11 +72,11 @@ Factor = Float[Array, ""] | float
 class Terms:
     """Terms that count: value and weight of each by its name, and the weighted sum."""
 
-    values: Values
+    values: Metrics
     weights: dict[str, Factor]
     total: Float[Array, ""]
 
-    def weighted(self) -> Values:
+    def weighted(self) -> Metrics:
         """Each value times its weight."""
         return {name: self.weights[name] * value for name, value in self.values.items()}
 
@@ -157,7 +157,7 @@ def weighted_joint_terms(
     settings: JointLossSettings,
     step: Step,
     spacing_mm: tuple[float, float, float] = VOXELS,
-) -> Values:
+) -> Metrics:
     """What each term adds to the total of `joint_loss` in this update, by its name.
 
     A term of L_D counts with its own weight times lambda. In the warm start the terms
@@ -280,7 +280,7 @@ def _terms(
     return _weigh(values, {name: _weight(name, settings, step) for name in counted})
 
 
-def _weigh(values: Values, weights: dict[str, Factor]) -> Terms:
+def _weigh(values: Metrics, weights: dict[str, Factor]) -> Terms:
     total = jnp.zeros((), jnp.float32)
     for name, value in values.items():
         total = total + weights[name] * value

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer
 
-from adn_jax.distributed.mesh import keep_whole
+from adn_jax.distributed.mesh import replicate_rows
 from adn_jax.losses.distance import signed_distance
 from adn_jax.types import Volume
 
@@ -82,7 +82,7 @@ def boundary(
     `spacing_mm` (z y x), between voxel centres; G is cut at one half. A case without
     lesion has no surface and does not count.
     """
-    inside = keep_whole(label)[..., 0] >= 0.5
+    inside = replicate_rows(label)[..., 0] >= 0.5
     distance = signed_distance(inside, spacing_mm)[..., None]
     return jnp.mean(probability * distance.astype(probability.dtype))
 

@@ -20,7 +20,7 @@ from adn_jax.config import (
     UNetSettings,
     WindowNetSettings,
 )
-from adn_jax.distributed.mesh import share_rows
+from adn_jax.distributed.mesh import shard_rows
 from adn_jax.errors import UserError
 from adn_jax.models.alignment_net import AlignmentNet
 from adn_jax.models.blocks import draw_kernels
@@ -146,7 +146,7 @@ def _level_logits(
 ) -> LevelLogits:
     check_shape(volume.shape[1:4], settings)
     network = UNet(settings, remat)
-    rows = share_rows(volume.astype(map_type(precision)))
+    rows = shard_rows(volume.astype(map_type(precision)))
     with multiplying(precision):
         logits: Any = network.apply({"params": params}, rows, key)
         return logits

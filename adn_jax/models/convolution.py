@@ -15,7 +15,7 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
-from adn_jax.distributed.mesh import by_rows
+from adn_jax.distributed.mesh import halo_exchange
 from adn_jax.models.convolution_cpu import convolve_slices, kernel_gradient_slices
 from adn_jax.models.precision import products_in_use
 
@@ -187,7 +187,9 @@ def convolve_upsampled(
 
     Where `flat`, y and x alone double; the taps along z stay, of four outputs.
     """
-    return by_rows(partial(_convolve_upsampled, flat=flat), halo=1)(volume, kernel)
+    return halo_exchange(partial(_convolve_upsampled, flat=flat), halo=1)(
+        volume, kernel
+    )
 
 
 def _convolve_upsampled(volume, kernel, *, flat):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
 from adn_jax.config import SegmentNetSettings, SystemSettings, UNetSettings
-from adn_jax.distributed.mesh import round_the_ring
+from adn_jax.distributed.mesh import ring_reduce
 from adn_jax.geometry.sampler import Rows, mirror, sample
 from adn_jax.models import (
     apply_network,
@@ -213,7 +213,7 @@ def unalign(volume: Volume, inverse: Matrix, system: SystemSettings) -> Volume:
         return sample(block, matrix, in_plane=in_plane, rows=rows)
 
     with jax.named_scope("align"):
-        return round_the_ring(contribution)(volume, inverse)
+        return ring_reduce(contribution)(volume, inverse)
 
 
 def realign_labels(

@@ -1,4 +1,4 @@
-"""What earlier runs left in a prepared data set: whole cases, half ones, strangers."""
+"""What earlier runs left in a prepared data set: whole cases, half ones, orphaned_cases."""
 
 import hashlib
 import json
@@ -98,7 +98,7 @@ def remove_half_cases(out: Path, names: Collection[str]) -> None:
     remove_remains(out / "quality", {f"{name}.png" for name in names})
 
 
-def strangers(manifest: Manifest) -> list[str]:
+def orphaned_cases(manifest: Manifest) -> list[str]:
     """Prepared cases in the folder that the raw data set does not hold (any more)."""
     found = {path.parent.name for path in manifest.folder.glob("*/case.json")}
     return sorted(found - {*manifest.cases, *manifest.failed})

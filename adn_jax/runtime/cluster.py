@@ -86,7 +86,7 @@ def cluster_client(address: str) -> Generator[Client]:
     """The Dask cluster with this scheduler; `UserError` where it does not answer."""
     silence()
     try:
-        asyncio.run(knock(address))
+        asyncio.run(check_reachable(address))
     except (OSError, ValueError) as error:
         raise UserError(
             f"no Dask scheduler answers at {address!r} "
@@ -104,7 +104,7 @@ def cluster_client(address: str) -> Generator[Client]:
         yield client
 
 
-async def knock(address: str) -> None:
+async def check_reachable(address: str) -> None:
     """Connect once; `OSError` or `ValueError` where that fails."""
     comm = await connect(coerce_to_address(address), timeout=CONNECT_SECONDS)
     await comm.close()

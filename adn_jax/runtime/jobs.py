@@ -180,7 +180,7 @@ def outcome(name: str, result: Outcome | Exception) -> Outcome:
 def check_cluster(client: "Client", folders: Sequence[Path]) -> None:
     """Raise `UserError` unless every process has this code and sees the folders."""
     try:
-        answers = client.run(look_around, folders)
+        answers = client.run(probe_worker, folders)
     except Exception as error:
         raise UserError(
             f"the cluster's workers cannot run adn_jax ({type(error).__name__}: "
@@ -200,7 +200,7 @@ def check_cluster(client: "Client", folders: Sequence[Path]) -> None:
             )
 
 
-def look_around(folders: Sequence[Path]) -> tuple[str, list[Path]]:
+def probe_worker(folders: Sequence[Path]) -> tuple[str, list[Path]]:
     """Version of the code in this process, and which of the folders it lacks."""
     missing = [folder for folder in folders if not folder.is_dir()]
     return version("adn-jax"), missing

@@ -65,7 +65,7 @@ def versions() -> dict[str, str]:
     }
 
 
-def demand_same_bits() -> None:
+def enable_determinism() -> None:
     """Let XLA take only operations on GPUs that give the same bits at every run.
 
     CPUs and TPUs do so anyway. What the user set by XLA's flag stays. It compiles

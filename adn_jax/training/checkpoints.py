@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
 
-from adn_jax.distributed.hosts import is_first, together
+from adn_jax.distributed.hosts import is_first, sync_errors
 from adn_jax.errors import UserError
 from adn_jax.io.paths import Place, is_remote, move_folder, spelled_out
 from adn_jax.types import Params
@@ -211,7 +211,7 @@ def set_aside(manager: ocp.CheckpointManager, step: int) -> epath.Path:
     """Move a checkpoint out of the way, for whoever wants to look at it."""
     folder = manager.directory
     aside = folder.with_name(f"{folder.name}_damaged") / str(step)
-    with together():
+    with sync_errors():
         if is_first():
             with as_user_error(folder, "moved", "move it, then run the command again"):
                 move_folder(folder / str(step), aside)

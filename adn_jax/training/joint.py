@@ -10,13 +10,13 @@ from jaxtyping import Array, Float, Integer
 
 from adn_jax.config import AugmentSettings, Recipe, StageSettings
 from adn_jax.data.augment import augment
-from adn_jax.distributed.mesh import keep_whole
+from adn_jax.distributed.mesh import replicate_rows
 from adn_jax.losses.recipes import joint_loss, weighted_joint_terms
 from adn_jax.pipeline.adn import apply_adn, realign_labels
 from adn_jax.pipeline.align import align_volume, find_view
 from adn_jax.pipeline.targets import make_targets
 from adn_jax.training.runs import adn_params
-from adn_jax.training.steps import Values
+from adn_jax.training.steps import Metrics
 from adn_jax.types import AdnOutputs, Batch, Key, Params, Targets, Volume
 
 
@@ -27,7 +27,7 @@ def loss_of_joint(
     batch: Batch,
     key: Key,
     step: Integer[Array, ""],
-) -> tuple[Float[Array, ""], Values]:
+) -> tuple[Float[Array, ""], Metrics]:
     """L_F + lambda L_D of D and F (equation 6), with the training Dice beside it."""
     outputs, targets = learn_from(recipe, params, frozen, batch, key)
     settings, spacing = recipe.joint_loss, recipe.system.prepare.spacing_mm
@@ -44,7 +44,7 @@ def terms_of_joint(
     batch: Batch,
     key: Key,
     step: Integer[Array, ""],
-) -> Values:
+) -> Metrics:
     """The weighted terms whose sum is `loss_of_joint`."""
     outputs, targets = learn_from(recipe, params, frozen, batch, key)
     settings, spacing = recipe.joint_loss, recipe.system.prepare.spacing_mm
@@ -100,9 +100,9 @@ def augment_whole(
         batch = augment(key, batch, settings, recipe.system.prepare.spacing_mm)
     return replace(
         batch,
-        volume=keep_whole(batch.volume),
-        lesion=keep_whole(batch.lesion),
-        tissue=keep_whole(batch.tissue),
+        volume=replicate_rows(batch.volume),
+        lesion=replicate_rows(batch.lesion),
+        tissue=replicate_rows(batch.tissue),
     )
 
 

@@ -31,7 +31,7 @@ from adn_jax.training.runs import (
     refuse_other_settings,
 )
 from adn_jax.training.stages import Stage
-from adn_jax.training.steps import ABSENT, TrainState, Values, was_skipped
+from adn_jax.training.steps import ABSENT, Metrics, TrainState, was_skipped
 from adn_jax.training.term_gradients import make_term_gradients
 from adn_jax.training.updates import Update, make_update, stage_seed
 from adn_jax.training.validation import Validate, make_validation
@@ -119,7 +119,7 @@ def train_stage(
 
 def watch_terms(
     stage: Stage, recipe: Recipe, frozen: Any, key: Key, sharding: Sharding
-) -> Callable[[int, TrainState, Batch], Values]:
+) -> Callable[[int, TrainState, Batch], Metrics]:
     """What measures each term's gradient before an update (from 1); nothing where the
     stage has no terms or the update is not one that the recipe watches."""
     terms, every = stage.terms, recipe.joint_loss.gradient_norms_every
@@ -127,7 +127,7 @@ def watch_terms(
         return lambda *_: {}
     measure = make_term_gradients(terms, sharding, stage.settings.micro_batches)
 
-    def watch(update: int, state: TrainState, batch: Batch) -> Values:
+    def watch(update: int, state: TrainState, batch: Batch) -> Metrics:
         if update % every:
             return {}
         return measure(state.params, frozen, batch, key, state.step)
@@ -194,7 +194,7 @@ class Session:
     """The latest updates, in a row, that left the parameters as they were."""
     absent: int = 0
     """First update for which a process could not read a case; 0: none."""
-    waiting: deque[tuple[int, Values]] = field(default_factory=deque)
+    waiting: deque[tuple[int, Metrics]] = field(default_factory=deque)
     last_fetch: float = field(default_factory=time.monotonic)
 
 

@@ -13,7 +13,7 @@ from adn_jax.models import apply_windows, training_window
 from adn_jax.models.patches import Window, cut, draw_starts
 from adn_jax.pipeline.adn import segment_input
 from adn_jax.training.joint import align_batch, hard_dice, training_batch
-from adn_jax.training.steps import STATISTICS, Found, Values
+from adn_jax.training.steps import STATISTICS, LossAux, Metrics
 from adn_jax.types import Batch, Key, Params, Volume
 
 
@@ -24,7 +24,7 @@ def loss_of_windows(
     batch: Batch,
     key: Key,
     step: Integer[Array, ""],
-) -> tuple[Float[Array, ""], Found]:
+) -> tuple[Float[Array, ""], LossAux]:
     """L_F of an F that sees windows, with their Dice beside it.
 
     The next running statistics of F go with the values.
@@ -46,7 +46,7 @@ def terms_of_windows(
     batch: Batch,
     key: Key,
     step: Integer[Array, ""],
-) -> Values:
+) -> Metrics:
     """The weighted terms whose sum is `loss_of_windows`."""
     prediction, labels, _ = learn_from_windows(recipe, params, frozen, batch, key)
     settings, spacing = recipe.joint_loss, recipe.system.prepare.spacing_mm

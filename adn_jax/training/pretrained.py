@@ -15,7 +15,7 @@ from adn_jax.training.runs import (
     write_stage,
 )
 
-Donors = Mapping[str, Place]
+Pretrained = Mapping[str, Place]
 """Stage -> the run that it is taken from."""
 
 NETWORKS = {"align": "T", "tissue": "tissue net"}
@@ -28,7 +28,7 @@ REMEDIES = {
 """What to do where a recipe does not have the stage."""
 
 
-def find_donors(recipe: Recipe, run: Place, given: Donors) -> dict[str, Place]:
+def find_pretrained(recipe: Recipe, run: Place, given: Pretrained) -> dict[str, Place]:
     """The runs that stages are taken from: those given, or that `run` was begun with.
 
     Raises `UserError` where the two differ and a stage of `run` is finished, or where a
@@ -48,13 +48,13 @@ def find_donors(recipe: Recipe, run: Place, given: Donors) -> dict[str, Place]:
                 "folder."
             )
     begun_with = {stage: to_place(text) for stage, text in known.items() if text}
-    donors = {**begun_with, **given}
-    for stage in donors.keys() - finished.keys():
-        check_donor(stage, recipe, donors[stage])
-    return donors
+    pretrained = {**begun_with, **given}
+    for stage in pretrained.keys() - finished.keys():
+        check_pretrained(stage, recipe, pretrained[stage])
+    return pretrained
 
 
-def check_donor(stage: str, recipe: Recipe, source: Place) -> None:
+def check_pretrained(stage: str, recipe: Recipe, source: Place) -> None:
     """Raise `UserError` unless the run `source` has a network that fits a recipe.
 
     It has to be finished, of the same settings, and trained on volumes with the same
@@ -95,7 +95,7 @@ def differing_needs(stage: str, theirs: Recipe, ours: Recipe) -> Iterator[str]:
             yield line
 
 
-def take_stage(stage: str, run: Place, recipe: Recipe, source: Place) -> None:
+def copy_stage(stage: str, run: Place, recipe: Recipe, source: Place) -> None:
     """Copy the best weights of a stage of the run `source` as that of `run`."""
     step = read_finished(source)[stage]["best_step"]
     params = load_stage(source, recipe, stage)

@@ -27,7 +27,7 @@ from adn_jax.training.joint import (
     training_batch,
 )
 from adn_jax.training.patches import loss_of_windows, terms_of_windows
-from adn_jax.training.steps import Loss, Values
+from adn_jax.training.steps import Loss, Metrics
 from adn_jax.training.term_gradients import WeightedTerms
 from adn_jax.types import Batch, Key, Params, Volume
 
@@ -85,7 +85,7 @@ def loss_of_align(
     batch: Batch,
     key: Key,
     step: Integer[Array, ""],
-) -> tuple[Float[Array, ""], Values]:
+) -> tuple[Float[Array, ""], Metrics]:
     """L_T; where the recipe asks for it, the view is also led to the search's answer.
 
     The search has looked at each head once; its answer follows the augmentation.
@@ -157,7 +157,7 @@ def loss_of_tissue(
     batch: Batch,
     key: Key,
     step: Integer[Array, ""],  # noqa: ARG001
-) -> tuple[Float[Array, ""], Values]:
+) -> tuple[Float[Array, ""], Metrics]:
     """Cross-entropy of the tissue net against the maps, lesion voxels left out."""
     augment_key, dropout_key = jax.random.split(key)
     batch = training_batch(augment_key, batch, recipe.tissue, recipe)

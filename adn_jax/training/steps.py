@@ -14,14 +14,14 @@ from jaxtyping import Array, Float, Integer
 
 from adn_jax.types import Batch, Key, Params, register_arrays
 
-Values = Mapping[str, Float[Array, ""]]
+Metrics = Mapping[str, Float[Array, ""]]
 """Named numbers of one update."""
 
-Found = Mapping[str, Any]
+LossAux = Mapping[str, Any]
 """Named numbers, and under `STATISTICS` a part of the parameters."""
 
 Loss = Callable[
-    [Params, Any, Batch, Key, Integer[Array, ""]], tuple[Float[Array, ""], Found]
+    [Params, Any, Batch, Key, Integer[Array, ""]], tuple[Float[Array, ""], LossAux]
 ]
 """(params, frozen, batch, key, step) -> (total, what else was found)."""
 
@@ -71,7 +71,7 @@ def update_ema(
     return jax.tree.map(lambda old, new: kept * old + (1 - kept) * new, ema, params)
 
 
-TrainStep = Callable[[TrainState, Any, Batch], tuple[TrainState, Values]]
+TrainStep = Callable[[TrainState, Any, Batch], tuple[TrainState, Metrics]]
 
 
 def make_train_step(
@@ -100,7 +100,7 @@ def make_train_step(
 
     def train_step(
         state: TrainState, frozen: Any, batch: Batch
-    ) -> tuple[TrainState, Values]:
+    ) -> tuple[TrainState, Metrics]:
         step_key = jax.random.fold_in(key, state.step)
         (total, values), gradient = average_of_parts(
             jax.value_and_grad(loss, has_aux=True), micro_batches

@@ -9,15 +9,15 @@ import optax
 from jax.sharding import Sharding
 from jaxtyping import Array, Float, Integer
 
-from adn_jax.training.steps import Values, average_of_parts
+from adn_jax.training.steps import Metrics, average_of_parts
 from adn_jax.types import Batch, Key, Params
 
 Scalar = Float[Array, ""]
 
-WeightedTerms = Callable[[Params, Any, Batch, Key, Integer[Array, ""]], Values]
+WeightedTerms = Callable[[Params, Any, Batch, Key, Integer[Array, ""]], Metrics]
 """(params, frozen, batch, key, step) -> named parts of the loss."""
 
-Measure = Callable[[Params, Any, Batch, Key, Integer[Array, ""]], Values]
+Measure = Callable[[Params, Any, Batch, Key, Integer[Array, ""]], Metrics]
 """The same arguments -> named numbers of each term's gradient."""
 
 
@@ -58,7 +58,7 @@ def make_term_gradients(
 
     def measure(
         params: Params, frozen: Any, batch: Batch, key: Key, step: Integer[Array, ""]
-    ) -> Values:
+    ) -> Metrics:
         values, backward = run_forward(params, frozen, batch, key, step)
         total = run_back(backward, one_hot(values))
         compared = {
@@ -70,7 +70,7 @@ def make_term_gradients(
     return measure
 
 
-def one_hot(values: Values, name: str | None = None) -> dict[str, Scalar]:
+def one_hot(values: Metrics, name: str | None = None) -> dict[str, Scalar]:
     """A one for the term `name` (None: for all) and zeros for the others."""
     return {
         each: jnp.full_like(value, name is None or each == name)
@@ -84,7 +84,7 @@ def norm_and_product(gradient: Params, total: Params) -> tuple[Scalar, Scalar]:
     return optax.tree.norm(gradient), product
 
 
-def summarise(compared: Mapping[str, tuple[Scalar, Scalar]], total: Scalar) -> Values:
+def summarise(compared: Mapping[str, tuple[Scalar, Scalar]], total: Scalar) -> Metrics:
     """Three numbers of each term, from its norm and product and the total's norm.
 
     `gradient_norm/TERM` is the Euclidean norm over all trained parameters;

@@ -24,7 +24,7 @@ from adn_jax.data.manifest import (
     read_manifest,
 )
 from adn_jax.data.splits import Fold
-from adn_jax.distributed.hosts import is_first, together
+from adn_jax.distributed.hosts import is_first, sync_errors
 from adn_jax.distributed.mesh import check_batch, check_rows, device_mesh
 from adn_jax.errors import UserError, counted
 from adn_jax.io.files import check_fetched, is_there, only_one
@@ -38,7 +38,7 @@ from adn_jax.prepare.dataset import (
 )
 from adn_jax.runtime.platform import check_cudnn, return_freed_memory
 from adn_jax.training.loop import train_stage
-from adn_jax.training.pretrained import Donors, find_donors, take_stage
+from adn_jax.training.pretrained import Pretrained, copy_stage, find_pretrained
 from adn_jax.training.runs import (
     changed_settings,
     check_same_recipe,
@@ -63,8 +63,8 @@ def train(
     data: Place | str,
     run: Place | str,
     workers: int | None = None,
-    donors: Donors = MappingProxyType({}),
-    space: int = 1,
+    pretrained: Pretrained = MappingProxyType({}),
+    spatial_shards: int = 1,
     fold: Fold | None = None,
     dry_run: bool = False,
     reading: ReadSettings | None = None,
@@ -77,9 +77,9 @@ def train(
       data: a prepared data set, or a raw one, which is prepared into `run/prepared`.
       run: folder of the run; made where it is absent.
       workers: processes that prepare; None takes one a core.
-      donors: stages that are taken from other runs instead of training them, with
+      pretrained: stages that are taken from other runs instead of training them, with
         those runs; those that the folder was begun with are known.
-      space: devices that share the rows of each case.
+      spatial_shards: devices that share the rows of each case.
       fold: which part of the training and validation cases validates, the others
         train; None: the data set's own splits. With a finished stage the folder keeps
         to its fold.
@@ -97,10 +97,10 @@ def train(
     data, run = as_place(data), as_place(run)
     check_recipe(recipe)
     check_cudnn(recipe.system.precision)
-    mesh = device_mesh(space=space)
-    with together():
-        donors = find_donors(recipe, run, donors)
-        pending = check_stages(recipe, mesh, donors)
+    mesh = device_mesh(spatial_shards=spatial_shards)
+    with sync_errors():
+        pretrained = find_pretrained(recipe, run, pretrained)
+        pending = check_stages(recipe, mesh, pretrained)
         check_places(data, run)
         check_run(recipe, run, fold)
         unfinished = [name for name in pending if name not in read_finished(run)]
@@ -112,20 +112,28 @@ def train(
     if dry_run:
         return 0
     with writing(run), ExitStack() as claim:
-        with together():
+        with sync_errors():
             if is_first():
                 claim.enter_context(only_one(run))
                 begin(
-                    recipe, data, run, workers, reading, donors, fold, unfinished, mesh
+                    recipe,
+                    data,
+                    run,
+                    workers,
+                    reading,
+                    pretrained,
+                    fold,
+                    unfinished,
+                    mesh,
                 )
-        with together():
+        with sync_errors():
             manifest = fold_manifest(read_manifest(prepared_folder(data, run)), fold)
             finished = read_finished(run)
             unfinished = [name for name in unfinished if name not in finished]
             splits = {
                 name: open_splits(name, recipe, manifest, mesh) for name in unfinished
             }
-        with together():
+        with sync_errors():
             updates = compile_updates(unfinished, recipe, mesh, len(manifest.cases))
         for name in unfinished:
             with jax.set_mesh(mesh):
@@ -155,10 +163,10 @@ def check_places(data: Place, run: Place) -> None:
 
 
 def check_stages(
-    recipe: Recipe, mesh: Mesh, donors: Donors = MappingProxyType({})
+    recipe: Recipe, mesh: Mesh, pretrained: Pretrained = MappingProxyType({})
 ) -> tuple[str, ...]:
-    """The stages to train, after a check that each can be; those of donors are not."""
-    names = tuple(name for name in stages_of(recipe) if name not in donors)
+    """The stages to train, after a check that each can be; those of pretrained are not."""
+    names = tuple(name for name in stages_of(recipe) if name not in pretrained)
     for name in names:
         settings = getattr(recipe, name)
         if settings.steps == 0:
@@ -203,7 +211,7 @@ def begin(
     run: Place,
     workers: int | None,
     reading: ReadSettings | None,
-    donors: Donors,
+    pretrained: Pretrained,
     fold: Fold | None,
     unfinished: Sequence[str],
     mesh: Mesh,
@@ -211,9 +219,9 @@ def begin(
     """Prepare data and notes, where that is not done yet."""
     manifest = fold_manifest(find_data(recipe, data, run, workers, reading), fold)
     check_cases(recipe, run, manifest, unfinished, mesh)
-    note(run, recipe, manifest, donors, fold)
-    for stage in donors.keys() - read_finished(run).keys():
-        take_stage(stage, run, recipe, donors[stage])
+    note(run, recipe, manifest, pretrained, fold)
+    for stage in pretrained.keys() - read_finished(run).keys():
+        copy_stage(stage, run, recipe, pretrained[stage])
 
 
 def check_run(recipe: Recipe, run: Place, fold: Fold | None) -> None:
@@ -313,7 +321,7 @@ def note(
     run: Place,
     recipe: Recipe,
     manifest: Manifest,
-    donors: Donors = MappingProxyType({}),
+    pretrained: Pretrained = MappingProxyType({}),
     fold: Fold | None = None,
 ) -> None:
     """Write `config.json`, unless it says the same already.
@@ -328,7 +336,7 @@ def note(
             return
         set_aside_stages(run, old, recipe, differing)
     digest = cases_digest(manifest)
-    more = {f"{stage}_run": spelled_out(donors[stage]) for stage in donors}
+    more = {f"{stage}_run": spelled_out(pretrained[stage]) for stage in pretrained}
     if fold is not None:
         more["fold"] = str(fold)
     write_config(run, recipe, manifest.folder, cases_sha256=digest, **more)

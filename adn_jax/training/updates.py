@@ -138,7 +138,7 @@ class Devices(NamedTuple):
     platform: str
     data: int
     """Devices that have cases of their own."""
-    space: int
+    spatial: int
     """Devices that share the rows of a case."""
     local: int
     """Devices of this process."""
@@ -147,7 +147,7 @@ class Devices(NamedTuple):
 def devices_of(mesh: Mesh) -> Devices:
     """The devices of a mesh in numbers."""
     sizes, local = mesh.shape, mesh.local_devices
-    return Devices(local[0].platform, sizes["data"], sizes["space"], len(local))
+    return Devices(local[0].platform, sizes["data"], sizes["spatial"], len(local))
 
 
 class Setting(NamedTuple):
@@ -226,8 +226,8 @@ def recomputation(name: str, recipe: Recipe) -> Iterator[Setting]:
 
 def spatial_shards(name: str, recipe: Recipe, devices: Devices) -> Iterator[Setting]:
     """More devices for each case, where a device has one case alone."""
-    now, batch = devices.space, getattr(recipe, name).batch
-    for space in range(2 * now, devices.local + 1, now):
-        if devices.local % space == 0 and batch % (space // now) == 0:
-            fewer = f"--{name}.batch {batch * now // space}"
-            yield Setting(f"--space {space} {fewer}", now / space)
+    now, batch = devices.spatial, getattr(recipe, name).batch
+    for shards in range(2 * now, devices.local + 1, now):
+        if devices.local % shards == 0 and batch % (shards // now) == 0:
+            fewer = f"--{name}.batch {batch * now // shards}"
+            yield Setting(f"--spatial-shards {shards} {fewer}", now / shards)

@@ -31,10 +31,10 @@ def calls(monkeypatch):
 def test_arguments_reach_the_training(calls, capsys):
     given = ["--workers", "2", "--seed", "5", "--hu-range", "-17", "80"]
     train.main([CONFIG, "--data", "heads", "--run", "there", *given])
-    ((recipe, data, run, workers, donors, space, fold, dry_run, reading),) = calls
+    ((recipe, data, run, workers, pretrained, space, fold, dry_run, reading),) = calls
     assert (recipe.name, recipe.seed) == ("tiny", 5)
     assert (data, run, workers) == (Path("heads"), Path("there"), 2)
-    assert (donors, space, fold, dry_run) == ({}, 1, None, False)
+    assert (pretrained, space, fold, dry_run) == ({}, 1, None, False)
     assert reading == ReadSettings(hu_range=(-17.0, 80.0))
     assert "adn evaluate there" in capsys.readouterr().out
 
@@ -71,7 +71,7 @@ def test_a_recipe_at_demo_size(calls, given):
 
 
 def test_devices_that_share_each_case(calls):
-    train.main([CONFIG, "--data", "heads", "--run", "there", "--space", "2"])
+    train.main([CONFIG, "--data", "heads", "--run", "there", "--spatial-shards", "2"])
     assert calls[0][5] == 2
 
 

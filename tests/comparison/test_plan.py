@@ -7,7 +7,7 @@ import pytest
 from adn_jax.comparison.plan import (
     Shard,
     check_same_data,
-    find_donor,
+    find_trained_t,
     plan_runs,
     read_shard,
     runs_of_shard,
@@ -74,13 +74,13 @@ def test_shard_from_text():
 
 def test_t_is_shared_within_a_seed(tmp_path):
     runs = plan_runs(SYSTEMS, (0, 1), tmp_path)
-    assert find_donor(runs[1], runs) is None
+    assert find_trained_t(runs[1], runs) is None
     finish_t(runs[0])
-    assert find_donor(runs[0], runs) is None
-    assert find_donor(runs[1], runs) == runs[0]
-    assert find_donor(runs[2], runs) == runs[0]
-    assert find_donor(runs[4], runs) is None
-    assert find_donor(runs[1], runs[1:]) is None
+    assert find_trained_t(runs[0], runs) is None
+    assert find_trained_t(runs[1], runs) == runs[0]
+    assert find_trained_t(runs[2], runs) == runs[0]
+    assert find_trained_t(runs[4], runs) is None
+    assert find_trained_t(runs[1], runs[1:]) is None
 
 
 def test_t_is_not_shared_with_other_alignment_or_a_run_that_was_begun(tmp_path):
@@ -88,15 +88,15 @@ def test_t_is_not_shared_with_other_alignment_or_a_run_that_was_begun(tmp_path):
     without = make_system("unet", alignment=AlignmentSettings(network=False))
     runs = plan_runs([SYSTEMS[2], other, without], (0,), tmp_path)
     finish_t(runs[0])
-    assert find_donor(runs[1], runs) is None
-    assert find_donor(runs[2], runs) is None
+    assert find_trained_t(runs[1], runs) is None
+    assert find_trained_t(runs[2], runs) is None
     begun, *_ = plan_runs([make_system("mine")], (0,), tmp_path)
-    assert find_donor(begun, runs) == runs[0]
+    assert find_trained_t(begun, runs) == runs[0]
     begun.folder.mkdir()
     (begun.folder / "config.json").write_text("{}")
-    assert find_donor(begun, runs) == runs[0]
+    assert find_trained_t(begun, runs) == runs[0]
     (begun.folder / "checkpoints" / "align" / "2").mkdir(parents=True)
-    assert find_donor(begun, runs) is None
+    assert find_trained_t(begun, runs) is None
 
 
 def test_the_same_data_is_wanted():

@@ -10,14 +10,14 @@ import pytest
 
 from adn_jax.config import UNetSettings
 from adn_jax.distributed.mesh import (
-    by_rows,
     check_batch,
     check_rows,
     device_mesh,
     divisors,
+    halo_exchange,
     place_cases,
     replicate,
-    round_the_ring,
+    ring_reduce,
 )
 from adn_jax.errors import UserError
 from adn_jax.models import apply_unet, init_unet
@@ -58,15 +58,15 @@ def test_micro_batches_that_do_not_divide():
 
 
 def test_space_that_does_not_divide_the_devices():
-    message = "--space is 3, .* the 2 devices of a process; set it to 1 or 2"
+    message = "--spatial-shards is 3, .* the 2 devices of a process; set it to 1 or 2"
     with pytest.raises(UserError, match=message):
-        device_mesh(2, space=3)
-    with pytest.raises(UserError, match="--space is 0"):
-        device_mesh(2, space=0)
+        device_mesh(2, spatial_shards=3)
+    with pytest.raises(UserError, match="--spatial-shards is 0"):
+        device_mesh(2, spatial_shards=0)
 
 
 def test_rows_that_space_does_not_divide():
-    mesh = device_mesh(2, space=2)
+    mesh = device_mesh(2, spatial_shards=2)
     check_rows(4, mesh)
     with pytest.raises(UserError, match=r"have 5 rows .*, which 2 devices .* to 1, or"):
         check_rows(5, mesh)
@@ -99,10 +99,10 @@ def turned(block, weights, source, target):
 
 
 ALIKE = {
-    "by rows": (blur_rows, by_rows(blur_rows, halo=1)),
+    "by rows": (blur_rows, halo_exchange(blur_rows, halo=1)),
     "round the ring": (
         lambda volume, weights: turned(volume, weights, 0, 0),
-        round_the_ring(turned),
+        ring_reduce(turned),
     ),
 }
 """Functions of a volume and weights, and the same where devices share rows."""

@@ -11,8 +11,8 @@ from adn_jax.prepare.resume import (
     check_replaceable,
     fingerprint,
     is_done,
+    orphaned_cases,
     remove_half_cases,
-    strangers,
 )
 
 SETTINGS, READING = PrepareSettings(), ReadSettings()
@@ -100,7 +100,7 @@ def test_strangers_are_named(tmp_path):
         (tmp_path / name / "case.json").write_text("{}")
     (tmp_path / "quality").mkdir()
     manifest = Manifest(SETTINGS, ("a",), {}, tmp_path, failed={"bad": "why"})
-    assert strangers(manifest) == ["old", "older"]
+    assert orphaned_cases(manifest) == ["old", "older"]
 
 
 def test_raw_cases_are_not_replaced(tmp_path):

@@ -6,8 +6,8 @@ import pytest
 
 SHOW = """
 import os
-from adn_jax.runtime.determinism import demand_same_bits
-demand_same_bits()
+from adn_jax.runtime.determinism import enable_determinism
+enable_determinism()
 import jax
 print(jax.device_count(), os.environ["XLA_FLAGS"])
 """

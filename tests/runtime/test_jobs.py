@@ -16,9 +16,9 @@ from adn_jax.runtime.jobs import (
     Processes,
     check_cluster,
     in_processes,
-    look_around,
     open_pool,
     outcome,
+    probe_worker,
 )
 from tests.hold import PATIENCE
 
@@ -81,7 +81,7 @@ class FakeClient:
 def test_a_cluster_that_lacks_something(tmp_path):
     there, missing = tmp_path, tmp_path / "missing"
     check_cluster(FakeClient(None), [there])
-    assert look_around([there, missing]) == (version("adn-jax"), [missing])
+    assert probe_worker([there, missing]) == (version("adn-jax"), [missing])
     for answer, folders, message in (
         (None, [there, missing], r"far:1 does not see .*missing; use folders"),
         (("0.0.0", []), [there], "far:1 has another version of adn_jax"),
@@ -115,10 +115,10 @@ def test_a_full_disk_in_a_process_ends_it(monkeypatch):
 
 def knock_and_hurry(patch):
     """Wait for the scheduler's answer as long as it takes, for workers a second."""
-    knock = cluster.knock
+    check_reachable = cluster.check_reachable
 
     async def knock_first(address):
-        await knock(address)
+        await check_reachable(address)
         patch.setattr(cluster, "CONNECT_SECONDS", 1)
 
     return knock_first
@@ -132,7 +132,7 @@ def test_a_cluster_prepares_the_same_bytes(
     monkeypatch.setattr(cluster, "CONNECT_SECONDS", PATIENCE)
     monkeypatch.chdir(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(cluster, "knock", knock_and_hurry(patch))
+        patch.setattr(cluster, "check_reachable", knock_and_hurry(patch))
         with pytest.raises(SystemExit) as stop:
             main(["prepare", "raw", "far/out", *GRID, "--scheduler", address])
     assert stop.value.code == 2

@@ -154,7 +154,7 @@ def test_a_training_moves_from_four_devices_to_two_and_one(
         hold = new_hold()
         program = held(hold, "logged", "joint", step)
         process = start_training(
-            run, *FOURS, "--space", space, devices=devices, program=program
+            run, *FOURS, "--spatial-shards", space, devices=devices, program=program
         )
         hold.until_arrived(process)
         process.send_signal(signal.SIGTERM)
@@ -202,11 +202,11 @@ TAKE_WEIGHTS = """
 import sys
 from pathlib import Path
 import jax
-from adn_jax.runtime.hosts import is_first, join, together
+from adn_jax.runtime.hosts import is_first, join, sync_errors
 from adn_jax.training.runs import write_stage
 
 join(sys.argv[1], 2, int(sys.argv[2]))
-with together():
+with sync_errors():
     if is_first():
         write_stage(Path(sys.argv[3]), "tissue", {"w": jax.numpy.arange(3.0)})
 """

@@ -87,7 +87,7 @@ def test_the_net_is_taken_and_the_rest_trained(
     source, data, tmp_path, made_up_training
 ):
     run = tmp_path / "run"
-    assert train(RECIPE, data, run, donors={"tissue": source}) == 0
+    assert train(RECIPE, data, run, pretrained={"tissue": source}) == 0
     assert list(made_up_training) == ["align", "joint"]
     assert_equal(made_up_training["joint"]["tissue"], some_params("tissue"))
     assert read_config(run)["tissue_run"] == str(source)
@@ -107,7 +107,7 @@ def test_the_net_is_taken_and_the_rest_trained(
     before = (run / "stages.json").read_bytes()
     assert train(RECIPE, data, run) == 0
     other_way = source.parent / "elsewhere" / ".." / source.name
-    assert train(RECIPE, data, run, donors={"tissue": other_way}) == 0
+    assert train(RECIPE, data, run, pretrained={"tissue": other_way}) == 0
     assert (run / "stages.json").read_bytes() == before
 
 
@@ -120,9 +120,9 @@ def test_a_run_stopped_before_the_net_was_taken_goes_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "take_stage", stop)
+        patch.setattr(module, "copy_stage", stop)
         with pytest.raises(KeyboardInterrupt):
-            train(RECIPE, data, run, donors={"tissue": source})
+            train(RECIPE, data, run, pretrained={"tissue": source})
     assert read_finished(run) == {}
     assert train(RECIPE, data, run) == 0
     assert_equal(load_stage(run, RECIPE, "tissue"), some_params("tissue"))
@@ -138,12 +138,12 @@ def test_data_that_is_never_given_tissue(source, data, tmp_path):
     taught = replace(recipe, tissue=SHORT)
     with pytest.raises(UserError, match=r"prepare\.tissue is none, but"):
         train(taught, data, tmp_path / "run")
-    assert train(recipe, data, tmp_path / "run", donors={"tissue": source}) == 0
+    assert train(recipe, data, tmp_path / "run", pretrained={"tissue": source}) == 0
 
 
 def refuse(recipe, data, run, source):
     with pytest.raises(UserError) as caught:
-        train(recipe, data, run, donors={"tissue": source})
+        train(recipe, data, run, pretrained={"tissue": source})
     return str(caught.value)
 
 
@@ -208,13 +208,13 @@ def test_t_of_another_run_is_taken_too(data, tmp_path, made_up_training):
     write_stage(source, "align", some_params("align"))
     recipe = replace(RECIPE, tissue_source="none", joint_loss=NO_TISSUE)
     run = tmp_path / "run"
-    assert train(recipe, data, run, donors={"align": source}) == 0
+    assert train(recipe, data, run, pretrained={"align": source}) == 0
     assert list(made_up_training) == ["joint"]
     assert_equal(made_up_training["joint"]["align"], some_params("align"))
 
     def refused(recipe):
         with pytest.raises(UserError) as caught:
-            train(recipe, data, tmp_path / "other", donors={"align": source})
+            train(recipe, data, tmp_path / "other", pretrained={"align": source})
         return str(caught.value)
 
     wide = recipe.with_fields(

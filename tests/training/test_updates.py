@@ -24,7 +24,7 @@ FULL = Recipe("full", joint=StageSettings(batch=8))
 
 
 def advice(there, recipe=FULL, platform="gpu", count=1):
-    devices = Devices(platform, data=count, space=1, local=count)
+    devices = Devices(platform, data=count, spatial=1, local=count)
     demand = Demand(fixed=GB, temporaries=80 * GB)
     return lighter_settings("joint", recipe, devices, demand, there * GB)
 
@@ -55,7 +55,7 @@ def test_on_a_cpu_only_smaller_batches_and_maps_help():
 def test_devices_with_a_case_each_can_share_its_rows():
     recipe = FULL.with_fields(joint=StageSettings(batch=4), precision="bfloat16")
     said = advice(there=50, recipe=recipe, platform="tpu", count=4)
-    assert "--space 2 --joint.batch 2 (about 41.0 GB)" in said
+    assert "--spatial-shards 2 --joint.batch 2 (about 41.0 GB)" in said
     assert "micro" not in said
 
 
