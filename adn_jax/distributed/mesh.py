@@ -78,9 +78,9 @@ def check_rows(rows: int, mesh: Mesh) -> None:
     if rows % shards:
         fitting = divisors(math.gcd(rows, shards))
         raise UserError(
-            f"--spatial-shards is {shards}, but the deepest maps of a U-Net have {rows} "
-            f"rows (y), which {shards} devices cannot share; set it to {fitting}, or choose "
-            "another --prepare.shape."
+            f"--spatial-shards is {shards}, but the deepest maps of a U-Net have "
+            f"{rows} rows (y), which {shards} devices cannot share; set it to "
+            f"{fitting}, or choose another --prepare.shape."
         )
 
 
@@ -103,7 +103,7 @@ def is_shared(volume: Maps) -> bool:
 
 
 def shard_rows(volume: Volume) -> Volume:
-    """The same volume, whose rows (y) the devices along `spatial` share from here on."""
+    """The same volume, its rows (y) shared by the devices along `spatial` from here."""
     return arrange(volume, ROWS)
 
 

@@ -1,4 +1,4 @@
-"""What earlier runs left in a prepared data set: whole cases, half ones, orphaned_cases."""
+"""What earlier runs left in a prepared data set: whole cases, half ones, orphans."""
 
 import hashlib
 import json

@@ -165,7 +165,7 @@ def check_places(data: Place, run: Place) -> None:
 def check_stages(
     recipe: Recipe, mesh: Mesh, pretrained: Pretrained = MappingProxyType({})
 ) -> tuple[str, ...]:
-    """The stages to train, after a check that each can be; those of pretrained are not."""
+    """The stages to train, after a check that each can be; pretrained ones are not."""
     names = tuple(name for name in stages_of(recipe) if name not in pretrained)
     for name in names:
         settings = getattr(recipe, name)
