@@ -69,5 +69,5 @@ def measure_budget(job: Job) -> Budget:
         flops=flops,
         bytes_a_second=bytes_a_second,
     )
-    assert isinstance(program.function, Compiled)
+    assert isinstance(program.function, Compiled)  # by `compile_program`
     return step_budget(program, program.function, hardware)

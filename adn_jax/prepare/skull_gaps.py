@@ -15,7 +15,9 @@ from jaxtyping import Bool, Float, Int
 from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from scipy.spatial import cKDTree  # ty: ignore[missing-module-member] # compiled
+
+# it is compiled and has no stubs
+from scipy.spatial import cKDTree  # ty: ignore[missing-module-member]
 from scipy.special import sph_harm_y
 
 from adn_jax.scans.hounsfield import FLOOR_HU

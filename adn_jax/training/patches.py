@@ -63,7 +63,7 @@ def learn_from_windows(
     batch = training_batch(augment_key, batch, recipe.joint, recipe)
     batch = align_batch(recipe, frozen, batch)
     settings, shape = recipe.system.segment_net, recipe.system.prepare.shape
-    assert not isinstance(settings, UNetSettings)
+    assert not isinstance(settings, UNetSettings)  # which sees heads as a whole
     window = training_window(settings, shape)
     keys = jax.vmap(partial(jax.random.fold_in, draw_key))(batch.case)
     starts = draw_starts(

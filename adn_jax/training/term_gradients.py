@@ -80,8 +80,7 @@ def one_hot(values: Metrics, name: str | None = None) -> dict[str, Scalar]:
 
 def norm_and_product(gradient: Params, total: Params) -> tuple[Scalar, Scalar]:
     """Norm over all parameters, and the scalar product with the total gradient."""
-    product = jnp.asarray(optax.tree.vdot(gradient, total))
-    return optax.tree.norm(gradient), product
+    return optax.tree.norm(gradient), jnp.asarray(optax.tree.vdot(gradient, total))
 
 
 def summarise(compared: Mapping[str, tuple[Scalar, Scalar]], total: Scalar) -> Metrics:

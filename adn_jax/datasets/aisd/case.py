@@ -110,7 +110,7 @@ def from_dicom(
     reading: ReadSettings,
 ) -> tuple[RawScan, Image]:
     """Scan and label of a case with DICOM, on the grid of the straightened scan."""
-    assert case.ct is not None
+    assert case.ct is not None  # it has DICOM
     conversion, fixed = read_ct(case.ct, len(label), scratch, reading.series)
     order = dicom_order(conversion.stack, conversion.frames)
     hu = order.of(conversion.stack.values.transpose(2, 1, 0))

@@ -218,6 +218,7 @@ def renumber(path: Path, target: Path, index: int, common: Frame) -> None:
                 del dataset[keyword]
         dataset.Manufacturer = ""
         if "ImageOrientationPatient" in dataset:
+            # without these the file stays as it is
             assert common.orientation is not None
             assert common.pixel_spacing_mm is not None
             dataset.ImageOrientationPatient = [*common.orientation]

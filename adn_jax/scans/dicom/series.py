@@ -265,6 +265,6 @@ def is_scattered(frames: Sequence[Frame]) -> bool:
     heights = slice_heights(frames)
     moved = np.array([frame.position for frame in frames], float) - first.position
     aside = moved - np.outer(heights - heights[0], slice_normal(first))
-    assert first.pixel_spacing_mm is not None
+    assert first.pixel_spacing_mm is not None  # see `problem_of`
     width = max(first.columns, first.rows) * max(first.pixel_spacing_mm)
     return bool(np.ptp(heights) > LONGEST_MM or abs(aside).max() > width)
