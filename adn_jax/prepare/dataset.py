@@ -49,7 +49,7 @@ def prepare_dataset(
     A case that cannot be prepared is left out with its reason in the manifest.
 
     Args:
-        raw: a raw data set of any layout that `layouts.recognise` knows.
+        raw: a raw data set of any layout that `datasets.recognise` knows.
         out: folder of the prepared data set.
         settings: how scans are prepared.
         workers: processes side by side; None: one a processor, as far as the memory

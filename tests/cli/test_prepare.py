@@ -62,10 +62,10 @@ def test_without_a_bad_case_all_is_well(raw, tmp_path, capsys):
 def test_settings_come_from_a_recipe_and_flags_change_them(raw, tmp_path):
     recipe = tmp_path / "mine.py"
     recipe.write_text(
-        "from adn_jax.config import PrepareSettings, Recipe\n"
+        "from adn_jax.config import PrepareSettings, Recipe, SystemSettings\n"
         "def get_config():\n"
         "    settings = PrepareSettings((16, 16, 16), (10.0, 12.0, 12.0))\n"
-        "    return Recipe('mine', prepare=settings)\n"
+        "    return Recipe('mine', system=SystemSettings(prepare=settings))\n"
     )
     (raw / "bad" / "ct.nii.gz").unlink()
     arguments = ["--recipe", str(recipe), "--window-hu", "0", "100", "--workers", "1"]

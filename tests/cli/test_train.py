@@ -67,7 +67,7 @@ def test_a_recipe_at_demo_size(calls, given):
     )
     assert recipe.system.prepare.shape == (16, 64, 64)
     train.main([resunet, *there])
-    assert calls[1][0].prepare.shape == (40, 256, 256)
+    assert calls[1][0].system.prepare.shape == (40, 256, 256)
 
 
 def test_devices_that_share_each_case(calls):

@@ -77,7 +77,7 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
     program = """
 import os, signal
 from pathlib import Path
-from adn_jax.runtime.files import atomic_path
+from adn_jax.io.files import atomic_path
 with atomic_path(Path("a.nii.gz")) as file, atomic_path(Path("case")) as folder:
     file.touch()
     folder.mkdir()

@@ -9,7 +9,7 @@ from adn_jax.io.files import only_one
 HOLD = """
 import sys
 from pathlib import Path
-from adn_jax.runtime.lock import only_one
+from adn_jax.io.files import only_one
 with only_one(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

@@ -87,7 +87,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from adn_jax.prepare import pack
-from adn_jax.runtime.places import to_place
+from adn_jax.io.paths import to_place
 
 zipped, calls = pack.write_shard.__globals__["zipped"], []
 

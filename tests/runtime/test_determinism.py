@@ -6,7 +6,7 @@ import pytest
 
 SHOW = """
 import os
-from adn_jax.runtime.determinism import enable_determinism
+from adn_jax.runtime.platform import enable_determinism
 enable_determinism()
 import jax
 print(jax.device_count(), os.environ["XLA_FLAGS"])

@@ -6,7 +6,7 @@ import pytest
 
 COUNT = """
 import resource, sys
-from adn_jax.runtime.memory import keep_freed_memory
+from adn_jax.runtime.platform import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
 

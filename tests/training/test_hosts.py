@@ -202,7 +202,7 @@ TAKE_WEIGHTS = """
 import sys
 from pathlib import Path
 import jax
-from adn_jax.runtime.hosts import is_first, join, sync_errors
+from adn_jax.distributed.hosts import is_first, join, sync_errors
 from adn_jax.training.runs import write_stage
 
 join(sys.argv[1], 2, int(sys.argv[2]))
