@@ -23,13 +23,13 @@ def budget_section(budget: Budget, what: What) -> Section:
     return Section(
         f"{TITLES[what]}, profiled: {seconds(budget.step_s)} a call",
         ("part", "work", "direction", "ms", "share", "compute", "memory"),
-        tuple(budget_row(row) for row in (*shown, BudgetRow("all", "", "", *sums))),
+        tuple(_budget_row(row) for row in (*shown, BudgetRow("all", "", "", *sums))),
         notes=("Compute, memory: the least ms that the measured peaks allow.",),
         texts=3,
     )
 
 
-def budget_row(row: BudgetRow) -> tuple[str, ...]:
+def _budget_row(row: BudgetRow) -> tuple[str, ...]:
     """One kind of work; times in ms."""
     times = (row.compute_floor, row.memory_floor)
     return (
@@ -47,11 +47,11 @@ def layer_sections(recipe: Recipe, what: Sequence[What]) -> list[Section]:
             parts = networks.setdefault(network.layers, [])
             if network.part not in parts:
                 parts.append(network.part)
-    steps = [operations_section(recipe, each) for each in what]
-    return steps + [layers_section(*pair) for pair in networks.items()]
+    steps = [_operations_section(recipe, each) for each in what]
+    return steps + [_layers_section(*pair) for pair in networks.items()]
 
 
-def operations_section(recipe: Recipe, what: What) -> Section:
+def _operations_section(recipe: Recipe, what: What) -> Section:
     """Operations of a step on one volume: networks and directions."""
     rows = [
         (network.part, direction, digits(count / 1e9))
@@ -67,7 +67,7 @@ def operations_section(recipe: Recipe, what: What) -> Section:
     )
 
 
-def layers_section(layers: tuple[LayerCost, ...], parts: list[str]) -> Section:
+def _layers_section(layers: tuple[LayerCost, ...], parts: list[str]) -> Section:
     """Operations of the layers of one network forward, on one volume."""
     total = sum(layer.flops for layer in layers)
     computed = sum(layer.computed_flops for layer in layers)
@@ -75,12 +75,12 @@ def layers_section(layers: tuple[LayerCost, ...], parts: list[str]) -> Section:
     return Section(
         f"Layers of {' and '.join(parts)}, forward, a volume",
         ("layer", "output", "taps", "channels", "GFLOP", "computed"),
-        (*(layer_row(layer) for layer in layers), sums),
+        (*(_layer_row(layer) for layer in layers), sums),
         notes=("Computed: with the exact rewrites of accelerators.",),
     )
 
 
-def layer_row(layer: LayerCost) -> tuple[str, ...]:
+def _layer_row(layer: LayerCost) -> tuple[str, ...]:
     """One layer: its sizes, its operations as the plain layer and as computed."""
     return (
         layer.path.removesuffix("/convolution"),

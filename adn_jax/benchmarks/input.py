@@ -43,7 +43,7 @@ def measure_input(job: Job) -> InputFigures:
         batches = train_batches(split, job.batch, job.recipe.seed, place=place)
         for _ in range(1 + len(split) // job.batch):  # every case is read once
             next(batches)
-        pipeline_s = time_pipeline(batches, job.repeats)
+        pipeline_s = _time_pipeline(batches, job.repeats)
         fixed = repeat(program.batch)
         time_steps(program, fixed, 1)
         times = [
@@ -58,7 +58,7 @@ def measure_input(job: Job) -> InputFigures:
     return InputFigures(device, pipeline_s, fixed_s, real_s)
 
 
-def time_pipeline(batches: Iterator[Batch], count: int) -> float:
+def _time_pipeline(batches: Iterator[Batch], count: int) -> float:
     """Seconds a batch, each until it is on the device."""
     start = time.perf_counter()
     for _ in range(count):

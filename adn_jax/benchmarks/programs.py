@@ -67,7 +67,7 @@ def make_program(job: Job) -> Program:
     check_batch(job.batch, mesh, "the batch", parts)
     arrays = draw_cases(job.recipe.system.prepare.shape, job.batch)
     batch = make_batch(arrays, partial(place_cases, mesh=mesh))
-    make = make_training if trains else make_inference
+    make = _make_training if trains else make_inference
     return make(job, batch, mesh)
 
 
@@ -81,7 +81,7 @@ def make_mesh(devices: int) -> Mesh:
     return device_mesh(devices)
 
 
-def make_training(job: Job, batch: Batch, mesh: Mesh) -> Program:
+def _make_training(job: Job, batch: Batch, mesh: Mesh) -> Program:
     """The train step of a stage, as the training loop runs it."""
     recipe, stage = job.recipe, make_stage(job.what, job.recipe)
     keys = jax.random.split(jax.random.key(recipe.seed), 3)
@@ -96,14 +96,14 @@ def make_training(job: Job, batch: Batch, mesh: Mesh) -> Program:
             stage.loss, optimizer, keys[0], everywhere, stage.settings.micro_batches
         ),
         state=jax.jit(fresh, out_shardings=everywhere)(keys[1]),
-        frozen=replicate(frozen_of(job, keys[2]), mesh),
+        frozen=replicate(_frozen_of(job, keys[2]), mesh),
         batch=batch,
         trains=True,
         mesh=mesh,
     )
 
 
-def frozen_of(job: Job, key: Key) -> dict[str, Params]:
+def _frozen_of(job: Job, key: Key) -> dict[str, Params]:
     """Random weights of the stages before this one, and the search's answers."""
     recipe = job.recipe
     if job.what == "align":

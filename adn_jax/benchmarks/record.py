@@ -91,11 +91,11 @@ def record_json(record: Record) -> dict[str, Any]:
         "plan": settings_to_json(record.plan),
         "load_average": dict(zip(("start", "end"), record.load, strict=True)),
         "peaks": settings_to_json(record.peaks),
-        "results": [result_json(result) for result in record.results],
+        "results": [_result_json(result) for result in record.results],
     }
 
 
-def result_json(result: Result) -> dict[str, Any]:
+def _result_json(result: Result) -> dict[str, Any]:
     """A result as JSON values, without recipe and temporary folders."""
     job = settings_to_json(result.job)
     return {

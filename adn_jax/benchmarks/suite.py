@@ -50,7 +50,7 @@ def run_plan(
     keep(record)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as caches:
         for number, job in planned_jobs(plan, Path(caches)):
-            if has_failed(record, job):
+            if _has_failed(record, job):
                 continue
             begin(describe(job, number))
             result = run_job(fit_machine(job, plan, record.peaks))
@@ -111,7 +111,7 @@ def batch_of(plan: Plan, what: What) -> int:
     return getattr(plan.recipe, what).batch
 
 
-def has_failed(record: Record, job: Job) -> bool:
+def _has_failed(record: Record, job: Job) -> bool:
     """Whether the system's steps, or the same job, failed before."""
     return any(
         result.failure

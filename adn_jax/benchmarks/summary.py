@@ -65,10 +65,10 @@ def summarise(record: Record) -> list[Line]:
         if isinstance(result.figures, StepFigures):
             key = result.job.what, result.job.form
             groups.setdefault(key, []).append(result)
-    return [summarise_system(record, results) for results in groups.values()]
+    return [_summarise_system(record, results) for results in groups.values()]
 
 
-def summarise_system(record: Record, results: list[Result]) -> Line:
+def _summarise_system(record: Record, results: list[Result]) -> Line:
     """Pool the rounds of one system."""
     job, found = results[0].job, [result.figures for result in results]
     figures = [each for each in found if isinstance(each, StepFigures)]
@@ -76,7 +76,7 @@ def summarise_system(record: Record, results: list[Result]) -> Line:
     step = spread(times)
     work = job.recipe, job.what, job.batch
     flops, traffic = step_flops(*work) / step.median, step_bytes(*work) / step.median
-    compiling = [compile_seconds(each) for each in figures]
+    compiling = [_compile_seconds(each) for each in figures]
     pipelined = [each.pipelined_s for each in figures if each.pipelined_s is not None]
     return Line(
         what=job.what,
@@ -98,7 +98,7 @@ def summarise_system(record: Record, results: list[Result]) -> Line:
     )
 
 
-def compile_seconds(figures: StepFigures) -> float | None:
+def _compile_seconds(figures: StepFigures) -> float | None:
     """From function to executable; None where that is part of the first call."""
     if figures.lower_s is None or figures.compile_s is None:
         return None

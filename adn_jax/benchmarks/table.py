@@ -24,7 +24,7 @@ RAN = (PeakFigures, StepFigures)
 def sections(record: Record) -> list[Section]:
     """The machine, times and memory of everything that was measured, details."""
     plan = record.plan
-    steps = [steps_section(record, what) for what in plan.what]
+    steps = [_steps_section(record, what) for what in plan.what]
     budgets = [
         budget_section(result.figures, result.job.what)
         for result in record.results
@@ -32,10 +32,10 @@ def sections(record: Record) -> list[Section]:
     ]
     layers = layer_sections(plan.recipe, plan.what) if plan.layers else []
     measured = [section for section in steps if section.rows or section.notes]
-    return [machine_section(record), *measured, *budgets, *layers]
+    return [_machine_section(record), *measured, *budgets, *layers]
 
 
-def machine_section(record: Record) -> Section:
+def _machine_section(record: Record) -> Section:
     """What it ran on, with which versions, and what the machine can do at best."""
     machine, peaks = record.machine, record.peaks
     device = peaks.device
@@ -61,7 +61,7 @@ def machine_section(record: Record) -> Section:
     )
 
 
-def steps_section(record: Record, what: What) -> Section:
+def _steps_section(record: Record, what: What) -> Section:
     """Times and memory of one kind of step, a column for each system."""
     recipe = record.plan.recipe
     lines = [line for line in summarise(record) if line.what == what]
@@ -70,11 +70,11 @@ def steps_section(record: Record, what: What) -> Section:
     table = [(name, *(show(line) for line in lines)) for name, show in ROWS]
     return Section(
         f"{TITLES[what]}: {recipe.name}, {batch}{grid}, {recipe.system.precision}",
-        columns=("", *(system_name(line.form) for line in lines)),
+        columns=("", *(_system_name(line.form) for line in lines)),
         rows=tuple(row for row in table if set(row[1:]) - {NONE}),
         notes=(
-            *(comparison_text(each) for each in compare(lines)[:1]),
-            *notes_of_jobs(record, what),
+            *(_comparison_text(each) for each in compare(lines)[:1]),
+            *_notes_of_jobs(record, what),
         ),
     )
 
@@ -103,15 +103,15 @@ ROWS: tuple[tuple[str, Callable[[Line], str]], ...] = (
 """What a table of steps tells of each system; `before` is before the first call."""
 
 
-def comparison_text(comparison: Comparison) -> str:
+def _comparison_text(comparison: Comparison) -> str:
     """Ours beside the fastest peer, as a sentence."""
     return (
         f"Ours takes {comparison.time:.2f} of the time of the fastest peer "
-        f"({system_name(comparison.form)}) and {comparison.memory:.2f} of its memory."
+        f"({_system_name(comparison.form)}) and {comparison.memory:.2f} of its memory."
     )
 
 
-def notes_of_jobs(record: Record, what: What) -> list[str]:
+def _notes_of_jobs(record: Record, what: What) -> list[str]:
     """What failed, and whether the step waits for its input."""
     notes = []
     for result in record.results:
@@ -119,13 +119,13 @@ def notes_of_jobs(record: Record, what: What) -> list[str]:
             continue
         if result.failure:
             part = "" if result.job.task == "steps" else f", {result.job.task}"
-            notes.append(f"{system_name(result.job.form)}{part}: {result.failure}")
+            notes.append(f"{_system_name(result.job.form)}{part}: {result.failure}")
         elif isinstance(result.figures, InputFigures):
-            notes.append(input_text(result.figures, result.job.batch))
+            notes.append(_input_text(result.figures, result.job.batch))
     return notes
 
 
-def input_text(figures: InputFigures, batch: int) -> str:
+def _input_text(figures: InputFigures, batch: int) -> str:
     """Whether the step waits for its input, as a sentence."""
     alone = digits(batch / figures.pipeline_s)
     return (
@@ -136,7 +136,7 @@ def input_text(figures: InputFigures, batch: int) -> str:
     )
 
 
-def system_name(form: Form) -> str:
+def _system_name(form: Form) -> str:
     """Whose code it is."""
     return "ours" if form == "jit" else f"torch {form}"
 

@@ -96,11 +96,11 @@ class Row:
 def compare(scores: Scores, reference: str) -> list[Row]:
     """A row for each system; without the reference there are no differences."""
     by_name = {each.system.name: each for each in scores.systems}
-    rows = [row_of(each, by_name.get(reference), scores) for each in scores.systems]
+    rows = [_row_of(each, by_name.get(reference), scores) for each in scores.systems]
     return correct(rows)
 
 
-def row_of(own: SystemScores, reference: SystemScores | None, scores: Scores) -> Row:
+def _row_of(own: SystemScores, reference: SystemScores | None, scores: Scores) -> Row:
     """One system, its p values not corrected yet."""
     dice = own.tables["dice"]
     return Row(

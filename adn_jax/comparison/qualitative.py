@@ -117,7 +117,7 @@ def qualitative_figure(
     shown = tuple((hu - low) / (high - low) for hu in DISPLAY_HU)
     for panels, scan, box in zip(sheet.panels, scans, boxes, strict=True):
         z, spacing = largest_slice(scan), scan.case.spacing_mm[1:]
-        label = label_of(scan.case)
+        label = _label_of(scan.case)
         for axes in panels:
             draw_slice(axes, scan.case.volume[z], spacing, (shown[0], shown[1]))
             draw_outline(axes, label[z], spacing, LABEL)
@@ -125,14 +125,14 @@ def qualitative_figure(
         found = zip(panels[1:], scan.predictions, scan.dice, strict=True)
         for axes, mask, dice in found:
             draw_outline(axes, mask[z], spacing, PREDICTION)
-            write_dice(axes, dice)
+            _write_dice(axes, dice)
         side_label(panels[0], scan.case.name)
     note = CONVENTION if len(titles) > 2 else "Patient's left on the right."
     footer(sheet, note, {"label": LABEL, "prediction": PREDICTION})
     return sheet.figure
 
 
-def write_dice(axes: Axes, dice: float) -> None:
+def _write_dice(axes: Axes, dice: float) -> None:
     """Dice in the upper corner of a panel."""
     axes.text(
         0.97,
@@ -146,7 +146,7 @@ def write_dice(axes: Axes, dice: float) -> None:
     )
 
 
-def label_of(case: PreparedCase) -> Mask:
+def _label_of(case: PreparedCase) -> Mask:
     """The label on the prepared grid; nothing where there is none."""
     if case.lesion is None:
         return np.zeros(case.volume.shape, bool)
@@ -155,7 +155,7 @@ def label_of(case: PreparedCase) -> Mask:
 
 def largest_slice(scan: Scan) -> int:
     """Slice with most of the label; of all predictions where the label is empty."""
-    weight = label_of(scan.case).sum(axis=(1, 2))
+    weight = _label_of(scan.case).sum(axis=(1, 2))
     if not weight.any():
         weight = np.sum(scan.predictions, axis=(0, 2, 3))
     return int(np.argmax(weight)) if weight.any() else len(weight) // 2

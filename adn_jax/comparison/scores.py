@@ -58,7 +58,7 @@ def read_scores(runs: Sequence[PlannedRun], split: str, grid: str = "") -> Score
         raise UserError("no run is finished, so there is nothing to compare.")
     folders = [run.folder / "evaluation" / split for run in runs]
     summaries = [read_json(folder / "summary.json") for folder in folders]
-    rows = [read_rows((folder / "per_case.csv").read_text()) for folder in folders]
+    rows = [_read_rows((folder / "per_case.csv").read_text()) for folder in folders]
     check_same_cases(runs, rows)
     shared = set.intersection(*(set(summary["grids"]) for summary in summaries))
     chosen = grid or ("native" if "native" in shared else "prepared")
@@ -68,7 +68,7 @@ def read_scores(runs: Sequence[PlannedRun], split: str, grid: str = "") -> Score
         )
     names = tuple(rows[0])
     systems = tuple(dict.fromkeys(run.system for run in runs))
-    tables = [read_tables(of_run, names, chosen) for of_run in rows]
+    tables = [_read_tables(of_run, names, chosen) for of_run in rows]
     return Scores(
         grid=chosen,
         cases=names,
@@ -95,12 +95,12 @@ def collect(
     )
 
 
-def read_rows(text: str) -> dict[str, dict[str, str]]:
+def _read_rows(text: str) -> dict[str, dict[str, str]]:
     """The lines of a `per_case.csv` by case."""
     return {row["case"]: row for row in csv.DictReader(StringIO(text))}
 
 
-def read_tables(
+def _read_tables(
     rows: Mapping[str, Mapping[str, str]], cases: Sequence[str], grid: str
 ) -> dict[str, Float[np.ndarray, " cases"]]:
     """The scores of one run, case by case; NaN where one is not defined."""

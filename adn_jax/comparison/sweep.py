@@ -109,7 +109,7 @@ def plan_settings(
     return settings
 
 
-def sweep_section(
+def _sweep_section(
     settings: Sequence[Setting], rows: Sequence[Row], title: str
 ) -> Section:
     """A line a setting; scores of P as far as any setting has them."""
@@ -125,17 +125,17 @@ def sweep_section(
     return Section(
         title,
         columns=tuple(columns),
-        rows=tuple(sweep_row(each, by_name, of_p, len(columns)) for each in settings),
+        rows=tuple(_sweep_row(each, by_name, of_p, len(columns)) for each in settings),
         notes=(
             "Means over cases and seeds; intervals by drawing cases and seeds anew. "
             "Differences to the first line, case by case.",
-            *of_p_notes(of_p),
+            *_of_p_notes(of_p),
         ),
         texts=len(fields),
     )
 
 
-def narrow_section(section: Section) -> Section:
+def _narrow_section(section: Section) -> Section:
     """What of a sweep's table fits a terminal: values, Dice, HD95, and AUROC of P."""
     width = section.texts + 2 * len(COMPARED)
     if OF_P["auroc"] in section.columns:
@@ -148,7 +148,7 @@ def narrow_section(section: Section) -> Section:
     )
 
 
-def of_p_notes(of_p: Sequence[str]) -> tuple[str, ...]:
+def _of_p_notes(of_p: Sequence[str]) -> tuple[str, ...]:
     """What the scores of P say, where there are any."""
     if not of_p:
         return ()
@@ -158,7 +158,7 @@ def of_p_notes(of_p: Sequence[str]) -> tuple[str, ...]:
     )
 
 
-def sweep_row(
+def _sweep_row(
     setting: Setting, rows: Mapping[str, Row], of_p: Sequence[str], width: int
 ) -> tuple[str, ...]:
     """One line; dashes where the setting has no finished run."""
@@ -174,7 +174,7 @@ def sweep_row(
     return tuple(cells)
 
 
-def sweep_lines(
+def _sweep_lines(
     settings: Sequence[Setting], rows: Sequence[Row]
 ) -> list[dict[str, Any]]:
     """The numbers of every finished setting, for a CSV file."""
@@ -213,7 +213,7 @@ def sweep_figure(
     ):
         for number, curve in enumerate(curves):
             shift = SIDESTEP * (number - (len(curves) - 1) / 2)
-            draw_curve(axes, places + shift, curve, number)
+            _draw_curve(axes, places + shift, curve, number)
         axes.set_xticks(places, shown)
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set(xlabel=field, ylabel=f"{name}, mean and 95 % interval")
@@ -227,7 +227,7 @@ def sweep_figure(
     return figure
 
 
-def draw_curve(axes: Axes, places: np.ndarray, curve: Curve, number: int) -> None:
+def _draw_curve(axes: Axes, places: np.ndarray, curve: Curve, number: int) -> None:
     """Means joined by a line, intervals as bars."""
     known = [
         (place, each)
@@ -284,9 +284,9 @@ def write_sweep(
     facts = {"Recipe": f"{name} ({settings[0].system.config})"}
     facts |= heading(scores, manifest, split)
     title = f"{name} over {' and '.join(settings[0].values)}"
-    section = sweep_section(settings, rows, title)
+    section = _sweep_section(settings, rows, title)
     write_text(out / "sweep.md", markdown(title, facts, [section], missing))
-    write_text(out / "sweep.csv", to_csv(sweep_lines(settings, rows)))
+    write_text(out / "sweep.csv", to_csv(_sweep_lines(settings, rows)))
     field, *_ = settings[0].values
     values = list(dict.fromkeys(each.values[field] for each in settings))
     panels = [
@@ -295,7 +295,7 @@ def write_sweep(
         if any(row.scores[score].cases for row in rows)
     ]
     save_figure(sweep_figure(field, values, panels), out / "sweep.png")
-    return replace(narrow_section(section), notes=decided_by_rule(scores))
+    return replace(_narrow_section(section), notes=decided_by_rule(scores))
 
 
 def curves(

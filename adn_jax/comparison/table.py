@@ -92,19 +92,21 @@ def write_table(
     check_cases(cases, scores.cases)
     rows = compare(scores, reference)
     facts = heading(scores, manifest, split)
-    tables = table_sections(rows, reference)
+    tables = _table_sections(rows, reference)
     write_text(out / "table.md", markdown(TITLE, facts, tables, missing))
     write_text(out / "table.csv", table_csv(rows))
     write_text(out / "table.tex", tex(facts, tables, missing))
-    content = table_json(rows, scores, facts, reference, missing)
+    content = _table_json(rows, scores, facts, reference, missing)
     write_json(out / "table.json", content)
-    pictures = write_pictures(runs, scores, manifest, out / "figures", reference, cases)
-    page = render_page(TITLE, facts, tables, missing, pictures)
+    pictures = _write_pictures(
+        runs, scores, manifest, out / "figures", reference, cases
+    )
+    page = _render_page(TITLE, facts, tables, missing, pictures)
     write_text(out / "table.html", page)
-    return replace(short_section(rows, reference), notes=decided_by_rule(scores))
+    return replace(_short_section(rows, reference), notes=decided_by_rule(scores))
 
 
-def table_json(
+def _table_json(
     rows: Sequence[Row],
     scores: Scores,
     facts: dict[str, str],
@@ -136,7 +138,7 @@ def table_json(
     }
 
 
-def write_pictures(
+def _write_pictures(
     runs: Sequence[PlannedRun],
     scores: Scores,
     manifest: Manifest,
@@ -173,10 +175,10 @@ def write_pictures(
     for name, figure in drawn.items():
         save_figure(figure, folder / f"{name}.png")
     seeds = sorted({run.seed for run in first})
-    return pictures_of(folder, " and ".join(map(str, seeds)), scores.grid)
+    return _pictures_of(folder, " and ".join(map(str, seeds)), scores.grid)
 
 
-def pictures_of(folder: Path, seed: str, grid: str) -> list[Picture]:
+def _pictures_of(folder: Path, seed: str, grid: str) -> list[Picture]:
     """The figures with their captions."""
     boxes = (
         f"Mean over seeds of each case, on {GRIDS[grid]}. Box: quartiles; whiskers: "
@@ -237,7 +239,7 @@ def box_figure(
     )
     for place, row in zip(places, known, strict=True):
         axes.scatter(
-            row, place + jitter(row.size), s=9, color=POINTS, alpha=0.75, linewidth=0
+            row, place + _jitter(row.size), s=9, color=POINTS, alpha=0.75, linewidth=0
         )
         if row.size:
             axes.plot(row.mean(), place, "D", color=LINE, markersize=4.2)
@@ -252,7 +254,7 @@ def box_figure(
     return figure
 
 
-def jitter(count: int) -> Float[np.ndarray, " n"]:
+def _jitter(count: int) -> Float[np.ndarray, " n"]:
     """Shifts that keep points apart; the same for each case in every row."""
     return SPREAD * (2 * (GOLDEN_RATIO * np.arange(count) % 1) - 1)
 
@@ -279,7 +281,7 @@ def heading(scores: Scores, manifest: Manifest, split: str) -> dict[str, str]:
         "Empty masks": " ".join([summary["empty"]["rule"], *decided_by_rule(scores)]),
         "HD95": summary["hd95_convention"].partition(";")[0],
         "Steps": all_steps(scores),
-        "Versions": versions_text(summary["versions"]),
+        "Versions": _versions_text(summary["versions"]),
     }
 
 
@@ -310,12 +312,12 @@ def all_steps(scores: Scores) -> str:
     return "; ".join(f"{', '.join(names)}: {steps}" for steps, names in groups.items())
 
 
-def versions_text(versions: Mapping[str, str]) -> str:
+def _versions_text(versions: Mapping[str, str]) -> str:
     """Versions of the packages that make the numbers."""
     return ", ".join(f"{package} {number}" for package, number in versions.items())
 
 
-def render_page(
+def _render_page(
     title: str,
     facts: Mapping[str, str],
     sections: Sequence[Section],
@@ -333,15 +335,15 @@ def render_page(
     )
 
 
-def table_sections(rows: Sequence[Row], reference: str) -> list[Section]:
+def _table_sections(rows: Sequence[Row], reference: str) -> list[Section]:
     """Scores beside the paper's, differences to the reference, and infarct sizes."""
-    sections = [scores_section(rows)]
+    sections = [_scores_section(rows)]
     if any(row.differences for row in rows):
-        sections.append(difference_section(rows, reference))
-    return [*sections, sizes_section(rows)]
+        sections.append(_difference_section(rows, reference))
+    return [*sections, _sizes_section(rows)]
 
 
-def scores_section(rows: Sequence[Row]) -> Section:
+def _scores_section(rows: Sequence[Row]) -> Section:
     """Dice and HD95 of every system beside the published numbers."""
     columns = ["method", "aligned"]
     for name in COMPARED:
@@ -349,7 +351,7 @@ def scores_section(rows: Sequence[Row]) -> Section:
     return Section(
         "Scores",
         columns=(*columns, "paper Dice", "paper HD95"),
-        rows=tuple(scores_row(row) for row in rows),
+        rows=tuple(_scores_row(row) for row in rows),
         notes=(
             "Means over cases and seeds; intervals by drawing cases and seeds anew; sd "
             "of seeds: standard deviation of the seeds' means.",
@@ -359,7 +361,7 @@ def scores_section(rows: Sequence[Row]) -> Section:
     )
 
 
-def scores_row(row: Row) -> tuple[str, ...]:
+def _scores_row(row: Row) -> tuple[str, ...]:
     """One line of the scores."""
     cells = [method_name(row.name), "yes" if row.aligned else "no"]
     for name in COMPARED:
@@ -375,7 +377,7 @@ def scores_row(row: Row) -> tuple[str, ...]:
     return (*cells, *published)
 
 
-def difference_section(rows: Sequence[Row], reference: str) -> Section:
+def _difference_section(rows: Sequence[Row], reference: str) -> Section:
     """Every system minus the reference."""
     columns = ["method"]
     for name in COMPARED:
@@ -385,7 +387,7 @@ def difference_section(rows: Sequence[Row], reference: str) -> Section:
     return Section(
         f"Difference to {method_name(reference)}",
         columns=tuple(columns),
-        rows=tuple(difference_row(row) for row in others),
+        rows=tuple(_difference_row(row) for row in others),
         notes=(
             f"Method minus {method_name(reference)}, case by case; Wilcoxon's "
             "signed-rank test of the cases' means over seeds, p corrected for "
@@ -394,7 +396,7 @@ def difference_section(rows: Sequence[Row], reference: str) -> Section:
     )
 
 
-def difference_row(row: Row) -> tuple[str, ...]:
+def _difference_row(row: Row) -> tuple[str, ...]:
     """One line of the differences."""
     cells = [method_name(row.name)]
     for name in COMPARED:
@@ -402,7 +404,7 @@ def difference_row(row: Row) -> tuple[str, ...]:
     return tuple(cells)
 
 
-def sizes_section(rows: Sequence[Row]) -> Section:
+def _sizes_section(rows: Sequence[Row]) -> Section:
     """Dice by the volume of the labelled infarct."""
     low, high = SIZES_ML
     limits = {
@@ -418,7 +420,10 @@ def sizes_section(rows: Sequence[Row]) -> Section:
         "Dice by infarct volume",
         columns=("method", *columns),
         rows=tuple(
-            (method_name(row.name), *(size_cell(found) for found in row.sizes.values()))
+            (
+                method_name(row.name),
+                *(_size_cell(found) for found in row.sizes.values()),
+            )
             for row in rows
         ),
         notes=(
@@ -428,13 +433,13 @@ def sizes_section(rows: Sequence[Row]) -> Section:
     )
 
 
-def size_cell(found: Estimate) -> str:
+def _size_cell(found: Estimate) -> str:
     """Mean and interval of one size."""
     mean, between = estimate_cells(found, DIGITS["dice"])
     return mean if between == NONE else f"{mean} ({between})"
 
 
-def short_section(rows: Sequence[Row], reference: str) -> Section:
+def _short_section(rows: Sequence[Row], reference: str) -> Section:
     """What fits a terminal: scores with intervals, and p against the reference."""
     columns = ["method"]
     for name in COMPARED:
@@ -442,11 +447,11 @@ def short_section(rows: Sequence[Row], reference: str) -> Section:
     return Section(
         f"Dice and HD95; p (Holm) against {method_name(reference)}",
         columns=tuple(columns),
-        rows=tuple(short_row(row) for row in rows),
+        rows=tuple(_short_row(row) for row in rows),
     )
 
 
-def short_row(row: Row) -> tuple[str, ...]:
+def _short_row(row: Row) -> tuple[str, ...]:
     """One line for the terminal."""
     cells = [method_name(row.name)]
     for name in COMPARED:

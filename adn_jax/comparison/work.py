@@ -89,17 +89,17 @@ def check_runs(runs: Sequence[PlannedRun], job: Job) -> None:
     for run in runs:
         if why := stranger(run, job):
             raise UserError(f"{run.name}: {why}")
-    untrained = [run for run in runs if not is_trained(run)]
+    untrained = [run for run in runs if not _is_trained(run)]
     systems = {run.system.name: run for run in reversed(untrained)}
     for run in track([*systems.values()][::-1], "checking", transient=True):
         command = [*train_command(run, job), "--dry-run"]
         if why := run_child(command, job.logs / "checks.log"):
             raise UserError(
-                f"{run.name} cannot be trained: {in_words_of(job, run, why)}"
+                f"{run.name} cannot be trained: {_in_words_of(job, run, why)}"
             )
 
 
-def in_words_of(job: Job, run: PlannedRun, sentence: str) -> str:
+def _in_words_of(job: Job, run: PlannedRun, sentence: str) -> str:
     """A sentence of `train` in words of the verb that compares runs."""
     sentence = sentence.replace("--run folder", "OUT")
     return as_pairs(sentence, run.recipe) if job.by_pairs else sentence
@@ -126,7 +126,7 @@ def do_runs(runs: Sequence[PlannedRun], job: Job) -> dict[str, str]:
         for number, run in enumerate(left, start=1):
             progress.update(task, description=run.name)
             start = time.monotonic()
-            why = in_words_of(job, run, do_run(run, runs, job))
+            why = _in_words_of(job, run, _do_run(run, runs, job))
             if why:
                 failures[run.name] = why
             else:
@@ -139,12 +139,12 @@ def do_runs(runs: Sequence[PlannedRun], job: Job) -> dict[str, str]:
     return failures
 
 
-def do_run(run: PlannedRun, peers: Sequence[PlannedRun], job: Job) -> str:
+def _do_run(run: PlannedRun, peers: Sequence[PlannedRun], job: Job) -> str:
     """Train and score one run; returns why it failed, empty where it did not."""
     log = job.logs / f"{run.name}.log"
     try:
         why = ""
-        if not is_trained(run):
+        if not _is_trained(run):
             why = run_child(train_command(run, job, find_trained_t(run, peers)), log)
             why = why or stranger(run, job)  # its config file may have changed since
         return why or run_child(evaluate_command(run, job), log)
@@ -160,7 +160,7 @@ def stranger(run: PlannedRun, job: Job) -> str:
         check_same_recipe(run.folder, run.recipe)
         known = read_config(run.folder).get("cases_sha256")
     except UserError as error:
-        return in_words_of(job, run, str(error))
+        return _in_words_of(job, run, str(error))
     if known != cases_digest(read_manifest(job.data)):
         return (
             f"{run.folder} was trained with other cases or splits than {job.data} has; "
@@ -169,7 +169,7 @@ def stranger(run: PlannedRun, job: Job) -> str:
     return ""
 
 
-def is_trained(run: PlannedRun) -> bool:
+def _is_trained(run: PlannedRun) -> bool:
     """Whether every stage is finished."""
     return set(stages_of(run.recipe)) <= set(read_finished(run.folder))
 
@@ -178,7 +178,7 @@ def is_scored(run: PlannedRun, job: Job) -> bool:
     """Whether the run is trained, and its scores are of its weights, on these cases, by
     the rules of a table: its recipe's threshold and poses."""
     path = run.folder / "evaluation" / job.split / "summary.json"
-    if not is_trained(run) or not path.is_file():
+    if not _is_trained(run) or not path.is_file():
         return False
     summary, finished = read_json(path), read_finished(run.folder)
     steps = {stage: finished[stage]["best_step"] for stage in stages_of(run.recipe)}

@@ -26,7 +26,7 @@ def set_fields(recipe: Recipe, texts: dict[str, str]) -> Recipe:
       UserError: no such field, with the nearest name, or a value that it cannot have.
     """
     for name, text in texts.items():
-        recipe = set_field(recipe, field_name(recipe, name), text)
+        recipe = _set_field(recipe, field_name(recipe, name), text)
     check_recipe(recipe)
     return recipe
 
@@ -71,13 +71,13 @@ def leaves(recipe: Recipe) -> Iterator[tuple[str, Any]]:
                 yield prefix + field.name, value
 
 
-def set_field(settings: Any, name: str, text: str, where: str = "") -> Any:
+def _set_field(settings: Any, name: str, text: str, where: str = "") -> Any:
     """Settings with the field of that dotted name set from text."""
     first, _, rest = name.partition(".")
     if not hasattr(settings, first):  # the system's, without its prefix
-        return replace(settings, system=set_field(settings.system, name, text, where))
+        return replace(settings, system=_set_field(settings.system, name, text, where))
     if rest:
-        inner = set_field(getattr(settings, first), rest, text, f"{where}{first}.")
+        inner = _set_field(getattr(settings, first), rest, text, f"{where}{first}.")
         return replace(settings, **{first: inner})
     hint = get_type_hints(type(settings))[first]
     value = value_from_json(hint, read_text(hint, text.strip()), where + first)

@@ -31,7 +31,7 @@ def load_recipe(path: Path | str) -> Recipe:
     except Exception as error:
         raise UserError(
             f"the config {path} failed with {type(error).__name__}: {error}"
-            f"{field_hint(error)}; correct it there."
+            f"{_field_hint(error)}; correct it there."
         ) from error
     if not isinstance(recipe, Recipe):
         raise UserError(
@@ -42,7 +42,7 @@ def load_recipe(path: Path | str) -> Recipe:
     return recipe
 
 
-def field_hint(error: Exception) -> str:
+def _field_hint(error: Exception) -> str:
     """The known field nearest to an unknown one that a config set."""
     unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
     if unknown is None:

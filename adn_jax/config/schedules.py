@@ -26,7 +26,7 @@ def parse_schedule(text: str) -> Schedule:
     """
     parts = text.split(":")
     count = len(parts)
-    while count and is_number(parts[count - 1]):
+    while count and _is_number(parts[count - 1]):
         count -= 1
     term, numbers = ":".join(parts[:count]), parts[count:]
     steps, factors = numbers[:2], numbers[2:] or ["0", "1"]
@@ -41,7 +41,7 @@ def parse_schedule(text: str) -> Schedule:
     return Schedule(term, *map(int, steps), *map(float, factors))
 
 
-def is_number(text: str) -> bool:
+def _is_number(text: str) -> bool:
     """Whether a text is a finite number."""
     try:
         return math.isfinite(float(text))

@@ -118,7 +118,7 @@ def value_from_json(hint: Any, value: Any, where: str) -> Any:
     if kind in {Union, types.UnionType}:
         if value is None and types.NoneType in choices:
             return None
-        return value_from_json(chosen_kind(choices, value, where), value, where)
+        return value_from_json(_chosen_kind(choices, value, where), value, where)
     if kind is Literal and value in choices:
         return value
     if kind is tuple and isinstance(value, (list, tuple)):
@@ -136,7 +136,7 @@ def value_from_json(hint: Any, value: Any, where: str) -> Any:
     raise UserError(f"{where} is {value!r}; {in_words(hint)} is wanted there.")
 
 
-def chosen_kind(choices: tuple[Any, ...], value: Any, where: str) -> Any:
+def _chosen_kind(choices: tuple[Any, ...], value: Any, where: str) -> Any:
     """Which of several types is meant: the only one beside None, or, of dataclasses,
     the one whose field `kind` can have the value's."""
     choices = tuple(each for each in choices if each is not types.NoneType)

@@ -36,10 +36,10 @@ def demo_size(recipe: Recipe) -> Recipe:
             system,
             prepare=replace(system.prepare, **grid),
             alignment_net=replace(system.alignment_net, widths=t_widths),
-            disentangle_net=demo_net(system.disentangle_net),
-            segment_net=demo_net(system.segment_net),
+            disentangle_net=_demo_net(system.disentangle_net),
+            segment_net=_demo_net(system.segment_net),
         ),
-        tissue_net=demo_net(recipe.tissue_net),
+        tissue_net=_demo_net(recipe.tissue_net),
         align_loss=replace(
             recipe.align_loss,
             warm_start_steps=70 if recipe.align_loss.warm_start_steps else 0,
@@ -60,19 +60,19 @@ def demo_size(recipe: Recipe) -> Recipe:
             steps=min(recipe.tissue.steps, 300),
             batch=2,
             validate_every=75,
-            optimizer=demo_optimizer(recipe.tissue.optimizer),
+            optimizer=_demo_optimizer(recipe.tissue.optimizer),
         ),
         joint=replace(
             recipe.joint,
             steps=300,
             batch=2,
             validate_every=75,
-            optimizer=demo_optimizer(recipe.joint.optimizer),
+            optimizer=_demo_optimizer(recipe.joint.optimizer),
         ),
     )
 
 
-def demo_net(settings: SegmentNetSettings) -> SegmentNetSettings:
+def _demo_net(settings: SegmentNetSettings) -> SegmentNetSettings:
     """A network with a quarter of the maps. U-Nets lose their dropout, which few maps
     cannot bear, DeepMedic most of its windows, each as costly as a whole head."""
     match settings:
@@ -96,7 +96,7 @@ def quarter(widths: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(2 * -(-width // 8) for width in widths)
 
 
-def demo_optimizer(settings: OptimizerSettings) -> OptimizerSettings:
+def _demo_optimizer(settings: OptimizerSettings) -> OptimizerSettings:
     """AdamW at twice the rate, for the few steps; another optimizer as it is. An
     average of weights forgets within them."""
     settings = replace(settings, ema_decay=min(settings.ema_decay, 0.98))

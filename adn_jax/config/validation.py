@@ -54,120 +54,120 @@ WINDOWS: tuple[Rule, ...] = (
 )
 
 
-def all_positive(name: str, what: str) -> Rule:
+def _all_positive(name: str, what: str) -> Rule:
     """Rule for at least one number, all above 0."""
     return name, what, lambda values: len(values) > 0 and min(values) > 0
 
 
-def are_pathway_steps(steps: tuple[int, ...]) -> bool:
+def _are_pathway_steps(steps: tuple[int, ...]) -> bool:
     """Whether pathways can share their middle: odd steps, the first 1."""
     return steps[:1] == (1,) and all(step > 0 and step % 2 == 1 for step in steps)
 
 
-def in_range(name: str, low: float | int, high: float | int) -> Rule:
+def _in_range(name: str, low: float | int, high: float | int) -> Rule:
     """Rule for numbers with `low` <= number < `high`."""
     return (
         name,
         f"at least {low:g} and below {high:g}",
-        lambda value: all(low <= number < high for number in as_tuple(value)),
+        lambda value: all(low <= number < high for number in _as_tuple(value)),
     )
 
 
-def not_negative(name: str) -> Rule:
+def _not_negative(name: str) -> Rule:
     """Rule for a number, or all of several, of at least 0."""
-    return name, "at least 0", lambda value: min(as_tuple(value)) >= 0
+    return name, "at least 0", lambda value: min(_as_tuple(value)) >= 0
 
 
 def weights(kind: type) -> tuple[Rule, ...]:
     """Rules for every number of the settings of a loss."""
     hints = get_type_hints(kind)
-    return tuple(not_negative(name) for name in hints if hints[name] in {int, float})
+    return tuple(_not_negative(name) for name in hints if hints[name] in {int, float})
 
 
 RULES: dict[type, tuple[Rule, ...]] = {
     Recipe: (
         ("threshold", "between 0 and 1", lambda value: 0 < value < 1),
-        in_range("seed", 0, 2**31),
+        _in_range("seed", 0, 2**31),
     ),
     PrepareSettings: (
-        all_positive("shape", "three sizes above 0"),
-        all_positive("spacing_mm", "three sizes in mm above 0"),
+        _all_positive("shape", "three sizes above 0"),
+        _all_positive("spacing_mm", "three sizes in mm above 0"),
         ("window_hu", "a lower and a higher HU", lambda window: window[0] < window[1]),
-        all_positive("infarct_labels", "label values above 0"),
+        _all_positive("infarct_labels", "label values above 0"),
     ),
     AlignmentNetSettings: (
-        all_positive("widths", "feature maps of at least one stage, all above 0"),
-        in_range("rotation_limit_deg", 0, 180.0001),
-        not_negative("translation_limit"),
+        _all_positive("widths", "feature maps of at least one stage, all above 0"),
+        _in_range("rotation_limit_deg", 0, 180.0001),
+        _not_negative("translation_limit"),
     ),
-    AsymmetrySettings: (not_negative("rim_mm"),),
+    AsymmetrySettings: (_not_negative("rim_mm"),),
     AlignmentSettings: (
-        in_range("search_limit_deg", 0, 180.0001),
+        _in_range("search_limit_deg", 0, 180.0001),
         positive("search_step_deg"),
-        not_negative("refine_steps"),
+        _not_negative("refine_steps"),
         positive("refine_rate"),
     ),
     TtaSettings: (
-        not_negative("copies"),
-        in_range("turn_deg", 0, 180.0001),
-        in_range("shift", 0, 1),
+        _not_negative("copies"),
+        _in_range("turn_deg", 0, 180.0001),
+        _in_range("shift", 0, 1),
     ),
     AlignLossSettings: weights(AlignLossSettings),
     JointLossSettings: weights(JointLossSettings),
     UNetSettings: (
-        all_positive("widths", "feature maps of at least one level, all above 0"),
+        _all_positive("widths", "feature maps of at least one level, all above 0"),
         positive("outputs"),
         positive("groups"),
-        in_range("dropout", 0, 1),
+        _in_range("dropout", 0, 1),
         PRIOR,
-        not_negative("in_plane_levels"),
-        not_negative("deep_supervision"),
+        _not_negative("in_plane_levels"),
+        _not_negative("deep_supervision"),
     ),
     DeepMedicSettings: (
-        all_positive("widths", "feature maps of at least one layer, all above 0"),
-        ("steps", "odd numbers, the first 1", are_pathway_steps),
-        all_positive("joined_widths", "feature maps of at least one layer, above 0"),
+        _all_positive("widths", "feature maps of at least one layer, all above 0"),
+        ("steps", "odd numbers, the first 1", _are_pathway_steps),
+        _all_positive("joined_widths", "feature maps of at least one layer, above 0"),
         ("joined_kernels", "1 or 3", lambda sides: set(sides) <= {1, 3}),
-        in_range("dropout", 0, 1),
+        _in_range("dropout", 0, 1),
         PRIOR,
         *WINDOWS,
         ("side", "odd and above 0", lambda side: side > 0 and side % 2 == 1),
         ("tile", "odd and above 0", lambda side: side > 0 and side % 2 == 1),
     ),
     SymmetryNetSettings: (
-        all_positive("widths", "feature maps of at least one level, all above 0"),
-        not_negative("neighbours"),
-        all_positive("windows", "numbers of windows above 0"),
+        _all_positive("widths", "feature maps of at least one level, all above 0"),
+        _not_negative("neighbours"),
+        _all_positive("windows", "numbers of windows above 0"),
         PRIOR,
         *WINDOWS,
     ),
     StageSettings: (
-        not_negative("steps"),
+        _not_negative("steps"),
         positive("batch"),
         positive("micro_batches"),
         positive("validate_every"),
-        not_negative("patience_epochs"),
-        not_negative("patience_tolerance"),
+        _not_negative("patience_epochs"),
+        _not_negative("patience_tolerance"),
     ),
     OptimizerSettings: (
         positive("learning_rate"),
-        not_negative("weight_decay"),
-        in_range("betas", 0, 1),
-        not_negative("decay_power"),
-        in_range("momentum", 0, 1),
-        not_negative("l1"),
-        not_negative("l2"),
+        _not_negative("weight_decay"),
+        _in_range("betas", 0, 1),
+        _not_negative("decay_power"),
+        _in_range("momentum", 0, 1),
+        _not_negative("l1"),
+        _not_negative("l2"),
         ("halve_at", "shares from 0 to 1", lambda at: all(0 <= s <= 1 for s in at)),
-        in_range("ema_decay", 0, 1),
+        _in_range("ema_decay", 0, 1),
         ("clip_norm", "above 0, or None", lambda norm: norm is None or norm > 0),
     ),
     AugmentSettings: (
-        in_range("gamma", 0, 1),
-        in_range("rotation_deg", 0, 180.0001),
-        not_negative("translation"),
-        in_range("zoom", 0, 1),
-        in_range("brightness", 0, 1),
-        in_range("noise", 0, 1),
+        _in_range("gamma", 0, 1),
+        _in_range("rotation_deg", 0, 180.0001),
+        _not_negative("translation"),
+        _in_range("zoom", 0, 1),
+        _in_range("brightness", 0, 1),
+        _in_range("noise", 0, 1),
     ),
 }
 """Settings -> (field, rule in words, test)."""
@@ -206,7 +206,7 @@ def recipe_from_json(content: Any, where: str) -> Recipe:
 
 def check_recipe(recipe: Recipe) -> None:
     """Raise `UserError`, naming field and rule, for a value that cannot work."""
-    check_types(recipe)
+    _check_types(recipe)
     for where, settings in sections(recipe):
         for name, rule, holds in RULES.get(type(settings), ()):
             value = getattr(settings, name)
@@ -217,9 +217,9 @@ def check_recipe(recipe: Recipe) -> None:
             f"tissue_net.outputs is {recipe.tissue_net.outputs}; it has to be at least "
             "4: background, grey matter, white matter, CSF."
         )
-    check_system(recipe)
-    check_schedules(recipe.align_loss, "align_loss")
-    check_schedules(recipe.joint_loss, "joint_loss")
+    _check_system(recipe)
+    _check_schedules(recipe.align_loss, "align_loss")
+    _check_schedules(recipe.joint_loss, "joint_loss")
     loss = recipe.joint_loss
     charged = loss.regularisation and (loss.tissue or loss.tissue_one_way)
     if recipe.tissue_source == "none" and charged:
@@ -241,7 +241,7 @@ def check_recipe(recipe: Recipe) -> None:
             )
 
 
-def check_system(recipe: Recipe) -> None:
+def _check_system(recipe: Recipe) -> None:
     """Raise `UserError` where the parts of the system do not go together."""
     system, net = recipe.system, recipe.system.segment_net
     if not system.disentangles and recipe.joint_loss.regularisation:
@@ -249,11 +249,11 @@ def check_system(recipe: Recipe) -> None:
             f"segment_input is {system.segment_input!r}, so there is no P that L_D "
             "could shape; set --joint-loss.regularisation 0."
         )
-    check_levels(system.disentangle_net, "disentangle_net")
-    check_levels(net, "segment_net")
-    check_levels(recipe.tissue_net, "tissue_net")
+    _check_levels(system.disentangle_net, "disentangle_net")
+    _check_levels(net, "segment_net")
+    _check_levels(recipe.tissue_net, "tissue_net")
     if isinstance(net, DeepMedicSettings):
-        check_layers(net)
+        _check_layers(net)
     sees_windows = not isinstance(net, UNetSettings)
     if sees_windows and recipe.joint_loss.extra:
         raise UserError(
@@ -267,7 +267,7 @@ def check_system(recipe: Recipe) -> None:
         )
 
 
-def check_schedules(loss: AlignLossSettings | JointLossSettings, where: str) -> None:
+def _check_schedules(loss: AlignLossSettings | JointLossSettings, where: str) -> None:
     """Raise `UserError` for a schedule that cannot be read or is of no known term."""
     hints = get_type_hints(type(loss))
     names = [name for name in hints if hints[name] is float]
@@ -288,7 +288,7 @@ def check_schedules(loss: AlignLossSettings | JointLossSettings, where: str) -> 
             )
 
 
-def check_levels(settings: SegmentNetSettings, where: str) -> None:
+def _check_levels(settings: SegmentNetSettings, where: str) -> None:
     """Raise `UserError` where a U-Net's options need levels that it does not have."""
     if not isinstance(settings, UNetSettings):
         return
@@ -308,7 +308,7 @@ def check_levels(settings: SegmentNetSettings, where: str) -> None:
             )
 
 
-def check_layers(settings: DeepMedicSettings) -> None:
+def _check_layers(settings: DeepMedicSettings) -> None:
     """Raise `UserError` where DeepMedic's lists of layers do not go together."""
     joined = len(settings.joined_widths)
     wanted = {"joined_kernels": joined, "dropout": joined + 1}
@@ -334,7 +334,7 @@ def check_layers(settings: DeepMedicSettings) -> None:
         )
 
 
-def check_types(settings: Any, where: str = "") -> None:
+def _check_types(settings: Any, where: str = "") -> None:
     """Raise `UserError` for a value of another type or choice than its field's.
 
     A Python config can hold anything. Lists are refused, since a recipe is hashed.
@@ -343,15 +343,15 @@ def check_types(settings: Any, where: str = "") -> None:
     for field in fields(settings):
         name, value = where + field.name, getattr(settings, field.name)
         if is_dataclass(value) and type(value) in kinds_of(hints[field.name]):
-            check_types(value, inner_prefix(where, field.name))
+            _check_types(value, inner_prefix(where, field.name))
             continue
         value_from_json(hints[field.name], value, name)
-        numbers = [one for one in as_tuple(value) if isinstance(one, float)]
+        numbers = [one for one in _as_tuple(value) if isinstance(one, float)]
         if isinstance(value, list) or not all(map(math.isfinite, numbers)):
             wanted = "a tuple" if isinstance(value, list) else "a finite number"
             raise UserError(f"{name} is {value!r}; {wanted} is wanted there.")
 
 
-def as_tuple(value: Any) -> tuple:
+def _as_tuple(value: Any) -> tuple:
     """One value as a tuple of one; a tuple as it is."""
     return value if isinstance(value, tuple) else (value,)

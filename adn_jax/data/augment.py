@@ -58,10 +58,10 @@ def augment(
     """
     drawn = draw_all(key, batch.case, settings)
     if settings.mirror:
-        batch = mirror_some(batch, drawn.flip)
+        batch = _mirror_some(batch, drawn.flip)
     if settings.rotation_deg > 0 or settings.translation > 0 or settings.zoom > 0:
         batch = move(batch, drawn, spacing_mm)
-    return replace(batch, volume=recolour(batch.volume, drawn, settings))
+    return replace(batch, volume=_recolour(batch.volume, drawn, settings))
 
 
 def draw_all(
@@ -95,7 +95,7 @@ def draw(key: Key, settings: AugmentSettings) -> Variation:
     )
 
 
-def recolour(volume: Volume, drawn: Variation, settings: AugmentSettings) -> Volume:
+def _recolour(volume: Volume, drawn: Variation, settings: AugmentSettings) -> Volume:
     """Exponent, brightness and noise of every case, in the brain alone."""
     wide = (slice(None), None, None, None, None)
     if settings.gamma > 0:
@@ -109,7 +109,7 @@ def recolour(volume: Volume, drawn: Variation, settings: AugmentSettings) -> Vol
     return jnp.where(volume > 0, jnp.clip(volume + added, DARKEST, 1.0), volume)
 
 
-def mirror_some(batch: Batch, flips: Bool[Array, " b"]) -> Batch:
+def _mirror_some(batch: Batch, flips: Bool[Array, " b"]) -> Batch:
     """Swap left and right of the cases with `flips`."""
     chosen = flips[:, None, None, None, None]
     tissue = batch.tissue[..., None]

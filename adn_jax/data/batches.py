@@ -76,13 +76,13 @@ class Split:
         """Arrays of the case at `index` of this split."""
         if index in self.memory:
             return self.memory[index]
-        arrays = read_arrays(self.manifest, self.names[index])
-        if len(self.memory) < most_kept(arrays):
+        arrays = _read_arrays(self.manifest, self.names[index])
+        if len(self.memory) < _most_kept(arrays):
             self.memory[index] = arrays
         return arrays
 
 
-def most_kept(arrays: CaseArrays) -> int:
+def _most_kept(arrays: CaseArrays) -> int:
     """How many cases like this one stay in memory."""
     held = (each for each in arrays.values() if not isinstance(each, np.memmap))
     return min(CASES_IN_MEMORY, BYTES_IN_MEMORY // sum(each.nbytes for each in held))
@@ -133,7 +133,7 @@ def with_infarct(split: Split) -> Split:
     return replace(split, names=names, memory={})
 
 
-def read_arrays(manifest: Manifest, name: str) -> CaseArrays:
+def _read_arrays(manifest: Manifest, name: str) -> CaseArrays:
     """Read what training needs of one case; absent labels are 0."""
     volumes = read_volumes(case_folder(manifest, name), ("volume", "lesion", "tissue"))
     nothing = np.zeros(volumes["volume"].shape, np.uint8)
@@ -166,7 +166,7 @@ def train_batches(
     """
     share = own_share(batch)
     batches = shuffled(split, batch, seed).map(
-        lambda indices: read_share(split, indices[share])
+        lambda indices: _read_share(split, indices[share])
     )
     ahead = max(AHEAD, min(READERS, BYTES_AHEAD // bytes_of_share(split, batch)))
     options = grain.ReadOptions(
@@ -174,7 +174,7 @@ def train_batches(
     )
     iterator = iter(batches.to_iter_dataset(options))
     iterator.set_state({"next_index": start_step})
-    return to_batches(iterator, split, batch, place)
+    return _to_batches(iterator, split, batch, place)
 
 
 def bytes_of_share(split: Split, batch: int) -> int:
@@ -204,8 +204,8 @@ def epoch_batches(
     starts = range(0, len(split), batch)
     counts = [min(batch, len(split) - start) for start in starts]
     cases = (np.arange(start, start + batch)[own_share(batch)] for start in starts)
-    shares = (read_share(split, np.minimum(each, len(split) - 1)) for each in cases)
-    yield from zip(to_batches(shares, split, batch, place), counts, strict=False)
+    shares = (_read_share(split, np.minimum(each, len(split) - 1)) for each in cases)
+    yield from zip(_to_batches(shares, split, batch, place), counts, strict=False)
 
 
 def stack_cases(split: Split, indices: Sequence[int] | np.ndarray) -> CaseArrays:
@@ -214,7 +214,7 @@ def stack_cases(split: Split, indices: Sequence[int] | np.ndarray) -> CaseArrays
     return {name: np.stack([case[name] for case in cases]) for name in cases[0]}
 
 
-def read_share(split: Split, indices: np.ndarray) -> CaseArrays | UserError:
+def _read_share(split: Split, indices: np.ndarray) -> CaseArrays | UserError:
     """The cases at `indices`; alone a process raises what else it returns."""
     try:
         return stack_cases(split, indices)
@@ -224,7 +224,7 @@ def read_share(split: Split, indices: np.ndarray) -> CaseArrays | UserError:
         return error
 
 
-def to_batches(
+def _to_batches(
     shares: Iterable[CaseArrays | UserError], split: Split, batch: int, place: ToDevices
 ) -> Iterator[Batch]:
     """This process's shares of batches as batches.
@@ -235,13 +235,13 @@ def to_batches(
     for share in shares:
         if isinstance(share, UserError):
             print(f"adn: {share}", file=sys.stderr)
-            cases = absent_cases(split, share_size(batch))
+            cases = _absent_cases(split, share_size(batch))
             yield from repeat(make_batch(cases, place))
         else:
             yield make_batch(share, place)
 
 
-def absent_cases(split: Split, count: int) -> CaseArrays:
+def _absent_cases(split: Split, count: int) -> CaseArrays:
     """What stands in a batch for cases that could not be read."""
     shape = (count, *split.manifest.settings.shape)
     labels = np.zeros(shape, np.uint8)

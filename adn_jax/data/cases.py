@@ -126,7 +126,7 @@ def sha256(path: Path) -> str:
 
 
 @contextmanager
-def spoilt_named(folder: Source) -> Generator[None]:
+def _spoilt_named(folder: Source) -> Generator[None]:
     """What is missing or wrong in a `case.json` becomes a `UserError`."""
     try:
         yield
@@ -139,7 +139,7 @@ def spoilt_named(folder: Source) -> Generator[None]:
 def read_facts(folder: Path) -> CaseFacts:
     """Quality, flags and source of a prepared case; `UserError` where it is spoilt."""
     content = read_json(folder / "case.json")
-    with spoilt_named(folder):
+    with _spoilt_named(folder):
         return CaseFacts(
             name=content["name"],
             quality=dict(content["quality"]),
@@ -159,7 +159,7 @@ def read_case(folder: Source) -> PreparedCase:
     Raises `UserError`, naming the file, where something is missing or does not fit.
     """
     content = read_json(folder / "case.json")
-    with spoilt_named(folder):
+    with _spoilt_named(folder):
         affine = np.array(content["geometry"]["affine"], float).reshape(4, 4)
         facts = {
             key: content[key]
@@ -171,30 +171,30 @@ def read_case(folder: Source) -> PreparedCase:
             f"{folder / 'case.json'} holds an affine that is not finite; "
             "prepare the case again."
         )
-    volumes = volumes_of(folder, content, VOLUME_FILES)
+    volumes = _volumes_of(folder, content, VOLUME_FILES)
     return PreparedCase(**facts, **volumes, affine=affine, flags=flags)
 
 
 def read_volumes(folder: Source, names: Collection[str]) -> dict[str, Volume]:
     """Those of the volumes `names` of a `PreparedCase` that it has, as `read_case`."""
-    return volumes_of(folder, read_json(folder / "case.json"), names)
+    return _volumes_of(folder, read_json(folder / "case.json"), names)
 
 
-def volumes_of(
+def _volumes_of(
     folder: Source, content: Mapping[str, Any], names: Collection[str]
 ) -> dict[str, Volume]:
     """The same, with the content of `case.json`."""
-    with spoilt_named(folder):
+    with _spoilt_named(folder):
         shape_zyx = tuple(content["geometry"]["shape"][::-1])
         files = set(content["sha256"])
     return {
-        name: read_prepared_volume(folder / file, dtype, shape_zyx)
+        name: _read_prepared_volume(folder / file, dtype, shape_zyx)
         for name, (file, dtype) in VOLUME_FILES.items()
         if name in names and (file in files or name in {"volume", "brain"})
     }
 
 
-def read_prepared_volume(
+def _read_prepared_volume(
     path: Source, dtype: type, shape_zyx: tuple[int, ...]
 ) -> Volume:
     """One file of a prepared case as (z, y, x), checked against the case's shape."""

@@ -63,7 +63,7 @@ def read_packed(path: Place, record: int, name: str) -> zipfile.Path:
     Raises `UserError` where the shard is missing or damaged, or holds another case.
     """
     try:
-        content = open_shard(str(path)).read([record])[0]
+        content = _open_shard(str(path)).read([record])[0]
         archive = zipfile.ZipFile(io.BytesIO(content))
         archive.filename = f"{path}/{record}"
         folder = zipfile.Path(archive, f"{name}/")
@@ -80,6 +80,6 @@ def read_packed(path: Place, record: int, name: str) -> zipfile.Path:
 
 
 @lru_cache(maxsize=OPEN_SHARDS)
-def open_shard(path: str) -> ArrayRecordReader:
+def _open_shard(path: str) -> ArrayRecordReader:
     """A shard, opened once a process."""
     return ArrayRecordReader(path)

@@ -82,31 +82,31 @@ def looks_like_bids(folder: Path) -> bool:
     """Whether there are `sub-*` folders with names in them as BIDS gives them."""
     return any(
         any(subject.glob(pattern))
-        for root in roots_of(folder)
-        for source in sources_of(root)
+        for root in _roots_of(folder)
+        for source in _sources_of(root)
         for subject in source.glob("sub-*/")
         for pattern in ("ses-*", "sub-*", "*/sub-*")
     )
 
 
-def roots_of(folder: Path) -> list[Path]:
+def _roots_of(folder: Path) -> list[Path]:
     """The folder itself where it has subjects, else those folders in it that do."""
-    if sources_of(folder):
+    if _sources_of(folder):
         return [folder]
-    return [path for path in sorted(folder.glob("[!.]*/")) if sources_of(path)]
+    return [path for path in sorted(folder.glob("[!.]*/")) if _sources_of(path)]
 
 
-def sources_of(root: Path) -> list[Path]:
+def _sources_of(root: Path) -> list[Path]:
     """The folders that hold subjects: of scans first, then of derivatives."""
     scans = [root / name for name in (*RAW_FOLDERS, ".")]
     made = [root / "derivatives", *sorted(root.glob("derivatives/[!.]*/"))]
     with_scans, with_derivatives = (
-        [place for place in places if subjects_in(place)] for places in (scans, made)
+        [place for place in places if _subjects_in(place)] for places in (scans, made)
     )
     return with_scans and [*with_scans, *with_derivatives]
 
 
-def subjects_in(place: Path) -> list[Path]:
+def _subjects_in(place: Path) -> list[Path]:
     """Folders of subjects, links whose folder is missing included."""
     return [
         path for path in sorted(place.glob("sub-*")) if path.is_dir() or is_lost(path)
@@ -120,15 +120,15 @@ def find_bids(folder: Path) -> RawDataset:
     then the first session and run; one with contrast agent (`ce-`) last. `case.json`
     says which files were chosen.
     """
-    root = root_of(folder)
+    root = _root_of(folder)
     files: dict[str, list[BidsFile]] = {}
     lost: dict[str, RawCase] = {}
-    for source in sources_of(root):
-        for subject in subjects_in(source):
+    for source in _sources_of(root):
+        for subject in _subjects_in(source):
             found = files_below(subject) if subject.is_dir() else [subject]
             if absent := next(filter(is_lost, found), None):
                 lost[subject.name] = FileCase(subject.name, absent)
-            files.setdefault(subject.name, []).extend(nifti_files(found))
+            files.setdefault(subject.name, []).extend(_nifti_files(found))
     found = {
         name: lost.get(name) or find_case(name, files[name], root)
         for name in sorted(files)
@@ -153,9 +153,9 @@ def find_bids(folder: Path) -> RawDataset:
     )
 
 
-def root_of(folder: Path) -> Path:
+def _root_of(folder: Path) -> Path:
     """The one data set that a folder is or holds."""
-    roots = roots_of(folder)
+    roots = _roots_of(folder)
     if len(roots) != 1:
         raise UserError(
             f"{folder} holds {len(roots) or 'no'} data sets with folders of subjects; "
@@ -164,13 +164,13 @@ def root_of(folder: Path) -> Path:
     return roots[0]
 
 
-def nifti_files(paths: Iterable[Path]) -> list[BidsFile]:
+def _nifti_files(paths: Iterable[Path]) -> list[BidsFile]:
     """The NIfTI files of a subject, taken apart by their names."""
     names = (path for path in paths if path.name.startswith("sub-"))
-    return [file for file in map(parse_name, names) if file is not None]
+    return [file for file in map(_parse_name, names) if file is not None]
 
 
-def parse_name(path: Path) -> BidsFile | None:
+def _parse_name(path: Path) -> BidsFile | None:
     """What a name says; None where it is no NIfTI file's."""
     ending = next((end for end in NIFTI_ENDINGS if path.name.endswith(end)), None)
     if ending is None:
@@ -185,12 +185,12 @@ def find_case(name: str, files: Sequence[BidsFile], root: Path) -> RawCase | Non
     scans = [file for file in files if file.suffix in SCAN_SUFFIXES]
     if not scans:
         return None
-    scan = min(scans, key=partial(order_of_scan, files=files))
+    scan = min(scans, key=partial(_order_of_scan, files=files))
     try:
-        lesion = nearest(scan, files, is_lesion)
-        brain = nearest(scan, files, is_brain)
+        lesion = nearest(scan, files, _is_lesion)
+        brain = nearest(scan, files, _is_brain)
         maps = {
-            tissue: nearest(scan, files, partial(is_tissue, label=label))
+            tissue: nearest(scan, files, partial(_is_tissue, label=label))
             for tissue, label in TISSUE_LABELS.items()
         }
     except UserError as error:
@@ -216,10 +216,10 @@ def find_case(name: str, files: Sequence[BidsFile], root: Path) -> RawCase | Non
     )
 
 
-def order_of_scan(scan: BidsFile, files: Sequence[BidsFile]) -> tuple[Any, ...]:
+def _order_of_scan(scan: BidsFile, files: Sequence[BidsFile]) -> tuple[Any, ...]:
     """Sorts first the scan to take; between equal ones the first found is taken."""
     labelled = any(
-        is_lesion(file) is not None and distance(scan, file) in {(0, 0), (0, 1)}
+        _is_lesion(file) is not None and distance(scan, file) in {(0, 0), (0, 1)}
         for file in files
     )
     session, run = (scan.entities.get(key, "") for key in ("ses", "run"))
@@ -273,7 +273,7 @@ def nearest(scan: BidsFile, files: Sequence[BidsFile], kind: Kind) -> Path | Non
     return path
 
 
-def is_lesion(file: BidsFile) -> int | None:
+def _is_lesion(file: BidsFile) -> int | None:
     """0: a mask that says it shows a lesion; above: one that does not say what."""
     if file.suffix.endswith(MASK_ENDINGS) and any(
         word in file.about for word in LESION_WORDS
@@ -284,13 +284,13 @@ def is_lesion(file: BidsFile) -> int | None:
     return None
 
 
-def is_brain(file: BidsFile) -> int | None:
+def _is_brain(file: BidsFile) -> int | None:
     """0: a mask that says it shows the brain."""
     shows_brain = file.suffix.endswith(MASK_ENDINGS) and "brain" in file.about
-    return 0 if shows_brain and is_lesion(file) is None else None
+    return 0 if shows_brain and _is_lesion(file) is None else None
 
 
-def is_tissue(file: BidsFile, label: str) -> int | None:
+def _is_tissue(file: BidsFile, label: str) -> int | None:
     """0: the probability of a tissue."""
     shows_tissue = file.suffix == "probseg" and file.entities.get("label") == label
     return 0 if shows_tissue else None
@@ -323,8 +323,8 @@ def find_splits(root: Path, names: Sequence[str]) -> dict[str, list[str]] | None
 def label_remarks(cases: Sequence[RawCase], root: Path) -> tuple[str, ...]:
     """What the report should say of the lesion labels that were found, or not."""
     cases = [case for case in cases if isinstance(case, FileCase)]
-    labels = [parse_name(case.lesion) for case in cases if case.lesion is not None]
-    unnamed = [file for file in labels if file is not None and is_lesion(file) != 0]
+    labels = [_parse_name(case.lesion) for case in cases if case.lesion is not None]
+    unnamed = [file for file in labels if file is not None and _is_lesion(file) != 0]
     remarks = []
     if len(labels) < len(cases):
         remarks.append(

@@ -50,7 +50,7 @@ class Part:
 
 def looks_like_nnunet(folder: Path) -> bool:
     """Whether a folder, or a `Dataset*` folder in it, has `imagesTr`."""
-    return bool(dataset_folders(folder))
+    return bool(_dataset_folders(folder))
 
 
 def find_nnunet(folder: Path) -> RawDataset:
@@ -60,14 +60,14 @@ def find_nnunet(folder: Path) -> RawDataset:
     `splits_final.json` beside them says which training cases validate. Raises
     `UserError` where the folders, `dataset.json` or the channels do not fit.
     """
-    root = dataset_folder(folder)
-    about = read_description(root / "dataset.json")
+    root = _dataset_folder(folder)
+    about = _read_description(root / "dataset.json")
     check_fetched(root / "labelsTr")
     if not (root / "labelsTr").is_dir():
         raise UserError(
             f"{root} has no labelsTr folder; add the labels of its training cases."
         )
-    train, test = (read_part(root, ending, about) for ending in ("Tr", "Ts"))
+    train, test = (_read_part(root, ending, about) for ending in ("Tr", "Ts"))
     names = sorted(train.names | test.names)
     if not names:
         raise UserError(
@@ -83,17 +83,17 @@ def find_nnunet(folder: Path) -> RawDataset:
     )
 
 
-def dataset_folders(folder: Path) -> list[Path]:
+def _dataset_folders(folder: Path) -> list[Path]:
     """The folder itself, or the data sets in it."""
     images = folder / "imagesTr"
     if images.is_dir() or is_dangling(images):
         return [folder]
-    return [path for path in sorted(folder.glob("Dataset*/")) if dataset_folders(path)]
+    return [path for path in sorted(folder.glob("Dataset*/")) if _dataset_folders(path)]
 
 
-def dataset_folder(folder: Path) -> Path:
+def _dataset_folder(folder: Path) -> Path:
     """The one data set that a folder is or holds."""
-    found = dataset_folders(folder)
+    found = _dataset_folders(folder)
     if not found:
         raise UserError(
             f"{folder} is no raw data set of nnU-Net (it has no imagesTr); give the "
@@ -107,7 +107,7 @@ def dataset_folder(folder: Path) -> Path:
     return found[0]
 
 
-def read_description(path: Path) -> Description:
+def _read_description(path: Path) -> Description:
     """What `dataset.json` says, also in the words of nnU-Net's first version."""
     content = read_json(path)
     if not isinstance(content, dict) or "dataset" in content:
@@ -136,10 +136,10 @@ def read_description(path: Path) -> Description:
             f"{path} has a label `ignore` ({labels['ignore']}), but every voxel has to "
             "be infarct or not; complete these labels and remove it."
         )
-    return Description(ct_channel(channels, path), ending, labels)
+    return Description(_ct_channel(channels, path), ending, labels)
 
 
-def ct_channel(channels: Mapping[str, str], path: Path) -> str:
+def _ct_channel(channels: Mapping[str, str], path: Path) -> str:
     """Number of the channel that is the CT: the only one, or the only one so named."""
     found = [
         number
@@ -155,7 +155,7 @@ def ct_channel(channels: Mapping[str, str], path: Path) -> str:
     return f"{int(found[0]):04d}"
 
 
-def read_part(root: Path, part: str, about: Description) -> Part:
+def _read_part(root: Path, part: str, about: Description) -> Part:
     """The files of `images<part>` and `labels<part>`; none where there is no folder."""
     ending = re.escape(about.ending)
     for kind in ("images", "labels"):

@@ -69,7 +69,7 @@ def find_case(folder: Path) -> FileCase | None:
     pose = folder / "truth" / "pose.json"
     maps = {name: find_map(folder / "tissue", name) for name in TISSUES}
     found = {name: path for name, path in maps.items() if path is not None}
-    lesion = first_file(folder, "lesion") or segmentation_file(folder)
+    lesion = first_file(folder, "lesion") or _segmentation_file(folder)
     brain = first_file(folder, "brain")
     return FileCase(
         name=folder.name,
@@ -83,7 +83,7 @@ def find_case(folder: Path) -> FileCase | None:
     )
 
 
-def segmentation_file(folder: Path) -> Path | None:
+def _segmentation_file(folder: Path) -> Path | None:
     """`lesion.dcm`, a label as DICOM SEG, where there is one."""
     path = folder / f"lesion{SEGMENTATION_ENDING}"
     return path if is_there(path) else None

@@ -181,7 +181,7 @@ class FileCase:
     def load(self, settings: PrepareSettings, reading: ReadSettings) -> CaseInput:
         """Read the scan and what belongs to it."""
         for path in (self.scan, self.lesion, self.brain, *(self.tissue or {}).values()):
-            check_alone(path)
+            _check_alone(path)
         scan = read_scan(self.scan, reading.series, reading.hu_range)
         flags = (*scan.flags, *unread_flags(self.unread))
         scan = replace(scan, source={**scan.source, **self.choice}, flags=flags)
@@ -193,7 +193,7 @@ class FileCase:
             scan=scan,
             lesion=lesion,
             brain=None if self.brain is None else read_image(self.brain, "brain mask"),
-            tissue=open_tissue(self.name, self.tissue),
+            tissue=_open_tissue(self.name, self.tissue),
             pathological=(
                 None
                 if self.pathological is None
@@ -219,7 +219,7 @@ class RefusedCase:
         raise UserError(self.reason)
 
 
-def check_alone(path: Path | None) -> None:
+def _check_alone(path: Path | None) -> None:
     """Raise `UserError` where a file has a twin of another ending: which counts?"""
     if path is None:
         return
@@ -265,13 +265,13 @@ def read_label(
     """The infarct that a NIfTI or DICOM SEG file marks on a scan, and flags."""
     if path.name.lower().endswith(SEGMENTATION_ENDING):
         lesion = segmented_label(path, scan, infarct_labels)
-        return lesion, label_flags(True, lesion, infarct_labels)
+        return lesion, _label_flags(True, lesion, infarct_labels)
     label = read_image(path, "lesion label")
     lesion = native_label(label, scan, infarct_labels)
-    return lesion, label_flags(bool(label.voxels.any()), lesion, infarct_labels)
+    return lesion, _label_flags(bool(label.voxels.any()), lesion, infarct_labels)
 
 
-def label_flags(
+def _label_flags(
     is_labelled: bool, lesion: Image, infarct_labels: Sequence[int]
 ) -> tuple[str, ...]:
     """A flag where a label is empty, or nothing of it counts as infarct."""
@@ -283,7 +283,7 @@ def label_flags(
     return (f"no voxel of the label counts as infarct ({rule})",)
 
 
-def open_tissue(name: str, maps: Mapping[str, Path] | None) -> TissueMaps | None:
+def _open_tissue(name: str, maps: Mapping[str, Path] | None) -> TissueMaps | None:
     """The given tissue maps; `UserError` where only some of the three exist."""
     if not maps:
         return None

@@ -42,8 +42,8 @@ def report(
         "Put right": per_case(
             {case.name: case.source.get("fixed", ()) for case in cases}
         ),
-        "Left out on purpose": per_case(one_each(manifest.left_out)),
-        "Failed": per_case(one_each(manifest.failed)),
+        "Left out on purpose": per_case(_one_each(manifest.left_out)),
+        "Failed": per_case(_one_each(manifest.failed)),
         "Used, but worth a look": per_case({case.name: case.flags for case in cases}),
         "What is odd about the download": oddity_table() if is_aisd else "",
     }
@@ -79,7 +79,7 @@ def overview(
     )
 
 
-def one_each(reasons: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+def _one_each(reasons: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     """Reasons as lists of one sentence."""
     return {name: (reason,) for name, reason in reasons.items()}
 

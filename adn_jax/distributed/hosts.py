@@ -83,14 +83,14 @@ def sync_errors() -> Generator[None]:
     try:
         yield
     except BaseException:
-        failed_processes(True)
+        _failed_processes(True)
         raise
-    if failed := failed_processes(False):
+    if failed := _failed_processes(False):
         which = " and ".join(failed)
         raise UserError(f"process {which} cannot go on; look at what it says.")
 
 
-def failed_processes(here: bool) -> list[str]:
+def _failed_processes(here: bool) -> list[str]:
     """Numbers of the processes that answer yes, in every process."""
     if jax.process_count() == 1:
         return []

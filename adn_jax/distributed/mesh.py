@@ -89,7 +89,7 @@ def divisors(number: int) -> str:
     return " or ".join(str(s) for s in range(1, number + 1) if number % s == 0)
 
 
-def is_shared(volume: Maps) -> bool:
+def _is_shared(volume: Maps) -> bool:
     """Whether the devices of the mesh now in use (`jax.set_mesh`) share a volume.
 
     They do in one of our meshes that has many devices, over which cases and rows
@@ -104,7 +104,7 @@ def is_shared(volume: Maps) -> bool:
 
 def shard_rows(volume: Volume) -> Volume:
     """The same volume, its rows (y) shared by the devices along `spatial` from here."""
-    return arrange(volume, ROWS)
+    return _arrange(volume, ROWS)
 
 
 def replicate_rows(volume: Maps) -> Maps:
@@ -112,12 +112,12 @@ def replicate_rows(volume: Maps) -> Maps:
 
     Without this constraint XLA may shard the rows here and all-gather them later.
     """
-    return arrange(volume, CASES)
+    return _arrange(volume, CASES)
 
 
-def arrange(volume: Maps, how: PartitionSpec) -> Maps:
+def _arrange(volume: Maps, how: PartitionSpec) -> Maps:
     """The same volume, laid out so where devices share it."""
-    if not is_shared(volume):
+    if not _is_shared(volume):
         return volume
     return jax.lax.with_sharding_constraint(volume, how)
 
@@ -137,13 +137,13 @@ def halo_exchange(
         sharing = jax.sharding.get_abstract_mesh().shape["spatial"]
         if sharing == 1:
             return function(own, weights)
-        rows = with_neighbours(own, halo, sharing)
+        rows = _with_neighbours(own, halo, sharing)
         out = function(rows, weights)
         extra = halo * out.shape[2] // rows.shape[2]
         return out[:, :, extra:-extra]
 
     def by_each(volume: Volume, weights: jax.Array) -> Result:
-        if not is_shared(volume):
+        if not _is_shared(volume):
             return function(volume, weights)
         shared = jax.shard_map(
             apply, in_specs=(ROWS, PartitionSpec()), out_specs=ROWS, check_vma=False
@@ -177,7 +177,7 @@ def ring_reduce(
 
     def by_each(volume: Volume, array: Array) -> Volume:
         shares = jax.sharding.get_abstract_mesh().shape.get("spatial", 1) > 1
-        if not (shares and is_shared(volume)):
+        if not (shares and _is_shared(volume)):
             return function(volume, array, 0, 0)
         spread = jax.shard_map(
             apply, in_specs=(ROWS, CASES), out_specs=ROWS, check_vma=False
@@ -187,7 +187,7 @@ def ring_reduce(
     return by_each
 
 
-def with_neighbours(
+def _with_neighbours(
     own: Volume, halo: int, devices: int
 ) -> Float[Array, "b z y+2*{halo} x c"]:
     """A device's rows between the `halo` rows next to them, zeros at the ends."""

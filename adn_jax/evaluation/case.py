@@ -32,26 +32,26 @@ def evaluate_case(
     grids = {
         "prepared": score_masks(maps.predicted, maps.lesion, maps.spacing_mm, empty)
     }
-    native = score_native(maps, case, files, empty)
+    native = _score_native(maps, case, files, empty)
     if native is not None:
         grids = {"native": native, **grids}
     alignment = system.model.recipe.system.alignment
     first = "network_alone" if alignment.network else "first_guess"
-    scores, truth = score_disentanglement(maps)
+    scores, truth = _score_disentanglement(maps)
     return CaseResult(
         name=case.name,
         grids=grids,
-        alignment=score_alignment(maps, case, first),
+        alignment=_score_alignment(maps, case, first),
         disentanglement=scores,
         disentanglement_truth=truth,
         pose=pose_of(maps, case),
-        flags=(*case.flags, *maps.midline_flags, *result_flags(grids)),
-        calibration=score_calibration(maps, maps.lesion, brain),
+        flags=(*case.flags, *maps.midline_flags, *_result_flags(grids)),
+        calibration=_score_calibration(maps, maps.lesion, brain),
         doubt=None if doubt is None else score_doubt(maps, doubt, maps.lesion, brain),
     )
 
 
-def score_calibration(
+def _score_calibration(
     maps: CaseMaps, lesion: Mask, brain: Mask
 ) -> dict[str, Reliability]:
     """Sums for the calibration on the prepared grid: of the brain's voxels, and of
@@ -63,7 +63,7 @@ def score_calibration(
     }
 
 
-def score_native(
+def _score_native(
     maps: CaseMaps, case: PreparedCase, files: Source, empty: EmptyRule
 ) -> GridScores | None:
     """Scores on the scan's own grid, thresholded there; None where the label is not
@@ -99,7 +99,7 @@ def native_lesion(
     )
 
 
-def score_alignment(
+def _score_alignment(
     maps: CaseMaps, case: PreparedCase, first: str
 ) -> dict[str, dict[str, float]]:
     """Errors of the plane at the end, after the first guess, and before any step;
@@ -116,7 +116,7 @@ def score_alignment(
     }
 
 
-def score_disentanglement(maps: CaseMaps) -> tuple[dict[str, float], str]:
+def _score_disentanglement(maps: CaseMaps) -> tuple[dict[str, float], str]:
     """Scores of P, and what counted as pathological: the known darkening of a
     phantom's infarct, else the lesion label; nothing without P."""
     if maps.pathological is None:
@@ -129,7 +129,7 @@ def score_disentanglement(maps: CaseMaps) -> tuple[dict[str, float], str]:
     return disentanglement(maps.asymmetry, maps.pathological, truth)._asdict(), name
 
 
-def result_flags(grids: dict[str, GridScores]) -> tuple[str, ...]:
+def _result_flags(grids: dict[str, GridScores]) -> tuple[str, ...]:
     """What deserves a look in a result, a sentence each."""
     scores = next(iter(grids.values()))
     sentences = {

@@ -104,7 +104,7 @@ def evaluate_run(
         "empty": empty,
         "format": RESULT_FORMAT,
     }
-    results = labelled_results(system, manifest, split, folder, state, empty)
+    results = _labelled_results(system, manifest, split, folder, state, empty)
     summary = {
         "split": split,
         **summarise_results(results, model.recipe, manifest, empty, system.doubts),
@@ -116,11 +116,11 @@ def evaluate_run(
         "data": spelled_out(manifest.folder),
         "steps": model.steps,
     }
-    write_results(system, manifest, results, summary, folder)
+    _write_results(system, manifest, results, summary, folder)
     return Evaluation(summary, folder)
 
 
-def labelled_results(
+def _labelled_results(
     system: System,
     manifest: Manifest,
     split: str,
@@ -136,14 +136,14 @@ def labelled_results(
     results = [
         result
         for name in track(labelled_cases(manifest, split), f"evaluate {split}")
-        if (result := case_result(system, manifest, name, folder, state, empty))
+        if (result := _case_result(system, manifest, name, folder, state, empty))
     ]
     if not results:
         raise no_label(manifest, split)
     return results
 
 
-def write_results(
+def _write_results(
     system: System,
     manifest: Manifest,
     results: list[CaseResult],
@@ -159,7 +159,7 @@ def write_results(
     write_json(folder / "summary.json", summary)
 
 
-def case_result(
+def _case_result(
     system: System,
     manifest: Manifest,
     name: str,

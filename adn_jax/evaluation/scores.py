@@ -1,6 +1,6 @@
 """Scores of one case: the masks on each grid, the mid-sagittal plane, the asymmetry.
 
-The rule for empty masks is in `apply_empty_rule` and nowhere else.
+The rule for empty masks is in `_apply_empty_rule` and nowhere else.
 """
 
 from collections.abc import Mapping
@@ -59,7 +59,7 @@ def score_masks(
     lesions = count_lesions(prediction, lesion)
     label_ml = volume_ml(lesion, spacing_mm)
     predicted_ml = volume_ml(prediction, spacing_mm)
-    empty = which_is_empty(prediction, lesion)
+    empty = _which_is_empty(prediction, lesion)
     directed = pooled = float("nan")
     if empty == "none":
         distances = surface_distances(prediction, lesion, spacing_mm)
@@ -77,10 +77,10 @@ def score_masks(
         absolute_volume_error_ml=abs(predicted_ml - label_ml),
         empty=empty,
     )
-    return apply_empty_rule(scores, rule, diagonal_mm(lesion.shape, spacing_mm))
+    return _apply_empty_rule(scores, rule, _diagonal_mm(lesion.shape, spacing_mm))
 
 
-def apply_empty_rule(
+def _apply_empty_rule(
     scores: GridScores, rule: EmptyRule, diagonal: float
 ) -> GridScores:
     """Fill in what is not defined where a mask is empty (`EMPTY_RULES`)."""
@@ -91,14 +91,14 @@ def apply_empty_rule(
     return replace(scores, hd95_mm=diagonal, hd95_pooled_mm=diagonal)
 
 
-def which_is_empty(prediction: Mask, lesion: Mask) -> Empty:
+def _which_is_empty(prediction: Mask, lesion: Mask) -> Empty:
     """Which of the two masks has no voxel."""
     if lesion.any():
         return "none" if prediction.any() else "prediction"
     return "label" if prediction.any() else "both"
 
 
-def diagonal_mm(shape_zyx: tuple[int, ...], spacing_mm: Spacing) -> float:
+def _diagonal_mm(shape_zyx: tuple[int, ...], spacing_mm: Spacing) -> float:
     """Length of the image's diagonal."""
     return float(np.linalg.norm(np.multiply(shape_zyx, spacing_mm)))
 

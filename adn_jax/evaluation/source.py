@@ -22,7 +22,7 @@ from adn_jax.training.runs import TrainedModel, read_config
 def find_data(model: TrainedModel, run: Place, data: Place | None) -> Manifest:
     """The data set given, or the one the run was trained on; in the run's splits."""
     if data is not None:
-        return as_trained(run, read_manifest(data))
+        return _as_trained(run, read_manifest(data))
     if model.data is None:
         raise UserError(
             f"{run} was not trained here, so it names no data set; give --data DIR."
@@ -34,7 +34,7 @@ def find_data(model: TrainedModel, run: Place, data: Place | None) -> Manifest:
             "give the prepared data set with --data DIR."
         )
     manifest = read_manifest(trained_on)
-    found = as_trained(run, manifest)
+    found = _as_trained(run, manifest)
     if read_config(run).get("fold") and found is manifest:
         raise UserError(
             f"{trained_on} has other cases or splits than when {run} was trained on a "
@@ -44,7 +44,7 @@ def find_data(model: TrainedModel, run: Place, data: Place | None) -> Manifest:
     return found
 
 
-def as_trained(run: Place, manifest: Manifest) -> Manifest:
+def _as_trained(run: Place, manifest: Manifest) -> Manifest:
     """The data set in the splits of the run's fold, if it is the run's data set."""
     config = read_config(run)
     if not config.get("fold"):

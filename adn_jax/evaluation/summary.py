@@ -47,9 +47,9 @@ def summarise_results(
     The headline is the native grid, unless a case has no label there. `doubts` says
     where the doubt comes from.
     """
-    grid = headline_grid(results)
+    grid = _headline_grid(results)
     grids = {
-        name: summarise_grid(results, name, rule)
+        name: _summarise_grid(results, name, rule)
         for name in ("native", "prepared")
         if all(name in result.grids for result in results)
     }
@@ -63,25 +63,25 @@ def summarise_results(
         "lesion_rule": "26-connected components; one shared voxel is a hit",
         "threshold": recipe.threshold,
         **grids[grid],
-        "alignment_error_deg": summarise_alignment(results, "angle_deg"),
-        "alignment_offset_mm": summarise_alignment(results, "offset_mm"),
-        "midline_not_found": count_missed(results) if aligns(recipe.system) else None,
-        "disentanglement": summarise_disentanglement(results, high - low),
-        "calibration": summarise_calibration(results),
-        "doubt": summarise_doubt(results, doubts),
+        "alignment_error_deg": _summarise_alignment(results, "angle_deg"),
+        "alignment_offset_mm": _summarise_alignment(results, "offset_mm"),
+        "midline_not_found": _count_missed(results) if aligns(recipe.system) else None,
+        "disentanglement": _summarise_disentanglement(results, high - low),
+        "calibration": _summarise_calibration(results),
+        "doubt": _summarise_doubt(results, doubts),
         "grids": grids,
         "recipe": recipe.name,
         "versions": versions(),
     }
 
 
-def headline_grid(results: Sequence[CaseResult]) -> str:
+def _headline_grid(results: Sequence[CaseResult]) -> str:
     """ "native" where every case has its label there, else "prepared"."""
     native = all("native" in result.grids for result in results)
     return "native" if native else "prepared"
 
 
-def summarise_grid(
+def _summarise_grid(
     results: Sequence[CaseResult], grid: str, rule: EmptyRule
 ) -> dict[str, Any]:
     """Statistics of every score on one grid, and which of them the rule for empty masks
@@ -107,7 +107,7 @@ def summarise_grid(
     }
 
 
-def summarise_alignment(
+def _summarise_alignment(
     results: Sequence[CaseResult], what: str
 ) -> dict[str, Any] | None:
     """Errors of the final plane, those of each earlier stage beside it; None where
@@ -122,12 +122,12 @@ def summarise_alignment(
     return {**stages.pop("final"), **stages}
 
 
-def count_missed(results: Sequence[CaseResult]) -> int:
+def _count_missed(results: Sequence[CaseResult]) -> int:
     """Cases in which no mid-line was found; they are in no error of the alignment."""
     return sum(not result.pose for result in results)
 
 
-def summarise_disentanglement(
+def _summarise_disentanglement(
     results: Sequence[CaseResult], window_width_hu: float
 ) -> dict[str, Any] | None:
     """Statistics of the disentanglement scores; None where no case has one."""
@@ -145,7 +145,7 @@ def summarise_disentanglement(
     }
 
 
-def summarise_calibration(results: Sequence[CaseResult]) -> dict[str, Any]:
+def _summarise_calibration(results: Sequence[CaseResult]) -> dict[str, Any]:
     """Errors and bins of the voxels of all cases together."""
     brain, near = (pooled(results, place) for place in ("brain", "near"))
     return none_for_nan(
@@ -176,7 +176,7 @@ def pooled(results: Sequence[CaseResult], place: str) -> Reliability:
     return sum(rest, first)
 
 
-def summarise_doubt(
+def _summarise_doubt(
     results: Sequence[CaseResult], doubts: str
 ) -> dict[str, Any] | None:
     """How well doubt tells wrong voxels and false lesions; None where not asked for."""

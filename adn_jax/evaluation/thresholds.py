@@ -53,17 +53,17 @@ def dice_curve(
     probability: Float[np.ndarray, "*shape"], lesion: Bool[np.ndarray, "*shape"]
 ) -> Curve:
     """Dice at each candidate; NaN where prediction and label are both empty."""
-    hits, predicted = (counts_above(p) for p in (probability[lesion], probability))
+    hits, predicted = (_counts_above(p) for p in (probability[lesion], probability))
     total = predicted + np.count_nonzero(lesion)
     return np.where(total > 0, 2.0 * hits / np.maximum(total, 1), np.nan)
 
 
 def volume_curve(probability: Map, spacing_mm: Spacing) -> Curve:
     """Predicted volume in mL at each candidate."""
-    return counts_above(probability) * float(np.prod(spacing_mm) / 1000.0)
+    return _counts_above(probability) * float(np.prod(spacing_mm) / 1000.0)
 
 
-def counts_above(probability: Float[np.ndarray, "*shape"]) -> Curve:
+def _counts_above(probability: Float[np.ndarray, "*shape"]) -> Curve:
     """How many voxels have at least each candidate's probability."""
     edges = np.asarray(CANDIDATES, probability.dtype)
     reached = np.searchsorted(edges, probability.ravel(), side="right")
@@ -79,10 +79,10 @@ def choose_thresholds(
 
     Without any small case the general threshold serves for those, too.
     """
-    everything = mean_dice(cases, rule)
+    everything = _mean_dice(cases, rule)
     best = best_candidate(everything, fixed)
     small = [case for case in cases if case.predicted_ml[best] < SMALL_ML]
-    of_small = mean_dice(small, rule)
+    of_small = _mean_dice(small, rule)
     best_small = best_candidate(of_small, CANDIDATES[best])
     return Choice(
         Thresholds(CANDIDATES[best], CANDIDATES[best_small]),
@@ -93,7 +93,7 @@ def choose_thresholds(
     )
 
 
-def mean_dice(cases: Sequence[CaseCurves], rule: EmptyRule) -> Curve:
+def _mean_dice(cases: Sequence[CaseCurves], rule: EmptyRule) -> Curve:
     """Mean over cases at each candidate, by the rule for empty masks; NaN of none."""
     scores = np.array([case.dice for case in cases], float)
     scores = scores.reshape(len(cases), len(CANDIDATES))

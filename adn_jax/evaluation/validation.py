@@ -100,7 +100,7 @@ def choose_on_validation(
     """
     cases = [
         (part, manifest, name)
-        for part, manifest in validation_parts(system, runs, data)
+        for part, manifest in _validation_parts(system, runs, data)
         for name in split_cases(manifest, "validation")
     ]
     checksums = [
@@ -155,12 +155,12 @@ def choose_from(records: Sequence[Record], fixed: float, empty: EmptyRule) -> Ch
     return Chosen(choose_thresholds(cases, fixed, empty), grid, fixed, names)
 
 
-def validation_parts(
+def _validation_parts(
     system: System, runs: Sequence[Place], data: Place | None
 ) -> list[tuple[System, Manifest]]:
     """Who is asked about the validation cases of which data set."""
     manifests = [
-        validation_data(member, run, data)
+        _validation_data(member, run, data)
         for member, run in zip(system.members, runs, strict=True)
     ]
     for member, manifest in zip(system.members, manifests, strict=True):
@@ -175,7 +175,7 @@ def validation_parts(
     return list(zip(alone, manifests, strict=True))
 
 
-def validation_data(model: TrainedModel, run: Place, data: Place | None) -> Manifest:
+def _validation_data(model: TrainedModel, run: Place, data: Place | None) -> Manifest:
     """The data set that a run was trained on, else the given one."""
     there = model.data is not None and to_place(model.data).is_dir()
     return find_data(model, run, None if there else data)

@@ -105,7 +105,7 @@ def on_scan_grid(outputs: AdnOutputs, system: SystemSettings) -> dict[str, Volum
 
 
 @partial(jax.jit, static_argnames="system")
-def align_truth(
+def _align_truth(
     lesion: Volume, darkening: Volume, matrix: Matrix, system: SystemSettings
 ) -> tuple[Volume, Volume]:
     """Label (nearest neighbours) and true darkening (linear) on X's grid."""
@@ -142,9 +142,9 @@ def infer_case(
     volume = as_batch(case.volume)
     outputs, first_matrix, fit = compiled_chain(recipe.system)(params, volume)
     found: dict[str, Any] = {
-        **(present_maps(outputs) | averaged_maps(params, volume, outputs, recipe)),
+        **(_present_maps(outputs) | _averaged_maps(params, volume, outputs, recipe)),
         **midline(outputs.matrix, first_matrix, fit, case, recipe.system),
-        **truth_maps(case, outputs.matrix, recipe.system),
+        **_truth_maps(case, outputs.matrix, recipe.system),
     }
     maps = CaseMaps(
         name=case.name,
@@ -163,7 +163,7 @@ def run_chain(params: AdnParams, volume: Volume, system: SystemSettings) -> Volu
     return outputs.prediction
 
 
-def averaged_maps(
+def _averaged_maps(
     params: AdnParams, volume: Volume, outputs: AdnOutputs, recipe: Recipe
 ) -> dict[str, Map]:
     """O averaged over poses, also on X's grid; nothing where the recipe takes one."""
@@ -181,7 +181,7 @@ def averaged_maps(
     return {"prediction": as_map(mean), "aligned_prediction": as_map(aligned)}
 
 
-def present_maps(outputs: AdnOutputs) -> dict[str, Map]:
+def _present_maps(outputs: AdnOutputs) -> dict[str, Map]:
     """The maps of the chain that the system has, by name."""
     volumes = {name: getattr(outputs, name) for name in CHAIN_MAPS}
     return {
@@ -200,19 +200,19 @@ def midline(
     nothing where none is looked for."""
     if fit is None:
         return {}
-    plane = plane_in_scan(matrix, system)
+    plane = _plane_in_scan(matrix, system)
     known = Fit(*(float(getattr(fit, name)[0]) for name in Fit._fields))
     judged = judge_midline(plane, known, case.affine)
     return {
         "plane": plane if judged.found else None,
-        "first_plane": plane_in_scan(first, system) if judged.found else None,
+        "first_plane": _plane_in_scan(first, system) if judged.found else None,
         "midline_missed": not judged.found,
         "knows_sides": judged.knows_sides,
         "midline_flags": judged.flags,
     }
 
 
-def truth_maps(
+def _truth_maps(
     case: PreparedCase, matrix: Matrix, system: SystemSettings
 ) -> dict[str, Mask | None]:
     """The label and, for phantoms, the truly pathological voxels, as far as known."""
@@ -220,7 +220,7 @@ def truth_maps(
         return {}
     nothing = np.zeros(case.volume.shape, np.float32)
     darkening = nothing if case.pathological is None else case.pathological
-    lesion, moved = align_truth(
+    lesion, moved = _align_truth(
         as_batch(case.lesion), as_batch(darkening), matrix, system
     )
     known = case.pathological is not None
@@ -231,7 +231,7 @@ def truth_maps(
     }
 
 
-def plane_in_scan(matrix: Matrix, system: SystemSettings) -> Plane:
+def _plane_in_scan(matrix: Matrix, system: SystemSettings) -> Plane:
     """The mid-sagittal plane of a view in mm of I's grid, from its centre."""
     extents = half_extents_mm(system.prepare.shape, system.prepare.spacing_mm)
     normal, point = mid_plane(matrix, extents)

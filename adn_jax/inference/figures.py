@@ -84,24 +84,24 @@ def doubt_figure(
     extent = common_extent(boxes)
     sheet = dark_sheet(3, len(cases), extent, [], captions=True)
     for column, (maps, entropy) in enumerate(zip(cases, entropies, strict=True)):
-        z = most_filled(maps, entropy)
+        z = _most_filled(maps, entropy)
         plain, outlined, doubtful = panels = [row[column] for row in sheet.panels]
         for axes in (plain, outlined):
-            draw_ct(axes, maps, maps.volume, z)
+            _draw_ct(axes, maps, maps.volume, z)
         outline(outlined, maps, maps.lesion, z, LABEL)
         outline(outlined, maps, maps.predicted, z, PREDICTION)
-        draw_doubt(doubtful, maps, entropy, z)
+        _draw_doubt(doubtful, maps, entropy, z)
         for axes in panels:
             show_head(axes, boxes[column], extent, marks=column == 0)
         caption(doubtful, captions[column])
     names = ["scan I", "label, prediction", "doubt, to 1 bit"]
     for row, name in zip(sheet.panels, names, strict=True):
         side_label(row[0], name)
-    footer(sheet, CONVENTION, outlines_of(cases))
+    footer(sheet, CONVENTION, _outlines_of(cases))
     return sheet.figure
 
 
-def draw_doubt(axes: Axes, maps: CaseMaps, entropy: Map, z: int) -> None:
+def _draw_doubt(axes: Axes, maps: CaseMaps, entropy: Map, z: int) -> None:
     """Doubt inside the brain, which is outlined as the label is.
 
     It is drawn to 1 bit in all cases: the most that a yes or no can have.
@@ -113,7 +113,7 @@ def draw_doubt(axes: Axes, maps: CaseMaps, entropy: Map, z: int) -> None:
     outline(axes, maps, maps.lesion, z, LABEL)
 
 
-def most_filled(maps: CaseMaps, entropy: Map) -> int:
+def _most_filled(maps: CaseMaps, entropy: Map) -> int:
     """Slice of I with the largest label, else prediction, else the most doubt."""
     weights = [maps.lesion, maps.predicted, entropy]
     chosen = next(
@@ -124,24 +124,24 @@ def most_filled(maps: CaseMaps, entropy: Map) -> int:
 
 def segmentation_figure(cases: Sequence[CaseMaps], captions: Sequence[str]) -> Figure:
     """Largest lesion slice of each case's X, plain above, outlined below (Fig. 3)."""
-    boxes = [aligned_box(maps) for maps in cases]
+    boxes = [_aligned_box(maps) for maps in cases]
     extent = common_extent(boxes)
     sheet = dark_sheet(2, len(cases), extent, [], captions=True)
     for column, (maps, box) in enumerate(zip(cases, boxes, strict=True)):
         z = lesion_slice(maps)
         above, below = (panels[column] for panels in sheet.panels)
         for axes in (above, below):
-            draw_ct(axes, maps, maps.aligned, z)
+            _draw_ct(axes, maps, maps.aligned, z)
             show_head(axes, box, extent, marks=column == 0)
-        draw_outlines(below, maps, z)
+        _draw_outlines(below, maps, z)
         caption(below, captions[column])
-    footer(sheet, CONVENTION, outlines_of(cases))
+    footer(sheet, CONVENTION, _outlines_of(cases))
     return sheet.figure
 
 
 def maps_figure(cases: Sequence[CaseMaps], names: Sequence[str]) -> Figure:
     """Every map of each case at its largest lesion slice (Fig. 4)."""
-    boxes = [aligned_box(maps) for maps in cases]
+    boxes = [_aligned_box(maps) for maps in cases]
     extent = common_extent(boxes)
     shown = present(cases[0], SHORT_TITLES)
     titles = ["X", "label", "prediction", *shown.values()]
@@ -149,14 +149,14 @@ def maps_figure(cases: Sequence[CaseMaps], names: Sequence[str]) -> Figure:
     for panels, maps, box, name in zip(sheet.panels, cases, boxes, names, strict=True):
         z = lesion_slice(maps)
         for axes in panels[:3]:
-            draw_ct(axes, maps, maps.aligned, z)
+            _draw_ct(axes, maps, maps.aligned, z)
         outline(panels[1], maps, maps.aligned_lesion, z, LABEL)
         outline(panels[2], maps, maps.aligned_predicted, z, PREDICTION)
-        draw_volumes(dict(zip(shown, panels[3:], strict=True)), maps, z)
+        _draw_volumes(dict(zip(shown, panels[3:], strict=True)), maps, z)
         for axes in panels:
             show_head(axes, box, extent, marks=axes is panels[0])
         side_label(panels[0], name)
-    footer(sheet, f"{CONVENTION} {UNITS} {note_on(cases[0])}")
+    footer(sheet, f"{CONVENTION} {UNITS} {_note_on(cases[0])}")
     return sheet.figure
 
 
@@ -165,39 +165,39 @@ def overview_figure(maps: CaseMaps) -> Figure:
     titles = {**present(maps, LONG_TITLES), "prediction": "prediction"}
     if maps.plane is None:
         del titles["aligned"]
-    scan_box, box = head_box(maps.volume, maps.spacing_mm[1:]), aligned_box(maps)
+    scan_box, box = head_box(maps.volume, maps.spacing_mm[1:]), _aligned_box(maps)
     extent = common_extent([scan_box, box])
     sheet = dark_sheet(1, len(titles), extent, list(titles.values()), captions=False)
     panels = dict(zip(titles, sheet.panels[0], strict=True))
     z = lesion_slice(maps)
-    draw_volumes({k: v for k, v in panels.items() if k != "prediction"}, maps, z)
-    draw_ct(panels["prediction"], maps, maps.aligned, z)
-    draw_outlines(panels["prediction"], maps, z)
+    _draw_volumes({k: v for k, v in panels.items() if k != "prediction"}, maps, z)
+    _draw_ct(panels["prediction"], maps, maps.aligned, z)
+    _draw_outlines(panels["prediction"], maps, z)
     if maps.plane:
         draw_midline(panels["volume"], maps.plane, height_mm(maps, z))
         draw_midline(panels["aligned"], UPRIGHT, 0.0)
     for column, (name, axes) in enumerate(panels.items()):
         scan = name == "volume"
         show_head(axes, scan_box if scan else box, extent, marks=column == 0)
-    note = f"{CONVENTION} {note_on(maps)}"
-    footer(sheet, note, {**midline_of(maps), **outlines_of([maps])})
+    note = f"{CONVENTION} {_note_on(maps)}"
+    footer(sheet, note, {**_midline_of(maps), **_outlines_of([maps])})
     return sheet.figure
 
 
 def alignment_figure(cases: Sequence[CaseMaps], captions: Sequence[str]) -> Figure:
     """Scans with the mid-line found (above) and turned upright (below)."""
     scan_boxes = [head_box(maps.volume, maps.spacing_mm[1:]) for maps in cases]
-    boxes = [aligned_box(maps) for maps in cases]
+    boxes = [_aligned_box(maps) for maps in cases]
     extent = common_extent([*scan_boxes, *boxes])
     sheet = dark_sheet(2, len(cases), extent, [], captions=True)
     for column, maps in enumerate(cases):
         z = lesion_slice(maps)
         above, below = (panels[column] for panels in sheet.panels)
-        draw_ct(above, maps, maps.volume, z)
+        _draw_ct(above, maps, maps.volume, z)
         if maps.plane is not None:
             draw_midline(above, maps.plane, height_mm(maps, z))
         show_head(above, scan_boxes[column], extent, marks=column == 0)
-        draw_ct(below, maps, maps.aligned, z)
+        _draw_ct(below, maps, maps.aligned, z)
         draw_midline(below, UPRIGHT, 0.0)
         show_head(below, boxes[column], extent, marks=column == 0)
         caption(below, captions[column])
@@ -211,22 +211,22 @@ def scan_figure(maps: CaseMaps, slices: int = 7) -> Figure:
     """A scan slice by slice: X with mid-line and prediction, A, and P where there is
     one."""
     levels = spread_slices(maps, slices)
-    box = aligned_box(maps)
+    box = _aligned_box(maps)
     extent = common_extent([box])
     shown = present(maps, {"asymmetry": "A", "pathological": "P"})
     if maps.midline_missed:
         shown = {}
     titles = [f"{height_mm(maps, z):+.0f} mm" for z in levels]
     sheet = dark_sheet(1 + len(shown), len(levels), extent, titles, captions=False)
-    tops = brightest_values(maps, levels)
+    tops = _brightest_values(maps, levels)
     for column, z in enumerate(levels):
         above, *below = (panels[column] for panels in sheet.panels)
-        draw_ct(above, maps, maps.aligned, z)
+        _draw_ct(above, maps, maps.aligned, z)
         if maps.plane:
             draw_midline(above, UPRIGHT, 0.0)
         outline(above, maps, maps.aligned_predicted, z, PREDICTION)
         for axes, name in zip(below, shown, strict=True):
-            draw_map(axes, maps, getattr(maps, name), z, tops[name])
+            _draw_map(axes, maps, getattr(maps, name), z, tops[name])
         for axes in (above, *below):
             show_head(axes, box, extent, marks=column == 0)
     names = ["aligned X" if maps.plane else "scan"]
@@ -236,8 +236,8 @@ def scan_figure(maps: CaseMaps, slices: int = 7) -> Figure:
         names.append(f"{title}, to {unit_of(maps, name, tops)}")
     for panels, name in zip(sheet.panels, names, strict=True):
         side_label(panels[0], name)
-    note = f"{CONVENTION} {note_on(maps)}"
-    footer(sheet, note, {**midline_of(maps), "prediction": PREDICTION})
+    note = f"{CONVENTION} {_note_on(maps)}"
+    footer(sheet, note, {**_midline_of(maps), "prediction": PREDICTION})
     return sheet.figure
 
 
@@ -265,25 +265,25 @@ def spread_slices(maps: CaseMaps, count: int) -> list[int]:
     return levels.tolist()
 
 
-def draw_ct(axes: Axes, maps: CaseMaps, volume: Map, z: int) -> None:
+def _draw_ct(axes: Axes, maps: CaseMaps, volume: Map, z: int) -> None:
     """A slice of a scan in the shown range of HU."""
     low = maps.window_hu[0]
-    limits = [(hu - low) / window_width(maps) for hu in DISPLAY_HU]
+    limits = [(hu - low) / _window_width(maps) for hu in DISPLAY_HU]
     draw_slice(axes, volume[z], maps.spacing_mm[1:], (limits[0], limits[1]))
 
 
-def draw_volumes(panels: Mapping[str, Axes], maps: CaseMaps, z: int) -> None:
+def _draw_volumes(panels: Mapping[str, Axes], maps: CaseMaps, z: int) -> None:
     """A slice of each named volume: scans as CT, A, P and Q as maps."""
-    tops = brightest_values(maps, [z])
+    tops = _brightest_values(maps, [z])
     for name, axes in panels.items():
         volume = getattr(maps, name)
         if name in tops:
-            draw_map(axes, maps, volume, z, tops[name], unit_of(maps, name, tops))
+            _draw_map(axes, maps, volume, z, tops[name], unit_of(maps, name, tops))
         else:
-            draw_ct(axes, maps, volume, z)
+            _draw_ct(axes, maps, volume, z)
 
 
-def draw_map(
+def _draw_map(
     axes: Axes, maps: CaseMaps, volume: Map, z: int, top: float, note: str = ""
 ) -> None:
     """A slice of an asymmetry map, black at 0 and below, brightest at `top`."""
@@ -291,7 +291,7 @@ def draw_map(
     corner_text(axes, note, 0.97, "right")
 
 
-def brightest_values(maps: CaseMaps, levels: Sequence[int]) -> dict[str, float]:
+def _brightest_values(maps: CaseMaps, levels: Sequence[int]) -> dict[str, float]:
     """Brightest value drawn of A, P and Q, as far as there are: A and Q share a scale,
     P has its own; a P far below A stays dark."""
     asymmetry = brightest(maps, maps.asymmetry[list(levels)], levels)
@@ -305,11 +305,11 @@ def brightest_values(maps: CaseMaps, levels: Sequence[int]) -> dict[str, float]:
 def unit_of(maps: CaseMaps, name: str, tops: Mapping[str, float]) -> str:
     """The brightest value: of A in HU; P, a sigmoid map, and Q = A - P have no unit."""
     if name == "asymmetry":
-        return f"{tops[name] * window_width(maps):.0f} HU"
+        return f"{tops[name] * _window_width(maps):.0f} HU"
     return f"{tops[name]:.2g}"
 
 
-def note_on(maps: CaseMaps) -> str:
+def _note_on(maps: CaseMaps) -> str:
     """What the numbers of D's maps are, where there are any."""
     return "" if maps.pathological is None else NOT_HU
 
@@ -331,7 +331,7 @@ def brightest(maps: CaseMaps, volume: Map, levels: Sequence[int]) -> float:
     return max(float(np.percentile(inside, BRIGHT_PERCENTILE)), 1e-3)
 
 
-def draw_outlines(axes: Axes, maps: CaseMaps, z: int) -> None:
+def _draw_outlines(axes: Axes, maps: CaseMaps, z: int) -> None:
     """Label and prediction on X's grid."""
     outline(axes, maps, maps.aligned_lesion, z, LABEL)
     outline(axes, maps, maps.aligned_predicted, z, PREDICTION)
@@ -343,18 +343,18 @@ def outline(axes: Axes, maps: CaseMaps, mask: Mask | None, z: int, colour: str) 
         draw_outline(axes, mask[z], maps.spacing_mm[1:], colour)
 
 
-def outlines_of(cases: Sequence[CaseMaps]) -> dict[str, str]:
+def _outlines_of(cases: Sequence[CaseMaps]) -> dict[str, str]:
     """The legend: without the label where no case has one."""
     labelled = any(maps.aligned_lesion is not None for maps in cases)
     return OUTLINES if labelled else {"prediction": PREDICTION}
 
 
-def midline_of(maps: CaseMaps) -> dict[str, str]:
+def _midline_of(maps: CaseMaps) -> dict[str, str]:
     """The mid-line's entry in the legend, where one was looked for."""
     return {"mid-line": MIDLINE} if maps.plane else {}
 
 
-def aligned_box(maps: CaseMaps) -> Box:
+def _aligned_box(maps: CaseMaps) -> Box:
     """The head on X's grid, centred on the mid-line."""
     box = head_box(maps.aligned, maps.spacing_mm[1:])
     reach = np.abs(box[:, 0]).max()
@@ -366,7 +366,7 @@ def height_mm(maps: CaseMaps, z: int) -> float:
     return (z - (maps.volume.shape[0] - 1) / 2) * maps.spacing_mm[0]
 
 
-def window_width(maps: CaseMaps) -> float:
+def _window_width(maps: CaseMaps) -> float:
     """HU that one unit of a prepared volume or map stands for."""
     return maps.window_hu[1] - maps.window_hu[0]
 

@@ -70,8 +70,8 @@ def judge_midline(
     plane: Plane, fit: Fit, affine: Float[np.ndarray, "4 4"]
 ) -> Judgement:
     """Judge a plane of the prepared grid, whose affine leads to world mm (RAS)."""
-    if not is_found(fit):
-        return Judgement(False, False, (not_found(fit),))
+    if not _is_found(fit):
+        return Judgement(False, False, (_not_found(fit),))
     turn = turn_deg(in_world(plane, affine))
     unusual = abs(turn) > USUAL_DEG
     doubts = (UNCERTAIN,) if fit.rival < LEAST_RIVAL else ()
@@ -80,13 +80,13 @@ def judge_midline(
     return Judgement(True, True, (*doubts, turned(turn)) if unusual else doubts)
 
 
-def is_found(fit: Fit) -> bool:
+def _is_found(fit: Fit) -> bool:
     """Whether the brain mirrors well about the line, and clearly worse elsewhere."""
     alone = fit.elsewhere - fit.unlikeness > LEAST_MARGIN
     return fit.unlikeness < LARGEST_UNLIKENESS and alone
 
 
-def not_found(fit: Fit) -> str:
+def _not_found(fit: Fit) -> str:
     """The flag of a head without a mid-line, with the reason."""
     if fit.unlikeness >= LARGEST_UNLIKENESS:
         reason = "the brain mirrors well about no line"

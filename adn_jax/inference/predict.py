@@ -167,28 +167,28 @@ def result_names(scans: Sequence[Path]) -> list[str]:
     names = [scan_name(scan) for scan in scans]
     alike = {name: [s for s in scans if scan_name(s) == name] for name in names}
     return [
-        differing_part(scan, alike[name]) if len(alike[name]) > 1 else name
+        _differing_part(scan, alike[name]) if len(alike[name]) > 1 else name
         for scan, name in zip(scans, names, strict=True)
     ]
 
 
-def differing_part(path: Path, others: Sequence[Path]) -> str:
+def _differing_part(path: Path, others: Sequence[Path]) -> str:
     """What of a path differs from others, which it is among: `a/1/CT` of `a/2/CT` 1."""
-    every = [folders_above(place) for place in others]
-    start = shared_start(every)
-    end = shared_start([parts[start:][::-1] for parts in every])
-    parts = folders_above(path)
+    every = [_folders_above(place) for place in others]
+    start = _shared_start(every)
+    end = _shared_start([parts[start:][::-1] for parts in every])
+    parts = _folders_above(path)
     return "_".join(parts[start : len(parts) - end]) or scan_name(path)
 
 
-def folders_above(scan: Path) -> tuple[str, ...]:
+def _folders_above(scan: Path) -> tuple[str, ...]:
     """The folders above the part of a path that names the scan."""
     path = scan.absolute()
     named_by_itself = path.name.startswith(scan_name(scan))
     return (path if named_by_itself else path.parent).parent.parts
 
 
-def shared_start(every: Sequence[Sequence[str]]) -> int:
+def _shared_start(every: Sequence[Sequence[str]]) -> int:
     """How many first items all sequences have in common."""
     columns = zip(*every, strict=False)
     return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
@@ -224,26 +224,26 @@ def predict(model: TrainedModel, path: Path | str) -> Prediction:
         UserError: the path is no head CT, or no brain is found in it.
     """
     system = System((model,), (model.recipe.name,))
-    return predict_read(system, read_scan(path))
+    return _predict_read(system, read_scan(path))
 
 
-def predict_read(system: System, scan: RawScan) -> Prediction:
+def _predict_read(system: System, scan: RawScan) -> Prediction:
     """Everything that a system finds in a scan that was read."""
     recipe = system.model.recipe
-    case = prepare_scan(CaseInput(scan), without_tissue(recipe))
+    case = prepare_scan(CaseInput(scan), _without_tissue(recipe))
     maps, outputs, doubt = infer_system(system, case)
-    volumes = scan_volumes(scan, case, maps, outputs, recipe)
-    facts = describe_scan(scan, case, maps, volumes["lesion"])
+    volumes = _scan_volumes(scan, case, maps, outputs, recipe)
+    facts = _describe_scan(scan, case, maps, volumes["lesion"])
     if doubt is not None:
-        native = on_native_grid(doubt, case)
+        native = _on_native_grid(doubt, case)
         volumes["doubt"] = scan.image.holding(native.entropy, "doubt")
-        facts |= describe_doubt(system, native, volumes["lesion"])
+        facts |= _describe_doubt(system, native, volumes["lesion"])
     facts["window_hu"] = list(recipe.system.prepare.window_hu)
     facts["units"] = {name: UNITS[name] for name in volumes}
     return Prediction(scan, case, maps, volumes, facts)
 
 
-def without_tissue(recipe: Recipe) -> PrepareSettings:
+def _without_tissue(recipe: Recipe) -> PrepareSettings:
     """How a scan is prepared for prediction, which needs no tissue maps."""
     return replace(recipe.system.prepare, tissue="none")
 
@@ -257,16 +257,16 @@ def predict_scan(
 ) -> None:
     """Predict one scan and write its folder, whole or not at all."""
     scan = replace(read_scan(path, series, hu_range), name=folder.name)
-    write_prediction(folder, predict_read(system, scan), system)
+    _write_prediction(folder, _predict_read(system, scan), system)
 
 
-def write_prediction(folder: Path, found: Prediction, system: System) -> None:
+def _write_prediction(folder: Path, found: Prediction, system: System) -> None:
     """Write the folder of a scan's results: volumes, figure, viewer, `scan.json`."""
     scan, model = found.scan, system.model
     as_taken = (
         {}
         if scan.taken is None
-        else taken_volumes(scan.taken, found.images, found.maps)
+        else _taken_volumes(scan.taken, found.images, found.maps)
     )
     tta = system.averaging and system.averaging[0]
     facts = {
@@ -292,12 +292,12 @@ def write_prediction(folder: Path, found: Prediction, system: System) -> None:
             scan.image,
             found.case,
             found.maps,
-            without_tissue(model.recipe),
+            _without_tissue(model.recipe),
         )
         write_json(temporary / "scan.json", none_for_nan(facts))
 
 
-def scan_volumes(
+def _scan_volumes(
     scan: RawScan,
     case: PreparedCase,
     maps: CaseMaps,
@@ -312,7 +312,7 @@ def scan_volumes(
     """
     low, high = recipe.system.prepare.window_hu
     hu = scan.image.voxels
-    found = lesion_of(to_native(maps.prediction, case.geometry), maps.threshold)
+    found = _lesion_of(to_native(maps.prediction, case.geometry), maps.threshold)
     moved = {
         name: (high - low) * to_native(as_map(volume) * case.brain, case.geometry)
         for name, volume in on_scan_grid(outputs, recipe.system).items()
@@ -327,38 +327,38 @@ def scan_volumes(
     return {name: scan.image.holding(values, name) for name, values in volumes.items()}
 
 
-def lesion_of(
+def _lesion_of(
     probability: Native, threshold: float
 ) -> dict[str, Num[np.ndarray, "i j k"]]:
     """The probability in the steps in which it is stored, and the lesion in it."""
-    stored = round_to(probability, PROBABILITY_STEP)
+    stored = _round_to(probability, PROBABILITY_STEP)
     return {"lesion": (stored >= threshold).astype(np.uint8), "probability": stored}
 
 
-def taken_volumes(
+def _taken_volumes(
     taken: SliceStack, volumes: Mapping[str, Image], maps: CaseMaps
 ) -> dict[str, Image]:
     """CT, probability and lesion on the slices of the series as they were taken."""
     place = taken_image(taken, "ct")
     probability = onto_taken(volumes["probability"].voxels, taken)
-    found = lesion_of(probability, maps.threshold)
+    found = _lesion_of(probability, maps.threshold)
     return {
         "ct": place,
         **{name: place.holding(values, name) for name, values in found.items()},
     }
 
 
-def on_native_grid(doubt: Doubt, case: PreparedCase) -> Doubt:
+def _on_native_grid(doubt: Doubt, case: PreparedCase) -> Doubt:
     """Every map of the doubt on the scan's own voxels."""
     return Doubt(*(to_native(volume, case.geometry) for volume in doubt))
 
 
-def round_to(values: Native, step: float) -> Native:
+def _round_to(values: Native, step: float) -> Native:
     """The nearest multiples of `step`."""
     return np.rint(values / np.float32(step)) * np.float32(step)
 
 
-def describe_scan(
+def _describe_scan(
     scan: RawScan, case: PreparedCase, maps: CaseMaps, lesion: Image
 ) -> dict[str, Any]:
     """What `scan.json` says: lesion, pose of the head, quality."""
@@ -367,14 +367,14 @@ def describe_scan(
         "purpose": "research only, not for diagnosis",
         "lesion_volume_ml": volume_ml(lesion.voxels > 0, lesion.spacing_mm),
         "threshold": maps.threshold,
-        **describe_pose(maps, case),
+        **_describe_pose(maps, case),
         "flags": [*case.flags, *maps.midline_flags],
         "quality": case.quality,
         "source": case.source,
     }
 
 
-def describe_pose(maps: CaseMaps, case: PreparedCase) -> dict[str, Any]:
+def _describe_pose(maps: CaseMaps, case: PreparedCase) -> dict[str, Any]:
     """How the head lies, and on which side of its mid-line the lesion; nothing where
     the recipe does not look for the mid-line or found none."""
     if maps.plane is None:
@@ -390,7 +390,7 @@ def describe_pose(maps: CaseMaps, case: PreparedCase) -> dict[str, Any]:
     }
 
 
-def describe_doubt(system: System, native: Doubt, lesion: Image) -> dict[str, Any]:
+def _describe_doubt(system: System, native: Doubt, lesion: Image) -> dict[str, Any]:
     """Where the doubt comes from, and its mean in each predicted lesion, in bits."""
     found = lesion_doubts(lesion.voxels > 0, native, lesion.spacing_mm)
     return {

@@ -117,7 +117,7 @@ def load_system(
             "run once."
         )
     system = System(
-        tuple(with_averaging(load_run(member), averaging) for member in runs),
+        tuple(_with_averaging(load_run(member), averaging) for member in runs),
         tuple(member.name for member in runs),
         samples,
     )
@@ -126,7 +126,7 @@ def load_system(
             f"the recipe of {run} has no dropout that works on whole scans, so its "
             "samples would be all the same; use evaluate --ensemble with further runs."
         )
-    check_members(system, runs)
+    _check_members(system, runs)
     return system
 
 
@@ -142,7 +142,7 @@ def averaging_of(
     return each if any(each) else None
 
 
-def with_averaging(model: TrainedModel, asked: Averaging) -> TrainedModel:
+def _with_averaging(model: TrainedModel, asked: Averaging) -> TrainedModel:
     """The run, averaging over the poses asked for."""
     changes = {name: value for name, value in vars(asked).items() if value is not None}
     tta = replace(model.recipe.tta, **changes)
@@ -161,7 +161,7 @@ def has_dropout(recipe: Recipe) -> bool:
     return any(isinstance(net, UNetSettings) and net.dropout > 0 for net in nets)
 
 
-def check_members(system: System, runs: Sequence[Place]) -> None:
+def _check_members(system: System, runs: Sequence[Place]) -> None:
     """Raise `UserError` where the members do not work on one prepared grid."""
     first = system.model.recipe.system.prepare
     for run, member in zip(runs, system.members, strict=True):
@@ -179,7 +179,7 @@ def check_members(system: System, runs: Sequence[Place]) -> None:
 
 def infer_system(system: System, case: PreparedCase) -> Inferred:
     """Run one case through the system, and choose its threshold."""
-    inferred = run_members(system, case)
+    inferred = _run_members(system, case)
     if system.thresholds is None:
         return inferred
     maps = inferred.maps
@@ -187,16 +187,16 @@ def infer_system(system: System, case: PreparedCase) -> Inferred:
     return inferred._replace(maps=replace(maps, threshold=chosen))
 
 
-def run_members(system: System, case: PreparedCase) -> Inferred:
+def _run_members(system: System, case: PreparedCase) -> Inferred:
     """One case through every member of the system, at the recipe's threshold."""
     model = system.model
     maps, outputs = infer_case(model.params, case, model.recipe)
     if system.samples:
-        samples = dropout_samples(model, case, system.samples)
+        samples = _dropout_samples(model, case, system.samples)
         return Inferred(maps, outputs, doubt_of(samples))
     if len(system.members) == 1:
         return Inferred(maps, outputs, None)
-    others = (prediction_of(member, case) for member in system.members[1:])
+    others = (_prediction_of(member, case) for member in system.members[1:])
     doubt = doubt_of([maps.prediction, *others])
     mean = as_batch(doubt.probability)
     aligned = as_map(onto_aligned(mean, outputs.matrix, model.recipe.system))
@@ -204,7 +204,7 @@ def run_members(system: System, case: PreparedCase) -> Inferred:
     return Inferred(maps, outputs, doubt)
 
 
-def prediction_of(model: TrainedModel, case: PreparedCase) -> Map:
+def _prediction_of(model: TrainedModel, case: PreparedCase) -> Map:
     """O of one case, averaged over poses where the recipe does."""
     recipe, volume = model.recipe, as_batch(case.volume)
     mean = averaged_prediction(
@@ -213,17 +213,17 @@ def prediction_of(model: TrainedModel, case: PreparedCase) -> Map:
     return as_map(mean)
 
 
-def dropout_samples(
+def _dropout_samples(
     model: TrainedModel, case: PreparedCase, count: int
 ) -> Iterator[Map]:
     """O of several passes with dropout; the same for the same case and count."""
-    program, volume = compiled_sampler(model.recipe.system), as_batch(case.volume)
+    program, volume = _compiled_sampler(model.recipe.system), as_batch(case.volume)
     for key in jax.random.split(jax.random.key(model.recipe.seed), count):
         yield as_map(program(model.params, volume, key))
 
 
 @partial(jax.jit, static_argnames="system")
-def sample_prediction(
+def _sample_prediction(
     params: AdnParams, volume: Volume, key: Key, system: SystemSettings
 ) -> Volume:
     """O of one pass with dropout."""
@@ -231,9 +231,9 @@ def sample_prediction(
 
 
 @cache
-def compiled_sampler(system: SystemSettings) -> jax.stages.Compiled:
+def _compiled_sampler(system: SystemSettings) -> jax.stages.Compiled:
     """The pass with dropout for one scan, compiled once (as `compiled_chain`)."""
     key = jax.eval_shape(lambda: jax.random.key(0))
-    program = sample_prediction.lower(*abstract_inputs(system), key, system).compile()
+    program = _sample_prediction.lower(*abstract_inputs(system), key, system).compile()
     return_freed_memory()
     return program

@@ -37,7 +37,7 @@ def write_viewer(
 
     The page starts where the infarct is most probable, or else in the middle.
     """
-    shape, affine = viewer_grid(case)
+    shape, affine = _viewer_grid(case)
     hu = resample(*nearest_ras(scan), shape, affine, outside=-1000.0)
     probability = resample(maps.prediction, case.affine, shape, affine)
     start = np.array(shape) // 2
@@ -47,8 +47,8 @@ def write_viewer(
         # Where nothing is predicted, the threshold is above every value.
         warnings.filterwarnings("ignore", message="The given float value must not")
         view = view_img(
-            as_image(probability, affine),
-            bg_img=as_image(to_window(hu, settings.window_hu), affine),
+            _as_image(probability, affine),
+            bg_img=_as_image(to_window(hu, settings.window_hu), affine),
             cut_coords=(affine @ [*start[::-1], 1.0])[:3].tolist(),
             threshold=maps.threshold,
             vmin=0.0,
@@ -66,7 +66,7 @@ def write_viewer(
     write_text(path, without_remote_links(page))
 
 
-def viewer_grid(
+def _viewer_grid(
     case: PreparedCase,
 ) -> tuple[tuple[int, int, int], Float[np.ndarray, "4 4"]]:
     """Shape (z y x) and affine of a cubic grid around the brain.
@@ -105,11 +105,11 @@ def place_mirrored(
     size = json.dumps({"X": width, "Y": height, "Z": depth})
     if page.count(f'"nbSlice": {size}') != 2:
         raise ValueError(f"nilearn's page does not show two pictures of {size} voxels")
-    page = replace_value(page, "numSlice", {"X": width - 1 - x, "Y": y, "Z": z})
-    return replace_value(page, "affine", (affine @ from_page).tolist())
+    page = _replace_value(page, "numSlice", {"X": width - 1 - x, "Y": y, "Z": z})
+    return _replace_value(page, "affine", (affine @ from_page).tolist())
 
 
-def replace_value(page: str, name: str, value: Any) -> str:
+def _replace_value(page: str, name: str, value: Any) -> str:
     """Write another value for a setting that the page's script has once."""
     old = rf'"{name}": (\{{[^}}]*\}}|\[\[.*?\]\])'
     page, count = re.subn(old, f'"{name}": {json.dumps(value)}', page)
@@ -118,7 +118,7 @@ def replace_value(page: str, name: str, value: Any) -> str:
     return page
 
 
-def as_image(volume: Map, affine: Float[np.ndarray, "4 4"]) -> nib.Nifti1Image:
+def _as_image(volume: Map, affine: Float[np.ndarray, "4 4"]) -> nib.Nifti1Image:
     """A NIfTI image of a volume in memory."""
     return nib.Nifti1Image(volume.transpose(2, 1, 0), affine)
 

@@ -44,7 +44,7 @@ def unpack(archive: Path, folder: Path) -> Path:
                 while chunk := content.read(CHUNK):
                     file.write(chunk)
                     left -= len(chunk)
-                    check_room(left, index, archive)
+                    _check_room(left, index, archive)
     except DAMAGED as error:
         raise UserError(
             f"{archive} is no whole archive ({error}); download or pack it again."
@@ -68,7 +68,7 @@ def contents(archive: Path) -> Iterator[IO[bytes]]:
                 yield file
 
 
-def check_room(left: int, index: int, archive: Path) -> None:
+def _check_room(left: int, index: int, archive: Path) -> None:
     """Raise `UserError` where an archive unpacks to more than a few scans would."""
     if left < 0 or index >= MOST_FILES:
         raise UserError(

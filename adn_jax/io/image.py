@@ -123,7 +123,7 @@ def to_nifti(image: Image, step: float = 0.0) -> nib.Nifti1Image:
         while np.abs(voxels).max() > step * np.iinfo(np.int16).max:
             step *= 2
         voxels = np.rint(voxels / step).astype(np.int16)
-    header = place_header(image)
+    header = _place_header(image)
     header.set_data_dtype(voxels.dtype)
     header.set_data_shape(voxels.shape)
     nifti = nib.Nifti1Image(voxels, header.get_best_affine(), header)
@@ -132,7 +132,7 @@ def to_nifti(image: Image, step: float = 0.0) -> nib.Nifti1Image:
     return nifti
 
 
-def place_header(image: Image) -> nib.Nifti1Header:
+def _place_header(image: Image) -> nib.Nifti1Header:
     """A fresh header with the place of an image, nothing else of its file."""
     header = nib.Nifti1Header()
     header.set_xyzt_units("mm")
@@ -159,9 +159,9 @@ def onto_voxels(image: Image, scan: Image) -> Image:
     for place in image.places:
         for scan_place in scan.places:
             turned = in_order_of(replace(image, affine=place), scan_place)
-            if misfit(turned, replace(scan, affine=scan_place)) == "":
+            if _misfit(turned, replace(scan, affine=scan_place)) == "":
                 return scan.holding(turned.voxels, image.meaning)
-    reason = misfit(in_order_of(image, scan.affine), scan)
+    reason = _misfit(in_order_of(image, scan.affine), scan)
     raise UserError(
         f"the {image.meaning} {reason}; give one that was drawn on this scan."
     )
@@ -169,7 +169,7 @@ def onto_voxels(image: Image, scan: Image) -> Image:
 
 def in_order_of(image: Image, affine: Affine) -> Image:
     """The image with its axes permuted and flipped to run as those of an affine."""
-    directions, wanted = (unit_axes(one) for one in (image.affine, affine))
+    directions, wanted = (_unit_axes(one) for one in (image.affine, affine))
     cosines = np.linalg.inv(wanted) @ directions  # row: wanted axis, column: own axis
     order = max(
         permutations(range(3)),
@@ -186,18 +186,18 @@ def in_order_of(image: Image, affine: Affine) -> Image:
     return Image(voxels, image.affine @ step, image.meaning)
 
 
-def unit_axes(affine: Affine) -> Float[np.ndarray, "3 3"]:
+def _unit_axes(affine: Affine) -> Float[np.ndarray, "3 3"]:
     """Directions of the voxel axes, a column each, of length 1."""
     return affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
 
 
-def corners_of(shape: tuple[int, ...]) -> Float[np.ndarray, "4 8"]:
+def _corners_of(shape: tuple[int, ...]) -> Float[np.ndarray, "4 8"]:
     """Homogeneous indices of the eight corner voxels."""
     ends = product(*((0.0, n - 1.0) for n in shape), [1.0])
     return np.array(list(ends)).T
 
 
-def misfit(image: Image, scan: Image) -> str:
+def _misfit(image: Image, scan: Image) -> str:
     """In what an image with the scan's axis order does not lie on its voxels.
 
     Empty where it does; else a predicate: what differs first of number, size, direction
@@ -208,7 +208,7 @@ def misfit(image: Image, scan: Image) -> str:
             f"has {by(image.shape)} voxels where the scan, in the same order of axes, "
             f"has {by(scan.shape)}"
         )
-    corners = corners_of(scan.shape)
+    corners = _corners_of(scan.shape)
     there = np.linalg.inv(scan.affine) @ image.affine @ corners
     if np.abs(there - corners).max() <= SAME_VOXEL:
         return ""

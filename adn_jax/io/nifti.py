@@ -65,7 +65,7 @@ def open_nifti(path: Source) -> nib.Nifti1Image:
     """
     check_fetched(path)
     try:
-        image = in_millimetres(load(path))
+        image = _in_millimetres(load(path))
     except FileNotFoundError as error:
         raise UserError(
             f"{path} does not exist; give the path of a NIfTI file."
@@ -80,7 +80,7 @@ def open_nifti(path: Source) -> nib.Nifti1Image:
             f"{path} declares {image.shape} voxels, too many for a head scan; "
             "restore or convert it."
         )
-    check_affine(image, path)
+    _check_affine(image, path)
     return image
 
 
@@ -93,26 +93,26 @@ def load(path: Source) -> nib.Nifti1Image:
     if not isinstance(path, Path):
         content = read_bytes(path)
         content = gzip.decompress(content) if compressed else content
-        with quiet_nibabel():
-            image = version_of(content).from_bytes(content)
+        with _quiet_nibabel():
+            image = _version_of(content).from_bytes(content)
         image.file_map["image"].filename = str(path)
         return image
     if not path.is_file():
         raise FileNotFoundError(path)
     with (gzip.open if compressed else open)(path, "rb") as file:
-        kind = version_of(file.read(4))
-    with quiet_nibabel():
+        kind = _version_of(file.read(4))
+    with _quiet_nibabel():
         return kind.from_filename(path)
 
 
-def version_of(content: bytes) -> type[nib.Nifti1Image]:
+def _version_of(content: bytes) -> type[nib.Nifti1Image]:
     """The class of nibabel's that reads a file which starts like this."""
     sizes = {int.from_bytes(content[:4], order) for order in ("little", "big")}
     return nib.Nifti2Image if NIFTI2_HEADER_BYTES in sizes else nib.Nifti1Image
 
 
 @contextmanager
-def quiet_nibabel() -> Generator[None]:
+def _quiet_nibabel() -> Generator[None]:
     """Keep nibabel from printing what its errors, or our flags, say as well."""
     logger = imageglobals.logger
     was, logger.disabled = logger.disabled, True
@@ -122,14 +122,14 @@ def quiet_nibabel() -> Generator[None]:
         logger.disabled = was
 
 
-def in_millimetres(image: nib.Nifti1Image) -> nib.Nifti1Image:
+def _in_millimetres(image: nib.Nifti1Image) -> nib.Nifti1Image:
     """The image with sform and qform in mm, where its header names metres or microns.
 
     The unit is believed only where it makes a smaller or larger thing the size of a
     head: many programs name a unit without using it.
     """
     factor = unit_of(image.header)[1]
-    if factor == 1.0 or not has_usable_size(image.affine * factor, image.shape):
+    if factor == 1.0 or not _has_usable_size(image.affine * factor, image.shape):
         return image
     header = image.header.copy()
     scale = np.diag([factor, factor, factor, 1.0])
@@ -154,7 +154,7 @@ def unit_of(header: nib.Nifti1Header) -> tuple[str, float]:
     return UNITS_MM.get(int(header["xyzt_units"]) % 8, ("mm", 1.0))
 
 
-def has_usable_size(affine: Float[np.ndarray, "4 4"], shape: Sequence[int]) -> bool:
+def _has_usable_size(affine: Float[np.ndarray, "4 4"], shape: Sequence[int]) -> bool:
     """Whether voxels and volume have the size of a scan, in mm."""
     if not np.isfinite(affine).all():
         return False
@@ -167,9 +167,9 @@ def has_usable_size(affine: Float[np.ndarray, "4 4"], shape: Sequence[int]) -> b
     return bool(abs(np.linalg.det(affine[:3, :3] / steps)) > FLATTEST)
 
 
-def check_affine(image: nib.Nifti1Image, path: Source) -> None:
+def _check_affine(image: nib.Nifti1Image, path: Source) -> None:
     """Raise `UserError` where positions in mm are unknown or absurd."""
-    if not has_usable_size(image.affine, image.shape):
+    if not _has_usable_size(image.affine, image.shape):
         numbers = np.array2string(image.affine[:3], precision=3, separator=" ")
         raise UserError(
             f"{path} has no usable affine, so positions in mm are unknown "
@@ -193,13 +193,13 @@ def header_flags(path: Path) -> tuple[str, ...]:
             "neither sform nor qform is set: which side is left is not known; x is "
             "taken to grow to the patient's left"
         )
-    elif (apart := corner_distance(sform, qform, image.shape)) > 1:
+    elif (apart := _corner_distance(sform, qform, image.shape)) > 1:
         flags.append(
             f"sform and qform disagree by up to {apart:.0f} voxels; the sform is used"
         )
-    if (slant := slant_deg(image.affine)) > 1:
+    if (slant := _slant_deg(image.affine)) > 1:
         flags.append(f"the axes are up to {slant:.0f} degrees off a right angle")
-    if left := bytes_left(path, image):
+    if left := _bytes_left(path, image):
         flags.append(
             f"{left} bytes are left over after the voxels: the header may declare too "
             "few of them"
@@ -207,14 +207,14 @@ def header_flags(path: Path) -> tuple[str, ...]:
     return tuple(flags)
 
 
-def slant_deg(affine: Float[np.ndarray, "4 4"]) -> float:
+def _slant_deg(affine: Float[np.ndarray, "4 4"]) -> float:
     """How many degrees two axes of an affine are off a right angle, at most."""
     axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     cosines = (axes.T @ axes)[np.triu_indices(3, 1)]
     return float(np.rad2deg(np.arcsin(np.clip(abs(cosines).max(), 0, 1))))
 
 
-def bytes_left(path: Path, image: nib.Nifti1Image) -> int:
+def _bytes_left(path: Path, image: nib.Nifti1Image) -> int:
     """Bytes of a file behind the voxels that its header declares."""
     size = path.stat().st_size
     if path.name.lower().endswith(".gz"):
@@ -226,7 +226,7 @@ def bytes_left(path: Path, image: nib.Nifti1Image) -> int:
     return max(0, size - wanted)
 
 
-def corner_distance(
+def _corner_distance(
     one: Float[np.ndarray, "4 4"] | None,
     other: Float[np.ndarray, "4 4"] | None,
     shape: Sequence[int],

@@ -137,9 +137,9 @@ def joint_loss(
 
     `spacing_mm` (z y x) is the unit of the terms that measure distances. A system
     without D has no P; its lambda is 0. Side predictions are part of L_F
-    (`deeply_supervised`) and compared with T(G) whatever the grid.
+    (`_deeply_supervised`) and compared with T(G) whatever the grid.
     """
-    terms = joint_terms(outputs, targets, settings, step, spacing_mm)
+    terms = _joint_terms(outputs, targets, settings, step, spacing_mm)
     total, values = terms.segmentation.total, terms.segmentation.values
     if settings.regularisation:
         regularisation = terms.disentanglement.total
@@ -163,7 +163,7 @@ def weighted_joint_terms(
     A term of L_D counts with its own weight times lambda. In the warm start the terms
     of L_D add 0, after it "warm_start" does.
     """
-    terms = joint_terms(outputs, targets, settings, step, spacing_mm)
+    terms = _joint_terms(outputs, targets, settings, step, spacing_mm)
     charged = {
         name: terms.regularisation * value
         for name, value in terms.disentanglement.weighted().items()
@@ -177,7 +177,7 @@ def weighted_joint_terms(
     return terms.segmentation.weighted() | charged | terms.extra.weighted()
 
 
-def joint_terms(
+def _joint_terms(
     outputs: AdnOutputs,
     targets: Targets,
     settings: JointLossSettings,
@@ -186,7 +186,7 @@ def joint_terms(
 ) -> JointTerms:
     """Every term of the joint loss that has a weight, computed once."""
     pair = _prediction(outputs, targets, settings)
-    segmentation = deeply_supervised(
+    segmentation = _deeply_supervised(
         segmentation_terms(*pair, settings, step, spacing_mm),
         [
             segmentation_terms(side, targets.aligned_lesion, settings, step, spacing_mm)
@@ -211,7 +211,7 @@ def joint_terms(
     )
 
 
-def deeply_supervised(terms: Terms, sides: Sequence[Terms]) -> Terms:
+def _deeply_supervised(terms: Terms, sides: Sequence[Terms]) -> Terms:
     """L_F of the prediction and of the side predictions, the finest first.
 
     They count as 1, 1/2, 1/4, ..., divided by the sum of these (as in nnU-Net, Isensee

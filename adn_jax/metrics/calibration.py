@@ -86,7 +86,7 @@ def gaps(sums: Reliability) -> Float[np.ndarray, " bins"]:
 
 def expected_calibration_error(sums: Reliability) -> float:
     """Mean gap over the voxels (Guo et al. 2017); NaN without voxels."""
-    return mean_over_voxels(np.abs(sums.label - sums.probability), sums)
+    return _mean_over_voxels(np.abs(sums.label - sums.probability), sums)
 
 
 def maximum_calibration_error(sums: Reliability) -> float:
@@ -97,10 +97,10 @@ def maximum_calibration_error(sums: Reliability) -> float:
 def brier_score(sums: Reliability) -> float:
     """Mean squared difference of probability and label (Brier 1950); NaN without
     voxels."""
-    return mean_over_voxels(sums.squared_error, sums)
+    return _mean_over_voxels(sums.squared_error, sums)
 
 
-def mean_over_voxels(total: Float[np.ndarray, " bins"], sums: Reliability) -> float:
+def _mean_over_voxels(total: Float[np.ndarray, " bins"], sums: Reliability) -> float:
     """Sum over the bins, a voxel; NaN without voxels."""
     voxels = int(sums.count.sum())
     return float(total.sum()) / voxels if voxels else float("nan")

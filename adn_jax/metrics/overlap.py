@@ -63,12 +63,12 @@ class LesionCounts:
 
 def count_lesions(prediction: Mask, lesion: Mask) -> LesionCounts:
     """Count the lesions on both sides and those that overlap by at least one voxel."""
-    true, found = components_touching(lesion, prediction)
-    predicted, right = components_touching(prediction, lesion)
+    true, found = _components_touching(lesion, prediction)
+    predicted, right = _components_touching(prediction, lesion)
     return LesionCounts(true=true, found=found, predicted=predicted, right=right)
 
 
-def components_touching(mask: Mask, other: Mask) -> tuple[int, int]:
+def _components_touching(mask: Mask, other: Mask) -> tuple[int, int]:
     """Number of components of `mask`, and of those that share a voxel with `other`."""
     labels, count = ndimage.label(mask, structure=TOUCHING)
     return int(count), np.unique(labels[mask & other]).size

@@ -36,7 +36,7 @@ def group_count(channels: int, groups: int) -> int:
     return groups
 
 
-def group_statistics(
+def _group_statistics(
     volume: Volume, groups: int
 ) -> tuple[Float[Array, "b 1 1 1 c"], Float[Array, "b 1 1 1 c"]]:
     """Mean and 1 / standard deviation of each channel's group, in float32.
@@ -46,12 +46,12 @@ def group_statistics(
     """
 
     volume = volume.astype(jnp.float32)
-    mean = over_groups(volume.mean(axis=SPACE), groups)
-    variance = over_groups(jnp.square(volume - mean).mean(axis=SPACE), groups)
+    mean = _over_groups(volume.mean(axis=SPACE), groups)
+    variance = _over_groups(jnp.square(volume - mean).mean(axis=SPACE), groups)
     return mean, jax.lax.rsqrt(variance + EPSILON)
 
 
-def over_groups(values: Float[Array, "b c"], groups: int) -> Float[Array, "b 1 1 1 c"]:
+def _over_groups(values: Float[Array, "b c"], groups: int) -> Float[Array, "b 1 1 1 c"]:
     """Mean over the channels of each group, at each of its channels."""
     grouped = values.reshape(len(values), groups, -1).mean(axis=2)
     repeated = jnp.repeat(grouped, values.shape[1] // groups, axis=1)
@@ -71,7 +71,7 @@ def group_norm(
 
 
 def _group_norm_forward(volume, scale, bias, groups):
-    mean, rate = checkpoint_name(group_statistics(volume, groups), KEPT)
+    mean, rate = checkpoint_name(_group_statistics(volume, groups), KEPT)
     factor = rate * scale
     out = volume.astype(jnp.float32) * factor + (bias - mean * factor)
     return out.astype(volume.dtype), (volume, mean, rate, scale)
@@ -84,8 +84,8 @@ def _group_norm_backward(groups, saved, cotangent):
     by_bias = cotangent.sum(SPACE)
     by_scale = (cotangent * centred).sum(SPACE) * rate[:, 0, 0, 0]
     voxels = math.prod(volume.shape[1:4])
-    shift = over_groups(by_bias * scale / voxels, groups)
-    slope = over_groups(by_scale * scale / voxels, groups)
+    shift = _over_groups(by_bias * scale / voxels, groups)
+    slope = _over_groups(by_scale * scale / voxels, groups)
     by_volume = rate * (cotangent * scale - shift - centred * (rate * slope))
     return by_volume.astype(volume.dtype), by_scale.sum(0), by_bias.sum(0)
 
@@ -251,12 +251,12 @@ def dropout(volume: Volume, rate: float, key: Key | None, stage: int) -> Volume:
     if key is None or dropped == 0:
         return volume
     with jax.named_scope("dropout"):
-        kept = random_bits(jax.random.fold_in(key, stage), volume.shape) >= dropped
+        kept = _random_bits(jax.random.fold_in(key, stage), volume.shape) >= dropped
         scale = jnp.asarray(1 / (1 - rate), volume.dtype)
         return jnp.where(kept, volume * scale, jnp.zeros((), volume.dtype))
 
 
-def random_bits(key: Key, shape: tuple[int, ...]) -> UInt32[Array, "..."]:
+def _random_bits(key: Key, shape: tuple[int, ...]) -> UInt32[Array, "..."]:
     """A hash of each element's place and of the key: random enough for dropout.
 
     It costs a few instructions an element, in whatever loop needs it; jax's generator

@@ -102,7 +102,7 @@ class Pathway(nn.Module):
                 volume = Activation(name=f"activation_{number}")(volume, training)
             volume = Layer(features, 3, name=f"layer_{number}")(volume)
             if number in self.residual:
-                volume = add_earlier(volume, inputs[-2])
+                volume = _add_earlier(volume, inputs[-2])
         return volume
 
 
@@ -117,8 +117,8 @@ class DeepMedic(nn.Module):
     ) -> Float[Array, "b z2 y2 x2 1"]:
         """Compute the logits of the windows' inner voxels; a key means training."""
         settings, training = self.settings, key is not None
-        margin = widest_margin(settings)
-        shrinks = margin - joined_halo(settings)
+        margin = _widest_margin(settings)
+        shrinks = margin - _joined_halo(settings)
         z, y, x = (size - 2 * shrinks for size in windows.shape[1:4])
         pathways = []
         for step in settings.steps:
@@ -136,13 +136,13 @@ class DeepMedic(nn.Module):
             volume = dropout(volume, settings.dropout[number - 1], key, number)
             volume = Layer(features, side, name=f"joined_{number}")(volume)
             if number in settings.joined_residual:
-                volume = add_earlier(volume, inputs[-2])
+                volume = _add_earlier(volume, inputs[-2])
         volume = Activation(name="activation_head")(volume, training)
         volume = dropout(volume, settings.dropout[-1], key, 0)
         return Head(1, settings.prior, name="head")(volume)
 
 
-def add_earlier(
+def _add_earlier(
     volume: Float[Array, "b z y x o"], earlier: Float[Array, "b z1 y1 x1 c"]
 ) -> Float[Array, "b z y x o"]:
     """Add the centre of earlier maps: as many as there are, or as many as fit."""
@@ -168,7 +168,7 @@ def every(
     The maps are `shrinks` voxels smaller; an odd number of them lies around the centre.
     """
     for axis, size in enumerate(inner, start=1):
-        reach = step * ((coarse_size(size, step) + shrinks) // 2)
+        reach = step * ((_coarse_size(size, step) + shrinks) // 2)
         middle = windows.shape[axis] // 2
         windows = jax.lax.slice_in_dim(
             windows, middle - reach, middle + reach + 1, stride=step, axis=axis
@@ -176,18 +176,18 @@ def every(
     return windows
 
 
-def coarse_size(size: int, step: int) -> int:
+def _coarse_size(size: int, step: int) -> int:
     """The smallest odd number of voxels, `step` wide each, that cover `size`."""
     return -(-size // step) // 2 * 2 + 1
 
 
-def widest_margin(settings: DeepMedicSettings) -> int:
+def _widest_margin(settings: DeepMedicSettings) -> int:
     """Voxels that the widest pathway sees on either side of one that it predicts."""
     field = max(settings.steps) * (2 * len(settings.widths) + 1)
-    return field // 2 + joined_halo(settings)
+    return field // 2 + _joined_halo(settings)
 
 
-def joined_halo(settings: DeepMedicSettings) -> int:
+def _joined_halo(settings: DeepMedicSettings) -> int:
     """Voxels around a predicted one whose maps the joined layers see."""
     return sum(side // 2 for side in settings.joined_kernels)
 
@@ -199,7 +199,7 @@ def deepmedic_window(settings: DeepMedicSettings, side: int | Sizes) -> Window:
     step, windows side by side cut a volume into the same coarse voxels as a large one.
     """
     inner = (side, side, side) if isinstance(side, int) else side
-    margin = widest_margin(settings)
+    margin = _widest_margin(settings)
     return Window(inner, (margin, margin, margin))
 
 

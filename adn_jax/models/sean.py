@@ -214,19 +214,19 @@ class SymmetryAttention(nn.Module):
 
         def windows_of(name, maps):
             projected = Projection(-(-features // 2), name=name)(maps)
-            return split_windows(projected, counts)
+            return _split_windows(projected, counts)
 
         queries = windows_of("theta", middle)
         keys, own, other = (windows_of(name, maps) for name in ("phi", "g", "h"))
         attended = [
-            attend(queries, keys, own),
-            attend(queries, jnp.flip(keys, 3), jnp.flip(other, 3)),
+            _attend(queries, keys, own),
+            _attend(queries, jnp.flip(keys, 3), jnp.flip(other, 3)),
         ]
-        joined = join_windows(jnp.concatenate(attended, axis=-1), rows, columns)
+        joined = _join_windows(jnp.concatenate(attended, axis=-1), rows, columns)
         return middle + Projection(features, name="output")(joined)
 
 
-def attend(
+def _attend(
     queries: Float[Array, "n 1 p q i d"],
     keys: Float[Array, "n t p q j d"],
     values: Float[Array, "n t p q j d"],
@@ -243,7 +243,7 @@ def attend(
     return jnp.einsum("ntpqij,ntpqjd->npqid", shares, values)[:, None]
 
 
-def split_windows(
+def _split_windows(
     maps: Float[Array, "n t y x d"], counts: tuple[int, int]
 ) -> Float[Array, "n t p q i d"]:
     """Divide slices into `counts` windows along y and x, each a row of places i."""
@@ -255,10 +255,10 @@ def split_windows(
     return grid.swapaxes(3, 4).reshape(n, slices, down, across, -1, features)
 
 
-def join_windows(
+def _join_windows(
     windows: Float[Array, "n t p q i d"], rows: int, columns: int
 ) -> Float[Array, "n t y x d"]:
-    """Undo `split_windows`."""
+    """Undo `_split_windows`."""
     n, slices, down, across, _, features = windows.shape
     grid = windows.reshape(
         n, slices, down, across, rows // down, columns // across, features

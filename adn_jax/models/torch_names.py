@@ -50,7 +50,7 @@ Settings = UNetSettings | AlignmentNetSettings
 State = Mapping[str, np.ndarray]
 
 
-def torch_name(path: str, kind: str) -> str:
+def _torch_name(path: str, kind: str) -> str:
     """Their name of our parameter `path` ("encoder_0/conv_1/norm/scale")."""
     for pattern, replacement in RULES[kind]:
         path = re.sub(pattern, replacement, path)
@@ -62,12 +62,12 @@ def to_torch_layout(value: np.ndarray) -> np.ndarray:
     return np.moveaxis(value, (-1, -2), (0, 1)) if value.ndim > 1 else value
 
 
-def from_torch_layout(value: np.ndarray) -> np.ndarray:
+def _from_torch_layout(value: np.ndarray) -> np.ndarray:
     """OIDHW to DHWIO, and linear weights transposed; vectors stay."""
     return np.moveaxis(value, (0, 1), (-1, -2)) if value.ndim > 1 else value
 
 
-def expected_params(
+def _expected_params(
     settings: Settings, inputs: int = 1
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes of a network's parameters by path, without computing anything."""
@@ -99,10 +99,10 @@ def from_torch(
             f"{network} has in_plane_levels {settings.in_plane_levels}, but the "
             "authors' networks halve z at every level; set it to 0."
         )
-    expected = expected_params(settings, inputs)
-    names = {path: torch_name(path, _kind(settings)) for path in expected}
+    expected = _expected_params(settings, inputs)
+    names = {path: _torch_name(path, _kind(settings)) for path in expected}
     values = {
-        path: from_torch_layout(np.asarray(state[name]))
+        path: _from_torch_layout(np.asarray(state[name]))
         for path, name in names.items()
         if name in state
     }
@@ -130,7 +130,7 @@ def from_torch(
 def to_torch(params: Params, settings: Settings) -> dict[str, np.ndarray]:
     """Turn our parameters into a state dict of the authors' networks."""
     return {
-        torch_name(path, _kind(settings)): to_torch_layout(np.asarray(value))
+        _torch_name(path, _kind(settings)): to_torch_layout(np.asarray(value))
         for path, value in flatten_dict(params, sep="/").items()
     }
 
@@ -138,7 +138,7 @@ def to_torch(params: Params, settings: Settings) -> dict[str, np.ndarray]:
 def torch_widths(state: State, settings: Settings) -> tuple[int, ...]:
     """Feature maps of each level in a state dict of theirs; empty: another network."""
     kind = _kind(settings)
-    names = (torch_name(LEVELS[kind].format(level), kind) for level in count())
+    names = (_torch_name(LEVELS[kind].format(level), kind) for level in count())
     return tuple(len(state[name]) for name in takewhile(state.__contains__, names))
 
 

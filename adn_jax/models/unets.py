@@ -71,7 +71,7 @@ def upsample(volume: Volume, *, flat: bool = False) -> Float[Array, "b z2 y2 x2 
     return repeat(volume, (1 if flat else 2, 2, 2))
 
 
-def level_block(
+def _level_block(
     settings: UNetSettings, remat: Remat, features: int, middle: int, name: str
 ) -> nn.Module:
     """The block of one level; a double convolution has `middle` maps inside."""
@@ -115,7 +115,7 @@ class UNet(nn.Module):
         A key switches dropout on.
         """
         settings, widths = self.settings, self.settings.widths
-        block = partial(level_block, settings, self.remat)
+        block = partial(_level_block, settings, self.remat)
         skips = []
         for level, features in enumerate(widths):
             if level:

@@ -108,7 +108,7 @@ def build_phantom(
             "slice_mm": scan.slice_mm,
             "lesion_ml": float(lesion.sum() * np.linalg.det(affine[:3, :3]) / 1000),
             "side": common_side({infarct.side for infarct in drawn}),
-            "infarcts": [read_back(asdict(infarct)) for infarct in drawn],
+            "infarcts": [_read_back(asdict(infarct)) for infarct in drawn],
         },
     )
 
@@ -158,7 +158,7 @@ def add_head_holder(
     return (ct + 850.0 * shell * air).astype(np.float32)
 
 
-def save_map(
+def _save_map(
     path: Path, phantom: Phantom, values: np.ndarray, slope: float = 1.0
 ) -> None:
     """Write one volume in the phantom's voxel order; the same bytes every time.
@@ -183,14 +183,16 @@ def write_phantom(folder: Path, phantom: Phantom) -> None:
     brain = phantom.grey + phantom.white + phantom.csf >= 0.5
     ct = np.clip(np.rint(phantom.ct), -1024, 3071).astype(np.int16)
     with atomic_path(folder) as case:
-        save_map(case / "ct.nii.gz", phantom, ct)
-        save_map(case / "lesion.nii.gz", phantom, phantom.lesion.astype(np.uint8))
+        _save_map(case / "ct.nii.gz", phantom, ct)
+        _save_map(case / "lesion.nii.gz", phantom, phantom.lesion.astype(np.uint8))
         for name, share in tissue.items():
             stored = np.rint(255 * share).astype(np.uint8)
-            save_map(case / "tissue" / f"{name}.nii.gz", phantom, stored, slope=1 / 255)
+            _save_map(
+                case / "tissue" / f"{name}.nii.gz", phantom, stored, slope=1 / 255
+            )
         truth = case / "truth"
-        save_map(truth / "pathological.nii.gz", phantom, phantom.pathological)
-        save_map(truth / "brain.nii.gz", phantom, brain.astype(np.uint8))
+        _save_map(truth / "pathological.nii.gz", phantom, phantom.pathological)
+        _save_map(truth / "brain.nii.gz", phantom, brain.astype(np.uint8))
         write_json(truth / "pose.json", phantom.truth)
 
 
@@ -249,7 +251,7 @@ def claim_folder(out: Path, settings: dict[str, Any]) -> None:
 
 
 @contextmanager
-def progress_bar(title: str, total: int) -> Generator[Any]:
+def _progress_bar(title: str, total: int) -> Generator[Any]:
     """A bar with the time left; yields the function that counts one case."""
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeRemainingColumn()) as progress:
@@ -276,9 +278,9 @@ def write_phantoms(
     out, splits = Path(out), split_cases(cases, validation, test)
     settings = {"seed": seed, "difficulty": asdict(difficulty), "splits": splits}
     workers = worker_count(workers, cases)
-    claim_folder(out, read_back(settings))
+    claim_folder(out, _read_back(settings))
     make = partial(make_case, out, seed, difficulty)
-    with progress_bar("phantoms", cases) as count_one:
+    with _progress_bar("phantoms", cases) as count_one:
         if workers == 1:
             for index in range(cases):
                 make(index)
@@ -292,8 +294,8 @@ def write_phantoms(
     return splits
 
 
-def read_back(value: Any) -> Any:
+def _read_back(value: Any) -> Any:
     """A value as JSON gives it back: tuples become lists."""
     if isinstance(value, dict):
-        return {key: read_back(entry) for key, entry in value.items()}
-    return [read_back(entry) for entry in value] if isinstance(value, tuple) else value
+        return {key: _read_back(entry) for key, entry in value.items()}
+    return [_read_back(entry) for entry in value] if isinstance(value, tuple) else value

@@ -182,7 +182,7 @@ def keep_mid_plane(moved: Points, resting: Points) -> Points:
     return np.stack([resting[0] + free * (moved[0] - resting[0]), *moved[1:]])
 
 
-def displacement(
+def _displacement(
     rng: np.random.Generator,
     points: Points,
     length_mm: float,
@@ -198,19 +198,19 @@ def displacement(
     )
 
 
-def skull_map(
+def _skull_map(
     rng: np.random.Generator, points: Points, difficulty: Difficulty
 ) -> Points:
     """Map head coordinates to the template by size and a deformation of long waves."""
     scale = rng.uniform(*difficulty.head_scale) * rng.normal(1.0, 0.015, 3)
     resting = points / scale[:, None, None, None]
-    moved = resting + displacement(
+    moved = resting + _displacement(
         rng, points, 70.0, difficulty.deformation_mm, 0.5 * difficulty.asymmetry_mm
     )
     return keep_mid_plane(moved, resting)
 
 
-def brain_map(
+def _brain_map(
     rng: np.random.Generator, skull: Points, depth: Scalar, difficulty: Difficulty
 ) -> Points:
     """Add what moves inside the skull: shorter waves, and ventricles of any size.
@@ -220,7 +220,7 @@ def brain_map(
     growth = rng.uniform(*difficulty.ventricle) + (
         rng.normal(0.0, difficulty.ventricle_asymmetry, 2)
     )
-    waves = displacement(
+    waves = _displacement(
         rng, skull, 35.0, 0.5 * difficulty.deformation_mm, difficulty.asymmetry_mm
     )
     moved = skull + waves * np.clip(depth / 20.0, 0.0, 1.0)
@@ -242,9 +242,9 @@ def build_head(
     template = load_template()
     distances = template.distance_origin, float(TEMPLATE_STEP)
     coarse = points_in_head(knots(grid.z), knots(grid.y), knots(grid.x), pose)
-    skull_coarse = skull_map(rng, coarse, difficulty)
+    skull_coarse = _skull_map(rng, coarse, difficulty)
     depth = -sample_template(template.brain_distance, *distances, skull_coarse)
-    brain_coarse = brain_map(rng, skull_coarse, depth, difficulty)
+    brain_coarse = _brain_map(rng, skull_coarse, depth, difficulty)
     to_skull = np.stack([refine(axis, grid) for axis in skull_coarse])
     to_tissue = np.stack([refine(axis, grid) for axis in brain_coarse])
 

@@ -71,7 +71,7 @@ def apply_adn(
     pathological = anatomical = salient = compensated = None
     if system.disentangles:
         with jax.named_scope("disentangle"):
-            pathological = voxel_probability(
+            pathological = _voxel_probability(
                 params.disentangle,
                 disentangle_input(aligned, mirrored, system),
                 system.disentangle_net,
@@ -86,13 +86,13 @@ def apply_adn(
     with jax.named_scope("segment"):
         seen = segment_input(aligned, mirrored, salient, system)
         auxiliary_predictions = ()
-        if supervises_deeply(system) and segment_key is not None:
-            aligned_prediction, *sides = level_probabilities(
+        if _supervises_deeply(system) and segment_key is not None:
+            aligned_prediction, *sides = _level_probabilities(
                 params.segment, seen, segment_key, system
             )
             auxiliary_predictions = tuple(sides)
         else:
-            aligned_prediction = voxel_probability(
+            aligned_prediction = _voxel_probability(
                 params.segment, seen, system.segment_net, segment_key, system
             )
     return AdnOutputs(
@@ -146,7 +146,7 @@ def zscored(
     return centred * jax.lax.rsqrt(jnp.maximum(variance, 1e-12))
 
 
-def voxel_probability(
+def _voxel_probability(
     params: Params,
     volume: Float[Array, "b z y x channels"],
     settings: SegmentNetSettings,
@@ -165,13 +165,13 @@ def voxel_probability(
     return jax.nn.sigmoid(logits)
 
 
-def supervises_deeply(system: SystemSettings) -> bool:
+def _supervises_deeply(system: SystemSettings) -> bool:
     """Whether levels of F below the last are compared with the label in training."""
     net = system.segment_net
     return isinstance(net, UNetSettings) and net.deep_supervision > 0
 
 
-def level_probabilities(
+def _level_probabilities(
     params: Params,
     volume: Float[Array, "b z y x channels"],
     key: Key,

@@ -87,18 +87,18 @@ def find_view(view_params: Params, volume: Volume, system: SystemSettings) -> Vi
     steps = system.alignment
     view = first_view(view_params, volume, system)
     small = coarse(volume)
-    if looks_everywhere(system):
-        view = best_start(volume, view, system)
+    if _looks_everywhere(system):
+        view = _best_start(volume, view, system)
     elif steps.search_limit_deg > 0:
-        view = search_angle(small, view, system, steps.search_limit_deg)
+        view = _search_angle(small, view, system, steps.search_limit_deg)
     if steps.refine_steps > 0:
         view = refine_view(small, view, system)
-    if looks_everywhere(system):
+    if _looks_everywhere(system):
         view = upright(small, view, system)
     return jax.lax.stop_gradient(view)
 
 
-def looks_everywhere(system: SystemSettings) -> bool:
+def _looks_everywhere(system: SystemSettings) -> bool:
     """Whether a head may be turned by any angle."""
     steps = system.alignment
     return steps.search_everywhere and steps.search_limit_deg > 0
@@ -119,7 +119,7 @@ def first_view(view_params: Params, volume: Volume, system: SystemSettings) -> V
 
 def search_view(volume: Volume, system: SystemSettings, limit_deg: float) -> View:
     """The answer without T: centre of mass, then a search over +- `limit_deg`."""
-    return search_angle(coarse(volume), centre_view(volume), system, limit_deg)
+    return _search_angle(coarse(volume), centre_view(volume), system, limit_deg)
 
 
 def centre_view(volume: Volume) -> View:
@@ -143,7 +143,7 @@ def coarse(volume: Volume) -> Float[Array, "b z y1 x1 c"]:
     return averaged(volume, (1, y // SEARCH_SIZE, x // SEARCH_SIZE))
 
 
-def rough(volume: Volume, system: SystemSettings) -> Float[Array, "b z1 y1 x1 c"]:
+def _rough(volume: Volume, system: SystemSettings) -> Float[Array, "b z1 y1 x1 c"]:
     """Average to voxels of about `ROUGH_MM`; normalised coordinates stay."""
     sizes = zip(ROUGH_MM, system.prepare.spacing_mm, strict=True)
     z, y, x = (int(most / step) for most, step in sizes)
@@ -165,15 +165,15 @@ def largest_divisor(size: int, most: int) -> int:
     return next(n for n in range(max(min(most, size), 1), 0, -1) if size % n == 0)
 
 
-def best_start(volume: Volume, view: View, system: SystemSettings) -> View:
+def _best_start(volume: Volume, view: View, system: SystemSettings) -> View:
     """The best of the angles around a view, or of every angle about the centre of mass.
 
     Both are refined, then the one that mirrors better counts, so that T has no say
     where it was misled.
     """
-    small, limit = rough(volume, system), system.alignment.search_limit_deg
-    anew = turned_best(small, centre_view(volume), system, every_angle())
-    views = jnp.stack([search_angle(small, view, system, limit), anew])
+    small, limit = _rough(volume, system), system.alignment.search_limit_deg
+    anew = _turned_best(small, centre_view(volume), system, _every_angle())
+    views = jnp.stack([_search_angle(small, view, system, limit), anew])
     if system.alignment.refine_steps > 0:
         views = jax.vmap(lambda view: refine_view(small, view, system))(views)
     losses = jax.vmap(lambda view: unlikeness(small, view, system))(views)
@@ -181,35 +181,35 @@ def best_start(volume: Volume, view: View, system: SystemSettings) -> View:
     return jnp.take_along_axis(views, best[None, :, None], axis=0)[0]
 
 
-def every_angle() -> Float[Array, " n"]:
+def _every_angle() -> Float[Array, " n"]:
     """Turns in degrees that meet every mirror line."""
-    return turns_deg(90.0, EVERY_DEG)[1:]
+    return _turns_deg(90.0, EVERY_DEG)[1:]
 
 
-def search_angle(
+def _search_angle(
     volume: Volume, view: View, system: SystemSettings, limit_deg: float
 ) -> View:
     """The view that mirrors best among angles up to `limit_deg` from the given one."""
-    turns = turns_deg(limit_deg, system.alignment.search_step_deg)
-    return turned_best(volume, view, system, turns)
+    turns = _turns_deg(limit_deg, system.alignment.search_step_deg)
+    return _turned_best(volume, view, system, turns)
 
 
-def turns_deg(limit: float, step: float) -> Float[Array, " n"]:
+def _turns_deg(limit: float, step: float) -> Float[Array, " n"]:
     """Turns in degrees at equal steps up to +- `limit`."""
     count = round(limit / step)
     return step * jnp.arange(-count, count + 1, dtype=jnp.float32)
 
 
-def turned_best(
+def _turned_best(
     volume: Volume, view: View, system: SystemSettings, turns: Float[Array, " n"]
 ) -> View:
     """The view that mirrors best among turns (degrees) of the given one."""
-    losses = unlikeness_turned(volume, view, system, turns)
+    losses = _unlikeness_turned(volume, view, system, turns)
     best = jnp.deg2rad(turns)[jnp.argmin(losses, axis=0)]
     return view.at[:, 2].add(best)
 
 
-def unlikeness_turned(
+def _unlikeness_turned(
     volume: Volume, view: View, system: SystemSettings, turns: Float[Array, " n"]
 ) -> Float[Array, "n b"]:
     """`unlikeness` of each turn (degrees) of a view."""
@@ -305,25 +305,25 @@ def skewness(aligned: Volume) -> Float[Array, " b"]:
 
 def midline_fit(volume: Volume, view: View, system: SystemSettings) -> MidlineFit:
     """Compare a view with every other angle about its centre."""
-    small, fine = rough(volume, system), coarse(volume)
-    turns = every_angle()
-    losses = unlikeness_turned(small, view, system, turns)
+    small, fine = _rough(volume, system), coarse(volume)
+    turns = _every_angle()
+    losses = _unlikeness_turned(small, view, system, turns)
     apart = jnp.abs(turns)[:, None] > APART_DEG
     aligned, _, _ = align_volume(fine, view, system)
     return MidlineFit(
         unlikeness(small, view, system),
         jnp.where(apart, losses, jnp.inf).min(axis=0),
-        rival_line(fine, view, system),
+        _rival_line(fine, view, system),
         skewness(aligned),
     )
 
 
-def rival_line(
+def _rival_line(
     volume: Volume, view: View, system: SystemSettings
 ) -> Float[Array, " b"]:
     """`MidlineFit.rival`: a head that is rolled or bent can have two mirror lines."""
-    turns = turns_deg(APART_DEG, 1.0)
-    losses = unlikeness_turned(volume, view, system, turns)
+    turns = _turns_deg(APART_DEG, 1.0)
+    losses = _unlikeness_turned(volume, view, system, turns)
     before, within, behind = losses[:-2], losses[1:-1], losses[2:]
     other = (jnp.abs(turns) >= BESIDE_DEG)[1:-1, None]
     is_rival = (within <= before) & (within <= behind) & other

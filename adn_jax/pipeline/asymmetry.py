@@ -23,11 +23,11 @@ def within_both_sides(aligned: Volume, mirrored: Volume, rim: int) -> Volume:
     than the window) are closed first, as far as they are no wider than two.
     """
     inside = ((aligned > 0) & (mirrored > 0)).astype(aligned.dtype)
-    grown = extremum_in_slice(inside, jax.lax.max, 1)
-    return jax.lax.stop_gradient(extremum_in_slice(grown, jax.lax.min, 1 + rim))
+    grown = _extremum_in_slice(inside, jax.lax.max, 1)
+    return jax.lax.stop_gradient(_extremum_in_slice(grown, jax.lax.min, 1 + rim))
 
 
-def extremum_in_slice(volume: Volume, pick: Callable[..., Any], reach: int) -> Volume:
+def _extremum_in_slice(volume: Volume, pick: Callable[..., Any], reach: int) -> Volume:
     """The greatest or least value within `reach` voxels along x and y."""
     start = -jnp.inf if pick is jax.lax.max else jnp.inf
     width = 2 * reach + 1

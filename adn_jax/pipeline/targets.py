@@ -20,7 +20,7 @@ def make_targets(
     aligned_lesion = realign_labels(batch.lesion, outputs.matrix, recipe.system)
     if recipe.tissue_source == "network":
         with jax.named_scope("tissue"):
-            tissue = segment_tissue(tissue_params, outputs.aligned, recipe)
+            tissue = _segment_tissue(tissue_params, outputs.aligned, recipe)
     elif recipe.tissue_source == "maps":
         moved = realign_labels(batch.tissue[..., None], outputs.matrix, recipe.system)
         with jax.named_scope("tissue"):
@@ -30,7 +30,7 @@ def make_targets(
     return Targets(lesion=batch.lesion, aligned_lesion=aligned_lesion, tissue=tissue)
 
 
-def segment_tissue(
+def _segment_tissue(
     params: Params, aligned: Volume, recipe: Recipe
 ) -> Float[Array, "b z y x 3"]:
     """Grey, white, CSF as the frozen tissue net sees them on X."""

@@ -95,7 +95,7 @@ def into_pose(volume: Volume, pose: Pose, system: SystemSettings) -> Volume:
     """The scan as the pose shows it, 0 where it comes from outside."""
     if pose.mirrored:
         return mirror(volume)
-    matrix, _ = pose_matrices(pose, volume.shape[0], system)
+    matrix, _ = _pose_matrices(pose, volume.shape[0], system)
     return move(volume, matrix)
 
 
@@ -106,13 +106,13 @@ def out_of_pose(
     saw, and that share."""
     if pose.mirrored:
         return mirror(prediction), jnp.ones_like(prediction)
-    _, inverse = pose_matrices(pose, prediction.shape[0], system)
+    _, inverse = _pose_matrices(pose, prediction.shape[0], system)
     both = jnp.concatenate([prediction, jnp.ones_like(prediction)], axis=-1)
     back, seen = jnp.split(move(both, inverse), 2, axis=-1)
     return back, seen
 
 
-def pose_matrices(
+def _pose_matrices(
     pose: Pose, batch: int, system: SystemSettings
 ) -> tuple[Matrix, Matrix]:
     """Into a pose that is not mirrored, and back; the same for every scan."""

@@ -60,7 +60,7 @@ class Priors:
 
 def load_atlas(folder: str) -> Atlas:
     """The atlas of a folder; empty: ICBM 152."""
-    return read_atlas(Path(folder)) if folder else icbm_atlas()
+    return _read_atlas(Path(folder)) if folder else icbm_atlas()
 
 
 @cache
@@ -89,7 +89,7 @@ def icbm_atlas() -> Atlas:
     return Atlas(maps, smaller[0][1])
 
 
-def read_atlas(folder: Path) -> Atlas:
+def _read_atlas(folder: Path) -> Atlas:
     """The three maps of a folder; `UserError` where they are not just these."""
     if not folder.is_dir():
         raise UserError(f"the atlas {folder} is no folder; give one with three maps.")
@@ -145,13 +145,13 @@ def lay_over(
     contrast = np.tensordot(np.array(USUAL_HU, np.float32), atlas.maps, axes=1)
     # Local correlation sees faint tissue outside as well as brain: both are stripped.
     contrast[atlas.maps.sum(axis=0) <= 0.5] = 0
-    moving = to_ants(contrast, atlas.affine)
+    moving = _to_ants(contrast, atlas.affine)
     stripped = np.where(brain, np.clip(hu, *HU_LIMITS), np.float32(0))
     near = around(stripped, brain, affine)
-    grid = to_ants(stripped, affine)
+    grid = _to_ants(stripped, affine)
     with tempfile.TemporaryDirectory(prefix="adn-") as scratch:
         first = ants.registration(
-            fixed=to_ants(*shrink(*near, AFFINE_MM)),
+            fixed=_to_ants(*shrink(*near, AFFINE_MM)),
             moving=moving,
             type_of_transform="Affine",
             aff_metric="meansquares",
@@ -159,7 +159,7 @@ def lay_over(
             random_seed=1,
         )
         found = ants.registration(
-            fixed=to_ants(*shrink(*near, WARP_MM)),
+            fixed=_to_ants(*shrink(*near, WARP_MM)),
             moving=moving,
             type_of_transform="SyNOnly",
             initial_transform=first["fwdtransforms"][0],
@@ -171,7 +171,7 @@ def lay_over(
         )
         way = found["fwdtransforms"]
         moved = [
-            ants.apply_transforms(grid, to_ants(one, atlas.affine), way)
+            ants.apply_transforms(grid, _to_ants(one, atlas.affine), way)
             for one in atlas.maps
         ]
     maps = np.stack([image.numpy().transpose(2, 1, 0) for image in moved])
@@ -189,7 +189,7 @@ def around(
     return volume[box], shift_origin(affine, [one.start for one in box])
 
 
-def to_ants(volume: Float32[np.ndarray, "z y x"], affine: Float[np.ndarray, "4 4"]):
+def _to_ants(volume: Float32[np.ndarray, "z y x"], affine: Float[np.ndarray, "4 4"]):
     """A volume on its grid as an ANTs image."""
     image = to_nifti(from_zyx(volume, affine, "volume"))
     image.header.set_xyzt_units("mm", "sec")

@@ -89,9 +89,9 @@ def prepare_scan(
         atlas: folder of another tissue atlas; empty: ICBM 152.
     """
     head = strip_scan(given) if head is None else head
-    affine = centred_affine(head.affine, centre_of_mass(head), settings)
+    affine = centred_affine(head.affine, _centre_of_mass(head), settings)
     grid = Grid(settings.shape, affine)
-    hu, brain = resample_brain(head, grid)
+    hu, brain = _resample_brain(head, grid)
     if not brain.any():
         raise UserError(
             f"no voxel of the prepared grid ({settings.shape} of {settings.spacing_mm} "
@@ -102,7 +102,7 @@ def prepare_scan(
     label = None if share is None else share >= 0.5
     loss = None if loss is None else onto(grid, loss, scan)
     slice_mm = spacing_of(head.affine)[0]
-    tissue, overlap = find_tissue(
+    tissue, overlap = _find_tissue(
         given, settings, hu, brain, label, grid, atlas, slice_mm
     )
     measured = (
@@ -115,7 +115,7 @@ def prepare_scan(
         volume=np.where(brain, to_window(hu, settings.window_hu), np.float32(0)),
         brain=brain.astype(np.uint8),
         affine=affine,
-        geometry=describe_grids(scan.image, grid),
+        geometry=_describe_grids(scan.image, grid),
         lesion=share,
         tissue=tissue,
         pathological=None if loss is None else loss / float(np.ptp(settings.window_hu)),
@@ -145,7 +145,7 @@ def onto(grid: Grid, image: Image, scan: RawScan) -> Float32[np.ndarray, "z y x"
     return resample(*nearest_ras(onto_scan(image, scan)), grid.shape, grid.affine)
 
 
-def find_tissue(
+def _find_tissue(
     given: CaseInput,
     settings: PrepareSettings,
     hu: Float32[np.ndarray, "z y x"],
@@ -173,7 +173,7 @@ def find_tissue(
     return strongest_tissue(np.stack(shares), brain), None
 
 
-def centre_of_mass(head: Head) -> Float[np.ndarray, "3"]:
+def _centre_of_mass(head: Head) -> Float[np.ndarray, "3"]:
     """Centre of the brain mask in mm (x, y, z)."""
     weights = head.brain.astype(bool)
     index = [
@@ -183,7 +183,7 @@ def centre_of_mass(head: Head) -> Float[np.ndarray, "3"]:
     return (head.affine @ np.array([*index, 1.0]))[:3]
 
 
-def resample_brain(
+def _resample_brain(
     head: Head, grid: Grid
 ) -> tuple[Float32[np.ndarray, "z y x"], Bool[np.ndarray, "z y x"]]:
     """HU and brain mask on the prepared grid.
@@ -213,7 +213,7 @@ def resample_brain(
     return np.where(brain, mean, np.float32(0)), brain
 
 
-def describe_grids(image: Image, grid: Grid) -> dict[str, Any]:
+def _describe_grids(image: Image, grid: Grid) -> dict[str, Any]:
     """Both grids for `case.json`, shapes and affines in NIfTI's order (x, y, z)."""
     return {
         "native_shape": list(image.shape),

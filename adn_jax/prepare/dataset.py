@@ -75,7 +75,7 @@ def prepare_dataset(
             for folder in (reading.atlas, reading.aisd_unpack)
         )
         reading = replace(reading, atlas=atlas, aisd_unpack=unpack)
-    check_atlas(settings, reading)
+    _check_atlas(settings, reading)
     check_hu_range(reading.hu_range)
     dataset = find_dataset(raw, reading.layout, reading)
     if raw.resolve() == out.resolve():
@@ -86,18 +86,18 @@ def prepare_dataset(
     check_replaceable(out, names)
     with interrupt_on_sigterm(), only_one(out):
         remove_half_cases(out, names)
-        failed = prepare_cases(dataset, out, settings, reading, processes)
+        failed = _prepare_cases(dataset, out, settings, reading, processes)
         if len(failed) == len(names):
             name, reason = next(iter(sorted(failed.items())))
             raise UserError(f"no case of {raw} could be prepared; {name}: {reason}")
         cases = [read_facts(out / name) for name in names if name not in failed]
         splits = choose(failed=failed)
         manifest = describe(dataset, out, settings, splits, failed, cases)
-        write_overview(dataset, manifest, cases)
+        _write_overview(dataset, manifest, cases)
     return manifest
 
 
-def check_atlas(settings: PrepareSettings, reading: ReadSettings) -> None:
+def _check_atlas(settings: PrepareSettings, reading: ReadSettings) -> None:
     """Raise `UserError` for an atlas that cannot be read, or would not be used."""
     if reading.atlas and settings.tissue != "atlas":
         raise UserError(
@@ -130,18 +130,18 @@ def describe(
                 volume: tuple(case.name for case in cases if volume not in case.volumes)
                 for volume in ("lesion", "tissue")
             },
-            "infarct": tuple(case.name for case in cases if is_without_infarct(case)),
+            "infarct": tuple(case.name for case in cases if _is_without_infarct(case)),
         },
     )
 
 
-def is_without_infarct(case: CaseFacts) -> bool:
+def _is_without_infarct(case: CaseFacts) -> bool:
     """Whether a case has a label that marks nothing, there or on the prepared grid."""
     volumes = (case.quality.get(name) for name in ("lesion_ml", "lesion_prepared_ml"))
     return 0.0 in volumes
 
 
-def write_overview(
+def _write_overview(
     dataset: RawDataset, manifest: Manifest, cases: Sequence[CaseFacts]
 ) -> None:
     """Write the manifest, the quality table and page, and the report over all cases."""
@@ -198,7 +198,7 @@ def odd_splits(manifest: Manifest) -> Iterator[str]:
         )
 
 
-def prepare_cases(
+def _prepare_cases(
     dataset: RawDataset,
     out: Path,
     settings: PrepareSettings,
@@ -214,13 +214,13 @@ def prepare_cases(
         return {}
     if len(dataset.cases) == 1:  # no process of its own, unless a cluster is asked for
         processes = replace(processes, workers=1)
-    job = partial(prepare_one, out=out, settings=settings, reading=reading)
+    job = partial(_prepare_one, out=out, settings=settings, reading=reading)
     folders = (dataset.folder, out)
     outcomes = run_cases("preparing", job, todo, processes, folders)
     return {name: reason for name, reason in outcomes if reason}
 
 
-def prepare_one(
+def _prepare_one(
     raw: RawCase, out: Path, settings: PrepareSettings, reading: ReadSettings
 ) -> Outcome:
     """Prepare one case; returns its name and why it failed."""

@@ -97,15 +97,15 @@ def export_dataset(
     grid = ("prepared" if raw is None else "native") if grid is None else grid
     reading = ReadSettings() if reading is None else reading
     processes = Processes(workers)
-    folder = out / folder_name(dataset_id, name)
+    folder = out / _folder_name(dataset_id, name)
     manifest = read_manifest(prepared)
     if manifest.shards:
         raise UserError(
             f"{prepared} is packed; give the prepared data set that it was made of."
         )
-    sources, left_out = choose_sources(manifest, grid)
+    sources, left_out = _choose_sources(manifest, grid)
     if grid == "native":
-        sources = with_raw_cases(sources, raw, reading)
+        sources = _with_raw_cases(sources, raw, reading)
     job = partial(
         export_one,
         folder=folder,
@@ -123,7 +123,7 @@ def export_dataset(
         outcomes = run_cases("exporting", job, todo, processes)
         failed = {name: reason for name, reason in outcomes if reason}
         kept = [source for source in sources if source.name not in failed]
-        forget_others(folder, {source.name for source in kept})
+        _forget_others(folder, {source.name for source in kept})
         if not any(source.part == "Tr" for source in kept):
             reasons = {**left_out, **failed} or {"it": "has no training cases."}
             case, reason = next(iter(sorted(reasons.items())))
@@ -136,11 +136,11 @@ def export_dataset(
             for split, names in manifest.splits.items()
         }
         export = Export(folder, splits, dict(sorted(failed.items())), left_out)
-        write_descriptions(export, manifest.settings, grid)
+        _write_descriptions(export, manifest.settings, grid)
     return export
 
 
-def folder_name(dataset_id: int, name: str) -> str:
+def _folder_name(dataset_id: int, name: str) -> str:
     """`DatasetXXX_NAME`, as nnU-Net wants it."""
     if not 1 <= dataset_id <= 999:
         raise UserError(f"--dataset-id is {dataset_id}; give a number from 1 to 999.")
@@ -175,7 +175,7 @@ class Source:
         return [self.image, self.label] if self.labelled else [self.image]
 
 
-def choose_sources(
+def _choose_sources(
     manifest: Manifest, grid: Grid
 ) -> tuple[list[Source], dict[str, str]]:
     """The cases to export, and why others are not: no label to learn from, no split."""
@@ -198,7 +198,7 @@ def choose_sources(
     return sources, left_out
 
 
-def with_raw_cases(
+def _with_raw_cases(
     sources: Sequence[Source], raw: Path | None, reading: ReadSettings
 ) -> list[Source]:
     """The sources with their raw cases; None for one that the raw data set lacks."""
@@ -233,15 +233,15 @@ def claim_folder(folder: Path, origin: dict[str, str]) -> None:
         write_json(record, origin)
 
 
-def forget_others(folder: Path, kept: Collection[str]) -> None:
+def _forget_others(folder: Path, kept: Collection[str]) -> None:
     """Remove what an earlier export left of cases that are not exported any more."""
     for record in (folder / RECORDS).glob("case_*.json"):
         name = record.stem.removeprefix("case_")
         if name not in kept:
-            forget(name, folder)
+            _forget(name, folder)
 
 
-def write_descriptions(export: Export, settings: PrepareSettings, grid: Grid) -> None:
+def _write_descriptions(export: Export, settings: PrepareSettings, grid: Grid) -> None:
     """Write `dataset.json`, and `splits_final.json` with our split as fold 0."""
     train, validation = (list(export.splits[name]) for name in ("train", "validation"))
     about: dict[str, Any] = {
@@ -284,13 +284,13 @@ def export(
 ) -> None:
     """Write image and label of one case."""
     if grid == "native":
-        pair = native_pair(source, settings, reading)
+        pair = _native_pair(source, settings, reading)
     else:
-        pair = prepared_pair(source, settings)
+        pair = _prepared_pair(source, settings)
     write_case(source, folder, grid, pair)
 
 
-def native_pair(
+def _native_pair(
     source: Source, settings: PrepareSettings, reading: ReadSettings
 ) -> Pair:
     """The scan in HU and its label on the scan's own grid, as they were prepared.
@@ -306,12 +306,12 @@ def native_pair(
             "that it was prepared with; give the same ones, or prepare it again."
         )
     scan = source.raw.load(settings, reading).scan.image
-    image = scan.holding(in_whole_numbers(scan.voxels), "scan")
+    image = scan.holding(_in_whole_numbers(scan.voxels), "scan")
     lesion = read_native_lesion(source.prepared)
     return image, None if lesion is None else onto_voxels(lesion, scan)
 
 
-def in_whole_numbers(
+def _in_whole_numbers(
     hu: Float32[np.ndarray, "x y z"],
 ) -> Shaped[np.ndarray, "x y z"]:
     """HU as int16 where nothing is lost, which halves the file."""
@@ -322,7 +322,7 @@ def in_whole_numbers(
     return whole.astype(np.int16)
 
 
-def prepared_pair(source: Source, settings: PrepareSettings) -> Pair:
+def _prepared_pair(source: Source, settings: PrepareSettings) -> Pair:
     """The prepared volume, its window units turned into HU, and its label."""
     case = read_case(source.prepared)
     low, high = settings.window_hu
@@ -339,44 +339,44 @@ def write_case(source: Source, folder: Path, grid: Grid, pair: Pair) -> None:
 
     So nothing is ever there that no record names, and nothing counts that is not whole.
     """
-    forget(source.name, folder)
-    write_json(record_of(source.name, folder), {"files": dict.fromkeys(source.files)})
+    _forget(source.name, folder)
+    write_json(_record_of(source.name, folder), {"files": dict.fromkeys(source.files)})
     images = [image for image in pair if image is not None]
     for file, image in zip(source.files, images, strict=False):
         with atomic_path(folder / file) as temporary:
             write_image(temporary, image)
     record = {
-        "made_of": made_of(source, grid),
+        "made_of": _made_of(source, grid),
         "files": {file: sha256(folder / file) for file in source.files},
     }
-    write_json(record_of(source.name, folder), record)
+    write_json(_record_of(source.name, folder), record)
 
 
 def is_done(source: Source, folder: Path, grid: Grid) -> bool:
     """Whether a case stands there whole, exported from the same prepared case."""
     try:
-        record = read_json(record_of(source.name, folder))
-        return record["made_of"] == made_of(source, grid) and record["files"] == {
+        record = read_json(_record_of(source.name, folder))
+        return record["made_of"] == _made_of(source, grid) and record["files"] == {
             file: sha256(folder / file) for file in source.files
         }
     except (UserError, OSError, KeyError, TypeError):
         return False
 
 
-def record_of(name: str, folder: Path) -> Path:
+def _record_of(name: str, folder: Path) -> Path:
     """Where it is noted which files a case has, and of what they were made."""
     return folder / RECORDS / f"case_{name}.json"
 
 
-def made_of(source: Source, grid: Grid) -> str:
+def _made_of(source: Source, grid: Grid) -> str:
     """Checksum of everything that the files of a case depend on."""
     content = (source.prepared / "case.json").read_bytes()
     return hashlib.sha256(json.dumps([VERSION, grid]).encode() + content).hexdigest()
 
 
-def forget(name: str, folder: Path) -> None:
+def _forget(name: str, folder: Path) -> None:
     """Remove everything that was exported of a case, the record last."""
-    record = record_of(name, folder)
+    record = _record_of(name, folder)
     if record.is_file():
         for file in read_json(record)["files"]:
             (folder / file).unlink(missing_ok=True)

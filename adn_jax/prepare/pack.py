@@ -52,7 +52,7 @@ def pack_dataset(
         if not is_remote(out):
             remove_remains(Path(out))
         shards = {
-            shard_name(prepared, cases): cases
+            _shard_name(prepared, cases): cases
             for cases in in_shards(manifest.cases, cases_per_shard)
         }
         for name, cases in track(shards.items(), description="packing"):
@@ -80,7 +80,7 @@ def in_shards(cases: Sequence[str], cases_per_shard: int) -> list[tuple[str, ...
     return [tuple(cases[start : start + cases_per_shard]) for start in starts]
 
 
-def shard_name(prepared: Path, cases: Sequence[str]) -> str:
+def _shard_name(prepared: Path, cases: Sequence[str]) -> str:
     """A name that tells the content of a shard, so that a file of it need not be read.
 
     `case.json` holds the checksums of all files of a case.

@@ -67,14 +67,14 @@ def measure_quality(
     """
     inside = brain.astype(bool)
     quality = {
-        **measure_geometry(inside, affine),
+        **_measure_geometry(inside, affine),
         "brain_outside_grid": share_outside(inside, affine, grid_shape, grid_affine),
-        **measure_values(hu, inside, affine),
+        **_measure_values(hu, inside, affine),
     }
     return quality, flags_of(quality)
 
 
-def measure_geometry(inside: Mask, affine: Affine) -> Quality:
+def _measure_geometry(inside: Mask, affine: Affine) -> Quality:
     """Size of the brain and of its voxels, and how large it is at the scan's ends."""
     spacing = spacing_of(affine)
     areas_cm2 = inside.sum(axis=(1, 2)) * spacing[1] * spacing[2] / 100
@@ -89,7 +89,7 @@ def measure_geometry(inside: Mask, affine: Affine) -> Quality:
     }
 
 
-def measure_values(hu: Volume, inside: Mask, affine: Affine) -> Quality:
+def _measure_values(hu: Volume, inside: Mask, affine: Affine) -> Quality:
     """What the CT numbers are like, in the brain and around it."""
     margins = [int(np.ceil(METAL_MARGIN_MM / size)) for size in spacing_of(affine)]
     box = box_around(inside, margins)
@@ -99,7 +99,7 @@ def measure_values(hu: Volume, inside: Mask, affine: Affine) -> Quality:
         "air_hu": float(np.percentile(hu[::2, ::4, ::4], 1)),
         "noise_hu": noise_hu(near, brain, affine),
         "asymmetry_hu": mirror_residual_hu(near, brain, affine),
-        **measure_spots(near, brain, affine),
+        **_measure_spots(near, brain, affine),
     }
 
 
@@ -123,7 +123,7 @@ def noise_hu(
     return float(1.4826 * np.median(np.abs(fine[core])))
 
 
-def measure_spots(
+def _measure_spots(
     hu: Float32[np.ndarray, "z y x"], brain: Mask, affine: Affine
 ) -> Quality:
     """Volume of what no plain brain has: contrast agent, air and streaks, metal."""
@@ -131,7 +131,7 @@ def measure_spots(
     mask = shrink(brain.astype(np.float32), affine, DETAIL_MM)[0] > 0.5
     spacing = spacing_of(grid)
     core, voxel_ml = inner(mask, spacing), float(np.prod(spacing) / 1000)
-    around = ndimage.maximum_filter(mask, (1, *width_of(METAL_MARGIN_MM, spacing)))
+    around = ndimage.maximum_filter(mask, (1, *_width_of(METAL_MARGIN_MM, spacing)))
     return {
         "bright_ml": voxel_ml * int(np.count_nonzero(small[core] > BRIGHT_HU)),
         "dark_ml": voxel_ml * int(np.count_nonzero(small[core] < DARK_HU)),
@@ -141,11 +141,11 @@ def measure_spots(
 
 def inner(mask: Mask, spacing: tuple[float, float, float]) -> Mask:
     """The mask without its rim in the slice."""
-    size = (1, *width_of(RIM_MM, spacing))
+    size = (1, *_width_of(RIM_MM, spacing))
     return ndimage.minimum_filter(mask, size, mode="constant")
 
 
-def width_of(radius_mm: float, spacing: tuple[float, float, float]) -> list[int]:
+def _width_of(radius_mm: float, spacing: tuple[float, float, float]) -> list[int]:
     """Voxels (y x) of a window that reaches `radius_mm` from its middle."""
     return [2 * round(radius_mm / size) + 1 for size in spacing[1:]]
 

@@ -76,7 +76,7 @@ def write_mosaic(
     The front is up and the patient's left on the image's right, as in all figures.
     """
     every = -(-len(hu) // MOST_SLICES)
-    part = (slice(None, None, every), *skull_box(hu, brain, affine))
+    part = (slice(None, None, every), *_skull_box(hu, brain, affine))
     pixel = spacing_of(affine)[2]
     width = part[2].stop - part[2].start
     side = pixel * max(1, -(-width * COLUMNS // WIDTH))
@@ -93,7 +93,7 @@ def write_mosaic(
         picture.save(temporary, format="png", optimize=True)
 
 
-def skull_box(
+def _skull_box(
     hu: Float[np.ndarray, "z y x"],
     brain: UInt8[np.ndarray, "z y x"],
     affine: Float[np.ndarray, "4 4"],

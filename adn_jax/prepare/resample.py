@@ -98,7 +98,7 @@ def resample(
     order 0 is nearest neighbour. From the centre of an outermost voxel to its face,
     half a voxel on, its value holds, as in ITK.
     """
-    matrix, offset = index_map(affine, to_affine)
+    matrix, offset = _index_map(affine, to_affine)
     steps = np.linalg.norm(matrix, axis=1)
     volume = volume.astype(np.float32, copy=False)
     if order > 0 and average:
@@ -110,11 +110,11 @@ def resample(
     values = ndimage.affine_transform(
         volume, matrix, offset, to_shape, order=order, mode="nearest"
     )
-    values[~centres_within(volume.shape, affine, to_shape, to_affine)] = outside
+    values[~_centres_within(volume.shape, affine, to_shape, to_affine)] = outside
     return values
 
 
-def index_map(
+def _index_map(
     affine: Float[np.ndarray, "4 4"], to_affine: Float[np.ndarray, "4 4"]
 ) -> tuple[Float[np.ndarray, "3 3"], Float[np.ndarray, "3"]]:
     """Matrix and offset (z y x) from the indices of one grid to those of another."""
@@ -122,14 +122,14 @@ def index_map(
     return to_index[2::-1, 2::-1], to_index[2::-1, 3]
 
 
-def centres_within(
+def _centres_within(
     shape: tuple[int, int, int],
     affine: Float[np.ndarray, "4 4"],
     to_shape: tuple[int, int, int],
     to_affine: Float[np.ndarray, "4 4"],
 ) -> Bool[np.ndarray, "to_z to_y to_x"]:
     """Which voxels of the other grid have their centre in a volume or on its faces."""
-    matrix, offset = index_map(affine, to_affine)
+    matrix, offset = _index_map(affine, to_affine)
     steps = np.meshgrid(*map(np.arange, to_shape), indexing="ij", sparse=True)
     within = np.ones(to_shape, bool)
     for row, start, size in zip(matrix, offset, shape, strict=True):
@@ -151,7 +151,7 @@ def fill_beyond(
     A voxel whose centre the scan does not reach knows nothing of it, yet without this
     it would have a say in the scan's outermost slice, which lies between the two.
     """
-    within = centres_within(scan_shape, scan_affine, volume.shape, affine)
+    within = _centres_within(scan_shape, scan_affine, volume.shape, affine)
     if within.all() or not within.any():
         return volume
     near = box_around(within, 1)

@@ -83,12 +83,12 @@ def find_gap(
 
     Nor is there a gap to close where the bone does not make a skull.
     """
-    centre = middle_of_head(hu, bone, spacing_mm)
+    centre = _middle_of_head(hu, bone, spacing_mm)
     if centre is None:
         return None
-    rays = cast(hu, centre, spacing_mm)
+    rays = _cast(hu, centre, spacing_mm)
     is_bone = rays > bone_hu
-    inner, share = inner_table(is_bone)
+    inner, share = _inner_table(is_bone)
     table, _ = smooth_shell(inner, np.isfinite(inner), STIFF)
     height = centre[0] + sphere()[:, 0] * table / spacing_mm[0]
     seen = (height >= -0.5) & (height <= len(hu) - 0.5) & (sphere()[:, 0] > LOWEST)
@@ -99,11 +99,11 @@ def find_gap(
     found = in_large_groups(is_open, patch_cm2)
     if not found.any():
         return None
-    reach = reach_of_brain(rays, is_bone, table, inner)
+    reach = _reach_of_brain(rays, is_bone, table, inner)
     return Gap(centre, sphere()[found], reach[found], float(patch_cm2[found].sum()))
 
 
-def middle_of_head(
+def _middle_of_head(
     hu: Float[np.ndarray, "z y x"],
     bone: Bool[np.ndarray, "z y x"],
     spacing_mm: tuple[float, float, float],
@@ -116,7 +116,7 @@ def middle_of_head(
     return np.array(ndimage.center_of_mass(large)) if areas.max() > 0 else None
 
 
-def inner_table(
+def _inner_table(
     is_bone: Bool[np.ndarray, "n radii"],
 ) -> tuple[Float[np.ndarray, " n"], float]:
     """Radius of the inner table, NaN where there is none; and how much bone is skull.
@@ -142,7 +142,7 @@ def sphere() -> Float[np.ndarray, "n 3"]:
 
 
 @lru_cache(maxsize=1)
-def harmonics() -> tuple[Float[np.ndarray, "n terms"], Float[np.ndarray, " terms"]]:
+def _harmonics() -> tuple[Float[np.ndarray, "n terms"], Float[np.ndarray, " terms"]]:
     """Real spherical harmonics of every direction, and how much each one bends."""
     z, y, x = sphere().T
     polar, azimuth = np.arccos(z), np.arctan2(y, x)
@@ -166,7 +166,7 @@ def smooth_shell(
     What lies far off (calcifications, a clip, the face) is left out step by step.
     Also returns the share of the known ones that lie at the shell.
     """
-    terms, bending = harmonics()
+    terms, bending = _harmonics()
     used, shell = known, np.full(DIRECTIONS, RADII_MM[0])
     for _ in range(4):
         if not used.any():
@@ -178,7 +178,7 @@ def smooth_shell(
     return shell, float(used.sum() / known.sum())
 
 
-def cast(
+def _cast(
     hu: Float[np.ndarray, "z y x"],
     centre: Float[np.ndarray, "3"],
     spacing_mm: tuple[float, float, float],
@@ -204,7 +204,7 @@ def in_large_groups(
     return large
 
 
-def reach_of_brain(
+def _reach_of_brain(
     rays: Float[np.ndarray, "n radii"],
     is_bone: Bool[np.ndarray, "n radii"],
     table: Float[np.ndarray, " n"],
@@ -216,7 +216,7 @@ def reach_of_brain(
     deep under the skin as around the gap where it bulges. `inner` is the inner table,
     NaN where there is none.
     """
-    skin = skin_radii(rays, table)
+    skin = _skin_radii(rays, table)
     outer = RADII_MM[::-1][is_bone[:, ::-1].argmax(axis=1)]
     whole = np.isfinite(inner) & np.isfinite(skin) & (outer < skin)
     if not whole.any():
@@ -228,7 +228,7 @@ def reach_of_brain(
     return np.maximum(np.minimum(table, below), np.where(seen, skin - depth, 0))
 
 
-def skin_radii(
+def _skin_radii(
     rays: Float[np.ndarray, "n radii"], table: Float[np.ndarray, " n"]
 ) -> Float[np.ndarray, " n"]:
     """Where the head ends; infinite where the image, or its padding, cuts it."""
@@ -291,13 +291,13 @@ def rays_that_meet(bone: Bool[np.ndarray, "z y x"]) -> Int[np.ndarray, "z y x"]:
     count = np.zeros(bone.shape, np.int8)
     for flipped, total in ((bone, count), (bone[:, ::-1], count[:, ::-1])):
         for step in (-1, 0, 1):
-            total += met_on_the_way(flipped, step)
+            total += _met_on_the_way(flipped, step)
     for flipped, total in ((bone, count), (bone[..., ::-1], count[..., ::-1])):
         total += np.logical_or.accumulate(flipped, axis=2)
     return count
 
 
-def met_on_the_way(
+def _met_on_the_way(
     bone: Bool[np.ndarray, "z y x"], step: int
 ) -> Bool[np.ndarray, "z y x"]:
     """Whether bone was met on the way through the rows, `step` columns a row."""

@@ -101,7 +101,7 @@ def check_is_brain(
             f"bone; a brain's does to {RIM_AT_BONE:.0%} and more; give a CT of a head, "
             "not of another part of the body."
         )
-    check_median(hu, mask)
+    _check_median(hu, mask)
 
 
 def check_size(
@@ -120,7 +120,7 @@ def check_size(
         )
 
 
-def check_median(
+def _check_median(
     hu: Float[np.ndarray, "z y x"], mask: Bool[np.ndarray, "z y x"]
 ) -> None:
     """Raise `UserError` where the median is not that of a brain in HU."""
@@ -156,31 +156,31 @@ def find_brain(
     """
     small, small_affine = shrink(hu, affine, WORKING_MM)
     spacing = spacing_of(small_affine)
-    if is_stripped(small, spacing):
-        extent = own_extent(hu)
+    if _is_stripped(small, spacing):
+        extent = _own_extent(hu)
         check_size(extent, spacing_of(affine))
-        check_median(hu, extent)
-        return extent.astype(np.uint8), (STRIPPED, *cut_flags(hu[extent]))
+        _check_median(hu, extent)
+        return extent.astype(np.uint8), (STRIPPED, *_cut_flags(hu[extent]))
     bone = small > BONE_HU
     gap = find_gap(small, bone, spacing, BONE_HU)
     if gap is None:
-        coarse, flags = brain_in_skull(small, bone, spacing), ()
+        coarse, flags = _brain_in_skull(small, bone, spacing), ()
     else:
-        coarse = brain_behind(gap, small, bone, spacing)
+        coarse = _brain_behind(gap, small, bone, spacing)
         flags = (
             f"the skull is open over {gap.cm2:.0f} cm² (surgery, a fontanelle or the "
             "edge of the image): where the brain ends there is an estimate",
         )
     if coarse.shape != hu.shape:
-        coarse = enlarge(coarse, small_affine, hu.shape, affine)
+        coarse = _enlarge(coarse, small_affine, hu.shape, affine)
     return with_rim(hu, coarse).astype(np.uint8), flags
 
 
-def is_stripped(
+def _is_stripped(
     hu: Float[np.ndarray, "z y x"], spacing_mm: tuple[float, float, float]
 ) -> bool:
     """Whether a scan was stripped before: one value outside, and no shell of bone."""
-    extent = tissue_of(hu)
+    extent = _tissue_of(hu)
     if extent is None or not extent.any():
         return False
     inner = ndimage.binary_erosion(fill_holes(extent), disk(RIM_MM, spacing_mm[1:]))
@@ -189,19 +189,19 @@ def is_stripped(
     return bool(((hu > BONE_HU) & inner).sum() <= MOST_BONE * extent.sum())
 
 
-def cut_flags(hu: Float[np.ndarray, "voxels"]) -> tuple[str, ...]:
+def _cut_flags(hu: Float[np.ndarray, "voxels"]) -> tuple[str, ...]:
     """A sentence where the values of a stripped scan were clipped, too."""
     ends = " and ".join(f"{end:g}" for end in cut_ends(hu))
     return (f"values of the stripped scan were cut off at {ends} HU",) if ends else ()
 
 
-def own_extent(hu: Float[np.ndarray, "z y x"]) -> Bool[np.ndarray, "z y x"]:
+def _own_extent(hu: Float[np.ndarray, "z y x"]) -> Bool[np.ndarray, "z y x"]:
     """All that a stripped scan holds, without holes."""
-    extent = tissue_of(hu)
-    return fill_holes(largest_part(ndimage.binary_closing(extent, BESIDE) | extent))
+    extent = _tissue_of(hu)
+    return fill_holes(_largest_part(ndimage.binary_closing(extent, BESIDE) | extent))
 
 
-def tissue_of(hu: Float[np.ndarray, "z y x"]) -> Bool[np.ndarray, "z y x"] | None:
+def _tissue_of(hu: Float[np.ndarray, "z y x"]) -> Bool[np.ndarray, "z y x"] | None:
     """What differs from the background and is no fat; None: no one value surrounds it.
 
     Voxels that interpolation mixed with a background of air or less are left out.
@@ -212,20 +212,20 @@ def tissue_of(hu: Float[np.ndarray, "z y x"]) -> Bool[np.ndarray, "z y x"] | Non
     return (np.abs(hu - outside) > 1) & ((hu > FAT_HU) | (outside > FAT_HU))
 
 
-def brain_in_skull(
+def _brain_in_skull(
     hu: Float[np.ndarray, "z y x"],
     bone: Bool[np.ndarray, "z y x"],
     spacing_mm: tuple[float, float, float],
 ) -> Bool[np.ndarray, "z y x"]:
     """The brain without its rim inside a closed skull; `UserError` if it is none."""
-    box = bounding_box(bone)
+    box = _bounding_box(bone)
     found = np.zeros(hu.shape, bool)
-    found[box] = brain_in_box(hu[box], bone[box], spacing_mm[1:])
+    found[box] = _brain_in_box(hu[box], bone[box], spacing_mm[1:])
     check_is_brain(hu, found, bone, spacing_mm)
     return found
 
 
-def brain_behind(
+def _brain_behind(
     gap: Gap,
     hu: Float[np.ndarray, "z y x"],
     bone: Bool[np.ndarray, "z y x"],
@@ -236,11 +236,11 @@ def brain_behind(
     around = [(margin, margin) for margin in margins]
     wide = np.pad(hu, around, constant_values=AIR_HU)
     wall = wall_of(gap, wide.shape, spacing_mm, margins)
-    found = brain_in_skull(wide, np.pad(bone, around) | wall, spacing_mm)
+    found = _brain_in_skull(wide, np.pad(bone, around) | wall, spacing_mm)
     return found[tuple(slice(m, m + n) for m, n in zip(margins, hu.shape, strict=True))]
 
 
-def enlarge(
+def _enlarge(
     mask: Bool[np.ndarray, "z2 y2 x2"],
     affine: Float[np.ndarray, "4 4"],
     to_shape: tuple[int, int, int],
@@ -253,7 +253,7 @@ def enlarge(
     return resample(padded, padded_affine, to_shape, to_affine) > 0.5
 
 
-def bounding_box(mask: Bool[np.ndarray, "z y x"]) -> tuple[slice, ...]:
+def _bounding_box(mask: Bool[np.ndarray, "z y x"]) -> tuple[slice, ...]:
     """The slices that hold every true voxel; `UserError` where there is none."""
     if not mask.any():
         raise UserError(
@@ -264,7 +264,7 @@ def bounding_box(mask: Bool[np.ndarray, "z y x"]) -> tuple[slice, ...]:
     return box_around(mask, 0)
 
 
-def brain_in_box(
+def _brain_in_box(
     hu: Float[np.ndarray, "z y x"],
     bone: Bool[np.ndarray, "z y x"],
     spacing_mm: tuple[float, float],
@@ -289,7 +289,7 @@ def fill_holes(mask: Bool[np.ndarray, "z y x"]) -> Bool[np.ndarray, "z y x"]:
     return (labels != labels[0, 0, 0])[1:-1, 1:-1, 1:-1]
 
 
-def largest_part(mask: Bool[np.ndarray, "z y x"]) -> Bool[np.ndarray, "z y x"]:
+def _largest_part(mask: Bool[np.ndarray, "z y x"]) -> Bool[np.ndarray, "z y x"]:
     """The largest connected component."""
     labels, _ = ndimage.label(mask)
     return labels == 1 + np.argmax(np.bincount(labels.ravel())[1:])
@@ -303,11 +303,11 @@ def with_rim(
     hu, found = hu[box], np.zeros(coarse.shape, bool)
     tissue = (hu > FAT_HU) & (hu <= BONE_HU)
     grown = ndimage.binary_dilation(coarse[box] & tissue, BESIDE) & tissue
-    filled = fill_holes(largest_part(grown))
+    filled = fill_holes(_largest_part(grown))
     outline = ndimage.binary_dilation(filled, BESIDE)
     rim = outline & ~ndimage.binary_erosion(outline, BESIDE)
     part_bone = rim & (hu > FAT_HU) & (hu < HALF_BONE_HU)
-    found[box] = largest_part((filled & (hu <= BONE_HU)) | part_bone)
+    found[box] = _largest_part((filled & (hu <= BONE_HU)) | part_bone)
     return found
 
 

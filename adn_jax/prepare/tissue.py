@@ -172,14 +172,14 @@ def moments(
 def neighbours(shares: Shares, spacing_mm: tuple[float, float, float]) -> Shares:
     """Mean share of each tissue around every voxel, the voxel itself left out."""
     sigma = [NEIGHBOURS_MM / size for size in spacing_mm]
-    own = np.float32(np.prod([centre_weight(one) for one in sigma]))
+    own = np.float32(np.prod([_centre_weight(one) for one in sigma]))
     around = np.stack(
         [ndimage.gaussian_filter(one, sigma, truncate=REACH) for one in shares]
     )
     return (around - own * shares) / (1 - own)
 
 
-def centre_weight(sigma: float) -> float:
+def _centre_weight(sigma: float) -> float:
     """Weight of the middle in a Gaussian filter along one axis."""
     reach = int(REACH * sigma + 0.5)
     steps = np.arange(-reach, reach + 1)

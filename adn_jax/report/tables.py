@@ -113,11 +113,11 @@ def tex(
     """The tables for a paper (package booktabs), facts as comments before them."""
     comments = [f"% {name}: {text}" for name, text in facts.items()]
     comments += [f"% missing: {text}" for text in missing]
-    tables = [tex_table(section) for section in sections]
+    tables = [_tex_table(section) for section in sections]
     return "\n".join([*comments, "% needs \\usepackage{booktabs}", *tables]) + "\n"
 
 
-def tex_table(section: Section) -> str:
+def _tex_table(section: Section) -> str:
     """One table with its title as caption."""
     numbers = len(section.columns) - section.texts
     head, *rows = (

@@ -106,15 +106,15 @@ def check_memory(
     there = memory_there(device)
     if there is None or demand.total <= there or OVERRIDE in os.environ:
         return
-    raise shortage(demand, there, what, advice, name_of(device))
+    raise _shortage(demand, there, what, advice, _name_of(device))
 
 
-def name_of(device: Any) -> str:
+def _name_of(device: Any) -> str:
     """Whose memory it is, in words."""
     return "this machine" if device.platform == "cpu" else f"a {device.device_kind}"
 
 
-def shortage(
+def _shortage(
     demand: Demand, there: int, what: str, advice: Advice, owner: str
 ) -> MemoryShortageError:
     """The sentence for a program that needs more than there is."""
@@ -135,7 +135,7 @@ def shortage_of_compiler(
             round(float(found[place]) * unit[found[place + 1]]) for place in (1, 3)
         )
         demand = Demand(0, needed)
-        return shortage(demand, there, what, advice, "a device")
+        return _shortage(demand, there, what, advice, "a device")
     return MemoryShortageError(
         f"{what} does not fit into memory ({one_line(error)[:200]}); lower the batch "
         "or the grid, or take a device with more memory."

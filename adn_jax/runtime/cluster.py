@@ -62,7 +62,7 @@ class IgnoreInterrupts(WorkerPlugin):
 @contextmanager
 def local_client(workers: int, memory_bytes: int) -> Generator[Client]:
     """Processes of this machine; one that takes more memory than allowed is ended."""
-    silence()
+    _silence()
     with dask.config.set(LOCAL_CONFIG), ExitStack() as stack:
         try:
             cluster = LocalCluster(
@@ -84,7 +84,7 @@ def local_client(workers: int, memory_bytes: int) -> Generator[Client]:
 @contextmanager
 def cluster_client(address: str) -> Generator[Client]:
     """The Dask cluster with this scheduler; `UserError` where it does not answer."""
-    silence()
+    _silence()
     try:
         asyncio.run(check_reachable(address))
     except (OSError, ValueError) as error:
@@ -110,7 +110,7 @@ async def check_reachable(address: str) -> None:
     await comm.close()
 
 
-def silence() -> None:
+def _silence() -> None:
     """Leave what happens to jobs to our own words."""
     for name in ("distributed", "distributed.client"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -126,16 +126,16 @@ def run_jobs(
     exception is a `KilledWorker`.
     """
     lost = []
-    for item, result in run_once(client, job, items):
+    for item, result in _run_once(client, job, items):
         if isinstance(result, KilledWorker):
             lost.append(item)
         else:
             yield item, result
     for item in lost:
-        yield from run_once(client, job, [item])
+        yield from _run_once(client, job, [item])
 
 
-def run_once(
+def _run_once(
     client: Client, job: Callable[[Item], Any], items: Sequence[Item]
 ) -> Iterator[tuple[Item, Any]]:
     """Each item with the job's result or its exception, as they come in."""

@@ -82,7 +82,7 @@ def to_hounsfield(
         added = (
             offset
             for offset in STORED_OFFSETS_HU
-            if soft_tissue_share(hu - offset) > LEAST_SOFT_TISSUE
+            if _soft_tissue_share(hu - offset) > LEAST_SOFT_TISSUE
         )
         if offset := next(added, None):
             hu -= offset
@@ -102,7 +102,7 @@ def check_hounsfield(hu: Float32[np.ndarray, "..."], name: str) -> None:
             f"every voxel of {name} is {low:g}, so there is no image; convert the scan "
             "again."
         )
-    if high - low <= PICTURE_RANGE and not is_stripped_brain(hu):
+    if high - low <= PICTURE_RANGE and not _is_stripped_brain(hu):
         stated = ""
         if LEAST_RANGE_HU <= high - low < PICTURE_RANGE:
             stated = (
@@ -128,7 +128,7 @@ def background_of(hu: Num[np.ndarray, "z y x"]) -> float | None:
     return float(values[counts.argmax()]) if share >= LEAST_BACKGROUND else None
 
 
-def is_stripped_brain(hu: Num[np.ndarray, "..."]) -> bool:
+def _is_stripped_brain(hu: Num[np.ndarray, "..."]) -> bool:
     """Whether a narrow range can be HU of a brain on a background that was set.
 
     Pictures have no negative values; clipped ones heap up at their ends.
@@ -198,14 +198,14 @@ def with_bone_and_air(
     """HU where white is bone with a rim of both, and black air where it is solid."""
     filled = hu.copy()
     filled[white] = max(white_hu, RIM_HU)
-    filled[without_rim(white, round(RIM_MM / pixel_mm))] = BONE_HU
+    filled[_without_rim(white, round(RIM_MM / pixel_mm))] = BONE_HU
     width = max(1, round(SOLID_AIR_MM / pixel_mm))
     solid = ndimage.grey_opening(black.view(np.uint8), (1, width, width))
     filled[solid == 1] = AIR_HU
     return filled
 
 
-def without_rim(
+def _without_rim(
     mask: Bool[np.ndarray, "z y x"], pixels: int
 ) -> Bool[np.ndarray, "z y x"]:
     """A mask without its outermost pixels in each slice."""
@@ -215,6 +215,6 @@ def without_rim(
     return ndimage.binary_erosion(mask, cross, iterations=pixels, border_value=1)
 
 
-def soft_tissue_share(hu: Float32[np.ndarray, "..."]) -> float:
+def _soft_tissue_share(hu: Float32[np.ndarray, "..."]) -> float:
     """Share of the voxels between 10 and 60 HU."""
     return float(np.mean((hu > 10) & (hu < 60)))

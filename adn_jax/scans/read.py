@@ -88,7 +88,7 @@ def read_scan(
         )
     nifti = find_nifti(path)
     if nifti is not None:
-        return read_nifti(scan_name(path), nifti, hu_range)
+        return _read_nifti(scan_name(path), nifti, hu_range)
     if path.is_dir() and not any(path.iterdir()):
         raise UserError(f"{path} is empty; give a folder of DICOM files.")
     is_archive = path.is_file() and path.name.lower().endswith(ARCHIVE_ENDINGS)
@@ -98,7 +98,7 @@ def read_scan(
             "holds the slices."
         )
     with tempfile.TemporaryDirectory(prefix="adn-") as scratch:
-        return read_dicom(path, Path(scratch), is_archive, series, hu_range)
+        return _read_dicom(path, Path(scratch), is_archive, series, hu_range)
 
 
 def find_nifti(path: Path) -> Path | None:
@@ -120,7 +120,7 @@ def scan_name(path: Path) -> str:
     return path.absolute().parent.name if name in {"ct", "dicom"} else name
 
 
-def read_nifti(
+def _read_nifti(
     name: str, path: Path, hu_range: tuple[float, float] | None = None
 ) -> RawScan:
     """Read one NIfTI file as HU."""
@@ -137,7 +137,7 @@ def read_nifti(
     return in_hounsfield(scan, hu_range, str(path))
 
 
-def read_dicom(
+def _read_dicom(
     path: Path,
     scratch: Path,
     is_archive: bool,

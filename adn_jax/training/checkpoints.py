@@ -79,15 +79,15 @@ def open_checkpoints(
         preservation_policy=keep,
         cleanup_tmp_directories=not read_only,
         create=False,
-        multiprocessing_options=for_this_process() if alone else together,
+        multiprocessing_options=_for_this_process() if alone else together,
     )
-    with as_user_error(folder, "opened", "choose a folder that can be written"):
+    with _as_user_error(folder, "opened", "choose a folder that can be written"):
         if not read_only:
             folder.mkdir(parents=True, exist_ok=True)
         manager = ocp.CheckpointManager(
             spelled_out(folder), options=options, handler_registry=registry
         )
-    with quiet_orbax():
+    with _quiet_orbax():
         try:
             yield manager
             wait(manager)
@@ -99,7 +99,7 @@ def open_checkpoints(
 
 
 @contextmanager
-def quiet_orbax() -> Generator[None]:
+def _quiet_orbax() -> Generator[None]:
     """Keep Orbax from printing tracebacks: what it logs it raises as well.
 
     After a failure it stays quiet: threads of the save still come to their own ends.
@@ -108,20 +108,20 @@ def quiet_orbax() -> Generator[None]:
     levels, hook = [logger.level for logger in loggers], sys.unraisablehook
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
-    sys.unraisablehook = ignore_late_answers
+    sys.unraisablehook = _ignore_late_answers
     yield
     for logger, level in zip(loggers, levels, strict=True):
         logger.setLevel(level)
     sys.unraisablehook = hook
 
 
-def ignore_late_answers(unraisable: Any) -> None:
+def _ignore_late_answers(unraisable: Any) -> None:
     """Print what no caller could catch, but not TensorStore's word to a closed loop."""
     if str(unraisable.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(unraisable)
 
 
-def for_this_process() -> ocp.options.MultiprocessingOptions:
+def _for_this_process() -> ocp.options.MultiprocessingOptions:
     """Options of a folder that this process opens without the others."""
     this = jax.process_index()
     return ocp.options.MultiprocessingOptions(
@@ -147,8 +147,8 @@ def save(
     }
     if optimizer is not None:
         items["optimizer"] = ocp.args.StandardSave(optimizer)
-    check_space(manager, params, optimizer)
-    with as_user_error(
+    _check_space(manager, params, optimizer)
+    with _as_user_error(
         manager.directory, "written", "free space, then run the command again"
     ):
         manager.save(
@@ -158,7 +158,7 @@ def save(
         )
 
 
-def check_space(manager: ocp.CheckpointManager, *trees: Any) -> None:
+def _check_space(manager: ocp.CheckpointManager, *trees: Any) -> None:
     """Raise `UserError` before a save for which the disk has no room."""
     if is_remote(manager.directory):
         return
@@ -174,7 +174,7 @@ def check_space(manager: ocp.CheckpointManager, *trees: Any) -> None:
 
 def wait(manager: ocp.CheckpointManager) -> None:
     """Return when every save is on disk."""
-    with as_user_error(
+    with _as_user_error(
         manager.directory, "written", "free space, then run the command again"
     ):
         manager.wait_until_finished()
@@ -182,7 +182,7 @@ def wait(manager: ocp.CheckpointManager) -> None:
 
 def restore_params(manager: ocp.CheckpointManager, step: int, like: Params) -> Params:
     """Parameters of a step; shapes, dtypes and sharding as in `like`."""
-    check_architecture(manager, step, like)
+    _check_architecture(manager, step, like)
     return restore(manager, step, params=ocp.args.StandardRestore(like)).params
 
 
@@ -190,7 +190,7 @@ def restore_training(
     manager: ocp.CheckpointManager, step: int, params: Params, optimizer: Any
 ) -> tuple[Params, Any, dict[str, Any]]:
     """Params, optimizer and progress of a step; the first two like the given ones."""
-    check_architecture(manager, step, params)
+    _check_architecture(manager, step, params)
     restored = restore(
         manager,
         step,
@@ -203,7 +203,7 @@ def restore_training(
 
 def restore(manager: ocp.CheckpointManager, step: int, **items: Any) -> Any:
     """Items of a step; `DamagedCheckpointError` where the files cannot be read."""
-    with unless_damaged(manager, step):
+    with _unless_damaged(manager, step):
         return manager.restore(step, args=ocp.args.Composite(**items))
 
 
@@ -213,24 +213,24 @@ def set_aside(manager: ocp.CheckpointManager, step: int) -> epath.Path:
     aside = folder.with_name(f"{folder.name}_damaged") / str(step)
     with sync_errors():
         if is_first():
-            with as_user_error(folder, "moved", "move it, then run the command again"):
+            with _as_user_error(folder, "moved", "move it, then run the command again"):
                 move_folder(folder / str(step), aside)
     manager.reload()
     return aside
 
 
 @contextmanager
-def unless_damaged(manager: ocp.CheckpointManager, step: int) -> Generator[None]:
+def _unless_damaged(manager: ocp.CheckpointManager, step: int) -> Generator[None]:
     """Turn what Orbax raises while it reads a step into `DamagedCheckpointError`."""
     advice = "restore it from a copy, or train again in another folder"
-    with as_user_error(
+    with _as_user_error(
         manager.directory, f"read at step {step}", advice, DamagedCheckpointError
     ):
         yield
 
 
 @contextmanager
-def as_user_error(
+def _as_user_error(
     folder: PathLike[str], done: str, advice: str, kind: type[UserError] = UserError
 ) -> Generator[None]:
     """Turn what Orbax raises for bad files and full disks into a `UserError`."""
@@ -243,9 +243,11 @@ def as_user_error(
         ) from error
 
 
-def check_architecture(manager: ocp.CheckpointManager, step: int, like: Params) -> None:
+def _check_architecture(
+    manager: ocp.CheckpointManager, step: int, like: Params
+) -> None:
     """Raise `UserError` naming the first parameters that do not fit `like`."""
-    with unless_damaged(manager, step):
+    with _unless_damaged(manager, step):
         metadata = manager.item_metadata(step).params
         if metadata is None:
             raise FileNotFoundError("params/_METADATA is missing")

@@ -29,7 +29,7 @@ def loss_of_joint(
     step: Integer[Array, ""],
 ) -> tuple[Float[Array, ""], Metrics]:
     """L_F + lambda L_D of D and F (equation 6), with the training Dice beside it."""
-    outputs, targets = learn_from(recipe, params, frozen, batch, key)
+    outputs, targets = _learn_from(recipe, params, frozen, batch, key)
     settings, spacing = recipe.joint_loss, recipe.system.prepare.spacing_mm
     with jax.named_scope("loss"):
         total, values = joint_loss(outputs, targets, settings, step, spacing)
@@ -46,12 +46,12 @@ def terms_of_joint(
     step: Integer[Array, ""],
 ) -> Metrics:
     """The weighted terms whose sum is `loss_of_joint`."""
-    outputs, targets = learn_from(recipe, params, frozen, batch, key)
+    outputs, targets = _learn_from(recipe, params, frozen, batch, key)
     settings, spacing = recipe.joint_loss, recipe.system.prepare.spacing_mm
     return weighted_joint_terms(outputs, targets, settings, step, spacing)
 
 
-def learn_from(
+def _learn_from(
     recipe: Recipe, params: Params, frozen: Any, batch: Batch, key: Key
 ) -> tuple[AdnOutputs, Targets]:
     """The chain on an augmented batch, and what its outputs should be."""

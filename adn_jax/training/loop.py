@@ -83,32 +83,32 @@ def train_stage(
     frozen = replicate(frozen, mesh)
     seed = stage_seed(stage, recipe)
     update = update or make_update(stage, recipe, mesh)
-    term_gradients = watch_terms(stage, recipe, frozen, update.key, everywhere)
+    term_gradients = _watch_terms(stage, recipe, frozen, update.key, everywhere)
     folder = checkpoint_folder(run, stage.name)
     with (
         catch_stop_of_any() as stop,
         checkpoints.open_checkpoints(folder, mode) as manager,
     ):
         state, progress = resume(manager, update.fresh, everywhere)
-        check_progress(progress, folder, stage.name, recipe)
+        _check_progress(progress, folder, stage.name, recipe)
         step = int(state.step)
         sums = progress.get("dice_sums", [])
         history = DiceHistory(math.ceil(len(train) / settings.batch), sums)
         validate = make_validation(stage, frozen, validation, place, everywhere)
         with open_logbook(run, stage.name, step, settings.steps) as log:
-            names = partial(names_of_update, train, settings.batch, seed)
+            names = partial(_names_of_update, train, settings.batch, seed)
             session = Session(stage, recipe, manager, log, history, validate, names)
             batches = train_batches(train, settings.batch, seed, step, place)
-            while not is_finished(session, step):
-                batch = next_batch(session, state, batches)
+            while not _is_finished(session, step):
+                batch = _next_batch(session, state, batches)
                 # before the update, which takes the state's memory
                 gradients = term_gradients(step + 1, state, batch)
                 state, values = update.step(state, frozen, batch)
                 step += 1
                 session.waiting.append((step, {**values, **gradients}))
-                after_step(session, step, state)
+                _after_step(session, step, state)
                 if signal := stop.after_update():
-                    saved = save_last(session, state)
+                    saved = _save_last(session, state)
                     log.say(f"{stage.name}: stopped and saved at step {saved}.")
                     return signal
         checkpoints.wait(manager)
@@ -117,7 +117,7 @@ def train_stage(
     return 0
 
 
-def watch_terms(
+def _watch_terms(
     stage: Stage, recipe: Recipe, frozen: Any, key: Key, sharding: Sharding
 ) -> Callable[[int, TrainState, Batch], Metrics]:
     """What measures each term's gradient before an update (from 1); nothing where the
@@ -135,7 +135,7 @@ def watch_terms(
     return watch
 
 
-def names_of_update(
+def _names_of_update(
     split: Split, batch: int, seed: int, update: int
 ) -> tuple[str, ...]:
     """Names of the cases of an update (from 1)."""
@@ -198,16 +198,16 @@ class Session:
     last_fetch: float = field(default_factory=time.monotonic)
 
 
-def next_batch(session: Session, state: TrainState, batches: Iterator[Batch]) -> Batch:
+def _next_batch(session: Session, state: TrainState, batches: Iterator[Batch]) -> Batch:
     """The next batch; where a case cannot be read, the state is saved first."""
     try:
         return next(batches)
     except UserError:
-        save_last(session, state)
+        _save_last(session, state)
         raise
 
 
-def is_finished(session: Session, step: int) -> bool:
+def _is_finished(session: Session, step: int) -> bool:
     """Whether all steps are done, or the stop rule holds."""
     settings = session.stage.settings
     warm_start = session.recipe.joint_loss.warm_start_steps
@@ -215,7 +215,7 @@ def is_finished(session: Session, step: int) -> bool:
     return step >= settings.steps or settled
 
 
-def after_step(session: Session, step: int, state: TrainState) -> None:
+def _after_step(session: Session, step: int, state: TrainState) -> None:
     """Fetch values, and validate and save where it is due.
 
     Raises `UserError` after too many skipped updates, or where a process could not read
@@ -228,7 +228,7 @@ def after_step(session: Session, step: int, state: TrainState) -> None:
         fetch(session, leave=0)
     elif time.monotonic() - session.last_fetch > FETCH_SECONDS:
         fetch(session, leave=1)
-    due = step % settings.validate_every == 0 or is_finished(session, step)
+    due = step % settings.validate_every == 0 or _is_finished(session, step)
     looked = 0
     if due:
         fetch(session, leave=0)
@@ -237,14 +237,14 @@ def after_step(session: Session, step: int, state: TrainState) -> None:
         fetch(session, leave=IN_FLIGHT)
         looked = step - IN_FLIGHT
     if 0 < session.absent <= looked:
-        save_last(session, state)
-        raise case_absent(session)
+        _save_last(session, state)
+        raise _case_absent(session)
     if due:
         save(session, state, with_score=True)
     row = session.skipped[:MOST_SKIPPED]
     if len(row) == MOST_SKIPPED and row[-1] <= looked:
-        save_last(session, state)
-        raise too_many_skipped(session)
+        _save_last(session, state)
+        raise _too_many_skipped(session)
 
 
 def resume(
@@ -280,7 +280,7 @@ def resume(
     return state_from_items(params, optimizer), progress
 
 
-def check_progress(
+def _check_progress(
     progress: dict[str, Any], folder: Place, stage: str, recipe: Recipe
 ) -> None:
     """Raise `UserError` where a stage's checkpoint in `folder` is of another recipe.
@@ -298,7 +298,7 @@ def save(session: Session, state: TrainState, with_score: bool) -> None:
     stage, step, score = session.stage, int(state.step), None
     if with_score:
         numbers = session.validate(state.best_params)
-        check_validation(session, step, numbers)
+        _check_validation(session, step, numbers)
         session.log.write(step, "validation", numbers)
         score = numbers[stage.score]
         session.log.say(
@@ -318,7 +318,7 @@ def save(session: Session, state: TrainState, with_score: bool) -> None:
     )
 
 
-def save_last(session: Session, state: TrainState) -> int:
+def _save_last(session: Session, state: TrainState) -> int:
     """Return the state's step once a checkpoint of it is whole: the training ends."""
     step = int(state.step)
     if step and session.manager.latest_step() != step:
@@ -335,12 +335,12 @@ def fetch(session: Session, leave: int) -> None:
     count = max(len(session.waiting) - leave, 0)
     taken = [session.waiting.popleft() for _ in range(count)]
     for step, values in jax.device_get(taken):
-        keep_values(session, int(step), {name: float(values[name]) for name in values})
+        _keep_values(session, int(step), {name: float(values[name]) for name in values})
     if taken:
         session.last_fetch = time.monotonic()
 
 
-def keep_values(session: Session, step: int, numbers: dict[str, float]) -> None:
+def _keep_values(session: Session, step: int, numbers: dict[str, float]) -> None:
     """Log the values of one update; of a skipped one those that are numbers."""
     if numbers.pop(ABSENT):
         session.absent = session.absent or step
@@ -362,7 +362,7 @@ def keep_values(session: Session, step: int, numbers: dict[str, float]) -> None:
     session.log.show(step, shown)
 
 
-def too_many_skipped(session: Session) -> UserError:
+def _too_many_skipped(session: Session) -> UserError:
     """Why the training stops, with the cases that were in the skipped updates."""
     name, steps = session.stage.name, session.skipped
     cases = sorted({case for step in steps for case in session.names(step)})
@@ -374,7 +374,7 @@ def too_many_skipped(session: Session) -> UserError:
     )
 
 
-def case_absent(session: Session) -> UserError:
+def _case_absent(session: Session) -> UserError:
     """Why the training stops where a process could not read a case."""
     name, step = session.stage.name, session.absent
     cases = sorted(set(session.names(step)))
@@ -385,7 +385,7 @@ def case_absent(session: Session) -> UserError:
     )
 
 
-def check_validation(session: Session, step: int, numbers: dict[str, float]) -> None:
+def _check_validation(session: Session, step: int, numbers: dict[str, float]) -> None:
     """Raise `UserError` where a validation value is not finite."""
     for name, number in numbers.items():
         if not math.isfinite(number):

@@ -91,7 +91,7 @@ def open_logbook(run: Place, stage: str, start: int, steps: int) -> Generator[Lo
     with at_hand(run, *([METRICS] if writes else [])) as here:
         path = here / METRICS if writes else Path(os.devnull)
         if writes:
-            drop_lines(path, stage, start)
+            _drop_lines(path, stage, start)
         events = SummaryWriter(
             str(here / "tensorboard" / stage),
             purge_step=start + 1,
@@ -107,24 +107,24 @@ def open_logbook(run: Place, stage: str, start: int, steps: int) -> Generator[Lo
                 events.close()
 
 
-def drop_lines(path: Path, stage: str, step: int) -> None:
+def _drop_lines(path: Path, stage: str, step: int) -> None:
     """Drop a stage's lines after `step` and any line that a kill cut short."""
     if not path.exists():
         return
     lines = path.read_text(encoding="utf-8").splitlines()
-    kept = [line for line in lines if is_before(parse_line(line), stage, step)]
+    kept = [line for line in lines if _is_before(_parse_line(line), stage, step)]
     if kept != lines:
         write_text(path, "".join(line + "\n" for line in kept))
 
 
-def is_before(content: dict[str, Any] | None, stage: str, step: int) -> bool:
+def _is_before(content: dict[str, Any] | None, stage: str, step: int) -> bool:
     """Whether a line is whole and not from after `step` of `stage`."""
     return content is not None and (
         content["stage"] != stage or content["step"] <= step
     )
 
 
-def parse_line(line: str) -> dict[str, Any] | None:
+def _parse_line(line: str) -> dict[str, Any] | None:
     """Content of one line; None where it is damaged."""
     try:
         content = json.loads(line)
@@ -137,4 +137,4 @@ def parse_line(line: str) -> dict[str, Any] | None:
 def read_metrics(run: Place) -> list[dict[str, Any]]:
     """Every whole line of a run's metrics.jsonl, in its order."""
     text = (run / METRICS).read_text(encoding="utf-8")
-    return [content for line in text.splitlines() if (content := parse_line(line))]
+    return [content for line in text.splitlines() if (content := _parse_line(line))]

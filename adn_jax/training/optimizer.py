@@ -12,14 +12,16 @@ def make_optimizer(
     settings: OptimizerSettings, steps: int
 ) -> optax.GradientTransformation:
     """The optimizer of a stage of so many steps, after optional clipping."""
-    make = {"adamw": make_adamw, "rmsprop": make_rmsprop}[settings.kind]
+    make = {"adamw": _make_adamw, "rmsprop": _make_rmsprop}[settings.kind]
     optimizer = make(settings, steps)
     if settings.clip_norm is None:
         return optimizer
     return optax.chain(optax.clip_by_global_norm(settings.clip_norm), optimizer)
 
 
-def make_adamw(settings: OptimizerSettings, steps: int) -> optax.GradientTransformation:
+def _make_adamw(
+    settings: OptimizerSettings, steps: int
+) -> optax.GradientTransformation:
     """AdamW whose rate falls as (1 - step / steps) ** power.
 
     torch's AdamW and optax's agree: epsilon 1e-8 outside the root, decoupled weight
@@ -35,7 +37,7 @@ def make_adamw(settings: OptimizerSettings, steps: int) -> optax.GradientTransfo
     return optax.adamw(rate, b1=b1, b2=b2, eps=1e-8, weight_decay=settings.weight_decay)
 
 
-def make_rmsprop(
+def _make_rmsprop(
     settings: OptimizerSettings, steps: int
 ) -> optax.GradientTransformation:
     """RMSProp with Nesterov momentum, the penalties of kernels in its gradient.
@@ -49,12 +51,12 @@ def make_rmsprop(
         halvings[step] = halvings.get(step, 1.0) * 0.5
     rate = optax.piecewise_constant_schedule(settings.learning_rate, halvings)
     return optax.chain(
-        penalise_kernels(settings.l1, settings.l2),
+        _penalise_kernels(settings.l1, settings.l2),
         optax.rmsprop(rate, 0.9, 1e-4, momentum=settings.momentum, nesterov=True),
     )
 
 
-def penalise_kernels(l1: float, l2: float) -> optax.GradientTransformation:
+def _penalise_kernels(l1: float, l2: float) -> optax.GradientTransformation:
     """Add the gradient of l1 sum |w| + l2 sum w^2 over the kernels."""
 
     def add(gradient: Params, params: Params) -> Params:

@@ -29,7 +29,7 @@ def loss_of_windows(
 
     The next running statistics of F go with the values.
     """
-    seen = learn_from_windows(recipe, params, frozen, batch, key)
+    seen = _learn_from_windows(recipe, params, frozen, batch, key)
     prediction, labels, statistics = seen
     settings, spacing = recipe.joint_loss, recipe.system.prepare.spacing_mm
     with jax.named_scope("loss"):
@@ -48,13 +48,13 @@ def terms_of_windows(
     step: Integer[Array, ""],
 ) -> Metrics:
     """The weighted terms whose sum is `loss_of_windows`."""
-    prediction, labels, _ = learn_from_windows(recipe, params, frozen, batch, key)
+    prediction, labels, _ = _learn_from_windows(recipe, params, frozen, batch, key)
     settings, spacing = recipe.joint_loss, recipe.system.prepare.spacing_mm
     terms = segmentation_terms(prediction, labels, settings, step, spacing)
     return terms.weighted()
 
 
-def learn_from_windows(
+def _learn_from_windows(
     recipe: Recipe, params: Params, frozen: Any, batch: Batch, key: Key
 ) -> tuple[Volume, Volume, Params]:
     """F on windows of an augmented batch, some of them on lesion: what it says there,

@@ -50,11 +50,11 @@ def find_pretrained(recipe: Recipe, run: Place, given: Pretrained) -> dict[str, 
     begun_with = {stage: to_place(text) for stage, text in known.items() if text}
     pretrained = {**begun_with, **given}
     for stage in pretrained.keys() - finished.keys():
-        check_pretrained(stage, recipe, pretrained[stage])
+        _check_pretrained(stage, recipe, pretrained[stage])
     return pretrained
 
 
-def check_pretrained(stage: str, recipe: Recipe, source: Place) -> None:
+def _check_pretrained(stage: str, recipe: Recipe, source: Place) -> None:
     """Raise `UserError` unless the run `source` has a network that fits a recipe.
 
     It has to be finished, of the same settings, and trained on volumes with the same
@@ -72,7 +72,7 @@ def check_pretrained(stage: str, recipe: Recipe, source: Place) -> None:
             f"the run {source} has no finished {stage} stage; train one there, or give "
             "another run."
         )
-    differing = list(differing_needs(stage, theirs, recipe))
+    differing = list(_differing_needs(stage, theirs, recipe))
     if differing:
         raise UserError(
             f"the {network} of {source} does not fit this recipe "
@@ -81,7 +81,7 @@ def check_pretrained(stage: str, recipe: Recipe, source: Place) -> None:
         )
 
 
-def differing_needs(stage: str, theirs: Recipe, ours: Recipe) -> Iterator[str]:
+def _differing_needs(stage: str, theirs: Recipe, ours: Recipe) -> Iterator[str]:
     """The fields in which two recipes differ among those that a network depends on."""
     network, prepare = {
         "align": ("alignment_net", ("shape", "spacing_mm", "window_hu")),

@@ -58,13 +58,13 @@ def make_stage(name: str, recipe: Recipe) -> Stage:
     sees_all = isinstance(recipe.system.segment_net, UNetSettings)
     losses = {
         "align": loss_of_align,
-        "tissue": loss_of_tissue,
+        "tissue": _loss_of_tissue,
         "joint": loss_of_joint if sees_all else loss_of_windows,
     }
     terms = {"joint": terms_of_joint if sees_all else terms_of_windows}
     evaluations = {
-        "align": ("unmatched", evaluate_align),
-        "tissue": ("accuracy", evaluate_tissue),
+        "align": ("unmatched", _evaluate_align),
+        "tissue": ("accuracy", _evaluate_tissue),
         "joint": ("dice", evaluate_joint),
     }
     score, evaluate = evaluations[name]
@@ -125,7 +125,7 @@ def needs_search(recipe: Recipe) -> bool:
     return loss.pose_regression > 0 or loss.warm_start_steps > 0
 
 
-def evaluate_align(
+def _evaluate_align(
     recipe: Recipe,
     params: Params,
     frozen: Any,  # noqa: ARG001
@@ -150,7 +150,7 @@ def unmatched_share(volume: Volume, aligned: Volume) -> Float[Array, " b"]:
     return (unequal + out_of_view) / jnp.maximum(total, 1e-6)
 
 
-def loss_of_tissue(
+def _loss_of_tissue(
     recipe: Recipe,
     params: Params,
     frozen: Any,
@@ -176,7 +176,7 @@ def loss_of_tissue(
         return total, {"accuracy": tissue_accuracy(logits, batch).mean()}
 
 
-def evaluate_tissue(
+def _evaluate_tissue(
     recipe: Recipe, params: Params, frozen: Any, batch: Batch
 ) -> Mapping[str, Float[Array, " b"]]:
     """Share of each head's tissue voxels that the tissue net gets right."""

@@ -58,7 +58,7 @@ def initial_state(
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), ema)
 
 
-def update_ema(
+def _update_ema(
     ema: Params, params: Params, decay: float, step: Integer[Array, ""]
 ) -> Params:
     """The EMA after update number `step` (from 0); None if none is kept.
@@ -114,7 +114,7 @@ def make_train_step(
             params = optax.apply_updates(state.params, updates)
             if statistics:
                 params = replace_leaves(params, statistics)
-            ema = update_ema(state.ema, params, ema_decay, state.step)
+            ema = _update_ema(state.ema, params, ema_decay, state.step)
             norm = optax.tree.norm(gradient)
             absent = jnp.any(batch.case < 0)
             finite = jnp.isfinite(total) & jnp.isfinite(norm)

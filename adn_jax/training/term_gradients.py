@@ -53,7 +53,7 @@ def make_term_gradients(
 
     # Two programs instead of one: the way back is compiled once for all terms.
     run_forward, run_back = jax.jit(forward), jax.jit(back)
-    compare = jax.jit(norm_and_product, out_shardings=sharding)
+    compare = jax.jit(_norm_and_product, out_shardings=sharding)
     finish = jax.jit(summarise, out_shardings=sharding)
 
     def measure(
@@ -78,7 +78,7 @@ def one_hot(values: Metrics, name: str | None = None) -> dict[str, Scalar]:
     }
 
 
-def norm_and_product(gradient: Params, total: Params) -> tuple[Scalar, Scalar]:
+def _norm_and_product(gradient: Params, total: Params) -> tuple[Scalar, Scalar]:
     """Norm over all parameters, and the scalar product with the total gradient."""
     return optax.tree.norm(gradient), jnp.asarray(optax.tree.vdot(gradient, total))
 
@@ -95,11 +95,11 @@ def summarise(compared: Mapping[str, tuple[Scalar, Scalar]], total: Scalar) -> M
     together = jnp.asarray(sum(norm for norm, _ in compared.values()))
     for name, (norm, product) in compared.items():
         numbers[f"gradient_norm/{name}"] = norm
-        numbers[f"gradient_share/{name}"] = safe_ratio(norm, together)
-        numbers[f"gradient_cosine/{name}"] = safe_ratio(product, norm * total)
+        numbers[f"gradient_share/{name}"] = _safe_ratio(norm, together)
+        numbers[f"gradient_cosine/{name}"] = _safe_ratio(product, norm * total)
     return numbers
 
 
-def safe_ratio(above: Scalar, below: Scalar) -> Scalar:
+def _safe_ratio(above: Scalar, below: Scalar) -> Scalar:
     """The quotient; 0 where the divisor is."""
     return jnp.where(below > 0, above / jnp.where(below > 0, below, 1), 0)

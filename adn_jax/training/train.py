@@ -100,9 +100,9 @@ def train(
     mesh = device_mesh(spatial_shards=spatial_shards)
     with sync_errors():
         pretrained = find_pretrained(recipe, run, pretrained)
-        pending = check_stages(recipe, mesh, pretrained)
-        check_places(data, run)
-        check_run(recipe, run, fold)
+        pending = _check_stages(recipe, mesh, pretrained)
+        _check_places(data, run)
+        _check_run(recipe, run, fold)
         unfinished = [name for name in pending if name not in read_finished(run)]
         if dry_run and is_there(data / "manifest.json"):
             manifest = fold_manifest(
@@ -127,17 +127,17 @@ def train(
                     mesh,
                 )
         with sync_errors():
-            manifest = fold_manifest(read_manifest(prepared_folder(data, run)), fold)
+            manifest = fold_manifest(read_manifest(_prepared_folder(data, run)), fold)
             finished = read_finished(run)
             unfinished = [name for name in unfinished if name not in finished]
             splits = {
-                name: open_splits(name, recipe, manifest, mesh) for name in unfinished
+                name: _open_splits(name, recipe, manifest, mesh) for name in unfinished
             }
         with sync_errors():
-            updates = compile_updates(unfinished, recipe, mesh, len(manifest.cases))
+            updates = _compile_updates(unfinished, recipe, mesh, len(manifest.cases))
         for name in unfinished:
             with jax.set_mesh(mesh):
-                signal = train_next(
+                signal = _train_next(
                     name, recipe, run, *splits.pop(name), mesh, updates.pop(name)
                 )
             if signal:
@@ -145,7 +145,7 @@ def train(
     return 0
 
 
-def check_places(data: Place, run: Place) -> None:
+def _check_places(data: Place, run: Place) -> None:
     """Raise `UserError` where data cannot be read from or a run not be written to."""
     check_fetched(data)
     if not data.is_dir():
@@ -162,7 +162,7 @@ def check_places(data: Place, run: Place) -> None:
         )
 
 
-def check_stages(
+def _check_stages(
     recipe: Recipe, mesh: Mesh, pretrained: Pretrained = MappingProxyType({})
 ) -> tuple[str, ...]:
     """The stages to train, after a check that each can be; pretrained ones are not."""
@@ -176,7 +176,7 @@ def check_stages(
             )
         check_batch(settings.batch, mesh, f"{name}.batch", settings.micro_batches)
     for name in stages_of(recipe):
-        check_networks(name, recipe, mesh)
+        _check_networks(name, recipe, mesh)
     needs_maps = recipe.tissue_source == "maps" or "tissue" in names
     if needs_maps and recipe.system.prepare.tissue == "none":
         raise UserError(
@@ -188,7 +188,7 @@ def check_stages(
     return names
 
 
-def check_networks(name: str, recipe: Recipe, mesh: Mesh) -> None:
+def _check_networks(name: str, recipe: Recipe, mesh: Mesh) -> None:
     """Raise `UserError` where a stage's networks do not suit grid or devices."""
     networks = {
         "align": (recipe.system.alignment_net,),
@@ -224,12 +224,12 @@ def begin(
         copy_stage(stage, run, recipe, pretrained[stage])
 
 
-def check_run(recipe: Recipe, run: Place, fold: Fold | None) -> None:
+def _check_run(recipe: Recipe, run: Place, fold: Fold | None) -> None:
     """Raise `UserError` where a stage is finished in `run`, and was trained with other
     settings or cases; a run of which none is may change."""
     if read_finished(run):
         check_same_recipe(run, recipe)
-        check_same_fold(run, fold)
+        _check_same_fold(run, fold)
 
 
 def check_cases(
@@ -244,10 +244,10 @@ def check_cases(
     if read_finished(run):
         check_same_cases(run, manifest)
     for name in unfinished:
-        open_splits(name, recipe, manifest, mesh)
+        _open_splits(name, recipe, manifest, mesh)
 
 
-def check_same_fold(run: Place, fold: Fold | None) -> None:
+def _check_same_fold(run: Place, fold: Fold | None) -> None:
     """Raise `UserError` where `run` was begun with another fold, or one of the two has
     none."""
     begun = read_config(run).get("fold")
@@ -272,7 +272,7 @@ def writing(run: Place) -> Generator[None]:
         ) from error
 
 
-def prepared_folder(data: Place, run: Place) -> Place:
+def _prepared_folder(data: Place, run: Place) -> Place:
     """Where the prepared data is, or will be: `data` itself, or in the run."""
     return data if is_there(data / "manifest.json") else run / "prepared"
 
@@ -285,7 +285,7 @@ def find_data(
     reading: ReadSettings | None,
 ) -> Manifest:
     """The prepared data set; a raw one is prepared first."""
-    folder = prepared_folder(data, run)
+    folder = _prepared_folder(data, run)
     if folder != data:
         manifest = prepare_dataset(
             Path(data), Path(folder), recipe.system.prepare, workers, reading
@@ -334,7 +334,7 @@ def note(
         differing = differences(known, manifest, fold)
         if old == recipe and not differing:
             return
-        set_aside_stages(run, old, recipe, differing)
+        _set_aside_stages(run, old, recipe, differing)
     digest = cases_digest(manifest)
     more = {f"{stage}_run": spelled_out(pretrained[stage]) for stage in pretrained}
     if fold is not None:
@@ -355,7 +355,7 @@ def differences(
     ]
 
 
-def set_aside_stages(
+def _set_aside_stages(
     run: Place, old: Recipe, recipe: Recipe, differing: Sequence[str]
 ) -> None:
     """Set aside what unfinished stages have saved, where they were begun otherwise."""
@@ -370,7 +370,7 @@ def set_aside_stages(
             )
 
 
-def open_splits(
+def _open_splits(
     name: str, recipe: Recipe, manifest: Manifest, mesh: Mesh
 ) -> tuple[Split, Split]:
     """Training and validation cases, after a check that they are enough for a batch and
@@ -387,7 +387,7 @@ def open_splits(
         else ("lesion",),
     }[name]
     training = open_split(manifest, "train", needs)
-    check_enough(len(training), name, getattr(recipe, name), manifest, mesh)
+    _check_enough(len(training), name, getattr(recipe, name), manifest, mesh)
     validation = open_split(manifest, "validation", needs)
     if name != "joint":
         return training, validation
@@ -396,7 +396,7 @@ def open_splits(
     return training, with_infarct(validation)
 
 
-def check_enough(
+def _check_enough(
     cases: int, stage: str, settings: StageSettings, manifest: Manifest, mesh: Mesh
 ) -> None:
     """Raise `UserError`, naming the option, where a batch needs more cases."""
@@ -414,7 +414,7 @@ def check_enough(
     )
 
 
-def compile_updates(
+def _compile_updates(
     names: Sequence[str], recipe: Recipe, mesh: Mesh, cases: int
 ) -> dict[str, Update]:
     """The compiled updates of stages: none trains before all are known to fit.
@@ -432,7 +432,7 @@ def compile_updates(
     return updates
 
 
-def train_next(
+def _train_next(
     name: str,
     recipe: Recipe,
     run: Place,

@@ -75,15 +75,15 @@ def compile_update(stage: Stage, recipe: Recipe, mesh: Mesh, cases: int) -> Upda
     update = make_update(stage, recipe, mesh)
     everywhere = replicated(mesh)
     state = placed(jax.eval_shape(update.fresh), everywhere)
-    frozen = placed(frozen_shapes(stage.name, recipe, cases), everywhere)
-    batch = placed(batch_shapes(recipe, stage), NamedSharding(mesh, CASES))
+    frozen = placed(_frozen_shapes(stage.name, recipe, cases), everywhere)
+    batch = placed(_batch_shapes(recipe, stage), NamedSharding(mesh, CASES))
     assert isinstance(update.step, Wrapped)  # not yet compiled
     with jax.set_mesh(mesh):
         lowered = update.step.lower(state, frozen, batch)
     program = compile_to_fit(
         lowered,
         f"an update of stage {stage.name!r} ({in_words(stage, recipe)})",
-        partial(lighter_settings, stage.name, recipe, devices_of(mesh)),
+        partial(lighter_settings, stage.name, recipe, _devices_of(mesh)),
         len(mesh.local_devices),
     )
     return replace(update, step=program)
@@ -103,7 +103,7 @@ def placed(tree: Any, sharding: Sharding) -> Any:
     )
 
 
-def frozen_shapes(name: str, recipe: Recipe, cases: int) -> dict[str, Any]:
+def _frozen_shapes(name: str, recipe: Recipe, cases: int) -> dict[str, Any]:
     """Shapes of what a stage takes from those before it."""
     names = stages_of(recipe)
     shapes: dict[str, Any] = {
@@ -117,7 +117,7 @@ def frozen_shapes(name: str, recipe: Recipe, cases: int) -> dict[str, Any]:
     return shapes
 
 
-def batch_shapes(recipe: Recipe, stage: Stage) -> Batch:
+def _batch_shapes(recipe: Recipe, stage: Stage) -> Batch:
     """Shapes of a stage's batches."""
     shape = (stage.settings.batch, *recipe.system.prepare.shape)
 
@@ -144,7 +144,7 @@ class Devices(NamedTuple):
     """Devices of this process."""
 
 
-def devices_of(mesh: Mesh) -> Devices:
+def _devices_of(mesh: Mesh) -> Devices:
     """The devices of a mesh in numbers."""
     sizes, local = mesh.shape, mesh.local_devices
     return Devices(local[0].platform, sizes["data"], sizes["spatial"], len(local))
@@ -167,7 +167,7 @@ def lighter_settings(
             np.prod([setting.share for setting in settings])
         )
 
-    kinds = list(lighter_kinds(name, recipe, devices))
+    kinds = list(_lighter_kinds(name, recipe, devices))
     for count in range(1, len(kinds) + 1):
         fitting = []
         for chosen in combinations(kinds, count):
@@ -185,7 +185,7 @@ def lighter_settings(
     )
 
 
-def lighter_kinds(
+def _lighter_kinds(
     name: str, recipe: Recipe, devices: Devices
 ) -> Iterator[list[Setting]]:
     """Kinds of settings that make a stage's update smaller, each mildest first.
@@ -201,7 +201,7 @@ def lighter_kinds(
             for more in range(2, at_once + 1)
             if at_once % more == 0
         ]
-        yield list(recomputation(name, recipe))
+        yield list(_recomputation(name, recipe))
     if recipe.system.precision != "bfloat16":
         yield [Setting("--precision bfloat16", 0.5)]
     step = 1 if on_cpu else parts * devices.data
@@ -213,7 +213,7 @@ def lighter_kinds(
         yield list(spatial_shards(name, recipe, devices))
 
 
-def recomputation(name: str, recipe: Recipe) -> Iterator[Setting]:
+def _recomputation(name: str, recipe: Recipe) -> Iterator[Setting]:
     """Stronger recomputation, where the stage trains a U-Net."""
     net = {"tissue": recipe.tissue_net, "joint": recipe.system.segment_net}.get(name)
     if not isinstance(net, UNetSettings):

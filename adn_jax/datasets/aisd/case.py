@@ -66,10 +66,12 @@ class AisdCase:
             )
         if self.ct is None:
             assert pictures is not None  # a case without CT has them
-            scan, lesion = from_pictures(self, pictures, label, reading)
+            scan, lesion = _from_pictures(self, pictures, label, reading)
         else:
             with tempfile.TemporaryDirectory(prefix="adn-") as scratch:
-                scan, lesion = from_dicom(self, pictures, label, Path(scratch), reading)
+                scan, lesion = _from_dicom(
+                    self, pictures, label, Path(scratch), reading
+                )
         return CaseInput(replace(scan, flags=scan.flags + flags), lesion)
 
 
@@ -80,12 +82,12 @@ def read_label(folder: Path, infarct_labels: Sequence[int]) -> Stack:
     return np.isin(values, infarct_labels).astype(np.uint8)
 
 
-def from_pictures(
+def _from_pictures(
     case: AisdCase, pictures: Stack, label: Stack, reading: ReadSettings
 ) -> tuple[RawScan, Image]:
     """Scan and label of a case without DICOM: HU and voxel size are assumed."""
     spacing, window = reading.aisd_spacing_mm, reading.aisd_window_hu
-    first, fixed = first_slice(case.name, len(pictures))
+    first, fixed = _first_slice(case.name, len(pictures))
     hu = pseudo_hu(pictures, window, spacing[1])
     image = upright(hu[first:], spacing)
     flags = (
@@ -102,7 +104,7 @@ def from_pictures(
     return RawScan(case.name, image, source, flags), lesion
 
 
-def from_dicom(
+def _from_dicom(
     case: AisdCase,
     pictures: Stack | None,
     label: Stack,
@@ -111,14 +113,14 @@ def from_dicom(
 ) -> tuple[RawScan, Image]:
     """Scan and label of a case with DICOM, on the grid of the straightened scan."""
     assert case.ct is not None  # it has DICOM
-    conversion, fixed = read_ct(case.ct, len(label), scratch, reading.series)
+    conversion, fixed = _read_ct(case.ct, len(label), scratch, reading.series)
     order = dicom_order(conversion.stack, conversion.frames)
     hu = order.of(conversion.stack.values.transpose(2, 1, 0))
     match = match_label(hu, pictures, label)
     label_slices = order.of(match.turn.of(label)).transpose(2, 1, 0)
-    first, cut = first_slice(case.name, len(hu))
-    stack = from_slice(conversion.stack, first, order.flip_z)
-    mask = from_slice(
+    first, cut = _first_slice(case.name, len(hu))
+    stack = _from_slice(conversion.stack, first, order.flip_z)
+    mask = _from_slice(
         replace(conversion.stack, values=label_slices), first, order.flip_z
     )
     straight, affine = straighten(stack, FLOOR_HU)
@@ -143,7 +145,7 @@ def from_dicom(
     return scan, scan.image.holding(lesion, "lesion label")
 
 
-def read_ct(
+def _read_ct(
     copy: Copy, slices: int, scratch: Path, series: str
 ) -> tuple[Conversion, tuple[str, ...]]:
     """Read the CT of a copy, and say so where another series than ours is taken.
@@ -153,11 +155,11 @@ def read_ct(
     """
     folder = copy.path
     if folder.is_file():
-        check_whole(folder)
+        _check_whole(folder)
         folder = unpack(folder, scratch / "unpacked")
     conversion = convert_dicom(folder, scratch / "chosen", series, copy.path)
     ours, *others = conversion.record["series"]
-    fitting = [one for one in others if is_scan_of(one, slices)]
+    fitting = [one for one in others if _is_scan_of(one, slices)]
     if series or ours["slices"] == slices or len(fitting) != 1:
         return conversion, ()
     number = fitting[0]["number"]
@@ -169,12 +171,12 @@ def read_ct(
     return fitting_one, (note,)
 
 
-def is_scan_of(facts: dict[str, Any], slices: int) -> bool:
+def _is_scan_of(facts: dict[str, Any], slices: int) -> bool:
     """Whether a series is an axial CT with a number of slices."""
     return facts["modality"] == "CT" and facts["axial"] and facts["slices"] == slices
 
 
-def check_whole(archive: Path) -> None:
+def _check_whole(archive: Path) -> None:
     """Raise `UserError` unless a compressed archive is whole by its own checksum."""
     try:
         check_gzip(str(archive))
@@ -185,7 +187,7 @@ def check_whole(archive: Path) -> None:
         ) from error
 
 
-def first_slice(name: str, slices: int) -> tuple[int, tuple[str, ...]]:
+def _first_slice(name: str, slices: int) -> tuple[int, tuple[str, ...]]:
     """The first slice to keep, from the feet up, and a sentence if that is not 0."""
     first = facts.FIRST_SLICE.get(name, 0)
     if not 0 < first < slices:
@@ -193,7 +195,7 @@ def first_slice(name: str, slices: int) -> tuple[int, tuple[str, ...]]:
     return first, (f"the trunk is cut off: slices {first} to {slices - 1} are kept",)
 
 
-def from_slice(stack: SliceStack, first: int, is_reversed: bool) -> SliceStack:
+def _from_slice(stack: SliceStack, first: int, is_reversed: bool) -> SliceStack:
     """The slices from `first` on in DICOM's order; the stack may be reversed."""
     count = len(stack.origins_mm)
     kept = slice(0, count - first) if is_reversed else slice(first, count)

@@ -48,12 +48,12 @@ class Inventory:
 def take_inventory(roots: Sequence[Path]) -> Inventory:
     """What lies in the folders of a download, unpacked; nothing is read."""
     copies: dict[str, list[Copy]] = {}
-    for archive, folder in dicom_folders(roots):
-        for name, copy in find_copies(archive, folder):
+    for archive, folder in _dicom_folders(roots):
+        for name, copy in _find_copies(archive, folder):
             copies.setdefault(name, []).append(copy)
     return Inventory(
-        pictures=png_folders(roots, PICTURES),
-        masks=png_folders(roots, MASKS),
+        pictures=_png_folders(roots, PICTURES),
+        masks=_png_folders(roots, MASKS),
         copies={name: tuple(found) for name, found in copies.items()},
     )
 
@@ -65,7 +65,7 @@ def looks_like_aisd(folder: Path) -> bool:
         is_there(folder / f"{part}.zip") for part in (PICTURES, MASKS)
     )
     return packed_or_dicom or (
-        bool(png_folders([folder], MASKS)) and bool(png_folders([folder], PICTURES))
+        bool(_png_folders([folder], MASKS)) and bool(_png_folders([folder], PICTURES))
     )
 
 
@@ -82,17 +82,17 @@ def bare_name(path: Path) -> str:
     return path.name.removesuffix(ending)
 
 
-def png_folders(roots: Sequence[Path], part: str) -> dict[str, Path]:
+def _png_folders(roots: Sequence[Path], part: str) -> dict[str, Path]:
     """The folders of PNG of one part of the download by case id."""
     return {
         folder.name: folder
         for root in roots
-        for folder in case_entries(root / part)
+        for folder in _case_entries(root / part)
         if is_dangling(folder) or (folder.is_dir() and slice_files(folder))
     }
 
 
-def dicom_folders(roots: Sequence[Path]) -> list[tuple[str, Path]]:
+def _dicom_folders(roots: Sequence[Path]) -> list[tuple[str, Path]]:
     """The folders `dicom-N`, beside the others or in a folder `dicom`, by number."""
     found = [
         (path.name, path)
@@ -100,31 +100,31 @@ def dicom_folders(roots: Sequence[Path]) -> list[tuple[str, Path]]:
         for place in (root, root / "dicom")
         if place.is_dir()
         for path in place.iterdir()
-        if DICOM_NAME.fullmatch(path.name) and is_fetched_folder(path)
+        if DICOM_NAME.fullmatch(path.name) and _is_fetched_folder(path)
     ]
     return sorted(found, key=lambda one: (int(one[0].split("-")[1]), str(one[1])))
 
 
-def is_fetched_folder(path: Path) -> bool:
+def _is_fetched_folder(path: Path) -> bool:
     """Whether it is a folder; `UserError` for a link to nothing."""
     check_fetched(path)
     return path.is_dir()
 
 
-def case_entries(folder: Path, depth: int = DEPTH) -> Iterator[Path]:
+def _case_entries(folder: Path, depth: int = DEPTH) -> Iterator[Path]:
     """Folders and archives below that are named by a case id, sorted."""
-    if depth == 0 or not is_fetched_folder(folder):
+    if depth == 0 or not _is_fetched_folder(folder):
         return
     for path in sorted(folder.iterdir()):
         if CASE_ID.fullmatch(bare_name(path)):
             yield path
         elif path.is_dir() and not path.name.startswith((".", "__")):
-            yield from case_entries(path, depth - 1)
+            yield from _case_entries(path, depth - 1)
 
 
-def find_copies(archive: str, folder: Path) -> Iterator[tuple[str, Copy]]:
+def _find_copies(archive: str, folder: Path) -> Iterator[tuple[str, Copy]]:
     """The cases of one folder `dicom-N`."""
-    for path in case_entries(folder):
+    for path in _case_entries(folder):
         if path.is_dir():
             yield path.name, Copy(archive, path / CT, len(ct_files(path / CT)))
         elif path.name.endswith(ARCHIVE_ENDINGS):

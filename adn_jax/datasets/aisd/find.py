@@ -20,7 +20,7 @@ def find_aisd(folder: Path, reading: ReadSettings) -> RawDataset:
 
     A case whose files are incomplete is kept as a refused one, so that it is named.
     """
-    inventory = take_inventory(unpacked_places(folder, reading))
+    inventory = take_inventory(_unpacked_places(folder, reading))
     if not inventory.masks:
         raise UserError(
             f"{folder} holds no masks (mask/<id>/000.png and so on); put AISD's "
@@ -57,7 +57,7 @@ def find_aisd(folder: Path, reading: ReadSettings) -> RawDataset:
     )
 
 
-def unpacked_places(folder: Path, reading: ReadSettings) -> list[Path]:
+def _unpacked_places(folder: Path, reading: ReadSettings) -> list[Path]:
     """Where to look for cases: the folder, and where its archives are unpacked.
 
     Raises `UserError` with the commands to run where archives may not be unpacked.
@@ -154,8 +154,8 @@ def check_aisd(inventory: Inventory) -> tuple[str, ...]:
         ]
     return (
         *(said(count, found) for count, found in counts),
-        *missing_parts(inventory),
-        *differing_slices(inventory),
+        *_missing_parts(inventory),
+        *_differing_slices(inventory),
     )
 
 
@@ -166,7 +166,7 @@ def said(count: facts.Count, found: int) -> str:
     return f"{count.what}: {found}, but {count.known} are known ({count.source})"
 
 
-def missing_parts(inventory: Inventory) -> list[str]:
+def _missing_parts(inventory: Inventory) -> list[str]:
     """A sentence on each part of the download that lacks cases others have."""
     parts = {
         "pictures": inventory.pictures,
@@ -181,7 +181,7 @@ def missing_parts(inventory: Inventory) -> list[str]:
     ]
 
 
-def differing_slices(inventory: Inventory) -> list[str]:
+def _differing_slices(inventory: Inventory) -> list[str]:
     """A sentence on each case with other numbers of PNG and DICOM files."""
     remarks = []
     for name, masks in inventory.masks.items():

@@ -44,11 +44,11 @@ def packed_parts(folder: Path, with_dicom: bool) -> list[Path]:
         and path.name.endswith(ARCHIVE_ENDINGS)
         and (part := part_of(path)) is not None
         and (with_dicom or part in {PICTURES, MASKS})
-        and not any(is_whole(place / part) for place in (folder, folder / "dicom"))
+        and not any(_is_whole(place / part) for place in (folder, folder / "dicom"))
     ]
 
 
-def is_whole(folder: Path) -> bool:
+def _is_whole(folder: Path) -> bool:
     """Whether a part lies in a folder, and no stopped run left it half there."""
     mark = folder / MARK
     return folder.is_dir() and (not mark.is_file() or read_json(mark)["whole"])
@@ -86,12 +86,12 @@ def unpack_part(archive: Path, target: Path) -> Path:
     if known is not None and known != begun:
         shutil.rmtree(folder)
     write_json(folder / MARK, begun)
-    unpack_members(archive, part, folder)
+    _unpack_members(archive, part, folder)
     write_json(folder / MARK, whole)
     return folder
 
 
-def unpack_members(archive: Path, part: str, folder: Path) -> None:
+def _unpack_members(archive: Path, part: str, folder: Path) -> None:
     """Write what is needed of an archive into a folder, under a progress bar."""
     bar = Progress(
         TextColumn(f"unpacking {archive.name}"),
@@ -109,7 +109,7 @@ def unpack_members(archive: Path, part: str, folder: Path) -> None:
                     (folder / place).mkdir(parents=True, exist_ok=True)
                 elif (content := opened()) is not None:
                     keep(content, folder / place)
-            show_full(bar)
+            _show_full(bar)
     except DAMAGED as error:
         raise UserError(
             f"{archive} is damaged or not downloaded to its end ({error}); download it "
@@ -117,7 +117,7 @@ def unpack_members(archive: Path, part: str, folder: Path) -> None:
         ) from error
 
 
-def show_full(bar: Progress) -> None:
+def _show_full(bar: Progress) -> None:
     """Fill a bar whose file is done, although not all of it had to be read."""
     for task in bar.tasks:
         bar.update(task.id, completed=task.total)

@@ -75,7 +75,7 @@ def choose(series: Sequence[Series], wanted: str, where: Path) -> Series:
             f"{where} holds scans of several patients; give the folder of one patient, "
             "or name the series."
         )
-    return max(usable, key=preference)
+    return max(usable, key=_preference)
 
 
 def named(series: Sequence[Series], wanted: str, where: Path) -> Series:
@@ -88,7 +88,7 @@ def named(series: Sequence[Series], wanted: str, where: Path) -> Series:
     ]
     good = [one for one in found if not one.problem]
     if len({one.uid for one in good}) == 1:
-        return max(good, key=preference)
+        return max(good, key=_preference)
     listed = ", ".join(one.title for one in series) or "none"
     if found and not good:
         raise UserError(
@@ -102,11 +102,11 @@ def named(series: Sequence[Series], wanted: str, where: Path) -> Series:
     )
 
 
-def preference(series: Series) -> tuple[Any, ...]:
+def _preference(series: Series) -> tuple[Any, ...]:
     """Order of choice, greatest first: `CRITERIA`, what is said, most slices."""
     facts = series.facts
     return (
-        *standing(series),
+        *_standing(series),
         facts["slices"],
         -series.frames[0].number("SeriesNumber"),
         facts["description"],
@@ -116,13 +116,13 @@ def preference(series: Series) -> tuple[Any, ...]:
 def undecided(series: Sequence[Series]) -> list[Series]:
     """The best series, where there are several and no word tells of contrast."""
     usable = [one for one in series if not one.problem]
-    best = max(map(standing, usable), default=None)
-    rivals = [one for one in usable if standing(one) == best]
+    best = max(map(_standing, usable), default=None)
+    rivals = [one for one in usable if _standing(one) == best]
     silent = all(one.facts["contrast"] is None for one in rivals)
     return rivals if silent and len(rivals) > 1 else []
 
 
-def standing(series: Series) -> tuple[bool, ...]:
+def _standing(series: Series) -> tuple[bool, ...]:
     """What weighs more than the number of slices, greatest first."""
     facts = series.facts
     return (
@@ -145,7 +145,7 @@ def told_by_vessels(
     return [replace(one, facts=one.facts | told.get(id(one), {})) for one in series]
 
 
-def is_bright(series: Series) -> bool:
+def _is_bright(series: Series) -> bool:
     """Whether its vessels alone tell of a contrast agent."""
     return bool(series.facts["contrast"] and "vessels_ml" in series.facts)
 
@@ -155,7 +155,7 @@ def meets(facts: dict[str, Any], name: str, value: Any) -> bool:
     return facts[name] in value if isinstance(value, tuple) else facts[name] == value
 
 
-def reason_against(other: Series, chosen: Series) -> str:
+def _reason_against(other: Series, chosen: Series) -> str:
     """Why another series was not chosen, in words."""
     if other.problem:
         return other.problem
@@ -166,7 +166,7 @@ def reason_against(other: Series, chosen: Series) -> str:
         return "it does not say that it shows a head"
     if chosen.facts["contrast"] is False and other.facts["contrast"] is None:
         return "it does not say that it is without contrast"
-    if preference(other) > preference(chosen):
+    if _preference(other) > _preference(chosen):
         return "another series was asked for"
     ours, theirs = chosen.facts["slices"], other.facts["slices"]
     if ours > theirs:
@@ -179,13 +179,13 @@ def choice_record(
 ) -> dict[str, Any]:
     """What was chosen and why, with every series of the folder, for `case.json`."""
     others = [one for one in series if one is not chosen]
-    against = [f"series {one.title}: {reason_against(one, chosen)}" for one in others]
+    against = [f"series {one.title}: {_reason_against(one, chosen)}" for one in others]
     why = f"asked for by {wanted!r}" if wanted else "; ".join(against)
     return {
         "chosen": chosen.facts["number"],
         "why": why or "it is the only series",
         "series": [chosen.facts]
-        + [one.facts | {"against": reason_against(one, chosen)} for one in others],
+        + [one.facts | {"against": _reason_against(one, chosen)} for one in others],
     }
 
 
@@ -208,18 +208,18 @@ def choice_flags(
             f"{facts['slices']} places; those of one acquisition are used, "
             f"{chosen.left_out} images are left out"
         )
-    bright = [one.title for one in series if is_bright(one) and one is not chosen]
+    bright = [one.title for one in series if _is_bright(one) and one is not chosen]
     if bright:
         flags.append(
             f"no word tells which series is without contrast agent; in {bright[0]} "
             "vessels are brighter, so it is not used"
         )
-    flags += kind_flags(series, chosen)
+    flags += _kind_flags(series, chosen)
     studies = sorted(
-        {study_of(one) for one in series if not one.problem}, key=lambda one: one[::-1]
+        {_study_of(one) for one in series if not one.problem}, key=lambda one: one[::-1]
     )
     if len(studies) > 1:
-        order = 1 + studies.index(study_of(chosen))
+        order = 1 + studies.index(_study_of(chosen))
         flags.append(
             f"there are {len(studies)} studies of this patient; the one used is "
             f"number {order} by date"
@@ -229,7 +229,7 @@ def choice_flags(
     return tuple(flags)
 
 
-def kind_flags(series: Sequence[Series], chosen: Series) -> list[str]:
+def _kind_flags(series: Sequence[Series], chosen: Series) -> list[str]:
     """A sentence on each other kind of image in the series, and on mixed kernels.
 
     A localiser is in many series, and nobody takes it for the scan.
@@ -266,7 +266,7 @@ def difference(one: Frame, other: Frame) -> str:
     return "; ".join(different) or "another size, place or direction"
 
 
-def study_of(series: Series) -> tuple[str, str]:
+def _study_of(series: Series) -> tuple[str, str]:
     """UID and time of a study."""
     header = series.frames[0].header
     when = header.get("StudyDate", "") + header.get("StudyTime", "")
@@ -283,11 +283,13 @@ def vessels_ml(hu: Float32[np.ndarray, "x y z"], voxel_mm: tuple[float, ...]) ->
         voxel_mm: size of a voxel (x, y, z), z the distance of the slices.
     """
     pixel_mm = voxel_mm[0], voxel_mm[1]
-    count = sum(vessel_pixels(one, pixel_mm) for one in hu.transpose(2, 0, 1))
+    count = sum(_vessel_pixels(one, pixel_mm) for one in hu.transpose(2, 0, 1))
     return float(count * np.prod(voxel_mm) / 1000)
 
 
-def vessel_pixels(hu: Float32[np.ndarray, "x y"], pixel_mm: tuple[float, float]) -> int:
+def _vessel_pixels(
+    hu: Float32[np.ndarray, "x y"], pixel_mm: tuple[float, float]
+) -> int:
     """Pixels of a slice in bright spots with soft tissue all around."""
     smooth = ndimage.gaussian_filter(hu, [NOISE_MM / size for size in pixel_mm])
     soft = (smooth > 0) & (smooth <= BLOOD_HU)
@@ -304,11 +306,11 @@ def vessel_pixels(hu: Float32[np.ndarray, "x y"], pixel_mm: tuple[float, float])
         if small or size > MOST_PIXELS * hu.size:
             continue
         if smooth[around][spot].max() <= SOFTEST_BONE_HU:
-            total += size * is_surrounded(spot, soft[around], reach)
+            total += size * _is_surrounded(spot, soft[around], reach)
     return total
 
 
-def is_surrounded(
+def _is_surrounded(
     spot: Bool[np.ndarray, "a b"], soft: Bool[np.ndarray, "a b"], reach: int
 ) -> bool:
     """Whether there is soft tissue all around a spot, but for the pixels next to it."""

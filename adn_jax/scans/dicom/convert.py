@@ -100,11 +100,11 @@ def convert_dicom(
         ]
         found = told_by_vessels(found, rivals, vessels)
     chosen = choose(found, series, where)
-    image, whole, said = read_slices(chosen, scratch, where)
-    stack, frames = place_slices(image, whole, where)
+    image, whole, said = _read_slices(chosen, scratch, where)
+    stack, frames = _place_slices(image, whole, where)
     values, value_flags = to_hounsfield(stack.values)
     stack = SliceStack(values, stack.affine, stack.origins_mm)
-    notes, gaps = describe_stack(stack)
+    notes, gaps = _describe_stack(stack)
     record = choice_record(found, chosen, series) | {
         "copies_left_out": headers.copies,
         "geometry": notes,
@@ -112,7 +112,7 @@ def convert_dicom(
     }
     damaged = headers.damaged + len(chosen.files) - len(whole.files)
     flags = choice_flags(found, chosen, damaged)
-    flags += turned_flags(frames) + gaps + value_flags
+    flags += _turned_flags(frames) + gaps + value_flags
     return Conversion(stack, frames, record, flags)
 
 
@@ -123,7 +123,7 @@ def bright_ml(series: Series, scratch: Path, where: Path) -> float:
         count = min(len(frames), SAMPLE)
         frames = [frames[i] for i in np.linspace(0, len(frames) - 1, count).astype(int)]
     sample = replace(series, frames=tuple(frames))
-    image, _ = run_dcm2niix(sample, scratch, where)
+    image, _ = _run_dcm2niix(sample, scratch, where)
     if image is None:
         return 0.0
     hu, _ = to_hounsfield(read_voxels(image, np.float32))
@@ -132,7 +132,7 @@ def bright_ml(series: Series, scratch: Path, where: Path) -> float:
     return vessels_ml(hu, (across, down, distance))
 
 
-def read_slices(
+def _read_slices(
     series: Series, scratch: Path, where: Path
 ) -> tuple[nib.Nifti1Image, Series, list[str]]:
     """The slices of a series as one volume, those that it holds, and warnings.
@@ -145,13 +145,13 @@ def read_slices(
             f"series {series.title} of {where} declares {count} slices of "
             f"{first.rows} x {first.columns}, too many for a head scan; name another."
         )
-    image, said = run_dcm2niix(series, scratch / "all", where)
+    image, said = _run_dcm2niix(series, scratch / "all", where)
     if image is None:
-        good = [path for path in series.files if is_readable(path, scratch / "alone")]
+        good = [path for path in series.files if _is_readable(path, scratch / "alone")]
         frames = tuple(frame for frame in series.frames if frame.path in good)
         if FEWEST_SLICES <= len(frames) < count:
             series = replace(series, frames=frames)
-            image, said = run_dcm2niix(series, scratch / "good", where)
+            image, said = _run_dcm2niix(series, scratch / "good", where)
     if image is None:
         raise UserError(
             f"dcm2niix could not read the {count} slices of series {series.title} of "
@@ -160,7 +160,7 @@ def read_slices(
     return image, series, said
 
 
-def run_dcm2niix(
+def _run_dcm2niix(
     series: Series, scratch: Path, where: Path
 ) -> tuple[nib.Nifti1Image | None, list[str]]:
     """dcm2niix's volume of a series, None where slices are missing, and its warnings.
@@ -170,30 +170,30 @@ def run_dcm2niix(
     position and made alike.
     """
     image, said = None, []
-    common = common_frame(series.frames)
+    common = _common_frame(series.frames)
     limit_s = SECONDS + SECONDS_A_SLICE * len(series.frames)
-    for way in (link, renumber):
+    for way in (link, _renumber):
         source, out = scratch / way.__name__, scratch / f"{way.__name__}_out"
         source.mkdir(parents=True)
         out.mkdir()
         for index, path in enumerate(series.files):
             way(path, source / f"{index:05d}.dcm", index, common)
-        said = call_dcm2niix([str(source)], out, limit_s, where)
-        image = whole_volume(out, series)
+        said = _call_dcm2niix([str(source)], out, limit_s, where)
+        image = _whole_volume(out, series)
         if image is not None:
             break
     return image, said
 
 
-def is_readable(path: Path, scratch: Path) -> bool:
+def _is_readable(path: Path, scratch: Path) -> bool:
     """Whether dcm2niix makes an image of a file alone."""
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
-    call_dcm2niix(["-s", "y", str(path)], scratch, SECONDS, path)
+    _call_dcm2niix(["-s", "y", str(path)], scratch, SECONDS, path)
     return any(scratch.glob("*.nii"))
 
 
-def common_frame(frames: Sequence[Frame]) -> Frame:
+def _common_frame(frames: Sequence[Frame]) -> Frame:
     """The first image with the orientation that most have."""
     usual = mode(frame.orientation for frame in frames)
     return next(frame for frame in frames if frame.orientation == usual)
@@ -207,7 +207,7 @@ def link(path: Path, target: Path, _: int, __: Frame) -> None:
         shutil.copyfile(path, target)
 
 
-def renumber(path: Path, target: Path, index: int, common: Frame) -> None:
+def _renumber(path: Path, target: Path, index: int, common: Frame) -> None:
     """A copy with what dcm2niix sorts and splits by made alike; damaged ones as is."""
     with suppress(Exception):
         dataset = pydicom.dcmread(path, force=True)
@@ -228,7 +228,7 @@ def renumber(path: Path, target: Path, index: int, common: Frame) -> None:
     link(path, target, index, common)
 
 
-def call_dcm2niix(
+def _call_dcm2niix(
     source: Sequence[str], out: Path, limit_s: int, where: Path
 ) -> list[str]:
     """Run dcm2niix on a folder or file; returns its warnings without the paths."""
@@ -251,7 +251,7 @@ def call_dcm2niix(
     return [line.replace(source[-1], "...").replace(str(out), "...") for line in lines]
 
 
-def whole_volume(out: Path, series: Series) -> nib.Nifti1Image | None:
+def _whole_volume(out: Path, series: Series) -> nib.Nifti1Image | None:
     """dcm2niix's volume of the slices as they are; None where some are missing.
 
     Of its files the one with the shortest name: others are corrected, or overlays.
@@ -268,7 +268,7 @@ def whole_volume(out: Path, series: Series) -> nib.Nifti1Image | None:
     return None
 
 
-def place_slices(
+def _place_slices(
     image: nib.Nifti1Image, series: Series, where: Path
 ) -> tuple[SliceStack, tuple[Frame, ...]]:
     """Give every slice of dcm2niix's volume its own place.
@@ -277,7 +277,7 @@ def place_slices(
     slices get one orientation, and each keeps the place of its centre.
     """
     frames = series.frames
-    common = common_frame(frames)
+    common = _common_frame(frames)
     positions = np.array([frame.position for frame in frames])
     positions += [(frame.half_mm - common.half_mm).sum(axis=0) for frame in frames]
     positions *= LPS_TO_RAS
@@ -286,13 +286,13 @@ def place_slices(
     affine[:3, 2] = normal * np.sign(normal @ affine[:3, 2]) / np.linalg.norm(normal)
     if (positions[-1] - positions[0]) @ affine[:3, 2] < 0:
         positions, frames = positions[::-1], frames[::-1]
-    check_place(affine, positions[0], common, series, where)
+    _check_place(affine, positions[0], common, series, where)
     origins = affine[:3, 3] + positions - positions[0]
     values = read_voxels(image, np.float32).reshape(image.shape[:3])
     return SliceStack(values, affine, origins), frames
 
 
-def check_place(
+def _check_place(
     affine: Float[np.ndarray, "4 4"],
     position: Float[np.ndarray, "3"],
     common: Frame,
@@ -315,9 +315,9 @@ def check_place(
         )
 
 
-def turned_flags(frames: Sequence[Frame]) -> tuple[str, ...]:
+def _turned_flags(frames: Sequence[Frame]) -> tuple[str, ...]:
     """A sentence where slices are turned against each other, seen at their edges."""
-    common = common_frame(frames).half_mm
+    common = _common_frame(frames).half_mm
     off = [np.linalg.norm(one.half_mm - common, axis=1).sum() for one in frames]
     if max(off) <= PLACE_TOLERANCE_MM:
         return ()
@@ -327,7 +327,7 @@ def turned_flags(frames: Sequence[Frame]) -> tuple[str, ...]:
     )
 
 
-def describe_stack(stack: SliceStack) -> tuple[dict[str, Any], tuple[str, ...]]:
+def _describe_stack(stack: SliceStack) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Tilt and distances of the slices for the record, and a flag on missing ones."""
     distances = np.diff(stack.heights_mm)
     notes = {

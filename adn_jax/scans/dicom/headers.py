@@ -130,7 +130,7 @@ def read_headers(paths: Iterable[Path]) -> Headers:
         if not starts_as_dicom(path):
             continue
         try:
-            found = read_frames(path)
+            found = _read_frames(path)
         except Exception:  # whatever a damaged header holds, the other files go on
             damaged += 1
             continue
@@ -152,7 +152,7 @@ def starts_as_dicom(path: Path) -> bool:
     return start[PREAMBLE:] == b"DICM" or start[:2] in BARE_STARTS
 
 
-def read_frames(path: Path) -> list[Frame]:
+def _read_frames(path: Path) -> list[Frame]:
     """The images of one file; none where it holds no pixels (reports, directories)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom tells of every odd value
@@ -162,24 +162,24 @@ def read_frames(path: Path) -> list[Frame]:
         if not dataset.get("Rows") or not dataset.get("Columns"):
             return []
         header = {
-            keyword: text_of(dataset.get(keyword))
+            keyword: _text_of(dataset.get(keyword))
             for keyword in KEYWORDS
             if keyword in dataset and not keyword.endswith("Sequence")
         }
         count = int(dataset.get("NumberOfFrames") or 1)
         if not 1 <= count <= MOST_FRAMES:
             raise ValueError(f"{count} frames")
-        groups = [functional_groups(dataset, index) for index in range(count)]
+        groups = [_functional_groups(dataset, index) for index in range(count)]
         return [
-            frame_of(path, index, dataset, header | said_of_frame(parts[:-1]), parts)
+            _frame_of(path, index, dataset, header | _said_of_frame(parts[:-1]), parts)
             for index, parts in enumerate(groups)
         ]
 
 
-def said_of_frame(groups: list[Dataset]) -> dict[str, str]:
+def _said_of_frame(groups: list[Dataset]) -> dict[str, str]:
     """What the functional groups of a frame say, by the keywords of a classic file."""
     return {
-        FRAME_KEYWORDS.get(part.keyword, part.keyword): text_of(part.value)
+        FRAME_KEYWORDS.get(part.keyword, part.keyword): _text_of(part.value)
         for group in reversed(groups)
         for part in group
         if part.keyword in FRAME_KEYWORDS or part.keyword in KEYWORDS
@@ -187,7 +187,7 @@ def said_of_frame(groups: list[Dataset]) -> dict[str, str]:
     }
 
 
-def functional_groups(dataset: Dataset, index: int) -> list[Dataset]:
+def _functional_groups(dataset: Dataset, index: int) -> list[Dataset]:
     """Where elements of one frame are looked for, first the most special place.
 
     A classic file has only itself; a multi-frame file (PS3.3, C.7.6.16) has groups of
@@ -209,7 +209,7 @@ def sequences(dataset: Dataset) -> list[Any]:
     return [part.value for part in dataset if part.VR == "SQ" and part.value]
 
 
-def frame_of(
+def _frame_of(
     path: Path,
     index: int,
     dataset: Dataset,
@@ -245,7 +245,7 @@ def numbers(
     return None
 
 
-def text_of(value: Any) -> str:
+def _text_of(value: Any) -> str:
     """A value in one line; several values are joined by a backslash."""
     several = isinstance(value, (list, MultiValue))
     parts = [str(one) for one in value] if several else [str(value or "")]

@@ -41,9 +41,9 @@ def read_segmentation(
         UserError: it is no segmentation, or a frame lies on no slice of the series.
     """
     marked = np.zeros(stack.values.shape, np.uint8)
-    for number, frame in read_segments(path):
+    for number, frame in _read_segments(path):
         turned = in_order_of(frame, stack.affine)
-        z = slice_of(turned, stack)
+        z = _slice_of(turned, stack)
         if z is None:
             raise UserError(
                 f"{path} marks segment {number} where the scan has no slice; give the "
@@ -54,7 +54,7 @@ def read_segmentation(
     return marked
 
 
-def read_segments(path: Path) -> list[Segment]:
+def _read_segments(path: Path) -> list[Segment]:
     """The frames of a segmentation; `UserError` where it is damaged or another file."""
     try:
         dataset = pydicom.dcmread(path)
@@ -80,34 +80,34 @@ def segments(dataset: Dataset) -> Iterator[Segment]:
     for values, own in zip(
         pixels, dataset.PerFrameFunctionalGroupsSequence, strict=True
     ):
-        affine = frame_affine(own, shared)
+        affine = _frame_affine(own, shared)
         if by_value:
             found = {int(one): values == one for one in np.unique(values) if one}
         else:
-            group = group_of("SegmentIdentificationSequence", own, shared)
+            group = _group_of("SegmentIdentificationSequence", own, shared)
             found = {int(group.ReferencedSegmentNumber): values >= whole / 2}
         for number, mask in found.items():
-            yield Segment(number, as_slice(mask, affine))
+            yield Segment(number, _as_slice(mask, affine))
 
 
-def as_slice(mask: Bool[np.ndarray, "rows columns"], affine: Any) -> Image:
+def _as_slice(mask: Bool[np.ndarray, "rows columns"], affine: Any) -> Image:
     """A frame as a volume of one slice."""
     return Image(mask.T[:, :, None].astype(np.uint8), affine, "segmentation")
 
 
-def group_of(name: str, own: Dataset, shared: Dataset) -> Dataset:
+def _group_of(name: str, own: Dataset, shared: Dataset) -> Dataset:
     """A functional group of a frame: its own, else that of all frames."""
     return (own if name in own else shared)[name][0]
 
 
-def frame_affine(own: Dataset, shared: Dataset) -> Float[np.ndarray, "4 4"]:
+def _frame_affine(own: Dataset, shared: Dataset) -> Float[np.ndarray, "4 4"]:
     """From a pixel (column, row) of a frame to mm (RAS); the third axis is its normal.
 
     DICOM PS3.3 C.7.6.2.1.1.
     """
-    measures = group_of("PixelMeasuresSequence", own, shared)
-    turn = group_of("PlaneOrientationSequence", own, shared)
-    place = group_of("PlanePositionSequence", own, shared)
+    measures = _group_of("PixelMeasuresSequence", own, shared)
+    turn = _group_of("PlaneOrientationSequence", own, shared)
+    place = _group_of("PlanePositionSequence", own, shared)
     down_mm, across_mm = map(float, measures.PixelSpacing)
     across, down = np.array(turn.ImageOrientationPatient, float).reshape(2, 3)
     columns = [across * across_mm, down * down_mm, np.cross(across, down)]
@@ -117,7 +117,7 @@ def frame_affine(own: Dataset, shared: Dataset) -> Float[np.ndarray, "4 4"]:
     return affine
 
 
-def slice_of(frame: Image, stack: SliceStack) -> int | None:
+def _slice_of(frame: Image, stack: SliceStack) -> int | None:
     """Number of the slice that a frame lies on, to half a voxel; None: on none."""
     if frame.shape != (*stack.values.shape[:2], 1):
         return None

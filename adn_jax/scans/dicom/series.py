@@ -95,7 +95,7 @@ class Series:
     @property
     def is_localizer(self) -> bool:
         """Whether it is a scout view."""
-        return judge(self.frames[0]).localizer
+        return _judge(self.frames[0]).localizer
 
     @property
     def title(self) -> str:
@@ -110,7 +110,7 @@ def find_series(headers: Headers) -> list[Series]:
     kinds: dict[Any, list[list[Frame]]] = {}
     for frame in headers.frames:
         groups = kinds.setdefault(kind_of(frame), [])
-        group = next((one for one in groups if is_parallel(frame, one[0])), None)
+        group = next((one for one in groups if _is_parallel(frame, one[0])), None)
         if group is None:
             groups.append([frame])
         else:
@@ -125,7 +125,7 @@ def find_series(headers: Headers) -> list[Series]:
 
 def kind_of(frame: Frame) -> tuple[Any, ...]:
     """What is never mixed in one volume; where words do not tell, that is no kind."""
-    told = judge(frame)
+    told = _judge(frame)
     return (
         *(frame.rows, frame.columns),
         *(frame.header.get(name, "") for name in KIND),
@@ -134,17 +134,17 @@ def kind_of(frame: Frame) -> tuple[Any, ...]:
     )
 
 
-def is_parallel(frame: Frame, other: Frame) -> bool:
+def _is_parallel(frame: Frame, other: Frame) -> bool:
     """Whether two images have their pixels in the same directions and distances."""
     edge = SAME_EDGE / max(frame.rows, frame.columns)
     return (
-        is_close(frame.orientation, other.orientation, atol=SAME_ORIENTATION)
-        and is_close(frame.pixel_spacing_mm, other.pixel_spacing_mm, rtol=edge)
+        _is_close(frame.orientation, other.orientation, atol=SAME_ORIENTATION)
+        and _is_close(frame.pixel_spacing_mm, other.pixel_spacing_mm, rtol=edge)
         and (frame.position is None) == (other.position is None)
     )
 
 
-def is_close(
+def _is_close(
     one: Sequence[float] | None,
     other: Sequence[float] | None,
     rtol: float = 0.0,
@@ -156,7 +156,7 @@ def is_close(
     return bool(np.allclose(one, other, rtol=rtol, atol=atol))
 
 
-def judge(frame: Frame) -> Judgement:
+def _judge(frame: Frame) -> Judgement:
     """What the words of an image's header tell."""
     names = (
         "ImageType",
@@ -167,11 +167,11 @@ def judge(frame: Frame) -> Judgement:
         "ProtocolName",
         "StudyDescription",
     )
-    return judge_words(*(frame.header.get(name, "") for name in names))
+    return _judge_words(*(frame.header.get(name, "") for name in names))
 
 
 @cache
-def judge_words(
+def _judge_words(
     image_type: str,
     kernel: str,
     agent: str,
@@ -197,11 +197,11 @@ def describe(volume: Volume) -> Series:
     first = frames[0]
     placed = first.position is not None and first.orientation is not None
     said = {name: first.header.get(keyword, "") for name, keyword in WORDS.items()}
-    told = judge(first)
+    told = _judge(first)
     facts = said | {
         "slices": len(frames),
         "thickness_mm": first.thickness_mm,
-        "distance_mm": usual_distance(frames) if placed else None,
+        "distance_mm": _usual_distance(frames) if placed else None,
         "axial": bool(placed and abs(slice_normal(first)[2]) > np.cos(np.pi / 4)),
         "original": told.original,
         "contrast": told.contrast,
@@ -209,17 +209,17 @@ def describe(volume: Volume) -> Series:
         "bone_kernel": told.bone_kernel,
         "volumes": volume.volumes,
     }
-    problem = problem_of(frames, facts, placed, told.localizer)
+    problem = _problem_of(frames, facts, placed, told.localizer)
     return Series(frames, volume.repeated, volume.left_out, problem, facts)
 
 
-def usual_distance(frames: Sequence[Frame]) -> float | None:
+def _usual_distance(frames: Sequence[Frame]) -> float | None:
     """Median distance between neighbouring slices in mm."""
     distances = np.diff(slice_heights(frames))
     return round(float(np.median(distances)), 3) if len(distances) else None
 
 
-def problem_of(
+def _problem_of(
     frames: Sequence[Frame], facts: dict[str, Any], placed: bool, localizer: bool
 ) -> str:
     """Why a series is no CT volume; empty where it is."""
@@ -234,37 +234,37 @@ def problem_of(
         return "it is a secondary capture"
     if not placed:
         return "its images have no place in space"
-    if not is_square(frame):
+    if not _is_square(frame):
         return "its rows and columns are not at right angles"
     if frame.pixel_spacing_mm is None or min(frame.pixel_spacing_mm) <= 0:
         return "its voxel size is not given"
-    if is_part_of_a_file(frames):
+    if _is_part_of_a_file(frames):
         return "its file holds several volumes"
     if facts["slices"] < FEWEST_SLICES:
         return f"it has fewer than {FEWEST_SLICES} slices ({facts['slices']})"
-    if is_scattered(frames):
+    if _is_scattered(frames):
         return "its slices lie farther apart than a body is large"
     return ""
 
 
-def is_part_of_a_file(frames: Sequence[Frame]) -> bool:
+def _is_part_of_a_file(frames: Sequence[Frame]) -> bool:
     """Whether files hold other images besides; they can only be read as a whole."""
     counts = Counter(frame.path for frame in frames)
     return any(counts[frame.path] < frame.number("NumberOfFrames") for frame in frames)
 
 
-def is_square(frame: Frame) -> bool:
+def _is_square(frame: Frame) -> bool:
     """Whether rows and columns have directions of length 1 at right angles."""
     directions = np.array(frame.orientation, float).reshape(2, 3)
     return np.allclose(directions @ directions.T, np.eye(2), atol=SAME_ORIENTATION)
 
 
-def is_scattered(frames: Sequence[Frame]) -> bool:
+def _is_scattered(frames: Sequence[Frame]) -> bool:
     """Whether slices lie aside of each other, or farther apart than a body is long."""
     first = frames[0]
     heights = slice_heights(frames)
     moved = np.array([frame.position for frame in frames], float) - first.position
     aside = moved - np.outer(heights - heights[0], slice_normal(first))
-    assert first.pixel_spacing_mm is not None  # see `problem_of`
+    assert first.pixel_spacing_mm is not None  # see `_problem_of`
     width = max(first.columns, first.rows) * max(first.pixel_spacing_mm)
     return bool(np.ptp(heights) > LONGEST_MM or abs(aside).max() > width)

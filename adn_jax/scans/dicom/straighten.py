@@ -52,7 +52,7 @@ class SliceStack:
     @property
     def is_regular(self) -> bool:
         """Whether an affine with right angles says where every voxel lies."""
-        even = is_even(np.diff(self.heights_mm))
+        even = _is_even(np.diff(self.heights_mm))
         return bool(even and abs(self.shifts).max() < 0.5)
 
 
@@ -78,13 +78,13 @@ def straightening(stack: SliceStack) -> Straightening:
     """The regular grid of a stack: upright, as close as its closest slices."""
     heights, shifts = stack.heights_mm, stack.shifts
     if stack.is_regular:
-        affine = with_distance(stack.affine, float(np.diff(heights).mean()))
+        affine = _with_distance(stack.affine, float(np.diff(heights).mean()))
         return Straightening(0 * shifts, np.zeros(2, int), heights, affine)
     lowest = np.floor(shifts.min(axis=0) + 1e-3).astype(int)
     room = np.ceil(shifts.max(axis=0) - 1e-3).astype(int) - lowest
     step = grid_distance(heights)
     count = 1 + int(np.ceil(heights[-1] / step - 1e-3))
-    affine = with_distance(stack.affine, step)
+    affine = _with_distance(stack.affine, step)
     affine[:3, 3] += affine[:3, :2] @ lowest
     moves = np.clip(shifts - lowest, 0, room)
     return Straightening(moves, room, np.arange(count) * step, affine)
@@ -107,7 +107,7 @@ def straighten(
     upright = np.empty(shape, np.float32, order="F")
     for z, shift in enumerate(way.shifts):
         upright[:, :, z] = move(values[:, :, z], shift, way.room, outside)
-    return between_slices(upright, stack.heights_mm, way.grid_mm), way.affine
+    return _between_slices(upright, stack.heights_mm, way.grid_mm), way.affine
 
 
 def straighten_mask(mask: SliceStack) -> UInt8[np.ndarray, "x2 y2 z2"]:
@@ -127,14 +127,14 @@ def onto_taken(
     values = values.astype(np.float32, copy=False)
     if stack.is_regular:
         return values
-    leant = between_slices(values, way.grid_mm, stack.heights_mm)
+    leant = _between_slices(values, way.grid_mm, stack.heights_mm)
     taken = np.empty(stack.values.shape, np.float32, order="F")
     for z, shift in enumerate(way.shifts):
-        taken[:, :, z] = move_back(leant[:, :, z], shift, taken.shape[:2])
+        taken[:, :, z] = _move_back(leant[:, :, z], shift, taken.shape[:2])
     return taken
 
 
-def move_back(
+def _move_back(
     values: Float32[np.ndarray, "x2 y2"],
     shift: Float[np.ndarray, "2"],
     shape: tuple[int, int],
@@ -160,7 +160,7 @@ def taken_image(stack: SliceStack, meaning: str) -> Image:
     series (dcm2niix writes both, too). Uneven distances are given by their mean.
     """
     count = len(stack.origins_mm) - 1
-    upright = with_distance(stack.affine, float(stack.heights_mm[-1] / count))
+    upright = _with_distance(stack.affine, float(stack.heights_mm[-1] / count))
     leaning = upright.copy()
     leaning[:3, 2] = (stack.origins_mm[-1] - stack.origins_mm[0]) / count
     header = nib.Nifti1Header()
@@ -184,7 +184,7 @@ def onto_slices(image: Image, stack: SliceStack) -> SliceStack:
         turned = in_order_of(replace(image, affine=place), stack.affine)
         last = turned.shape[2] - 1
         if turned.shape == stack.values.shape and any(
-            lies_on_slice(at_slice(turned, z), stack, z) for z in (0, last)
+            lies_on_slice(_at_slice(turned, z), stack, z) for z in (0, last)
         ):
             return replace(stack, values=turned.voxels)
     raise UserError(
@@ -194,7 +194,7 @@ def onto_slices(image: Image, stack: SliceStack) -> SliceStack:
     )
 
 
-def at_slice(image: Image, z: int) -> Image:
+def _at_slice(image: Image, z: int) -> Image:
     """One slice of an image, at its own place."""
     affine = image.affine.copy()
     affine[:3, 3] += z * affine[:3, 2]
@@ -205,7 +205,7 @@ def lies_on_slice(one: Image, stack: SliceStack, z: int) -> bool:
     """Whether an image of one slice lies on slice `z` of a stack, to half a voxel."""
     x, y, _ = one.shape
     corners = np.array([(i, j, 0, 1) for i in (0, x - 1) for j in (0, y - 1)], float).T
-    wanted = with_distance(stack.affine, float(np.median(np.diff(stack.heights_mm))))
+    wanted = _with_distance(stack.affine, float(np.median(np.diff(stack.heights_mm))))
     wanted[:3, 3] = stack.origins_mm[z]
     there = np.linalg.inv(wanted) @ one.affine @ corners
     return bool(np.abs(there - corners).max() <= SAME_VOXEL)
@@ -220,7 +220,7 @@ def as_stack(image: Image) -> SliceStack:
     return SliceStack(image.voxels, affine, image.affine[:3, 3] + steps)
 
 
-def is_even(distances_mm: Float[np.ndarray, " gaps"]) -> bool:
+def _is_even(distances_mm: Float[np.ndarray, " gaps"]) -> bool:
     """Whether slices lie evenly, but for what headers round."""
     return bool(np.ptp(distances_mm) <= EVEN * np.median(distances_mm))
 
@@ -232,13 +232,13 @@ def grid_distance(heights_mm: Float[np.ndarray, " z"]) -> float:
     There are at most twice as many as there were, and as many where they lie evenly.
     """
     distances = np.diff(heights_mm)
-    if is_even(distances):
+    if _is_even(distances):
         return float(distances.mean())
     close = np.quantile(distances, 0.1, method="higher")
     return float(max(close, heights_mm[-1] / (2 * len(heights_mm) - 1)))
 
 
-def with_distance(
+def _with_distance(
     affine: Float[np.ndarray, "4 4"], distance_mm: float
 ) -> Float[np.ndarray, "4 4"]:
     """The affine with another distance between slices."""
@@ -271,7 +271,7 @@ def move(
     return moved
 
 
-def between_slices(
+def _between_slices(
     values: Float32[np.ndarray, "x y z"],
     heights_mm: Float[np.ndarray, " z"],
     wanted_mm: Float[np.ndarray, " z2"],

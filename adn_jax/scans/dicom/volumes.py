@@ -72,20 +72,20 @@ def find_volumes(frames: Sequence[Frame]) -> list[Volume]:
     if frames[0].position is None or frames[0].orientation is None:
         return [Volume(tuple(frames))]
     slices = [*map(Slice, slice_heights(frames).tolist(), frames)]
-    slices.sort(key=lambda one: when_taken(one.frame))
+    slices.sort(key=lambda one: _when_taken(one.frame))
     stacks = [
         stack
-        for group in grouped(slices, lambda one: technique(one.frame))
-        for stack in find_stacks(group)
+        for group in grouped(slices, lambda one: _technique(one.frame))
+        for stack in _find_stacks(group)
     ]
     volumes = []
     while stacks:
-        kept, again, others = join_stacks(stacks)
-        known = {technique(one.frame) for one in kept}
-        stacks = [one for one in others if technique(one[0].frame) not in known]
+        kept, again, others = _join_stacks(stacks)
+        known = {_technique(one.frame) for one in kept}
+        stacks = [one for one in others if _technique(one[0].frame) not in known]
         for stack in others:
-            again += stack if technique(stack[0].frame) in known else []
-        volumes.append(to_volume(kept, again))
+            again += stack if _technique(stack[0].frame) in known else []
+        volumes.append(_to_volume(kept, again))
     return volumes
 
 
@@ -109,7 +109,7 @@ def slice_heights(frames: Sequence[Frame]) -> Float[np.ndarray, " slices"]:
     return np.array([frame.centre_mm for frame in frames]) @ slice_normal(frames[0])
 
 
-def when_taken(frame: Frame) -> tuple[Any, ...]:
+def _when_taken(frame: Frame) -> tuple[Any, ...]:
     """Sorts images by when they were taken, as far as their headers tell."""
     time = frame.header.get("AcquisitionDate", "") + frame.header.get(
         "AcquisitionTime", ""
@@ -122,13 +122,13 @@ def number_of(frame: Frame) -> tuple[float, int]:
     return frame.number("InstanceNumber"), frame.index
 
 
-def technique(frame: Frame) -> tuple[Any, ...]:
+def _technique(frame: Frame) -> tuple[Any, ...]:
     """How an image was taken and reconstructed."""
     thickness = frame.thickness_mm and round(frame.thickness_mm, 1)
     return (thickness, *(frame.header.get(name, "") for name in TECHNIQUE))
 
 
-def find_stacks(slices: Stack) -> list[Stack]:
+def _find_stacks(slices: Stack) -> list[Stack]:
     """Split images of one technique, in the order taken, into stacks.
 
     Acquisition numbers may be one a series, one a rotation or one a slice, and
@@ -143,14 +143,14 @@ def find_stacks(slices: Stack) -> list[Stack]:
     joined, again = follow(parts)
     ways = [[*joined, *again, *aside]]
     if len({number_of(one.frame) for one in slices}) == len(slices):
-        ways.append(stacks_by(slices, lambda one: number_of(one.frame)))
+        ways.append(_stacks_by(slices, lambda one: number_of(one.frame)))
     stacks = min(ways, key=len)
     if len(slices) < SHORTEST_RUN * len(stacks):
-        return stacks_by(slices, lambda one: one.height)
+        return _stacks_by(slices, lambda one: one.height)
     return stacks
 
 
-def stacks_by(slices: Stack, key: Callable[[Slice], Any]) -> list[Stack]:
+def _stacks_by(slices: Stack, key: Callable[[Slice], Any]) -> list[Stack]:
     """The stacks of images in another order."""
     stacks, aside = follow([[one] for one in sorted(slices, key=key)])
     return stacks + aside
@@ -186,38 +186,38 @@ def follow(parts: Sequence[Stack]) -> tuple[list[Stack], list[Stack]]:
     return stacks, aside
 
 
-def join_stacks(stacks: Sequence[Stack]) -> tuple[Stack, Stack, list[Stack]]:
+def _join_stacks(stacks: Sequence[Stack]) -> tuple[Stack, Stack, list[Stack]]:
     """The images of the first whole stack and of those that go on where it ends.
 
     Returns them, what else these stacks hold at places that are taken, and the stacks
     that lie mostly at such places.
     """
-    stacks = sorted(stacks, key=lambda stack: min(when_taken(f) for _, f in stack))
+    stacks = sorted(stacks, key=lambda stack: min(_when_taken(f) for _, f in stack))
     longest = max(map(length_mm, stacks))
     first = next(one for one in stacks if length_mm(one) >= WHOLE * longest)
     rest = [one for one in stacks if one is not first]
     kept, again, others = [*first], [], []
-    taken = covered_mm(first)
+    taken = _covered_mm(first)
     for stack in sorted(rest, key=length_mm, reverse=True):
         parts: tuple[Stack, Stack] = [], []
         for one in stack:
-            parts[is_covered(one.height, taken)].append(one)
+            parts[_is_covered(one.height, taken)].append(one)
         new, old = parts
         if len(new) <= len(old):
             others.append(stack)
             continue
         kept += new
         again += old
-        taken = np.concatenate([taken, covered_mm(stack)])
+        taken = np.concatenate([taken, _covered_mm(stack)])
     return kept, again, others
 
 
 def length_mm(stack: Stack) -> float:
     """How much of the body a stack covers, without its gaps."""
-    return float(np.ptp(covered_mm(stack), axis=1).sum())
+    return float(np.ptp(_covered_mm(stack), axis=1).sum())
 
 
-def covered_mm(stack: Stack) -> Float[np.ndarray, "slices 2"]:
+def _covered_mm(stack: Stack) -> Float[np.ndarray, "slices 2"]:
     """From where to where each slice of a stack reaches, along the normal.
 
     Half its thickness, or half-way to its neighbour where that is nearer or the header
@@ -230,7 +230,7 @@ def covered_mm(stack: Stack) -> Float[np.ndarray, "slices 2"]:
     return np.stack([heights - np.r_[0, reach], heights + np.r_[reach, 0]], axis=1)
 
 
-def is_covered(height: float, taken_mm: Float[np.ndarray, "slices 2"]) -> bool:
+def _is_covered(height: float, taken_mm: Float[np.ndarray, "slices 2"]) -> bool:
     """Whether a slice is there already."""
     low, high = taken_mm.T
     return bool(
@@ -238,7 +238,7 @@ def is_covered(height: float, taken_mm: Float[np.ndarray, "slices 2"]) -> bool:
     )
 
 
-def to_volume(kept: Stack, again: Stack) -> Volume:
+def _to_volume(kept: Stack, again: Stack) -> Volume:
     """Images in the order of their heights, and how many lie there besides."""
     kept = sorted(kept, key=lambda one: one.height)
     heights = np.array([one.height for one in kept])

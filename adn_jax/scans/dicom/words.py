@@ -123,11 +123,11 @@ def has_contrast(agent: str, *texts: str) -> bool | None:
     """
     if agent.strip().upper() not in NO_AGENT:
         return True
-    told = (speaks_of_contrast(plain(text)) for text in texts)
+    told = (_speaks_of_contrast(plain(text)) for text in texts)
     return next((one for one in told if one is not None), None)
 
 
-def speaks_of_contrast(text: str) -> bool | None:
+def _speaks_of_contrast(text: str) -> bool | None:
     """Whether a plain text says with or without contrast; None: it says nothing."""
     if BOTH_WORDS.search(text):
         return True
