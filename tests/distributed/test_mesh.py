@@ -147,7 +147,7 @@ def test_a_mesh_leaves_parameters_and_lone_cases_as_they_are(space):
 
 COUNT = """
 import jax
-from adn_jax.runtime import mesh
+from adn_jax.distributed import mesh
 mesh.sharing_processors = lambda *batches: len(batches)
 mesh.spread_over_cores(4, 8, 12)
 print(jax.device_count("cpu"))

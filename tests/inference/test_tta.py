@@ -115,7 +115,7 @@ def test_results_of_other_poses_are_not_mixed(tiny_run, tiny_data):
     mirrored = evaluate_run(tiny_run, tiny_data, averaging=ASKED, samples=1)
     assert json.loads(path.read_text())["key"] != key
     assert plain["averaging"] is None
-    settings = {"mirrored": True, "poses": 1, "turn_deg": 10.0, "shift": 0.02}
+    settings = {"mirrored": True, "copies": 1, "turn_deg": 10.0, "shift": 0.02}
     assert mirrored.summary["averaging"] == [settings]
     assert mirrored.summary["dice"] != plain["dice"]
     page = (mirrored.folder / "report.html").read_text()

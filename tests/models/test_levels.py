@@ -130,7 +130,7 @@ def test_every_level_equals_plain_layers_also_where_two_devices_share_rows(kind)
     ours = partial(apply_unet_levels, settings=settings)
     levels, gradient = with_gradient(ours, params, volume)
     assert_close((levels, gradient), expected)
-    with jax.set_mesh(device_mesh(2, space=2)):
+    with jax.set_mesh(device_mesh(2, spatial_shards=2)):
         assert_close(with_gradient(ours, params, volume), expected)
     assert [logits.shape[1:4] for logits in levels] == [(4, 8, 8), (4, 4, 4)]
     for path, leaf in jax.tree.leaves_with_path(gradient[0]):

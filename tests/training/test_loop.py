@@ -306,7 +306,8 @@ def test_search_table_makes_every_training_head_upright(heads):
     assert table.shape == (8, 6)
     assert not table[5:].any()
     volume = jnp.stack([split[i]["volume"] for i in range(5)])[..., None]
-    aligned, _, _ = jax.jit(align_volume, static_argnums=2)(volume, table[:5], recipe)
+    align = jax.jit(align_volume, static_argnums=2)
+    aligned, _, _ = align(volume, table[:5], recipe.system)
     before = jnp.abs(volume - mirror(volume)).mean()
     assert jnp.abs(aligned - mirror(aligned)).mean() < 1.1 * before
     assert jnp.abs(jnp.rad2deg(table[:5, 2])).max() <= 60

@@ -98,7 +98,10 @@ def edit_config(run, change):
 
 
 def test_another_architecture(run):
-    edit_config(run, lambda c: c["recipe"]["segment_net"].update(widths=[2, 8]))
+    def widen(content):
+        content["recipe"]["system"]["segment_net"].update(widths=[2, 8])
+
+    edit_config(run, widen)
     with pytest.raises(UserError, match=r"another architecture: segment\..*instead of"):
         load_run(run)
 
