@@ -9,12 +9,7 @@ authors' code's (T 12,500 steps, D and F 100 x 167), ended earlier by the paper'
 T has been seen to fail this way (docs/differences.md); `adn.py` is the remedy.
 """
 
-from adn_jax.config import (
-    AugmentSettings,
-    OptimizerSettings,
-    Recipe,
-    StageSettings,
-)
+from adn_jax.config import AugmentSettings, OptimizerSettings, Recipe, StageSettings
 
 NO_AUGMENTATION = AugmentSettings(gamma=0.0, mirror=False, rotation_deg=0.0)
 """The paper states none."""

@@ -2,7 +2,6 @@
 
 import inspect
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import field, make_dataclass
 from pathlib import Path
@@ -12,9 +11,7 @@ import tyro
 
 from adn_jax.config import Recipe
 from adn_jax.config.recipe_file import load_recipe
-from adn_jax.config.serialization import (
-    present_option,
-)
+from adn_jax.config.serialization import present_option, tell_renamed
 from adn_jax.config.sizes import Size, at_size
 from adn_jax.config.validation import check_recipe
 from adn_jax.errors import UserError
@@ -91,7 +88,7 @@ def with_present_names(arguments: Sequence[str]) -> list[str]:
         option, sign, value = argument.partition("=")
         now = present_option(option) if option.startswith("--") else option
         if now != option:
-            print(f"adn: {option} is now called {now}.", file=sys.stderr)
+            tell_renamed(option, now)
         present.append(now + sign + value)
     return present
 

@@ -14,11 +14,7 @@ from adn_jax.config import PrepareSettings, ReadSettings, Recipe, SystemSettings
 from adn_jax.config.recipe_file import load_recipe
 from adn_jax.config.validation import check_recipe
 from adn_jax.errors import counted
-from adn_jax.prepare.dataset import (
-    name_failures,
-    prepare_dataset,
-    say_what_is_odd,
-)
+from adn_jax.prepare.dataset import name_failures, prepare_dataset, say_what_is_odd
 from adn_jax.prepare.resume import orphaned_cases
 
 Settings = tyro.conf.OmitArgPrefixes[PrepareSettings]

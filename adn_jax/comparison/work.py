@@ -1,4 +1,8 @@
-"""Runs trained and scored one after the other; what is finished is not done again."""
+"""Runs trained and scored one after the other; what is finished is not done again.
+
+Training and evaluation have processes of their own: memory is given back, and what
+ends one run does not end the others.
+"""
 
 import signal
 import subprocess

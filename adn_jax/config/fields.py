@@ -9,7 +9,12 @@ from dataclasses import fields, is_dataclass, replace
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from adn_jax.config import Recipe
-from adn_jax.config.serialization import present_name, sections, value_from_json
+from adn_jax.config.serialization import (
+    present_name,
+    sections,
+    tell_renamed,
+    value_from_json,
+)
 from adn_jax.config.validation import check_recipe
 from adn_jax.errors import UserError
 
@@ -41,15 +46,24 @@ def read_pairs(option_name: str, texts: Iterable[str]) -> dict[str, str]:
                 f"{option_name} is {text!r}; a field and its value are wanted, as "
                 "joint.steps=100."
             )
+        spelled = _spelled(name)
+        if (now := present_name(spelled)) != spelled:
+            tell_renamed(name.strip(), now)
+            name = now
         if name in pairs:
             raise UserError(f"{option_name} has {name!r} twice; give it once.")
         pairs[name] = value
     return pairs
 
 
+def _spelled(name: str) -> str:
+    """A name from the command line as fields are spelled."""
+    return name.strip().replace("-", "_")
+
+
 def field_name(recipe: Recipe, name: str) -> str:
     """The full name of a field as the recipe spells it."""
-    spelled = present_name(name.strip().replace("-", "_"))
+    spelled = _spelled(name)
     known = dict(leaves(recipe))
     if spelled in OWN:
         raise UserError(f"the field {spelled!r} cannot be chosen here: {OWN[spelled]}.")

@@ -1,6 +1,7 @@
 """Recipes as JSON and back, also of older versions; fields in which two differ."""
 
 import difflib
+import sys
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
@@ -40,6 +41,11 @@ def inner_prefix(prefix: str, section: str) -> str:
 def present_name(name: str) -> str:
     """The dotted name of a field as it is spelled now."""
     return ".".join(RENAMED.get(part, part) for part in name.split("."))
+
+
+def tell_renamed(former: str, now: str) -> None:
+    """Tell the user what a name that was given is called now."""
+    print(f"adn: {former} is now called {now}.", file=sys.stderr)
 
 
 def present_option(option: str) -> str:

@@ -9,10 +9,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from array_record.python.array_record_module import (
-    ArrayRecordReader,
-    ArrayRecordWriter,
-)
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
 from adn_jax.errors import UserError, one_line
 from adn_jax.io.files import atomic_path

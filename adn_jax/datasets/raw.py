@@ -11,12 +11,7 @@ from jaxtyping import Num, UInt8
 from adn_jax.config import PrepareSettings, ReadSettings
 from adn_jax.errors import UserError, few_of
 from adn_jax.io.files import files_below, is_dangling, is_there, read_json
-from adn_jax.io.image import (
-    Image,
-    in_order_of,
-    onto_voxels,
-    read_image,
-)
+from adn_jax.io.image import Image, in_order_of, onto_voxels, read_image
 from adn_jax.scans.dicom.segmentation import read_segmentation
 from adn_jax.scans.dicom.straighten import as_stack, straighten_mask
 from adn_jax.scans.read import NIFTI_ENDINGS, RawScan, onto_scan, read_scan

@@ -11,11 +11,7 @@ from adn_jax.inference.maps import CaseMaps, Map
 from adn_jax.inference.midline import pose_of
 from adn_jax.inference.system import System, infer_system
 from adn_jax.io.paths import Source
-from adn_jax.metrics.alignment import (
-    Plane,
-    alignment_error,
-    true_plane,
-)
+from adn_jax.metrics.alignment import Plane, alignment_error, true_plane
 from adn_jax.metrics.calibration import Reliability, near_lesion, reliability
 from adn_jax.metrics.disentanglement import disentanglement
 from adn_jax.metrics.overlap import Mask, Spacing

@@ -6,12 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from adn_jax.config import Recipe
-from adn_jax.data.manifest import (
-    Manifest,
-    cases_digest,
-    fold_manifest,
-    read_manifest,
-)
+from adn_jax.data.manifest import Manifest, cases_digest, fold_manifest, read_manifest
 from adn_jax.data.splits import parse_fold
 from adn_jax.errors import UserError
 from adn_jax.io.files import read_json

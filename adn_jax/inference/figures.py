@@ -31,6 +31,7 @@ from adn_jax.report.panels import (
     side_label,
 )
 
+
 DISPLAY_HU = (5.0, 60.0)
 """Shown range of CT panels."""
 
@@ -74,52 +75,6 @@ MAP_COLOURS = "inferno"
 BAR = "#3b6ea5"
 
 MEDIAN = "#c2410c"
-
-
-def doubt_figure(
-    cases: Sequence[CaseMaps], entropies: Sequence[Map], captions: Sequence[str]
-) -> Figure:
-    """Largest lesion slice of each scan I: plain, outlined, and its doubt."""
-    boxes = [head_box(maps.volume, maps.spacing_mm[1:]) for maps in cases]
-    extent = common_extent(boxes)
-    sheet = dark_sheet(3, len(cases), extent, [], captions=True)
-    for column, (maps, entropy) in enumerate(zip(cases, entropies, strict=True)):
-        z = _most_filled(maps, entropy)
-        plain, outlined, doubtful = panels = [row[column] for row in sheet.panels]
-        for axes in (plain, outlined):
-            _draw_ct(axes, maps, maps.volume, z)
-        outline(outlined, maps, maps.lesion, z, LABEL)
-        outline(outlined, maps, maps.predicted, z, PREDICTION)
-        _draw_doubt(doubtful, maps, entropy, z)
-        for axes in panels:
-            show_head(axes, boxes[column], extent, marks=column == 0)
-        caption(doubtful, captions[column])
-    names = ["scan I", "label, prediction", "doubt, to 1 bit"]
-    for row, name in zip(sheet.panels, names, strict=True):
-        side_label(row[0], name)
-    footer(sheet, CONVENTION, _outlines_of(cases))
-    return sheet.figure
-
-
-def _draw_doubt(axes: Axes, maps: CaseMaps, entropy: Map, z: int) -> None:
-    """Doubt inside the brain, which is outlined as the label is.
-
-    It is drawn to 1 bit in all cases: the most that a yes or no can have.
-    """
-    brain = maps.volume > 0
-    inside = np.where(brain[z], entropy[z], np.float32(0))
-    draw_slice(axes, inside, maps.spacing_mm[1:], (0.0, 1.0), MAP_COLOURS)
-    outline(axes, maps, brain, z, FAINT)
-    outline(axes, maps, maps.lesion, z, LABEL)
-
-
-def _most_filled(maps: CaseMaps, entropy: Map) -> int:
-    """Slice of I with the largest label, else prediction, else the most doubt."""
-    weights = [maps.lesion, maps.predicted, entropy]
-    chosen = next(
-        (weight for weight in weights if weight is not None and weight.any()), entropy
-    )
-    return int(np.argmax(chosen.sum(axis=(1, 2))))
 
 
 def segmentation_figure(cases: Sequence[CaseMaps], captions: Sequence[str]) -> Figure:
@@ -238,6 +193,31 @@ def scan_figure(maps: CaseMaps, slices: int = 7) -> Figure:
         side_label(panels[0], name)
     note = f"{CONVENTION} {_note_on(maps)}"
     footer(sheet, note, {**_midline_of(maps), "prediction": PREDICTION})
+    return sheet.figure
+
+
+def doubt_figure(
+    cases: Sequence[CaseMaps], entropies: Sequence[Map], captions: Sequence[str]
+) -> Figure:
+    """Largest lesion slice of each scan I: plain, outlined, and its doubt."""
+    boxes = [head_box(maps.volume, maps.spacing_mm[1:]) for maps in cases]
+    extent = common_extent(boxes)
+    sheet = dark_sheet(3, len(cases), extent, [], captions=True)
+    for column, (maps, entropy) in enumerate(zip(cases, entropies, strict=True)):
+        z = _most_filled(maps, entropy)
+        plain, outlined, doubtful = panels = [row[column] for row in sheet.panels]
+        for axes in (plain, outlined):
+            _draw_ct(axes, maps, maps.volume, z)
+        outline(outlined, maps, maps.lesion, z, LABEL)
+        outline(outlined, maps, maps.predicted, z, PREDICTION)
+        _draw_doubt(doubtful, maps, entropy, z)
+        for axes in panels:
+            show_head(axes, boxes[column], extent, marks=column == 0)
+        caption(doubtful, captions[column])
+    names = ["scan I", "label, prediction", "doubt, to 1 bit"]
+    for row, name in zip(sheet.panels, names, strict=True):
+        side_label(row[0], name)
+    footer(sheet, CONVENTION, _outlines_of(cases))
     return sheet.figure
 
 
@@ -375,3 +355,24 @@ def save_figure(figure: Figure, path: Place) -> None:
     """Write a figure, whole or not at all."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary, facecolor=figure.get_facecolor())
+
+
+def _draw_doubt(axes: Axes, maps: CaseMaps, entropy: Map, z: int) -> None:
+    """Doubt inside the brain, which is outlined as the label is.
+
+    It is drawn to 1 bit in all cases: the most that a yes or no can have.
+    """
+    brain = maps.volume > 0
+    inside = np.where(brain[z], entropy[z], np.float32(0))
+    draw_slice(axes, inside, maps.spacing_mm[1:], (0.0, 1.0), MAP_COLOURS)
+    outline(axes, maps, brain, z, FAINT)
+    outline(axes, maps, maps.lesion, z, LABEL)
+
+
+def _most_filled(maps: CaseMaps, entropy: Map) -> int:
+    """Slice of I with the largest label, else prediction, else the most doubt."""
+    weights = [maps.lesion, maps.predicted, entropy]
+    chosen = next(
+        (weight for weight in weights if weight is not None and weight.any()), entropy
+    )
+    return int(np.argmax(chosen.sum(axis=(1, 2))))

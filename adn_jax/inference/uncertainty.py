@@ -1,4 +1,10 @@
-"""How sure several predictions of one scan are, voxel by voxel and lesion by lesion."""
+"""How sure several predictions of one scan are, voxel by voxel and lesion by lesion.
+
+Several predictions come from dropout samples (Gal and Ghahramani 2016) or from an
+ensemble (Lakshminarayanan et al. 2017). Doubt is the entropy of their mean, in bits: 0
+where it is 0 or 1, 1 where it is 0.5. The mutual information is the part of it that
+comes from their disagreement; the rest is doubt that each of them has.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

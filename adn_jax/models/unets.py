@@ -1,4 +1,9 @@
-"""The two U-Nets: residual (D, F and the tissue net) and plain (a baseline)."""
+"""The two U-Nets: residual (D, F and the tissue net) and plain (a baseline).
+
+Residual: skips are added; each block is three convolutions with a short cut around the
+last two (Lee et al. 2017 in spirit; the numbers follow the authors' code). Plain: Cicek
+et al. 2016, with the usual group norm.
+"""
 
 from functools import partial
 

@@ -1,4 +1,9 @@
-"""The brain in a head CT: soft tissue that bone surrounds, followed slice by slice."""
+"""The brain in a head CT: soft tissue that bone surrounds, followed slice by slice.
+
+Slices of a stroke CT are 3 to 10 mm thick, so everything is done in the slice, with
+radii in mm; only the tracing and the filling of holes go from slice to slice. What was
+found and is no brain is refused with the reason.
+"""
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
@@ -21,6 +26,7 @@ from adn_jax.prepare.skull_gaps import (
     wall_of,
 )
 from adn_jax.scans.hounsfield import AIR_HU, BRAIN_HU, background_of, cut_ends
+
 
 SLICE_CM2 = (60.0, 320.0)
 """The largest slice: about 70 in a newborn, 130 to 200 in an adult."""
@@ -84,64 +90,6 @@ REGION_CM2 = 1.0
 
 OVERLAP = 0.5
 """Share of a region that must lie under or over the brain of the slice before."""
-
-
-def check_is_brain(
-    hu: Float[np.ndarray, "z y x"],
-    mask: Bool[np.ndarray, "z y x"],
-    bone: Bool[np.ndarray, "z y x"],
-    spacing_mm: tuple[float, float, float],
-) -> None:
-    """Raise `UserError` where size, surroundings or values are not those of a brain."""
-    check_size(mask, spacing_mm)
-    share = rim_at_bone(mask, bone, (spacing_mm[1], spacing_mm[2]))
-    if share < RIM_AT_BONE:
-        raise UserError(
-            f"only {share:.0%} of the rim of the largest organ inside bone lies beside "
-            f"bone; a brain's does to {RIM_AT_BONE:.0%} and more; give a CT of a head, "
-            "not of another part of the body."
-        )
-    _check_median(hu, mask)
-
-
-def check_size(
-    mask: Bool[np.ndarray, "z y x"], spacing_mm: tuple[float, float, float]
-) -> None:
-    """Raise `UserError` for an area or a volume that no brain has."""
-    voxel_cm2 = spacing_mm[1] * spacing_mm[2] / 100
-    largest_cm2 = float(mask.sum(axis=(1, 2)).max() * voxel_cm2)
-    volume_ml = float(mask.sum() * voxel_cm2 * spacing_mm[0] / 10)
-    if not SLICE_CM2[0] <= largest_cm2 <= SLICE_CM2[1] or volume_ml > LARGEST_ML:
-        raise UserError(
-            f"what lies inside the bone has {largest_cm2:.0f} cm² in its largest slice "
-            f"and {volume_ml:.0f} mL; a brain has {SLICE_CM2[0]:.0f} to "
-            f"{SLICE_CM2[1]:.0f} cm² and at most {LARGEST_ML:.0f} mL; check that voxel "
-            "sizes are in mm, and give a CT of a whole head."
-        )
-
-
-def _check_median(
-    hu: Float[np.ndarray, "z y x"], mask: Bool[np.ndarray, "z y x"]
-) -> None:
-    """Raise `UserError` where the median is not that of a brain in HU."""
-    median = float(np.median(hu[mask]))
-    if not BRAIN_HU[0] <= median <= BRAIN_HU[1]:
-        raise UserError(
-            f"the median inside the skull is {round(median)} HU; a brain has 20 to 50; "
-            "give a CT of a head (not of a phantom filled with water) in Hounsfield "
-            "units."
-        )
-
-
-def rim_at_bone(
-    mask: Bool[np.ndarray, "z y x"],
-    bone: Bool[np.ndarray, "z y x"],
-    spacing_mm: tuple[float, float],
-) -> float:
-    """Share of the mask's rim voxels with bone within `BESIDE_MM` in the slice."""
-    rim = mask & ~ndimage.binary_erosion(mask, disk(0.0, spacing_mm), border_value=1)
-    beside = ndimage.binary_dilation(bone, disk(BESIDE_MM, spacing_mm))
-    return float(beside[rim].mean()) if rim.any() else 0.0
 
 
 def find_brain(
@@ -363,3 +311,61 @@ def follow(
     shared = np.bincount(labels[before], minlength=len(sizes) + 1)[1:]
     wanted = (shared >= OVERLAP * sizes) & (sizes >= smallest)
     return np.isin(labels, 1 + np.flatnonzero(wanted))
+
+
+def check_is_brain(
+    hu: Float[np.ndarray, "z y x"],
+    mask: Bool[np.ndarray, "z y x"],
+    bone: Bool[np.ndarray, "z y x"],
+    spacing_mm: tuple[float, float, float],
+) -> None:
+    """Raise `UserError` where size, surroundings or values are not those of a brain."""
+    check_size(mask, spacing_mm)
+    share = rim_at_bone(mask, bone, (spacing_mm[1], spacing_mm[2]))
+    if share < RIM_AT_BONE:
+        raise UserError(
+            f"only {share:.0%} of the rim of the largest organ inside bone lies beside "
+            f"bone; a brain's does to {RIM_AT_BONE:.0%} and more; give a CT of a head, "
+            "not of another part of the body."
+        )
+    _check_median(hu, mask)
+
+
+def check_size(
+    mask: Bool[np.ndarray, "z y x"], spacing_mm: tuple[float, float, float]
+) -> None:
+    """Raise `UserError` for an area or a volume that no brain has."""
+    voxel_cm2 = spacing_mm[1] * spacing_mm[2] / 100
+    largest_cm2 = float(mask.sum(axis=(1, 2)).max() * voxel_cm2)
+    volume_ml = float(mask.sum() * voxel_cm2 * spacing_mm[0] / 10)
+    if not SLICE_CM2[0] <= largest_cm2 <= SLICE_CM2[1] or volume_ml > LARGEST_ML:
+        raise UserError(
+            f"what lies inside the bone has {largest_cm2:.0f} cm² in its largest slice "
+            f"and {volume_ml:.0f} mL; a brain has {SLICE_CM2[0]:.0f} to "
+            f"{SLICE_CM2[1]:.0f} cm² and at most {LARGEST_ML:.0f} mL; check that voxel "
+            "sizes are in mm, and give a CT of a whole head."
+        )
+
+
+def _check_median(
+    hu: Float[np.ndarray, "z y x"], mask: Bool[np.ndarray, "z y x"]
+) -> None:
+    """Raise `UserError` where the median is not that of a brain in HU."""
+    median = float(np.median(hu[mask]))
+    if not BRAIN_HU[0] <= median <= BRAIN_HU[1]:
+        raise UserError(
+            f"the median inside the skull is {round(median)} HU; a brain has 20 to 50; "
+            "give a CT of a head (not of a phantom filled with water) in Hounsfield "
+            "units."
+        )
+
+
+def rim_at_bone(
+    mask: Bool[np.ndarray, "z y x"],
+    bone: Bool[np.ndarray, "z y x"],
+    spacing_mm: tuple[float, float],
+) -> float:
+    """Share of the mask's rim voxels with bone within `BESIDE_MM` in the slice."""
+    rim = mask & ~ndimage.binary_erosion(mask, disk(0.0, spacing_mm), border_value=1)
+    beside = ndimage.binary_dilation(bone, disk(BESIDE_MM, spacing_mm))
+    return float(beside[rim].mean()) if rim.any() else 0.0

@@ -1,4 +1,8 @@
-"""What a process runs on: versions, memory, cuDNN, determinism."""
+"""What a process runs on: versions, memory, cuDNN, determinism.
+
+On a CPU memory is kept between steps and given back after compiling. Versions of cuDNN
+whose bfloat16 3D convolutions are wrong or slow are refused.
+"""
 
 import ctypes
 import os

@@ -1,4 +1,7 @@
-"""The state of training, and one update of it as a pure function compiled once."""
+"""The state of training, and one update of it as a pure function compiled once.
+
+The state holds arrays only, so that it can be saved and donated whole.
+"""
 
 import math
 from collections.abc import Callable, Mapping

@@ -17,12 +17,7 @@ from adn_jax.config import ReadSettings, Recipe, StageSettings, UNetSettings
 from adn_jax.config.serialization import differing_fields
 from adn_jax.config.validation import check_recipe
 from adn_jax.data.batches import Split, check_infarcts, open_split, with_infarct
-from adn_jax.data.manifest import (
-    Manifest,
-    cases_digest,
-    fold_manifest,
-    read_manifest,
-)
+from adn_jax.data.manifest import Manifest, cases_digest, fold_manifest, read_manifest
 from adn_jax.data.splits import Fold
 from adn_jax.distributed.hosts import is_first, sync_errors
 from adn_jax.distributed.mesh import check_batch, check_rows, device_mesh
@@ -31,11 +26,7 @@ from adn_jax.io.files import check_fetched, is_there, only_one
 from adn_jax.io.paths import Place, as_place, is_remote, spelled_out
 from adn_jax.losses.extra import resolve_term
 from adn_jax.models import check_shape, deepest_rows
-from adn_jax.prepare.dataset import (
-    name_failures,
-    prepare_dataset,
-    say_what_is_odd,
-)
+from adn_jax.prepare.dataset import name_failures, prepare_dataset, say_what_is_odd
 from adn_jax.runtime.platform import check_cudnn, return_freed_memory
 from adn_jax.training.loop import train_stage
 from adn_jax.training.pretrained import Pretrained, copy_stage, find_pretrained
@@ -98,6 +89,7 @@ def train(
     check_recipe(recipe)
     check_cudnn(recipe.system.precision)
     mesh = device_mesh(spatial_shards=spatial_shards)
+    prepared = partial(_prepared_cases, recipe, data, run, workers, reading, fold)
     with sync_errors():
         pretrained = find_pretrained(recipe, run, pretrained)
         pending = _check_stages(recipe, mesh, pretrained)
@@ -105,43 +97,42 @@ def train(
         _check_run(recipe, run, fold)
         unfinished = [name for name in pending if name not in read_finished(run)]
         if dry_run and is_there(data / "manifest.json"):
-            manifest = fold_manifest(
-                find_data(recipe, data, run, workers, reading), fold
-            )
-            check_cases(recipe, run, manifest, unfinished, mesh)
+            _check_cases(recipe, run, prepared(), unfinished, mesh)
     if dry_run:
         return 0
     with writing(run), ExitStack() as claim:
         with sync_errors():
             if is_first():
                 claim.enter_context(only_one(run))
-                begin(
-                    recipe,
-                    data,
-                    run,
-                    workers,
-                    reading,
-                    pretrained,
-                    fold,
-                    unfinished,
-                    mesh,
-                )
-        with sync_errors():
-            manifest = fold_manifest(read_manifest(_prepared_folder(data, run)), fold)
-            finished = read_finished(run)
-            unfinished = [name for name in unfinished if name not in finished]
-            splits = {
-                name: _open_splits(name, recipe, manifest, mesh) for name in unfinished
-            }
-        with sync_errors():
-            updates = _compile_updates(unfinished, recipe, mesh, len(manifest.cases))
-        for name in unfinished:
-            with jax.set_mesh(mesh):
-                signal = _train_next(
-                    name, recipe, run, *splits.pop(name), mesh, updates.pop(name)
-                )
-            if signal:
-                return signal
+                manifest = prepared()
+                _check_cases(recipe, run, manifest, unfinished, mesh)
+                _begin(recipe, run, manifest, pretrained, fold)
+        return _train_stages(unfinished, recipe, data, run, fold, mesh)
+
+
+def _train_stages(
+    names: Sequence[str],
+    recipe: Recipe,
+    data: Place,
+    run: Place,
+    fold: Fold | None,
+    mesh: Mesh,
+) -> int:
+    """Train those stages that no other run has given; returns what `train` does."""
+    with sync_errors():
+        manifest = fold_manifest(read_manifest(_prepared_folder(data, run)), fold)
+        finished = read_finished(run)
+        names = [name for name in names if name not in finished]
+        splits = {name: _open_splits(name, recipe, manifest, mesh) for name in names}
+    with sync_errors():
+        updates = _compile_updates(names, recipe, mesh, len(manifest.cases))
+    for name in names:
+        with jax.set_mesh(mesh):
+            signal = _train_next(
+                name, recipe, run, *splits.pop(name), mesh, updates.pop(name)
+            )
+        if signal:
+            return signal
     return 0
 
 
@@ -205,20 +196,14 @@ def _check_networks(name: str, recipe: Recipe, mesh: Mesh) -> None:
     jax.eval_shape(build, jax.random.key(0))
 
 
-def begin(
+def _begin(
     recipe: Recipe,
-    data: Place,
     run: Place,
-    workers: int | None,
-    reading: ReadSettings | None,
+    manifest: Manifest,
     pretrained: Pretrained,
     fold: Fold | None,
-    unfinished: Sequence[str],
-    mesh: Mesh,
 ) -> None:
-    """Prepare data and notes, where that is not done yet."""
-    manifest = fold_manifest(find_data(recipe, data, run, workers, reading), fold)
-    check_cases(recipe, run, manifest, unfinished, mesh)
+    """Write `config.json` and copy the stages of other runs, where not done yet."""
     note(run, recipe, manifest, pretrained, fold)
     for stage in pretrained.keys() - read_finished(run).keys():
         copy_stage(stage, run, recipe, pretrained[stage])
@@ -232,7 +217,7 @@ def _check_run(recipe: Recipe, run: Place, fold: Fold | None) -> None:
         _check_same_fold(run, fold)
 
 
-def check_cases(
+def _check_cases(
     recipe: Recipe,
     run: Place,
     manifest: Manifest,
@@ -277,34 +262,40 @@ def _prepared_folder(data: Place, run: Place) -> Place:
     return data if is_there(data / "manifest.json") else run / "prepared"
 
 
-def find_data(
+def _prepared_cases(
     recipe: Recipe,
     data: Place,
     run: Place,
     workers: int | None,
     reading: ReadSettings | None,
+    fold: Fold | None,
 ) -> Manifest:
-    """The prepared data set; a raw one is prepared first."""
+    """The prepared data set with its fold; a raw one is prepared first."""
     folder = _prepared_folder(data, run)
-    if folder != data:
+    if folder == data:
+        manifest = read_manifest(data)
+        _check_prepared(manifest, recipe)
+    else:
         manifest = prepare_dataset(
             Path(data), Path(folder), recipe.system.prepare, workers, reading
         )
         name_failures(manifest)
         say_what_is_odd(manifest)
-        return manifest
-    manifest = read_manifest(data)
+    return fold_manifest(manifest, fold)
+
+
+def _check_prepared(manifest: Manifest, recipe: Recipe) -> None:
+    """Raise `UserError` where data was prepared unlike the recipe wants it."""
     wanted = recipe.system.prepare
     if wanted.tissue == "auto":
         wanted = replace(wanted, tissue=manifest.settings.tissue)
     differing = list(differing_fields(manifest.settings, wanted))
     if differing:
         raise UserError(
-            f"{data} was prepared with other settings than this recipe wants "
-            f"({'; '.join(differing)}); give the raw data set as --data, or prepare "
-            "it again."
+            f"{manifest.folder} was prepared with other settings than this recipe "
+            f"wants ({'; '.join(differing)}); give the raw data set as --data, or "
+            "prepare it again."
         )
-    return manifest
 
 
 def check_same_cases(run: Place, manifest: Manifest) -> None:

@@ -27,12 +27,7 @@ from adn_jax.losses.recipes import (
     weighted_joint_terms,
 )
 from tests import golden
-from tests.losses.arrays import (
-    golden_chain,
-    random_alignment,
-    random_chain,
-    random_map,
-)
+from tests.losses.arrays import golden_chain, random_alignment, random_chain, random_map
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "loss-variants.md"

@@ -8,13 +8,7 @@ import numpy as np
 import pytest
 
 from adn_jax.config import AlignmentSettings, UNetSettings
-from adn_jax.pipeline.adn import (
-    apply_adn,
-    init_adn,
-    realign_labels,
-    repeat_to,
-    unalign,
-)
+from adn_jax.pipeline.adn import apply_adn, init_adn, realign_labels, repeat_to, unalign
 from adn_jax.pipeline.align import align_volume
 from adn_jax.types import AdnOutputs, AdnParams
 from tests.pipeline.heads import small_recipe, symmetric_head, turned_heads
