@@ -31,7 +31,6 @@ from adn_jax.report.panels import (
     side_label,
 )
 
-
 DISPLAY_HU = (5.0, 60.0)
 """Shown range of CT panels."""
 

@@ -27,7 +27,6 @@ from adn_jax.prepare.skull_gaps import (
 )
 from adn_jax.scans.hounsfield import AIR_HU, BRAIN_HU, background_of, cut_ends
 
-
 SLICE_CM2 = (60.0, 320.0)
 """The largest slice: about 70 in a newborn, 130 to 200 in an adult."""
 

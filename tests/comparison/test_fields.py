@@ -92,3 +92,15 @@ def test_options_of_train_as_a_comparison_takes_them():
         "joint.optimizer.learning_rate=1e-3 or --set prepare.tissue=auto; check "
         "--data, --set joint_loss.tissue=VALUE."
     )
+
+
+def test_a_former_name_is_read_and_told(capsys):
+    texts = ["joint.optimizer.average=0.9", "averaging.poses=2", "joint.steps=3"]
+    pairs = read_pairs("--set", texts)
+    changed = set_fields(tiny_recipe(), pairs)
+    assert changed.joint.optimizer.ema_decay == 0.9
+    assert (changed.tta.copies, changed.joint.steps) == (2, 3)
+    assert capsys.readouterr().err.splitlines() == [
+        "adn: joint.optimizer.average is now called joint.optimizer.ema_decay.",
+        "adn: averaging.poses is now called tta.copies.",
+    ]
