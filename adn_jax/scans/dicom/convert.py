@@ -218,9 +218,8 @@ def _renumber(path: Path, target: Path, index: int, common: Frame) -> None:
                 del dataset[keyword]
         dataset.Manufacturer = ""
         if "ImageOrientationPatient" in dataset:
-            # without these the file stays as it is
-            assert common.orientation is not None
-            assert common.pixel_spacing_mm is not None
+            if common.orientation is None or common.pixel_spacing_mm is None:
+                raise ValueError("there is no common frame: the file stays as it is")
             dataset.ImageOrientationPatient = [*common.orientation]
             dataset.PixelSpacing = [*common.pixel_spacing_mm]
         dataset.save_as(target)
