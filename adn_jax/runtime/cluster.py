@@ -111,8 +111,12 @@ async def check_reachable(address: str) -> None:
 
 
 def _silence() -> None:
-    """Leave what happens to jobs to our own words."""
-    for name in ("distributed", "distributed.client"):
+    """Leave what happens to jobs to our own words.
+
+    Tornado logs whatever a callback of Dask's raises, such as its cancelling of a call
+    that had not begun when Ctrl-C came.
+    """
+    for name in ("distributed", "distributed.client", "tornado.application"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 

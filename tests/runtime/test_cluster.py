@@ -1,5 +1,7 @@
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -85,3 +87,27 @@ def test_a_scheduler_that_goes_away_is_one_sentence(scheduler, start_dask, secon
                 next(results)
     finally:
         worker.kill()  # it would wait for the job
+
+
+@pytest.mark.slow
+def test_ctrl_c_before_a_call_has_begun_leaves_no_traceback():
+    stopped = subprocess.run(
+        [sys.executable, "-c", STOPPED], capture_output=True, text=True, check=False
+    )
+    assert (stopped.stdout, stopped.stderr) == ("stopped\n", "")
+
+
+STOPPED = """
+import os, signal, threading, time
+from adn_jax.runtime.cluster import local_client
+
+if __name__ == "__main__":
+    with local_client(1, 1 << 30) as client:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        client.loop.add_callback(time.sleep, 2)
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+        try:
+            client.nthreads()
+        except KeyboardInterrupt:
+            print("stopped")
+"""
