@@ -14,8 +14,12 @@ from adn_jax.config import PrepareSettings, ReadSettings, Recipe, SystemSettings
 from adn_jax.config.recipe_file import load_recipe
 from adn_jax.config.validation import check_recipe
 from adn_jax.errors import counted
-from adn_jax.prepare.dataset import name_failures, prepare_dataset, say_what_is_odd
-from adn_jax.prepare.resume import orphaned_cases
+from adn_jax.prepare.dataset import (
+    log_failures,
+    log_oddities,
+    orphaned_cases,
+    prepare_dataset,
+)
 
 Settings = tyro.conf.OmitArgPrefixes[PrepareSettings]
 Reading = tyro.conf.OmitArgPrefixes[ReadSettings]
@@ -65,7 +69,7 @@ def main(arguments: Sequence[str]) -> None:
         command.scheduler,
         command.memory_gib,
     )
-    name_failures(manifest)
+    log_failures(manifest)
     if left := orphaned_cases(manifest):
         print(
             f"adn: {counted(len(left), 'prepared case')} in {command.out} not (any "
@@ -75,7 +79,7 @@ def main(arguments: Sequence[str]) -> None:
     counts = ", ".join(
         f"{len(names)} {split}" for split, names in manifest.splits.items()
     )
-    say_what_is_odd(manifest)
+    log_oddities(manifest)
     cases = len(manifest.cases)
     print(
         f"{counted(cases, 'prepared case')} ({counts}) "

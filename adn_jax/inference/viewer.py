@@ -16,7 +16,7 @@ from adn_jax.data.cases import PreparedCase
 from adn_jax.inference.maps import CaseMaps, Map
 from adn_jax.io.files import write_text
 from adn_jax.io.image import Image, nearest_ras
-from adn_jax.prepare.resample import resample
+from adn_jax.prepare.resample import Grid, resample
 from adn_jax.scans.hounsfield import to_window
 
 VOXEL_MM = 2.0
@@ -38,8 +38,9 @@ def write_viewer(
     The page starts where the infarct is most probable, or else in the middle.
     """
     shape, affine = _viewer_grid(case)
-    hu = resample(*nearest_ras(scan), shape, affine, outside=-1000.0)
-    probability = resample(maps.prediction, case.affine, shape, affine)
+    grid = Grid(shape, affine)
+    hu = resample(*nearest_ras(scan), grid, outside=-1000.0)
+    probability = resample(maps.prediction, case.affine, grid)
     start = np.array(shape) // 2
     if probability.max() >= maps.threshold:
         start = np.array(np.unravel_index(np.argmax(probability), shape))

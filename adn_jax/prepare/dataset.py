@@ -1,15 +1,20 @@
 """Many scans: a raw data set becomes a prepared one; a second run does what is left."""
 
+import hashlib
+import json
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from rich.progress import track
+
 from adn_jax.config import PrepareSettings, ReadSettings
 from adn_jax.config.serialization import settings_to_json
-from adn_jax.data.cases import CaseFacts, read_facts, write_case
+from adn_jax.data.cases import CaseFacts, check_sums, read_facts, write_case
 from adn_jax.data.manifest import Manifest, write_manifest
 from adn_jax.data.splits import SPLITS, choose_splits
 from adn_jax.datasets.raw import RawCase, RawDataset
@@ -17,19 +22,30 @@ from adn_jax.datasets.recognise import find_dataset
 from adn_jax.datasets.report import write_report
 from adn_jax.distributed.preemption import interrupt_on_sigterm
 from adn_jax.errors import UserError, counted, few_of
-from adn_jax.io.files import only_one
-from adn_jax.prepare.atlas import load_atlas
-from adn_jax.prepare.case import prepare_scan, strip_scan
-from adn_jax.prepare.quality import write_quality_table
-from adn_jax.prepare.quality_page import write_mosaic, write_quality_page
-from adn_jax.prepare.resume import (
-    check_replaceable,
-    fingerprint,
-    remove_half_cases,
-    unfinished_cases,
+from adn_jax.io.files import (
+    check_fetched,
+    is_there,
+    only_one,
+    read_json,
+    remove_remains,
 )
+from adn_jax.prepare.case import prepare_scan, strip_scan
+from adn_jax.prepare.quality_page import (
+    write_contact_sheet,
+    write_quality_page,
+    write_quality_table,
+)
+from adn_jax.prepare.tissue import load_atlas
 from adn_jax.runtime.jobs import Outcome, Processes, attempt, run_cases
 from adn_jax.scans.hounsfield import check_hu_range
+
+VERSION = 3
+"""Raised when the same input would be prepared differently: all cases are redone."""
+
+READERS = 8
+"""Threads that compare checksums: reading waits for the disk, not for Python."""
+
+OVERVIEWS = ("manifest.json", "quality.csv", "quality.html", "report.md")
 
 MOST_KINDS = 6
 """Kinds of flags that the screen shows."""
@@ -60,7 +76,7 @@ def prepare_dataset(
         memory_gib: what each process may take; None: an equal share.
 
     Raises:
-        UserError: where `raw` is no raw data set, `out` holds something else under a
+        UserError: `raw` is no raw data set, `out` holds something else under a
             case's name or is in use, the disk is full, no cluster answers, or nothing
             could be prepared.
         KeyboardInterrupt: at Ctrl-C and SIGTERM; another call continues.
@@ -75,15 +91,20 @@ def prepare_dataset(
             for folder in (reading.atlas, reading.aisd_unpack)
         )
         reading = replace(reading, atlas=atlas, aisd_unpack=unpack)
-    _check_atlas(settings, reading)
+    if reading.atlas and settings.tissue != "atlas":
+        raise UserError(
+            f"--atlas is given, but tissue is {settings.tissue}; add --tissue atlas."
+        )
+    if reading.atlas:
+        load_atlas(reading.atlas)  # one that cannot be read is refused before any work
     check_hu_range(reading.hu_range)
     dataset = find_dataset(raw, reading.layout, reading)
     if raw.resolve() == out.resolve():
         raise UserError(f"{raw} is both input and output; give another output folder.")
     names = [case.name for case in dataset.cases]
     choose = partial(choose_splits, dataset.splits, names, raw / "splits.json")
-    choose()  # a wrong table is refused before any work
-    check_replaceable(out, names)
+    choose()  # so is a wrong table
+    check_output(out, names)
     with interrupt_on_sigterm(), only_one(out):
         remove_half_cases(out, names)
         failed = _prepare_cases(dataset, out, settings, reading, processes)
@@ -92,22 +113,132 @@ def prepare_dataset(
             raise UserError(f"no case of {raw} could be prepared; {name}: {reason}")
         cases = [read_facts(out / name) for name in names if name not in failed]
         splits = choose(failed=failed)
-        manifest = describe(dataset, out, settings, splits, failed, cases)
-        _write_overview(dataset, manifest, cases)
+        manifest = _make_manifest(dataset, out, settings, splits, failed, cases)
+        write_quality_table(out / "quality.csv", cases)
+        write_manifest(manifest)
+        write_quality_page(out / "quality.html", manifest, cases)
+        write_report(out / "report.md", dataset, manifest, cases)
     return manifest
 
 
-def _check_atlas(settings: PrepareSettings, reading: ReadSettings) -> None:
-    """Raise `UserError` for an atlas that cannot be read, or would not be used."""
-    if reading.atlas and settings.tissue != "atlas":
-        raise UserError(
-            f"--atlas is given, but tissue is {settings.tissue}; add --tissue atlas."
-        )
-    if reading.atlas:
-        load_atlas(reading.atlas)
+def check_output(out: Path, names: Collection[str]) -> None:
+    """Raise `UserError` if a case would replace what is no prepared case."""
+    for name in names:
+        place = out / name
+        prepared = (place / "case.json").is_file()
+        used = place.is_file() or (place.is_dir() and any(place.iterdir()))
+        if used and not prepared:
+            raise UserError(
+                f"{place} is no prepared case, and one of that name would replace it; "
+                "give another output folder."
+            )
 
 
-def describe(
+def remove_half_cases(out: Path, names: Collection[str]) -> None:
+    """Remove what a killed run left half-written: cases, pictures and overviews."""
+    remove_remains(out, {*OVERVIEWS, *names})
+    remove_remains(out / "quality", {f"{name}.png" for name in names})
+
+
+def _prepare_cases(
+    dataset: RawDataset,
+    out: Path,
+    settings: PrepareSettings,
+    reading: ReadSettings,
+    processes: Processes,
+) -> dict[str, str]:
+    """Prepare the cases that are not finished; returns why some failed, by name."""
+    check = partial(is_prepared, out=out, settings=settings, reading=reading)
+    with ThreadPoolExecutor(READERS) as threads:
+        checks = threads.map(check, dataset.cases)
+        try:
+            done = [*track(checks, "checking", len(dataset.cases), transient=True)]
+        except KeyboardInterrupt:
+            threads.shutdown(cancel_futures=True)
+            raise
+    todo = [case for case, whole in zip(dataset.cases, done, strict=True) if not whole]
+    if 0 < len(todo) < len(done):
+        print(f"finished already: {counted(len(done) - len(todo), 'case')}")
+    if not todo:
+        return {}
+    if len(dataset.cases) == 1:  # no process of its own, unless a cluster is asked for
+        processes = replace(processes, workers=1)
+    job = partial(_prepare_one, out=out, settings=settings, reading=reading)
+    folders = (dataset.folder, out)
+    outcomes = run_cases("preparing", job, todo, processes, folders)
+    return {name: reason for name, reason in outcomes if reason}
+
+
+def is_prepared(
+    case: RawCase, out: Path, settings: PrepareSettings, reading: ReadSettings
+) -> bool:
+    """Whether a case is in `out` whole, made from the same input in the same way."""
+    folder = out / case.name
+    if not (folder / "case.json").is_file():
+        return False
+    try:
+        known = read_json(folder / "case.json")["input"]
+        same = known == input_fingerprint(case, settings, reading)
+        if same:
+            check_sums(folder)
+    except (UserError, OSError, KeyError, TypeError):
+        return False
+    return same
+
+
+def input_fingerprint(
+    case: RawCase, settings: PrepareSettings, reading: ReadSettings
+) -> str:
+    """Checksum of everything a prepared case depends on.
+
+    Of the atlas and of unpacked archives the files count, not where they are. Raises
+    `UserError` if a file was not fetched.
+    """
+    anywhere = replace(reading, atlas="", aisd_unpack="", layout="auto")
+    chosen = [settings_to_json(settings), settings_to_json(anywhere)]
+    total = hashlib.sha256(json.dumps([VERSION, case.name, *chosen]).encode())
+    atlas = sorted(Path(reading.atlas).iterdir()) if reading.atlas else []
+    for path in (*case.files(), *(path for path in atlas if is_there(path))):
+        check_fetched(path)
+        with path.open("rb") as file:
+            total.update(path.name.encode())
+            total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()
+
+
+def _prepare_one(
+    raw: RawCase, out: Path, settings: PrepareSettings, reading: ReadSettings
+) -> Outcome:
+    """Prepare one case; returns its name and why it failed."""
+    work = partial(prepare_and_write, raw, out, settings, reading)
+    return attempt(raw.name, work)
+
+
+def prepare_and_write(
+    raw: RawCase,
+    out: Path,
+    settings: PrepareSettings,
+    reading: ReadSettings,
+) -> None:
+    """Prepare one case into `out`, with its picture under `out/quality`."""
+    record = {
+        "input": input_fingerprint(raw, settings, reading),
+        "settings": settings_to_json(settings),
+    }
+    given = raw.load(settings, reading)
+    stripped = strip_scan(given)
+    case = prepare_scan(given, settings, stripped, reading.atlas)
+    case = replace(case, name=raw.name)
+    write_contact_sheet(
+        out / "quality" / f"{raw.name}.png",
+        stripped.hu,
+        stripped.brain,
+        stripped.affine,
+    )
+    write_case(out / raw.name, case, given.lesion, record)
+
+
+def _make_manifest(
     dataset: RawDataset,
     out: Path,
     settings: PrepareSettings,
@@ -116,6 +247,16 @@ def describe(
     cases: Sequence[CaseFacts],
 ) -> Manifest:
     """The manifest: what was prepared, what was not, and why."""
+    lacking = {
+        volume: tuple(case.name for case in cases if volume not in case.volumes)
+        for volume in ("lesion", "tissue")
+    }
+    lesion_ml = ("lesion_ml", "lesion_prepared_ml")  # a label may mark nothing, or
+    lacking["infarct"] = tuple(  # nothing that the prepared grid shows
+        case.name
+        for case in cases
+        if 0.0 in (case.quality.get(name) for name in lesion_ml)
+    )
     return Manifest(
         settings=settings,
         cases=tuple(case.name for case in cases),
@@ -125,35 +266,18 @@ def describe(
         left_out=dict(sorted(dataset.left_out.items())),
         layout=dataset.layout,
         flags={case.name: case.flags for case in cases if case.flags},
-        lacking={
-            **{
-                volume: tuple(case.name for case in cases if volume not in case.volumes)
-                for volume in ("lesion", "tissue")
-            },
-            "infarct": tuple(case.name for case in cases if _is_without_infarct(case)),
-        },
+        lacking=lacking,
     )
 
 
-def _is_without_infarct(case: CaseFacts) -> bool:
-    """Whether a case has a label that marks nothing, there or on the prepared grid."""
-    volumes = (case.quality.get(name) for name in ("lesion_ml", "lesion_prepared_ml"))
-    return 0.0 in volumes
+def orphaned_cases(manifest: Manifest) -> list[str]:
+    """Prepared cases in the folder that the raw data set does not hold (any more)."""
+    found = {path.parent.name for path in manifest.folder.glob("*/case.json")}
+    return sorted(found - {*manifest.cases, *manifest.failed})
 
 
-def _write_overview(
-    dataset: RawDataset, manifest: Manifest, cases: Sequence[CaseFacts]
-) -> None:
-    """Write the manifest, the quality table and page, and the report over all cases."""
-    out = manifest.folder
-    write_quality_table(out / "quality.csv", cases)
-    write_manifest(manifest)
-    write_quality_page(out / "quality.html", manifest, cases)
-    write_report(out / "report.md", dataset, manifest, cases)
-
-
-def name_failures(manifest: Manifest) -> None:
-    """Say on stderr which cases are left out of a prepared data set, and why, and what
+def log_failures(manifest: Manifest) -> None:
+    """Log on stderr which cases are left out of a prepared data set, and why, and what
     is wrong with its splits."""
     for name, reason in manifest.failed.items():
         print(f"adn: {name} is left out: {reason}", file=sys.stderr)
@@ -161,7 +285,7 @@ def name_failures(manifest: Manifest) -> None:
         print(f"adn: {sentence}", file=sys.stderr)
 
 
-def say_what_is_odd(manifest: Manifest) -> None:
+def log_oddities(manifest: Manifest) -> None:
     """Print which cases are left out on purpose or have no label, and the flags."""
     if manifest.left_out:
         names = few_of([*manifest.left_out])
@@ -196,52 +320,3 @@ def odd_splits(manifest: Manifest) -> Iterator[str]:
             f"{counted(len(unused), 'case')} of {len(manifest.cases)} in none of the "
             f"splits, and so not used: {few_of(unused)}."
         )
-
-
-def _prepare_cases(
-    dataset: RawDataset,
-    out: Path,
-    settings: PrepareSettings,
-    reading: ReadSettings,
-    processes: Processes,
-) -> dict[str, str]:
-    """Prepare the cases that are not finished; returns why some failed, by name."""
-    todo = unfinished_cases(dataset.cases, out, settings, reading)
-    if 0 < len(todo) < len(dataset.cases):
-        finished = len(dataset.cases) - len(todo)
-        print(f"finished already: {counted(finished, 'case')}")
-    if not todo:
-        return {}
-    if len(dataset.cases) == 1:  # no process of its own, unless a cluster is asked for
-        processes = replace(processes, workers=1)
-    job = partial(_prepare_one, out=out, settings=settings, reading=reading)
-    folders = (dataset.folder, out)
-    outcomes = run_cases("preparing", job, todo, processes, folders)
-    return {name: reason for name, reason in outcomes if reason}
-
-
-def _prepare_one(
-    raw: RawCase, out: Path, settings: PrepareSettings, reading: ReadSettings
-) -> Outcome:
-    """Prepare one case; returns its name and why it failed."""
-    work = partial(prepare_and_write, raw, out, settings, reading)
-    return attempt(raw.name, work)
-
-
-def prepare_and_write(
-    raw: RawCase,
-    out: Path,
-    settings: PrepareSettings,
-    reading: ReadSettings,
-) -> None:
-    """Prepare one case into `out`, with its picture under `out/quality`."""
-    record = {
-        "input": fingerprint(raw, settings, reading),
-        "settings": settings_to_json(settings),
-    }
-    given = raw.load(settings, reading)
-    head = strip_scan(given)
-    case = prepare_scan(given, settings, head, reading.atlas)
-    case = replace(case, name=raw.name)
-    write_mosaic(out / "quality" / f"{raw.name}.png", head.hu, head.brain, head.affine)
-    write_case(out / raw.name, case, given.lesion, record)

@@ -1,30 +1,23 @@
-"""What deserves a look in a prepared case: figures, and a sentence for each odd one."""
+"""What deserves a look in a prepared case: measures, a sentence for each odd one."""
 
-import csv
-import io
-from collections.abc import Iterable
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 from scipy import ndimage
 
-from adn_jax.data.cases import CaseFacts
-from adn_jax.io.files import write_text
-from adn_jax.io.image import Image
-from adn_jax.io.paths import Place
-from adn_jax.prepare.quality_table import BRIGHT_HU, DARK_HU, METAL_HU, flags_of
-from adn_jax.prepare.resample import box_around, shrink, spacing_of
+from adn_jax.io.image import Affine, Image
+from adn_jax.prepare.resample import Grid, box_around, shrink, spacing_of
 
 Quality = dict[str, Any]
-
-Flags = tuple[str, ...]
+"""Measures by name, which ends in the unit; fractions are from 0 to 1."""
 
 Volume = Float[np.ndarray, "z y x"]
 
 Mask = Bool[np.ndarray, "z y x"]
-
-Affine = Float[np.ndarray, "4 4"]
 
 RIM_MM = 5.0
 """Left out at the edge of the mask: partial volume, bone, sinuses."""
@@ -39,7 +32,7 @@ DETAIL_MM = (0.0, 1.0, 1.0)
 METAL_MARGIN_MM = 10.0
 
 LEAST_KEPT = 0.7
-"""Share of an infarct's volume that its label on the prepared grid should have."""
+"""Fraction of an infarct's volume that its label on the prepared grid should have."""
 
 WORKING_MM = (6.0, 4.0, 4.0)
 """Voxels are averaged to about this size (z y x) first: noise goes, sulci go."""
@@ -54,30 +47,178 @@ STEPS = ((8.0, 6.0), (4.0, 3.0), (2.0, 1.5), (1.0, 0.75))
 WALK = tuple((turn, shift) for turn in (-1, 0, 1) for shift in (-1, 0, 1))
 
 
-def measure_quality(
-    hu: Volume,
-    brain: UInt8[np.ndarray, "z y x"],
-    affine: Affine,
-    grid_shape: tuple[int, int, int],
-    grid_affine: Affine,
-) -> tuple[Quality, Flags]:
-    """Figures of a stripped scan on its own grid, and a sentence for each odd one.
+@dataclass(frozen=True)
+class Measure:
+    """A number of `case.json`: column of the quality page and rule of a flag.
 
-    The names end in the unit; shares are from 0 to 1.
+    Values below `low` or above `high` are odd: `flag` says so, with the value in it.
+    `style` formats a value.
     """
+
+    title: str
+    meaning: str
+    flag: str = ""
+    low: float = -inf
+    high: float = inf
+    style: str = ".1f"
+
+    def is_odd(self, value: float | int | None) -> bool:
+        """Whether the value, if there is one, is out of the usual range."""
+        return value is not None and not self.low <= value <= self.high
+
+    @property
+    def usual(self) -> str:
+        """The usual range in words; empty if every value is."""
+        low, high = (f"{end:{self.style}}" for end in (self.low, self.high))
+        if self.low == -inf:
+            return "" if self.high == inf else f"at most {high}"
+        return f"at least {low}" if self.high == inf else f"{low} to {high}"
+
+
+BRIGHT_HU, DARK_HU, METAL_HU = 90.0, -20.0, 2500.0
+"""Above clotted blood; below CSF and its noise; above petrous bone."""
+
+MEASURES = {
+    "brain_ml": Measure(
+        "brain mL",
+        "Volume of the brain mask, CSF spaces and cerebellum included.",
+        "the brain mask holds {:.0f} mL instead of 900 to 1900",
+        low=900.0,
+        high=1900.0,
+        style=".0f",
+    ),
+    "slices": Measure("slices", "Number of slices.", style=".0f"),
+    "slice_mm": Measure(
+        "slice mm",
+        "Distance of the slices.",
+        "slices are {:.1f} mm apart",
+        high=10.0,
+    ),
+    "pixel_mm": Measure("pixel mm", "Voxel size in the slice.", style=".2f"),
+    "brain_height_mm": Measure(
+        "height mm", "Slices with brain, from foot to head.", style=".0f"
+    ),
+    "first_slice_cm2": Measure(
+        "lowest cm²",
+        "Area of the brain in the lowest slice: large where the scan starts in it.",
+        "the scan starts inside the brain ({:.0f} cm² in its lowest slice)",
+        high=20.0,
+        style=".0f",
+    ),
+    "last_slice_cm2": Measure(
+        "highest cm²",
+        "Area of the brain in the highest slice: large where the scan ends in it.",
+        "the scan ends inside the brain ({:.0f} cm² in its highest slice)",
+        high=20.0,
+        style=".0f",
+    ),
+    "brain_outside_grid": Measure(
+        "off grid",
+        "Share of the brain that lies outside the prepared grid.",
+        "{:.1%} of the brain lies outside the prepared grid",
+        high=0.001,
+        style=".1%",
+    ),
+    "brain_hu": Measure(
+        "brain HU",
+        "Median in the mask.",
+        "the brain's median is {:.0f} HU instead of 20 to 50: other units, contrast or "
+        "an unusual protocol",
+        low=20.0,
+        high=50.0,
+        style=".0f",
+    ),
+    "air_hu": Measure(
+        "air HU",
+        "First percentile of the whole scan: air is -1000.",
+        "the darkest hundredth of the scan is {:.0f} HU instead of about -1000: no "
+        "air, cut values or other units",
+        high=-850.0,
+        style=".0f",
+    ),
+    "noise_hu": Measure(
+        "noise HU",
+        "Robust standard deviation of what is finer than 3 mm in the slice.",
+        "noise is {:.1f} HU: a low dose, thin slices or a sharp kernel",
+        high=10.0,
+    ),
+    "asymmetry_hu": Measure(
+        "halves differ HU",
+        "Mean difference from the mirror image about the best mid-line in the slices.",
+        "the halves differ by {:.1f} HU on average: a large lesion, a head tilted "
+        "sideways or a mask that lacks a part",
+        high=8.0,
+    ),
+    "bright_ml": Measure(
+        "bright mL",
+        f"Volume above {BRIGHT_HU:.0f} HU in the brain without its rim.",
+        "{:.0f} mL inside the brain are above "
+        f"{BRIGHT_HU:.0f} HU: contrast agent, bone in the mask or metal",
+        high=5.0,
+    ),
+    "dark_ml": Measure(
+        "dark mL",
+        f"Volume below {DARK_HU:.0f} HU in the brain without its rim.",
+        "{:.1f} mL inside the brain are below "
+        f"{DARK_HU:.0f} HU: air, fat or streaks beside metal",
+        high=2.0,
+    ),
+    "metal_ml": Measure(
+        "metal mL",
+        f"Volume above {METAL_HU:.0f} HU in the brain and 10 mm around.",
+        "{:.2f} mL at the brain are above "
+        f"{METAL_HU:.0f} HU: a clip, a coil or other metal",
+        high=0.02,
+        style=".2f",
+    ),
+    "registration_overlap": Measure(
+        "atlas Dice",
+        "Overlap of the registered atlas with the brain mask, 0 to 1.",
+        "the registered atlas overlaps the brain with a Dice of {:.2f} only",
+        low=0.9,
+        style=".3f",
+    ),
+    "lesion_ml": Measure("infarct mL", "Volume of the labelled infarct."),
+    "lesion_prepared_ml": Measure(
+        "prepared mL", "Volume of the labelled infarct on the prepared grid."
+    ),
+    "lesion_outside_brain": Measure(
+        "infarct off brain",
+        "Share of the labelled infarct that lies outside the brain mask.",
+        "{:.0%} of the infarct lies outside the brain mask",
+        high=0.1,
+        style=".0%",
+    ),
+}
+"""The measures by their name in `case.json` and `quality.csv`, in the page's order."""
+
+
+def flags_of(quality: Mapping[str, Any]) -> tuple[str, ...]:
+    """A sentence for each measure that is out of its usual range."""
+    flags = [
+        measure.flag.format(quality[name])
+        for name, measure in MEASURES.items()
+        if name in quality and measure.is_odd(quality[name])
+    ]
+    native_ml = quality.get("lesion_ml", 0.0)
+    kept_ml = quality.get("lesion_prepared_ml", native_ml)
+    if native_ml > 0 and kept_ml == 0:
+        flags.append("the labelled infarct is lost on the prepared grid")
+    elif kept_ml < LEAST_KEPT * native_ml:
+        kept = f"{kept_ml:.1f} of {native_ml:.1f} mL"
+        flags.append(f"of the labelled infarct {kept} are on the prepared grid")
+    return tuple(flags)
+
+
+def measure_quality(
+    hu: Volume, brain: UInt8[np.ndarray, "z y x"], affine: Affine, prepared: Grid
+) -> Quality:
+    """Measures of a stripped scan on its own grid, for a prepared grid."""
     inside = brain.astype(bool)
-    quality = {
-        **_measure_geometry(inside, affine),
-        "brain_outside_grid": share_outside(inside, affine, grid_shape, grid_affine),
-        **_measure_values(hu, inside, affine),
-    }
-    return quality, flags_of(quality)
-
-
-def _measure_geometry(inside: Mask, affine: Affine) -> Quality:
-    """Size of the brain and of its voxels, and how large it is at the scan's ends."""
     spacing = spacing_of(affine)
     areas_cm2 = inside.sum(axis=(1, 2)) * spacing[1] * spacing[2] / 100
+    box = box_around(inside, [int(np.ceil(METAL_MARGIN_MM / mm)) for mm in spacing])
+    near, near_brain = hu[box].astype(np.float32, copy=False), inside[box]
     return {
         "brain_ml": float(inside.sum() * np.prod(spacing) / 1000),
         "slices": int(inside.shape[0]),
@@ -86,38 +227,59 @@ def _measure_geometry(inside: Mask, affine: Affine) -> Quality:
         "brain_height_mm": float(np.count_nonzero(areas_cm2) * spacing[0]),
         "first_slice_cm2": float(areas_cm2[0]),
         "last_slice_cm2": float(areas_cm2[-1]),
-    }
-
-
-def _measure_values(hu: Volume, inside: Mask, affine: Affine) -> Quality:
-    """What the CT numbers are like, in the brain and around it."""
-    margins = [int(np.ceil(METAL_MARGIN_MM / size)) for size in spacing_of(affine)]
-    box = box_around(inside, margins)
-    near, brain = hu[box].astype(np.float32, copy=False), inside[box]
-    return {
-        "brain_hu": float(np.median(near[brain])),
+        "brain_outside_grid": fraction_outside(inside, affine, prepared),
+        "brain_hu": float(np.median(near[near_brain])),
         "air_hu": float(np.percentile(hu[::2, ::4, ::4], 1)),
-        "noise_hu": noise_hu(near, brain, affine),
-        "asymmetry_hu": mirror_residual_hu(near, brain, affine),
-        **_measure_spots(near, brain, affine),
+        "noise_hu": noise_hu(near, near_brain, spacing),
+        "asymmetry_hu": mirror_residual_hu(near, near_brain, affine),
+        **_measure_spots(near, near_brain, affine),
     }
+
+
+def measure_lesion(
+    native: Image | None, prepared: Mask | None, brain: Mask, prepared_voxel_ml: float
+) -> Quality:
+    """Volume of the labelled infarct, and how much of it lies outside the brain."""
+    if native is None or prepared is None:
+        return {}
+    voxel_ml = abs(np.linalg.det(native.affine[:3, :3])) / 1000
+    outside = float(np.mean(~brain[prepared])) if prepared.any() else 0.0
+    return {
+        "lesion_ml": float(np.count_nonzero(native.voxels) * voxel_ml),
+        "lesion_prepared_ml": float(np.count_nonzero(prepared) * prepared_voxel_ml),
+        "lesion_outside_brain": outside,
+    }
+
+
+def fraction_outside(inside: Mask, affine: Affine, grid: Grid) -> float:
+    """Fraction of the brain that lies outside the prepared grid, at 1 mm."""
+    every = [max(1, int(1 / size)) for size in spacing_of(affine)]
+    counted = inside[tuple(slice(None, None, step) for step in every)]
+    index = (np.argwhere(counted) * every)[:, ::-1]
+    to_grid = np.linalg.inv(grid.affine) @ affine
+    there = index @ to_grid[:3, :3].T + to_grid[:3, 3]
+    within = (there >= -0.5) & (there <= np.array(grid.shape[::-1]) - 0.5)
+    return float(1 - within.all(axis=1).mean())
 
 
 def noise_hu(
-    hu: Float32[np.ndarray, "z y x"], brain: Mask, affine: Affine
+    hu: Float32[np.ndarray, "z y x"],
+    brain: Mask,
+    spacing_mm: tuple[float, float, float],
 ) -> float | None:
     """Robust standard deviation of what is finer than 3 mm in the slice.
 
     From the median of the absolute value, so that the edges of sulci and ventricles
-    weigh little. None where the mask is no wider than its rim.
+    weigh little. None if the mask is no wider than its rim.
     """
-    spacing = spacing_of(affine)
     filled = np.flatnonzero(brain.any(axis=(1, 2)))
     chosen = filled[np.linspace(0, len(filled) - 1, NOISE_SLICES).astype(int)]
     slices = np.clip(hu[np.unique(chosen)], -100, 200)
-    sigma = (0.0, *(NOISE_SMOOTHING_MM / size for size in spacing[1:]))
+    sigma = (0.0, *(NOISE_SMOOTHING_MM / size for size in spacing_mm[1:]))
     fine = slices - ndimage.gaussian_filter(slices, sigma, truncate=2.5)
-    core = inner(brain[np.unique(chosen)], spacing)
+    core = ndimage.minimum_filter(
+        brain[np.unique(chosen)], _window(RIM_MM, spacing_mm), mode="constant"
+    )
     if not core.any():
         return None
     return float(1.4826 * np.median(np.abs(fine[core])))
@@ -127,93 +289,29 @@ def _measure_spots(
     hu: Float32[np.ndarray, "z y x"], brain: Mask, affine: Affine
 ) -> Quality:
     """Volume of what no plain brain has: contrast agent, air and streaks, metal."""
-    small, grid = shrink(hu, affine, DETAIL_MM)
+    small, small_affine = shrink(hu, affine, DETAIL_MM)
     mask = shrink(brain.astype(np.float32), affine, DETAIL_MM)[0] > 0.5
-    spacing = spacing_of(grid)
-    core, voxel_ml = inner(mask, spacing), float(np.prod(spacing) / 1000)
-    around = ndimage.maximum_filter(mask, (1, *_width_of(METAL_MARGIN_MM, spacing)))
+    grid = Grid(small.shape, small_affine)
+    core = ndimage.minimum_filter(
+        mask, _window(RIM_MM, grid.spacing_mm), mode="constant"
+    )
+    around = ndimage.maximum_filter(mask, _window(METAL_MARGIN_MM, grid.spacing_mm))
     return {
-        "bright_ml": voxel_ml * int(np.count_nonzero(small[core] > BRIGHT_HU)),
-        "dark_ml": voxel_ml * int(np.count_nonzero(small[core] < DARK_HU)),
-        "metal_ml": voxel_ml * int(np.count_nonzero(small[around] > METAL_HU)),
+        "bright_ml": grid.voxel_ml * int(np.count_nonzero(small[core] > BRIGHT_HU)),
+        "dark_ml": grid.voxel_ml * int(np.count_nonzero(small[core] < DARK_HU)),
+        "metal_ml": grid.voxel_ml * int(np.count_nonzero(small[around] > METAL_HU)),
     }
 
 
-def inner(mask: Mask, spacing: tuple[float, float, float]) -> Mask:
-    """The mask without its rim in the slice."""
-    size = (1, *_width_of(RIM_MM, spacing))
-    return ndimage.minimum_filter(mask, size, mode="constant")
-
-
-def _width_of(radius_mm: float, spacing: tuple[float, float, float]) -> list[int]:
-    """Voxels (y x) of a window that reaches `radius_mm` from its middle."""
-    return [2 * round(radius_mm / size) + 1 for size in spacing[1:]]
-
-
-def measure_registration(overlap: float | None) -> tuple[Quality, Flags]:
-    """Dice of the registered atlas and the brain mask; None: nothing was registered."""
-    quality = {} if overlap is None else {"registration_overlap": overlap}
-    return quality, flags_of(quality)
-
-
-def measure_lesion(
-    native: Image | None,
-    prepared: Mask | None,
-    brain: Mask,
-    prepared_voxel_ml: float,
-) -> tuple[Quality, Flags]:
-    """Volume of the labelled infarct, and whether it lies in the brain and the grid."""
-    if native is None or prepared is None:
-        return {}, ()
-    voxel_ml = abs(np.linalg.det(native.affine[:3, :3])) / 1000
-    volume_ml = float(np.count_nonzero(native.voxels) * voxel_ml)
-    outside = float(np.mean(~brain[prepared])) if prepared.any() else 0.0
-    prepared_ml = float(np.count_nonzero(prepared) * prepared_voxel_ml)
-    quality = {
-        "lesion_ml": volume_ml,
-        "lesion_prepared_ml": prepared_ml,
-        "lesion_outside_brain": outside,
-    }
-    if volume_ml > 0 and not prepared.any():
-        return quality, ("the labelled infarct is lost on the prepared grid",)
-    flags = flags_of(quality)
-    if prepared_ml < LEAST_KEPT * volume_ml:
-        kept = f"{prepared_ml:.1f} of {volume_ml:.1f} mL"
-        flags += (f"of the labelled infarct {kept} are on the prepared grid",)
-    return quality, flags
-
-
-def share_outside(
-    inside: Mask, affine: Affine, grid_shape: tuple[int, int, int], grid_affine: Affine
-) -> float:
-    """Share of the brain that lies outside the prepared grid, at 1 mm."""
-    every = [max(1, int(1 / size)) for size in spacing_of(affine)]
-    counted = inside[tuple(slice(None, None, step) for step in every)]
-    index = (np.argwhere(counted) * every)[:, ::-1]
-    to_grid = np.linalg.inv(grid_affine) @ affine
-    there = index @ to_grid[:3, :3].T + to_grid[:3, 3]
-    within = (there >= -0.5) & (there <= np.array(grid_shape[::-1]) - 0.5)
-    return float(1 - within.all(axis=1).mean())
-
-
-def write_quality_table(path: Place, cases: Iterable[CaseFacts]) -> None:
-    """Write `quality.csv`: a row a case, its figures and its flags."""
-    rows = [
-        {"case": case.name, **case.quality, "flags": "; ".join(case.flags)}
-        for case in cases
-    ]
-    columns = dict.fromkeys(name for row in rows for name in row if name != "flags")
-    text = io.StringIO()
-    table = csv.DictWriter(text, [*columns, "flags"], lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    write_text(path, text.getvalue())
+def _window(
+    radius_mm: float, spacing_mm: tuple[float, float, float]
+) -> tuple[int, ...]:
+    """Voxels of a filter's window that reaches so far from its middle in the slice."""
+    return 1, *(2 * round(radius_mm / size) + 1 for size in spacing_mm[1:])
 
 
 def mirror_residual_hu(
-    hu: Float[np.ndarray, "z y x"],
-    brain: Bool[np.ndarray, "z y x"],
-    affine: Float[np.ndarray, "4 4"],
+    hu: Float[np.ndarray, "z y x"], brain: Mask, affine: Affine
 ) -> float | None:
     """Mean |X - X'| in the brain, in HU, about the in-plane axis where it is least.
 
@@ -223,23 +321,33 @@ def mirror_residual_hu(
     """
     inside = np.where(brain, np.clip(hu, *WINDOW_HU), 0).astype(np.float32)
     small, grid = shrink(inside, affine, WORKING_MM)
-    share = shrink(brain.astype(np.float32), affine, WORKING_MM)[0]
+    fraction = shrink(brain.astype(np.float32), affine, WORKING_MM)[0]
     step_mm = np.array(spacing_of(grid)[1:])
-    core = share > 0.5
+    core = fraction > 0.5
     if np.count_nonzero(core) < FEWEST_VOXELS:
         return None
-    flat = share.sum(axis=0)
+    flat = fraction.sum(axis=0)
     centre = np.array(ndimage.center_of_mass(flat))
+
+    def residual(angle_deg: float, shift_mm: float) -> float:
+        """About a line turned from y to x, so far off the centre."""
+        angle = np.radians(angle_deg)
+        normal = np.array([-np.sin(angle), np.cos(angle)])  # y x, in mm
+        mirror = np.eye(2) - 2 * np.outer(normal, normal)
+        matrix, offset = np.eye(3), np.zeros(3)
+        matrix[1:, 1:] = in_slice = mirror * step_mm / step_mm[:, None]
+        shift = 2 * shift_mm * normal / step_mm
+        offset[1:] = centre - in_slice @ centre + shift
+        mirrored = ndimage.affine_transform(small, matrix, offset, order=1)
+        return float(np.abs(small - mirrored)[core].mean())
+
     best = (long_axis_deg(flat, step_mm), 0.0)
-    least = residual(small, core, step_mm, centre, *best)
+    least = residual(*best)
     for degrees, mm in STEPS:
         start = best
         for turn, shift in WALK:
             line = (start[0] + turn * degrees, start[1] + shift * mm)
-            if line == start:
-                continue
-            found = residual(small, core, step_mm, centre, *line)
-            if found < least:
+            if line != start and (found := residual(*line)) < least:
                 least, best = found, line
     return least
 
@@ -252,26 +360,3 @@ def long_axis_deg(
     spread = np.cov((index * step_mm).T, aweights=flat[flat > 0])
     y, x = np.linalg.eigh(spread)[1][:, -1]
     return float(np.degrees(np.arctan(x / y))) if abs(y) > 1e-9 else 90.0
-
-
-def residual(
-    volume: Float32[np.ndarray, "z y x"],
-    brain: Bool[np.ndarray, "z y x"],
-    step_mm: Float[np.ndarray, "2"],
-    centre: Float[np.ndarray, "2"],
-    angle_deg: float,
-    shift_mm: float,
-) -> float:
-    """Mean |X - X'| in the brain about one line in the slices.
-
-    The line is turned by `angle_deg` from y to x and lies `shift_mm` off `centre`.
-    """
-    angle = np.radians(angle_deg)
-    normal = np.array([-np.sin(angle), np.cos(angle)])  # y x, in mm
-    mirror = np.eye(2) - 2 * np.outer(normal, normal)
-    matrix = mirror * step_mm / step_mm[:, None]
-    offset = centre - matrix @ centre + 2 * shift_mm * normal / step_mm
-    matrix_zyx, offset_zyx = np.eye(3), np.concatenate([[0.0], offset])
-    matrix_zyx[1:, 1:] = matrix
-    mirrored = ndimage.affine_transform(volume, matrix_zyx, offset_zyx, order=1)
-    return float(np.abs(volume - mirrored)[brain].mean())

@@ -1,4 +1,4 @@
-"""One page over all cases of a prepared data set: what deserves a look comes first."""
+"""Quality of all cases of a prepared data set: a table, and a page with pictures."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,10 +11,12 @@ from scipy import ndimage
 from adn_jax.data.cases import CaseFacts
 from adn_jax.data.manifest import Manifest
 from adn_jax.io.files import atomic_path, write_text
+from adn_jax.io.image import Affine
 from adn_jax.io.paths import Place
-from adn_jax.prepare.quality_table import FIGURES, Figure
+from adn_jax.prepare.quality import MEASURES, Measure
 from adn_jax.prepare.resample import box_around, shrink, spacing_of
 from adn_jax.report.pages import page_environment
+from adn_jax.report.tables import to_csv
 
 COLUMNS = 8
 
@@ -36,6 +38,20 @@ GREYS = 64
 OUTLINE_RGB = (255, 72, 66)
 
 
+def write_quality_table(path: Place, cases: Sequence[CaseFacts]) -> None:
+    """Write `quality.csv`: a row a case, its measures and its flags."""
+    measures = dict.fromkeys(name for case in cases for name in case.quality)
+    rows = [
+        {
+            "case": case.name,
+            **{name: case.quality.get(name) for name in measures},
+            "flags": "; ".join(case.flags),
+        }
+        for case in cases
+    ]
+    write_text(path, to_csv(rows))
+
+
 def write_quality_page(
     path: Place, manifest: Manifest, cases: Sequence[CaseFacts]
 ) -> None:
@@ -45,10 +61,10 @@ def write_quality_page(
     and a browser reads one only when its row is near, so thousands of cases are light.
     """
     environment = page_environment("adn_jax.prepare")
-    environment.filters["figure"] = format_figure
+    environment.filters["measure"] = format_measure
     columns = {
-        name: figure
-        for name, figure in FIGURES.items()
+        name: measure
+        for name, measure in MEASURES.items()
         if any(name in case.quality for case in cases)
     }
     text = environment.get_template("quality.html").render(
@@ -60,29 +76,35 @@ def write_quality_page(
     write_text(path, text)
 
 
-def format_figure(value: float | int | None, figure: Figure) -> str:
-    """A value in the style of its column; a dash where there is none."""
-    return "–" if value is None else f"{value:{figure.style}}".replace("-", "−")
+def format_measure(value: float | int | None, measure: Measure) -> str:
+    """A value in the style of its column; a dash if there is none."""
+    return "–" if value is None else f"{value:{measure.style}}".replace("-", "−")
 
 
-def write_mosaic(
+def write_contact_sheet(
     path: Path,
     hu: Float[np.ndarray, "z y x"],
     brain: UInt8[np.ndarray, "z y x"],
-    affine: Float[np.ndarray, "4 4"],
+    affine: Affine,
 ) -> None:
     """Write a PNG of the slices, all or evenly chosen ones, the lowest first.
 
     The front is up and the patient's left on the image's right, as in all figures.
     """
-    every = -(-len(hu) // MOST_SLICES)
-    part = (slice(None, None, every), *_skull_box(hu, brain, affine))
-    pixel = spacing_of(affine)[2]
-    width = part[2].stop - part[2].start
-    side = pixel * max(1, -(-width * COLUMNS // WIDTH))
-    size = (0.0, side, side)
-    grey = look(shrink(np.clip(hu[part], *WINDOW_HU), affine, size)[0])
-    inside = look(shrink(brain[part], affine, size)[0]) > 0.5
+    spacing = spacing_of(affine)
+    rows = columns = slice(None)  # of skull and brain with a margin
+    head = np.any((hu > BONE_HU) | (brain > 0), axis=0)
+    if head.any():
+        margins = [round(MARGIN_MM / size) for size in spacing[1:]]
+        rows, columns = box_around(head, margins)
+    part = (slice(None, None, -(-len(hu) // MOST_SLICES)), rows, columns)
+    width = hu[0, rows, columns].shape[1]
+    side = spacing[2] * max(1, -(-width * COLUMNS // WIDTH))
+    grey, inside = (
+        shrink(volume, affine, (0.0, side, side))[0][:, ::-1, ::-1]
+        for volume in (np.clip(hu[part], *WINDOW_HU), brain[part])
+    )
+    inside = inside > 0.5
     low, high = WINDOW_HU
     shades = np.rint((grey - low) * ((GREYS - 1) / (high - low))).astype(np.uint8)
     shades[inside & ~ndimage.binary_erosion(inside, np.ones((1, 3, 3)))] = GREYS
@@ -91,24 +113,6 @@ def write_mosaic(
     picture.putpalette(np.repeat(ramp, 3).tobytes() + bytes(OUTLINE_RGB))
     with atomic_path(path) as temporary:
         picture.save(temporary, format="png", optimize=True)
-
-
-def _skull_box(
-    hu: Float[np.ndarray, "z y x"],
-    brain: UInt8[np.ndarray, "z y x"],
-    affine: Float[np.ndarray, "4 4"],
-) -> tuple[slice, ...]:
-    """Rows and columns (y x) of skull and brain with a margin; all where none is."""
-    shown = np.any((hu > BONE_HU) | (brain > 0), axis=0)
-    if not shown.any():
-        return slice(0, hu.shape[1]), slice(0, hu.shape[2])
-    margins = [round(MARGIN_MM / size) for size in spacing_of(affine)[1:]]
-    return box_around(shown, margins)
-
-
-def look(volume: Float[np.ndarray, "z y x"]) -> Float[np.ndarray, "z y x"]:
-    """Front up, the patient's left on the right."""
-    return volume[:, ::-1, ::-1]
 
 
 def tile(slices: UInt8[np.ndarray, "z y x"]) -> UInt8[np.ndarray, "rows columns"]:

@@ -1,12 +1,14 @@
 """From one voxel grid to another: a box of it, the prepared grid, and the way back."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Num, UInt8
 from scipy import ndimage
 
 from adn_jax.config import PrepareSettings
+from adn_jax.io.image import Affine
 
 FWHM_PER_SIGMA = 2.3548
 
@@ -14,7 +16,44 @@ ROUNDING = 1e-4
 """Voxels by which a place on an outer face may lie beyond it: affines are rounded."""
 
 
-def spacing_of(affine: Float[np.ndarray, "4 4"]) -> tuple[float, float, float]:
+@dataclass(frozen=True)
+class Grid:
+    """Number of voxels (z y x), and the affine from an index (x y z) to mm (RAS+)."""
+
+    shape: tuple[int, int, int]
+    affine: Affine
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Voxel size (z y x)."""
+        return spacing_of(self.affine)
+
+    @property
+    def voxel_ml(self) -> float:
+        """Volume of a voxel."""
+        return float(np.prod(self.spacing_mm) / 1000)
+
+    def index_map(
+        self, other: "Grid"
+    ) -> tuple[Float[np.ndarray, "3 3"], Float[np.ndarray, "3"]]:
+        """Matrix and offset (z y x) from another grid's indices to those of this."""
+        to_index = np.linalg.inv(self.affine) @ other.affine
+        return to_index[2::-1, 2::-1], to_index[2::-1, 3]
+
+    def reaches(self, other: "Grid") -> Bool[np.ndarray, "z y x"]:
+        """Voxels of another grid whose centre lies in this one or on its faces."""
+        matrix, offset = self.index_map(other)
+        steps = np.meshgrid(*map(np.arange, other.shape), indexing="ij", sparse=True)
+        within = np.ones(other.shape, bool)
+        for row, start, size in zip(matrix, offset, self.shape, strict=True):
+            index = start + sum(
+                slope * step for slope, step in zip(row, steps, strict=True)
+            )
+            within &= np.abs(index - (size - 1) / 2) <= size / 2 + ROUNDING
+        return within
+
+
+def spacing_of(affine: Affine) -> tuple[float, float, float]:
     """Voxel size in mm (z y x)."""
     x, y, z = np.linalg.norm(affine[:3, :3], axis=0).tolist()
     return z, y, x
@@ -44,9 +83,7 @@ def box_around(
     )
 
 
-def shift_origin(
-    affine: Float[np.ndarray, "4 4"], start: Sequence[int]
-) -> Float[np.ndarray, "4 4"]:
+def shift_origin(affine: Affine, start: Sequence[int]) -> Affine:
     """Affine of a grid that begins at voxel `start` (z y x) of the affine's own.
 
     Negative: before its first voxel.
@@ -56,12 +93,10 @@ def shift_origin(
     return affine @ corner
 
 
-def centred_affine(
-    scan_affine: Float[np.ndarray, "4 4"],
-    centre_mm: Float[np.ndarray, "3"],
-    settings: PrepareSettings,
-) -> Float[np.ndarray, "4 4"]:
-    """Affine of the prepared grid: the scan's own axes around a point in mm.
+def centred_grid(
+    scan_affine: Affine, centre_mm: Float[np.ndarray, "3"], settings: PrepareSettings
+) -> Grid:
+    """The prepared grid: along the scan's own axes around a point in mm.
 
     `scan_affine` is nearest RAS. Axes that are not at right angles are replaced by the
     nearest ones that are (polar decomposition), so that a rotation of the prepared grid
@@ -73,7 +108,7 @@ def centred_affine(
     affine[:3, :3] = (left @ right) * settings.spacing_mm[::-1]
     middle = (np.array(settings.shape[::-1]) - 1) / 2
     affine[:3, 3] = centre_mm - affine[:3, :3] @ middle
-    return affine
+    return Grid(settings.shape, affine)
 
 
 def blur_sigma(growth: float) -> float:
@@ -83,9 +118,8 @@ def blur_sigma(growth: float) -> float:
 
 def resample(
     volume: Num[np.ndarray, "z y x"],
-    affine: Float[np.ndarray, "4 4"],
-    to_shape: tuple[int, int, int],
-    to_affine: Float[np.ndarray, "4 4"],
+    affine: Affine,
+    to: Grid,
     *,
     order: int = 1,
     outside: float = 0.0,
@@ -98,60 +132,31 @@ def resample(
     order 0 is nearest neighbour. From the centre of an outermost voxel to its face,
     half a voxel on, its value holds, as in ITK.
     """
-    matrix, offset = _index_map(affine, to_affine)
-    steps = np.linalg.norm(matrix, axis=1)
+    here = Grid(volume.shape, affine)
+    matrix, offset = here.index_map(to)
     volume = volume.astype(np.float32, copy=False)
     if order > 0 and average:
-        for axis, step in enumerate(steps):
+        for axis, step in enumerate(np.linalg.norm(matrix, axis=1)):
             if step > 1.01:
                 volume = ndimage.gaussian_filter1d(
                     volume, blur_sigma(step), axis, mode="nearest", truncate=3.0
                 )
     values = ndimage.affine_transform(
-        volume, matrix, offset, to_shape, order=order, mode="nearest"
+        volume, matrix, offset, to.shape, order=order, mode="nearest"
     )
-    values[~_centres_within(volume.shape, affine, to_shape, to_affine)] = outside
+    values[~here.reaches(to)] = outside
     return values
 
 
-def _index_map(
-    affine: Float[np.ndarray, "4 4"], to_affine: Float[np.ndarray, "4 4"]
-) -> tuple[Float[np.ndarray, "3 3"], Float[np.ndarray, "3"]]:
-    """Matrix and offset (z y x) from the indices of one grid to those of another."""
-    to_index = np.linalg.inv(affine) @ to_affine
-    return to_index[2::-1, 2::-1], to_index[2::-1, 3]
-
-
-def _centres_within(
-    shape: tuple[int, int, int],
-    affine: Float[np.ndarray, "4 4"],
-    to_shape: tuple[int, int, int],
-    to_affine: Float[np.ndarray, "4 4"],
-) -> Bool[np.ndarray, "to_z to_y to_x"]:
-    """Which voxels of the other grid have their centre in a volume or on its faces."""
-    matrix, offset = _index_map(affine, to_affine)
-    steps = np.meshgrid(*map(np.arange, to_shape), indexing="ij", sparse=True)
-    within = np.ones(to_shape, bool)
-    for row, start, size in zip(matrix, offset, shape, strict=True):
-        index = start + sum(
-            slope * step for slope, step in zip(row, steps, strict=True)
-        )
-        within &= np.abs(index - (size - 1) / 2) <= size / 2 + ROUNDING
-    return within
-
-
 def fill_beyond(
-    volume: Num[np.ndarray, "z y x"],
-    affine: Float[np.ndarray, "4 4"],
-    scan_shape: tuple[int, int, int],
-    scan_affine: Float[np.ndarray, "4 4"],
+    volume: Num[np.ndarray, "z y x"], affine: Affine, scan: Grid
 ) -> Num[np.ndarray, "z y x"]:
     """Let the voxels next to a scan take the nearest value that lies in the scan.
 
     A voxel whose centre the scan does not reach knows nothing of it, yet without this
     it would have a say in the scan's outermost slice, which lies between the two.
     """
-    within = _centres_within(scan_shape, scan_affine, volume.shape, affine)
+    within = scan.reaches(Grid(volume.shape, affine))
     if within.all() or not within.any():
         return volume
     near = box_around(within, 1)
@@ -168,9 +173,9 @@ def fill_beyond(
 
 def shrink(
     volume: Num[np.ndarray, "z y x"],
-    affine: Float[np.ndarray, "4 4"],
+    affine: Affine,
     smallest_mm: tuple[float, float, float],
-) -> tuple[Float32[np.ndarray, "z2 y2 x2"], Float[np.ndarray, "4 4"]]:
+) -> tuple[Float32[np.ndarray, "z2 y2 x2"], Affine]:
     """Average whole blocks of voxels until they are about `smallest_mm` (z y x) wide.
 
     Returns the smaller volume and its affine; voxels that fill no block are dropped.

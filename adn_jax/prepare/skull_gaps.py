@@ -8,7 +8,8 @@ Directions are unit vectors (z y x), radii are in mm.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
+from itertools import product
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -45,10 +46,10 @@ LEAST_CM2 = 8.0
 """Smaller gaps lose 3 mL at most: of eight rays seven meet bone."""
 
 MOST_OPEN = 0.4
-"""Share of the directions without bone; what is more open is no skull."""
+"""Fraction of the directions without bone; what is more open is no skull."""
 
 LEAST_SKULL = 0.8
-"""Share of the bone that lies at the fitted shell; of ribs little does."""
+"""Fraction of the bone that lies at the fitted shell; of ribs little does."""
 
 ASTRAY_MM = 10.0
 
@@ -62,6 +63,15 @@ WALL_MM = 8.0
 MARGIN_MM = 40.0
 """Added around the slices: the brain behind a gap may bulge, or leave the image."""
 
+Volume = Float[np.ndarray, "z y x"]
+
+Mask = Bool[np.ndarray, "z y x"]
+
+Rays = Bool[np.ndarray, " n"]
+"""One value for each direction of `sphere`."""
+
+Radii = Float[np.ndarray, " n"]
+
 
 @dataclass(frozen=True)
 class Gap:
@@ -72,28 +82,74 @@ class Gap:
     reach_mm: Float[np.ndarray, " n"]
     cm2: float
 
+    def wall(
+        self,
+        shape: tuple[int, int, int],
+        spacing_mm: tuple[float, float, float],
+        first: Sequence[int],
+    ) -> Mask:
+        """Voxels of a wall that closes the gap.
+
+        They are on a grid of `shape` whose voxel `first` is voxel 0 of the gap's own.
+        """
+        middle = self.centre + np.array(first)
+        axes = [
+            (np.arange(n, dtype=np.float32) - at) * np.float32(size)
+            for n, at, size in zip(shape, middle, spacing_mm, strict=True)
+        ]
+        z, y, x = np.ix_(*axes)
+        radius = np.sqrt(z**2 + y**2 + x**2)
+        low, high = self.reach_mm.min(), self.reach_mm.max() + WALL_MM
+        wall = (radius >= low) & (radius <= high)
+        index = np.nonzero(wall)
+        places = np.stack(
+            [axis[one] for axis, one in zip(axes, index, strict=True)], axis=1
+        )
+        _, nearest = cKDTree(self.directions).query(
+            places / radius[wall][:, None], distance_upper_bound=APART
+        )
+        depth = radius[wall] - np.append(self.reach_mm, np.inf)[nearest]
+        wall[index] = (depth >= 0) & (depth <= WALL_MM)
+        return wall
+
 
 def find_gap(
-    hu: Float[np.ndarray, "z y x"],
-    bone: Bool[np.ndarray, "z y x"],
-    spacing_mm: tuple[float, float, float],
-    bone_hu: float,
+    hu: Volume, bone: Mask, spacing_mm: tuple[float, float, float], bone_hu: float
 ) -> Gap | None:
     """The gaps of a skull that are large enough to lose brain; None: it has none.
 
-    Nor is there a gap to close where the bone does not make a skull.
+    Nor is there a gap to close if the bone does not make a skull.
     """
-    centre = _middle_of_head(hu, bone, spacing_mm)
-    if centre is None:
+    soft = (hu > 0) & (hu < 100) & ~bone & (rays_that_meet(bone) >= 5)
+    core = ndimage.binary_erosion(soft, disk(3.0, spacing_mm[1:]))
+    areas = core.sum(axis=(1, 2))
+    if not areas.any():
         return None
-    rays = _cast(hu, centre, spacing_mm)
-    is_bone = rays > bone_hu
-    inner, share = _inner_table(is_bone)
+    large = core & (areas >= areas.max() / 2)[:, None, None]
+    centre = np.array(ndimage.center_of_mass(large))
+
+    steps = sphere().T[:, :, None] * RADII_MM / np.array(spacing_mm)[:, None, None]
+    rays = ndimage.map_coordinates(
+        np.clip(hu, FLOOR_HU, -FLOOR_HU),
+        centre[:, None, None] + steps,
+        order=1,
+        cval=FLOOR_HU,  # outside the image, as padding
+    )
+    is_bone, above = rays > bone_hu, sphere()[:, 0] > LOWEST
+
+    # Bone is skull if it lies about the smooth shell through most of it.
+    met = is_bone.any(axis=1) & above
+    shell, fraction = smooth_shell(RADII_MM[is_bone.argmax(axis=1)], met, PLIANT)
+    off = RADII_MM - shell[:, None]
+    at_shell = is_bone & (off >= TABLE_MM[0]) & (off <= TABLE_MM[1])
+    closed = at_shell.any(axis=1) & above
+    inner = np.where(closed, RADII_MM[at_shell.argmax(axis=1)], np.nan)
+
     table, _ = smooth_shell(inner, np.isfinite(inner), STIFF)
     height = centre[0] + sphere()[:, 0] * table / spacing_mm[0]
-    seen = (height >= -0.5) & (height <= len(hu) - 0.5) & (sphere()[:, 0] > LOWEST)
+    seen = (height >= -0.5) & (height <= len(hu) - 0.5) & above
     is_open = seen & np.isnan(inner)
-    if share < LEAST_SKULL or is_open.sum() > MOST_OPEN * seen.sum():
+    if fraction < LEAST_SKULL or is_open.sum() > MOST_OPEN * seen.sum():
         return None
     patch_cm2 = table**2 * (4 * np.pi / DIRECTIONS) / 100
     found = in_large_groups(is_open, patch_cm2)
@@ -103,36 +159,7 @@ def find_gap(
     return Gap(centre, sphere()[found], reach[found], float(patch_cm2[found].sum()))
 
 
-def _middle_of_head(
-    hu: Float[np.ndarray, "z y x"],
-    bone: Bool[np.ndarray, "z y x"],
-    spacing_mm: tuple[float, float, float],
-) -> Float[np.ndarray, "3"] | None:
-    """Index of the middle of the soft tissue in bone, where its slices are large."""
-    soft = (hu > 0) & (hu < 100) & ~bone & (rays_that_meet(bone) >= 5)
-    core = ndimage.binary_erosion(soft, disk(3.0, spacing_mm[1:]))
-    areas = core.sum(axis=(1, 2))
-    large = core & (areas >= areas.max() / 2)[:, None, None]
-    return np.array(ndimage.center_of_mass(large)) if areas.max() > 0 else None
-
-
-def _inner_table(
-    is_bone: Bool[np.ndarray, "n radii"],
-) -> tuple[Float[np.ndarray, " n"], float]:
-    """Radius of the inner table, NaN where there is none; and how much bone is skull.
-
-    Bone is skull where it lies about the smooth shell through most of it.
-    """
-    met = is_bone.any(axis=1) & (sphere()[:, 0] > LOWEST)
-    first = RADII_MM[is_bone.argmax(axis=1)]
-    shell, share = smooth_shell(first, met, PLIANT)
-    off = RADII_MM - shell[:, None]
-    at_shell = is_bone & (off >= TABLE_MM[0]) & (off <= TABLE_MM[1])
-    closed = at_shell.any(axis=1) & (sphere()[:, 0] > LOWEST)
-    return np.where(closed, RADII_MM[at_shell.argmax(axis=1)], np.nan), share
-
-
-@lru_cache(maxsize=1)
+@cache
 def sphere() -> Float[np.ndarray, "n 3"]:
     """Directions spread evenly over the sphere (Fibonacci's spiral)."""
     index = np.arange(DIRECTIONS) + 0.5
@@ -141,7 +168,7 @@ def sphere() -> Float[np.ndarray, "n 3"]:
     return np.stack([z, radius * np.sin(turn), radius * np.cos(turn)], axis=1)
 
 
-@lru_cache(maxsize=1)
+@cache
 def _harmonics() -> tuple[Float[np.ndarray, "n terms"], Float[np.ndarray, " terms"]]:
     """Real spherical harmonics of every direction, and how much each one bends."""
     z, y, x = sphere().T
@@ -157,14 +184,14 @@ def _harmonics() -> tuple[Float[np.ndarray, "n terms"], Float[np.ndarray, " term
 
 
 def smooth_shell(
-    radius_mm: Float[np.ndarray, " n"],
-    known: Bool[np.ndarray, " n"],
+    radius_mm: Radii,
+    known: Rays,
     stiffness: float,
-) -> tuple[Float[np.ndarray, " n"], float]:
+) -> tuple[Radii, float]:
     """Radii of a smooth shell in every direction, through the known ones.
 
     What lies far off (calcifications, a clip, the face) is left out step by step.
-    Also returns the share of the known ones that lie at the shell.
+    Also returns the fraction of the known ones that lie at the shell.
     """
     terms, bending = _harmonics()
     used, shell = known, np.full(DIRECTIONS, RADII_MM[0])
@@ -178,21 +205,7 @@ def smooth_shell(
     return shell, float(used.sum() / known.sum())
 
 
-def _cast(
-    hu: Float[np.ndarray, "z y x"],
-    centre: Float[np.ndarray, "3"],
-    spacing_mm: tuple[float, float, float],
-) -> Float[np.ndarray, "n radii"]:
-    """HU along rays to all directions, at `RADII_MM`; padding outside the image."""
-    steps = sphere().T[:, :, None] * RADII_MM / np.array(spacing_mm)[:, None, None]
-    places = centre[:, None, None] + steps
-    dull = np.clip(hu, FLOOR_HU, -FLOOR_HU)
-    return ndimage.map_coordinates(dull, places, order=1, cval=FLOOR_HU)
-
-
-def in_large_groups(
-    chosen: Bool[np.ndarray, " n"], patch_cm2: Float[np.ndarray, " n"]
-) -> Bool[np.ndarray, " n"]:
+def in_large_groups(chosen: Rays, patch_cm2: Radii) -> Rays:
     """The directions whose connected group is at least `LEAST_CM2` large."""
     index = np.flatnonzero(chosen)
     pairs = cKDTree(sphere()[index]).query_pairs(1.7 * APART, output_type="ndarray")
@@ -207,71 +220,37 @@ def in_large_groups(
 def _reach_of_brain(
     rays: Float[np.ndarray, "n radii"],
     is_bone: Bool[np.ndarray, "n radii"],
-    table: Float[np.ndarray, " n"],
-    inner: Float[np.ndarray, " n"],
-) -> Float[np.ndarray, " n"]:
+    table: Radii,
+    inner: Radii,
+) -> Radii:
     """How far the brain reaches in every direction, were there a gap.
 
-    As far as the inner table would lie, or under the scalp where that has sunk in; as
-    deep under the skin as around the gap where it bulges. `inner` is the inner table,
-    NaN where there is none.
+    As far as the inner table would lie, or under the scalp if that has sunk in; as deep
+    under the skin as around the gap if it bulges. `inner` is the inner table, NaN where
+    there is none.
     """
-    skin = _skin_radii(rays, table)
+    # The head ends where much air begins; the image, or its padding, may cut it before.
+    off = RADII_MM - table[:, None]
+    ahead = ndimage.maximum_filter1d(
+        (rays > SKIN_HU) & (off <= MARGIN_MM),
+        OUTER_AIR_MM,
+        axis=1,
+        origin=-(OUTER_AIR_MM // 2),
+        mode="constant",
+    )
+    ends = (~ahead & (off >= -MARGIN_MM)).argmax(axis=1)
+    past = np.minimum(ends[:, None] + [2, 3, 4], len(RADII_MM) - 1)
+    is_cut = (np.take_along_axis(rays, past, axis=1) <= FLOOR_HU).all(axis=1)
+    skin = np.where(is_cut, np.inf, RADII_MM[ends])
+
     outer = RADII_MM[::-1][is_bone[:, ::-1].argmax(axis=1)]
-    whole = np.isfinite(inner) & np.isfinite(skin) & (outer < skin)
+    whole = np.isfinite(inner) & ~is_cut & (outer < skin)
     if not whole.any():
         return table
     depth, _ = smooth_shell(np.where(whole, skin - inner, 0), whole, STIFF)
     scalp = float(np.median((skin - outer)[whole]))
-    seen = np.isfinite(skin)
-    below = np.where(seen, skin - scalp, np.inf)
-    return np.maximum(np.minimum(table, below), np.where(seen, skin - depth, 0))
-
-
-def _skin_radii(
-    rays: Float[np.ndarray, "n radii"], table: Float[np.ndarray, " n"]
-) -> Float[np.ndarray, " n"]:
-    """Where the head ends; infinite where the image, or its padding, cuts it."""
-    off = RADII_MM - table[:, None]
-    tissue = (rays > SKIN_HU) & (off <= MARGIN_MM)
-    ahead = ndimage.maximum_filter1d(
-        tissue, OUTER_AIR_MM, axis=1, origin=-(OUTER_AIR_MM // 2), mode="constant"
-    )
-    ends = (~ahead & (off >= -MARGIN_MM)).argmax(axis=1)
-    past = np.minimum(ends[:, None] + [2, 3, 4], len(RADII_MM) - 1)
-    cut = (np.take_along_axis(rays, past, axis=1) <= FLOOR_HU).all(axis=1)
-    return np.where(cut, np.inf, RADII_MM[ends])
-
-
-def wall_of(
-    gap: Gap,
-    shape: tuple[int, int, int],
-    spacing_mm: tuple[float, float, float],
-    first: Sequence[int],
-) -> Bool[np.ndarray, "z y x"]:
-    """Voxels of a wall that closes the gap.
-
-    They are on a grid of `shape` whose voxel `first` is voxel 0 of the gap's own.
-    """
-    middle = gap.centre + np.array(first)
-    axes = [
-        (np.arange(n, dtype=np.float32) - at) * np.float32(size)
-        for n, at, size in zip(shape, middle, spacing_mm, strict=True)
-    ]
-    z, y, x = np.ix_(*axes)
-    radius = np.sqrt(z**2 + y**2 + x**2)
-    low, high = gap.reach_mm.min(), gap.reach_mm.max() + WALL_MM
-    wall = (radius >= low) & (radius <= high)
-    index = np.nonzero(wall)
-    places = np.stack(
-        [axis[one] for axis, one in zip(axes, index, strict=True)], axis=1
-    )
-    _, nearest = cKDTree(gap.directions).query(
-        places / radius[wall][:, None], distance_upper_bound=APART
-    )
-    depth = radius[wall] - np.append(gap.reach_mm, np.inf)[nearest]
-    wall[index] = (depth >= 0) & (depth <= WALL_MM)
-    return wall
+    sunken = np.minimum(table, skin - scalp)
+    return np.maximum(sunken, np.where(is_cut, 0, skin - depth))
 
 
 def disk(
@@ -286,28 +265,16 @@ def disk(
     return within[None]
 
 
-def rays_that_meet(bone: Bool[np.ndarray, "z y x"]) -> Int[np.ndarray, "z y x"]:
+def rays_that_meet(bone: Mask) -> Int[np.ndarray, "z y x"]:
     """How many of the eight rays from a voxel, in its slice, meet bone."""
     count = np.zeros(bone.shape, np.int8)
-    for flipped, total in ((bone, count), (bone[:, ::-1], count[:, ::-1])):
-        for step in (-1, 0, 1):
-            total += _met_on_the_way(flipped, step)
-    for flipped, total in ((bone, count), (bone[..., ::-1], count[..., ::-1])):
-        total += np.logical_or.accumulate(flipped, axis=2)
+    for y, x in product((1, -1), repeat=2):  # along a diagonal each
+        met = bone[:, ::y, ::x].copy()
+        for row in range(1, met.shape[1]):
+            met[:, row, 1:] |= met[:, row - 1, :-1]
+        count[:, ::y, ::x] += met
+    for axis in (1, 2):
+        count += np.logical_or.accumulate(bone, axis)
+        back = np.logical_or.accumulate(np.flip(bone, axis), axis)
+        count += np.flip(back, axis)
     return count
-
-
-def _met_on_the_way(
-    bone: Bool[np.ndarray, "z y x"], step: int
-) -> Bool[np.ndarray, "z y x"]:
-    """Whether bone was met on the way through the rows, `step` columns a row."""
-    met = bone.copy()
-    for row in range(1, bone.shape[1]):
-        before = met[:, row - 1]
-        if step > 0:
-            met[:, row, 1:] |= before[:, :-1]
-        elif step < 0:
-            met[:, row, :-1] |= before[:, 1:]
-        else:
-            met[:, row] |= before
-    return met

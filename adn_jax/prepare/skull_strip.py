@@ -6,11 +6,13 @@ found and is no brain is refused with the reason.
 """
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, UInt8
 from scipy import ndimage
 
 from adn_jax.errors import UserError
+from adn_jax.io.image import Affine
 from adn_jax.prepare.resample import (
+    Grid,
     box_around,
     resample,
     shift_origin,
@@ -23,7 +25,6 @@ from adn_jax.prepare.skull_gaps import (
     disk,
     find_gap,
     rays_that_meet,
-    wall_of,
 )
 from adn_jax.scans.hounsfield import AIR_HU, BRAIN_HU, background_of, cut_ends
 
@@ -33,7 +34,7 @@ SLICE_CM2 = (60.0, 320.0)
 LARGEST_ML = 3000.0
 
 RIM_AT_BONE = 0.6
-"""Share of the rim, in the slice, that has bone beside it: 0.98 and more in heads."""
+"""Fraction of the rim, in the slice, with bone beside it: 0.98 and more in heads."""
 
 BESIDE_MM = 4.0
 
@@ -65,7 +66,7 @@ WORKING_MM = (2.5, 0.9, 0.9)
 """Voxels are averaged to about this size (z y x) first, to be quick."""
 
 MOST_BONE = 0.05
-"""Share of a stripped scan that is bone and not of its rim; of a head 0.17 and more."""
+"""Fraction of a stripped scan that is bone inside its rim; of a head 0.17 and more."""
 
 RIM_MM = 5.0
 """Bone and ringing at the edge of a stripped scan reach no deeper."""
@@ -74,6 +75,10 @@ STRIPPED = (
     "the scan has no skull and one value around the brain: it was stripped before, and "
     "all that is left is taken for the brain"
 )
+
+Volume = Float[np.ndarray, "z y x"]
+
+Mask = Bool[np.ndarray, "z y x"]
 
 BESIDE = ndimage.generate_binary_structure(2, 1)[None]
 """A voxel and its four neighbours in the slice."""
@@ -88,26 +93,27 @@ REGION_CM2 = 1.0
 """Smaller regions of a slice, eroded, are no brain: air cells, marrow, orbit."""
 
 OVERLAP = 0.5
-"""Share of a region that must lie under or over the brain of the slice before."""
+"""Fraction of a region that must lie under or over the brain of the slice before."""
 
 
 def find_brain(
-    hu: Float[np.ndarray, "z y x"], affine: Float[np.ndarray, "4 4"]
+    hu: Volume, affine: Affine
 ) -> tuple[UInt8[np.ndarray, "z y x"], tuple[str, ...]]:
     """Mask of the brain (with CSF spaces and cerebellum) on the scan's grid.
 
     `hu` has its slices along z. Nothing above `BONE_HU` is brain, calcifications and
     metal neither, but voxels of the rim that are at least half brain. A scan that was
-    stripped before is all brain. Also returns a sentence where that is so, or where the
-    skull has a gap. Raises `UserError` where no brain is found.
+    stripped before is all brain. Also returns a sentence if that is so, or if the skull
+    has a gap. Raises `UserError` if no brain is found.
     """
     small, small_affine = shrink(hu, affine, WORKING_MM)
     spacing = spacing_of(small_affine)
-    if _is_stripped(small, spacing):
-        extent = _own_extent(hu)
-        check_size(extent, spacing_of(affine))
-        _check_median(hu, extent)
-        return extent.astype(np.uint8), (STRIPPED, *_cut_flags(hu[extent]))
+    extent = _extent_of_stripped(hu, small, spacing)
+    if extent is not None:
+        check_is_brain(hu, extent, spacing_of(affine))
+        ends = " and ".join(f"{end:g}" for end in cut_ends(hu[extent]))
+        cut = f"values of the stripped scan were cut off at {ends} HU"
+        return extent.astype(np.uint8), (STRIPPED, *[cut] * bool(ends))
     bone = small > BONE_HU
     gap = find_gap(small, bone, spacing, BONE_HU)
     if gap is None:
@@ -119,36 +125,38 @@ def find_brain(
             "edge of the image): where the brain ends there is an estimate",
         )
     if coarse.shape != hu.shape:
-        coarse = _enlarge(coarse, small_affine, hu.shape, affine)
+        # its edge goes on to the edge of the scan
+        wide = np.pad(coarse, 2, mode="edge").astype(np.float32)
+        wide_affine = shift_origin(small_affine, [-2] * 3)
+        coarse = resample(wide, wide_affine, Grid(hu.shape, affine)) > 0.5
     return with_rim(hu, coarse).astype(np.uint8), flags
 
 
-def _is_stripped(
-    hu: Float[np.ndarray, "z y x"], spacing_mm: tuple[float, float, float]
-) -> bool:
-    """Whether a scan was stripped before: one value outside, and no shell of bone."""
-    extent = _tissue_of(hu)
+def _extent_of_stripped(
+    hu: Volume,
+    small: Float[np.ndarray, "z2 y2 x2"],
+    spacing_mm: tuple[float, float, float],
+) -> Mask | None:
+    """All that a scan holds that was stripped before, without holes; None: it was not.
+
+    One value surrounds such a scan, and it has no shell of bone; `small` is the scan in
+    averaged voxels of this spacing.
+    """
+    extent = _tissue_of(small)
     if extent is None or not extent.any():
-        return False
-    inner = ndimage.binary_erosion(fill_holes(extent), disk(RIM_MM, spacing_mm[1:]))
+        return None
+    filled = ndimage.binary_fill_holes(extent)
+    inner = ndimage.binary_erosion(filled, disk(RIM_MM, spacing_mm[1:]))
     thick = 2 * round(RIM_MM / spacing_mm[0]) + 1
     inner = ndimage.minimum_filter1d(inner, thick, axis=0)
-    return bool(((hu > BONE_HU) & inner).sum() <= MOST_BONE * extent.sum())
-
-
-def _cut_flags(hu: Float[np.ndarray, "voxels"]) -> tuple[str, ...]:
-    """A sentence where the values of a stripped scan were clipped, too."""
-    ends = " and ".join(f"{end:g}" for end in cut_ends(hu))
-    return (f"values of the stripped scan were cut off at {ends} HU",) if ends else ()
-
-
-def _own_extent(hu: Float[np.ndarray, "z y x"]) -> Bool[np.ndarray, "z y x"]:
-    """All that a stripped scan holds, without holes."""
+    if ((small > BONE_HU) & inner).sum() > MOST_BONE * extent.sum():
+        return None
     extent = _tissue_of(hu)
-    return fill_holes(_largest_part(ndimage.binary_closing(extent, BESIDE) | extent))
+    closed = ndimage.binary_closing(extent, BESIDE) | extent
+    return ndimage.binary_fill_holes(_largest_part(closed))
 
 
-def _tissue_of(hu: Float[np.ndarray, "z y x"]) -> Bool[np.ndarray, "z y x"] | None:
+def _tissue_of(hu: Volume) -> Mask | None:
     """What differs from the background and is no fat; None: no one value surrounds it.
 
     Voxels that interpolation mixed with a background of air or less are left out.
@@ -159,116 +167,62 @@ def _tissue_of(hu: Float[np.ndarray, "z y x"]) -> Bool[np.ndarray, "z y x"] | No
     return (np.abs(hu - outside) > 1) & ((hu > FAT_HU) | (outside > FAT_HU))
 
 
-def _brain_in_skull(
-    hu: Float[np.ndarray, "z y x"],
-    bone: Bool[np.ndarray, "z y x"],
-    spacing_mm: tuple[float, float, float],
-) -> Bool[np.ndarray, "z y x"]:
-    """The brain without its rim inside a closed skull; `UserError` if it is none."""
-    box = _bounding_box(bone)
-    found = np.zeros(hu.shape, bool)
-    found[box] = _brain_in_box(hu[box], bone[box], spacing_mm[1:])
-    check_is_brain(hu, found, bone, spacing_mm)
-    return found
-
-
 def _brain_behind(
-    gap: Gap,
-    hu: Float[np.ndarray, "z y x"],
-    bone: Bool[np.ndarray, "z y x"],
-    spacing_mm: tuple[float, float, float],
-) -> Bool[np.ndarray, "z y x"]:
-    """The same with a wall in the gaps of the skull, which may lie beside the image."""
+    gap: Gap, hu: Volume, bone: Mask, spacing_mm: tuple[float, float, float]
+) -> Mask:
+    """The brain in a skull whose gaps a wall closes, which may lie beside the image."""
     margins = [0, *(int(np.ceil(MARGIN_MM / size)) for size in spacing_mm[1:])]
     around = [(margin, margin) for margin in margins]
     wide = np.pad(hu, around, constant_values=AIR_HU)
-    wall = wall_of(gap, wide.shape, spacing_mm, margins)
+    wall = gap.wall(wide.shape, spacing_mm, margins)
     found = _brain_in_skull(wide, np.pad(bone, around) | wall, spacing_mm)
     return found[tuple(slice(m, m + n) for m, n in zip(margins, hu.shape, strict=True))]
 
 
-def _enlarge(
-    mask: Bool[np.ndarray, "z2 y2 x2"],
-    affine: Float[np.ndarray, "4 4"],
-    to_shape: tuple[int, int, int],
-    to_affine: Float[np.ndarray, "4 4"],
-) -> Bool[np.ndarray, "z y x"]:
-    """A mask of averaged voxels on the scan's; its edge goes on to the scan's edge."""
-    margin = 2
-    padded = np.pad(mask, margin, mode="edge").astype(np.float32)
-    padded_affine = shift_origin(affine, [-margin] * 3)
-    return resample(padded, padded_affine, to_shape, to_affine) > 0.5
-
-
-def _bounding_box(mask: Bool[np.ndarray, "z y x"]) -> tuple[slice, ...]:
-    """The slices that hold every true voxel; `UserError` where there is none."""
-    if not mask.any():
+def _brain_in_skull(
+    hu: Volume, bone: Mask, spacing_mm: tuple[float, float, float]
+) -> Mask:
+    """The brain without its rim inside a closed skull; `UserError` if it is none."""
+    if not bone.any():
         raise UserError(
             f"no voxel is above {BONE_HU:.0f} HU, so there is no skull; "
             "give a head CT in Hounsfield units, or say with --hu-range to which HU "
             "the values were clipped."
         )
-    return box_around(mask, 0)
-
-
-def _brain_in_box(
-    hu: Float[np.ndarray, "z y x"],
-    bone: Bool[np.ndarray, "z y x"],
-    spacing_mm: tuple[float, float],
-) -> Bool[np.ndarray, "z y x"]:
-    """The brain without its rim in a volume that is cut to the skull's box."""
-    sigma = (0.0, SMOOTHING_MM / spacing_mm[0], SMOOTHING_MM / spacing_mm[1])
-    dull = np.clip(hu, -BONE_HU, BONE_HU)
-    smooth = ndimage.gaussian_filter(dull, sigma, mode="nearest", truncate=2.0)
-    soft = (smooth > SOFT_HU[0]) & (smooth < SOFT_HU[1]) & ~bone
-    inside = rays_that_meet(bone) >= RAYS_TO_BONE
-    core = ndimage.binary_erosion(soft, disk(EROSION_MM, spacing_mm)) & inside
-    traced = trace(core, spacing_mm)
-    grown = ndimage.binary_dilation(traced, disk(EROSION_MM + 1, spacing_mm)) & soft
-    wide = ndimage.binary_opening(grown, disk(NECK_MM, spacing_mm))
-    corners = ndimage.binary_dilation(wide, disk(CORNER_MM, spacing_mm)) & grown
-    return fill_holes(corners)
-
-
-def fill_holes(mask: Bool[np.ndarray, "z y x"]) -> Bool[np.ndarray, "z y x"]:
-    """Add what the mask encloses in three dimensions: bone of the base stays out."""
-    labels, _ = ndimage.label(np.pad(~mask, 1, constant_values=True))
-    return (labels != labels[0, 0, 0])[1:-1, 1:-1, 1:-1]
-
-
-def _largest_part(mask: Bool[np.ndarray, "z y x"]) -> Bool[np.ndarray, "z y x"]:
-    """The largest connected component."""
-    labels, _ = ndimage.label(mask)
-    return labels == 1 + np.argmax(np.bincount(labels.ravel())[1:])
-
-
-def with_rim(
-    hu: Float[np.ndarray, "z y x"], coarse: Bool[np.ndarray, "z y x"]
-) -> Bool[np.ndarray, "z y x"]:
-    """Settle the rim on the scan's own voxels: one voxel of it may be part bone."""
-    box = box_around(coarse, 3)
-    hu, found = hu[box], np.zeros(coarse.shape, bool)
-    tissue = (hu > FAT_HU) & (hu <= BONE_HU)
-    grown = ndimage.binary_dilation(coarse[box] & tissue, BESIDE) & tissue
-    filled = fill_holes(_largest_part(grown))
-    outline = ndimage.binary_dilation(filled, BESIDE)
-    rim = outline & ~ndimage.binary_erosion(outline, BESIDE)
-    part_bone = rim & (hu > FAT_HU) & (hu < HALF_BONE_HU)
-    found[box] = _largest_part((filled & (hu <= BONE_HU)) | part_bone)
+    box, in_slice = box_around(bone, 0), spacing_mm[1:]
+    part, skull = hu[box], bone[box]
+    smooth = ndimage.gaussian_filter(
+        np.clip(part, -BONE_HU, BONE_HU),
+        (0.0, *(SMOOTHING_MM / size for size in in_slice)),
+        mode="nearest",
+        truncate=2.0,
+    )
+    soft = (smooth > SOFT_HU[0]) & (smooth < SOFT_HU[1]) & ~skull
+    inside = rays_that_meet(skull) >= RAYS_TO_BONE
+    # Eroded, the brain parts from what it touches through foramina.
+    core = ndimage.binary_erosion(soft, disk(EROSION_MM, in_slice)) & inside
+    traced = follow_slices(core, in_slice)
+    grown = ndimage.binary_dilation(traced, disk(EROSION_MM + 1, in_slice)) & soft
+    # Opening takes clefts of the skull base away, and corners, which are brought back.
+    wide = ndimage.binary_opening(grown, disk(NECK_MM, in_slice))
+    corners = ndimage.binary_dilation(wide, disk(CORNER_MM, in_slice)) & grown
+    found = np.zeros(hu.shape, bool)
+    # In three dimensions: bone of the base, which slices enclose, stays out.
+    found[box] = ndimage.binary_fill_holes(corners)
+    check_is_brain(hu, found, spacing_mm, bone)
     return found
 
 
-def trace(
-    core: Bool[np.ndarray, "z y x"], spacing_mm: tuple[float, float]
-) -> Bool[np.ndarray, "z y x"]:
+def follow_slices(core: Mask, spacing_mm: tuple[float, float]) -> Mask:
     """Follow the largest region of any slice up and down.
 
-    A region of the next slice is kept where most of it lies over or under the brain of
-    the slice before: the throat, under the skull base, does not.
+    A region of the next slice is kept if most of it lies over or under the brain of the
+    slice before: the throat, under the skull base, does not.
     """
     voxel_cm2 = spacing_mm[0] * spacing_mm[1] / 100
-    regions = [regions_of(one) for one in core]
-    largest = [max(sizes, default=0) * voxel_cm2 for _, sizes in regions]
+    labels = [ndimage.label(one)[0] for one in core]
+    sizes = [np.bincount(one.ravel())[1:] for one in labels]
+    largest = [one.max(initial=0) * voxel_cm2 for one in sizes]
     start = int(np.argmax(largest))
     if largest[start] < START_CM2:
         raise UserError(
@@ -276,64 +230,51 @@ def trace(
             "give a CT of a whole head in Hounsfield units."
         )
     kept = np.zeros_like(core)
-    labels, sizes = regions[start]
-    kept[start] = labels == 1 + int(np.argmax(sizes))
+    kept[start] = labels[start] == 1 + int(np.argmax(sizes[start]))
     up, down = range(start + 1, len(core)), range(start - 1, -1, -1)
     for order, end_cm2 in ((up, REGION_CM2), (down, CANAL_CM2)):
         before = kept[start]
         for z in order:
-            before = follow(*regions[z], before, REGION_CM2 / voxel_cm2)
+            shared = np.bincount(labels[z][before], minlength=len(sizes[z]) + 1)[1:]
+            large = sizes[z] >= REGION_CM2 / voxel_cm2
+            wanted = (shared >= OVERLAP * sizes[z]) & large
+            before = np.isin(labels[z], 1 + np.flatnonzero(wanted))
             if before.sum() * voxel_cm2 < end_cm2:
                 break
             kept[z] = before
     return kept
 
 
-def regions_of(
-    mask: Bool[np.ndarray, "y x"],
-) -> tuple[Int[np.ndarray, "y x"], Int[np.ndarray, " regions"]]:
-    """Connected regions of a slice, numbered from 1, and their sizes in voxels."""
+def with_rim(hu: Volume, coarse: Mask) -> Mask:
+    """Settle the rim on the scan's own voxels: one voxel of it may be part bone."""
+    box = box_around(coarse, 3)
+    hu, found = hu[box], np.zeros(coarse.shape, bool)
+    tissue = (hu > FAT_HU) & (hu <= BONE_HU)
+    grown = ndimage.binary_dilation(coarse[box] & tissue, BESIDE) & tissue
+    filled = ndimage.binary_fill_holes(_largest_part(grown))
+    outline = ndimage.binary_dilation(filled, BESIDE)
+    rim = outline & ~ndimage.binary_erosion(outline, BESIDE)
+    part_bone = rim & (hu > FAT_HU) & (hu < HALF_BONE_HU)
+    found[box] = _largest_part((filled & (hu <= BONE_HU)) | part_bone)
+    return found
+
+
+def _largest_part(mask: Mask) -> Mask:
+    """The largest connected component."""
     labels, _ = ndimage.label(mask)
-    return labels, np.bincount(labels.ravel())[1:]
-
-
-def follow(
-    labels: Int[np.ndarray, "y x"],
-    sizes: Int[np.ndarray, " regions"],
-    before: Bool[np.ndarray, "y x"],
-    smallest: float,
-) -> Bool[np.ndarray, "y x"]:
-    """The regions of a slice that mostly overlap the mask of the slice before.
-
-    `smallest` is the least size in voxels.
-    """
-    shared = np.bincount(labels[before], minlength=len(sizes) + 1)[1:]
-    wanted = (shared >= OVERLAP * sizes) & (sizes >= smallest)
-    return np.isin(labels, 1 + np.flatnonzero(wanted))
+    return labels == 1 + np.argmax(np.bincount(labels.ravel())[1:])
 
 
 def check_is_brain(
-    hu: Float[np.ndarray, "z y x"],
-    mask: Bool[np.ndarray, "z y x"],
-    bone: Bool[np.ndarray, "z y x"],
+    hu: Volume,
+    mask: Mask,
     spacing_mm: tuple[float, float, float],
+    bone: Mask | None = None,
 ) -> None:
-    """Raise `UserError` where size, surroundings or values are not those of a brain."""
-    check_size(mask, spacing_mm)
-    share = rim_at_bone(mask, bone, (spacing_mm[1], spacing_mm[2]))
-    if share < RIM_AT_BONE:
-        raise UserError(
-            f"only {share:.0%} of the rim of the largest organ inside bone lies beside "
-            f"bone; a brain's does to {RIM_AT_BONE:.0%} and more; give a CT of a head, "
-            "not of another part of the body."
-        )
-    _check_median(hu, mask)
+    """Raise `UserError` unless size, surroundings and values are those of a brain.
 
-
-def check_size(
-    mask: Bool[np.ndarray, "z y x"], spacing_mm: tuple[float, float, float]
-) -> None:
-    """Raise `UserError` for an area or a volume that no brain has."""
+    Without `bone`, in a scan that was stripped, the surroundings are not asked for.
+    """
     voxel_cm2 = spacing_mm[1] * spacing_mm[2] / 100
     largest_cm2 = float(mask.sum(axis=(1, 2)).max() * voxel_cm2)
     volume_ml = float(mask.sum() * voxel_cm2 * spacing_mm[0] / 10)
@@ -344,12 +285,14 @@ def check_size(
             f"{SLICE_CM2[1]:.0f} cm² and at most {LARGEST_ML:.0f} mL; check that voxel "
             "sizes are in mm, and give a CT of a whole head."
         )
-
-
-def _check_median(
-    hu: Float[np.ndarray, "z y x"], mask: Bool[np.ndarray, "z y x"]
-) -> None:
-    """Raise `UserError` where the median is not that of a brain in HU."""
+    if bone is not None:
+        fraction = rim_at_bone(mask, bone, spacing_mm[1:])
+        if fraction < RIM_AT_BONE:
+            raise UserError(
+                f"only {fraction:.0%} of the rim of the largest organ inside bone lies "
+                f"beside bone; a brain's does to {RIM_AT_BONE:.0%} and more; give a CT "
+                "of a head, not of another part of the body."
+            )
     median = float(np.median(hu[mask]))
     if not BRAIN_HU[0] <= median <= BRAIN_HU[1]:
         raise UserError(
@@ -359,12 +302,8 @@ def _check_median(
         )
 
 
-def rim_at_bone(
-    mask: Bool[np.ndarray, "z y x"],
-    bone: Bool[np.ndarray, "z y x"],
-    spacing_mm: tuple[float, float],
-) -> float:
-    """Share of the mask's rim voxels with bone within `BESIDE_MM` in the slice."""
+def rim_at_bone(mask: Mask, bone: Mask, spacing_mm: tuple[float, float]) -> float:
+    """Fraction of the mask's rim voxels with bone within `BESIDE_MM` in the slice."""
     rim = mask & ~ndimage.binary_erosion(mask, disk(0.0, spacing_mm), border_value=1)
     beside = ndimage.binary_dilation(bone, disk(BESIDE_MM, spacing_mm))
     return float(beside[rim].mean()) if rim.any() else 0.0

@@ -1,12 +1,62 @@
-"""Grey matter, white matter and CSF of a prepared case: given maps, or an atlas."""
+"""Grey matter, white matter and CSF of a prepared case: given maps, or an atlas.
+
+An atlas says what is usual at each voxel, once ANTs has laid it over the scan; the HU
+of the scan say the rest.
+"""
+
+import os
+import re
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 from scipy import ndimage
 from scipy.special import ndtr
 
-from adn_jax.prepare.atlas import USUAL_HU, lay_over, load_atlas
-from adn_jax.prepare.resample import blur_sigma, box_around, spacing_of
+from adn_jax.datasets.raw import TISSUES
+from adn_jax.errors import UserError
+from adn_jax.io.image import (
+    Affine,
+    from_zyx,
+    nearest_ras,
+    onto_voxels,
+    read_image,
+    to_nifti,
+)
+from adn_jax.metrics.overlap import dice
+from adn_jax.prepare.resample import (
+    blur_sigma,
+    box_around,
+    shift_origin,
+    shrink,
+    spacing_of,
+)
+
+USUAL_HU = (37.0, 29.0, 8.0)
+"""CT numbers of the tissues: they make a picture of the atlas that looks like a CT."""
+
+MAP_NAMES = {
+    "grey": re.compile(r"gr[ea]y|(?<![a-z])gm(?![a-z])|^c1"),
+    "white": re.compile(r"white|(?<![a-z])wm(?![a-z])|^c2"),
+    "csf": re.compile(r"csf|^c3"),
+}
+"""Words in the file names of an atlas's maps; c1 to c3 are SPM's."""
+
+HU_LIMITS = (0.0, 60.0)
+
+AFFINE_MM = (2.0, 2.0, 2.0)
+"""Voxels are averaged to about this size (z y x) for the affine registration."""
+
+WARP_MM = (2.0, 3.6, 3.6)
+"""The same for the elastic one: the atlas is smooth."""
+
+WARP_STEPS = (40, 40, 10)
+
+MARGIN_MM = 12.0
+"""Kept around the brain for the registration."""
 
 START_SPREAD_HU = 5.0
 
@@ -14,6 +64,7 @@ SPREAD_HU = (2.0, 9.0)
 """Least and largest standard deviation of a tissue."""
 
 STEPS = 15
+"""Of expectation and maximisation."""
 
 LAST_STEPS = 3
 """Steps at the end that leave means and spreads as they are."""
@@ -46,6 +97,160 @@ REACH = 3.0
 Shares = Float32[np.ndarray, "3 z y x"]
 
 
+@dataclass(frozen=True)
+class Atlas:
+    """Probabilities of grey matter, white matter and CSF, 0 to 1, nearest RAS."""
+
+    maps: Shares
+    affine: Affine
+
+
+def load_atlas(folder: str) -> Atlas:
+    """The atlas of a folder; empty: ICBM 152.
+
+    Raises `UserError` unless the folder holds just the three maps, on one grid.
+    """
+    if not folder:
+        return icbm_atlas()
+    if not Path(folder).is_dir():
+        raise UserError(f"the atlas {folder} is no folder; give one with three maps.")
+    images = []
+    for tissue in TISSUES:
+        found = [
+            path
+            for path in sorted(Path(folder).iterdir())
+            if path.name.endswith((".nii", ".nii.gz"))
+            and MAP_NAMES[tissue].search(path.name.lower())
+        ]
+        if len(found) != 1:
+            what = f"{len(found)} maps" if found else "no map"
+            raise UserError(
+                f"the atlas {folder} has {what} of {tissue}; one is wanted, named "
+                f"{tissue}.nii.gz or so."
+            )
+        images.append(read_image(found[0], f"map of {tissue}"))
+    try:
+        on_one_grid = [onto_voxels(one, images[0]) for one in images]
+    except UserError as error:
+        raise UserError(
+            f"the maps of the atlas {folder} lie on different grids; bring them to one "
+            f"({error})"
+        ) from error
+    upright = [nearest_ras(image) for image in on_one_grid]
+    maps = np.stack([values for values, _ in upright])
+    if not (np.isfinite(maps).all() and maps.min() >= -0.01 and maps.max() <= 1.01):
+        raise UserError(
+            f"the maps of the atlas {folder} go from {maps.min():g} to {maps.max():g}; "
+            "probabilities from 0 to 1 are wanted."
+        )
+    return Atlas(np.clip(maps, 0, 1), upright[0][1])
+
+
+@cache
+def icbm_atlas() -> Atlas:
+    """ICBM 152 from nilearn's wheel; what of the brain is neither tissue is CSF.
+
+    Read once a process; the maps cannot be written to.
+    """
+    from nilearn import datasets  # seconds, which every worker process would pay
+
+    images = (
+        datasets.load_mni152_gm_template(resolution=1),
+        datasets.load_mni152_wm_template(resolution=1),
+        datasets.load_mni152_brain_mask(resolution=1),
+    )
+    grey, white, mask = (
+        image.get_fdata(dtype=np.float32).clip(0, 1).transpose(2, 1, 0)
+        for image in images
+    )
+    smaller = [
+        shrink(one, images[0].affine, AFFINE_MM)
+        for one in (grey, white, np.clip(mask - grey - white, 0, 1))
+    ]
+    maps = np.stack([values for values, _ in smaller])
+    maps.flags.writeable = False
+    return Atlas(maps, smaller[0][1])
+
+
+def lay_over(
+    atlas: Atlas,
+    hu: Float32[np.ndarray, "z y x"],
+    brain: Bool[np.ndarray, "z y x"],
+    affine: Affine,
+) -> tuple[Shares, float]:
+    """The atlas on a scan's grid: affine (mean squares), then elastic (correlation).
+
+    Also returns the Dice of its brain (more than one half of any tissue) and the
+    scan's. ANTs does not give the same bits twice, even with a seed and one thread.
+    """
+    ants = import_ants()
+
+    def to_ants(volume: Float32[np.ndarray, "z y x"], affine: Affine):
+        image = to_nifti(from_zyx(volume, affine, "volume"))
+        image.header.set_xyzt_units("mm", "sec")
+        return ants.from_nibabel_nifti(image)
+
+    contrast = np.tensordot(np.array(USUAL_HU, np.float32), atlas.maps, axes=1)
+    # Local correlation sees faint tissue outside as well as brain: both are stripped.
+    contrast[atlas.maps.sum(axis=0) <= 0.5] = 0
+    moving = to_ants(contrast, atlas.affine)
+    stripped = np.where(brain, np.clip(hu, *HU_LIMITS), np.float32(0))
+    near = around(stripped, brain, affine)
+    grid = to_ants(stripped, affine)
+    with tempfile.TemporaryDirectory(prefix="adn-") as scratch:
+        first = ants.registration(
+            fixed=to_ants(*shrink(*near, AFFINE_MM)),
+            moving=moving,
+            type_of_transform="Affine",
+            aff_metric="meansquares",
+            outprefix=f"{scratch}/affine",
+            random_seed=1,
+        )
+        found = ants.registration(
+            fixed=to_ants(*shrink(*near, WARP_MM)),
+            moving=moving,
+            type_of_transform="SyNOnly",
+            initial_transform=first["fwdtransforms"][0],
+            syn_metric="CC",
+            syn_sampling=2,
+            reg_iterations=WARP_STEPS,
+            outprefix=f"{scratch}/elastic",
+            random_seed=1,
+        )
+        way = found["fwdtransforms"]
+        moved = [
+            ants.apply_transforms(grid, to_ants(one, atlas.affine), way)
+            for one in atlas.maps
+        ]
+    maps = np.stack([image.numpy().transpose(2, 1, 0) for image in moved])
+    return maps, dice(maps.sum(axis=0) > 0.5, brain)
+
+
+def around(
+    volume: Float32[np.ndarray, "z y x"],
+    brain: Bool[np.ndarray, "z y x"],
+    affine: Affine,
+) -> tuple[Float32[np.ndarray, "z2 y2 x2"], Affine]:
+    """A volume cut to the brain and a margin around it, and its affine."""
+    margins = [int(np.ceil(MARGIN_MM / size)) for size in spacing_of(affine)]
+    box = box_around(brain, margins)
+    return volume[box], shift_origin(affine, [one.start for one in box])
+
+
+def import_ants():
+    """The ants module; `UserError` with the command that installs it."""
+    # One thread a process: scans are prepared side by side.
+    os.environ.setdefault("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "1")
+    try:
+        import ants
+    except ImportError as error:
+        raise UserError(
+            "tissue maps from the atlas need ANTs, which is not installed; run "
+            "`pip install adn-jax[atlas]`, or set tissue to given or none."
+        ) from error
+    return ants
+
+
 def strongest_tissue(
     maps: Float[np.ndarray, "3 z y x"], brain: Bool[np.ndarray, "z y x"]
 ) -> UInt8[np.ndarray, "z y x"]:
@@ -61,7 +266,7 @@ def strongest_tissue(
 def atlas_tissue(
     hu: Float32[np.ndarray, "z y x"],
     brain: Bool[np.ndarray, "z y x"],
-    affine: Float[np.ndarray, "4 4"],
+    affine: Affine,
     slice_mm: float,
     lesion: Bool[np.ndarray, "z y x"] | None = None,
     atlas: str = "",
@@ -76,14 +281,14 @@ def atlas_tissue(
         lesion: infarct, whose HU tell nothing of its tissue; None: unknown.
         atlas: folder of another atlas than ICBM 152.
     """
-    priors = lay_over(load_atlas(atlas), hu, brain, affine)
-    maps = blur_slices(priors.maps, slice_mm, spacing_of(affine)[0])
+    maps, overlap = lay_over(load_atlas(atlas), hu, brain, affine)
+    maps = blur_slices(maps, slice_mm, spacing_of(affine)[0])
     box = box_around(brain, 1)
     usable = brain[box] if lesion is None else brain[box] & ~lesion[box]
     shares = mixture(hu[box], brain[box], usable, maps[:, *box], spacing_of(affine))
     labels = np.zeros(brain.shape, np.uint8)
     labels[box] = np.where(brain[box], 1 + shares.argmax(axis=0), 0)
-    return labels, priors.overlap
+    return labels, overlap
 
 
 def blur_slices(maps: Shares, slice_mm: float, grid_mm: float) -> Shares:
@@ -115,8 +320,8 @@ def mixture(
     mean = np.array(USUAL_HU, np.float32)
     spread = np.full(3, START_SPREAD_HU, np.float32)
     for step in range(STEPS):
-        pure = gaussians(hu, mean, spread)
-        density = pure + between(hu, mean, spread) + np.float32(ANY_HU)
+        pure, mixed = densities(hu, mean, spread)
+        density = pure + mixed + np.float32(ANY_HU)
         energy = log_prior + np.log(density) * usable
         energy += COUPLING * neighbours(shares, spacing_mm)
         shares = np.exp(energy - energy.max(axis=0))
@@ -127,26 +332,15 @@ def mixture(
     return shares
 
 
-def gaussians(
+def densities(
     hu: Float32[np.ndarray, "z y x"],
     mean: Float32[np.ndarray, "3"],
     spread: Float32[np.ndarray, "3"],
-) -> Shares:
-    """Density of the HU of unmixed voxels under each tissue."""
-    share = np.array([1 - MIXED, 1.0, 1 - MIXED], np.float32)
-    scale = share / (np.float32(np.sqrt(2 * np.pi)) * spread)
-    mean, spread, scale = (one[:, None, None, None] for one in (mean, spread, scale))
-    return scale * np.exp(-0.5 * ((hu - mean) / spread) ** 2)
+) -> tuple[Shares, Shares]:
+    """Density of the HU of pure voxels, and of mixed ones, under each tissue.
 
-
-def between(
-    hu: Float32[np.ndarray, "z y x"],
-    mean: Float32[np.ndarray, "3"],
-    spread: Float32[np.ndarray, "3"],
-) -> Shares:
-    """Density of the HU of voxels that are part grey matter, part CSF.
-
-    All parts are equally likely; the one that is more than half names the voxel.
+    Mixed voxels are part grey matter, part CSF. All parts are equally likely; the one
+    that is more than half names the voxel.
     """
     grey, _, csf = mean
     middle = (grey + csf) / 2
@@ -155,7 +349,11 @@ def between(
     mixed = np.zeros((3, *hu.shape), np.float32)
     mixed[0] = scale * (below[grey] - below[middle])
     mixed[2] = scale * (below[middle] - below[csf])
-    return np.maximum(mixed, 0)
+    share = np.array([1 - MIXED, 1.0, 1 - MIXED], np.float32)
+    height = share / (np.float32(np.sqrt(2 * np.pi)) * spread)
+    mean, spread, height = (one[:, None, None, None] for one in (mean, spread, height))
+    pure = height * np.exp(-0.5 * ((hu - mean) / spread) ** 2)
+    return pure, np.maximum(mixed, 0)
 
 
 def moments(
@@ -172,15 +370,12 @@ def moments(
 def neighbours(shares: Shares, spacing_mm: tuple[float, float, float]) -> Shares:
     """Mean share of each tissue around every voxel, the voxel itself left out."""
     sigma = [NEIGHBOURS_MM / size for size in spacing_mm]
-    own = np.float32(np.prod([_centre_weight(one) for one in sigma]))
+    own = 1.0  # weight of the voxel itself in the Gaussian filter
+    for one in sigma:
+        reach = int(REACH * one + 0.5)
+        own *= 1 / np.exp(-0.5 * (np.arange(-reach, reach + 1) / one) ** 2).sum()
+    own = np.float32(own)
     around = np.stack(
         [ndimage.gaussian_filter(one, sigma, truncate=REACH) for one in shares]
     )
     return (around - own * shares) / (1 - own)
-
-
-def _centre_weight(sigma: float) -> float:
-    """Weight of the middle in a Gaussian filter along one axis."""
-    reach = int(REACH * sigma + 0.5)
-    steps = np.arange(-reach, reach + 1)
-    return float(1 / np.exp(-0.5 * (steps / sigma) ** 2).sum())

@@ -9,7 +9,7 @@ import pytest
 from adn_jax.config import PrepareSettings, ReadSettings
 from adn_jax.datasets.recognise import find_dataset
 from adn_jax.errors import UserError
-from adn_jax.prepare.resume import fingerprint
+from adn_jax.prepare.dataset import input_fingerprint
 from adn_jax.scans.read import read_scan
 from tests.datasets.test_bids import touch
 
@@ -60,7 +60,7 @@ def refusal(root: Path, layout: str) -> str:
     """Why the only case fails."""
     (case,) = find_dataset(root, layout).cases
     with pytest.raises(UserError) as error:
-        fingerprint(case, PrepareSettings(), ReadSettings())
+        input_fingerprint(case, PrepareSettings(), ReadSettings())
     return str(error.value)
 
 

@@ -16,7 +16,7 @@ from adn_jax.inference.figures import (
     segmentation_figure,
 )
 from adn_jax.io.image import nearest_ras
-from adn_jax.prepare.quality_page import COLUMNS, write_mosaic
+from adn_jax.prepare.quality_page import COLUMNS, write_contact_sheet
 from adn_jax.report.panels import PREDICTION
 from tests.inference.planted import CLOT_MM, ORIENTATIONS, planted
 
@@ -95,10 +95,10 @@ def test_slices_go_from_foot_to_head():
     assert max(shown[:3]) == 0
 
 
-def test_the_mosaic_shows_every_side_where_it_is(head, tmp_path):
+def test_the_contact_sheet_shows_every_side_where_it_is(head, tmp_path):
     scan, _, _ = head
     hu, affine = nearest_ras(scan)
-    write_mosaic(tmp_path / "a.png", hu, (hu > 0).astype(np.uint8), affine)
+    write_contact_sheet(tmp_path / "a.png", hu, (hu > 0).astype(np.uint8), affine)
     with Picture.open(tmp_path / "a.png") as picture:
         pixels = np.asarray(picture.convert("L"))
     rows, width = -(-len(hu) // COLUMNS), pixels.shape[1] // COLUMNS

@@ -8,8 +8,8 @@ from adn_jax.config import PrepareSettings
 from adn_jax.datasets.raw import CaseInput, native_label
 from adn_jax.errors import UserError
 from adn_jax.io.image import Image, nearest_ras
-from adn_jax.prepare.case import in_steps, prepare_scan, strip_scan, to_native
-from adn_jax.prepare.resample import resample
+from adn_jax.prepare.case import prepare_scan, strip_scan, to_native
+from adn_jax.prepare.resample import Grid, resample
 from adn_jax.scans.read import RawScan
 
 SETTINGS = PrepareSettings(shape=(24, 56, 48), spacing_mm=(6.0, 3.4, 3.4))
@@ -99,7 +99,8 @@ def test_a_lesion_at_the_scans_end_finds_its_way_back(first, slices, spacing_mm,
     for step in range(11):
         grid = np.diag([*spacing_mm[::-1], 1.0])
         grid[:3, 3] = -11.8, -12.1, (step / 10 - 2) * spacing_mm[0]
-        share = in_steps(resample(lesion, scan, (18, 72, 72), grid))
+        share = resample(lesion, scan, Grid((18, 72, 72), grid))
+        share = np.rint(share * 255) / np.float32(255)
         geometry = {
             "affine": grid,
             "native_affine": scan,
@@ -219,6 +220,7 @@ def test_given_tissue_becomes_labels(head, small_grid):
 def test_no_tissue_without_maps(head, small_grid, way):
     case = prepare_scan(CaseInput(scan_of(head)), replace(small_grid, tissue=way))
     assert case.tissue is None
+    assert "registration_overlap" not in case.quality
 
 
 def test_tissue_that_should_be_given_is_missed(head, small_grid):

@@ -91,7 +91,7 @@ def test_a_brain_in_a_skull_is_accepted(head):
     brain = nearest_ras(head.image("brain"))[0] > 0
     spacing = (6.0, 3.0, 3.0)
     assert rim_at_bone(brain, hu > 150, spacing[1:]) > 0.95
-    check_is_brain(hu, brain, hu > 150, spacing)
+    check_is_brain(hu, brain, spacing, hu > 150)
 
 
 def test_share_of_the_rim_beside_bone():

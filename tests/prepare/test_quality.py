@@ -7,12 +7,13 @@ from adn_jax.data.cases import CaseFacts
 from adn_jax.io.image import Image
 from adn_jax.io.nifti import read_voxels
 from adn_jax.prepare.quality import (
+    flags_of,
+    fraction_outside,
     measure_lesion,
     measure_quality,
-    measure_registration,
-    share_outside,
-    write_quality_table,
 )
+from adn_jax.prepare.quality_page import write_quality_table
+from adn_jax.prepare.resample import Grid
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,8 @@ def scan(make_head):
 
 def measure(hu, brain, affine):
     hu, brain = hu.astype(np.float32), brain.astype(np.uint8)
-    return measure_quality(hu, brain, affine, hu.shape, affine)
+    quality = measure_quality(hu, brain, affine, Grid(hu.shape, affine))
+    return quality, flags_of(quality)
 
 
 def test_a_plain_head_has_no_flag(scan):
@@ -110,25 +112,24 @@ def test_noise_and_mask_too_thin_to_tell(scan):
 def test_a_brain_beyond_the_grid(scan):
     _, brain, affine = scan
     inside = brain.astype(bool)
-    assert share_outside(inside, affine, inside.shape, affine) == 0
+    assert fraction_outside(inside, affine, Grid(inside.shape, affine)) == 0
     half = (inside.shape[0], inside.shape[1], inside.shape[2] // 2)
-    assert share_outside(inside, affine, half, affine) == pytest.approx(0.5, abs=0.01)
+    outside = fraction_outside(inside, affine, Grid(half, affine))
+    assert outside == pytest.approx(0.5, abs=0.01)
 
 
 def test_registration_that_went_wrong():
-    assert measure_registration(None) == ({}, ())
-    assert measure_registration(0.95) == ({"registration_overlap": 0.95}, ())
-    quality, (flag,) = measure_registration(0.7)
-    assert quality == {"registration_overlap": 0.7}
+    assert flags_of({"registration_overlap": 0.95}) == ()
+    (flag,) = flags_of({"registration_overlap": 0.7})
     assert "overlaps the brain with a Dice of 0.70 only" in flag
 
 
 def lesion_flags(prepared, brain):
     native = Image(np.ones((2, 2, 2), np.uint8), np.diag([10.0, 10, 10, 1]), "label")
-    quality, flags = measure_lesion(native, prepared, brain, 0.25)
+    quality = measure_lesion(native, prepared, brain, 0.25)
     assert quality["lesion_ml"] == pytest.approx(8.0)
     assert quality["lesion_prepared_ml"] == prepared.sum() / 4
-    return flags
+    return flags_of(quality)
 
 
 def test_a_lesion_out_of_place():
@@ -145,7 +146,7 @@ def test_a_lesion_out_of_place():
     assert flag == "of the labelled infarct 2.0 of 8.0 mL are on the prepared grid"
     (flag,) = lesion_flags(np.zeros_like(brain), brain)
     assert flag == "the labelled infarct is lost on the prepared grid"
-    assert measure_lesion(None, None, brain, 0.25) == ({}, ())
+    assert measure_lesion(None, None, brain, 0.25) == {}
 
 
 def test_table_holds_the_figures_of_every_case(tmp_path):

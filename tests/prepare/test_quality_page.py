@@ -6,8 +6,8 @@ import pytest
 from adn_jax.config import PrepareSettings
 from adn_jax.data.cases import CaseFacts
 from adn_jax.data.manifest import Manifest
-from adn_jax.prepare.quality_page import format_figure, write_quality_page
-from adn_jax.prepare.quality_table import FIGURES, flags_of
+from adn_jax.prepare.quality import MEASURES, flags_of
+from adn_jax.prepare.quality_page import format_measure, write_quality_page
 
 
 def facts(name, **quality):
@@ -130,12 +130,12 @@ def test_every_figure_sorts_and_is_explained(page):
     assert len(page.found("dt")) == 3
     titles = [each["title"] for each in page.found("th") if "title" in each]
     assert titles == [
-        FIGURES[name].meaning for name in ("brain_ml", "slices", "noise_hu")
+        MEASURES[name].meaning for name in ("brain_ml", "slices", "noise_hu")
     ]
 
 
 def test_values_in_the_style_of_their_column():
-    assert format_figure(-1009.3, FIGURES["air_hu"]) == "−1009"
-    assert format_figure(0.0123, FIGURES["brain_outside_grid"]) == "1.2%"
-    assert format_figure(28, FIGURES["slices"]) == "28"
-    assert format_figure(None, FIGURES["noise_hu"]) == "–"
+    assert format_measure(-1009.3, MEASURES["air_hu"]) == "−1009"
+    assert format_measure(0.0123, MEASURES["brain_outside_grid"]) == "1.2%"
+    assert format_measure(28, MEASURES["slices"]) == "28"
+    assert format_measure(None, MEASURES["noise_hu"]) == "–"

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from adn_jax.prepare.quality_table import FIGURES, flags_of
+from adn_jax.prepare.quality import MEASURES, flags_of
 
 ENDS = [
     (name, end, sign)
-    for name, figure in FIGURES.items()
-    for end, sign in ((figure.low, -1), (figure.high, 1))
+    for name, measure in MEASURES.items()
+    for end, sign in ((measure.low, -1), (measure.high, 1))
     if np.isfinite(end)
 ]
 
@@ -50,15 +50,15 @@ def test_figures_without_a_value_or_a_range_have_no_flag():
 
 
 def test_the_usual_range_in_words():
-    assert FIGURES["brain_ml"].usual == "900 to 1900"
-    assert FIGURES["noise_hu"].usual == "at most 10.0"
-    assert FIGURES["registration_overlap"].usual == "at least 0.900"
-    assert FIGURES["brain_outside_grid"].usual == "at most 0.1%"
-    assert FIGURES["slices"].usual == ""
+    assert MEASURES["brain_ml"].usual == "900 to 1900"
+    assert MEASURES["noise_hu"].usual == "at most 10.0"
+    assert MEASURES["registration_overlap"].usual == "at least 0.900"
+    assert MEASURES["brain_outside_grid"].usual == "at most 0.1%"
+    assert MEASURES["slices"].usual == ""
 
 
 def test_sentences_agree_with_the_ranges():
-    for name, figure in FIGURES.items():
-        assert bool(figure.flag) == bool(figure.usual), name
-        if "instead of 900" in figure.flag or "instead of 20" in figure.flag:
-            assert f"instead of {figure.usual}" in figure.flag
+    for name, measure in MEASURES.items():
+        assert bool(measure.flag) == bool(measure.usual), name
+        if "instead of 900" in measure.flag or "instead of 20" in measure.flag:
+            assert f"instead of {measure.usual}" in measure.flag

@@ -6,8 +6,9 @@ import pytest
 
 from adn_jax.config import PrepareSettings
 from adn_jax.prepare.resample import (
+    Grid,
     box_around,
-    centred_affine,
+    centred_grid,
     fill_beyond,
     resample,
     shift_origin,
@@ -73,7 +74,9 @@ def test_equals_a_reference_up_to_the_outer_faces(order):
     volume = rng.normal(size=(7, 8, 9)).astype(np.float32)
     affine = rotation_x(15) @ affine_of((3, 2, 2), (-3, 2, 1))
     target_shape, target = (9, 12, 11), affine_of((2.5, 1.4, 1.7), (-2, 0, 2))
-    ours = resample(volume, affine, target_shape, target, order=order, outside=-9.0)
+    ours = resample(
+        volume, affine, Grid(target_shape, target), order=order, outside=-9.0
+    )
     to_index = np.linalg.inv(affine) @ target
     theirs = [
         by_hand(volume, (to_index @ [x, y, z, 1])[2::-1], order, -9.0)
@@ -86,7 +89,7 @@ def test_equals_a_reference_up_to_the_outer_faces(order):
 def test_half_a_voxel_beyond_the_outermost_centre_is_still_the_scan():
     column = np.array([3, 1, 7], np.float32).reshape(3, 1, 1)
     fine = affine_of((0.1, 1, 1), (0, 0, -0.75))
-    values = resample(column, np.eye(4), (36, 1, 1), fine, outside=-5.0)[:, 0, 0]
+    values = resample(column, np.eye(4), Grid((36, 1, 1), fine), outside=-5.0)[:, 0, 0]
     places = 0.1 * np.arange(36) - 0.75
     expected = np.interp(places, [0, 1, 2], [3, 1, 7])
     expected[(places < -0.5) | (places > 2.5)] = -5
@@ -103,7 +106,7 @@ def test_no_border_voxel_is_lost_on_the_same_grid(order):
         affine[:3, 3] = rng.uniform(-300, 300, 3)
         stored = affine.astype(np.float32).astype(float)  # as NIfTI keeps it
         volume = rng.uniform(1, 2, (8, 9, 10)).astype(np.float32)
-        same = resample(volume, affine, volume.shape, stored, order=order)
+        same = resample(volume, affine, Grid(volume.shape, stored), order=order)
         np.testing.assert_allclose(same, volume, atol=1e-3)
 
 
@@ -120,22 +123,26 @@ def test_as_itk_resamples(order):
     how = itk.sitkLinear if order else itk.sitkNearestNeighbor
     theirs = itk.Resample(image, grid, itk.Transform(), how, -9.0)
     affine = affine_of((4.0, 0.9, 1.1))
-    ours = resample(volume, affine, (24, 30, 40), fine, order=order, outside=-9.0)
+    ours = resample(volume, affine, Grid((24, 30, 40), fine), order=order, outside=-9.0)
     np.testing.assert_allclose(ours, itk.GetArrayFromImage(theirs), atol=1e-4)
 
 
 def test_what_lies_off_the_scan_takes_the_nearest_value_on_it():
     prepared = np.arange(5 * 2 * 2, dtype=np.float32).reshape(5, 2, 2)
     scan = affine_of((5, 1, 1), (0, 0, 4.0))
-    filled = fill_beyond(prepared, affine_of((5, 1, 1)), (3, 2, 2), scan)
+    filled = fill_beyond(prepared, affine_of((5, 1, 1)), Grid((3, 2, 2), scan))
     np.testing.assert_array_equal(filled, prepared[[1, 1, 2, 3, 3]])
-    whole = fill_beyond(prepared, affine_of((5, 1, 1)), (9, 2, 2), affine_of((5, 1, 1)))
+    whole = fill_beyond(
+        prepared, affine_of((5, 1, 1)), Grid((9, 2, 2), affine_of((5, 1, 1)))
+    )
     np.testing.assert_array_equal(whole, prepared)
 
 
 def test_a_ramp_stays_a_ramp_when_voxels_grow():
     volume = np.broadcast_to(np.arange(60.0, dtype=np.float32), (4, 4, 60))
-    ours = resample(volume, np.eye(4), (4, 4, 8), affine_of((1, 1, 5.0), (10, 0, 0)))
+    ours = resample(
+        volume, np.eye(4), Grid((4, 4, 8), affine_of((1, 1, 5.0), (10, 0, 0)))
+    )
     np.testing.assert_allclose(ours[0, 0], 10 + 5 * np.arange(8), atol=1e-4)
 
 
@@ -143,7 +150,7 @@ def test_without_averaging_the_value_at_the_centre_is_taken():
     stripes = (np.arange(40) % 2).astype(np.float32)
     coarse = affine_of((1, 1, 4.0), (1, 0, 0))
     volume = np.broadcast_to(stripes, (2, 3, 40))
-    taken = resample(volume, np.eye(4), (2, 3, 10), coarse, average=False)
+    taken = resample(volume, np.eye(4), Grid((2, 3, 10), coarse), average=False)
     np.testing.assert_array_equal(taken, 1)
 
 
@@ -151,9 +158,9 @@ def test_smoothing_is_along_growing_axes_only():
     stripes = (np.arange(40) % 2).astype(np.float32)
     along_x = np.broadcast_to(stripes, (4, 40, 40))
     fine, coarse = affine_of((1, 1, 1)), affine_of((1, 4, 1))
-    kept = resample(along_x, fine, (4, 10, 40), coarse)
+    kept = resample(along_x, fine, Grid((4, 10, 40), coarse))
     np.testing.assert_allclose(kept[1, 4], stripes, atol=1e-6)
-    lost = resample(along_x.transpose(0, 2, 1), fine, (4, 10, 40), coarse)
+    lost = resample(along_x.transpose(0, 2, 1), fine, Grid((4, 10, 40), coarse))
     np.testing.assert_allclose(lost[1, 2:-2], 0.5, atol=0.02)
 
 
@@ -161,8 +168,7 @@ def test_outside_is_what_was_asked_for():
     ours = resample(
         np.ones((3, 3, 3), np.float32),
         np.eye(4),
-        (1, 1, 2),
-        affine_of((1, 1, 9)),
+        Grid((1, 1, 2), affine_of((1, 1, 9))),
         outside=-1000.0,
     )
     assert ours.ravel().tolist() == [1, -1000]
@@ -191,7 +197,7 @@ def test_prepared_grid_is_orthogonal_and_centred(shear):
     settings = replace(PrepareSettings(), shape=(5, 6, 8), spacing_mm=(5.0, 1.2, 1.5))
     scan = rotation_x(18) @ affine_of((6, 0.5, 0.5))
     scan[:3, 2] += shear * scan[:3, 1] * 12
-    affine = centred_affine(scan, np.array([1.0, 2.0, 3.0]), settings)
+    affine = centred_grid(scan, np.array([1.0, 2.0, 3.0]), settings).affine
     np.testing.assert_allclose(affine @ [3.5, 2.5, 2, 1], [1, 2, 3, 1], atol=1e-12)
     gram = affine[:3, :3].T @ affine[:3, :3]
     np.testing.assert_allclose(gram, np.diag([1.5**2, 1.2**2, 25]), atol=1e-12)

@@ -6,11 +6,11 @@ from adn_jax.config import PrepareSettings, ReadSettings
 from adn_jax.data.manifest import Manifest
 from adn_jax.datasets.raw import FileCase
 from adn_jax.errors import UserError
-from adn_jax.prepare import resume as finished
-from adn_jax.prepare.resume import (
-    check_replaceable,
-    fingerprint,
-    is_done,
+from adn_jax.prepare import dataset as finished
+from adn_jax.prepare.dataset import (
+    check_output,
+    input_fingerprint,
+    is_prepared,
     orphaned_cases,
     remove_half_cases,
 )
@@ -27,24 +27,24 @@ def case(tmp_path):
 
 
 def test_the_fingerprint_tells_whatever_a_case_depends_on(case, tmp_path, monkeypatch):
-    first = fingerprint(case, SETTINGS, READING)
-    assert fingerprint(case, SETTINGS, READING) == first
+    first = input_fingerprint(case, SETTINGS, READING)
+    assert input_fingerprint(case, SETTINGS, READING) == first
     prints = {
         first,
-        fingerprint(replace(case, name="b"), SETTINGS, READING),
-        fingerprint(replace(case, lesion=None), SETTINGS, READING),
-        fingerprint(case, replace(SETTINGS, window_hu=(0.0, 100.0)), READING),
-        fingerprint(case, SETTINGS, replace(READING, series="2")),
+        input_fingerprint(replace(case, name="b"), SETTINGS, READING),
+        input_fingerprint(replace(case, lesion=None), SETTINGS, READING),
+        input_fingerprint(case, replace(SETTINGS, window_hu=(0.0, 100.0)), READING),
+        input_fingerprint(case, SETTINGS, replace(READING, series="2")),
     }
     case.lesion.write_bytes(b"other")
-    prints.add(fingerprint(case, SETTINGS, READING))
+    prints.add(input_fingerprint(case, SETTINGS, READING))
     own_atlas = replace(READING, atlas=str(tmp_path / "atlas"))
     (tmp_path / "atlas").mkdir()
     for content in (b"one", b"two"):
         (tmp_path / "atlas" / "grey.nii").write_bytes(content)
-        prints.add(fingerprint(case, SETTINGS, own_atlas))
+        prints.add(input_fingerprint(case, SETTINGS, own_atlas))
     monkeypatch.setattr(finished, "VERSION", 99)
-    prints.add(fingerprint(case, SETTINGS, READING))
+    prints.add(input_fingerprint(case, SETTINGS, READING))
     assert len(prints) == 9
 
 
@@ -53,28 +53,28 @@ def test_how_it_was_found_does_not_matter(case, tmp_path):
     (tmp_path / "atlas" / "grey.nii").write_bytes(b"one")
     here = replace(READING, atlas=str(tmp_path / "atlas"))
     there = replace(READING, atlas=str(tmp_path / "elsewhere"), layout="plain")
-    first = fingerprint(case, SETTINGS, here)
+    first = input_fingerprint(case, SETTINGS, here)
     (tmp_path / "atlas").rename(tmp_path / "elsewhere")
-    assert fingerprint(case, SETTINGS, there) == first
+    assert input_fingerprint(case, SETTINGS, there) == first
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", "damaged", '{"input": 3}'])
 def test_a_spoilt_case_is_not_done(case, tmp_path, content):
     folder = tmp_path / "out" / "a"
-    assert not is_done(case, tmp_path / "out", SETTINGS, READING)
+    assert not is_prepared(case, tmp_path / "out", SETTINGS, READING)
     folder.mkdir(parents=True)
     (folder / "case.json").write_text(content)
-    assert not is_done(case, tmp_path / "out", SETTINGS, READING)
+    assert not is_prepared(case, tmp_path / "out", SETTINGS, READING)
 
 
 def test_a_case_whose_input_is_gone_is_not_done(case, tmp_path):
     folder = tmp_path / "out" / "a"
     folder.mkdir(parents=True)
-    known = fingerprint(case, SETTINGS, READING)
+    known = input_fingerprint(case, SETTINGS, READING)
     (folder / "case.json").write_text(f'{{"input": "{known}", "sha256": {{}}}}')
-    assert is_done(case, tmp_path / "out", SETTINGS, READING)
+    assert is_prepared(case, tmp_path / "out", SETTINGS, READING)
     case.lesion.unlink()
-    assert not is_done(case, tmp_path / "out", SETTINGS, READING)
+    assert not is_prepared(case, tmp_path / "out", SETTINGS, READING)
 
 
 def test_only_what_we_left_half_written_is_removed(tmp_path):
@@ -105,7 +105,7 @@ def test_strangers_are_named(tmp_path):
 
 def test_raw_cases_are_not_replaced(tmp_path):
     (tmp_path / "a").mkdir()
-    check_replaceable(tmp_path, ["a"])
+    check_output(tmp_path, ["a"])
     (tmp_path / "a" / "ct.nii.gz").write_bytes(b"")
     with pytest.raises(UserError, match="a is no prepared case, and one of that name"):
-        check_replaceable(tmp_path, ["a"])
+        check_output(tmp_path, ["a"])

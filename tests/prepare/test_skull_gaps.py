@@ -12,7 +12,6 @@ from adn_jax.prepare.skull_gaps import (
     in_large_groups,
     smooth_shell,
     sphere,
-    wall_of,
 )
 from adn_jax.prepare.skull_strip import BONE_HU, find_brain
 
@@ -131,7 +130,7 @@ def test_the_wall_lies_where_the_brain_ends():
     gap = Gap(
         np.array([10.0, 30, 30]), sphere()[there], np.full(there.sum(), 70.0), 50.0
     )
-    wall = wall_of(gap, (21, 101, 101), (5.0, 2.0, 2.0), (0, 20, 20))
+    wall = gap.wall((21, 101, 101), (5.0, 2.0, 2.0), (0, 20, 20))
     x = np.flatnonzero(wall[10, 50]) * 2.0 - 100
     assert x.min() == 70
     assert x.max() == 70 + WALL_MM

@@ -3,14 +3,15 @@ import pytest
 
 from adn_jax.metrics.overlap import dice
 from adn_jax.prepare import tissue as module
-from adn_jax.prepare.atlas import USUAL_HU, Atlas, Priors, icbm_atlas
 from adn_jax.prepare.tissue import (
     LARGEST_CSF_HU,
     SPREAD_HU,
+    USUAL_HU,
+    Atlas,
     atlas_tissue,
-    between,
     blur_slices,
-    gaussians,
+    densities,
+    icbm_atlas,
     mixture,
     moments,
     neighbours,
@@ -90,12 +91,13 @@ def test_mixture_smooths_what_noise_breaks():
 def test_a_mixed_voxel_belongs_to_its_larger_part():
     mean, spread = np.array(USUAL_HU, np.float32), np.full(3, 2.0, np.float32)
     hu = np.array([12.0, 20.0, 25.0, 33.0], np.float32).reshape(1, 1, 4)
-    grey, white, csf = between(hu, mean, spread)[:, 0, 0]
+    grey, white, csf = densities(hu, mean, spread)[1][:, 0, 0]
     assert (white == 0).all()
     assert (csf > grey).tolist() == [True, True, False, False]
     wide = np.linspace(-60, 110, 3401, dtype=np.float32).reshape(1, 1, -1)
-    total = between(wide, mean, spread).sum(axis=(1, 2, 3)) * 0.05
-    pure = gaussians(wide, mean, spread).sum(axis=(1, 2, 3)) * 0.05
+    pure, total = (
+        one.sum(axis=(1, 2, 3)) * 0.05 for one in densities(wide, mean, spread)
+    )
     np.testing.assert_allclose(total + pure, 1, rtol=1e-3)
 
 
@@ -129,15 +131,15 @@ def test_the_infarct_takes_its_tissue_from_the_atlas():
 
 
 def test_labels_of_a_scan(monkeypatch):
-    priors = Priors(vague_priors(), 0.93)
+    priors = vague_priors()
     asked = []
 
     def load(folder):
         asked.append(folder)
-        return Atlas(priors.maps, AFFINE)
+        return Atlas(priors, AFFINE)
 
     monkeypatch.setattr(module, "load_atlas", load)
-    monkeypatch.setattr(module, "lay_over", lambda *_: priors)
+    monkeypatch.setattr(module, "lay_over", lambda *_: (priors, 0.93))
     brain = np.zeros(SHAPE, bool)
     brain[1:5, 2:22, 2:22] = True
     labels, overlap = atlas_tissue(noisy(USUAL_HU), brain, AFFINE, 5.0, atlas="mine")

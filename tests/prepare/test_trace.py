@@ -3,7 +3,7 @@ import pytest
 
 from adn_jax.errors import UserError
 from adn_jax.prepare.skull_gaps import disk, rays_that_meet
-from adn_jax.prepare.skull_strip import follow, regions_of, trace
+from adn_jax.prepare.skull_strip import follow_slices
 
 
 def test_rays_count_the_ways_to_bone():
@@ -25,13 +25,13 @@ def test_disk_is_round_in_mm():
 
 
 def test_regions_are_kept_where_most_of_them_overlaps():
-    before = np.zeros((10, 10), bool)
-    before[:, :5] = True
-    mask = np.zeros((10, 10), bool)
+    core = np.zeros((2, 10, 10), bool)
+    core[0, :, :5] = True
+    mask = core[1]
     mask[1:4, 1:4] = True  # all of it under the brain
     mask[6:9, 4:8] = True  # a quarter
     mask[5, 0] = True  # too small
-    kept = follow(*regions_of(mask), before, 2.0)
+    kept = follow_slices(core, (6.0, 6.0))[1]
     assert kept.sum() == 9
     assert kept[1:4, 1:4].all()
 
@@ -47,17 +47,18 @@ def column(areas_cm2):
 
 def test_tracing_ends_at_the_canal_below_and_later_above():
     core = column([1, 4, 9, 36, 100, 36, 9, 4, 1])
-    slices = trace(core, (5.0, 5.0)).any(axis=(1, 2))
+    slices = follow_slices(core, (5.0, 5.0)).any(axis=(1, 2))
     assert slices.tolist() == [False, False, True, True, True, True, True, True, True]
 
 
 def test_area_does_not_depend_on_which_axis_is_finer():
     core = np.repeat(column([1, 4, 9, 36, 100, 36]), 2, axis=1)
     np.testing.assert_array_equal(
-        trace(core, (2.5, 5.0)), np.repeat(trace(core[:, ::2], (5.0, 5.0)), 2, axis=1)
+        follow_slices(core, (2.5, 5.0)),
+        np.repeat(follow_slices(core[:, ::2], (5.0, 5.0)), 2, axis=1),
     )
 
 
 def test_nothing_of_the_size_of_a_brain_is_refused():
     with pytest.raises(UserError, match=r"no brain was found \(nowhere does bone"):
-        trace(column([1, 9, 4]), (5.0, 5.0))
+        follow_slices(column([1, 9, 4]), (5.0, 5.0))

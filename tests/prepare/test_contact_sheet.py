@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adn_jax.prepare.quality_page import OUTLINE_RGB, tile, write_mosaic
+from adn_jax.prepare.quality_page import OUTLINE_RGB, tile, write_contact_sheet
 
 
 def picture_of(tmp_path, hu, brain, spacing=(5.0, 1.0, 1.0)):
     affine = np.diag([*spacing[::-1], 1.0])
-    write_mosaic(tmp_path / "a.png", hu, brain, affine)
+    write_contact_sheet(tmp_path / "a.png", hu, brain, affine)
     with Image.open(tmp_path / "a.png") as image:
         return np.asarray(image.convert("RGB"))
 
