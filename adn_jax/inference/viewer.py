@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import Float, Integer
 from nilearn.plotting import view_img
 
-from adn_jax.config import PrepareSettings
 from adn_jax.data.cases import PreparedCase
 from adn_jax.inference.maps import CaseMaps, Map
 from adn_jax.io.files import write_text
@@ -31,7 +30,6 @@ def write_viewer(
     scan: Image,
     case: PreparedCase,
     maps: CaseMaps,
-    settings: PrepareSettings,
 ) -> None:
     """Write the page: three planes of the CT with the infarct probability over it.
 
@@ -49,7 +47,7 @@ def write_viewer(
         warnings.filterwarnings("ignore", message="The given float value must not")
         view = view_img(
             _as_image(probability, affine),
-            bg_img=_as_image(to_window(hu, settings.window_hu), affine),
+            bg_img=_as_image(to_window(hu, maps.window_hu), affine),
             cut_coords=(affine @ [*start[::-1], 1.0])[:3].tolist(),
             threshold=maps.threshold,
             vmin=0.0,

@@ -140,15 +140,15 @@ def test_one_bad_scan_does_not_stop_the_others(
     tiny_run, raw_head, tmp_path, monkeypatch
 ):
     done = []
-    original = module.predict_scan
+    original = module.predict_and_write
 
-    def predict_scan(system, path, folder, *how):
+    def predict_and_write(system, path, folder, *how):
         if path == raw_head:
             done.append(path)
         else:
             original(system, path, folder, *how)
 
-    monkeypatch.setattr(module, "predict_scan", predict_scan)
+    monkeypatch.setattr(module, "predict_and_write", predict_and_write)
     broken = tmp_path / "broken.nii"
     broken.write_bytes(b"no image")
     missing = tmp_path / "missing.nii.gz"
@@ -162,12 +162,12 @@ def test_one_bad_scan_does_not_stop_the_others(
 def test_an_unforeseen_error_names_its_scan_alone(tmp_path, monkeypatch):
     done = []
 
-    def predict_scan(_system, path, *_how):
+    def predict_and_write(_system, path, *_how):
         if path.name == "odd.nii":
             raise ZeroDivisionError("in the middle")
         done.append(path)
 
-    monkeypatch.setattr(module, "predict_scan", predict_scan)
+    monkeypatch.setattr(module, "predict_and_write", predict_and_write)
     monkeypatch.setattr(module, "load_system", lambda *_, **__: None)
     odd, fine = tmp_path / "odd.nii", tmp_path / "fine.nii"
     failures = predict_scans(tmp_path / "run", [odd, fine], tmp_path / "out")

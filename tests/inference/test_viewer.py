@@ -9,7 +9,7 @@ from PIL import Image as Picture
 
 from adn_jax.inference.viewer import place_mirrored, write_viewer
 from tests.inference.browser import PROGRAM, open_browser
-from tests.inference.planted import CLOT_MM, INFARCT_MM, ORIENTATIONS, SETTINGS, planted
+from tests.inference.planted import CLOT_MM, INFARCT_MM, ORIENTATIONS, planted
 
 TILT = np.deg2rad(18)
 
@@ -78,7 +78,7 @@ def read_out(page):
 )
 def test_a_click_reads_the_place_that_is_shown(browser, tmp_path, codes, tilt):
     scan, case, maps = planted(codes, tilt)
-    write_viewer(tmp_path / "viewer.html", scan, case, maps, SETTINGS)
+    write_viewer(tmp_path / "viewer.html", scan, case, maps)
     page = browser
     page.open(tmp_path / "viewer.html", LISTEN)
     page.run(
