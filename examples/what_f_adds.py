@@ -15,7 +15,7 @@ import tyro
 from adn_jax.data.cases import PreparedCase, read_case
 from adn_jax.data.manifest import case_folder
 from adn_jax.evaluation.source import find_data, split_cases
-from adn_jax.inference.chain import infer_case
+from adn_jax.inference.system import infer_case
 from adn_jax.metrics.overlap import dice
 from adn_jax.training.runs import TrainedModel, load_run
 

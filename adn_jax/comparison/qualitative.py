@@ -14,8 +14,8 @@ from adn_jax.comparison.scores import Scores
 from adn_jax.data.cases import PreparedCase, read_case
 from adn_jax.data.manifest import Manifest, case_folder
 from adn_jax.errors import UserError
-from adn_jax.inference.chain import infer_case
 from adn_jax.inference.figures import CONVENTION, DISPLAY_HU
+from adn_jax.inference.system import infer_case
 from adn_jax.metrics.overlap import Mask
 from adn_jax.report.pages import format_number
 from adn_jax.report.panels import (

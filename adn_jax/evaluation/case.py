@@ -8,7 +8,6 @@ from adn_jax.data.cases import PreparedCase, read_native_lesion
 from adn_jax.evaluation.scores import CaseResult, EmptyRule, GridScores, score_masks
 from adn_jax.evaluation.uncertainty import score_doubt
 from adn_jax.inference.maps import CaseMaps, Map
-from adn_jax.inference.midline import pose_of
 from adn_jax.inference.system import System, infer_system
 from adn_jax.io.paths import Source
 from adn_jax.metrics.alignment import Plane, alignment_error, true_plane
@@ -40,7 +39,7 @@ def evaluate_case(
         alignment=_score_alignment(maps, case, first),
         disentanglement=scores,
         disentanglement_truth=truth,
-        pose=pose_of(maps, case),
+        pose=maps.pose(case.affine),
         flags=(*case.flags, *maps.midline_flags, *_result_flags(grids)),
         calibration=_score_calibration(maps, maps.lesion, brain),
         doubt=None if doubt is None else score_doubt(maps, doubt, maps.lesion, brain),

@@ -11,8 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from adn_jax.evaluation.scores import EmptyRule
-from adn_jax.inference.maps import Map
-from adn_jax.inference.thresholds import SMALL_ML, Thresholds
+from adn_jax.inference.maps import SMALL_ML, Map, Thresholds
 from adn_jax.metrics.overlap import Spacing
 
 CANDIDATES = tuple(round(0.05 * step, 2) for step in range(1, 20))

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from adn_jax.inference.maps import CaseMaps
-from adn_jax.inference.uncertainty import Doubt, LesionDoubt, lesion_doubts
+from adn_jax.inference.maps import CaseMaps, Doubt, LesionDoubt, lesion_doubts
 from adn_jax.metrics.calibration import near_lesion
 from adn_jax.metrics.disentanglement import auroc
 from adn_jax.metrics.overlap import Mask

@@ -1,6 +1,7 @@
 """Figures of one scan or of some: alignment, maps, predictions, uncertainty."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,6 +19,8 @@ from adn_jax.report.panels import (
     MIDLINE,
     PREDICTION,
     Box,
+    Extent,
+    Sheet,
     caption,
     common_extent,
     corner_text,
@@ -65,9 +68,7 @@ LONG_TITLES = {
     "salient": "X̂ = X + Q",
 }
 
-OUTLINES = {"label": LABEL, "prediction": PREDICTION}
-
-IN_PLANE = np.ones((1, 3, 3), bool)
+PREDICTED = {"prediction": PREDICTION}
 
 MAP_COLOURS = "inferno"
 
@@ -76,122 +77,216 @@ BAR = "#3b6ea5"
 MEDIAN = "#c2410c"
 
 
+@dataclass(frozen=True)
+class CaseArtist:
+    """Draws slices of one case into panels."""
+
+    maps: CaseMaps
+
+    @property
+    def scan_box(self) -> Box:
+        """The head on I's grid."""
+        return head_box(self.maps.volume, self.maps.spacing_mm[1:])
+
+    @property
+    def aligned_box(self) -> Box:
+        """The head on X's grid, centred on the mid-line."""
+        box = head_box(self.maps.aligned, self.maps.spacing_mm[1:])
+        reach = np.abs(box[:, 0]).max()
+        return np.array([[-reach, box[0, 1]], [reach, box[1, 1]]])
+
+    @property
+    def note(self) -> str:
+        """What the numbers of D's maps are, if there are any."""
+        return "" if self.maps.pathological is None else NOT_HU
+
+    @property
+    def midline_legend(self) -> dict[str, str]:
+        """The mid-line's entry in the legend, if one was looked for."""
+        return {"mid-line": MIDLINE} if self.maps.plane else {}
+
+    def present(self, titles: Mapping[str, str]) -> dict[str, str]:
+        """Those of the named volumes that the system has, with their titles."""
+        has = (name for name in titles if getattr(self.maps, name) is not None)
+        return {name: titles[name] for name in has}
+
+    def ct(self, axes: Axes, volume: Map, z: int) -> None:
+        """A slice of a scan in the shown range of HU."""
+        low, width = self.maps.window_hu[0], self.maps.window_width_hu
+        darkest, brightest = ((hu - low) / width for hu in DISPLAY_HU)
+        draw_slice(axes, volume[z], self.maps.spacing_mm[1:], (darkest, brightest))
+
+    def asymmetry(
+        self, axes: Axes, volume: Map, z: int, top: float, note: str = ""
+    ) -> None:
+        """A slice of an asymmetry map, black at 0 and below, brightest at `top`."""
+        limits, spacing = (0.0, top), self.maps.spacing_mm[1:]
+        draw_slice(axes, volume[z], spacing, limits, MAP_COLOURS)
+        corner_text(axes, note, 0.97, "right")
+
+    def volumes(self, panels: Mapping[str, Axes], z: int) -> None:
+        """A slice of each named volume: scans as CT, A, P and Q as maps."""
+        tops = self.brightest_values([z])
+        for name, axes in panels.items():
+            volume = getattr(self.maps, name)
+            if name in tops:
+                note = self.top_in_words(name, tops)
+                self.asymmetry(axes, volume, z, tops[name], note)
+            else:
+                self.ct(axes, volume, z)
+
+    def outline(self, axes: Axes, mask: Mask | None, z: int, colour: str) -> None:
+        """One outlined mask, if there is one."""
+        if mask is not None:
+            draw_outline(axes, mask[z], self.maps.spacing_mm[1:], colour)
+
+    def aligned_outlines(self, axes: Axes, z: int) -> None:
+        """Label and prediction on X's grid."""
+        self.outline(axes, self.maps.aligned_lesion, z, LABEL)
+        self.outline(axes, self.maps.aligned_predicted, z, PREDICTION)
+
+    def doubt(self, axes: Axes, entropy: Map, z: int) -> None:
+        """Doubt inside the brain, which is outlined as the label is.
+
+        It is drawn to 1 bit in all cases: the most that a yes or no can have.
+        """
+        brain = self.maps.volume > 0
+        inside = np.where(brain, entropy, np.float32(0))
+        self.asymmetry(axes, inside, z, 1.0)
+        self.outline(axes, brain, z, FAINT)
+        self.outline(axes, self.maps.lesion, z, LABEL)
+
+    def brightest_values(self, levels: Sequence[int]) -> dict[str, float]:
+        """Brightest value drawn of A, P and Q, as far as there are: A and Q share a
+        scale, P has its own; a P far below A stays dark."""
+        chosen = list(levels)
+        asymmetry = self.brightest(self.maps.asymmetry[chosen], levels)
+        tops = {"asymmetry": asymmetry}
+        if self.maps.pathological is not None:
+            own = self.brightest(self.maps.pathological[chosen], levels)
+            tops |= {"pathological": max(own, asymmetry), "anatomical": asymmetry}
+        return tops
+
+    def brightest(self, volume: Map, levels: Sequence[int]) -> float:
+        """The value drawn brightest: a high percentile of the map inside the head."""
+        head = self.maps.aligned[list(levels)] > 0
+        in_plane = np.ones((1, 3, 3), bool)
+        core = ndimage.binary_erosion(head, in_plane, iterations=RIM_VOXELS)
+        inside = volume[core if core.any() else head]
+        if not inside.size:
+            return 1.0
+        return max(float(np.percentile(inside, BRIGHT_PERCENTILE)), 1e-3)
+
+    def top_in_words(self, name: str, tops: Mapping[str, float]) -> str:
+        """The brightest value: of A in HU; P, a sigmoid map, and Q have no unit."""
+        if name == "asymmetry":
+            return f"{tops[name] * self.maps.window_width_hu:.0f} HU"
+        return f"{tops[name]:.2g}"
+
+
 def segmentation_figure(cases: Sequence[CaseMaps], captions: Sequence[str]) -> Figure:
     """Largest lesion slice of each case's X, plain above, outlined below (Fig. 3)."""
-    boxes = [_aligned_box(maps) for maps in cases]
+    artists = [CaseArtist(maps) for maps in cases]
+    boxes = [artist.aligned_box for artist in artists]
     extent = common_extent(boxes)
     sheet = dark_sheet(2, len(cases), extent, [], captions=True)
-    for column, (maps, box) in enumerate(zip(cases, boxes, strict=True)):
-        z = lesion_slice(maps)
-        above, below = (panels[column] for panels in sheet.panels)
-        for axes in (above, below):
-            _draw_ct(axes, maps, maps.aligned, z)
-            show_head(axes, box, extent, marks=column == 0)
-        _draw_outlines(below, maps, z)
-        caption(below, captions[column])
+    for artist, panels in zip(artists, zip(*sheet.panels, strict=True), strict=True):
+        z = artist.maps.lesion_slice
+        for axes in panels:
+            artist.ct(axes, artist.maps.aligned, z)
+        artist.aligned_outlines(panels[1], z)
+    _finish(sheet, [boxes, boxes], extent, captions=captions)
     footer(sheet, CONVENTION, _outlines_of(cases))
     return sheet.figure
 
 
 def maps_figure(cases: Sequence[CaseMaps], names: Sequence[str]) -> Figure:
     """Every map of each case at its largest lesion slice (Fig. 4)."""
-    boxes = [_aligned_box(maps) for maps in cases]
-    extent = common_extent(boxes)
-    shown = present(cases[0], SHORT_TITLES)
+    artists = [CaseArtist(maps) for maps in cases]
+    shown = artists[0].present(SHORT_TITLES)
     titles = ["X", "label", "prediction", *shown.values()]
+    boxes = [[artist.aligned_box] * len(titles) for artist in artists]
+    extent = common_extent([row[0] for row in boxes])
     sheet = dark_sheet(len(cases), len(titles), extent, titles, captions=False)
-    for panels, maps, box, name in zip(sheet.panels, cases, boxes, names, strict=True):
-        z = lesion_slice(maps)
+    for artist, panels in zip(artists, sheet.panels, strict=True):
+        maps, z = artist.maps, artist.maps.lesion_slice
         for axes in panels[:3]:
-            _draw_ct(axes, maps, maps.aligned, z)
-        outline(panels[1], maps, maps.aligned_lesion, z, LABEL)
-        outline(panels[2], maps, maps.aligned_predicted, z, PREDICTION)
-        _draw_volumes(dict(zip(shown, panels[3:], strict=True)), maps, z)
-        for axes in panels:
-            show_head(axes, box, extent, marks=axes is panels[0])
-        side_label(panels[0], name)
-    footer(sheet, f"{CONVENTION} {UNITS} {_note_on(cases[0])}")
+            artist.ct(axes, maps.aligned, z)
+        artist.outline(panels[1], maps.aligned_lesion, z, LABEL)
+        artist.outline(panels[2], maps.aligned_predicted, z, PREDICTION)
+        artist.volumes(dict(zip(shown, panels[3:], strict=True)), z)
+    _finish(sheet, boxes, extent, names)
+    footer(sheet, f"{CONVENTION} {UNITS} {artists[0].note}")
     return sheet.figure
 
 
 def overview_figure(maps: CaseMaps) -> Figure:
     """One case from scan to prediction in one row, for the README."""
-    titles = {**present(maps, LONG_TITLES), "prediction": "prediction"}
+    artist, z = CaseArtist(maps), maps.lesion_slice
+    titles = {**artist.present(LONG_TITLES), "prediction": "prediction"}
     if maps.plane is None:
         del titles["aligned"]
-    scan_box, box = head_box(maps.volume, maps.spacing_mm[1:]), _aligned_box(maps)
-    extent = common_extent([scan_box, box])
+    boxes = [artist.scan_box, *[artist.aligned_box] * (len(titles) - 1)]
+    extent = common_extent(boxes)
     sheet = dark_sheet(1, len(titles), extent, list(titles.values()), captions=False)
     panels = dict(zip(titles, sheet.panels[0], strict=True))
-    z = lesion_slice(maps)
-    _draw_volumes({k: v for k, v in panels.items() if k != "prediction"}, maps, z)
-    _draw_ct(panels["prediction"], maps, maps.aligned, z)
-    _draw_outlines(panels["prediction"], maps, z)
+    artist.volumes({k: v for k, v in panels.items() if k != "prediction"}, z)
+    artist.ct(panels["prediction"], maps.aligned, z)
+    artist.aligned_outlines(panels["prediction"], z)
     if maps.plane:
-        draw_midline(panels["volume"], maps.plane, height_mm(maps, z))
+        draw_midline(panels["volume"], maps.plane, maps.height_mm(z))
         draw_midline(panels["aligned"], UPRIGHT, 0.0)
-    for column, (name, axes) in enumerate(panels.items()):
-        scan = name == "volume"
-        show_head(axes, scan_box if scan else box, extent, marks=column == 0)
-    note = f"{CONVENTION} {_note_on(maps)}"
-    footer(sheet, note, {**_midline_of(maps), **_outlines_of([maps])})
+    _finish(sheet, [boxes], extent)
+    legend = {**artist.midline_legend, **_outlines_of([maps])}
+    footer(sheet, f"{CONVENTION} {artist.note}", legend)
     return sheet.figure
 
 
 def alignment_figure(cases: Sequence[CaseMaps], captions: Sequence[str]) -> Figure:
     """Scans with the mid-line found (above) and turned upright (below)."""
-    scan_boxes = [head_box(maps.volume, maps.spacing_mm[1:]) for maps in cases]
-    boxes = [_aligned_box(maps) for maps in cases]
+    artists = [CaseArtist(maps) for maps in cases]
+    scan_boxes = [artist.scan_box for artist in artists]
+    boxes = [artist.aligned_box for artist in artists]
     extent = common_extent([*scan_boxes, *boxes])
     sheet = dark_sheet(2, len(cases), extent, [], captions=True)
-    for column, maps in enumerate(cases):
-        z = lesion_slice(maps)
-        above, below = (panels[column] for panels in sheet.panels)
-        _draw_ct(above, maps, maps.volume, z)
+    for artist, above, below in zip(artists, *sheet.panels, strict=True):
+        maps, z = artist.maps, artist.maps.lesion_slice
+        artist.ct(above, maps.volume, z)
         if maps.plane is not None:
-            draw_midline(above, maps.plane, height_mm(maps, z))
-        show_head(above, scan_boxes[column], extent, marks=column == 0)
-        _draw_ct(below, maps, maps.aligned, z)
+            draw_midline(above, maps.plane, maps.height_mm(z))
+        artist.ct(below, maps.aligned, z)
         draw_midline(below, UPRIGHT, 0.0)
-        show_head(below, boxes[column], extent, marks=column == 0)
-        caption(below, captions[column])
-    for panels, name in zip(sheet.panels, ["scan I", "aligned X"], strict=True):
-        side_label(panels[0], name)
+    _finish(sheet, [scan_boxes, boxes], extent, ["scan I", "aligned X"], captions)
     footer(sheet, CONVENTION, {"mid-line": MIDLINE})
     return sheet.figure
 
 
 def scan_figure(maps: CaseMaps, slices: int = 7) -> Figure:
-    """A scan slice by slice: X with mid-line and prediction, A, and P where there is
+    """A scan slice by slice: X with mid-line and prediction, A, and P if there is
     one."""
-    levels = spread_slices(maps, slices)
-    box = _aligned_box(maps)
-    extent = common_extent([box])
-    shown = present(maps, {"asymmetry": "A", "pathological": "P"})
-    if maps.midline_missed:
-        shown = {}
-    titles = [f"{height_mm(maps, z):+.0f} mm" for z in levels]
-    sheet = dark_sheet(1 + len(shown), len(levels), extent, titles, captions=False)
-    tops = _brightest_values(maps, levels)
-    for column, z in enumerate(levels):
-        above, *below = (panels[column] for panels in sheet.panels)
-        _draw_ct(above, maps, maps.aligned, z)
-        if maps.plane:
-            draw_midline(above, UPRIGHT, 0.0)
-        outline(above, maps, maps.aligned_predicted, z, PREDICTION)
-        for axes, name in zip(below, shown, strict=True):
-            _draw_map(axes, maps, getattr(maps, name), z, tops[name])
-        for axes in (above, *below):
-            show_head(axes, box, extent, marks=column == 0)
-    names = ["aligned X" if maps.plane else "scan"]
+    artist, levels = CaseArtist(maps), maps.spread_slices(slices)
+    names, shown = ["aligned X" if maps.plane else "scan"], {}
     if maps.midline_missed:
         names = ["X, no mid-line found"]
+    else:
+        shown = artist.present({"asymmetry": "A", "pathological": "P"})
+    tops = artist.brightest_values(levels)
     for name, title in shown.items():
-        names.append(f"{title}, to {unit_of(maps, name, tops)}")
-    for panels, name in zip(sheet.panels, names, strict=True):
-        side_label(panels[0], name)
-    note = f"{CONVENTION} {_note_on(maps)}"
-    footer(sheet, note, {**_midline_of(maps), "prediction": PREDICTION})
+        names.append(f"{title}, to {artist.top_in_words(name, tops)}")
+    titles = [f"{maps.height_mm(z):+.0f} mm" for z in levels]
+    boxes = [[artist.aligned_box] * len(levels)] * len(names)
+    extent = common_extent(boxes[0])
+    sheet = dark_sheet(len(names), len(levels), extent, titles, captions=False)
+    for z, above, *below in zip(levels, *sheet.panels, strict=True):
+        artist.ct(above, maps.aligned, z)
+        if maps.plane:
+            draw_midline(above, UPRIGHT, 0.0)
+        artist.outline(above, maps.aligned_predicted, z, PREDICTION)
+        for axes, name in zip(below, shown, strict=True):
+            artist.asymmetry(axes, getattr(maps, name), z, tops[name])
+    _finish(sheet, boxes, extent, names)
+    legend = {**artist.midline_legend, **PREDICTED}
+    footer(sheet, f"{CONVENTION} {artist.note}", legend)
     return sheet.figure
 
 
@@ -199,179 +294,54 @@ def doubt_figure(
     cases: Sequence[CaseMaps], entropies: Sequence[Map], captions: Sequence[str]
 ) -> Figure:
     """Largest lesion slice of each scan I: plain, outlined, and its doubt."""
-    boxes = [head_box(maps.volume, maps.spacing_mm[1:]) for maps in cases]
+    artists = [CaseArtist(maps) for maps in cases]
+    boxes = [artist.scan_box for artist in artists]
     extent = common_extent(boxes)
     sheet = dark_sheet(3, len(cases), extent, [], captions=True)
-    for column, (maps, entropy) in enumerate(zip(cases, entropies, strict=True)):
-        z = _most_filled(maps, entropy)
-        plain, outlined, doubtful = panels = [row[column] for row in sheet.panels]
+    columns = zip(artists, entropies, *sheet.panels, strict=True)
+    for artist, entropy, plain, outlined, doubtful in columns:
+        maps = artist.maps
+        weights = (maps.lesion, maps.predicted, entropy)
+        filled = [one for one in weights if one is not None and one.any()]
+        z = int(np.argmax((filled or [entropy])[0].sum(axis=(1, 2))))
         for axes in (plain, outlined):
-            _draw_ct(axes, maps, maps.volume, z)
-        outline(outlined, maps, maps.lesion, z, LABEL)
-        outline(outlined, maps, maps.predicted, z, PREDICTION)
-        _draw_doubt(doubtful, maps, entropy, z)
-        for axes in panels:
-            show_head(axes, boxes[column], extent, marks=column == 0)
-        caption(doubtful, captions[column])
+            artist.ct(axes, maps.volume, z)
+        artist.outline(outlined, maps.lesion, z, LABEL)
+        artist.outline(outlined, maps.predicted, z, PREDICTION)
+        artist.doubt(doubtful, entropy, z)
     names = ["scan I", "label, prediction", "doubt, to 1 bit"]
-    for row, name in zip(sheet.panels, names, strict=True):
-        side_label(row[0], name)
+    _finish(sheet, [boxes] * 3, extent, names, captions)
     footer(sheet, CONVENTION, _outlines_of(cases))
     return sheet.figure
 
 
-def lesion_slice(maps: CaseMaps) -> int:
-    """Slice with the largest lesion on X's grid: the label's, else the prediction's,
-    else the one with most asymmetry."""
-    if maps.aligned_lesion is not None and maps.aligned_lesion.any():
-        weight = maps.aligned_lesion
-    elif maps.aligned_predicted.any():
-        weight = maps.aligned_predicted
-    else:
-        weight = maps.asymmetry
-    return int(np.argmax(weight.sum(axis=(1, 2))))
-
-
-def spread_slices(maps: CaseMaps, count: int) -> list[int]:
-    """Evenly spread slices of the head, one of them the lesion slice."""
-    filled = (maps.aligned > 0).mean(axis=(1, 2))
-    inside = np.flatnonzero(filled >= 0.25 * filled.max())
-    count = min(count, inside.size)
-    levels = inside[np.linspace(0, inside.size - 1, count).round().astype(int)]
-    if maps.aligned_predicted.any():
-        chosen = lesion_slice(maps)
-        levels[np.argmin(abs(levels - chosen))] = chosen
-    return levels.tolist()
-
-
-def _draw_ct(axes: Axes, maps: CaseMaps, volume: Map, z: int) -> None:
-    """A slice of a scan in the shown range of HU."""
-    low = maps.window_hu[0]
-    limits = [(hu - low) / _window_width(maps) for hu in DISPLAY_HU]
-    draw_slice(axes, volume[z], maps.spacing_mm[1:], (limits[0], limits[1]))
-
-
-def _draw_volumes(panels: Mapping[str, Axes], maps: CaseMaps, z: int) -> None:
-    """A slice of each named volume: scans as CT, A, P and Q as maps."""
-    tops = _brightest_values(maps, [z])
-    for name, axes in panels.items():
-        volume = getattr(maps, name)
-        if name in tops:
-            _draw_map(axes, maps, volume, z, tops[name], unit_of(maps, name, tops))
-        else:
-            _draw_ct(axes, maps, volume, z)
-
-
-def _draw_map(
-    axes: Axes, maps: CaseMaps, volume: Map, z: int, top: float, note: str = ""
+def _finish(
+    sheet: Sheet,
+    boxes: Sequence[Sequence[Box]],
+    extent: Extent,
+    names: Sequence[str] = (),
+    captions: Sequence[str] = (),
 ) -> None:
-    """A slice of an asymmetry map, black at 0 and below, brightest at `top`."""
-    draw_slice(axes, volume[z], maps.spacing_mm[1:], (0.0, top), MAP_COLOURS)
-    corner_text(axes, note, 0.97, "right")
+    """Cut each panel to its head, and write the names of rows and captions of columns.
 
-
-def _brightest_values(maps: CaseMaps, levels: Sequence[int]) -> dict[str, float]:
-    """Brightest value drawn of A, P and Q, as far as there are: A and Q share a scale,
-    P has its own; a P far below A stays dark."""
-    asymmetry = brightest(maps, maps.asymmetry[list(levels)], levels)
-    tops = {"asymmetry": asymmetry}
-    if maps.pathological is not None:
-        own = brightest(maps, maps.pathological[list(levels)], levels)
-        tops |= {"pathological": max(own, asymmetry), "anatomical": asymmetry}
-    return tops
-
-
-def unit_of(maps: CaseMaps, name: str, tops: Mapping[str, float]) -> str:
-    """The brightest value: of A in HU; P, a sigmoid map, and Q = A - P have no unit."""
-    if name == "asymmetry":
-        return f"{tops[name] * _window_width(maps):.0f} HU"
-    return f"{tops[name]:.2g}"
-
-
-def _note_on(maps: CaseMaps) -> str:
-    """What the numbers of D's maps are, where there are any."""
-    return "" if maps.pathological is None else NOT_HU
-
-
-def present(maps: CaseMaps, titles: Mapping[str, str]) -> dict[str, str]:
-    """Those of the named volumes that the system has, with their titles."""
-    return {
-        name: title for name, title in titles.items() if getattr(maps, name) is not None
-    }
-
-
-def brightest(maps: CaseMaps, volume: Map, levels: Sequence[int]) -> float:
-    """The value drawn brightest: a high percentile of the map inside the head."""
-    head = maps.aligned[list(levels)] > 0
-    core = ndimage.binary_erosion(head, IN_PLANE, iterations=RIM_VOXELS)
-    inside = volume[core if core.any() else head]
-    if not inside.size:
-        return 1.0
-    return max(float(np.percentile(inside, BRIGHT_PERCENTILE)), 1e-3)
-
-
-def _draw_outlines(axes: Axes, maps: CaseMaps, z: int) -> None:
-    """Label and prediction on X's grid."""
-    outline(axes, maps, maps.aligned_lesion, z, LABEL)
-    outline(axes, maps, maps.aligned_predicted, z, PREDICTION)
-
-
-def outline(axes: Axes, maps: CaseMaps, mask: Mask | None, z: int, colour: str) -> None:
-    """One outlined mask, where there is one."""
-    if mask is not None:
-        draw_outline(axes, mask[z], maps.spacing_mm[1:], colour)
+    `boxes` are the heads' row by row. R and L stand in the first column.
+    """
+    for panels, row in zip(sheet.panels, boxes, strict=True):
+        for axes, box in zip(panels, row, strict=True):
+            show_head(axes, box, extent, marks=axes is panels[0])
+    for panels, name in zip(sheet.panels, names, strict=False):
+        side_label(panels[0], name)
+    for axes, text in zip(sheet.panels[-1], captions, strict=False):
+        caption(axes, text)
 
 
 def _outlines_of(cases: Sequence[CaseMaps]) -> dict[str, str]:
-    """The legend: without the label where no case has one."""
+    """The legend: without the label if no case has one."""
     labelled = any(maps.aligned_lesion is not None for maps in cases)
-    return OUTLINES if labelled else {"prediction": PREDICTION}
-
-
-def _midline_of(maps: CaseMaps) -> dict[str, str]:
-    """The mid-line's entry in the legend, where one was looked for."""
-    return {"mid-line": MIDLINE} if maps.plane else {}
-
-
-def _aligned_box(maps: CaseMaps) -> Box:
-    """The head on X's grid, centred on the mid-line."""
-    box = head_box(maps.aligned, maps.spacing_mm[1:])
-    reach = np.abs(box[:, 0]).max()
-    return np.array([[-reach, box[0, 1]], [reach, box[1, 1]]])
-
-
-def height_mm(maps: CaseMaps, z: int) -> float:
-    """Height of a slice above the grid's centre."""
-    return (z - (maps.volume.shape[0] - 1) / 2) * maps.spacing_mm[0]
-
-
-def _window_width(maps: CaseMaps) -> float:
-    """HU that one unit of a prepared volume or map stands for."""
-    return maps.window_hu[1] - maps.window_hu[0]
+    return {"label": LABEL, **PREDICTED} if labelled else PREDICTED
 
 
 def save_figure(figure: Figure, path: Place) -> None:
     """Write a figure, whole or not at all."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary, facecolor=figure.get_facecolor())
-
-
-def _draw_doubt(axes: Axes, maps: CaseMaps, entropy: Map, z: int) -> None:
-    """Doubt inside the brain, which is outlined as the label is.
-
-    It is drawn to 1 bit in all cases: the most that a yes or no can have.
-    """
-    brain = maps.volume > 0
-    inside = np.where(brain[z], entropy[z], np.float32(0))
-    draw_slice(axes, inside, maps.spacing_mm[1:], (0.0, 1.0), MAP_COLOURS)
-    outline(axes, maps, brain, z, FAINT)
-    outline(axes, maps, maps.lesion, z, LABEL)
-
-
-def _most_filled(maps: CaseMaps, entropy: Map) -> int:
-    """Slice of I with the largest label, else prediction, else the most doubt."""
-    weights = [maps.lesion, maps.predicted, entropy]
-    chosen = next(
-        (weight for weight in weights if weight is not None and weight.any()), entropy
-    )
-    return int(np.argmax(chosen.sum(axis=(1, 2))))

@@ -16,18 +16,17 @@ from adn_jax.config.serialization import settings_to_json
 from adn_jax.data.cases import PreparedCase
 from adn_jax.datasets.raw import CaseInput
 from adn_jax.errors import UserError, is_out_of_memory, memory_sentence
-from adn_jax.inference.chain import as_map, on_scan_grid
 from adn_jax.inference.figures import save_figure, scan_figure
-from adn_jax.inference.maps import CaseMaps
-from adn_jax.inference.midline import pose_of
+from adn_jax.inference.maps import CaseMaps, Doubt, lesion_doubts
 from adn_jax.inference.system import (
     AS_TRAINED,
     Averaging,
     System,
+    as_map,
     infer_system,
     load_system,
+    on_scan_grid,
 )
-from adn_jax.inference.uncertainty import Doubt, lesion_doubts
 from adn_jax.inference.viewer import write_viewer
 from adn_jax.io.files import atomic_path, none_for_nan, write_json
 from adn_jax.io.image import Image, write_image
@@ -343,7 +342,7 @@ def _describe(
     if maps.plane is not None:
         if maps.knows_sides:
             facts["lesion_side"] = lesion_side(maps.aligned_predicted)
-        pose = pose_of(maps, case)
+        pose = maps.pose(case.affine)
         facts["head_rotation_deg"] = pose["rotation_deg"]
         facts["head_offset_mm"] = pose["offset_mm"]
         facts["pose_signs"] = POSE_SIGNS

@@ -1,34 +1,68 @@
-"""What is scored: a run alone, with dropout samples, or together with other runs."""
+"""Prepared cases through the jitted chain of a run, alone or together with others.
+
+What is scored may be a run alone, with dropout samples, or an ensemble of runs; maps
+come back as NumPy arrays.
+"""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
 
 from adn_jax.config import Recipe, SystemSettings, TtaSettings, UNetSettings
 from adn_jax.config.validation import check_recipe
 from adn_jax.data.cases import PreparedCase
 from adn_jax.errors import UserError
-from adn_jax.inference.chain import (
-    abstract_inputs,
-    as_batch,
-    as_map,
-    infer_case,
-    onto_aligned,
-    run_chain,
+from adn_jax.geometry.rigid import half_extents_mm, mid_plane
+from adn_jax.geometry.sampler import sample
+from adn_jax.inference.maps import (
+    CaseMaps,
+    Doubt,
+    Fit,
+    Map,
+    Thresholds,
+    doubt_of,
+    judge_midline,
 )
-from adn_jax.inference.maps import CaseMaps, Map
-from adn_jax.inference.thresholds import Thresholds, threshold_for
-from adn_jax.inference.uncertainty import Doubt, doubt_of
 from adn_jax.io.paths import Place
-from adn_jax.pipeline.adn import apply_adn
+from adn_jax.metrics.alignment import Plane
+from adn_jax.metrics.disentanglement import PATHOLOGY_THRESHOLD
+from adn_jax.pipeline.adn import apply_adn, init_adn, realign_labels, unalign
+from adn_jax.pipeline.align import (
+    MidlineFit,
+    aligns,
+    first_view,
+    is_in_plane,
+    matrices,
+    midline_fit,
+)
 from adn_jax.pipeline.tta import averaged_prediction, further_poses
-from adn_jax.runtime.platform import return_freed_memory
+from adn_jax.runtime.capacity import compile_to_fit
+from adn_jax.runtime.platform import check_cudnn, return_freed_memory
 from adn_jax.training.runs import TrainedModel, load_run
-from adn_jax.types import AdnOutputs, AdnParams, Key, Volume
+from adn_jax.types import AdnOutputs, AdnParams, Key, Matrix, Volume
+
+CHAIN_MAPS = (
+    "prediction",
+    "aligned",
+    "asymmetry",
+    "pathological",
+    "anatomical",
+    "salient",
+    "compensated",
+    "aligned_prediction",
+)
+"""Those of `AdnOutputs` that `CaseMaps` has too."""
+
+Inference = tuple[AdnOutputs, Matrix, MidlineFit | None]
+"""The chain's outputs, M before the search and the refinement, and how well the
+mid-line is known (None where none is sought)."""
 
 
 @dataclass(frozen=True)
@@ -116,18 +150,31 @@ def load_system(
             f"{twice[0]} is in the ensemble twice, so it would count twice; name each "
             "run once."
         )
-    system = System(
-        tuple(_with_averaging(load_run(member), averaging) for member in runs),
-        tuple(member.name for member in runs),
-        samples,
-    )
-    if samples and not has_dropout(system.model.recipe):
+    asked = {key: value for key, value in vars(averaging).items() if value is not None}
+    members = []
+    for member in runs:
+        model = load_run(member)
+        recipe = replace(model.recipe, tta=replace(model.recipe.tta, **asked))
+        check_recipe(recipe)
+        members.append(replace(model, recipe=recipe))
+    first = members[0].recipe
+    if samples and not has_dropout(first):
         raise UserError(
             f"the recipe of {run} has no dropout that works on whole scans, so its "
             "samples would be all the same; use evaluate --ensemble with further runs."
         )
-    _check_members(system, runs)
-    return system
+    for other, member in zip(runs, members, strict=True):
+        for name in ("shape", "spacing_mm", "window_hu"):
+            here, wanted = (
+                getattr(recipe.system.prepare, name)
+                for recipe in (member.recipe, first)
+            )
+            if here != wanted:
+                raise UserError(
+                    f"{other} works on {name} {here}, {run} on {wanted}; an ensemble "
+                    "needs runs of one prepared grid."
+                )
+    return System(tuple(members), tuple(one.name for one in runs), samples)
 
 
 def averaging_of(
@@ -142,65 +189,31 @@ def averaging_of(
     return each if any(each) else None
 
 
-def _with_averaging(model: TrainedModel, asked: Averaging) -> TrainedModel:
-    """The run, averaging over the poses asked for."""
-    changes = {name: value for name, value in vars(asked).items() if value is not None}
-    tta = replace(model.recipe.tta, **changes)
-    recipe = replace(model.recipe, tta=tta)
-    check_recipe(recipe)
-    return replace(model, recipe=recipe)
-
-
 def has_dropout(recipe: Recipe) -> bool:
     """Whether D or F, as far as the recipe has them, can drop anything of a scan.
 
-    Networks that see windows go over a scan without dropout.
+    Networks that see patches go over a scan without dropout.
     """
     system = recipe.system
     nets = [system.segment_net] + [system.disentangle_net] * system.disentangles
     return any(isinstance(net, UNetSettings) and net.dropout > 0 for net in nets)
 
 
-def _check_members(system: System, runs: Sequence[Place]) -> None:
-    """Raise `UserError` where the members do not work on one prepared grid."""
-    first = system.model.recipe.system.prepare
-    for run, member in zip(runs, system.members, strict=True):
-        for name in ("shape", "spacing_mm", "window_hu"):
-            here, wanted = (
-                getattr(member.recipe.system.prepare, name),
-                getattr(first, name),
-            )
-            if here != wanted:
-                raise UserError(
-                    f"{run} works on {name} {here}, {runs[0]} on {wanted}; an ensemble "
-                    "needs runs of one prepared grid."
-                )
-
-
 def infer_system(system: System, case: PreparedCase) -> Inferred:
-    """Run one case through the system, and choose its threshold."""
-    inferred = _run_members(system, case)
-    if system.thresholds is None:
-        return inferred
-    maps = inferred.maps
-    chosen = threshold_for(maps.prediction, maps.spacing_mm, system.thresholds)
-    return inferred._replace(maps=replace(maps, threshold=chosen))
-
-
-def _run_members(system: System, case: PreparedCase) -> Inferred:
-    """One case through every member of the system, at the recipe's threshold."""
-    model = system.model
+    """Run one case through every member of the system, and choose its threshold."""
+    model, doubt = system.model, None
     maps, outputs = infer_case(model.params, case, model.recipe)
     if system.samples:
-        samples = _dropout_samples(model, case, system.samples)
-        return Inferred(maps, outputs, doubt_of(samples))
-    if len(system.members) == 1:
-        return Inferred(maps, outputs, None)
-    others = (_prediction_of(member, case) for member in system.members[1:])
-    doubt = doubt_of([maps.prediction, *others])
-    mean = as_batch(doubt.probability)
-    aligned = as_map(onto_aligned(mean, outputs.matrix, model.recipe.system))
-    maps = replace(maps, prediction=doubt.probability, aligned_prediction=aligned)
+        doubt = doubt_of(_dropout_samples(model, case, system.samples))
+    elif len(system.members) > 1:
+        others = (_prediction_of(member, case) for member in system.members[1:])
+        doubt = doubt_of([maps.prediction, *others])
+        mean = as_batch(doubt.probability)
+        aligned = as_map(onto_aligned(mean, outputs.matrix, model.recipe.system))
+        maps = replace(maps, prediction=doubt.probability, aligned_prediction=aligned)
+    if system.thresholds is not None:
+        chosen = system.thresholds.of(maps.prediction, maps.spacing_mm)
+        maps = replace(maps, threshold=chosen)
     return Inferred(maps, outputs, doubt)
 
 
@@ -222,18 +235,187 @@ def _dropout_samples(
         yield as_map(program(model.params, volume, key))
 
 
+@cache
+def _compiled_sampler(system: SystemSettings) -> jax.stages.Compiled:
+    """O of one pass with dropout for one scan, compiled once (as `compiled_chain`)."""
+
+    @jax.jit
+    def sample_prediction(params: AdnParams, volume: Volume, key: Key) -> Volume:
+        return apply_adn(params, volume, system, key=key).prediction
+
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    program = sample_prediction.lower(*abstract_inputs(system), key).compile()
+    return_freed_memory()
+    return program
+
+
+def infer_case(
+    params: AdnParams, case: PreparedCase, recipe: Recipe
+) -> tuple[CaseMaps, AdnOutputs]:
+    """Run one case; the maps as NumPy, and the outputs still on the device.
+
+    If the recipe averages over poses, so are the predictions among the maps. The
+    outputs are those of the scan as it lies.
+    """
+    volume, system = as_batch(case.volume), recipe.system
+    outputs, first_matrix, fit = compiled_chain(system)(params, volume)
+    volumes = {name: getattr(outputs, name) for name in CHAIN_MAPS}
+    if further_poses(recipe.tta):
+        mean = averaged_prediction(
+            params,
+            volume,
+            system,
+            recipe.tta,
+            predict=run_chain,
+            first=outputs.prediction,
+        )
+        volumes["prediction"] = mean
+        volumes["aligned_prediction"] = onto_aligned(mean, outputs.matrix, system)
+    found: dict[str, Any] = {
+        **{name: as_map(one) for name, one in volumes.items() if one is not None},
+        **_midline(outputs.matrix, first_matrix, fit, case, system),
+        **_truth_maps(case, outputs.matrix, system),
+    }
+    maps = CaseMaps(
+        name=case.name,
+        spacing_mm=case.spacing_mm,
+        window_hu=system.prepare.window_hu,
+        threshold=recipe.threshold,
+        volume=np.asarray(case.volume),
+        **found,
+    )
+    return maps, outputs
+
+
+def run_chain(params: AdnParams, volume: Volume, system: SystemSettings) -> Volume:
+    """O of one scan as it lies."""
+    outputs, _, _ = compiled_chain(system)(params, volume)
+    return outputs.prediction
+
+
+def _midline(
+    matrix: Matrix,
+    first: Matrix,
+    fit: MidlineFit | None,
+    case: PreparedCase,
+    system: SystemSettings,
+) -> dict[str, Any]:
+    """The mid-sagittal plane at the end and after T alone, and what is known of it;
+    nothing if none is looked for."""
+    if fit is None:
+        return {}
+    extents = half_extents_mm(system.prepare.shape, system.prepare.spacing_mm)
+    plane, first_plane = (  # in mm of I's grid, from its centre
+        Plane(*(np.asarray(one[0], float) for one in mid_plane(pose, extents)))
+        for pose in (matrix, first)
+    )
+    known = Fit(*(float(getattr(fit, name)[0]) for name in Fit._fields))
+    judged = judge_midline(plane, known, case.affine)
+    return {
+        "plane": plane if judged.found else None,
+        "first_plane": first_plane if judged.found else None,
+        "midline_missed": not judged.found,
+        "knows_sides": judged.knows_sides,
+        "midline_flags": judged.flags,
+    }
+
+
+def _truth_maps(
+    case: PreparedCase, matrix: Matrix, system: SystemSettings
+) -> dict[str, Any]:
+    """The label and, for phantoms, the truly pathological voxels, as far as known."""
+    if case.lesion is None:
+        return {}
+    nothing = np.zeros(case.volume.shape, np.float32)
+    darkening = nothing if case.pathological is None else case.pathological
+    lesion, moved = _align_truth(
+        as_batch(case.lesion), as_batch(darkening), matrix, system
+    )
+    known = case.pathological is not None
+    return {
+        "lesion": np.asarray(case.lesion) >= 0.5,
+        "aligned_lesion": as_map(lesion) >= 0.5,
+        "aligned_truth": as_map(moved) > PATHOLOGY_THRESHOLD if known else None,
+    }
+
+
 @partial(jax.jit, static_argnames="system")
-def _sample_prediction(
-    params: AdnParams, volume: Volume, key: Key, system: SystemSettings
-) -> Volume:
-    """O of one pass with dropout."""
-    return apply_adn(params, volume, system, key=key).prediction
+def infer(params: AdnParams, volume: Volume, system: SystemSettings) -> Inference:
+    """The whole chain for a batch, and what is known about its mid-lines."""
+    first = matrices(first_view(params.view, volume, system), system)[0]
+    outputs = apply_adn(params, volume, system)
+    fit = midline_fit(volume, outputs.view, system) if aligns(system) else None
+    return outputs, first, fit
 
 
 @cache
-def _compiled_sampler(system: SystemSettings) -> jax.stages.Compiled:
-    """The pass with dropout for one scan, compiled once (as `compiled_chain`)."""
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    program = _sample_prediction.lower(*abstract_inputs(system), key, system).compile()
+def compiled_chain(system: SystemSettings) -> Callable[[AdnParams, Volume], Inference]:
+    """The chain for one scan, compiled once; the memory that this took is given back.
+
+    On a CPU that is half a gigabyte, which would lie beside the chain's own memory.
+    Raises `MemoryShortageError` if the chain needs more than there is.
+    """
+    check_cudnn(system.precision)
+    program = compile_to_fit(
+        infer.lower(*abstract_inputs(system), system),
+        f"a scan on the grid {' x '.join(map(str, system.prepare.shape))}",
+        advice=lambda *_: "end other programs, or take a machine with more memory",
+    )
     return_freed_memory()
     return program
+
+
+def abstract_inputs(system: SystemSettings) -> tuple[AdnParams, jax.ShapeDtypeStruct]:
+    """Shapes of the parameters and of one scan."""
+    params = jax.eval_shape(partial(init_adn, system=system), jax.random.key(0))
+    return params, jax.ShapeDtypeStruct((1, *system.prepare.shape, 1), jnp.float32)
+
+
+@partial(jax.jit, static_argnames="system")
+def on_scan_grid(outputs: AdnOutputs, system: SystemSettings) -> dict[str, Volume]:
+    """A, P, Q and what X_hat and X_tilde add to X, taken back to I's grid.
+
+    A alone if the system has no D.
+    """
+    maps = {"asymmetry": outputs.asymmetry}
+    parts = {"pathological": outputs.pathological, "anatomical": outputs.anatomical}
+    maps |= {name: part for name, part in parts.items() if part is not None}
+    sums = {
+        "salient_change": outputs.salient,
+        "compensated_change": outputs.compensated,
+    }
+    maps |= {
+        name: whole - outputs.aligned
+        for name, whole in sums.items()
+        if whole is not None
+    }
+    stacked = jnp.concatenate(list(maps.values()), axis=-1)
+    moved = unalign(stacked, outputs.inverse, system)
+    return dict(zip(maps, jnp.split(moved, len(maps), axis=-1), strict=True))
+
+
+@partial(jax.jit, static_argnames="system")
+def _align_truth(
+    lesion: Volume, darkening: Volume, matrix: Matrix, system: SystemSettings
+) -> tuple[Volume, Volume]:
+    """Label (nearest neighbours) and true darkening (linear) on X's grid."""
+    moved = onto_aligned(darkening, matrix, system)
+    return realign_labels(lesion, matrix, system), moved
+
+
+@partial(jax.jit, static_argnames="system")
+def onto_aligned(volume: Volume, matrix: Matrix, system: SystemSettings) -> Volume:
+    """A map of I's grid on X's (linear)."""
+    if not aligns(system):
+        return volume
+    return sample(volume, matrix, in_plane=is_in_plane(system))
+
+
+def as_batch(volume: np.ndarray) -> Float[Array, "1 z y x 1"]:
+    """One volume as a batch of one with one channel."""
+    return jnp.asarray(np.asarray(volume, np.float32)[None, ..., None])
+
+
+def as_map(volume: Volume) -> Map:
+    """The first volume of a batch as NumPy."""
+    return np.asarray(volume[0, ..., 0])

@@ -12,7 +12,7 @@ from adn_jax.evaluation import evaluate as module
 from adn_jax.evaluation.evaluate import evaluate_run
 from adn_jax.evaluation.gallery import pictured
 from adn_jax.evaluation.scores import CaseResult
-from adn_jax.inference.chain import infer_case
+from adn_jax.inference.system import infer_case
 from adn_jax.metrics.overlap import dice
 from adn_jax.training.runs import load_run
 

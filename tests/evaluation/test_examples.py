@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from adn_jax.data.cases import read_case
-from adn_jax.inference.chain import infer_case
+from adn_jax.inference.system import infer_case
 from adn_jax.metrics.overlap import dice
 from adn_jax.training.runs import load_run
 from examples import what_f_adds

@@ -11,7 +11,7 @@ from adn_jax.evaluation.scores import CaseResult, score_masks
 from adn_jax.evaluation.summary import per_case_csv, summarise_results
 from adn_jax.evaluation.uncertainty import CaseDoubt
 from adn_jax.inference.figures import save_figure
-from adn_jax.inference.uncertainty import LesionDoubt
+from adn_jax.inference.maps import LesionDoubt
 from adn_jax.metrics.calibration import reliability
 
 MASK = np.zeros((2, 6, 6), bool)

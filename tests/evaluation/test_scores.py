@@ -5,7 +5,7 @@ import pytest
 
 from adn_jax.evaluation.scores import CaseResult, score_masks
 from adn_jax.evaluation.uncertainty import CaseDoubt
-from adn_jax.inference.uncertainty import LesionDoubt
+from adn_jax.inference.maps import LesionDoubt
 from adn_jax.io.files import none_for_nan
 from adn_jax.metrics.calibration import reliability
 

@@ -12,7 +12,7 @@ from adn_jax.evaluation.thresholds import (
     dice_curve,
     volume_curve,
 )
-from adn_jax.inference.thresholds import Thresholds, threshold_for
+from adn_jax.inference.maps import Thresholds
 from adn_jax.metrics.overlap import dice, volume_ml
 
 SPACING = (5.0, 2.0, 2.0)
@@ -108,6 +108,6 @@ def test_empty_masks_count_by_the_rule():
 def test_the_threshold_of_a_case_follows_its_volume():
     both = Thresholds(0.65, 0.25)
     large, small = made_up(0.65, 2000)[0], made_up(0.65, 100)[0]
-    assert threshold_for(large, SPACING, both) == 0.65
-    assert threshold_for(small, SPACING, both) == 0.25
-    assert threshold_for(np.zeros_like(small), SPACING, both) == 0.25
+    assert both.of(large, SPACING) == 0.65
+    assert both.of(small, SPACING) == 0.25
+    assert both.of(np.zeros_like(small), SPACING) == 0.25

@@ -6,7 +6,7 @@ from sklearn.metrics import mutual_info_score, roc_auc_score
 from adn_jax.evaluation.score_figures import reliability_figure
 from adn_jax.evaluation.uncertainty import score_doubt
 from adn_jax.inference.figures import doubt_figure
-from adn_jax.inference.uncertainty import Doubt, binary_entropy, doubt_of, lesion_doubts
+from adn_jax.inference.maps import Doubt, binary_entropy, doubt_of, lesion_doubts
 from adn_jax.metrics.calibration import reliability
 
 GENERATOR = np.random.default_rng(2)

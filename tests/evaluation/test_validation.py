@@ -20,8 +20,8 @@ from adn_jax.evaluation import validation
 from adn_jax.evaluation.evaluate import evaluate_run
 from adn_jax.evaluation.source import find_data
 from adn_jax.evaluation.thresholds import CANDIDATES
+from adn_jax.inference.maps import Thresholds
 from adn_jax.inference.system import infer_system, load_system
-from adn_jax.inference.thresholds import Thresholds
 from adn_jax.metrics.overlap import dice
 from tests.evaluation.noted import note
 

@@ -6,16 +6,13 @@ from matplotlib.colors import to_rgb
 
 from adn_jax.evaluation.score_figures import score_figure
 from adn_jax.inference.figures import (
+    CaseArtist,
     alignment_figure,
-    brightest,
-    lesion_slice,
     maps_figure,
     overview_figure,
     save_figure,
     scan_figure,
     segmentation_figure,
-    spread_slices,
-    unit_of,
 )
 from adn_jax.report.panels import LABEL, MIDLINE, PREDICTION
 
@@ -33,9 +30,9 @@ def pixels(image, colour):
 
 
 def test_slice_of_the_largest_lesion(make_maps):
-    assert lesion_slice(make_maps(shape=(7, 48, 40))) == 3
+    assert make_maps(shape=(7, 48, 40)).lesion_slice == 3
     nothing = make_maps(lesion=False, found=False)
-    assert lesion_slice(nothing) == np.argmax(nothing.asymmetry.sum((1, 2)))
+    assert nothing.lesion_slice == np.argmax(nothing.asymmetry.sum((1, 2)))
 
 
 def test_patients_left_is_on_the_images_right(make_maps):
@@ -94,14 +91,14 @@ def test_an_empty_volume_is_drawn_black(make_maps):
     maps = make_maps(lesion=False, found=False)
     for volume in (maps.aligned, maps.asymmetry, maps.pathological):
         volume[:] = 0
-    assert brightest(maps, maps.asymmetry, range(6)) == 1.0
+    assert CaseArtist(maps).brightest(maps.asymmetry, range(6)) == 1.0
     assert drawn(scan_figure(maps)).mean() < 0.2
 
 
 def test_only_the_asymmetry_is_said_to_be_in_hu(make_maps):
     maps = make_maps()
     tops = {"asymmetry": 0.25, "pathological": 0.5, "anatomical": 0.25}
-    said = {name: unit_of(maps, name, tops) for name in tops}
+    said = {name: CaseArtist(maps).top_in_words(name, tops) for name in tops}
     assert said == {"asymmetry": "20 HU", "pathological": "0.5", "anatomical": "0.25"}
     notes = [text.get_text() for text in scan_figure(maps).texts]
     assert any("not HU" in note for note in notes)
@@ -109,10 +106,10 @@ def test_only_the_asymmetry_is_said_to_be_in_hu(make_maps):
 
 def test_spread_slices_include_the_lesion(make_maps):
     maps = make_maps(shape=(30, 48, 40))
-    levels = spread_slices(maps, 7)
+    levels = maps.spread_slices(7)
     assert len(levels) == 7
     assert levels == sorted(levels)
-    assert lesion_slice(maps) in levels
+    assert maps.lesion_slice in levels
 
 
 def test_score_figure_takes_volumes_from_zero_and_no_cases():

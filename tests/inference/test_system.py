@@ -12,9 +12,15 @@ from adn_jax.data.cases import read_case
 from adn_jax.errors import UserError
 from adn_jax.evaluation import evaluate as module
 from adn_jax.evaluation.evaluate import evaluate_run
-from adn_jax.inference.chain import as_batch, as_map, infer_case
-from adn_jax.inference.system import has_dropout, infer_system, load_system
-from adn_jax.inference.uncertainty import doubt_of
+from adn_jax.inference.maps import doubt_of
+from adn_jax.inference.system import (
+    as_batch,
+    as_map,
+    has_dropout,
+    infer_case,
+    infer_system,
+    load_system,
+)
 from adn_jax.pipeline.adn import apply_adn
 from adn_jax.training.runs import write_run
 from tests.evaluation.noted import note

@@ -11,15 +11,17 @@ from adn_jax.data.cases import read_case
 from adn_jax.errors import UserError
 from adn_jax.evaluation import evaluate as module
 from adn_jax.evaluation.evaluate import evaluate_run
-from adn_jax.inference.chain import (
+from adn_jax.inference.predict import predict_scans
+from adn_jax.inference.system import (
+    Averaging,
     as_batch,
     as_map,
     infer_case,
+    infer_system,
+    load_system,
     onto_aligned,
     run_chain,
 )
-from adn_jax.inference.predict import predict_scans
-from adn_jax.inference.system import Averaging, infer_system, load_system
 from adn_jax.pipeline.tta import averaged_prediction
 
 ASKED = Averaging(mirrored=True, copies=1)

@@ -8,7 +8,7 @@ import pytest
 
 from adn_jax.cli.main import main
 from adn_jax.data.cases import read_case
-from adn_jax.inference.chain import infer_case
+from adn_jax.inference.system import infer_case
 from adn_jax.io.files import read_json, write_json
 from adn_jax.training.runs import load_run
 from tests.training.tiny import tiny_recipe, write_heads

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from adn_jax.inference.midline import Fit, judge_midline
+from adn_jax.inference.maps import Fit, judge_midline
 from adn_jax.metrics.alignment import Plane, in_plane_angle_deg, in_world, turn_deg
 
 UPRIGHT = np.diag([3.0, 3.0, 9.0, 1.0])

@@ -12,8 +12,7 @@ from adn_jax.config import (
     TtaSettings,
 )
 from adn_jax.data.cases import read_case
-from adn_jax.inference.chain import infer_case, on_scan_grid
-from adn_jax.inference.system import infer_system, load_system
+from adn_jax.inference.system import infer_case, infer_system, load_system, on_scan_grid
 
 
 @pytest.fixture(scope="module")
