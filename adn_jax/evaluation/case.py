@@ -8,7 +8,7 @@ from adn_jax.data.cases import PreparedCase, read_native_lesion
 from adn_jax.evaluation.scores import CaseResult, EmptyRule, GridScores, score_masks
 from adn_jax.evaluation.uncertainty import score_doubt
 from adn_jax.inference.maps import CaseMaps, Map
-from adn_jax.inference.system import System, infer_system
+from adn_jax.inference.system import System
 from adn_jax.io.paths import Source
 from adn_jax.metrics.alignment import Plane, alignment_error, true_plane
 from adn_jax.metrics.calibration import Reliability, near_lesion, reliability
@@ -21,7 +21,7 @@ def evaluate_case(
     system: System, case: PreparedCase, files: Source, empty: EmptyRule
 ) -> CaseResult:
     """Run and score one labelled case."""
-    maps, _, doubt = infer_system(system, case)
+    maps, _, doubt = system.infer(case)
     assert maps.lesion is not None  # the case is labelled
     brain = case.brain > 0
     grids = {

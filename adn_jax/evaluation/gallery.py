@@ -18,7 +18,7 @@ from adn_jax.inference.figures import (
     save_figure,
     segmentation_figure,
 )
-from adn_jax.inference.system import System, infer_system
+from adn_jax.inference.system import System
 from adn_jax.io.paths import Place
 
 PICTURED = 6
@@ -35,7 +35,7 @@ def write_figures(
     """Draw the figures that the system has something for; returns them by name."""
     chosen = pictured(results, grid)
     inferred = [
-        infer_system(system, read_case(case_folder(manifest, result.name)))
+        system.infer(read_case(case_folder(manifest, result.name)))
         for result in track(chosen, description="figures")
     ]
     maps = [one.maps for one in inferred]

@@ -32,7 +32,7 @@ from adn_jax.evaluation.thresholds import (
     dice_curve,
     volume_curve,
 )
-from adn_jax.inference.system import System, infer_system
+from adn_jax.inference.system import System
 from adn_jax.io.files import none_for_nan, read_json, write_json
 from adn_jax.io.paths import Place, to_place
 from adn_jax.training.runs import TrainedModel
@@ -125,7 +125,7 @@ def measure_case(system: System, manifest: Manifest, name: str) -> Record | None
     case = read_case(files)
     if case.lesion is None:
         return None
-    maps = infer_system(system, case).maps
+    maps = system.infer(case).maps
     assert maps.lesion is not None  # it is the case's
     dice = {"prepared": dice_curve(maps.prediction, maps.lesion)}
     native = native_lesion(maps.prediction, case, files)

@@ -24,6 +24,7 @@ from adn_jax.metrics.alignment import (
     turn_deg,
 )
 from adn_jax.metrics.overlap import TOUCHING, Mask, Spacing
+from adn_jax.pipeline.align import MidlineFit
 
 LARGEST_UNLIKENESS = 0.25
 """From this mean |X - X'| over mean X no line mirrors the brain: whole heads of several
@@ -152,15 +153,6 @@ class CaseMaps:
         }
 
 
-class Fit(NamedTuple):
-    """How well the mid-line of one head is known (`pipeline.align.MidlineFit`)."""
-
-    unlikeness: float
-    elsewhere: float
-    rival: float
-    skewness: float
-
-
 class MidlineJudgement(NamedTuple):
     """What can be said about a mid-line."""
 
@@ -172,12 +164,16 @@ class MidlineJudgement(NamedTuple):
     """What deserves a look, a sentence each."""
 
 
-def judge_midline(plane: Plane, fit: Fit, affine: Affine) -> MidlineJudgement:
-    """Judge a plane of the prepared grid, whose affine leads to world mm (RAS)."""
-    alone = fit.elsewhere - fit.unlikeness > LEAST_MARGIN
-    if not (fit.unlikeness < LARGEST_UNLIKENESS and alone):
+def judge_midline(plane: Plane, fit: MidlineFit, affine: Affine) -> MidlineJudgement:
+    """Judge a plane of the prepared grid, whose affine leads to world mm (RAS).
+
+    `fit` tells how well the plane of this one head is known.
+    """
+    unlikeness, elsewhere, rival, skewness = (float(value[0]) for value in fit)
+    alone = elsewhere - unlikeness > LEAST_MARGIN
+    if not (unlikeness < LARGEST_UNLIKENESS and alone):
         reason = "about as well at another angle"
-        if fit.unlikeness >= LARGEST_UNLIKENESS:
+        if unlikeness >= LARGEST_UNLIKENESS:
             reason = "well about no line"
         flag = (
             f"no mid-line found: the brain mirrors {reason}; look at the brain mask "
@@ -186,8 +182,8 @@ def judge_midline(plane: Plane, fit: Fit, affine: Affine) -> MidlineJudgement:
         return MidlineJudgement(False, False, (flag,))
     turn = turn_deg(in_world(plane, affine))
     unusual = abs(turn) > USUAL_DEG
-    flags = [UNCERTAIN] if fit.rival < LEAST_RIVAL else []
-    knows_sides = not fit.skewness <= (CLEAR_SKEWNESS if unusual else 0.0)
+    flags = [UNCERTAIN] if rival < LEAST_RIVAL else []
+    knows_sides = not skewness <= (CLEAR_SKEWNESS if unusual else 0.0)
     if not knows_sides:
         flags.append(UNKNOWN_SIDES)
     elif unusual:

@@ -23,7 +23,6 @@ from adn_jax.inference.system import (
     Averaging,
     System,
     as_map,
-    infer_system,
     load_system,
     on_scan_grid,
 )
@@ -246,7 +245,7 @@ def _predict_read(system: System, scan: RawScan) -> Prediction:
     recipe = system.model.recipe
     settings = replace(recipe.system.prepare, tissue="none")  # not needed to predict
     case = prepare_scan(CaseInput(scan), settings)
-    maps, outputs, doubt = infer_system(system, case)
+    maps, outputs, doubt = system.infer(case)
     native = partial(to_native, geometry=case.geometry)
     volumes = _lesion_of(native(maps.prediction), maps.threshold)
     volumes |= _maps_on_scan(scan, case, maps, outputs, recipe)

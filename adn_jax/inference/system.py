@@ -5,7 +5,7 @@ come back as NumPy arrays.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -24,7 +24,6 @@ from adn_jax.geometry.sampler import sample
 from adn_jax.inference.maps import (
     CaseMaps,
     Doubt,
-    Fit,
     Map,
     Thresholds,
     doubt_of,
@@ -33,6 +32,7 @@ from adn_jax.inference.maps import (
 from adn_jax.io.paths import Place
 from adn_jax.metrics.alignment import Plane
 from adn_jax.metrics.disentanglement import PATHOLOGY_THRESHOLD
+from adn_jax.metrics.overlap import Mask
 from adn_jax.pipeline.adn import apply_adn, init_adn, realign_labels, unalign
 from adn_jax.pipeline.align import (
     MidlineFit,
@@ -77,6 +77,16 @@ AS_TRAINED = Averaging()
 """The recipe's poses."""
 
 
+class Inferred(NamedTuple):
+    """What a system says of one case."""
+
+    maps: CaseMaps
+    outputs: AdnOutputs
+    """Of the run itself, still on the device."""
+    doubt: Doubt | None
+    """None if it was not asked for."""
+
+
 @dataclass(frozen=True)
 class System:
     """A run, where its doubt comes from, and from which probability it calls infarct.
@@ -106,22 +116,44 @@ class System:
 
     @property
     def doubts(self) -> str:
-        """Where the doubt comes from, in words; empty where there is none."""
+        """Where the doubt comes from, in words; empty if there is none."""
         if self.samples:
             return f"{self.samples} dropout samples"
         if len(self.members) > 1:
             return f"ensemble of {len(self.members)} runs: {', '.join(self.names)}"
         return ""
 
+    def infer(self, case: PreparedCase) -> Inferred:
+        """Run one case through every member, and choose its threshold.
 
-class Inferred(NamedTuple):
-    """What a system says of one case."""
-
-    maps: CaseMaps
-    outputs: AdnOutputs
-    """Of the run itself, still on the device."""
-    doubt: Doubt | None
-    """None where it was not asked for."""
+        Dropout samples are the same for the same case and count.
+        """
+        model, doubt = self.model, None
+        system, volume = model.recipe.system, as_batch(case.volume)
+        maps, outputs = infer_case(model.params, case, model.recipe)
+        if self.samples:
+            sampled = _compiled_sampler(system)
+            keys = jax.random.split(jax.random.key(model.recipe.seed), self.samples)
+            doubt = doubt_of(as_map(sampled(model.params, volume, key)) for key in keys)
+        elif len(self.members) > 1:
+            others = (
+                averaged_prediction(
+                    member.params,
+                    volume,
+                    member.recipe.system,
+                    member.recipe.tta,
+                    predict=run_chain,
+                )
+                for member in self.members[1:]
+            )
+            doubt = doubt_of([maps.prediction, *map(as_map, others)])
+            mean = doubt.probability
+            aligned = onto_aligned(as_batch(mean), outputs.matrix, system)
+            maps = replace(maps, prediction=mean, aligned_prediction=as_map(aligned))
+        if self.thresholds is not None:
+            chosen = self.thresholds.of(maps.prediction, maps.spacing_mm)
+            maps = replace(maps, threshold=chosen)
+        return Inferred(maps, outputs, doubt)
 
 
 def load_system(
@@ -180,7 +212,7 @@ def load_system(
 def averaging_of(
     recipes: Sequence[Recipe],
 ) -> tuple[TtaSettings | None, ...] | None:
-    """Poses that each recipe averages over, None where it takes the scan as it lies
+    """Poses that each recipe averages over, None if it takes the scan as it lies
     alone; None: no recipe averages."""
     each = tuple(
         settings if further_poses(settings) else None
@@ -197,42 +229,6 @@ def has_dropout(recipe: Recipe) -> bool:
     system = recipe.system
     nets = [system.segment_net] + [system.disentangle_net] * system.disentangles
     return any(isinstance(net, UNetSettings) and net.dropout > 0 for net in nets)
-
-
-def infer_system(system: System, case: PreparedCase) -> Inferred:
-    """Run one case through every member of the system, and choose its threshold."""
-    model, doubt = system.model, None
-    maps, outputs = infer_case(model.params, case, model.recipe)
-    if system.samples:
-        doubt = doubt_of(_dropout_samples(model, case, system.samples))
-    elif len(system.members) > 1:
-        others = (_prediction_of(member, case) for member in system.members[1:])
-        doubt = doubt_of([maps.prediction, *others])
-        mean = as_batch(doubt.probability)
-        aligned = as_map(onto_aligned(mean, outputs.matrix, model.recipe.system))
-        maps = replace(maps, prediction=doubt.probability, aligned_prediction=aligned)
-    if system.thresholds is not None:
-        chosen = system.thresholds.of(maps.prediction, maps.spacing_mm)
-        maps = replace(maps, threshold=chosen)
-    return Inferred(maps, outputs, doubt)
-
-
-def _prediction_of(model: TrainedModel, case: PreparedCase) -> Map:
-    """O of one case, averaged over poses where the recipe does."""
-    recipe, volume = model.recipe, as_batch(case.volume)
-    mean = averaged_prediction(
-        model.params, volume, recipe.system, recipe.tta, predict=run_chain
-    )
-    return as_map(mean)
-
-
-def _dropout_samples(
-    model: TrainedModel, case: PreparedCase, count: int
-) -> Iterator[Map]:
-    """O of several passes with dropout; the same for the same case and count."""
-    program, volume = _compiled_sampler(model.recipe.system), as_batch(case.volume)
-    for key in jax.random.split(jax.random.key(model.recipe.seed), count):
-        yield as_map(program(model.params, volume, key))
 
 
 @cache
@@ -309,8 +305,7 @@ def _midline(
         Plane(*(np.asarray(one[0], float) for one in mid_plane(pose, extents)))
         for pose in (matrix, first)
     )
-    known = Fit(*(float(getattr(fit, name)[0]) for name in Fit._fields))
-    judged = judge_midline(plane, known, case.affine)
+    judged = judge_midline(plane, fit, case.affine)
     return {
         "plane": plane if judged.found else None,
         "first_plane": first_plane if judged.found else None,
@@ -322,21 +317,19 @@ def _midline(
 
 def _truth_maps(
     case: PreparedCase, matrix: Matrix, system: SystemSettings
-) -> dict[str, Any]:
+) -> dict[str, Mask]:
     """The label and, for phantoms, the truly pathological voxels, as far as known."""
     if case.lesion is None:
         return {}
-    nothing = np.zeros(case.volume.shape, np.float32)
-    darkening = nothing if case.pathological is None else case.pathological
-    lesion, moved = _align_truth(
-        as_batch(case.lesion), as_batch(darkening), matrix, system
-    )
-    known = case.pathological is not None
-    return {
+    lesion = _realign_labels(as_batch(case.lesion), matrix, system)
+    truth = {
         "lesion": np.asarray(case.lesion) >= 0.5,
         "aligned_lesion": as_map(lesion) >= 0.5,
-        "aligned_truth": as_map(moved) > PATHOLOGY_THRESHOLD if known else None,
     }
+    if case.pathological is not None:
+        darkening = onto_aligned(as_batch(case.pathological), matrix, system)
+        truth["aligned_truth"] = as_map(darkening) > PATHOLOGY_THRESHOLD
+    return truth
 
 
 @partial(jax.jit, static_argnames="system")
@@ -395,20 +388,14 @@ def on_scan_grid(outputs: AdnOutputs, system: SystemSettings) -> dict[str, Volum
 
 
 @partial(jax.jit, static_argnames="system")
-def _align_truth(
-    lesion: Volume, darkening: Volume, matrix: Matrix, system: SystemSettings
-) -> tuple[Volume, Volume]:
-    """Label (nearest neighbours) and true darkening (linear) on X's grid."""
-    moved = onto_aligned(darkening, matrix, system)
-    return realign_labels(lesion, matrix, system), moved
-
-
-@partial(jax.jit, static_argnames="system")
 def onto_aligned(volume: Volume, matrix: Matrix, system: SystemSettings) -> Volume:
     """A map of I's grid on X's (linear)."""
     if not aligns(system):
         return volume
     return sample(volume, matrix, in_plane=is_in_plane(system))
+
+
+_realign_labels = jax.jit(realign_labels, static_argnames="system")
 
 
 def as_batch(volume: np.ndarray) -> Float[Array, "1 z y x 1"]:

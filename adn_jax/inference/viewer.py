@@ -4,7 +4,6 @@ import json
 import re
 import warnings
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -39,6 +38,10 @@ def write_viewer(
     grid = Grid(shape, affine)
     hu = resample(*nearest_ras(scan), grid, outside=-1000.0)
     probability = resample(maps.prediction, case.affine, grid)
+
+    def nifti(volume: Map) -> nib.Nifti1Image:
+        return nib.Nifti1Image(volume.transpose(2, 1, 0), affine)
+
     start = np.array(shape) // 2
     if probability.max() >= maps.threshold:
         start = np.array(np.unravel_index(np.argmax(probability), shape))
@@ -46,8 +49,8 @@ def write_viewer(
         # Where nothing is predicted, the threshold is above every value.
         warnings.filterwarnings("ignore", message="The given float value must not")
         view = view_img(
-            _as_image(probability, affine),
-            bg_img=_as_image(to_window(hu, maps.window_hu), affine),
+            nifti(probability),
+            bg_img=nifti(to_window(hu, maps.window_hu)),
             cut_coords=(affine @ [*start[::-1], 1.0])[:3].tolist(),
             threshold=maps.threshold,
             vmin=0.0,
@@ -104,22 +107,18 @@ def place_mirrored(
     size = json.dumps({"X": width, "Y": height, "Z": depth})
     if page.count(f'"nbSlice": {size}') != 2:
         raise ValueError(f"nilearn's page does not show two pictures of {size} voxels")
-    page = _replace_value(page, "numSlice", {"X": width - 1 - x, "Y": y, "Z": z})
-    return _replace_value(page, "affine", (affine @ from_page).tolist())
-
-
-def _replace_value(page: str, name: str, value: Any) -> str:
-    """Write another value for a setting that the page's script has once."""
-    old = rf'"{name}": (\{{[^}}]*\}}|\[\[.*?\]\])'
-    page, count = re.subn(old, f'"{name}": {json.dumps(value)}', page)
-    if count != 1:
-        raise ValueError(f"nilearn's page has {name!r} {count} times instead of once")
+    values = {
+        "numSlice": {"X": width - 1 - x, "Y": y, "Z": z},
+        "affine": (affine @ from_page).tolist(),
+    }
+    for name, value in values.items():
+        old = rf'"{name}": (\{{[^}}]*\}}|\[\[.*?\]\])'
+        page, count = re.subn(old, f'"{name}": {json.dumps(value)}', page)
+        if count != 1:
+            raise ValueError(
+                f"nilearn's page has {name!r} {count} times instead of once"
+            )
     return page
-
-
-def _as_image(volume: Map, affine: Float[np.ndarray, "4 4"]) -> nib.Nifti1Image:
-    """A NIfTI image of a volume in memory."""
-    return nib.Nifti1Image(volume.transpose(2, 1, 0), affine)
 
 
 def without_remote_links(page: str) -> str:

@@ -21,7 +21,7 @@ from adn_jax.evaluation.evaluate import evaluate_run
 from adn_jax.evaluation.source import find_data
 from adn_jax.evaluation.thresholds import CANDIDATES
 from adn_jax.inference.maps import Thresholds
-from adn_jax.inference.system import infer_system, load_system
+from adn_jax.inference.system import load_system
 from adn_jax.metrics.overlap import dice
 from tests.evaluation.noted import note
 
@@ -78,7 +78,7 @@ def test_thresholds_are_chosen_once_and_used(tiny_run, data, measured):
     pair = Thresholds(threshold["general"], threshold["small"])
     system = replace(load_system(tiny_run), thresholds=pair)
     case = read_case(data / "turned")
-    maps = infer_system(system, case).maps
+    maps = system.infer(case).maps
     assert maps.threshold in {pair.general, pair.small}
     assert chosen.summary["grids"]["prepared"]["dice"]["mean"] == pytest.approx(
         dice(maps.prediction >= maps.threshold, case.lesion >= 0.5)

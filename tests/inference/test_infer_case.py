@@ -12,7 +12,7 @@ from adn_jax.config import (
     TtaSettings,
 )
 from adn_jax.data.cases import read_case
-from adn_jax.inference.system import infer_case, infer_system, load_system, on_scan_grid
+from adn_jax.inference.system import infer_case, load_system, on_scan_grid
 
 
 @pytest.fixture(scope="module")
@@ -103,5 +103,5 @@ def test_one_compilation_serves_all_cases_of_five_runs_of_a_system(
     system = load_system(runs[0], ensemble=runs[1:])
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
         for name in ("turned", "healthy"):
-            infer_system(system, read_case(tiny_data / name))
+            system.infer(read_case(tiny_data / name))
     assert sum("Compiling jit(infer)" in line for line in caplog.messages) == 1

@@ -1,15 +1,20 @@
 """When a mid-line counts as found, and when left and right are told."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adn_jax.inference.maps import Fit, judge_midline
+from adn_jax.inference.maps import judge_midline
 from adn_jax.metrics.alignment import Plane, in_plane_angle_deg, in_world, turn_deg
+from adn_jax.pipeline.align import MidlineFit
 
 UPRIGHT = np.diag([3.0, 3.0, 9.0, 1.0])
 
 
-GOOD = Fit(unlikeness=0.12, elsewhere=0.3, rival=np.inf, skewness=0.15)
+def fit(unlikeness=0.12, elsewhere=0.3, rival=np.inf, skewness=0.15):
+    """How well the mid-line of one head is known: by default as of a usual one."""
+    values = (unlikeness, elsewhere, rival, skewness)
+    return MidlineFit(*(jnp.array([value]) for value in values))
 
 
 def plane(degrees):
@@ -18,19 +23,19 @@ def plane(degrees):
 
 
 def test_a_usual_head_has_no_flag():
-    assert judge_midline(plane(-20.0), GOOD, UPRIGHT) == (True, True, ())
+    assert judge_midline(plane(-20.0), fit(), UPRIGHT) == (True, True, ())
 
 
 @pytest.mark.parametrize(
-    ("fit", "reason"),
+    ("values", "reason"),
     [
-        (Fit(0.3, 0.5, np.inf, 0.15), "mirrors well about no line"),
-        (Fit(0.12, 0.13, np.inf, 0.15), "about as well at another angle"),
-        (Fit(0.3, 0.2, np.inf, 0.15), "mirrors well about no line"),
+        ((0.3, 0.5, np.inf, 0.15), "mirrors well about no line"),
+        ((0.12, 0.13, np.inf, 0.15), "about as well at another angle"),
+        ((0.3, 0.2, np.inf, 0.15), "mirrors well about no line"),
     ],
 )
-def test_without_a_mid_line_nothing_is_told(fit, reason):
-    found, knows_sides, flags = judge_midline(plane(0.0), fit, UPRIGHT)
+def test_without_a_mid_line_nothing_is_told(values, reason):
+    found, knows_sides, flags = judge_midline(plane(0.0), fit(*values), UPRIGHT)
     assert not found
     assert not knows_sides
     assert flags[0].startswith("no mid-line found: ")
@@ -38,13 +43,11 @@ def test_without_a_mid_line_nothing_is_told(fit, reason):
 
 
 def test_another_line_that_mirrors_about_as_well_is_told():
-    found, knows_sides, flags = judge_midline(
-        plane(5.0), GOOD._replace(rival=1.1), UPRIGHT
-    )
+    found, knows_sides, flags = judge_midline(plane(5.0), fit(rival=1.1), UPRIGHT)
     assert found
     assert knows_sides
     assert "the mid-line may be off by 2 degrees or more" in flags[0]
-    assert judge_midline(plane(5.0), GOOD._replace(rival=1.3), UPRIGHT).flags == ()
+    assert judge_midline(plane(5.0), fit(rival=1.3), UPRIGHT).flags == ()
 
 
 @pytest.mark.parametrize(
@@ -59,8 +62,7 @@ def test_another_line_that_mirrors_about_as_well_is_told():
     ],
 )
 def test_sides_are_told_where_the_front_is_known(degrees, skewness, known):
-    fit = GOOD._replace(skewness=skewness)
-    judged = judge_midline(plane(degrees), fit, UPRIGHT)
+    judged = judge_midline(plane(degrees), fit(skewness=skewness), UPRIGHT)
     assert judged.found
     assert judged.knows_sides is known
     assert bool(judged.flags) is (not known or degrees > 45)

@@ -18,7 +18,6 @@ from adn_jax.inference.system import (
     as_map,
     has_dropout,
     infer_case,
-    infer_system,
     load_system,
 )
 from adn_jax.pipeline.adn import apply_adn
@@ -41,7 +40,7 @@ def test_an_ensemble_scores_the_mean_of_its_members(
 ):
     runs = [tiny_run, write_tiny_run("b", plain_recipe, seed=1)]
     system = load_system(runs[0], ensemble=runs[1:])
-    inferred = infer_system(system, case)
+    inferred = system.infer(case)
     predictions = [
         infer_case(member.params, case, member.recipe)[0].prediction
         for member in system.members
@@ -56,8 +55,8 @@ def test_an_ensemble_scores_the_mean_of_its_members(
 
 
 def test_an_ensemble_of_twins_is_the_run_itself(tiny_run, twin_run, tiny_data, case):
-    (alone, _, none) = infer_system(load_system(tiny_run), case)
-    (both, _, doubt) = infer_system(load_system(tiny_run, ensemble=[twin_run]), case)
+    (alone, _, none) = load_system(tiny_run).infer(case)
+    (both, _, doubt) = load_system(tiny_run, ensemble=[twin_run]).infer(case)
     np.testing.assert_array_equal(alone.prediction, both.prediction)
     assert none is None
     assert doubt.mutual_information.max() == 0.0
@@ -74,7 +73,7 @@ def test_an_ensemble_of_twins_is_the_run_itself(tiny_run, twin_run, tiny_data, c
 def test_samples_are_passes_with_dropout(tiny_run, case):
     system = load_system(tiny_run, samples=3)
     model = system.model
-    maps, _, doubt = infer_system(system, case)
+    maps, _, doubt = system.infer(case)
     alone, _ = infer_case(model.params, case, model.recipe)
     np.testing.assert_array_equal(maps.prediction, alone.prediction)
     passes = [
@@ -88,7 +87,7 @@ def test_samples_are_passes_with_dropout(tiny_run, case):
     for ours, expected in zip(doubt, doubt_of(passes), strict=True):
         np.testing.assert_allclose(ours, expected, atol=1e-4)
     assert doubt.mutual_information.max() > 0.01
-    again = infer_system(system, case).doubt
+    again = system.infer(case).doubt
     np.testing.assert_array_equal(again.entropy, doubt.entropy)
 
 

@@ -17,7 +17,6 @@ from adn_jax.inference.system import (
     as_batch,
     as_map,
     infer_case,
-    infer_system,
     load_system,
     onto_aligned,
     run_chain,
@@ -44,7 +43,7 @@ def test_a_run_is_averaged_without_training_it_again(tiny_run, case):
     system = load_system(tiny_run, averaging=ASKED)
     model = system.model
     assert model.recipe.tta == SETTINGS
-    maps, outputs, _ = infer_system(system, case)
+    maps, outputs, _ = system.infer(case)
     volume = as_batch(case.volume)
     expected = averaged_prediction(
         model.params, volume, model.recipe.system, model.recipe.tta, predict=run_chain
@@ -52,7 +51,7 @@ def test_a_run_is_averaged_without_training_it_again(tiny_run, case):
     np.testing.assert_array_equal(maps.prediction, as_map(expected))
     aligned = onto_aligned(expected, outputs.matrix, model.recipe.system)
     np.testing.assert_array_equal(maps.aligned_prediction, as_map(aligned))
-    alone = infer_system(load_system(tiny_run), case)
+    alone = load_system(tiny_run).infer(case)
     assert np.abs(maps.prediction - alone.maps.prediction).max() > 0.05
     np.testing.assert_array_equal(maps.pathological, alone.maps.pathological)
     np.testing.assert_array_equal(outputs.prediction, alone.outputs.prediction)
@@ -62,13 +61,13 @@ def test_a_recipe_averages_by_itself_and_can_be_told_not_to(
     write_tiny_run, tiny_recipe, case
 ):
     run = write_tiny_run("averaging", replace(tiny_recipe, tta=SETTINGS))
-    plain = infer_system(load_system(write_tiny_run("plain")), case).maps
+    plain = load_system(write_tiny_run("plain")).infer(case).maps
     system = load_system(run)
     assert system.averaging == (SETTINGS,)
-    assert (infer_system(system, case).maps.prediction != plain.prediction).any()
+    assert (system.infer(case).maps.prediction != plain.prediction).any()
     off = load_system(run, averaging=Averaging(mirrored=False, copies=0))
     assert off.averaging is None
-    maps = infer_system(off, case).maps
+    maps = off.infer(case).maps
     np.testing.assert_array_equal(maps.prediction, plain.prediction)
     with pytest.raises(UserError, match=r"tta\.copies is -1"):
         load_system(run, averaging=Averaging(copies=-1))
@@ -80,8 +79,8 @@ def test_members_average_by_their_own_recipes(tiny_run, write_tiny_run, plain_re
 
 
 def test_an_ensemble_is_the_mean_of_averaged_members(tiny_run, twin_run, case):
-    one = infer_system(load_system(tiny_run, averaging=ASKED), case).maps
-    two = infer_system(load_system(tiny_run, 0, [twin_run], ASKED), case).maps
+    one = load_system(tiny_run, averaging=ASKED).infer(case).maps
+    two = load_system(tiny_run, 0, [twin_run], ASKED).infer(case).maps
     np.testing.assert_array_equal(one.prediction, two.prediction)
 
 
