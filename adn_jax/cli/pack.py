@@ -9,7 +9,7 @@ import tyro
 
 from adn_jax.cli.arguments import Where, parse
 from adn_jax.errors import counted
-from adn_jax.prepare.pack import CASES_PER_SHARD, pack_dataset
+from adn_jax.prepare.export import CASES_PER_SHARD, pack_dataset
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,7 @@ from adn_jax.config import PrepareSettings, ReadSettings, Recipe, SystemSettings
 from adn_jax.config.recipe_file import load_recipe
 from adn_jax.config.validation import check_recipe
 from adn_jax.errors import counted
-from adn_jax.prepare.dataset import (
-    log_failures,
-    log_oddities,
-    orphaned_cases,
-    prepare_dataset,
-)
+from adn_jax.prepare.dataset import log_manifest, orphaned_cases, prepare_dataset
 
 Settings = tyro.conf.OmitArgPrefixes[PrepareSettings]
 Reading = tyro.conf.OmitArgPrefixes[ReadSettings]
@@ -69,7 +64,7 @@ def main(arguments: Sequence[str]) -> None:
         command.scheduler,
         command.memory_gib,
     )
-    log_failures(manifest)
+    log_manifest(manifest)
     if left := orphaned_cases(manifest):
         print(
             f"adn: {counted(len(left), 'prepared case')} in {command.out} not (any "
@@ -79,7 +74,6 @@ def main(arguments: Sequence[str]) -> None:
     counts = ", ".join(
         f"{len(names)} {split}" for split, names in manifest.splits.items()
     )
-    log_oddities(manifest)
     cases = len(manifest.cases)
     print(
         f"{counted(cases, 'prepared case')} ({counts}) "

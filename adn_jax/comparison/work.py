@@ -35,7 +35,7 @@ from adn_jax.evaluation.scores import EMPTY_RULES
 from adn_jax.inference.system import averaging_of
 from adn_jax.io.files import is_there, read_json
 from adn_jax.io.paths import Place, is_remote, spelled_out
-from adn_jax.prepare.dataset import log_failures, log_oddities, prepare_dataset
+from adn_jax.prepare.dataset import log_manifest, prepare_dataset
 from adn_jax.training.runs import (
     check_same_recipe,
     read_config,
@@ -217,8 +217,7 @@ def find_data(
         )
     reading = ReadSettings(aisd_unpack=str(out / "unpacked"), hu_range=hu_range)
     manifest = prepare_dataset(Path(data), out / "prepared", settings, workers, reading)
-    log_failures(manifest)
-    log_oddities(manifest)
+    log_manifest(manifest)
     return manifest
 
 

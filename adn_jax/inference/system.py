@@ -209,9 +209,7 @@ def load_system(
     return System(tuple(members), tuple(one.name for one in runs), samples)
 
 
-def averaging_of(
-    recipes: Sequence[Recipe],
-) -> tuple[TtaSettings | None, ...] | None:
+def averaging_of(recipes: Sequence[Recipe]) -> tuple[TtaSettings | None, ...] | None:
     """Poses that each recipe averages over, None if it takes the scan as it lies
     alone; None: no recipe averages."""
     each = tuple(

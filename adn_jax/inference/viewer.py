@@ -24,12 +24,7 @@ MARGIN_MM = 18.0
 """Room around the brain, for the skull."""
 
 
-def write_viewer(
-    path: Path,
-    scan: Image,
-    case: PreparedCase,
-    maps: CaseMaps,
-) -> None:
+def write_viewer(path: Path, scan: Image, case: PreparedCase, maps: CaseMaps) -> None:
     """Write the page: three planes of the CT with the infarct probability over it.
 
     The page starts where the infarct is most probable, or else in the middle.

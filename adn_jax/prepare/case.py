@@ -122,6 +122,11 @@ def prepare_scan(
         UserError: no brain is found, or none of it lies on the prepared grid; wanted
             tissue maps or their atlas are missing.
     """
+    if settings.tissue == "given" and given.tissue is None:
+        raise UserError(
+            "no tissue maps are given (tissue/grey.nii.gz, white, csf, or SPM's c1 to "
+            "c3); add them, or set tissue to auto, atlas or none."
+        )
     scan = given.scan
     stripped = strip_scan(given) if stripped is None else stripped
     grid = centred_grid(stripped.affine, stripped.centre_mm, settings)
@@ -152,11 +157,6 @@ def prepare_scan(
     elif given.tissue is not None and settings.tissue != "none":
         maps = np.stack([moved(given.tissue[name]) for name in TISSUES])
         tissue = strongest_tissue(maps, brain)
-    elif settings.tissue == "given":
-        raise UserError(
-            "no tissue maps are given (tissue/grey.nii.gz, white, csf, or SPM's c1 to "
-            "c3); add them, or set tissue to auto, atlas or none."
-        )
     return PreparedCase(
         name=scan.name,
         volume=np.where(brain, to_window(hu, settings.window_hu), np.float32(0)),

@@ -215,10 +215,7 @@ def _prepare_one(
 
 
 def prepare_and_write(
-    raw: RawCase,
-    out: Path,
-    settings: PrepareSettings,
-    reading: ReadSettings,
+    raw: RawCase, out: Path, settings: PrepareSettings, reading: ReadSettings
 ) -> None:
     """Prepare one case into `out`, with its picture under `out/quality`."""
     record = {
@@ -276,17 +273,16 @@ def orphaned_cases(manifest: Manifest) -> list[str]:
     return sorted(found - {*manifest.cases, *manifest.failed})
 
 
-def log_failures(manifest: Manifest) -> None:
-    """Log on stderr which cases are left out of a prepared data set, and why, and what
-    is wrong with its splits."""
+def log_manifest(manifest: Manifest) -> None:
+    """Print what deserves to be known of a prepared data set before it is used.
+
+    On stderr which cases are left out, and why, and what is wrong with its splits; then
+    which are left out on purpose or have no label, and the flags by their kind.
+    """
     for name, reason in manifest.failed.items():
         print(f"adn: {name} is left out: {reason}", file=sys.stderr)
     for sentence in odd_splits(manifest):
         print(f"adn: {sentence}", file=sys.stderr)
-
-
-def log_oddities(manifest: Manifest) -> None:
-    """Print which cases are left out on purpose or have no label, and the flags."""
     if manifest.left_out:
         names = few_of([*manifest.left_out])
         print(f"left out on purpose, for reasons in report.md: {names}")

@@ -1,27 +1,33 @@
-"""Prepared cases become a raw data set of nnU-Net, so that peers train on the same.
+"""Prepared data sets in other forms: nnU-Net's raw layout, and few large files.
 
-Same cases, splits and label rule; HU on each scan's own grid or on the prepared one.
+Peers train on the same in nnU-Net's layout: same cases, splits and label rule; HU on
+each scan's own grid or on the prepared one. Packed, cases lie well in object stores and
+on clusters.
 """
 
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from rich.progress import track
 
 from adn_jax.config import PrepareSettings, ReadSettings
 from adn_jax.data.cases import (
     NATIVE_LESION,
     VOLUME_FILES,
+    check_sums,
     read_case,
     read_native_lesion,
     sha256,
 )
-from adn_jax.data.manifest import Manifest, read_manifest
+from adn_jax.data.manifest import Manifest, read_manifest, write_manifest
+from adn_jax.data.shards import check_reach, write_shard
 from adn_jax.datasets.raw import RawCase
 from adn_jax.datasets.recognise import find_dataset
 from adn_jax.distributed.preemption import interrupt_on_sigterm
@@ -34,6 +40,7 @@ from adn_jax.io.files import (
     write_json,
 )
 from adn_jax.io.image import Image, from_zyx, onto_voxels, write_image
+from adn_jax.io.paths import Place, is_remote
 from adn_jax.prepare.dataset import input_fingerprint
 from adn_jax.runtime.jobs import Outcome, Processes, attempt, run_cases
 
@@ -46,6 +53,9 @@ VERSION = 1
 """Raised when the same case would be exported differently: all cases are redone."""
 
 ENDING = ".nii.gz"
+
+CASES_PER_SHARD = 128
+"""About 110 MB at full size."""
 
 GridName = Literal["native", "prepared"]
 
@@ -106,20 +116,9 @@ def export_dataset(
     target = Target(folder, grid, manifest.settings, reading)
     target.claim({"prepared": str(prepared.resolve()), "grid": grid})
     with interrupt_on_sigterm(), only_one(folder):
-        for place in FOLDERS:  # nnU-Net would count what a killed run left
-            remove_remains(folder / place)
-        todo = [source for source in sources if not target.holds(source)]
-        if len(todo) < 2:
-            processes = replace(processes, workers=1)
-        job = partial(export_one, target=target)
-        outcomes = run_cases("exporting", job, todo, processes)
-        failed = {name: reason for name, reason in outcomes if reason}
-        kept = [source for source in sources if source.name not in failed]
-        exported = {source.name for source in kept}
-        for record in (folder / RECORDS).glob("case_*.json"):  # of earlier exports
-            if (case := record.stem.removeprefix("case_")) not in exported:
-                target.forget(case)
-        if not any(source.part == "Tr" for source in kept):
+        failed = _export_cases(sources, target, processes)
+        exported = {one.name for one in sources} - failed.keys()
+        if not any(one.part == "Tr" and one.name in exported for one in sources):
             reasons = {**left_out, **failed} or {"it": "has no training cases."}
             case, reason = next(iter(sorted(reasons.items())))
             raise UserError(
@@ -132,6 +131,25 @@ def export_dataset(
         export = Export(folder, splits, dict(sorted(failed.items())), left_out)
         _write_descriptions(export, manifest.settings, grid)
     return export
+
+
+def _export_cases(
+    sources: Sequence["Source"], target: "Target", processes: Processes
+) -> dict[str, str]:
+    """Export what is missing or changed, remove the rest; why some failed, by name."""
+    for place in FOLDERS:  # nnU-Net would count what a killed run left
+        remove_remains(target.folder / place)
+    todo = [source for source in sources if not target.holds(source)]
+    if len(todo) < 2:
+        processes = replace(processes, workers=1)
+    job = partial(export_one, target=target)
+    outcomes = run_cases("exporting", job, todo, processes)
+    failed = {name: reason for name, reason in outcomes if reason}
+    kept = {source.name for source in sources} - failed.keys()
+    for record in (target.folder / RECORDS).glob("case_*.json"):
+        if (name := record.stem.removeprefix("case_")) not in kept:
+            target.forget(name)
+    return failed
 
 
 @dataclass(frozen=True)
@@ -333,3 +351,73 @@ def _write_descriptions(
         write_json(path, [{"train": train, "val": validation}])
     else:
         path.unlink(missing_ok=True)
+
+
+def pack_dataset(
+    prepared: Path, out: Place, cases_per_shard: int = CASES_PER_SHARD
+) -> Manifest:
+    """Pack a prepared data set; a second call only does what is missing or changed.
+
+    Args:
+        prepared: folder of a prepared data set.
+        out: folder of the packed one, here or in an object store.
+        cases_per_shard: how many cases share a file.
+
+    Raises:
+        UserError: `prepared` is none or a case of it is not as it was written,
+            or `out` holds a data set that is not packed, or is in s3://.
+        KeyboardInterrupt: at Ctrl-C and SIGTERM; another call continues.
+    """
+    if cases_per_shard < 1:
+        raise UserError(
+            f"--cases-per-shard is {cases_per_shard}; it has to be at least 1."
+        )
+    check_reach(out)
+    manifest = read_manifest(prepared)
+    if manifest.shards:
+        raise UserError(
+            f"{prepared} is packed already; give the prepared data set it was made of."
+        )
+    if (out / "manifest.json").is_file() and not read_manifest(out).shards:
+        raise UserError(
+            f"{out} holds a data set that is not packed; choose another folder."
+        )
+    with interrupt_on_sigterm(), only_one(out):
+        if not is_remote(out):
+            remove_remains(Path(out))
+        shards = {
+            _shard_name(prepared, cases): cases
+            for cases in in_shards(manifest.cases, cases_per_shard)
+        }
+        for name, cases in track(shards.items(), description="packing"):
+            if not (out / name).exists():
+                folders = [prepared / case for case in cases]
+                for folder in folders:
+                    check_sums(folder)
+                write_shard(out / name, folders)
+        packed = replace(
+            manifest, folder=out, shards=tuple(shards), cases_per_shard=cases_per_shard
+        )
+        write_manifest(packed)
+        for path in out.glob("cases-*.array_record"):
+            if path.name not in shards:
+                path.unlink()
+    return packed
+
+
+def in_shards(cases: Sequence[str], cases_per_shard: int) -> list[tuple[str, ...]]:
+    """The cases of each shard, in their order."""
+    starts = range(0, len(cases), cases_per_shard)
+    return [tuple(cases[start : start + cases_per_shard]) for start in starts]
+
+
+def _shard_name(prepared: Path, cases: Sequence[str]) -> str:
+    """A name that tells the content of a shard, so that a file of it need not be read.
+
+    `case.json` holds the checksums of all files of a case.
+    """
+    digest = hashlib.sha256()
+    for case in cases:
+        digest.update(case.encode())
+        digest.update((prepared / case / "case.json").read_bytes())
+    return f"cases-{digest.hexdigest()[:16]}.array_record"

@@ -89,10 +89,7 @@ MEASURES = {
     ),
     "slices": Measure("slices", "Number of slices.", style=".0f"),
     "slice_mm": Measure(
-        "slice mm",
-        "Distance of the slices.",
-        "slices are {:.1f} mm apart",
-        high=10.0,
+        "slice mm", "Distance of the slices.", "slices are {:.1f} mm apart", high=10.0
     ),
     "pixel_mm": Measure("pixel mm", "Voxel size in the slice.", style=".2f"),
     "brain_height_mm": Measure(

@@ -184,9 +184,7 @@ def _harmonics() -> tuple[Float[np.ndarray, "n terms"], Float[np.ndarray, " term
 
 
 def smooth_shell(
-    radius_mm: Radii,
-    known: Rays,
-    stiffness: float,
+    radius_mm: Radii, known: Rays, stiffness: float
 ) -> tuple[Radii, float]:
     """Radii of a smooth shell in every direction, through the known ones.
 

@@ -19,13 +19,7 @@ from adn_jax.prepare.resample import (
     shrink,
     spacing_of,
 )
-from adn_jax.prepare.skull_gaps import (
-    MARGIN_MM,
-    Gap,
-    disk,
-    find_gap,
-    rays_that_meet,
-)
+from adn_jax.prepare.skull_gaps import MARGIN_MM, Gap, disk, find_gap, rays_that_meet
 from adn_jax.scans.hounsfield import AIR_HU, BRAIN_HU, background_of, cut_ends
 
 SLICE_CM2 = (60.0, 320.0)

@@ -26,7 +26,7 @@ from adn_jax.io.files import check_fetched, is_there, only_one
 from adn_jax.io.paths import Place, as_place, is_remote, spelled_out
 from adn_jax.losses.extra import resolve_term
 from adn_jax.models import check_shape, deepest_rows
-from adn_jax.prepare.dataset import log_failures, log_oddities, prepare_dataset
+from adn_jax.prepare.dataset import log_manifest, prepare_dataset
 from adn_jax.runtime.platform import check_cudnn, return_freed_memory
 from adn_jax.training.loop import train_stage
 from adn_jax.training.pretrained import Pretrained, copy_stage, find_pretrained
@@ -279,8 +279,7 @@ def _prepared_cases(
         manifest = prepare_dataset(
             Path(data), Path(folder), recipe.system.prepare, workers, reading
         )
-        log_failures(manifest)
-        log_oddities(manifest)
+        log_manifest(manifest)
     return fold_manifest(manifest, fold)
 
 

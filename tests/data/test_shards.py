@@ -9,7 +9,7 @@ from adn_jax.data.manifest import case_folder, read_manifest, write_manifest
 from adn_jax.data.shards import read_packed, write_shard
 from adn_jax.errors import UserError
 from adn_jax.io.paths import to_place, upload
-from adn_jax.prepare.pack import pack_dataset
+from adn_jax.prepare.export import pack_dataset
 from tests.training.tiny import write_heads
 
 

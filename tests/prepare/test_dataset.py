@@ -15,7 +15,7 @@ from adn_jax.datasets.recognise import find_dataset
 from adn_jax.errors import UserError
 from adn_jax.io.files import only_one
 from adn_jax.prepare import dataset
-from adn_jax.prepare.dataset import log_oddities, odd_splits, prepare_dataset
+from adn_jax.prepare.dataset import log_manifest, odd_splits, prepare_dataset
 from adn_jax.runtime import jobs as processes
 
 
@@ -316,7 +316,7 @@ def test_what_is_odd_is_said_by_its_kind(tmp_path, small_grid, capsys):
         | {"c00": ("the label is empty",)},
         lacking={"lesion": ("c03",), "infarct": ("c00", "c03")},
     )
-    log_oddities(manifest)
+    log_manifest(manifest)
     assert capsys.readouterr().out.splitlines() == [
         "left out on purpose, for reasons in report.md: c00, c01, c02, c03, c04, c05, "
         "c06, c07, c08, c09 and 2 more",

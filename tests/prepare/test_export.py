@@ -13,8 +13,7 @@ from adn_jax.data.manifest import write_manifest as write_prepared_manifest
 from adn_jax.errors import UserError
 from adn_jax.prepare import export as module
 from adn_jax.prepare.dataset import prepare_dataset
-from adn_jax.prepare.export import export_dataset
-from adn_jax.prepare.pack import pack_dataset
+from adn_jax.prepare.export import export_dataset, pack_dataset
 
 SETTINGS = PrepareSettings(
     shape=(24, 48, 40), spacing_mm=(6.0, 4.0, 4.0), window_hu=(-10.0, 90.0)

@@ -10,8 +10,8 @@ from adn_jax.data.manifest import read_manifest
 from adn_jax.errors import UserError
 from adn_jax.io.files import only_one
 from adn_jax.io.paths import read_bytes, to_place
-from adn_jax.prepare import pack
-from adn_jax.prepare.pack import in_shards, pack_dataset
+from adn_jax.prepare import export
+from adn_jax.prepare.export import in_shards, pack_dataset
 from tests.training.tiny import drop_volume, write_heads
 
 
@@ -43,13 +43,13 @@ def contents(folder):
 
 def count_shards(monkeypatch):
     """Numbers of cases of the shards that are written from now on."""
-    written, write = [], pack.write_shard
+    written, write = [], export.write_shard
 
     def counted(path, folders):
         written.append(len(folders))
         write(path, folders)
 
-    monkeypatch.setattr(pack, "write_shard", counted)
+    monkeypatch.setattr(export, "write_shard", counted)
     return written
 
 
@@ -86,10 +86,10 @@ def test_a_second_call_does_what_is_missing_or_changed(heads, out, monkeypatch):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from adn_jax.prepare import pack
+from adn_jax.prepare import export
 from adn_jax.io.paths import to_place
 
-zipped, calls = pack.write_shard.__globals__["zipped"], []
+zipped, calls = export.write_shard.__globals__["zipped"], []
 
 def killed(folder):
     calls.append(folder)
@@ -97,8 +97,8 @@ def killed(folder):
         os.kill(os.getpid(), signal.SIGKILL)
     return zipped(folder)
 
-pack.write_shard.__globals__["zipped"] = killed
-pack.pack_dataset(Path(sys.argv[1]), to_place(sys.argv[2]), 2)
+export.write_shard.__globals__["zipped"] = killed
+export.pack_dataset(Path(sys.argv[1]), to_place(sys.argv[2]), 2)
 """
 """Ends in the middle of the second shard."""
 

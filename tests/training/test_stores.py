@@ -8,7 +8,7 @@ from adn_jax.cli.main import main
 from adn_jax.errors import UserError
 from adn_jax.io.files import read_json
 from adn_jax.io.paths import to_place
-from adn_jax.prepare.pack import pack_dataset
+from adn_jax.prepare.export import pack_dataset
 from adn_jax.training.checkpoints import open_checkpoints
 from adn_jax.training.metric_log import METRICS
 from adn_jax.training.runs import read_finished
