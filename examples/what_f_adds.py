@@ -34,7 +34,7 @@ def main(runs: tyro.conf.Positional[list[Path]], split: str = "test") -> None:
         model = load_run(run)
         if not model.recipe.system.disentangles:
             sys.exit(f"{run} has no D to compare F with; name runs of ADN.")
-        manifest = find_data(model, run, None)
+        manifest = find_data(model.run, None)
         names = split_cases(manifest, split)
         rows = [
             of_case(model, read_case(case_folder(manifest, name))) for name in names

@@ -7,12 +7,7 @@ from pathlib import Path
 from adn_jax.config import Recipe
 from adn_jax.config.serialization import differing_fields
 from adn_jax.errors import UserError
-from adn_jax.training.runs import (
-    changed_settings,
-    has_checkpoints,
-    read_finished,
-    stages_of,
-)
+from adn_jax.training.runs import Run, changed_settings, stages_of
 
 
 @dataclass(frozen=True)
@@ -109,14 +104,16 @@ def find_trained_t(run: PlannedRun, peers: Iterable[PlannedRun]) -> PlannedRun |
     None: there is none, no T is needed, or the run has begun one of its own.
     """
     needed = "align" in stages_of(run.recipe)
-    if not needed or has_checkpoints(run.folder, "align"):
+    begun = Run.find(run.folder)
+    if not needed or (begun is not None and begun.has_checkpoints("align")):
         return None
     for peer in peers:
         if peer.folder == run.folder or "align" not in stages_of(peer.recipe):
             continue
         if changed_settings("align", peer.recipe, run.recipe):
             continue
-        if "align" in read_finished(peer.folder):
+        other = Run.find(peer.folder)
+        if other is not None and "align" in other.finished:
             return peer
     return None
 

@@ -36,12 +36,7 @@ from adn_jax.inference.system import averaging_of
 from adn_jax.io.files import is_there, read_json
 from adn_jax.io.paths import Place, is_remote, spelled_out
 from adn_jax.prepare.dataset import log_manifest, prepare_dataset
-from adn_jax.training.runs import (
-    check_same_recipe,
-    read_config,
-    read_finished,
-    stages_of,
-)
+from adn_jax.training.runs import Run, stages_of
 
 
 class Completed(NamedTuple):
@@ -92,7 +87,7 @@ def check_runs(runs: Sequence[PlannedRun], job: Job) -> None:
     for run in runs:
         if why := stranger(run, job):
             raise UserError(f"{run.name}: {why}")
-    untrained = [run for run in runs if not _is_trained(run)]
+    untrained = [run for run in runs if _trained_steps(run) is None]
     systems = {run.system.name: run for run in reversed(untrained)}
     for run in track([*systems.values()][::-1], "checking", transient=True):
         command = [*train_command(run, job), "--dry-run"]
@@ -147,7 +142,7 @@ def _do_run(run: PlannedRun, peers: Sequence[PlannedRun], job: Job) -> str:
     log = job.logs / f"{run.name}.log"
     try:
         why = ""
-        if not _is_trained(run):
+        if _trained_steps(run) is None:
             why = run_child(train_command(run, job, find_trained_t(run, peers)), log)
             why = why or stranger(run, job)  # its config file may have changed since
         return why or run_child(evaluate_command(run, job), log)
@@ -157,14 +152,14 @@ def _do_run(run: PlannedRun, peers: Sequence[PlannedRun], job: Job) -> str:
 
 def stranger(run: PlannedRun, job: Job) -> str:
     """Why a folder with a finished stage cannot be this run; empty where it can."""
-    if not read_finished(run.folder):
-        return ""
     try:
-        check_same_recipe(run.folder, run.recipe)
-        known = read_config(run.folder).get("cases_sha256")
+        begun = Run.find(run.folder)
+        if begun is None or not begun.finished:
+            return ""
+        begun.check_same_recipe(run.recipe)
     except UserError as error:
         return _in_words_of(job, run, str(error))
-    if known != cases_digest(read_manifest(job.data)):
+    if begun.cases_sha256 != cases_digest(read_manifest(job.data)):
         return (
             f"{run.folder} was trained with other cases or splits than {job.data} has; "
             "choose another OUT."
@@ -172,19 +167,22 @@ def stranger(run: PlannedRun, job: Job) -> str:
     return ""
 
 
-def _is_trained(run: PlannedRun) -> bool:
-    """Whether every stage is finished."""
-    return set(stages_of(run.recipe)) <= set(read_finished(run.folder))
+def _trained_steps(run: PlannedRun) -> dict[str, int] | None:
+    """Stage -> step of its best weights; None unless every stage is finished."""
+    begun, stages = Run.find(run.folder), stages_of(run.recipe)
+    if begun is None or not set(stages) <= begun.finished.keys():
+        return None
+    return {stage: begun.finished[stage]["best_step"] for stage in stages}
 
 
 def is_scored(run: PlannedRun, job: Job) -> bool:
     """Whether the run is trained, and its scores are of its weights, on these cases, by
     the rules of a table: its recipe's threshold and poses."""
     path = run.folder / "evaluation" / job.split / "summary.json"
-    if not _is_trained(run) or not path.is_file():
+    steps = _trained_steps(run)
+    if steps is None or not path.is_file():
         return False
-    summary, finished = read_json(path), read_finished(run.folder)
-    steps = {stage: finished[stage]["best_step"] for stage in stages_of(run.recipe)}
+    summary = read_json(path)
     cases = read_manifest(job.data).splits.get(job.split, ())
     return (
         summary["steps"] == steps

@@ -89,6 +89,11 @@ def write_manifest(manifest: Manifest) -> None:
     write_json(manifest.folder / "manifest.json", content)
 
 
+def has_manifest(folder: Place) -> bool:
+    """Whether a folder is a prepared data set."""
+    return is_there(folder / "manifest.json")
+
+
 def read_manifest(folder: Place | str) -> Manifest:
     """Read `manifest.json`.
 

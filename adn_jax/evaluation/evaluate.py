@@ -33,7 +33,6 @@ from adn_jax.evaluation.validation import choose_on_validation
 from adn_jax.inference.system import AS_TRAINED, Averaging, System, load_system
 from adn_jax.io.files import read_json, write_json, write_text
 from adn_jax.io.paths import Place, as_place, spelled_out
-from adn_jax.training.runs import read_finished
 
 ThresholdRule = Literal["recipe", "auto"]
 """Take the recipe's threshold, or choose two on the validation split."""
@@ -83,19 +82,19 @@ def evaluate_run(
     """
     run, data = as_place(run), None if data is None else as_place(data)
     system = load_system(run, samples, ensemble, averaging)
-    model, runs = system.model, (run, *ensemble)
-    manifest = find_data(model, run, data)
+    model, runs = system.model, [member.run for member in system.members]
+    manifest = find_data(model.run, data)
     check_grid(model.recipe, manifest)
     check_unseen(runs, split, data)
     cases = split_cases(manifest, split)
     folder = run / "evaluation" / (f"{split}-ensemble" if ensemble else split)
     members = [
-        (settings_to_json(member.recipe), read_finished(place))
-        for member, place in zip(system.members, runs, strict=True)
+        (settings_to_json(member.recipe), member.run.finished)
+        for member in system.members
     ]
     chosen = None
     if threshold == "auto":
-        chosen = choose_on_validation(system, runs, data, members, empty)
+        chosen = choose_on_validation(system, data, members, empty)
         system = replace(system, thresholds=chosen.choice.thresholds)
     state = {
         "members": members,
@@ -114,7 +113,7 @@ def evaluate_run(
         "run": run.name,
         "members": list(system.names),
         "data": spelled_out(manifest.folder),
-        "steps": model.steps,
+        "steps": model.run.steps,
     }
     _write_results(system, manifest, results, summary, folder)
     return Evaluation(summary, folder)

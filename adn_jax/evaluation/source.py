@@ -7,50 +7,48 @@ from typing import Any
 
 from adn_jax.config import Recipe
 from adn_jax.data.manifest import Manifest, cases_digest, fold_manifest, read_manifest
-from adn_jax.data.splits import parse_fold
+from adn_jax.data.splits import Fold
 from adn_jax.errors import UserError
 from adn_jax.io.files import read_json
 from adn_jax.io.paths import Place, Source, to_place
-from adn_jax.training.runs import TrainedModel, read_config
+from adn_jax.training.runs import Run
 
 
-def find_data(model: TrainedModel, run: Place, data: Place | None) -> Manifest:
+def find_data(run: Run, data: Place | None) -> Manifest:
     """The data set given, or the one the run was trained on; in the run's splits."""
     if data is not None:
         return _as_trained(run, read_manifest(data))
-    if model.data is None:
+    if run.data is None:
         raise UserError(
-            f"{run} was not trained here, so it names no data set; give --data DIR."
+            f"{run.folder} was not trained here, so it names no data set; give --data "
+            "DIR."
         )
-    trained_on = to_place(model.data)
+    trained_on = to_place(run.data)
     if not trained_on.is_dir():
         raise UserError(
-            f"{run} was trained on {model.data}, which is not there any more; "
+            f"{run.folder} was trained on {run.data}, which is not there any more; "
             "give the prepared data set with --data DIR."
         )
     manifest = read_manifest(trained_on)
     found = _as_trained(run, manifest)
-    if read_config(run).get("fold") and found is manifest:
+    if run.fold and found is manifest:
         raise UserError(
-            f"{trained_on} has other cases or splits than when {run} was trained on a "
-            "fold of it, which cannot be told any more; restore it, or give it with "
-            "--data DIR to score its own splits."
+            f"{trained_on} has other cases or splits than when {run.folder} was "
+            "trained on a fold of it, which cannot be told any more; restore it, or "
+            "give it with --data DIR to score its own splits."
         )
     return found
 
 
-def _as_trained(run: Place, manifest: Manifest) -> Manifest:
+def _as_trained(run: Run, manifest: Manifest) -> Manifest:
     """The data set in the splits of the run's fold, if it is the run's data set."""
-    config = read_config(run)
-    if not config.get("fold"):
+    if run.fold is None:
         return manifest
-    fold = parse_fold(config["fold"])
     cases = [*manifest.splits.get("train", ()), *manifest.splits.get("validation", ())]
-    if len(cases) < fold.count:
+    if len(cases) < run.fold.count:
         return manifest
-    folded = fold_manifest(manifest, fold)
-    known = config.get("cases_sha256") == cases_digest(folded)
-    return folded if known else manifest
+    folded = fold_manifest(manifest, run.fold)
+    return folded if run.cases_sha256 == cases_digest(folded) else manifest
 
 
 def check_grid(recipe: Recipe, manifest: Manifest) -> None:
@@ -97,29 +95,27 @@ def no_label(manifest: Manifest, split: str) -> UserError:
     )
 
 
-def check_unseen(runs: Sequence[Place], split: str, data: Place | None) -> None:
+def check_unseen(runs: Sequence[Run], split: str, data: Place | None) -> None:
     """Raise `UserError` where members of an ensemble learned from the cases that are to
     be scored: folds that took turns, or, unless `data` is given, runs of other cases or
     splits than the first's, whose cases are scored."""
-    configs = [read_config(run) for run in runs]
-    folds = {config.get("fold") for config in configs}
-    if split == "validation" and len(folds) > 1:
+    if split == "validation" and len({run.fold for run in runs}) > 1:
         raise UserError(
             "the runs have different folds, so that each case of split 'validation' "
             "has trained some of them; score the ensemble on the test split, or each "
             "run alone."
         )
-    firsts: dict[str | None, tuple[Place, str]] = {}
-    for run, config in zip(runs, configs, strict=True):
-        digest = config.get("cases_sha256")
-        if data is not None or digest is None:
+    firsts: dict[Fold | None, Run] = {}
+    for run in runs:
+        if data is not None or run.cases_sha256 is None:
             continue
-        first, known = firsts.setdefault(config.get("fold"), (run, digest))
-        if digest != known:
+        first = firsts.setdefault(run.fold, run)
+        if run.cases_sha256 != first.cases_sha256:
             raise UserError(
-                f"{run} was trained on other cases or splits than {first} and may have "
-                "seen those that are to be scored; name runs of one data set, or give "
-                "one that none has seen with --data DIR."
+                f"{run.folder} was trained on other cases or splits than "
+                f"{first.folder} and may have seen those that are to be scored; name "
+                "runs of one data set, or give one that none has seen with --data "
+                "DIR."
             )
 
 

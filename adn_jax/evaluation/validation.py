@@ -35,7 +35,7 @@ from adn_jax.evaluation.thresholds import (
 from adn_jax.inference.system import System
 from adn_jax.io.files import none_for_nan, read_json, write_json
 from adn_jax.io.paths import Place, to_place
-from adn_jax.training.runs import TrainedModel
+from adn_jax.training.runs import Run
 
 CURVES_FORMAT = 1
 """Version of the file: raise it when its numbers change."""
@@ -79,7 +79,6 @@ class Chosen:
 
 def choose_on_validation(
     system: System,
-    runs: Sequence[Place],
     data: Place | None,
     state: Any,
     empty: EmptyRule,
@@ -91,7 +90,6 @@ def choose_on_validation(
 
     Args:
         system: what is to be scored.
-        runs: the folders of its members.
         data: the data set to take where a run's own one is not there.
         state: what the predictions depend on, as JSON values.
         empty: rule for empty masks.
@@ -100,7 +98,7 @@ def choose_on_validation(
     """
     cases = [
         (part, manifest, name)
-        for part, manifest in _validation_parts(system, runs, data)
+        for part, manifest in _validation_parts(system, data)
         for name in split_cases(manifest, "validation")
     ]
     checksums = [
@@ -108,8 +106,9 @@ def choose_on_validation(
         for part, manifest, name in cases
     ]
     key = fingerprint(state, checksums, CANDIDATES, CURVES_FORMAT)
-    suffix = "-ensemble" if len(runs) > 1 else ""
-    path = runs[0] / "evaluation" / f"validation-thresholds{suffix}.json"
+    suffix = "-ensemble" if len(system.members) > 1 else ""
+    folder = system.model.run.folder / "evaluation"
+    path = folder / f"validation-thresholds{suffix}.json"
     known: dict[str, Any] = read_json(path) if path.is_file() else {}
     if known.get("key") != key:
         measured = track(cases, description="choose thresholds")
@@ -156,13 +155,10 @@ def choose_from(records: Sequence[Record], fixed: float, empty: EmptyRule) -> Ch
 
 
 def _validation_parts(
-    system: System, runs: Sequence[Place], data: Place | None
+    system: System, data: Place | None
 ) -> list[tuple[System, Manifest]]:
     """Who is asked about the validation cases of which data set."""
-    manifests = [
-        _validation_data(member, run, data)
-        for member, run in zip(system.members, runs, strict=True)
-    ]
+    manifests = [_validation_data(member.run, data) for member in system.members]
     for member, manifest in zip(system.members, manifests, strict=True):
         check_grid(member.recipe, manifest)
     system = replace(system, samples=0, thresholds=None)
@@ -175,7 +171,7 @@ def _validation_parts(
     return list(zip(alone, manifests, strict=True))
 
 
-def _validation_data(model: TrainedModel, run: Place, data: Place | None) -> Manifest:
+def _validation_data(run: Run, data: Place | None) -> Manifest:
     """The data set that a run was trained on, else the given one."""
-    there = model.data is not None and to_place(model.data).is_dir()
-    return find_data(model, run, None if there else data)
+    there = run.data is not None and to_place(run.data).is_dir()
+    return find_data(run, None if there else data)

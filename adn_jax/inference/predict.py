@@ -279,7 +279,7 @@ def _predict_read(system: System, scan: RawScan) -> Prediction:
     facts["model"] = {
         "recipe": recipe.name,
         "run": system.names[0],
-        "steps": system.model.steps,
+        "steps": system.model.run.steps,
         "averaging": settings_to_json(tta),
     }
     facts["versions"] = versions()

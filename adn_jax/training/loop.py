@@ -24,12 +24,7 @@ from adn_jax.errors import UserError
 from adn_jax.io.paths import Place
 from adn_jax.training import checkpoints
 from adn_jax.training.metric_log import Logbook, open_logbook
-from adn_jax.training.runs import (
-    STAGE_MODES,
-    checkpoint_folder,
-    mark_finished,
-    refuse_other_settings,
-)
+from adn_jax.training.runs import STAGE_MODES, Run, check_same_settings
 from adn_jax.training.stages import Stage
 from adn_jax.training.steps import ABSENT, Metrics, TrainState, was_skipped
 from adn_jax.training.term_gradients import make_term_gradients
@@ -52,8 +47,7 @@ MOST_SKIPPED = 5
 
 def train_stage(
     stage: Stage,
-    recipe: Recipe,
-    run: Place,
+    run: Run,
     train: Split,
     validation: Split,
     frozen: Any,
@@ -64,8 +58,7 @@ def train_stage(
 
     Args:
       stage: loss, validation and settings.
-      recipe: the whole recipe.
-      run: folder of the run.
+      run: its recipe, and where it is saved.
       train: cases to learn from.
       validation: held-out cases that choose the best weights.
       frozen: what the stage's functions need besides the trained parameters.
@@ -76,7 +69,7 @@ def train_stage(
       0 when the stage is finished, else the number of the signal that stopped it;
       its last state is saved then.
     """
-    settings, mode = stage.settings, STAGE_MODES[stage.name]
+    settings, mode, recipe = stage.settings, STAGE_MODES[stage.name], run.recipe
     parts = settings.micro_batches
     check_batch(settings.batch, mesh, f"{stage.name}.batch", parts)
     everywhere, place = replicated(mesh), partial(place_cases, mesh=mesh)
@@ -84,7 +77,7 @@ def train_stage(
     seed = stage_seed(stage, recipe)
     update = update or make_update(stage, recipe, mesh)
     term_gradients = _watch_terms(stage, recipe, frozen, update.key, everywhere)
-    folder = checkpoint_folder(run, stage.name)
+    folder = run.checkpoints(stage.name)
     with (
         catch_stop_of_any() as stop,
         checkpoints.open_checkpoints(folder, mode) as manager,
@@ -95,7 +88,7 @@ def train_stage(
         sums = progress.get("dice_sums", [])
         history = DiceHistory(math.ceil(len(train) / settings.batch), sums)
         validate = make_validation(stage, frozen, validation, place, everywhere)
-        with open_logbook(run, stage.name, step, settings.steps) as log:
+        with open_logbook(run.folder, stage.name, step, settings.steps) as log:
             names = partial(_names_of_update, train, settings.batch, seed)
             session = Session(stage, recipe, manager, log, history, validate, names)
             batches = train_batches(train, settings.batch, seed, step, place)
@@ -114,6 +107,7 @@ def train_stage(
         checkpoints.wait(manager)
         finish(run, session, step)
     wait_for_all(f"{stage.name} is finished")
+    run.refresh()
     return 0
 
 
@@ -289,7 +283,7 @@ def _check_progress(
     """
     if "recipe" in progress:
         saved = recipe_from_json(progress["recipe"], f"{folder}: recipe")
-        refuse_other_settings(folder, stage, saved, recipe)
+        check_same_settings(folder, stage, saved, recipe)
 
 
 def save(session: Session, state: TrainState, with_score: bool) -> None:
@@ -395,7 +389,7 @@ def _check_validation(session: Session, step: int, numbers: dict[str, float]) ->
             )
 
 
-def finish(run: Place, session: Session, step: int) -> None:
+def finish(run: Run, session: Session, step: int) -> None:
     """Note that the stage is finished and which weights are its best."""
     if not is_first():
         return
@@ -404,7 +398,7 @@ def finish(run: Place, session: Session, step: int) -> None:
     metrics: Any = session.manager.metrics(best)
     score = metrics["score"]
     facts = {"steps": step, "best_step": best, session.stage.score: score}
-    mark_finished(run, session.stage.name, facts)
+    run.mark_finished(session.stage.name, facts)
 
 
 def saved_items(state: TrainState) -> dict[str, Any]:

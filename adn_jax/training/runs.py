@@ -1,15 +1,16 @@
-"""Run folders: the recipe, the data set, which stages are finished, their best weights.
+"""A run's folder: the recipe, the data set, which stages are finished, their weights.
 
-`RUN/config.json` holds the recipe, `RUN/stages.json` the finished stages and
-`RUN/checkpoints/<stage>/` the weights.
+`RUN/config.json` holds the recipe and what the run was begun with, `RUN/stages.json`
+the finished stages and `RUN/checkpoints/<stage>/` the weights.
 """
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import count
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -18,6 +19,7 @@ import numpy as np
 from adn_jax.config import Recipe
 from adn_jax.config.serialization import differing_fields, settings_to_json
 from adn_jax.config.validation import recipe_from_json, used_settings
+from adn_jax.data.splits import Fold, parse_fold
 from adn_jax.errors import UserError
 from adn_jax.io.files import atomic_path, is_there, read_json, write_json
 from adn_jax.io.paths import Place, as_place, move_folder, spelled_out
@@ -45,21 +47,10 @@ STAGE_NEEDS = {
 }
 """Fields on which what a stage trains depends; the joint stage depends on all."""
 
+PRETRAINED_STAGES = ("align", "tissue")
+"""Stages that can be taken from another run."""
+
 PACKAGES = ("adn-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-
-
-@dataclass(frozen=True)
-class TrainedModel:
-    """A finished run: what is needed to score or predict."""
-
-    recipe: Recipe
-    params: AdnParams
-    tissue: Params
-    """Parameters of the tissue net; None where the recipe has none."""
-    data: str | None
-    """The prepared data set it was trained on; None for imported weights."""
-    steps: dict[str, int]
-    """Stage -> step of the weights in use."""
 
 
 def stages_of(recipe: Recipe) -> tuple[str, ...]:
@@ -72,177 +63,194 @@ def stages_of(recipe: Recipe) -> tuple[str, ...]:
     return tuple(stage for stage in STAGE_MODES if wanted[stage])
 
 
-def initial_params(key: Key, recipe: Recipe, stage: str) -> Params:
-    """Fresh parameters of what a stage trains."""
-    if stage == "tissue":
-        return init_unet(jax.random.fold_in(key, 1), recipe.tissue_net)
-    adn = init_adn(key, recipe.system)
-    return adn.view if stage == "align" else joint_params(adn)
+@dataclass
+class Run:
+    """A run's folder, opened: its files are read and checked once.
 
-
-def joint_params(adn: AdnParams) -> Params:
-    """What the joint stage trains: D, where the system has it, and F."""
-    trained = {"disentangle": adn.disentangle, "segment": adn.segment}
-    return {name: params for name, params in trained.items() if params is not None}
-
-
-def adn_params(view: Params, joint: Params) -> AdnParams:
-    """All parameters of the chain from those of T and of the joint stage."""
-    return AdnParams(
-        view=view,
-        disentangle=joint.get("disentangle"),
-        segment=joint["segment"],
-    )
-
-
-def checkpoint_folder(run: Place, stage: str) -> Place:
-    """Where a stage keeps its checkpoints."""
-    return run / "checkpoints" / stage
-
-
-def has_checkpoints(run: Place, stage: str) -> bool:
-    """Whether a stage, finished or not, has saved anything."""
-    folder = checkpoint_folder(run, stage)
-    return folder.is_dir() and any(path.name.isdecimal() for path in folder.iterdir())
-
-
-def set_stage_aside(run: Place, stage: str) -> Place:
-    """Move the checkpoints of a stage out of the way; returns where they are now."""
-    folder = checkpoint_folder(run, stage)
-    names = (folder.with_name(f"{stage}_before_{number}") for number in count(1))
-    aside = next(place for place in names if not place.exists())
-    move_folder(folder, aside)
-    return aside
-
-
-def load_run(run: Place | str) -> TrainedModel:
-    """Read a finished run with the best weights of each stage.
-
-    Raises `UserError` where there is no run, a stage is not finished, or a checkpoint
-    is damaged or of another architecture.
+    What a method writes is in the fields, too; what other processes write is not.
     """
-    run = as_place(run)
-    config = read_config(run)
-    recipe = config_recipe(run, config)
-    finished = read_finished(run)
-    for stage in stages_of(recipe):
-        if stage not in finished:
+
+    folder: Place
+    recipe: Recipe
+    data: str | None = None
+    """The prepared data set it is trained on; None for imported weights."""
+    cases_sha256: str | None = None
+    """`cases_digest` of that data set; None for imported weights and in old runs."""
+    fold: Fold | None = None
+    """Which part of the cases validates; None: the data set's own splits."""
+    pretrained: Mapping[str, str] = field(default_factory=dict)
+    """Stage -> the run that it is taken from."""
+    finished: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Finished stage -> its steps, best step and best score."""
+
+    @classmethod
+    def open(cls, folder: Place | str) -> "Run":
+        """Read a run, finished or not.
+
+        Raises `UserError` if `folder` is no run or its files are damaged.
+        """
+        folder = as_place(folder)
+        path = folder / "config.json"
+        if not is_there(path):
             raise UserError(
-                f"the run {run} is not finished: stage {stage!r} has to be trained; "
-                f"run `adn train CONFIG --data DIR --run {run}` to continue."
+                f"{folder} is no run (it has no config.json); train one with "
+                f"`adn train CONFIG --data DIR --run {folder}`."
             )
-    params = {stage: load_stage(run, recipe, stage) for stage in stages_of(recipe)}
-    return TrainedModel(
-        recipe=recipe,
-        params=adn_params(params.get("align"), params["joint"]),
-        tissue=params.get("tissue"),
-        data=config.get("data"),
-        steps={stage: finished[stage]["best_step"] for stage in params},
-    )
-
-
-def load_stage(run: Place, recipe: Recipe, stage: str) -> Params:
-    """The best weights of a finished stage."""
-    like = jax.eval_shape(
-        lambda key: initial_params(key, recipe, stage), jax.random.key(0)
-    )
-    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    like = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        like,
-    )
-    step = read_finished(run)[stage]["best_step"]
-    folder = checkpoint_folder(run, stage)
-    if not (folder / str(step)).is_dir():
-        raise UserError(
-            f"{folder / str(step)} is missing, the weights of stage {stage!r}; "
-            "restore it or train the run again."
+        content = read_json(path)
+        if not isinstance(content, Mapping) or "recipe" not in content:
+            raise UserError(
+                f"{path} holds no recipe; restore it or train the run again."
+            )
+        taken = {stage: content.get(f"{stage}_run") for stage in PRETRAINED_STAGES}
+        return cls(
+            folder=folder,
+            recipe=recipe_from_json(content["recipe"], f"{path}: recipe"),
+            data=content.get("data"),
+            cases_sha256=content.get("cases_sha256"),
+            fold=parse_fold(content["fold"]) if content.get("fold") else None,
+            pretrained={stage: run for stage, run in taken.items() if run},
+            finished=read_finished(folder),
         )
-    mode = STAGE_MODES[stage]
-    with checkpoints.open_checkpoints(
-        folder, mode, read_only=True, alone=True
-    ) as manager:
-        return checkpoints.restore_params(manager, step, like)
 
+    @classmethod
+    def find(cls, folder: Place) -> "Run | None":
+        """The run in `folder`, as `open`; None if nothing was begun there."""
+        begun = is_there(folder / "config.json") or is_there(folder / "stages.json")
+        return cls.open(folder) if begun else None
 
-def write_run(
-    run: Place, recipe: Recipe, params: AdnParams, tissue: Params = None
-) -> None:
-    """Make a finished run, whole or not at all, of weights that come from elsewhere."""
-    if run.exists() and (not run.is_dir() or any(run.iterdir())):
-        raise UserError(f"{run} already holds a run or other files; choose a new one.")
-    trained = {"align": params.view, "tissue": tissue, "joint": joint_params(params)}
-    with atomic_path(run) as temporary:
-        write_config(temporary, recipe, data=None)
-        for stage in stages_of(recipe):
-            write_stage(temporary, stage, trained[stage])
-
-
-def write_stage(run: Place, stage: str, params: Params, **facts: Any) -> None:
-    """Make a finished stage, whole or not at all, of weights that come from elsewhere.
-
-    `facts` join its entry in `stages.json`.
-    """
-    mode = STAGE_MODES[stage]
-    with (
-        atomic_path(checkpoint_folder(run, stage)) as folder,
-        checkpoints.open_checkpoints(folder, mode, alone=True) as manager,
-    ):
-        checkpoints.save(manager, 0, mode, jax.device_get(params))
-    facts["sha256"] = checksum(params)
-    mark_finished(run, stage, {"steps": 0, "best_step": 0, **facts})
-
-
-def checksum(params: Params) -> str:
-    """What tells weights apart that have neither steps nor a score."""
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(params):
-        digest.update(np.asarray(leaf).tobytes())
-    return digest.hexdigest()
-
-
-def read_config(run: Place) -> dict[str, Any]:
-    """Content of `config.json`; `UserError` where `run` is no run."""
-    path = run / "config.json"
-    if not is_there(path):
-        raise UserError(
-            f"{run} is no run (it has no config.json); train one with "
-            f"`adn train CONFIG --data DIR --run {run}`."
+    @classmethod
+    def create(
+        cls,
+        folder: Place,
+        recipe: Recipe,
+        data: Place | None = None,
+        cases_sha256: str | None = None,
+        fold: Fold | None = None,
+        pretrained: Mapping[str, str] = MappingProxyType({}),
+    ) -> "Run":
+        """Write `config.json`; stages that are finished in `folder` stay so."""
+        run = cls(
+            folder,
+            recipe,
+            None if data is None else spelled_out(data),
+            cases_sha256,
+            fold,
+            pretrained,
+            read_finished(folder),
         )
-    content = read_json(path)
-    if not isinstance(content, Mapping) or "recipe" not in content:
-        raise UserError(f"{path} holds no recipe; restore it or train the run again.")
-    return dict(content)
+        content = {
+            "recipe": settings_to_json(recipe),
+            "data": run.data,
+            **({} if cases_sha256 is None else {"cases_sha256": cases_sha256}),
+            **{f"{stage}_run": source for stage, source in pretrained.items()},
+            **({} if fold is None else {"fold": str(fold)}),
+            "versions": {package: version(package) for package in PACKAGES},
+        }
+        write_json(folder / "config.json", content)
+        return run
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Names of the recipe's stages (`stages_of`)."""
+        return stages_of(self.recipe)
+
+    @property
+    def steps(self) -> dict[str, int]:
+        """Finished stage of the recipe -> step of its best weights."""
+        return {
+            stage: self.finished[stage]["best_step"]
+            for stage in self.stages
+            if stage in self.finished
+        }
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether every stage is finished."""
+        return set(self.stages) <= self.finished.keys()
+
+    def checkpoints(self, stage: str) -> Place:
+        """Folder in which a stage keeps its checkpoints."""
+        return self.folder / "checkpoints" / stage
+
+    def has_checkpoints(self, stage: str) -> bool:
+        """Whether a stage, finished or not, has saved anything."""
+        folder = self.checkpoints(stage)
+        return folder.is_dir() and any(
+            each.name.isdecimal() for each in folder.iterdir()
+        )
+
+    def set_aside(self, stage: str) -> Place:
+        """Move the checkpoints of a stage out of the way; returns where they are."""
+        folder = self.checkpoints(stage)
+        names = (folder.with_name(f"{stage}_before_{number}") for number in count(1))
+        aside = next(place for place in names if not place.exists())
+        move_folder(folder, aside)
+        return aside
+
+    def refresh(self) -> None:
+        """Read again which stages are finished, as another process notes it."""
+        self.finished = read_finished(self.folder)
+
+    def mark_finished(self, stage: str, facts: dict[str, Any]) -> None:
+        """Note in `stages.json` that a stage is finished."""
+        self.finished = {**read_finished(self.folder), stage: facts}
+        write_json(self.folder / "stages.json", self.finished)
+
+    def params(self, stage: str) -> Params:
+        """The best weights of a finished stage, on this process's first device.
+
+        Raises `UserError` if they are missing, damaged or of another architecture.
+        """
+        step, folder = self.finished[stage]["best_step"], self.checkpoints(stage)
+        if not (folder / str(step)).is_dir():
+            raise UserError(
+                f"{folder / str(step)} is missing, the weights of stage {stage!r}; "
+                "restore it or train the run again."
+            )
+        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        like = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(
+                leaf.shape, leaf.dtype, sharding=sharding
+            ),
+            params_shapes(self.recipe, stage),
+        )
+        with checkpoints.open_checkpoints(
+            folder, STAGE_MODES[stage], read_only=True, alone=True
+        ) as manager:
+            return checkpoints.restore_params(manager, step, like)
+
+    def write_stage(self, stage: str, params: Params, **facts: Any) -> None:
+        """Finish a stage, whole or not at all, with weights that come from elsewhere.
+
+        `facts` join its entry in `stages.json`.
+        """
+        mode = STAGE_MODES[stage]
+        with (
+            atomic_path(self.checkpoints(stage)) as folder,
+            checkpoints.open_checkpoints(folder, mode, alone=True) as manager,
+        ):
+            checkpoints.save(manager, 0, mode, jax.device_get(params))
+        facts["sha256"] = checksum(params)
+        self.mark_finished(stage, {"steps": 0, "best_step": 0, **facts})
+
+    def check_same_recipe(self, recipe: Recipe) -> None:
+        """Raise `UserError`, naming the fields, if a finished stage depends on settings
+        that differ in this recipe."""
+        for stage in reversed(STAGE_MODES):
+            if stage in self.finished:
+                check_same_settings(self.folder, stage, self.recipe, recipe)
 
 
-def config_recipe(run: Place, config: Mapping[str, Any]) -> Recipe:
-    """The recipe in the content of a `config.json`, checked."""
-    return recipe_from_json(config["recipe"], f"{run}/config.json: recipe")
+def read_finished(folder: Place) -> dict[str, dict[str, Any]]:
+    """Content of `stages.json`; empty if no stage of the folder is finished."""
+    path = folder / "stages.json"
+    return read_json(path) if is_there(path) else {}
 
 
-def write_config(run: Place, recipe: Recipe, data: Place | None, **more: Any) -> None:
-    """Write `config.json`: recipe, data set, versions, and more JSON values."""
-    content = {
-        "recipe": settings_to_json(recipe),
-        "data": None if data is None else spelled_out(data),
-        **more,
-        "versions": {package: version(package) for package in PACKAGES},
-    }
-    write_json(run / "config.json", content)
-
-
-def check_same_recipe(run: Place, recipe: Recipe) -> None:
-    """Raise `UserError`, naming the fields, where a finished stage of `run` depends on
-    settings that are others in this recipe."""
-    old = config_recipe(run, read_config(run))
-    for stage in reversed([name for name in STAGE_MODES if name in read_finished(run)]):
-        refuse_other_settings(run, stage, old, recipe)
-
-
-def refuse_other_settings(
+def check_same_settings(
     trained: Place, stage: str, old: Recipe, recipe: Recipe
 ) -> None:
-    """Raise `UserError`, naming the fields, where a stage was trained with others."""
+    """Raise `UserError`, naming the fields, if a stage was trained with others."""
     if changed := changed_settings(stage, old, recipe):
         raise UserError(
             f"{trained} was trained with other settings ({listed(changed)}); choose "
@@ -260,17 +268,87 @@ def changed_settings(stage: str, old: Recipe, recipe: Recipe) -> list[str]:
     ]
 
 
-def listed(changed: Sequence[str]) -> str:
+def listed(changed: list[str]) -> str:
     """The first few of these lines."""
     return "; ".join([*changed[:5], *["and more"] * (len(changed) > 5)])
 
 
-def read_finished(run: Place) -> dict[str, dict[str, Any]]:
-    """Finished stages: their steps, best step and best score."""
-    path = run / "stages.json"
-    return read_json(path) if is_there(path) else {}
+@dataclass(frozen=True)
+class TrainedModel:
+    """A finished run: what is needed to score or predict."""
+
+    recipe: Recipe
+    params: AdnParams
+    tissue: Params
+    """Parameters of the tissue net; None if the recipe has none."""
+    run: Run
+    """Where it comes from."""
 
 
-def mark_finished(run: Place, stage: str, facts: dict[str, Any]) -> None:
-    """Note in `stages.json` that a stage is finished."""
-    write_json(run / "stages.json", {**read_finished(run), stage: facts})
+def load_run(run: Place | str) -> TrainedModel:
+    """Read a finished run with the best weights of each stage.
+
+    Raises `UserError` if there is no run, a stage is not finished, or a checkpoint is
+    damaged or of another architecture.
+    """
+    opened = Run.open(run)
+    for stage in opened.stages:
+        if stage not in opened.finished:
+            raise UserError(
+                f"the run {run} is not finished: stage {stage!r} has to be trained; "
+                f"run `adn train CONFIG --data DIR --run {run}` to continue."
+            )
+    params = {stage: opened.params(stage) for stage in opened.stages}
+    adn = adn_params(params.get("align"), params["joint"])
+    return TrainedModel(opened.recipe, adn, params.get("tissue"), opened)
+
+
+def write_run(
+    run: Place, recipe: Recipe, params: AdnParams, tissue: Params = None
+) -> None:
+    """Make a finished run, whole or not at all, of weights that come from elsewhere."""
+    if run.exists() and (not run.is_dir() or any(run.iterdir())):
+        raise UserError(f"{run} already holds a run or other files; choose a new one.")
+    trained = {"align": params.view, "tissue": tissue, "joint": joint_params(params)}
+    with atomic_path(run) as temporary:
+        written = Run.create(temporary, recipe)
+        for stage in written.stages:
+            written.write_stage(stage, trained[stage])
+
+
+def initial_params(key: Key, recipe: Recipe, stage: str) -> Params:
+    """Fresh parameters of what a stage trains."""
+    if stage == "tissue":
+        return init_unet(jax.random.fold_in(key, 1), recipe.tissue_net)
+    adn = init_adn(key, recipe.system)
+    return adn.view if stage == "align" else joint_params(adn)
+
+
+def params_shapes(recipe: Recipe, stage: str) -> Params:
+    """Shapes and types of what a stage trains."""
+    return jax.eval_shape(
+        lambda key: initial_params(key, recipe, stage), jax.random.key(0)
+    )
+
+
+def joint_params(adn: AdnParams) -> Params:
+    """What the joint stage trains: D, if the system has it, and F."""
+    trained = {"disentangle": adn.disentangle, "segment": adn.segment}
+    return {name: params for name, params in trained.items() if params is not None}
+
+
+def adn_params(view: Params, joint: Params) -> AdnParams:
+    """All parameters of the chain from those of T and of the joint stage."""
+    return AdnParams(
+        view=view,
+        disentangle=joint.get("disentangle"),
+        segment=joint["segment"],
+    )
+
+
+def checksum(params: Params) -> str:
+    """What tells weights apart that have neither steps nor a score."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(params):
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()

@@ -16,7 +16,12 @@ from adn_jax.config import Recipe, UNetSettings
 from adn_jax.distributed.mesh import CASES, replicated
 from adn_jax.runtime.capacity import Demand, compile_to_fit, in_gb
 from adn_jax.training.optimizer import make_optimizer
-from adn_jax.training.runs import STAGE_MODES, initial_params, stages_of
+from adn_jax.training.runs import (
+    STAGE_MODES,
+    initial_params,
+    params_shapes,
+    stages_of,
+)
 from adn_jax.training.stages import Stage, needs_search
 from adn_jax.training.steps import TrainState, TrainStep, initial_state, make_train_step
 from adn_jax.types import Batch, Key
@@ -107,10 +112,7 @@ def _frozen_shapes(name: str, recipe: Recipe, cases: int) -> dict[str, Any]:
     """Shapes of what a stage takes from those before it."""
     names = stages_of(recipe)
     shapes: dict[str, Any] = {
-        former: jax.eval_shape(
-            partial(initial_params, recipe=recipe, stage=former), jax.random.key(0)
-        )
-        for former in names[: names.index(name)]
+        former: params_shapes(recipe, former) for former in names[: names.index(name)]
     }
     if name == "align" and needs_search(recipe):
         shapes["search"] = jax.ShapeDtypeStruct((cases, 6), jnp.float32)

@@ -110,8 +110,7 @@ def test_folds_are_asked_about_their_own_cases(
         digest = cases_digest(fold_manifest(manifest, Fold(index, 2)))
         note(run, data=str(data), fold=f"{index}/2", cases_sha256=digest)
     own = [
-        find_data(load_system(run).model, run, None).splits["validation"]
-        for run in runs
+        find_data(load_system(run).model.run, None).splits["validation"] for run in runs
     ]
     assert sorted(own[0] + own[1]) == ["healthy", "tilted", "upright"]
     first = evaluate_run(runs[0], split="validation").summary

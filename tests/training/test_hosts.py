@@ -14,7 +14,7 @@ import pytest
 
 from adn_jax.training.checkpoints import open_checkpoints, restore_params
 from adn_jax.training.metric_log import read_metrics
-from adn_jax.training.runs import checkpoint_folder, read_finished
+from adn_jax.training.runs import read_finished
 from tests.hold import PATIENCE
 from tests.training.test_survival import held
 
@@ -203,12 +203,14 @@ import sys
 from pathlib import Path
 import jax
 from adn_jax.distributed.hosts import is_first, join, sync_errors
-from adn_jax.training.runs import write_stage
+from adn_jax.training.runs import Run
+from tests.training.tiny import tiny_recipe
 
 join(sys.argv[1], 2, int(sys.argv[2]))
 with sync_errors():
     if is_first():
-        write_stage(Path(sys.argv[3]), "tissue", {"w": jax.numpy.arange(3.0)})
+        run = Run(Path(sys.argv[3]), tiny_recipe())
+        run.write_stage("tissue", {"w": jax.numpy.arange(3.0)})
 """
 
 
@@ -226,7 +228,7 @@ def test_weights_of_another_run_are_written_by_process_0(tmp_path):
     ]
     codes, output = ends(pair)
     assert codes == [0, 0], output
-    folder = checkpoint_folder(tmp_path, "tissue")
+    folder = tmp_path / "checkpoints" / "tissue"
     with open_checkpoints(folder, "max", read_only=True) as manager:
         like = {"w": jax.ShapeDtypeStruct((3,), jax.numpy.float32)}
         np.testing.assert_array_equal(restore_params(manager, 0, like)["w"], range(3))

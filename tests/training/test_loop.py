@@ -19,7 +19,7 @@ from adn_jax.geometry.sampler import mirror
 from adn_jax.pipeline.align import align_volume
 from adn_jax.training import loop, updates
 from adn_jax.training.metric_log import read_metrics
-from adn_jax.training.runs import read_finished
+from adn_jax.training.runs import Run, read_finished
 from adn_jax.training.stages import Stage
 from adn_jax.training.validation import search_table
 from tests.training.tiny import tiny_recipe, write_heads
@@ -67,8 +67,7 @@ def train(heads, monkeypatch):
     def call(run, manifest=heads, recipe=RECIPE, **changes):
         return loop.train_stage(
             replace(STAGE, **changes),
-            recipe,
-            run,
+            Run(run, recipe),
             open_split(manifest, "train"),
             open_split(manifest, "validation"),
             {"offset": jnp.float32(0.1)},

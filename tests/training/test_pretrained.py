@@ -9,17 +9,14 @@ import pytest
 
 from adn_jax.config import StageSettings
 from adn_jax.errors import UserError
+from adn_jax.training import begin
 from adn_jax.training import train as module
 from adn_jax.training.runs import (
+    Run,
     checksum,
     initial_params,
     load_run,
-    load_stage,
-    mark_finished,
-    read_config,
     read_finished,
-    write_config,
-    write_stage,
 )
 from adn_jax.training.train import train
 from tests.training.made_up import no_update
@@ -51,9 +48,9 @@ def made_up_training(monkeypatch):
     """Stages end at once, with fresh weights; what they were given is kept."""
     given = {}
 
-    def end(stage, _recipe, run, _training, _validation, frozen, *_):
+    def end(stage, run, _training, _validation, frozen, *_):
         given[stage.name] = frozen
-        write_stage(run, stage.name, some_params(stage.name))
+        run.write_stage(stage.name, some_params(stage.name))
         return 0
 
     monkeypatch.setattr(module, "train_stage", end)
@@ -66,8 +63,8 @@ def made_up_training(monkeypatch):
 def source(tmp_path):
     """A run elsewhere that is finished up to the tissue stage."""
     run = tmp_path / "phantoms" / "run"
-    write_config(run, replace(RECIPE, seed=7), data=None)
-    write_stage(run, "tissue", some_params("tissue"))
+    written = Run.create(run, replace(RECIPE, seed=7))
+    written.write_stage("tissue", some_params("tissue"))
     return run
 
 
@@ -90,7 +87,7 @@ def test_the_net_is_taken_and_the_rest_trained(
     assert train(RECIPE, data, run, pretrained={"tissue": source}) == 0
     assert list(made_up_training) == ["align", "joint"]
     assert_equal(made_up_training["joint"]["tissue"], some_params("tissue"))
-    assert read_config(run)["tissue_run"] == str(source)
+    assert Run.open(run).pretrained == {"tissue": str(source)}
     finished = read_finished(run)
     assert finished["tissue"] == {
         "steps": 0,
@@ -103,7 +100,7 @@ def test_the_net_is_taken_and_the_rest_trained(
     shutil.rmtree(source)  # the run stands for itself
     model = load_run(run)
     assert_equal(model.tissue, some_params("tissue"))
-    assert model.steps["tissue"] == 0
+    assert model.run.steps["tissue"] == 0
     before = (run / "stages.json").read_bytes()
     assert train(RECIPE, data, run) == 0
     other_way = source.parent / "elsewhere" / ".." / source.name
@@ -120,12 +117,20 @@ def test_a_run_stopped_before_the_net_was_taken_goes_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "copy_stage", stop)
+        patch.setattr(begin, "copy_stage", stop)
         with pytest.raises(KeyboardInterrupt):
             train(RECIPE, data, run, pretrained={"tissue": source})
     assert read_finished(run) == {}
     assert train(RECIPE, data, run) == 0
-    assert_equal(load_stage(run, RECIPE, "tissue"), some_params("tissue"))
+    assert_equal(Run.open(run).params("tissue"), some_params("tissue"))
+
+
+def test_a_net_that_is_given_later_is_noted(source, data, tmp_path):
+    run, own = tmp_path / "run", replace(RECIPE, tissue=SHORT, joint_loss=NO_TISSUE)
+    Run.create(run, own, data)
+    assert train(own, data, run, pretrained={"tissue": source}) == 0
+    assert Run.open(run).pretrained == {"tissue": str(source)}
+    assert train(own, data, run, pretrained={"tissue": source}) == 0
 
 
 def test_data_that_is_never_given_tissue(source, data, tmp_path):
@@ -174,22 +179,21 @@ def test_a_recipe_without_a_tissue_net(source, data, tmp_path):
 def test_no_run_and_no_finished_tissue_stage(data, tmp_path):
     run, source = tmp_path / "run", tmp_path / "source"
     assert "is no run (it has no config.json)" in refuse(RECIPE, data, run, source)
-    write_config(source, RECIPE, data=None)
-    mark_finished(source, "align", {"steps": 2, "best_step": 2})
+    Run.create(source, RECIPE).mark_finished("align", {"steps": 2, "best_step": 2})
     assert "has no finished tissue stage" in refuse(RECIPE, data, run, source)
 
 
 def test_another_net_than_at_the_beginning(source, data, tmp_path):
     own = replace(RECIPE, tissue=SHORT)
-    write_config(tmp_path / "own", own, data)
-    mark_finished(tmp_path / "own", "align", {"best_step": 2})
+    Run.create(tmp_path / "own", own, data).mark_finished("align", {"best_step": 2})
     said = refuse(own, data, tmp_path / "own", source)
     assert said.endswith(
         f"own was begun without --tissue-run, not with {source}; choose another --run "
         "folder."
     )
-    write_config(tmp_path / "other", RECIPE, data, tissue_run="/elsewhere")
-    mark_finished(tmp_path / "other", "align", {"best_step": 2})
+    elsewhere = {"tissue": "/elsewhere"}
+    other = Run.create(tmp_path / "other", RECIPE, data, pretrained=elsewhere)
+    other.mark_finished("align", {"best_step": 2})
     said = refuse(RECIPE, data, tmp_path / "other", source)
     assert f"begun with --tissue-run /elsewhere, not with {source}" in said
 
@@ -204,8 +208,7 @@ def test_damaged_weights_leave_nothing_half_taken(source, data, tmp_path):
 
 def test_t_of_another_run_is_taken_too(data, tmp_path, made_up_training):
     source = tmp_path / "first"
-    write_config(source, RECIPE, data=None)
-    write_stage(source, "align", some_params("align"))
+    Run.create(source, RECIPE).write_stage("align", some_params("align"))
     recipe = replace(RECIPE, tissue_source="none", joint_loss=NO_TISSUE)
     run = tmp_path / "run"
     assert train(recipe, data, run, pretrained={"align": source}) == 0

@@ -8,12 +8,10 @@ import pytest
 from adn_jax.config import UNetSettings
 from adn_jax.errors import UserError
 from adn_jax.training.runs import (
-    check_same_recipe,
+    Run,
     initial_params,
     load_run,
-    mark_finished,
     stages_of,
-    write_config,
     write_run,
 )
 from adn_jax.types import AdnParams
@@ -49,9 +47,9 @@ def assert_equal(one, other):
 def test_written_weights_come_back(run):
     model = load_run(run)
     assert model.recipe == RECIPE
-    assert model.steps == {"align": 0, "joint": 0}
+    assert model.run.steps == {"align": 0, "joint": 0}
     assert model.tissue is None
-    assert model.data is None
+    assert model.run.data is None
     for part in ("view", "disentangle", "segment"):
         assert_equal(getattr(model.params, part), getattr(some_adn(), part))
 
@@ -78,8 +76,7 @@ def test_no_run(tmp_path):
 
 
 def test_unfinished_run_names_the_stage(tmp_path):
-    write_config(tmp_path, RECIPE, data=None)
-    mark_finished(tmp_path, "align", {"steps": 4, "best_step": 2})
+    Run.create(tmp_path, RECIPE).mark_finished("align", {"steps": 4, "best_step": 2})
     with pytest.raises(UserError, match="not finished: stage 'joint' has to be train"):
         load_run(tmp_path)
 
@@ -121,9 +118,9 @@ def test_spoilt_config(run, change, message):
 
 
 def test_same_recipe_and_another(run):
-    check_same_recipe(run, RECIPE)
+    Run.open(run).check_same_recipe(RECIPE)
     other = RECIPE.with_fields(seed=3, segment_net=UNetSettings())
     with pytest.raises(UserError) as error:
-        check_same_recipe(run, other)
+        Run.open(run).check_same_recipe(other)
     assert "seed 0 -> 3; segment_net.widths (2, 4) -> (32, 64" in str(error.value)
     assert "and more" not in str(error.value)

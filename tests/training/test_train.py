@@ -15,8 +15,9 @@ from adn_jax.data.manifest import (
 )
 from adn_jax.data.splits import Fold
 from adn_jax.errors import UserError
+from adn_jax.training import begin
 from adn_jax.training import train as module
-from adn_jax.training.runs import mark_finished, write_config
+from adn_jax.training.runs import Run
 from adn_jax.training.train import train
 from tests.training.made_up import no_update
 from tests.training.tiny import drop_volume, tiny_recipe, write_heads
@@ -29,7 +30,7 @@ def no_training(monkeypatch):
     """Stages only leave their names."""
     started, updates = [], {}
 
-    def start(stage, _recipe, _run, training, validation, frozen, _mesh, update):
+    def start(stage, _run, training, validation, frozen, _mesh, update):
         assert update is updates[stage.name]
         started.append((stage.name, len(training), len(validation), sorted(frozen)))
         return 0
@@ -70,7 +71,7 @@ def test_raw_data_is_prepared_into_the_run(monkeypatch, no_training, tmp_path, c
         manifest = write_heads(out, train=2, validation=1, test=1)
         return replace(manifest, failed={"one": "no brain was found."})
 
-    monkeypatch.setattr(module, "prepare_dataset", prepare)
+    monkeypatch.setattr(begin, "prepare_dataset", prepare)
     (tmp_path / "raw").mkdir()
     train(RECIPE, tmp_path / "raw", tmp_path / "run", workers=3)
     assert capsys.readouterr().err == "adn: one is left out: no brain was found.\n"
@@ -106,7 +107,7 @@ def test_auto_takes_whatever_tissue_was_prepared(data, tmp_path):
 def finish(run, *stages):
     """Note stages as finished, as their training would."""
     for stage in stages:
-        mark_finished(run, stage, {"steps": 4, "best_step": 2})
+        Run.open(run).mark_finished(stage, {"steps": 4, "best_step": 2})
 
 
 def save_something(run, stage):
@@ -157,7 +158,7 @@ def test_what_no_finished_stage_depends_on_may_change(
     data, tmp_path, capsys, monkeypatch
 ):
     """As more micro-batches, after the joint stage ran out of memory."""
-    monkeypatch.setattr(module, "load_stage", lambda *_: "weights")
+    monkeypatch.setattr(Run, "params", lambda *_: "weights")
     run = tmp_path / "run"
     train(RECIPE, data, run)
     finish(run, "align")
@@ -273,7 +274,7 @@ def test_a_fold_validates_in_turn(no_training, data, tmp_path):
 
 
 def test_imported_run_has_nothing_to_train(no_training, data, tmp_path):
-    write_config(tmp_path / "run", RECIPE, data=None)
+    Run.create(tmp_path / "run", RECIPE)
     done = {name: {"steps": 0, "best_step": 0} for name in ("align", "joint")}
     (tmp_path / "run" / "stages.json").write_text(json.dumps(done))
     assert train(RECIPE, data, tmp_path / "run") == 0

@@ -1,0 +1,302 @@
+"""What is checked before a training, and what its run begins with.
+
+`train` calls these in their order; each raises `UserError` with what to do.
+"""
+
+import sys
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from jax.sharding import Mesh
+
+from adn_jax.config import ReadSettings, Recipe, UNetSettings
+from adn_jax.config.serialization import differing_fields
+from adn_jax.data.batches import Split, check_infarcts, open_split, with_infarct
+from adn_jax.data.manifest import (
+    Manifest,
+    cases_digest,
+    fold_manifest,
+    has_manifest,
+    read_manifest,
+)
+from adn_jax.data.splits import Fold
+from adn_jax.distributed.mesh import check_batch, check_rows
+from adn_jax.errors import UserError, counted
+from adn_jax.io.files import check_fetched
+from adn_jax.io.paths import Place, is_remote, spelled_out, to_place
+from adn_jax.losses.extra import resolve_term
+from adn_jax.models import check_shape, deepest_rows
+from adn_jax.prepare.dataset import log_manifest, prepare_dataset
+from adn_jax.training.runs import (
+    Run,
+    changed_settings,
+    listed,
+    params_shapes,
+    stages_of,
+)
+
+Pretrained = Mapping[str, Place]
+"""Stage -> the run that it is taken from instead of training it."""
+
+
+def find_pretrained(
+    recipe: Recipe, folder: Place, run: Run | None, given: Pretrained
+) -> dict[str, Place]:
+    """The runs that stages are taken from: those given, or that `run` was begun with.
+
+    Raises `UserError` if the two differ and a stage of `run` is finished, or if a
+    network cannot be used.
+    """
+    known = dict(run.pretrained) if run else {}
+    finished = run.finished if run else {}
+    for stage, source in given.items():
+        if finished and known.get(stage) != spelled_out(source):
+            option = f"--{stage}-run"
+            before = (
+                f"with {option} {known[stage]}"
+                if stage in known
+                else f"without {option}"
+            )
+            raise UserError(
+                f"{folder} was begun {before}, not with {source}; choose another --run "
+                "folder."
+            )
+    begun_with = {stage: to_place(text) for stage, text in known.items()}
+    pretrained = {**begun_with, **given}
+    for stage in pretrained.keys() - finished.keys():
+        _check_pretrained(stage, recipe, pretrained[stage])
+    return pretrained
+
+
+def _check_pretrained(stage: str, recipe: Recipe, folder: Place) -> None:
+    """Raise `UserError` unless the run in `folder` has a network that fits a recipe.
+
+    It has to be finished, of the same settings, and trained on volumes with the same
+    HU window and voxel size; T also on the same grid.
+    """
+    network, remedy, needed = {
+        "align": (
+            "T",
+            "choose a recipe with --alignment.network",
+            ("alignment_net", "alignment.centre", "prepare.shape"),
+        ),
+        "tissue": ("tissue net", "set --tissue-source network", ("tissue_net",)),
+    }[stage]
+    if stage not in stages_of(recipe):
+        raise UserError(
+            f"--{stage}-run is given, but the recipe {recipe.name!r} uses no {network} "
+            f"that is trained; {remedy}, or leave it out."
+        )
+    source = Run.open(folder)
+    if stage not in source.finished:
+        raise UserError(
+            f"the run {folder} has no finished {stage} stage; train one there, or give "
+            "another run."
+        )
+    needed = (*needed, "prepare.spacing_mm", "prepare.window_hu")
+    lines = differing_fields(source.recipe, recipe)
+    if differing := [line for line in lines if line.startswith(needed)]:
+        raise UserError(
+            f"the {network} of {folder} does not fit this recipe "
+            f"({'; '.join(differing)}); set these fields as they are there, or give "
+            "another run."
+        )
+
+
+def check_paths(data: Place, folder: Place) -> None:
+    """Raise `UserError` if data cannot be read from or a run not be written to."""
+    check_fetched(data)
+    if not data.is_dir():
+        raise UserError(f"the data folder {data} does not exist; check --data.")
+    if is_remote(folder) and not str(folder).startswith("gs://"):
+        raise UserError(
+            f"--run is {folder}, but of the object stores checkpoints can be written "
+            "to gs:// alone; give such a folder, or one on a disk."
+        )
+    if (is_remote(data) or is_remote(folder)) and not has_manifest(data):
+        raise UserError(
+            f"{data} is no prepared data set (it has no manifest.json), and raw data "
+            "is prepared from disk to disk only; run `adn prepare` first."
+        )
+
+
+def check_stages(recipe: Recipe, mesh: Mesh, pretrained: Pretrained) -> None:
+    """Raise `UserError` if a stage cannot be trained so, or not on these devices."""
+    trained = [name for name in stages_of(recipe) if name not in pretrained]
+    for name in trained:
+        settings = getattr(recipe, name)
+        if settings.steps == 0:
+            raise UserError(
+                f"{name}.steps is 0, but this recipe needs its weights; set "
+                f"--{name}.steps."
+            )
+        check_batch(settings.batch, mesh, f"{name}.batch", settings.micro_batches)
+    system = recipe.system
+    for name in stages_of(recipe):
+        networks = {
+            "align": (system.alignment_net,),
+            "tissue": (recipe.tissue_net,),
+            "joint": (system.disentangle_net, system.segment_net)
+            if system.disentangles
+            else (system.segment_net,),
+        }[name]
+        for network in networks:
+            check_shape(system.prepare.shape, network)
+            if isinstance(network, UNetSettings):
+                check_rows(deepest_rows(system.prepare.shape, network), mesh)
+        params_shapes(recipe, name)
+    needs_maps = recipe.tissue_source == "maps" or "tissue" in trained
+    if needs_maps and system.prepare.tissue == "none":
+        raise UserError(
+            f"prepare.tissue is none, but tissue_source {recipe.tissue_source} needs "
+            "tissue maps; set --prepare.tissue auto or --tissue-source none."
+        )
+    for term in (*recipe.align_loss.extra, *recipe.joint_loss.extra):
+        resolve_term(term)
+
+
+def check_run(run: Run | None, recipe: Recipe, fold: Fold | None) -> None:
+    """Raise `UserError` if a stage is finished and was trained with other settings or
+    in another fold; a run of which none is may change."""
+    if run is None or not run.finished:
+        return
+    run.check_same_recipe(recipe)
+    if run.fold != fold:
+        begun = f"with --fold {run.fold}" if run.fold else "without --fold"
+        asked = f"it is {fold}" if fold else "there is none"
+        raise UserError(
+            f"{run.folder} was begun {begun}, now {asked}; give the same again, or "
+            "choose another --run folder."
+        )
+
+
+def prepared_cases(
+    data: Place,
+    folder: Place,
+    recipe: Recipe,
+    fold: Fold | None,
+    workers: int | None,
+    reading: ReadSettings | None,
+) -> Manifest:
+    """The prepared data set with its fold; a raw one is prepared into the run first."""
+    wanted = recipe.system.prepare
+    if not has_manifest(data):
+        prepared = Path(folder / "prepared")
+        manifest = prepare_dataset(Path(data), prepared, wanted, workers, reading)
+        log_manifest(manifest)
+        return fold_manifest(manifest, fold)
+    manifest = read_manifest(data)
+    if wanted.tissue == "auto":
+        wanted = replace(wanted, tissue=manifest.settings.tissue)
+    if differing := list(differing_fields(manifest.settings, wanted)):
+        raise UserError(
+            f"{manifest.folder} was prepared with other settings than this recipe "
+            f"wants ({'; '.join(differing)}); give the raw data set as --data, or "
+            "prepare it again."
+        )
+    return fold_manifest(manifest, fold)
+
+
+def check_cases(
+    run: Run | None,
+    recipe: Recipe,
+    manifest: Manifest,
+    stages: Collection[str],
+    mesh: Mesh,
+) -> None:
+    """Raise `UserError` unless the cases suffice for the stages to train, and are those
+    that the finished ones were trained on."""
+    digest = cases_digest(manifest)
+    if run is not None and run.finished and run.cases_sha256 not in {None, digest}:
+        raise UserError(
+            f"{run.folder} was begun with other cases or splits than {manifest.folder} "
+            "has now; restore the data set or choose another --run folder."
+        )
+    for name in stages:
+        open_splits(name, recipe, manifest, mesh)
+
+
+def open_splits(
+    name: str, recipe: Recipe, manifest: Manifest, mesh: Mesh
+) -> tuple[Split, Split]:
+    """Training and validation cases of a stage, which have the labels it needs.
+
+    A case without infarct trains, but does not help to choose the joint stage's
+    weights: its Dice is 1 or 0 by convention. Raises `UserError` if the cases are too
+    few for a batch, or lack a label.
+    """
+    from_maps = recipe.tissue_source == "maps"
+    needs = {
+        "align": (),
+        "tissue": ("lesion", "tissue"),
+        "joint": ("lesion", "tissue") if from_maps else ("lesion",),
+    }[name]
+    training = open_split(manifest, "train", needs)
+    settings, cases = getattr(recipe, name), len(training)
+    if cases < settings.batch:
+        side_by_side = settings.micro_batches * mesh.shape["data"]
+        if fitting := cases // side_by_side * side_by_side:
+            advice = f"set --{name}.batch {fitting}"
+        else:
+            advice = f"set --{name}.batch 1 and --{name}.micro-batches 1, on one device"
+        raise UserError(
+            f"{name}.batch is {settings.batch}, but the split 'train' of "
+            f"{manifest.folder} has {counted(cases, 'case')}; {advice}, or name more "
+            "in splits.json and prepare the data set again."
+        )
+    validation = open_split(manifest, "validation", needs)
+    if name != "joint":
+        return training, validation
+    for split in (training, validation):
+        check_infarcts(split)
+    return training, with_infarct(validation)
+
+
+def begin_run(
+    run: Run | None,
+    folder: Place,
+    recipe: Recipe,
+    manifest: Manifest,
+    fold: Fold | None,
+    pretrained: Pretrained,
+) -> Run:
+    """Write `config.json` unless it says the same, and copy the stages of other runs.
+
+    What unfinished stages have saved is set aside if they were begun otherwise.
+    """
+    digest = cases_digest(manifest)
+    sources = {stage: spelled_out(source) for stage, source in pretrained.items()}
+    differing = []
+    if run is not None:
+        if run.cases_sha256 not in {None, digest}:
+            differing.append("other cases or splits")
+        if run.fold != fold:
+            differing.append(f"fold {run.fold} -> {fold}")
+        for stage in [each for each in run.stages if each not in run.finished]:
+            changed = [*changed_settings(stage, run.recipe, recipe), *differing]
+            if changed and run.has_checkpoints(stage):
+                aside = run.set_aside(stage)
+                print(
+                    f"adn: the unfinished stage {stage!r} of {folder} was begun "
+                    f"otherwise ({listed(changed)}) and begins anew; what it saved is "
+                    f"now {aside}.",
+                    file=sys.stderr,
+                )
+    same = run is not None and (run.recipe, run.pretrained) == (recipe, sources)
+    if run is None or not same or differing:
+        run = Run.create(folder, recipe, manifest.folder, digest, fold, sources)
+    for stage in pretrained.keys() - run.finished.keys():
+        copy_stage(stage, run, pretrained[stage])
+    return run
+
+
+def copy_stage(stage: str, run: Run, folder: Place) -> None:
+    """Copy the best weights of a stage of the run in `folder` as that of `run`."""
+    source = Run.open(folder)
+    run.write_stage(
+        stage,
+        source.params(stage),
+        taken_from=spelled_out(folder),
+        step_there=source.finished[stage]["best_step"],
+    )
