@@ -1,4 +1,3 @@
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from adn_jax.comparison.plan import (
 )
 from adn_jax.config import AlignmentSettings
 from adn_jax.errors import UserError
+from adn_jax.training.runs import Run
 from tests.comparison.made_up import make_system
 
 SYSTEMS = [make_system(name) for name in ("unet", "sean", "adn")]
@@ -24,8 +24,7 @@ def names(runs):
 
 
 def finish_t(run):
-    run.folder.mkdir(parents=True)
-    (run.folder / "stages.json").write_text(json.dumps({"align": {"best_step": 2}}))
+    Run.create(run.folder, run.recipe).mark_finished("align", {"best_step": 2})
 
 
 def test_runs_are_every_system_with_every_seed():
@@ -92,8 +91,7 @@ def test_t_is_not_shared_with_other_alignment_or_a_run_that_was_begun(tmp_path):
     assert find_trained_t(runs[2], runs) is None
     begun, *_ = plan_runs([make_system("mine")], (0,), tmp_path)
     assert find_trained_t(begun, runs) == runs[0]
-    begun.folder.mkdir()
-    (begun.folder / "config.json").write_text("{}")
+    Run.create(begun.folder, begun.recipe)
     assert find_trained_t(begun, runs) == runs[0]
     (begun.folder / "checkpoints" / "align" / "2").mkdir(parents=True)
     assert find_trained_t(begun, runs) is None
