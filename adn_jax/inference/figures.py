@@ -36,19 +36,13 @@ from adn_jax.report.panels import (
 
 DISPLAY_HU = (5.0, 60.0)
 """Shown range of CT panels."""
-
 BRIGHT_PERCENTILE = 99.5
 """Percentile of a map inside the head that is drawn brightest."""
-
 RIM_VOXELS = 2
 """Outermost voxels of a head without a say in it: misfits are largest there."""
-
 UPRIGHT = Plane(np.array([1.0, 0.0, 0.0]), np.zeros(3))
-
 CONVENTION = "Axial, front up, patient's left on the image's right."
-
 UNITS = "Maps: black is 0 and below, brightest the value in the corner."
-
 NOT_HU = "P: D's output, 0 to 1, not HU; Q and X̂ are made with it."
 
 SHORT_TITLES = {
@@ -69,11 +63,8 @@ LONG_TITLES = {
 }
 
 PREDICTED = {"prediction": PREDICTION}
-
 MAP_COLOURS = "inferno"
-
 BAR = "#3b6ea5"
-
 MEDIAN = "#c2410c"
 
 

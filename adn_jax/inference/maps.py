@@ -30,18 +30,14 @@ LARGEST_UNLIKENESS = 0.25
 """From this mean |X - X'| over mean X no line mirrors the brain: whole heads of several
 makes, infarcts of 150 mL among them, reach 0.22, shapes without a mid-line begin at
 0.28."""
-
 LEAST_MARGIN = 0.04
 """By so much the best line at another angle has to be worse, or it could be that one:
 for whole heads it is 0.16 in the median."""
-
 LEAST_RIVAL = 1.2
 """Another line nearby should be so many times as unlike: of 136 made heads one alone
 had a nearer rival, and its mid-line was the one that erred by 2 degrees."""
-
 USUAL_DEG = 45.0
 """Heads lie turned by less, so up to here the coordinates say what is front."""
-
 CLEAR_SKEWNESS = 0.05
 """Beyond `USUAL_DEG` the brain's shape has to say it: so clearly."""
 

@@ -19,7 +19,6 @@ from adn_jax.scans.hounsfield import to_window
 
 VOXEL_MM = 2.0
 """Cubic voxels of the page: it stays near 2 MB and loads at once."""
-
 MARGIN_MM = 18.0
 """Room around the brain, for the skull."""
 

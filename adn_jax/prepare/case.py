@@ -30,13 +30,10 @@ from adn_jax.scans.read import onto_scan
 
 RIM = 2
 """Voxels kept around the brain, so that interpolation at its edge is the same."""
-
 BRIGHTEST_HU = 90.0
 """Fresh blood reaches this; what is brighter in the rim is part bone."""
-
 LEAST_SOFT = 0.05
 """Fraction of a prepared voxel that soft voxels must cover, to take their mean HU."""
-
 BYTE = np.float32(255)
 """Fractions are rounded to steps of 1/255: what a byte of a batch holds."""
 

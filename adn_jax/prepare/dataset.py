@@ -41,12 +41,9 @@ from adn_jax.scans.hounsfield import check_hu_range
 
 VERSION = 3
 """Raised when the same input would be prepared differently: all cases are redone."""
-
 READERS = 8
 """Threads that compare checksums: reading waits for the disk, not for Python."""
-
 OVERVIEWS = ("manifest.json", "quality.csv", "quality.html", "report.md")
-
 MOST_KINDS = 6
 """Kinds of flags that the screen shows."""
 

@@ -46,14 +46,10 @@ from adn_jax.runtime.jobs import Outcome, Processes, attempt, run_cases
 
 RECORDS = "adn"
 """Folder of what was exported and from what; nnU-Net does not look at it."""
-
 FOLDERS = ("imagesTr", "labelsTr", "imagesTs", "labelsTs", RECORDS)
-
 VERSION = 1
 """Raised when the same case would be exported differently: all cases are redone."""
-
 ENDING = ".nii.gz"
-
 CASES_PER_SHARD = 128
 """About 110 MB at full size."""
 
@@ -68,6 +64,28 @@ class Export:
     splits: dict[str, tuple[str, ...]]
     failed: dict[str, str]
     left_out: dict[str, str]
+
+    def describe(self, settings: PrepareSettings, grid: GridName) -> None:
+        """Write `dataset.json`, and `splits_final.json` with our split as fold 0."""
+        train, validation = (
+            list(self.splits[name]) for name in ("train", "validation")
+        )
+        about: dict[str, Any] = {
+            "channel_names": {"0": "CT"},
+            "labels": {"background": 0, "infarct": 1},
+            "numTraining": len(train) + len(validation),
+            "file_ending": ENDING,
+            "overwrite_image_reader_writer": "NibabelIOWithReorient",
+            "name": self.folder.name,
+            "description": f"head CT in HU on the {grid} grid; infarct is what "
+            f"{list(settings.infarct_labels)} mark in the raw labels",
+        }
+        write_json(self.folder / "dataset.json", about)
+        path = self.folder / "splits_final.json"
+        if validation:
+            write_json(path, [{"train": train, "val": validation}])
+        else:
+            path.unlink(missing_ok=True)
 
 
 def export_dataset(
@@ -129,7 +147,7 @@ def export_dataset(
             for split, names in manifest.splits.items()
         }
         export = Export(folder, splits, dict(sorted(failed.items())), left_out)
-        _write_descriptions(export, manifest.settings, grid)
+        export.describe(manifest.settings, grid)
     return export
 
 
@@ -142,8 +160,7 @@ def _export_cases(
     todo = [source for source in sources if not target.holds(source)]
     if len(todo) < 2:
         processes = replace(processes, workers=1)
-    job = partial(export_one, target=target)
-    outcomes = run_cases("exporting", job, todo, processes)
+    outcomes = run_cases("exporting", target.attempt, todo, processes)
     failed = {name: reason for name, reason in outcomes if reason}
     kept = {source.name for source in sources} - failed.keys()
     for record in (target.folder / RECORDS).glob("case_*.json"):
@@ -270,6 +287,10 @@ class Target:
         except (UserError, OSError):
             return False
 
+    def attempt(self, source: Source) -> Outcome:
+        """Export one case; returns its name and why it failed."""
+        return attempt(source.name, partial(self.write, source))
+
     def write(self, source: Source) -> None:
         """Write image and label of a case."""
         images = (
@@ -323,34 +344,6 @@ class Target:
             label = (case.lesion >= 0.5).astype(np.uint8)
             images.append(from_zyx(label, case.affine, "lesion label"))
         return images
-
-
-def export_one(source: Source, target: Target) -> Outcome:
-    """Export one case; returns its name and why it failed."""
-    return attempt(source.name, partial(target.write, source))
-
-
-def _write_descriptions(
-    export: Export, settings: PrepareSettings, grid: GridName
-) -> None:
-    """Write `dataset.json`, and `splits_final.json` with our split as fold 0."""
-    train, validation = (list(export.splits[name]) for name in ("train", "validation"))
-    about: dict[str, Any] = {
-        "channel_names": {"0": "CT"},
-        "labels": {"background": 0, "infarct": 1},
-        "numTraining": len(train) + len(validation),
-        "file_ending": ENDING,
-        "overwrite_image_reader_writer": "NibabelIOWithReorient",
-        "name": export.folder.name,
-        "description": f"head CT in HU on the {grid} grid; infarct is what "
-        f"{list(settings.infarct_labels)} mark in the raw labels",
-    }
-    write_json(export.folder / "dataset.json", about)
-    path = export.folder / "splits_final.json"
-    if validation:
-        write_json(path, [{"train": train, "val": validation}])
-    else:
-        path.unlink(missing_ok=True)
 
 
 def pack_dataset(

@@ -10,40 +10,30 @@ from jaxtyping import Bool, Float, Float32, UInt8
 from scipy import ndimage
 
 from adn_jax.io.image import Affine, Image
+from adn_jax.metrics.overlap import Spacing
 from adn_jax.prepare.resample import Grid, box_around, shrink, spacing_of
 
 Quality = dict[str, Any]
 """Measures by name, which ends in the unit; fractions are from 0 to 1."""
 
 Volume = Float[np.ndarray, "z y x"]
-
 Mask = Bool[np.ndarray, "z y x"]
 
 RIM_MM = 5.0
 """Left out at the edge of the mask: partial volume, bone, sinuses."""
-
 NOISE_SMOOTHING_MM = 3.0
-
 NOISE_SLICES = 16
-
 DETAIL_MM = (0.0, 1.0, 1.0)
 """Bright and dark spots are looked for in voxels of this size (z y x)."""
-
 METAL_MARGIN_MM = 10.0
-
 LEAST_KEPT = 0.7
 """Fraction of an infarct's volume that its label on the prepared grid should have."""
-
 WORKING_MM = (6.0, 4.0, 4.0)
 """Voxels are averaged to about this size (z y x) first: noise goes, sulci go."""
-
 FEWEST_VOXELS = 100
-
 WINDOW_HU = (0.0, 80.0)
-
 STEPS = ((8.0, 6.0), (4.0, 3.0), (2.0, 1.5), (1.0, 0.75))
 """Degrees and mm by which the search walks around the best line so far."""
-
 WALK = tuple((turn, shift) for turn in (-1, 0, 1) for shift in (-1, 0, 1))
 
 
@@ -65,6 +55,10 @@ class Measure:
     def is_odd(self, value: float | int | None) -> bool:
         """Whether the value, if there is one, is out of the usual range."""
         return value is not None and not self.low <= value <= self.high
+
+    def text(self, value: float | int | None) -> str:
+        """A value in the style of its column; a dash if there is none."""
+        return "–" if value is None else f"{value:{self.style}}".replace("-", "−")
 
     @property
     def usual(self) -> str:
@@ -259,11 +253,7 @@ def fraction_outside(inside: Mask, affine: Affine, grid: Grid) -> float:
     return float(1 - within.all(axis=1).mean())
 
 
-def noise_hu(
-    hu: Float32[np.ndarray, "z y x"],
-    brain: Mask,
-    spacing_mm: tuple[float, float, float],
-) -> float | None:
+def noise_hu(hu: Volume, brain: Mask, spacing_mm: Spacing) -> float | None:
     """Robust standard deviation of what is finer than 3 mm in the slice.
 
     From the median of the absolute value, so that the edges of sulci and ventricles
@@ -282,9 +272,7 @@ def noise_hu(
     return float(1.4826 * np.median(np.abs(fine[core])))
 
 
-def _measure_spots(
-    hu: Float32[np.ndarray, "z y x"], brain: Mask, affine: Affine
-) -> Quality:
+def _measure_spots(hu: Volume, brain: Mask, affine: Affine) -> Quality:
     """Volume of what no plain brain has: contrast agent, air and streaks, metal."""
     small, small_affine = shrink(hu, affine, DETAIL_MM)
     mask = shrink(brain.astype(np.float32), affine, DETAIL_MM)[0] > 0.5
@@ -300,16 +288,12 @@ def _measure_spots(
     }
 
 
-def _window(
-    radius_mm: float, spacing_mm: tuple[float, float, float]
-) -> tuple[int, ...]:
+def _window(radius_mm: float, spacing_mm: Spacing) -> tuple[int, ...]:
     """Voxels of a filter's window that reaches so far from its middle in the slice."""
     return 1, *(2 * round(radius_mm / size) + 1 for size in spacing_mm[1:])
 
 
-def mirror_residual_hu(
-    hu: Float[np.ndarray, "z y x"], brain: Mask, affine: Affine
-) -> float | None:
+def mirror_residual_hu(hu: Volume, brain: Mask, affine: Affine) -> float | None:
     """Mean |X - X'| in the brain, in HU, about the in-plane axis where it is least.
 
     X is the windowed scan, 0 outside the brain; X' its mirror image. The search starts

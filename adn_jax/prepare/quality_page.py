@@ -13,28 +13,21 @@ from adn_jax.data.manifest import Manifest
 from adn_jax.io.files import atomic_path, write_text
 from adn_jax.io.image import Affine
 from adn_jax.io.paths import Place
-from adn_jax.prepare.quality import MEASURES, Measure
+from adn_jax.prepare.quality import MEASURES
 from adn_jax.prepare.resample import box_around, shrink, spacing_of
 from adn_jax.report.pages import page_environment
 from adn_jax.report.tables import to_csv
 
 COLUMNS = 8
-
 WIDTH = 1000
 """Pixels from left to right, at most."""
-
 MOST_SLICES = 48
-
 BONE_HU = 150.0
-
 MARGIN_MM = 10.0
 """Shown around the skull."""
-
 WINDOW_HU = (-20.0, 100.0)
-
 GREYS = 64
 """Shades from black to white: more are not seen, and files stay small."""
-
 OUTLINE_RGB = (255, 72, 66)
 
 
@@ -61,7 +54,6 @@ def write_quality_page(
     and a browser reads one only when its row is near, so thousands of cases are light.
     """
     environment = page_environment("adn_jax.prepare")
-    environment.filters["measure"] = format_measure
     columns = {
         name: measure
         for name, measure in MEASURES.items()
@@ -74,11 +66,6 @@ def write_quality_page(
         flagged=sum(bool(case.flags) for case in cases),
     )
     write_text(path, text)
-
-
-def format_measure(value: float | int | None, measure: Measure) -> str:
-    """A value in the style of its column; a dash if there is none."""
-    return "–" if value is None else f"{value:{measure.style}}".replace("-", "−")
 
 
 def write_contact_sheet(

@@ -9,9 +9,9 @@ from scipy import ndimage
 
 from adn_jax.config import PrepareSettings
 from adn_jax.io.image import Affine
+from adn_jax.metrics.overlap import Spacing
 
 FWHM_PER_SIGMA = 2.3548
-
 ROUNDING = 1e-4
 """Voxels by which a place on an outer face may lie beyond it: affines are rounded."""
 
@@ -24,7 +24,7 @@ class Grid:
     affine: Affine
 
     @property
-    def spacing_mm(self) -> tuple[float, float, float]:
+    def spacing_mm(self) -> Spacing:
         """Voxel size (z y x)."""
         return spacing_of(self.affine)
 
@@ -53,7 +53,7 @@ class Grid:
         return within
 
 
-def spacing_of(affine: Affine) -> tuple[float, float, float]:
+def spacing_of(affine: Affine) -> Spacing:
     """Voxel size in mm (z y x)."""
     x, y, z = np.linalg.norm(affine[:3, :3], axis=0).tolist()
     return z, y, x
@@ -172,9 +172,7 @@ def fill_beyond(
 
 
 def shrink(
-    volume: Num[np.ndarray, "z y x"],
-    affine: Affine,
-    smallest_mm: tuple[float, float, float],
+    volume: Num[np.ndarray, "z y x"], affine: Affine, smallest_mm: Spacing
 ) -> tuple[Float32[np.ndarray, "z2 y2 x2"], Affine]:
     """Average whole blocks of voxels until they are about `smallest_mm` (z y x) wide.
 

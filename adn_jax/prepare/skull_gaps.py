@@ -21,55 +21,39 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree  # ty: ignore[missing-module-member]
 from scipy.special import sph_harm_y
 
+from adn_jax.metrics.overlap import Spacing
 from adn_jax.scans.hounsfield import FLOOR_HU
 
 DIRECTIONS = 4000
 """Seen from the middle of a head they are 4 mm apart on the skull."""
-
 APART = np.sqrt(4 * np.pi / DIRECTIONS)
-
 DEGREE = 8
 """Of the harmonics: what is finer than about 45 degrees is no shape of a skull."""
-
 PLIANT, STIFF = 1e-3, 0.1
 """Weight of a shell's bending: to follow the bone there is, and to bridge a gap."""
-
 LOWEST = -0.7
 """Directions further down (44 degrees below the slice) meet the face and the neck."""
-
 RADII_MM = np.arange(35.0, 130.0)
-
 TABLE_MM = (-12.0, 25.0)
 """Bone so far inside and outside of the fitted inner table is the skull."""
-
 LEAST_CM2 = 8.0
 """Smaller gaps lose 3 mL at most: of eight rays seven meet bone."""
-
 MOST_OPEN = 0.4
 """Fraction of the directions without bone; what is more open is no skull."""
-
 LEAST_SKULL = 0.8
 """Fraction of the bone that lies at the fitted shell; of ribs little does."""
-
 ASTRAY_MM = 10.0
-
 SKIN_HU = -300.0
-
 OUTER_AIR_MM = 15
 """So much air in a row lies outside the head; less, between a flap and the brain."""
-
 WALL_MM = 8.0
-
 MARGIN_MM = 40.0
 """Added around the slices: the brain behind a gap may bulge, or leave the image."""
 
 Volume = Float[np.ndarray, "z y x"]
-
 Mask = Bool[np.ndarray, "z y x"]
-
 Rays = Bool[np.ndarray, " n"]
 """One value for each direction of `sphere`."""
-
 Radii = Float[np.ndarray, " n"]
 
 
@@ -83,10 +67,7 @@ class Gap:
     cm2: float
 
     def wall(
-        self,
-        shape: tuple[int, int, int],
-        spacing_mm: tuple[float, float, float],
-        first: Sequence[int],
+        self, shape: tuple[int, int, int], spacing_mm: Spacing, first: Sequence[int]
     ) -> Mask:
         """Voxels of a wall that closes the gap.
 
@@ -113,9 +94,7 @@ class Gap:
         return wall
 
 
-def find_gap(
-    hu: Volume, bone: Mask, spacing_mm: tuple[float, float, float], bone_hu: float
-) -> Gap | None:
+def find_gap(hu: Volume, bone: Mask, spacing_mm: Spacing, bone_hu: float) -> Gap | None:
     """The gaps of a skull that are large enough to lose brain; None: it has none.
 
     Nor is there a gap to close if the bone does not make a skull.

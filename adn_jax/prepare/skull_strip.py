@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from adn_jax.errors import UserError
 from adn_jax.io.image import Affine
+from adn_jax.metrics.overlap import Spacing
 from adn_jax.prepare.resample import (
     Grid,
     box_around,
@@ -24,46 +25,41 @@ from adn_jax.scans.hounsfield import AIR_HU, BRAIN_HU, background_of, cut_ends
 
 SLICE_CM2 = (60.0, 320.0)
 """The largest slice: about 70 in a newborn, 130 to 200 in an adult."""
-
 LARGEST_ML = 3000.0
-
 RIM_AT_BONE = 0.6
 """Fraction of the rim, in the slice, with bone beside it: 0.98 and more in heads."""
-
 BESIDE_MM = 4.0
-
 BONE_HU = 150.0
-
 SOFT_HU = (-30.0, 120.0)
 """Brain, blood and CSF, after smoothing; dark from hardened beams, or part bone."""
-
 FAT_HU = -60.0
-
 HALF_BONE_HU = 500.0
 """A voxel half of brain (30 HU) and half of the skull's tables (1,000 HU)."""
-
 SMOOTHING_MM = 1.0
-
 EROSION_MM = 3.0
 """Parts the brain from what touches it through foramina."""
-
 RAYS_TO_BONE = 7
 """Of eight rays in the slice, how many must meet bone for a voxel to lie inside."""
-
 NECK_MM = 6.0
 """What is narrower than twice this is no brain: clefts of the skull base."""
-
 CORNER_MM = 2.5
 """How far a right-angled corner of the brain reaches beyond a disk of `NECK_MM`."""
-
 WORKING_MM = (2.5, 0.9, 0.9)
 """Voxels are averaged to about this size (z y x) first, to be quick."""
-
 MOST_BONE = 0.05
 """Fraction of a stripped scan that is bone inside its rim; of a head 0.17 and more."""
-
 RIM_MM = 5.0
 """Bone and ringing at the edge of a stripped scan reach no deeper."""
+BESIDE = ndimage.generate_binary_structure(2, 1)[None]
+"""A voxel and its four neighbours in the slice."""
+START_CM2 = 15.0
+"""The largest slice of a brain is larger than this, eroded."""
+CANAL_CM2 = 5.0
+"""Below the foramen magnum the canal is smaller than this, eroded."""
+REGION_CM2 = 1.0
+"""Smaller regions of a slice, eroded, are no brain: air cells, marrow, orbit."""
+OVERLAP = 0.5
+"""Fraction of a region that must lie under or over the brain of the slice before."""
 
 STRIPPED = (
     "the scan has no skull and one value around the brain: it was stripped before, and "
@@ -71,23 +67,7 @@ STRIPPED = (
 )
 
 Volume = Float[np.ndarray, "z y x"]
-
 Mask = Bool[np.ndarray, "z y x"]
-
-BESIDE = ndimage.generate_binary_structure(2, 1)[None]
-"""A voxel and its four neighbours in the slice."""
-
-START_CM2 = 15.0
-"""The largest slice of a brain is larger than this, eroded."""
-
-CANAL_CM2 = 5.0
-"""Below the foramen magnum the canal is smaller than this, eroded."""
-
-REGION_CM2 = 1.0
-"""Smaller regions of a slice, eroded, are no brain: air cells, marrow, orbit."""
-
-OVERLAP = 0.5
-"""Fraction of a region that must lie under or over the brain of the slice before."""
 
 
 def find_brain(
@@ -127,9 +107,7 @@ def find_brain(
 
 
 def _extent_of_stripped(
-    hu: Volume,
-    small: Float[np.ndarray, "z2 y2 x2"],
-    spacing_mm: tuple[float, float, float],
+    hu: Volume, small: Float[np.ndarray, "z2 y2 x2"], spacing_mm: Spacing
 ) -> Mask | None:
     """All that a scan holds that was stripped before, without holes; None: it was not.
 
@@ -161,9 +139,7 @@ def _tissue_of(hu: Volume) -> Mask | None:
     return (np.abs(hu - outside) > 1) & ((hu > FAT_HU) | (outside > FAT_HU))
 
 
-def _brain_behind(
-    gap: Gap, hu: Volume, bone: Mask, spacing_mm: tuple[float, float, float]
-) -> Mask:
+def _brain_behind(gap: Gap, hu: Volume, bone: Mask, spacing_mm: Spacing) -> Mask:
     """The brain in a skull whose gaps a wall closes, which may lie beside the image."""
     margins = [0, *(int(np.ceil(MARGIN_MM / size)) for size in spacing_mm[1:])]
     around = [(margin, margin) for margin in margins]
@@ -173,9 +149,7 @@ def _brain_behind(
     return found[tuple(slice(m, m + n) for m, n in zip(margins, hu.shape, strict=True))]
 
 
-def _brain_in_skull(
-    hu: Volume, bone: Mask, spacing_mm: tuple[float, float, float]
-) -> Mask:
+def _brain_in_skull(hu: Volume, bone: Mask, spacing_mm: Spacing) -> Mask:
     """The brain without its rim inside a closed skull; `UserError` if it is none."""
     if not bone.any():
         raise UserError(
@@ -260,10 +234,7 @@ def _largest_part(mask: Mask) -> Mask:
 
 
 def check_is_brain(
-    hu: Volume,
-    mask: Mask,
-    spacing_mm: tuple[float, float, float],
-    bone: Mask | None = None,
+    hu: Volume, mask: Mask, spacing_mm: Spacing, bone: Mask | None = None
 ) -> None:
     """Raise `UserError` unless size, surroundings and values are those of a brain.
 

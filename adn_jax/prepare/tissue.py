@@ -26,7 +26,7 @@ from adn_jax.io.image import (
     read_image,
     to_nifti,
 )
-from adn_jax.metrics.overlap import dice
+from adn_jax.metrics.overlap import Spacing, dice
 from adn_jax.prepare.resample import (
     blur_sigma,
     box_around,
@@ -46,62 +46,51 @@ MAP_NAMES = {
 """Words in the file names of an atlas's maps; c1 to c3 are SPM's."""
 
 HU_LIMITS = (0.0, 60.0)
-
 AFFINE_MM = (2.0, 2.0, 2.0)
 """Voxels are averaged to about this size (z y x) for the affine registration."""
-
 WARP_MM = (2.0, 3.6, 3.6)
 """The same for the elastic one: the atlas is smooth."""
-
 WARP_STEPS = (40, 40, 10)
-
 MARGIN_MM = 12.0
 """Kept around the brain for the registration."""
-
 START_SPREAD_HU = 5.0
-
 SPREAD_HU = (2.0, 9.0)
 """Least and largest standard deviation of a tissue."""
-
 STEPS = 15
 """Of expectation and maximisation."""
-
 LAST_STEPS = 3
 """Steps at the end that leave means and spreads as they are."""
-
 LARGEST_CSF_HU = 10.0
 """Mean of CSF at most: else dark white matter beside the ventricles joins it."""
-
 LEAST_PRIOR = 0.02
 """The registration is never trusted fully."""
-
 PRIOR_WEIGHT = 2.0
 """Weight of the atlas against HU, whose noise is correlated between voxels."""
-
 MIXED = 0.5
-"""Share of grey matter and of CSF that is mixed with the other in thick slices."""
-
+"""Fraction of grey matter and of CSF that is mixed with the other in thick slices."""
 ANY_HU = 1e-4
 """Density of HU that belong to no tissue (bone in the rim, streaks): there the
 neighbours and the atlas decide."""
-
 NEIGHBOURS_MM = 1.5
 """Width of the neighbourhood of a voxel (one sigma)."""
-
 COUPLING = 2.0
 """Weight of the neighbours' tissue: one voxel of a CT is too noisy alone."""
-
 REACH = 3.0
 """Sigmas of the neighbourhood that are looked at."""
 
-Shares = Float32[np.ndarray, "3 z y x"]
+Volume = Float32[np.ndarray, "z y x"]
+Mask = Bool[np.ndarray, "z y x"]
+Fractions = Float32[np.ndarray, "3 z y x"]
+"""Of grey matter, white matter and CSF."""
+Three = Float32[np.ndarray, "3"]
+"""A number for each tissue."""
 
 
 @dataclass(frozen=True)
 class Atlas:
     """Probabilities of grey matter, white matter and CSF, 0 to 1, nearest RAS."""
 
-    maps: Shares
+    maps: Fractions
     affine: Affine
 
 
@@ -173,11 +162,8 @@ def icbm_atlas() -> Atlas:
 
 
 def lay_over(
-    atlas: Atlas,
-    hu: Float32[np.ndarray, "z y x"],
-    brain: Bool[np.ndarray, "z y x"],
-    affine: Affine,
-) -> tuple[Shares, float]:
+    atlas: Atlas, hu: Volume, brain: Mask, affine: Affine
+) -> tuple[Fractions, float]:
     """The atlas on a scan's grid: affine (mean squares), then elastic (correlation).
 
     Also returns the Dice of its brain (more than one half of any tissue) and the
@@ -185,7 +171,7 @@ def lay_over(
     """
     ants = import_ants()
 
-    def to_ants(volume: Float32[np.ndarray, "z y x"], affine: Affine):
+    def to_ants(volume: Volume, affine: Affine):
         image = to_nifti(from_zyx(volume, affine, "volume"))
         image.header.set_xyzt_units("mm", "sec")
         return ants.from_nibabel_nifti(image)
@@ -227,9 +213,7 @@ def lay_over(
 
 
 def around(
-    volume: Float32[np.ndarray, "z y x"],
-    brain: Bool[np.ndarray, "z y x"],
-    affine: Affine,
+    volume: Volume, brain: Mask, affine: Affine
 ) -> tuple[Float32[np.ndarray, "z2 y2 x2"], Affine]:
     """A volume cut to the brain and a margin around it, and its affine."""
     margins = [int(np.ceil(MARGIN_MM / size)) for size in spacing_of(affine)]
@@ -252,7 +236,7 @@ def import_ants():
 
 
 def strongest_tissue(
-    maps: Float[np.ndarray, "3 z y x"], brain: Bool[np.ndarray, "z y x"]
+    maps: Float[np.ndarray, "3 z y x"], brain: Mask
 ) -> UInt8[np.ndarray, "z y x"]:
     """Labels 1 to 3 of the strongest map; 0 outside the brain and where all are weak.
 
@@ -264,11 +248,11 @@ def strongest_tissue(
 
 
 def atlas_tissue(
-    hu: Float32[np.ndarray, "z y x"],
-    brain: Bool[np.ndarray, "z y x"],
+    hu: Volume,
+    brain: Mask,
     affine: Affine,
     slice_mm: float,
-    lesion: Bool[np.ndarray, "z y x"] | None = None,
+    lesion: Mask | None = None,
     atlas: str = "",
 ) -> tuple[UInt8[np.ndarray, "z y x"], float]:
     """Labels 1 to 3 from the scan's HU and an atlas, and the registration's overlap.
@@ -285,13 +269,13 @@ def atlas_tissue(
     maps = blur_slices(maps, slice_mm, spacing_of(affine)[0])
     box = box_around(brain, 1)
     usable = brain[box] if lesion is None else brain[box] & ~lesion[box]
-    shares = mixture(hu[box], brain[box], usable, maps[:, *box], spacing_of(affine))
+    fractions = mixture(hu[box], brain[box], usable, maps[:, *box], spacing_of(affine))
     labels = np.zeros(brain.shape, np.uint8)
-    labels[box] = np.where(brain[box], 1 + shares.argmax(axis=0), 0)
+    labels[box] = np.where(brain[box], 1 + fractions.argmax(axis=0), 0)
     return labels, overlap
 
 
-def blur_slices(maps: Shares, slice_mm: float, grid_mm: float) -> Shares:
+def blur_slices(maps: Fractions, slice_mm: float, grid_mm: float) -> Fractions:
     """Maps as a scan with thicker slices than the prepared grid's would show them."""
     if slice_mm <= grid_mm:
         return maps
@@ -300,12 +284,8 @@ def blur_slices(maps: Shares, slice_mm: float, grid_mm: float) -> Shares:
 
 
 def mixture(
-    hu: Float32[np.ndarray, "z y x"],
-    brain: Bool[np.ndarray, "z y x"],
-    usable: Bool[np.ndarray, "z y x"],
-    priors: Float32[np.ndarray, "3 z y x"],
-    spacing_mm: tuple[float, float, float],
-) -> Shares:
+    hu: Volume, brain: Mask, usable: Mask, priors: Fractions, spacing_mm: Spacing
+) -> Fractions:
     """How much of each tissue every voxel of the brain is.
 
     A mixture of three Gaussians, and of what lies between grey matter and CSF, with the
@@ -316,27 +296,25 @@ def mixture(
     prior = np.maximum(priors, LEAST_PRIOR)
     prior /= prior.sum(axis=0)
     log_prior = PRIOR_WEIGHT * np.log(prior)
-    shares = prior * brain
+    fractions = prior * brain
     mean = np.array(USUAL_HU, np.float32)
     spread = np.full(3, START_SPREAD_HU, np.float32)
     for step in range(STEPS):
+        # What each voxel is, by its HU, the atlas and what its neighbours are.
         pure, mixed = densities(hu, mean, spread)
         density = pure + mixed + np.float32(ANY_HU)
         energy = log_prior + np.log(density) * usable
-        energy += COUPLING * neighbours(shares, spacing_mm)
-        shares = np.exp(energy - energy.max(axis=0))
-        shares *= brain / shares.sum(axis=0)
+        energy += COUPLING * neighbours(fractions, spacing_mm)
+        fractions = np.exp(energy - energy.max(axis=0))
+        fractions *= brain / fractions.sum(axis=0)
+        # What HU the tissues have; of mixed voxels only the pure part tells.
         if step < STEPS - LAST_STEPS:
-            sure = (shares * pure / density)[:, usable]
+            sure = (fractions * pure / density)[:, usable]
             mean, spread = moments(hu[usable], sure)
-    return shares
+    return fractions
 
 
-def densities(
-    hu: Float32[np.ndarray, "z y x"],
-    mean: Float32[np.ndarray, "3"],
-    spread: Float32[np.ndarray, "3"],
-) -> tuple[Shares, Shares]:
+def densities(hu: Volume, mean: Three, spread: Three) -> tuple[Fractions, Fractions]:
     """Density of the HU of pure voxels, and of mixed ones, under each tissue.
 
     Mixed voxels are part grey matter, part CSF. All parts are equally likely; the one
@@ -349,26 +327,26 @@ def densities(
     mixed = np.zeros((3, *hu.shape), np.float32)
     mixed[0] = scale * (below[grey] - below[middle])
     mixed[2] = scale * (below[middle] - below[csf])
-    share = np.array([1 - MIXED, 1.0, 1 - MIXED], np.float32)
-    height = share / (np.float32(np.sqrt(2 * np.pi)) * spread)
+    fraction = np.array([1 - MIXED, 1.0, 1 - MIXED], np.float32)
+    height = fraction / (np.float32(np.sqrt(2 * np.pi)) * spread)
     mean, spread, height = (one[:, None, None, None] for one in (mean, spread, height))
     pure = height * np.exp(-0.5 * ((hu - mean) / spread) ** 2)
     return pure, np.maximum(mixed, 0)
 
 
 def moments(
-    hu: Float32[np.ndarray, " n"], shares: Float32[np.ndarray, "3 n"]
-) -> tuple[Float32[np.ndarray, "3"], Float32[np.ndarray, "3"]]:
+    hu: Float32[np.ndarray, " n"], fractions: Float32[np.ndarray, "3 n"]
+) -> tuple[Three, Three]:
     """Weighted mean and standard deviation of each tissue, in their limits."""
-    total = shares.sum(axis=1) + np.float32(1e-6)
-    mean = shares @ hu / total
+    total = fractions.sum(axis=1) + np.float32(1e-6)
+    mean = fractions @ hu / total
     mean[2] = min(mean[2], LARGEST_CSF_HU)
-    square = (shares * (hu - mean[:, None]) ** 2).sum(axis=1) / total
+    square = (fractions * (hu - mean[:, None]) ** 2).sum(axis=1) / total
     return mean, np.clip(np.sqrt(square), *SPREAD_HU).astype(np.float32)
 
 
-def neighbours(shares: Shares, spacing_mm: tuple[float, float, float]) -> Shares:
-    """Mean share of each tissue around every voxel, the voxel itself left out."""
+def neighbours(fractions: Fractions, spacing_mm: Spacing) -> Fractions:
+    """Mean fraction of each tissue around every voxel, the voxel itself left out."""
     sigma = [NEIGHBOURS_MM / size for size in spacing_mm]
     own = 1.0  # weight of the voxel itself in the Gaussian filter
     for one in sigma:
@@ -376,6 +354,6 @@ def neighbours(shares: Shares, spacing_mm: tuple[float, float, float]) -> Shares
         own *= 1 / np.exp(-0.5 * (np.arange(-reach, reach + 1) / one) ** 2).sum()
     own = np.float32(own)
     around = np.stack(
-        [ndimage.gaussian_filter(one, sigma, truncate=REACH) for one in shares]
+        [ndimage.gaussian_filter(one, sigma, truncate=REACH) for one in fractions]
     )
-    return (around - own * shares) / (1 - own)
+    return (around - own * fractions) / (1 - own)

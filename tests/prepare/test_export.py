@@ -11,9 +11,8 @@ from adn_jax.data.cases import read_case, read_native_lesion
 from adn_jax.data.manifest import read_manifest
 from adn_jax.data.manifest import write_manifest as write_prepared_manifest
 from adn_jax.errors import UserError
-from adn_jax.prepare import export as module
 from adn_jax.prepare.dataset import prepare_dataset
-from adn_jax.prepare.export import export_dataset, pack_dataset
+from adn_jax.prepare.export import Target, export_dataset, pack_dataset
 
 SETTINGS = PrepareSettings(
     shape=(24, 48, 40), spacing_mm=(6.0, 4.0, 4.0), window_hu=(-10.0, 90.0)
@@ -148,13 +147,13 @@ def test_two_processes_write_the_same_bytes(data, tmp_path):
 
 
 def count_exports(monkeypatch):
-    done, one = [], module.export_one
+    done, write = [], Target.write
 
-    def counted(source, **more):
+    def counted(target, source):
         done.append(source.name)
-        return one(source, **more)
+        write(target, source)
 
-    monkeypatch.setattr(module, "export_one", counted)
+    monkeypatch.setattr(Target, "write", counted)
     return done
 
 

@@ -7,7 +7,7 @@ from adn_jax.config import PrepareSettings
 from adn_jax.data.cases import CaseFacts
 from adn_jax.data.manifest import Manifest
 from adn_jax.prepare.quality import MEASURES, flags_of
-from adn_jax.prepare.quality_page import format_measure, write_quality_page
+from adn_jax.prepare.quality_page import write_quality_page
 
 
 def facts(name, **quality):
@@ -135,7 +135,7 @@ def test_every_figure_sorts_and_is_explained(page):
 
 
 def test_values_in_the_style_of_their_column():
-    assert format_measure(-1009.3, MEASURES["air_hu"]) == "−1009"
-    assert format_measure(0.0123, MEASURES["brain_outside_grid"]) == "1.2%"
-    assert format_measure(28, MEASURES["slices"]) == "28"
-    assert format_measure(None, MEASURES["noise_hu"]) == "–"
+    assert MEASURES["air_hu"].text(-1009.3) == "−1009"
+    assert MEASURES["brain_outside_grid"].text(0.0123) == "1.2%"
+    assert MEASURES["slices"].text(28) == "28"
+    assert MEASURES["noise_hu"].text(None) == "–"
