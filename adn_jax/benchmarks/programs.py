@@ -24,10 +24,9 @@ from adn_jax.distributed.mesh import (
 from adn_jax.errors import UserError
 from adn_jax.pipeline.adn import apply_adn, init_adn
 from adn_jax.runtime.capacity import CompiledMemory, compile_to_fit, planned_memory
-from adn_jax.training.optimizer import make_optimizer
 from adn_jax.training.runs import initial_params, stages_of
 from adn_jax.training.stages import make_stage, needs_search
-from adn_jax.training.steps import initial_state, make_train_step
+from adn_jax.training.steps import initial_state, make_optimizer, make_train_step
 from adn_jax.types import AdnParams, Batch, Key, Params, Volume
 
 ENDLESS_STEPS = 10**6

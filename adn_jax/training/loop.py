@@ -26,8 +26,13 @@ from adn_jax.training import checkpoints
 from adn_jax.training.metric_log import Logbook, open_logbook
 from adn_jax.training.runs import STAGE_MODES, Run, check_same_settings
 from adn_jax.training.stages import Stage
-from adn_jax.training.steps import ABSENT, Metrics, TrainState, was_skipped
-from adn_jax.training.term_gradients import make_term_gradients
+from adn_jax.training.steps import (
+    ABSENT,
+    Metrics,
+    TrainState,
+    make_term_gradients,
+    was_skipped,
+)
 from adn_jax.training.updates import Update, make_update, stage_seed
 from adn_jax.training.validation import Validate, make_validation
 from adn_jax.types import Batch, Key, Params

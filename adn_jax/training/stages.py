@@ -1,52 +1,65 @@
-"""The stages of training as the loop sees them; stages align and tissue themselves."""
+"""The three stages of training, each from a batch to its loss and its validation score.
+
+Stage align trains T, stage tissue the tissue net on aligned heads, stage joint D and F
+together with T fixed, or F alone in a system without D.
+"""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Integer
+from jaxtyping import Array, Float
 
-from adn_jax.config import Recipe, StageSettings, UNetSettings
-from adn_jax.data.augment import augmented_view
+from adn_jax.config import AugmentSettings, Recipe, StageSettings, UNetSettings
+from adn_jax.data.augment import augment, augmented_view
+from adn_jax.distributed.mesh import replicate_rows
 from adn_jax.geometry.rigid import half_extents_mm
 from adn_jax.geometry.sampler import mirror
-from adn_jax.losses.recipes import align_loss
-from adn_jax.losses.segmentation import tissue_cross_entropy
-from adn_jax.models import apply_unet
-from adn_jax.pipeline.adn import unalign
-from adn_jax.pipeline.align import align_volume, first_view
-from adn_jax.training.joint import (
-    align_batch,
-    augment_whole,
-    evaluate_joint,
-    loss_of_joint,
-    terms_of_joint,
-    training_batch,
+from adn_jax.losses.recipes import (
+    align_loss,
+    joint_loss,
+    segmentation_loss,
+    segmentation_terms,
+    weighted_joint_terms,
 )
-from adn_jax.training.patches import loss_of_windows, terms_of_windows
-from adn_jax.training.steps import Loss, Metrics
-from adn_jax.training.term_gradients import WeightedTerms
-from adn_jax.types import Batch, Key, Params, Volume
+from adn_jax.losses.segmentation import tissue_cross_entropy
+from adn_jax.models import apply_unet, apply_windows, training_window
+from adn_jax.models.patches import Window, cut, draw_starts
+from adn_jax.pipeline.adn import apply_adn, realign_labels, segment_input, unalign
+from adn_jax.pipeline.align import align_volume, find_view, first_view
+from adn_jax.pipeline.targets import make_targets
+from adn_jax.training.runs import adn_params
+from adn_jax.training.steps import (
+    STATISTICS,
+    Loss,
+    LossAux,
+    Metrics,
+    Scalar,
+    Step,
+    WeightedTerms,
+)
+from adn_jax.types import AdnOutputs, Batch, Key, Params, Targets, Volume
 
-Evaluate = Callable[[Params, Any, Batch], Mapping[str, Float[Array, " b"]]]
-"""(params, frozen, batch) -> named values of each case."""
+Scores = Mapping[str, Float[Array, " b"]]
+"""Named values of each case."""
 
 
 @dataclass(frozen=True)
 class Stage:
     """What the loop needs to know of a stage.
 
-    The frozen argument of `loss` and `evaluate` is a dict: the weights of finished
-    stages by their names, and what `align_frozen` adds.
+    The frozen argument of its functions is a dict: the weights of finished stages by
+    their names, and for the align stage "search", the answers of the coarse search.
     """
 
     name: str
     settings: StageSettings
     loss: Loss
-    evaluate: Evaluate
+    evaluate: Callable[[Params, Any, Batch], Scores]
+    """(params, frozen, batch) -> values of each case."""
     score: str
     """The value of `evaluate` that chooses the best weights."""
     terms: WeightedTerms | None = None
@@ -56,42 +69,73 @@ class Stage:
 def make_stage(name: str, recipe: Recipe) -> Stage:
     """The stage `name` of a recipe."""
     sees_all = isinstance(recipe.system.segment_net, UNetSettings)
-    losses = {
-        "align": loss_of_align,
-        "tissue": _loss_of_tissue,
-        "joint": loss_of_joint if sees_all else loss_of_windows,
-    }
-    terms = {"joint": terms_of_joint if sees_all else terms_of_windows}
-    evaluations = {
-        "align": ("unmatched", _evaluate_align),
-        "tissue": ("accuracy", _evaluate_tissue),
-        "joint": ("dice", evaluate_joint),
-    }
-    score, evaluate = evaluations[name]
-    return Stage(
-        name=name,
-        settings=getattr(recipe, name),
-        loss=partial(losses[name], recipe),
-        evaluate=partial(evaluate, recipe),
-        score=score,
-        terms=partial(terms[name], recipe) if name in terms else None,
+    terms = None
+    if name == "align":
+        loss, evaluate, score = _align_loss, _evaluate_align, "unmatched"
+    elif name == "tissue":
+        loss, evaluate, score = _tissue_loss, _evaluate_tissue, "accuracy"
+    else:
+        loss = loss_of_joint if sees_all else _patch_loss
+        evaluate, score = _evaluate_joint, "dice"
+        terms = partial(_joint_terms if sees_all else _patch_terms, recipe)
+    settings = getattr(recipe, name)
+    evaluate = partial(evaluate, recipe)
+    return Stage(name, settings, partial(loss, recipe), evaluate, score, terms)
+
+
+def training_batch(
+    key: Key, batch: Batch, settings: StageSettings, recipe: Recipe
+) -> Batch:
+    """The augmented batch, its label partial or cut at one half."""
+    if not recipe.soft_labels:
+        batch = replace(batch, lesion=jnp.round(batch.lesion))
+    return _augment_whole(key, batch, settings.augment, recipe)
+
+
+def _augment_whole(
+    key: Key, batch: Batch, settings: AugmentSettings, recipe: Recipe
+) -> Batch:
+    """The augmented batch, each case whole on its devices: T may turn any row away."""
+    with jax.named_scope("augment"):
+        batch = augment(key, batch, settings, recipe.system.prepare.spacing_mm)
+    return replace(
+        batch,
+        volume=replicate_rows(batch.volume),
+        lesion=replicate_rows(batch.lesion),
+        tissue=replicate_rows(batch.tissue),
     )
 
 
-def loss_of_align(
-    recipe: Recipe,
-    params: Params,
-    frozen: Any,
-    batch: Batch,
-    key: Key,
-    step: Integer[Array, ""],
-) -> tuple[Float[Array, ""], Metrics]:
-    """L_T; where the recipe asks for it, the view is also led to the search's answer.
+def _align_batch(recipe: Recipe, frozen: Any, batch: Batch) -> Batch:
+    """X and the labels on its grid: what the tissue net sees in the joint stage."""
+    view = find_view(frozen.get("align"), batch.volume, recipe.system)
+    aligned, matrix, _ = align_volume(batch.volume, view, recipe.system)
+    return Batch(
+        volume=aligned,
+        lesion=realign_labels(batch.lesion, matrix, recipe.system),
+        tissue=realign_labels(batch.tissue[..., None], matrix, recipe.system)[..., 0],
+        case=batch.case,
+    )
+
+
+# Stage align: T
+
+
+def needs_search(recipe: Recipe) -> bool:
+    """Whether T's loss compares with the answer of the coarse search."""
+    loss = recipe.align_loss
+    return loss.pose_regression > 0 or loss.warm_start_steps > 0
+
+
+def _align_loss(
+    recipe: Recipe, params: Params, frozen: Any, batch: Batch, key: Key, step: Step
+) -> tuple[Scalar, Metrics]:
+    """L_T; if the recipe asks for it, the view is also led to the search's answer.
 
     The search has looked at each head once; its answer follows the augmentation.
     """
     spacing, augmentation = recipe.system.prepare.spacing_mm, recipe.align.augment
-    volume = augment_whole(key, batch, augmentation, recipe).volume
+    volume = _augment_whole(key, batch, augmentation, recipe).volume
     with jax.named_scope("align"):
         view = first_view(params, volume, recipe.system)
         aligned, _, inverse = align_volume(volume, view, recipe.system)
@@ -119,18 +163,12 @@ def loss_of_align(
         )
 
 
-def needs_search(recipe: Recipe) -> bool:
-    """Whether T's loss compares with the answer of the coarse search."""
-    loss = recipe.align_loss
-    return loss.pose_regression > 0 or loss.warm_start_steps > 0
-
-
 def _evaluate_align(
     recipe: Recipe,
     params: Params,
     frozen: Any,  # noqa: ARG001
     batch: Batch,
-) -> Mapping[str, Float[Array, " b"]]:
+) -> Scores:
     """How well T alone aligns each head."""
     view = first_view(params, batch.volume, recipe.system)
     aligned, _, _ = align_volume(batch.volume, view, recipe.system)
@@ -150,18 +188,21 @@ def unmatched_share(volume: Volume, aligned: Volume) -> Float[Array, " b"]:
     return (unequal + out_of_view) / jnp.maximum(total, 1e-6)
 
 
-def _loss_of_tissue(
+# Stage tissue: grey matter, white matter and CSF of an aligned head
+
+
+def _tissue_loss(
     recipe: Recipe,
     params: Params,
     frozen: Any,
     batch: Batch,
     key: Key,
-    step: Integer[Array, ""],  # noqa: ARG001
-) -> tuple[Float[Array, ""], Metrics]:
+    step: Step,  # noqa: ARG001
+) -> tuple[Scalar, Metrics]:
     """Cross-entropy of the tissue net against the maps, lesion voxels left out."""
     augment_key, dropout_key = jax.random.split(key)
     batch = training_batch(augment_key, batch, recipe.tissue, recipe)
-    batch = align_batch(recipe, frozen, batch)
+    batch = _align_batch(recipe, frozen, batch)
     with jax.named_scope("tissue"):
         logits = apply_unet(
             params,
@@ -178,9 +219,9 @@ def _loss_of_tissue(
 
 def _evaluate_tissue(
     recipe: Recipe, params: Params, frozen: Any, batch: Batch
-) -> Mapping[str, Float[Array, " b"]]:
+) -> Scores:
     """Share of each head's tissue voxels that the tissue net gets right."""
-    batch = align_batch(recipe, frozen, batch)
+    batch = _align_batch(recipe, frozen, batch)
     logits = apply_unet(
         params, batch.volume, recipe.tissue_net, precision=recipe.system.precision
     )
@@ -193,3 +234,119 @@ def tissue_accuracy(logits: Volume, batch: Batch) -> Float[Array, " b"]:
     inside = batch.tissue > 0
     right = (jnp.argmax(logits, axis=-1) == batch.tissue) & inside
     return right.sum(axes) / jnp.maximum(inside.sum(axes), 1)
+
+
+# Stage joint: D and F, or F alone
+
+
+def loss_of_joint(
+    recipe: Recipe, params: Params, frozen: Any, batch: Batch, key: Key, step: Step
+) -> tuple[Scalar, Metrics]:
+    """L_F + lambda L_D of D and F (equation 6), with the training Dice beside it."""
+    outputs, targets = _run_joint(recipe, params, frozen, batch, key)
+    settings, spacing = recipe.joint_loss, recipe.system.prepare.spacing_mm
+    with jax.named_scope("loss"):
+        total, values = joint_loss(outputs, targets, settings, step, spacing)
+        dice = hard_dice(outputs.prediction, targets.lesion, recipe.threshold)
+        return total, {**values, "dice": dice.mean()}
+
+
+def _joint_terms(
+    recipe: Recipe, params: Params, frozen: Any, batch: Batch, key: Key, step: Step
+) -> Metrics:
+    """The weighted terms whose sum is `loss_of_joint`."""
+    outputs, targets = _run_joint(recipe, params, frozen, batch, key)
+    settings, spacing = recipe.joint_loss, recipe.system.prepare.spacing_mm
+    return weighted_joint_terms(outputs, targets, settings, step, spacing)
+
+
+def _run_joint(
+    recipe: Recipe, params: Params, frozen: Any, batch: Batch, key: Key
+) -> tuple[AdnOutputs, Targets]:
+    """The chain on an augmented batch, and what its outputs should be."""
+    augment_key, dropout_key = jax.random.split(key)
+    batch = training_batch(augment_key, batch, recipe.joint, recipe)
+    adn = adn_params(frozen.get("align"), params)
+    outputs = apply_adn(adn, batch.volume, recipe.system, key=dropout_key)
+    return outputs, make_targets(outputs, batch, recipe, frozen.get("tissue"))
+
+
+def _evaluate_joint(
+    recipe: Recipe, params: Params, frozen: Any, batch: Batch
+) -> Scores:
+    """Dice of each case on the prepared grid."""
+    adn = adn_params(frozen.get("align"), params)
+    outputs = apply_adn(adn, batch.volume, recipe.system)
+    return {"dice": hard_dice(outputs.prediction, batch.lesion, recipe.threshold)}
+
+
+def hard_dice(
+    prediction: Volume, lesion: Volume, threshold: float
+) -> Float[Array, " b"]:
+    """2 |O and G| / (|O| + |G|) of each case; 1 if both are empty."""
+    axes = (1, 2, 3, 4)
+    found = (prediction >= threshold).astype(jnp.float32)
+    label = (lesion >= 0.5).astype(jnp.float32)
+    both = (found * label).sum(axes)
+    sizes = found.sum(axes) + label.sum(axes)
+    return jnp.where(sizes > 0, 2 * both / jnp.maximum(sizes, 1.0), 1.0)
+
+
+# Stage joint with an F that sees patches of a head (DeepMedic, SEAN)
+
+
+def _patch_loss(
+    recipe: Recipe, params: Params, frozen: Any, batch: Batch, key: Key, step: Step
+) -> tuple[Scalar, LossAux]:
+    """L_F of patches, with their Dice and the next running statistics of F."""
+    prediction, labels, statistics = _run_patches(recipe, params, frozen, batch, key)
+    settings, spacing = recipe.joint_loss, recipe.system.prepare.spacing_mm
+    with jax.named_scope("loss"):
+        total, values = segmentation_loss(prediction, labels, settings, step, spacing)
+        dice = hard_dice(prediction, labels, recipe.threshold).mean()
+        moved = {"segment": {STATISTICS: statistics}}
+        return total, {**values, "dice": dice, STATISTICS: moved}
+
+
+def _patch_terms(
+    recipe: Recipe, params: Params, frozen: Any, batch: Batch, key: Key, step: Step
+) -> Metrics:
+    """The weighted terms whose sum is the loss of patches."""
+    prediction, labels, _ = _run_patches(recipe, params, frozen, batch, key)
+    settings, spacing = recipe.joint_loss, recipe.system.prepare.spacing_mm
+    terms = segmentation_terms(prediction, labels, settings, step, spacing)
+    return terms.weighted()
+
+
+def _run_patches(
+    recipe: Recipe, params: Params, frozen: Any, batch: Batch, key: Key
+) -> tuple[Volume, Volume, Params]:
+    """F on patches of an augmented batch, some of them on lesion: its probability, the
+    label there, and its next running statistics."""
+    augment_key, draw_key, dropout_key = jax.random.split(key, 3)
+    batch = training_batch(augment_key, batch, recipe.joint, recipe)
+    batch = _align_batch(recipe, frozen, batch)
+    settings, shape = recipe.system.segment_net, recipe.system.prepare.shape
+    assert not isinstance(settings, UNetSettings)  # which sees heads as a whole
+    window = training_window(settings, shape)
+    keys = jax.vmap(partial(jax.random.fold_in, draw_key))(batch.case)
+    starts = draw_starts(
+        keys,
+        batch.lesion,
+        batch.volume > 0,
+        window,
+        settings.samples,
+        settings.lesion_fraction,
+    )
+    seen = segment_input(batch.volume, mirror(batch.volume), None, recipe.system)
+    patches = cut(seen, starts, window)
+    labels = cut(batch.lesion, starts, Window(window.inner, (0, 0, 0)))
+    with jax.named_scope("segment"):
+        logits, statistics = apply_windows(
+            params["segment"],
+            patches.reshape(-1, *patches.shape[2:]),
+            settings,
+            key=dropout_key,
+            precision=recipe.system.precision,
+        )
+    return jax.nn.sigmoid(logits), labels.reshape(logits.shape), statistics

@@ -15,7 +15,6 @@ from jax.stages import Wrapped
 from adn_jax.config import Recipe, UNetSettings
 from adn_jax.distributed.mesh import CASES, replicated
 from adn_jax.runtime.capacity import Demand, compile_to_fit, in_gb
-from adn_jax.training.optimizer import make_optimizer
 from adn_jax.training.runs import (
     STAGE_MODES,
     initial_params,
@@ -23,7 +22,13 @@ from adn_jax.training.runs import (
     stages_of,
 )
 from adn_jax.training.stages import Stage, needs_search
-from adn_jax.training.steps import TrainState, TrainStep, initial_state, make_train_step
+from adn_jax.training.steps import (
+    TrainState,
+    TrainStep,
+    initial_state,
+    make_optimizer,
+    make_train_step,
+)
 from adn_jax.types import Batch, Key
 
 SURE = 0.9

@@ -23,10 +23,9 @@ from adn_jax.config import (
     UNetSettings,
 )
 from adn_jax.models.cost import step_bytes, step_flops, step_networks
-from adn_jax.training.optimizer import make_optimizer
 from adn_jax.training.runs import initial_params
 from adn_jax.training.stages import make_stage
-from adn_jax.training.steps import initial_state, make_train_step
+from adn_jax.training.steps import initial_state, make_optimizer, make_train_step
 from adn_jax.types import Batch
 from tests.benchmarks.undisturbed import undisturbed
 

@@ -26,7 +26,7 @@ from adn_jax.models import unets as residual_unet_module
 from adn_jax.models.convolution import convolve
 from adn_jax.models.cost import layer_costs, step_bytes, step_flops, step_networks
 from adn_jax.models.unets import upsample
-from adn_jax.training.joint import loss_of_joint
+from adn_jax.training.stages import loss_of_joint
 from adn_jax.types import Batch
 
 SHAPE = (8, 16, 8)

@@ -16,10 +16,9 @@ from adn_jax.config import AlignmentSettings, OptimizerSettings
 from adn_jax.data.batches import open_split, train_batches
 from adn_jax.data.manifest import read_manifest
 from adn_jax.distributed.mesh import device_mesh, place_cases, replicate, replicated
-from adn_jax.training.optimizer import make_optimizer
 from adn_jax.training.runs import initial_params
 from adn_jax.training.stages import make_stage
-from adn_jax.training.steps import initial_state, make_train_step
+from adn_jax.training.steps import initial_state, make_optimizer, make_train_step
 from tests.training.tiny import tiny_recipe
 
 BATCH, STEPS = 8, 20

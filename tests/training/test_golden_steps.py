@@ -17,7 +17,7 @@ from adn_jax.pipeline.asymmetry import (
     salient_volume,
     total_asymmetry,
 )
-from adn_jax.training.optimizer import make_optimizer
+from adn_jax.training.steps import make_optimizer
 from adn_jax.types import Targets
 from tests import golden
 from tests.losses.arrays import make_outputs, one_hot_tissue

@@ -5,7 +5,7 @@ import optax
 import pytest
 
 from adn_jax.config import OptimizerSettings
-from adn_jax.training.optimizer import make_optimizer
+from adn_jax.training.steps import make_optimizer
 
 SETTINGS = OptimizerSettings(learning_rate=1e-2, weight_decay=0.1)
 STEPS = 6

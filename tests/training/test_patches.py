@@ -14,10 +14,14 @@ from adn_jax.config import (
     SymmetryNetSettings,
 )
 from adn_jax.losses.segmentation import cross_entropy
-from adn_jax.training.optimizer import make_optimizer
 from adn_jax.training.runs import initial_params, load_run
 from adn_jax.training.stages import make_stage
-from adn_jax.training.steps import initial_state, make_train_step, replace_leaves
+from adn_jax.training.steps import (
+    initial_state,
+    make_optimizer,
+    make_train_step,
+    replace_leaves,
+)
 from adn_jax.training.train import train
 from adn_jax.types import Batch
 from tests.training.tiny import head, tiny_recipe, write_heads

@@ -9,9 +9,14 @@ import pytest
 from adn_jax.config import AlignmentSettings, AugmentSettings
 from adn_jax.metrics.overlap import dice
 from adn_jax.training import stages
-from adn_jax.training.joint import hard_dice, training_batch
 from adn_jax.training.runs import initial_params
-from adn_jax.training.stages import make_stage, tissue_accuracy, unmatched_share
+from adn_jax.training.stages import (
+    hard_dice,
+    make_stage,
+    tissue_accuracy,
+    training_batch,
+    unmatched_share,
+)
 from adn_jax.types import Batch
 from tests.training.tiny import head, tiny_recipe
 

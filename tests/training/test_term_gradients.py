@@ -10,7 +10,7 @@ import pytest
 from adn_jax.config import JointLossSettings
 from adn_jax.distributed.mesh import device_mesh, place_cases, replicate, replicated
 from adn_jax.losses.recipes import joint_loss, weighted_joint_terms
-from adn_jax.training.term_gradients import make_term_gradients
+from adn_jax.training.steps import make_term_gradients
 from adn_jax.types import Batch, Targets
 from tests.losses.arrays import make_outputs, random_map
 

@@ -19,9 +19,13 @@ from adn_jax.config import (
 from adn_jax.data.batches import make_batch
 from adn_jax.models import init_unet
 from adn_jax.pipeline.adn import init_adn
-from adn_jax.training.optimizer import make_optimizer
 from adn_jax.training.stages import make_stage
-from adn_jax.training.steps import ABSENT, initial_state, make_train_step
+from adn_jax.training.steps import (
+    ABSENT,
+    initial_state,
+    make_optimizer,
+    make_train_step,
+)
 from tests.benchmarks.torch_reference.ours import (
     RECIPE,
     SHAPE,
