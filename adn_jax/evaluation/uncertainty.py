@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from adn_jax.inference.maps import CaseMaps, Doubt, LesionDoubt, lesion_doubts
+from adn_jax.inference.maps import CaseMaps, Doubt, LesionDoubt
 from adn_jax.metrics.calibration import near_lesion
 from adn_jax.metrics.disentanglement import auroc
 from adn_jax.metrics.overlap import Mask
@@ -45,7 +45,7 @@ def score_doubt(maps: CaseMaps, doubt: Doubt, lesion: Mask, brain: Mask) -> Case
         entropy_right=mean_or_nan(entropy[~wrong]),
         entropy_wrong=mean_or_nan(entropy[wrong]),
         error_auroc=auroc(entropy, wrong),
-        lesions=lesion_doubts(maps.predicted, doubt, maps.spacing_mm, lesion),
+        lesions=doubt.lesions(maps.predicted, maps.spacing_mm, lesion),
     )
 
 

@@ -17,7 +17,7 @@ from adn_jax.data.cases import PreparedCase
 from adn_jax.datasets.raw import CaseInput
 from adn_jax.errors import UserError, is_out_of_memory, memory_sentence
 from adn_jax.inference.figures import save_figure, scan_figure
-from adn_jax.inference.maps import CaseMaps, Doubt, lesion_doubts
+from adn_jax.inference.maps import CaseMaps, Doubt
 from adn_jax.inference.system import (
     AS_TRAINED,
     Averaging,
@@ -254,7 +254,7 @@ def _predict_read(system: System, scan: RawScan) -> Prediction:
     if doubt is not None:
         doubt = Doubt(*map(native, doubt))
         volumes["doubt"] = doubt.entropy
-        found = lesion_doubts(lesion, doubt, scan.image.spacing_mm)
+        found = doubt.lesions(lesion, scan.image.spacing_mm)
         facts["doubt"] = system.doubts
         facts["lesions"] = [
             {

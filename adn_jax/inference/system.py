@@ -26,7 +26,6 @@ from adn_jax.inference.maps import (
     Doubt,
     Map,
     Thresholds,
-    doubt_of,
     judge_midline,
 )
 from adn_jax.io.paths import Place
@@ -134,7 +133,7 @@ class System:
         if self.samples:
             sampled = _compiled_sampler(system)
             keys = jax.random.split(jax.random.key(model.recipe.seed), self.samples)
-            doubt = doubt_of(as_map(sampled(model.params, volume, key)) for key in keys)
+            doubt = Doubt.of(as_map(sampled(model.params, volume, key)) for key in keys)
         elif len(self.members) > 1:
             others = (
                 averaged_prediction(
@@ -146,7 +145,7 @@ class System:
                 )
                 for member in self.members[1:]
             )
-            doubt = doubt_of([maps.prediction, *map(as_map, others)])
+            doubt = Doubt.of([maps.prediction, *map(as_map, others)])
             mean = doubt.probability
             aligned = onto_aligned(as_batch(mean), outputs.matrix, system)
             maps = replace(maps, prediction=mean, aligned_prediction=as_map(aligned))

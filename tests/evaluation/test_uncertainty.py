@@ -6,7 +6,7 @@ from sklearn.metrics import mutual_info_score, roc_auc_score
 from adn_jax.evaluation.score_figures import reliability_figure
 from adn_jax.evaluation.uncertainty import score_doubt
 from adn_jax.inference.figures import doubt_figure
-from adn_jax.inference.maps import Doubt, binary_entropy, doubt_of, lesion_doubts
+from adn_jax.inference.maps import Doubt, binary_entropy
 from adn_jax.metrics.calibration import reliability
 
 GENERATOR = np.random.default_rng(2)
@@ -23,7 +23,7 @@ def test_entropy_is_scipys_in_bits():
 
 
 def test_doubt_is_that_of_the_mean():
-    doubt = doubt_of(iter(MEMBERS))
+    doubt = Doubt.of(iter(MEMBERS))
     mean = MEMBERS.astype(float).mean(axis=0)
     np.testing.assert_array_equal(doubt.probability, mean.astype(np.float32))
     np.testing.assert_allclose(
@@ -32,7 +32,7 @@ def test_doubt_is_that_of_the_mean():
 
 
 def test_mutual_information_is_that_of_member_and_answer():
-    doubt = doubt_of(MEMBERS)
+    doubt = Doubt.of(MEMBERS)
     p = MEMBERS[:, 1, 2, 3].astype(float)
     table = np.rint(1e6 * np.stack([p, 1 - p], axis=1)).astype(int)
     expected = mutual_info_score(None, None, contingency=table) / np.log(2)
@@ -40,9 +40,9 @@ def test_mutual_information_is_that_of_member_and_answer():
 
 
 def test_one_prediction_is_its_own_mean_and_disagrees_with_nobody():
-    single = doubt_of(MEMBERS[:1])
+    single = Doubt.of(MEMBERS[:1])
     np.testing.assert_array_equal(single.probability, MEMBERS[0])
-    twice = doubt_of([MEMBERS[0], MEMBERS[0]])
+    twice = Doubt.of([MEMBERS[0], MEMBERS[0]])
     for one, two in zip(single, twice, strict=True):
         np.testing.assert_array_equal(one, two)
     assert single.mutual_information.max() == 0.0
@@ -53,8 +53,8 @@ def test_lesions_have_means_and_hits():
     predicted[0, 0, 0] = predicted[1, 1, 1] = predicted[1:, 3, 4:] = True
     lesion = np.zeros_like(predicted)
     lesion[2, 3, 5] = True
-    doubt = doubt_of(MEMBERS)
-    large, small = lesion_doubts(predicted, doubt, (5.0, 2.0, 10.0), lesion)
+    doubt = Doubt.of(MEMBERS)
+    large, small = doubt.lesions(predicted, (5.0, 2.0, 10.0), lesion)
     assert (large.volume_ml, small.volume_ml) == (
         pytest.approx(0.4),
         pytest.approx(0.2),
@@ -63,8 +63,8 @@ def test_lesions_have_means_and_hits():
     assert large.entropy == pytest.approx(doubt.entropy[1:, 3, 4:].mean())
     corner = [doubt.probability[0, 0, 0], doubt.probability[1, 1, 1]]
     assert small.probability == pytest.approx(np.mean(corner))
-    assert lesion_doubts(predicted, doubt, (5.0, 2.0, 10.0))[0].hit is None
-    assert lesion_doubts(~predicted & predicted, doubt, (5.0, 2.0, 10.0)) == ()
+    assert doubt.lesions(predicted, (5.0, 2.0, 10.0))[0].hit is None
+    assert doubt.lesions(~predicted & predicted, (5.0, 2.0, 10.0)) == ()
 
 
 def test_scores_ask_the_brain_near_lesions(make_maps):

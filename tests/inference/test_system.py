@@ -12,7 +12,7 @@ from adn_jax.data.cases import read_case
 from adn_jax.errors import UserError
 from adn_jax.evaluation import evaluate as module
 from adn_jax.evaluation.evaluate import evaluate_run
-from adn_jax.inference.maps import doubt_of
+from adn_jax.inference.maps import Doubt
 from adn_jax.inference.system import (
     as_batch,
     as_map,
@@ -84,7 +84,7 @@ def test_samples_are_passes_with_dropout(tiny_run, case):
         )
         for key in jax.random.split(jax.random.key(model.recipe.seed), 3)
     ]
-    for ours, expected in zip(doubt, doubt_of(passes), strict=True):
+    for ours, expected in zip(doubt, Doubt.of(passes), strict=True):
         np.testing.assert_allclose(ours, expected, atol=1e-4)
     assert doubt.mutual_information.max() > 0.01
     again = system.infer(case).doubt
