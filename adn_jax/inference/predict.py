@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 from rich.progress import track
 
-from adn_jax.config import Recipe
+from adn_jax.config import SystemSettings
 from adn_jax.config.serialization import settings_to_json
 from adn_jax.data.cases import PreparedCase
 from adn_jax.datasets.raw import CaseInput
@@ -114,6 +114,23 @@ class Prediction:
             write_json(temporary / "scan.json", none_for_nan(self.facts))
 
 
+def predict(model: TrainedModel, path: Path | str) -> Prediction:
+    """Segment one scan in memory.
+
+    Args:
+        model: a finished run, as `load_run` reads it.
+        path: a NIfTI file, DICOM files or a case folder (`read_scan`).
+
+    Returns:
+        The lesion and every map on the scan's own voxels.
+
+    Raises:
+        UserError: the path is no head CT, or no brain is found in it.
+    """
+    system = System((model,), (model.recipe.name,))
+    return _predict_read(system, read_scan(path))
+
+
 def predict_scans(
     run: Place,
     scans: Sequence[Path],
@@ -156,6 +173,143 @@ def predict_scans(
             if is_out_of_memory(error):
                 failures[scan] = f"{scan}: {memory_sentence(error)}"
     return failures
+
+
+def predict_and_write(
+    system: System,
+    path: Path,
+    folder: Path,
+    series: str = "",
+    hu_range: tuple[float, float] | None = None,
+) -> None:
+    """Predict one scan and write its folder, whole or not at all."""
+    scan = replace(read_scan(path, series, hu_range), name=folder.name)
+    _predict_read(system, scan).write(folder)
+
+
+def _predict_read(system: System, scan: RawScan) -> Prediction:
+    """Everything that a system finds in a scan that was read."""
+    recipe = system.model.recipe
+    settings = replace(recipe.system.prepare, tissue="none")  # not needed to predict
+    case = prepare_scan(CaseInput(scan), settings)
+    maps, outputs, doubt = system.infer(case)
+    native = partial(to_native, geometry=case.geometry)
+    volumes = _lesion_of(native(maps.prediction), maps.threshold)
+    volumes |= _maps_on_scan(scan, case, maps, outputs, recipe.system)
+    lesion = volumes["lesion"] > 0
+    facts = _describe(scan, case, maps, lesion)
+    if doubt is not None:
+        doubt = Doubt(*map(native, doubt))
+        volumes["doubt"] = doubt.entropy
+        found = doubt.lesions(lesion, scan.image.spacing_mm)
+        facts["doubt"] = system.doubts
+        facts["lesions"] = [
+            {
+                "volume_ml": one.volume_ml,
+                "mean_probability": one.probability,
+                "doubt_bits": one.entropy,
+                "mutual_information_bits": one.mutual_information,
+            }
+            for one in found
+        ]
+    facts["window_hu"] = list(settings.window_hu)
+    facts["units"] = {name: UNITS[name] for name in volumes}
+    as_taken = {}
+    if scan.taken is not None:
+        place = taken_image(scan.taken, "ct")
+        probability = onto_taken(volumes["probability"], scan.taken)
+        taken = _lesion_of(probability, maps.threshold)
+        as_taken = {name: place.holding(one, name) for name, one in taken.items()}
+        as_taken = {"ct": place, **as_taken}
+        facts["as_taken"] = AS_TAKEN
+    tta = system.averaging and system.averaging[0]
+    facts["model"] = {
+        "recipe": recipe.name,
+        "run": system.names[0],
+        "steps": system.model.run.steps,
+        "averaging": settings_to_json(tta),
+    }
+    facts["versions"] = versions()
+    images = {name: scan.image.holding(one, name) for name, one in volumes.items()}
+    return Prediction(scan, case, maps, images, as_taken, facts)
+
+
+def _lesion_of(
+    probability: Float32[np.ndarray, "i j k"], threshold: float
+) -> dict[str, Float32[np.ndarray, "i j k"] | UInt8[np.ndarray, "i j k"]]:
+    """The lesion, and the probability in the steps in which it is stored."""
+    step = np.float32(PROBABILITY_STEP)
+    stored = np.rint(probability / step) * step
+    return {"lesion": (stored >= threshold).astype(np.uint8), "probability": stored}
+
+
+def _maps_on_scan(
+    scan: RawScan,
+    case: PreparedCase,
+    maps: CaseMaps,
+    outputs: AdnOutputs,
+    system: SystemSettings,
+) -> dict[str, Float32[np.ndarray, "i j k"]]:
+    """A, P and Q on the scan's own voxels, the synthetic scans, and the scan.
+
+    The asymmetry maps are 0 outside the brain; without a mid-line there are none. The
+    two synthetic scans are the scan itself plus what the model adds, so that they stay
+    as sharp and keep the skull.
+    """
+    hu, width = scan.image.voxels, maps.window_width_hu
+    if maps.plane is None:
+        return {"ct": hu}
+    moved = {
+        name: width * to_native(as_map(volume) * case.brain, case.geometry)
+        for name, volume in on_scan_grid(outputs, system).items()
+    }
+    synthetic = {
+        name: hu + moved.pop(f"{name}_change")
+        for name in ("salient", "compensated")
+        if f"{name}_change" in moved
+    }
+    return {**moved, **synthetic, "ct": hu}
+
+
+def _describe(
+    scan: RawScan, case: PreparedCase, maps: CaseMaps, lesion: Bool[np.ndarray, "i j k"]
+) -> dict[str, Any]:
+    """Lesion, pose of the head, flags and quality.
+
+    Nothing of the pose if the recipe does not look for the mid-line or found none; no
+    side if it is not known which is left.
+    """
+    facts = {
+        "name": scan.name,
+        "purpose": "research only, not for diagnosis",
+        "lesion_volume_ml": volume_ml(lesion, scan.image.spacing_mm),
+        "threshold": maps.threshold,
+    }
+    if maps.plane is not None:
+        if maps.knows_sides:
+            facts["lesion_side"] = lesion_side(maps.aligned_predicted)
+        pose = maps.pose(case.affine)
+        facts["head_rotation_deg"] = pose["rotation_deg"]
+        facts["head_offset_mm"] = pose["offset_mm"]
+        facts["pose_signs"] = POSE_SIGNS
+    facts["flags"] = [*case.flags, *maps.midline_flags]
+    return {**facts, "quality": case.quality, "source": case.source}
+
+
+def lesion_side(aligned: Mask) -> str:
+    """The patient's side of a mask on X's grid: left, right, both or none.
+
+    x grows to the patient's right, and X's mid-line is the middle of x.
+    """
+    total = np.count_nonzero(aligned)
+    if total == 0:
+        return "none"
+    width = aligned.shape[2]
+    right = np.count_nonzero(aligned[:, :, (width + 1) // 2 :])
+    left = np.count_nonzero(aligned[:, :, : width // 2])
+    if max(left, right) < ONE_SIDED * total:
+        return "both"
+    return "left" if left > right else "right"
 
 
 def result_folders(scans: Sequence[Path], out: Path) -> dict[Path, Path]:
@@ -209,157 +363,3 @@ def result_names(scans: Sequence[Path]) -> list[str]:
         differing = "_".join(parts[start : len(parts) - end])
         names.append(differing or name if len(alike) > 1 else name)
     return names
-
-
-def predict(model: TrainedModel, path: Path | str) -> Prediction:
-    """Segment one scan in memory.
-
-    Args:
-        model: a finished run, as `load_run` reads it.
-        path: a NIfTI file, DICOM files or a case folder (`read_scan`).
-
-    Returns:
-        The lesion and every map on the scan's own voxels.
-
-    Raises:
-        UserError: the path is no head CT, or no brain is found in it.
-    """
-    system = System((model,), (model.recipe.name,))
-    return _predict_read(system, read_scan(path))
-
-
-def predict_and_write(
-    system: System,
-    path: Path,
-    folder: Path,
-    series: str = "",
-    hu_range: tuple[float, float] | None = None,
-) -> None:
-    """Predict one scan and write its folder, whole or not at all."""
-    scan = replace(read_scan(path, series, hu_range), name=folder.name)
-    _predict_read(system, scan).write(folder)
-
-
-def _predict_read(system: System, scan: RawScan) -> Prediction:
-    """Everything that a system finds in a scan that was read."""
-    recipe = system.model.recipe
-    settings = replace(recipe.system.prepare, tissue="none")  # not needed to predict
-    case = prepare_scan(CaseInput(scan), settings)
-    maps, outputs, doubt = system.infer(case)
-    native = partial(to_native, geometry=case.geometry)
-    volumes = _lesion_of(native(maps.prediction), maps.threshold)
-    volumes |= _maps_on_scan(scan, case, maps, outputs, recipe)
-    lesion = volumes["lesion"] > 0
-    facts = _describe(scan, case, maps, lesion)
-    if doubt is not None:
-        doubt = Doubt(*map(native, doubt))
-        volumes["doubt"] = doubt.entropy
-        found = doubt.lesions(lesion, scan.image.spacing_mm)
-        facts["doubt"] = system.doubts
-        facts["lesions"] = [
-            {
-                "volume_ml": one.volume_ml,
-                "mean_probability": one.probability,
-                "doubt_bits": one.entropy,
-                "mutual_information_bits": one.mutual_information,
-            }
-            for one in found
-        ]
-    facts["window_hu"] = list(settings.window_hu)
-    facts["units"] = {name: UNITS[name] for name in volumes}
-    as_taken = {}
-    if scan.taken is not None:
-        place = taken_image(scan.taken, "ct")
-        probability = onto_taken(volumes["probability"], scan.taken)
-        taken = _lesion_of(probability, maps.threshold)
-        as_taken = {name: place.holding(one, name) for name, one in taken.items()}
-        as_taken = {"ct": place, **as_taken}
-        facts["as_taken"] = AS_TAKEN
-    tta = system.averaging and system.averaging[0]
-    facts["model"] = {
-        "recipe": recipe.name,
-        "run": system.names[0],
-        "steps": system.model.run.steps,
-        "averaging": settings_to_json(tta),
-    }
-    facts["versions"] = versions()
-    images = {name: scan.image.holding(one, name) for name, one in volumes.items()}
-    return Prediction(scan, case, maps, images, as_taken, facts)
-
-
-def _lesion_of(
-    probability: Float32[np.ndarray, "i j k"], threshold: float
-) -> dict[str, Float32[np.ndarray, "i j k"] | UInt8[np.ndarray, "i j k"]]:
-    """The lesion, and the probability in the steps in which it is stored."""
-    step = np.float32(PROBABILITY_STEP)
-    stored = np.rint(probability / step) * step
-    return {"lesion": (stored >= threshold).astype(np.uint8), "probability": stored}
-
-
-def _maps_on_scan(
-    scan: RawScan,
-    case: PreparedCase,
-    maps: CaseMaps,
-    outputs: AdnOutputs,
-    recipe: Recipe,
-) -> dict[str, Float32[np.ndarray, "i j k"]]:
-    """A, P and Q on the scan's own voxels, the synthetic scans, and the scan.
-
-    The asymmetry maps are 0 outside the brain; without a mid-line there are none. The
-    two synthetic scans are the scan itself plus what the model adds, so that they stay
-    as sharp and keep the skull.
-    """
-    hu, (low, high) = scan.image.voxels, recipe.system.prepare.window_hu
-    if maps.plane is None:
-        return {"ct": hu}
-    moved = {
-        name: (high - low) * to_native(as_map(volume) * case.brain, case.geometry)
-        for name, volume in on_scan_grid(outputs, recipe.system).items()
-    }
-    synthetic = {
-        name: hu + moved.pop(f"{name}_change")
-        for name in ("salient", "compensated")
-        if f"{name}_change" in moved
-    }
-    return {**moved, **synthetic, "ct": hu}
-
-
-def _describe(
-    scan: RawScan, case: PreparedCase, maps: CaseMaps, lesion: Bool[np.ndarray, "i j k"]
-) -> dict[str, Any]:
-    """Lesion, pose of the head, flags and quality.
-
-    Nothing of the pose if the recipe does not look for the mid-line or found none; no
-    side if it is not known which is left.
-    """
-    facts = {
-        "name": scan.name,
-        "purpose": "research only, not for diagnosis",
-        "lesion_volume_ml": volume_ml(lesion, scan.image.spacing_mm),
-        "threshold": maps.threshold,
-    }
-    if maps.plane is not None:
-        if maps.knows_sides:
-            facts["lesion_side"] = lesion_side(maps.aligned_predicted)
-        pose = maps.pose(case.affine)
-        facts["head_rotation_deg"] = pose["rotation_deg"]
-        facts["head_offset_mm"] = pose["offset_mm"]
-        facts["pose_signs"] = POSE_SIGNS
-    facts["flags"] = [*case.flags, *maps.midline_flags]
-    return {**facts, "quality": case.quality, "source": case.source}
-
-
-def lesion_side(aligned: Mask) -> str:
-    """The patient's side of a mask on X's grid: left, right, both or none.
-
-    x grows to the patient's right, and X's mid-line is the middle of x.
-    """
-    total = np.count_nonzero(aligned)
-    if total == 0:
-        return "none"
-    width = aligned.shape[2]
-    right = np.count_nonzero(aligned[:, :, (width + 1) // 2 :])
-    left = np.count_nonzero(aligned[:, :, : width // 2])
-    if max(left, right) < ONE_SIDED * total:
-        return "both"
-    return "left" if left > right else "right"

@@ -151,24 +151,6 @@ def export_dataset(
     return export
 
 
-def _export_cases(
-    sources: Sequence["Source"], target: "Target", processes: Processes
-) -> dict[str, str]:
-    """Export what is missing or changed, remove the rest; why some failed, by name."""
-    for place in FOLDERS:  # nnU-Net would count what a killed run left
-        remove_remains(target.folder / place)
-    todo = [source for source in sources if not target.holds(source)]
-    if len(todo) < 2:
-        processes = replace(processes, workers=1)
-    outcomes = run_cases("exporting", target.attempt, todo, processes)
-    failed = {name: reason for name, reason in outcomes if reason}
-    kept = {source.name for source in sources} - failed.keys()
-    for record in (target.folder / RECORDS).glob("case_*.json"):
-        if (name := record.stem.removeprefix("case_")) not in kept:
-            target.forget(name)
-    return failed
-
-
 @dataclass(frozen=True)
 class Source:
     """A case to export: its prepared folder, its part, and its raw case if wanted."""
@@ -180,19 +162,11 @@ class Source:
     raw: RawCase | None = None
 
     @property
-    def image(self) -> str:
-        """Path of its image in the exported data set."""
-        return f"images{self.part}/{self.name}_0000{ENDING}"
-
-    @property
-    def label(self) -> str:
-        """Path of its label in the exported data set."""
-        return f"labels{self.part}/{self.name}{ENDING}"
-
-    @property
     def files(self) -> list[str]:
-        """Every path that it has in the exported data set."""
-        return [self.image, self.label] if self.labelled else [self.image]
+        """Paths of its image and its label, if it has one, in the exported data set."""
+        image = f"images{self.part}/{self.name}_0000{ENDING}"
+        label = f"labels{self.part}/{self.name}{ENDING}"
+        return [image, label] if self.labelled else [image]
 
 
 def _choose_sources(
@@ -344,6 +318,24 @@ class Target:
             label = (case.lesion >= 0.5).astype(np.uint8)
             images.append(from_zyx(label, case.affine, "lesion label"))
         return images
+
+
+def _export_cases(
+    sources: Sequence[Source], target: Target, processes: Processes
+) -> dict[str, str]:
+    """Export what is missing or changed, remove the rest; why some failed, by name."""
+    for place in FOLDERS:  # nnU-Net would count what a killed run left
+        remove_remains(target.folder / place)
+    todo = [source for source in sources if not target.holds(source)]
+    if len(todo) < 2:
+        processes = replace(processes, workers=1)
+    outcomes = run_cases("exporting", target.attempt, todo, processes)
+    failed = {name: reason for name, reason in outcomes if reason}
+    kept = {source.name for source in sources} - failed.keys()
+    for record in (target.folder / RECORDS).glob("case_*.json"):
+        if (name := record.stem.removeprefix("case_")) not in kept:
+            target.forget(name)
+    return failed
 
 
 def pack_dataset(
