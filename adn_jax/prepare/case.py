@@ -22,6 +22,7 @@ from adn_jax.prepare.resample import (
     resample,
     shift_origin,
     spacing_of,
+    take_nearest,
 )
 from adn_jax.prepare.skull_strip import find_brain
 from adn_jax.prepare.tissue import atlas_tissue, strongest_tissue
@@ -51,14 +52,8 @@ class StrippedScan:
     @property
     def centre_mm(self) -> Float[np.ndarray, "3"]:
         """Centre of mass of the brain mask (x, y, z)."""
-        inside = self.brain.astype(bool)
-        index = [
-            np.average(np.arange(n), weights=inside.sum(axis=others))
-            for n, others in zip(
-                inside.shape[::-1], ((0, 1), (0, 2), (1, 2)), strict=True
-            )
-        ]
-        return (self.affine @ np.array([*index, 1.0]))[:3]
+        z, y, x = ndimage.center_of_mass(self.brain)
+        return (self.affine @ np.array([x, y, z, 1.0]))[:3]
 
     def onto(
         self, grid: Grid
@@ -77,13 +72,8 @@ class StrippedScan:
         weight = resample(soft, affine, grid)
         mean = resample(hu * soft, affine, grid) / np.maximum(weight, LEAST_SOFT)
         if (bony := brain & (weight < LEAST_SOFT)).any() and not bony.all():
-            nearest = ndimage.distance_transform_edt(
-                weight < LEAST_SOFT,
-                sampling=grid.spacing_mm,
-                return_distances=False,
-                return_indices=True,
-            )
-            mean[bony] = mean[tuple(nearest[:, bony])]
+            soft_hu = take_nearest(mean, weight >= LEAST_SOFT, grid.spacing_mm)
+            mean[bony] = soft_hu[bony]
         return np.where(brain, mean, np.float32(0)), brain
 
 

@@ -160,15 +160,21 @@ def fill_beyond(
     if within.all() or not within.any():
         return volume
     near = box_around(within, 1)
-    nearest = ndimage.distance_transform_edt(
-        ~within[near],
-        sampling=spacing_of(affine),
-        return_distances=False,
-        return_indices=True,
-    )
     filled = volume.copy()
-    filled[near] = volume[near][tuple(nearest)]
+    filled[near] = take_nearest(volume[near], within[near], spacing_of(affine))
     return filled
+
+
+def take_nearest(
+    volume: Num[np.ndarray, "z y x"],
+    known: Bool[np.ndarray, "z y x"],
+    spacing_mm: Spacing,
+) -> Num[np.ndarray, "z y x"]:
+    """The volume with the value of the nearest known voxel at each that is not."""
+    nearest = ndimage.distance_transform_edt(
+        ~known, sampling=spacing_mm, return_distances=False, return_indices=True
+    )
+    return volume[tuple(nearest)]
 
 
 def shrink(
