@@ -1,4 +1,8 @@
-"""Runs one stage: resume, update, validate, save, and stop when it is time."""
+"""Runs one stage: resume, update, validate, save, and stop when it is time.
+
+`train_stage` sets up and ends a stage; `_run_updates` is the loop, in which every save,
+validation and stop stands; below it is what a `Session` does at each of them.
+"""
 
 import math
 import sys
@@ -11,17 +15,29 @@ from itertools import pairwise
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh, Sharding
 from orbax.checkpoint import CheckpointManager
 
-from adn_jax.config import Recipe, StageSettings
+from adn_jax.config import StageSettings
 from adn_jax.config.serialization import settings_to_json
 from adn_jax.config.validation import recipe_from_json
-from adn_jax.data.batches import Split, case_names, train_batches
-from adn_jax.distributed.hosts import catch_stop_of_any, is_first, wait_for_all
+from adn_jax.data.batches import (
+    Split,
+    case_names,
+    check_present,
+    epoch_batches,
+    train_batches,
+)
+from adn_jax.distributed.hosts import (
+    SharedStop,
+    catch_stop_of_any,
+    is_first,
+    wait_for_all,
+)
 from adn_jax.distributed.mesh import check_batch, place_cases, replicate, replicated
+from adn_jax.distributed.preemption import StopRequest
 from adn_jax.errors import UserError
-from adn_jax.io.paths import Place
 from adn_jax.training import checkpoints
 from adn_jax.training.metric_log import Logbook, open_logbook
 from adn_jax.training.runs import STAGE_MODES, Run, check_same_settings
@@ -34,8 +50,7 @@ from adn_jax.training.steps import (
     was_skipped,
 )
 from adn_jax.training.updates import Update, make_update, stage_seed
-from adn_jax.training.validation import Validate, make_validation
-from adn_jax.types import Batch, Key, Params
+from adn_jax.types import Batch, Params
 
 FETCH_SECONDS = 1.0
 """Values of updates are fetched from the device about this often."""
@@ -48,6 +63,12 @@ LOOK_EVERY = 16
 
 MOST_SKIPPED = 5
 """Skipped updates in a row at which the training stops."""
+
+Validate = Callable[[Params], dict[str, float]]
+"""Parameters -> mean of every value over the validation split."""
+
+Watch = Callable[[int, TrainState, Batch], Metrics]
+"""(update from 1, state before it, its batch) -> numbers of the terms' gradients."""
 
 
 def train_stage(
@@ -74,71 +95,149 @@ def train_stage(
       0 when the stage is finished, else the number of the signal that stopped it;
       its last state is saved then.
     """
-    settings, mode, recipe = stage.settings, STAGE_MODES[stage.name], run.recipe
-    parts = settings.micro_batches
-    check_batch(settings.batch, mesh, f"{stage.name}.batch", parts)
-    everywhere, place = replicated(mesh), partial(place_cases, mesh=mesh)
-    frozen = replicate(frozen, mesh)
-    seed = stage_seed(stage, recipe)
-    update = update or make_update(stage, recipe, mesh)
-    term_gradients = _watch_terms(stage, recipe, frozen, update.key, everywhere)
-    folder = run.checkpoints(stage.name)
+    settings, everywhere = stage.settings, replicated(mesh)
+    place = partial(place_cases, mesh=mesh)
+    batch, parts = settings.batch, settings.micro_batches
+    check_batch(batch, mesh, f"{stage.name}.batch", parts)
+    frozen, seed = replicate(frozen, mesh), stage_seed(stage, run.recipe)
+    update = update or make_update(stage, run.recipe, mesh)
+    folder, mode = run.checkpoints(stage.name), STAGE_MODES[stage.name]
     with (
         catch_stop_of_any() as stop,
         checkpoints.open_checkpoints(folder, mode) as manager,
     ):
         state, progress = resume(manager, update.fresh, everywhere)
-        _check_progress(progress, folder, stage.name, recipe)
-        step = int(state.step)
-        sums = progress.get("dice_sums", [])
-        history = DiceHistory(math.ceil(len(train) / settings.batch), sums)
-        validate = make_validation(stage, frozen, validation, place, everywhere)
-        with open_logbook(run.folder, stage.name, step, settings.steps) as log:
-            names = partial(_names_of_update, train, settings.batch, seed)
-            session = Session(stage, recipe, manager, log, history, validate, names)
-            batches = train_batches(train, settings.batch, seed, step, place)
-            while not _is_finished(session, step):
-                batch = _next_batch(session, state, batches)
-                # before the update, which takes the state's memory
-                gradients = term_gradients(step + 1, state, batch)
-                state, values = update.step(state, frozen, batch)
-                step += 1
-                session.waiting.append((step, {**values, **gradients}))
-                _after_step(session, step, state)
-                if signal := stop.after_update():
-                    saved = _save_last(session, state)
-                    log.say(f"{stage.name}: stopped and saved at step {saved}.")
-                    return signal
+        if "recipe" in progress:  # of another run, if the checkpoint was brought here
+            saved = recipe_from_json(progress["recipe"], f"{folder}: recipe")
+            check_same_settings(folder, stage.name, saved, run.recipe)
+        done = int(state.step)
+        with open_logbook(run.folder, stage.name, done, settings.steps) as log:
+            session = Session(
+                stage=stage,
+                run=run,
+                update=update,
+                frozen=frozen,
+                watch=_watch_terms(stage, run, frozen, update, everywhere),
+                manager=manager,
+                log=log,
+                history=DiceHistory(
+                    math.ceil(len(train) / batch), progress.get("dice_sums", [])
+                ),
+                validate=make_validation(stage, frozen, validation, place, everywhere),
+                names=lambda step: case_names(train, batch, seed, step - 1),
+            )
+            batches = train_batches(train, batch, seed, done, place)
+            signal = _run_updates(session, state, batches, stop)
+        if signal:
+            return signal
         checkpoints.wait(manager)
-        finish(run, session, step)
+        if is_first():
+            session.finish()
     wait_for_all(f"{stage.name} is finished")
     run.refresh()
     return 0
 
 
-def _watch_terms(
-    stage: Stage, recipe: Recipe, frozen: Any, key: Key, sharding: Sharding
-) -> Callable[[int, TrainState, Batch], Metrics]:
-    """What measures each term's gradient before an update (from 1); nothing where the
-    stage has no terms or the update is not one that the recipe watches."""
-    terms, every = stage.terms, recipe.joint_loss.gradient_norms_every
-    if terms is None or not every:
-        return lambda *_: {}
-    measure = make_term_gradients(terms, sharding, stage.settings.micro_batches)
+def _run_updates(
+    session: "Session",
+    state: TrainState,
+    batches: Iterator[Batch],
+    stop: StopRequest | SharedStop,
+) -> int:
+    """Update, validate and save until the stage is finished, or a signal that came.
 
-    def watch(update: int, state: TrainState, batch: Batch) -> Metrics:
-        if update % every:
+    Raises `UserError`, once the state is saved, if a case cannot be read, and after too
+    many skipped updates in a row.
+    """
+    settings, step = session.stage.settings, int(state.step)
+    while not session.is_finished(step):
+        try:
+            batch = next(batches)
+        except UserError:
+            session.save_last(state)
+            raise
+        # before the update, which takes the state's memory
+        gradients = session.watch(step + 1, state, batch)
+        state, values = session.update.step(state, session.frozen, batch)
+        step += 1
+        session.waiting.append((step, {**values, **gradients}))
+        if len(session.waiting) > IN_FLIGHT:
+            jax.block_until_ready(session.waiting[-1 - IN_FLIGHT])
+
+        # Values are fetched when something depends on them, else now and then. What
+        # ends the training is looked for in the same updates by every process.
+        if settings.patience_epochs and step % session.history.steps_per_epoch == 0:
+            session.fetch(leave=0)
+        elif time.monotonic() - session.last_fetch > FETCH_SECONDS:
+            session.fetch(leave=1)
+        due = step % settings.validate_every == 0 or session.is_finished(step)
+        looked = 0
+        if due:
+            session.fetch(leave=0)
+            looked = step
+        elif step % LOOK_EVERY == 0:
+            session.fetch(leave=IN_FLIGHT)
+            looked = step - IN_FLIGHT
+        if 0 < session.absent <= looked:
+            session.save_last(state)
+            raise session.case_absent()
+        if due:
+            session.save(state, with_score=True)
+        row = session.skipped[:MOST_SKIPPED]
+        if len(row) == MOST_SKIPPED and row[-1] <= looked:
+            session.save_last(state)
+            raise session.too_many_skipped()
+        if signal := stop.after_update():
+            saved = session.save_last(state)
+            session.log.say(f"{session.stage.name}: stopped and saved at step {saved}.")
+            return signal
+    return 0
+
+
+def _watch_terms(
+    stage: Stage, run: Run, frozen: Any, update: Update, sharding: Sharding
+) -> Watch:
+    """What measures each term's gradient before an update (from 1); no numbers if the
+    stage has no terms or the recipe does not watch that update."""
+    every = run.recipe.joint_loss.gradient_norms_every
+    if stage.terms is None or not every:
+        return lambda *_: {}
+    measure = make_term_gradients(stage.terms, sharding, stage.settings.micro_batches)
+
+    def watch(number: int, state: TrainState, batch: Batch) -> Metrics:
+        if number % every:
             return {}
-        return measure(state.params, frozen, batch, key, state.step)
+        return measure(state.params, frozen, batch, update.key, state.step)
 
     return watch
 
 
-def _names_of_update(
-    split: Split, batch: int, seed: int, update: int
-) -> tuple[str, ...]:
-    """Names of the cases of an update (from 1)."""
-    return case_names(split, batch, seed, update - 1)
+def make_validation(
+    stage: Stage,
+    frozen: Any,
+    split: Split,
+    place: Callable[[np.ndarray], jax.Array],
+    sharding: Sharding,
+) -> Validate:
+    """A function from parameters to the mean of every value over the split."""
+
+    def evaluate_cases(
+        params: Params, frozen: Any, batch: Batch
+    ) -> tuple[jax.Array, Mapping[str, jax.Array]]:
+        return batch.case, stage.evaluate(params, frozen, batch)
+
+    evaluate = jax.jit(evaluate_cases, out_shardings=sharding)
+
+    def validate(params: Params) -> dict[str, float]:
+        found: dict[str, list[float]] = {}
+        for batch, count in epoch_batches(split, stage.settings.batch, place):
+            case, values = jax.device_get(evaluate(params, frozen, batch))
+            check_present(case, split)
+            for name, per_case in values.items():
+                found.setdefault(name, []).extend(per_case[:count].tolist())
+        return {name: math.fsum(each) / len(each) for name, each in found.items()}
+
+    return validate
 
 
 @dataclass
@@ -164,7 +263,7 @@ class DiceHistory:
     ) -> bool:
         """Whether the mean Dice moved less than the tolerance for `patience_epochs`.
 
-        Epochs that touch the warm start do not count, nor does a Dice of 0, where
+        Epochs that touch the warm start do not count, nor does a Dice of 0, at which
         training has not begun to find anything.
         """
         patience = settings.patience_epochs
@@ -182,7 +281,11 @@ class Session:
     """One stage under way: where it saves and logs, what it has not fetched yet."""
 
     stage: Stage
-    recipe: Recipe
+    run: Run
+    update: Update
+    frozen: Any
+    """Weights of the stages before, on the devices."""
+    watch: Watch
     manager: CheckpointManager
     log: Logbook
     history: DiceHistory
@@ -196,54 +299,114 @@ class Session:
     waiting: deque[tuple[int, Metrics]] = field(default_factory=deque)
     last_fetch: float = field(default_factory=time.monotonic)
 
+    def is_finished(self, step: int) -> bool:
+        """Whether all steps are done, or the stop rule holds."""
+        settings = self.stage.settings
+        warm_start = self.run.recipe.joint_loss.warm_start_steps
+        settled = self.history.has_settled(step, settings, warm_start)
+        return step >= settings.steps or settled
 
-def _next_batch(session: Session, state: TrainState, batches: Iterator[Batch]) -> Batch:
-    """The next batch; where a case cannot be read, the state is saved first."""
-    try:
-        return next(batches)
-    except UserError:
-        _save_last(session, state)
-        raise
+    def fetch(self, leave: int) -> None:
+        """Take the values of all but the last `leave` updates from the device, and log
+        them. Leaving one lets the device work on while the host writes."""
+        count = max(len(self.waiting) - leave, 0)
+        taken = [self.waiting.popleft() for _ in range(count)]
+        for step, values in jax.device_get(taken):
+            self._log(int(step), {name: float(values[name]) for name in values})
+        if taken:
+            self.last_fetch = time.monotonic()
 
+    def _log(self, step: int, numbers: dict[str, float]) -> None:
+        """Log the values of one update; of a skipped one those that are numbers."""
+        if numbers.pop(ABSENT):
+            self.absent = self.absent or step
+            return
+        finite = {name: each for name, each in numbers.items() if math.isfinite(each)}
+        if was_skipped(numbers):
+            self.skipped.append(step)
+            self.log.say(
+                f"{self.stage.name} step {step}: skipped, for the loss or its gradient "
+                f"is not finite ({', '.join(self.names(step))})"
+            )
+            finite["skipped"] = 1.0
+        elif len(self.skipped) < MOST_SKIPPED:
+            self.skipped.clear()
+        self.log.write(step, "train", finite)
+        if "dice" in finite:
+            self.history.add(step, finite["dice"])
+        shown = {name: numbers[name] for name in ("loss", "dice") if name in numbers}
+        self.log.show(step, shown)
 
-def _is_finished(session: Session, step: int) -> bool:
-    """Whether all steps are done, or the stop rule holds."""
-    settings = session.stage.settings
-    warm_start = session.recipe.joint_loss.warm_start_steps
-    settled = session.history.has_settled(step, settings, warm_start)
-    return step >= settings.steps or settled
+    def save(self, state: TrainState, with_score: bool) -> None:
+        """Bring the logs up to the state, validate if asked, and save it.
 
+        Raises `UserError` if a validation value is not finite.
+        """
+        self.fetch(leave=0)
+        stage, step, score = self.stage, int(state.step), None
+        if with_score:
+            numbers = self.validate(state.best_params)
+            for name, number in numbers.items():
+                if not math.isfinite(number):
+                    raise UserError(
+                        f"validation {name} became {number} at step {step} of stage "
+                        f"{stage.name!r}; look at the cases of the split validation."
+                    )
+            self.log.write(step, "validation", numbers)
+            score = numbers[stage.score]
+            self.log.say(
+                f"{stage.name} step {step}: validation {stage.score} {score:.4f}"
+            )
+        self.log.sync()
+        checkpoints.save(
+            self.manager,
+            step,
+            STAGE_MODES[stage.name],
+            **saved_items(state),
+            progress={
+                "dice_sums": self.history.sums,
+                "recipe": settings_to_json(self.run.recipe),
+            },
+            score=score,
+        )
 
-def _after_step(session: Session, step: int, state: TrainState) -> None:
-    """Fetch values, and validate and save where it is due.
+    def save_last(self, state: TrainState) -> int:
+        """Return the state's step once a checkpoint of it is whole: training ends."""
+        step = int(state.step)
+        if step and self.manager.latest_step() != step:
+            self.save(state, with_score=False)
+        checkpoints.wait(self.manager)
+        return step
 
-    Raises `UserError` after too many skipped updates, or where a process could not read
-    a case, once the state is saved.
-    """
-    settings = session.stage.settings
-    if len(session.waiting) > IN_FLIGHT:
-        jax.block_until_ready(session.waiting[-1 - IN_FLIGHT])
-    if settings.patience_epochs and step % session.history.steps_per_epoch == 0:
-        fetch(session, leave=0)
-    elif time.monotonic() - session.last_fetch > FETCH_SECONDS:
-        fetch(session, leave=1)
-    due = step % settings.validate_every == 0 or _is_finished(session, step)
-    looked = 0
-    if due:
-        fetch(session, leave=0)
-        looked = step
-    elif step % LOOK_EVERY == 0:
-        fetch(session, leave=IN_FLIGHT)
-        looked = step - IN_FLIGHT
-    if 0 < session.absent <= looked:
-        _save_last(session, state)
-        raise _case_absent(session)
-    if due:
-        save(session, state, with_score=True)
-    row = session.skipped[:MOST_SKIPPED]
-    if len(row) == MOST_SKIPPED and row[-1] <= looked:
-        _save_last(session, state)
-        raise _too_many_skipped(session)
+    def finish(self) -> None:
+        """Note that the stage is finished and which weights are its best."""
+        last, best = self.manager.latest_step(), self.manager.best_step()
+        assert best is not None  # the last step is saved
+        metrics: Any = self.manager.metrics(best)
+        facts = {"steps": last, "best_step": best, self.stage.score: metrics["score"]}
+        self.run.mark_finished(self.stage.name, facts)
+
+    def case_absent(self) -> UserError:
+        """Why the training stops if a process could not read a case."""
+        name, step = self.stage.name, self.absent
+        cases = sorted(set(self.names(step)))
+        return UserError(
+            f"a process could not read a case of step {step} of stage {name!r}, and "
+            f"names it; it is one of {', '.join(cases)}. What was learnt before is "
+            "saved: restore the case, then run the same command again: it continues."
+        )
+
+    def too_many_skipped(self) -> UserError:
+        """Why the training stops, with the cases that were in the skipped updates."""
+        name, steps = self.stage.name, self.skipped
+        cases = sorted({case for step in steps for case in self.names(step)})
+        return UserError(
+            f"the loss or its gradient was not finite in steps {steps[0]} to "
+            f"{steps[-1]} of stage {name!r}, with the cases {', '.join(cases)}; the "
+            "weights before them are saved. Look at these cases, or start a new run "
+            f"with a lower --{name}.optimizer.learning-rate or with "
+            f"--{name}.optimizer.clip-norm 1."
+        )
 
 
 def resume(
@@ -251,7 +414,7 @@ def resume(
 ) -> tuple[TrainState, dict[str, Any]]:
     """The latest state that can be read and what was noted with it, or a fresh start.
 
-    Damaged checkpoints are named and set aside. Raises `UserError` where all are.
+    Damaged checkpoints are named and set aside. Raises `UserError` if all are.
     """
     steps = sorted(manager.all_steps(), reverse=True)
     if not steps:
@@ -277,133 +440,6 @@ def resume(
         else:
             break
     return state_from_items(params, optimizer), progress
-
-
-def _check_progress(
-    progress: dict[str, Any], folder: Place, stage: str, recipe: Recipe
-) -> None:
-    """Raise `UserError` where a stage's checkpoint in `folder` is of another recipe.
-
-    One that was brought here from another run is: `config.json` cannot tell.
-    """
-    if "recipe" in progress:
-        saved = recipe_from_json(progress["recipe"], f"{folder}: recipe")
-        check_same_settings(folder, stage, saved, recipe)
-
-
-def save(session: Session, state: TrainState, with_score: bool) -> None:
-    """Bring the logs up to the state, validate if asked, and save it."""
-    fetch(session, leave=0)
-    stage, step, score = session.stage, int(state.step), None
-    if with_score:
-        numbers = session.validate(state.best_params)
-        _check_validation(session, step, numbers)
-        session.log.write(step, "validation", numbers)
-        score = numbers[stage.score]
-        session.log.say(
-            f"{stage.name} step {step}: validation {stage.score} {score:.4f}"
-        )
-    session.log.sync()
-    checkpoints.save(
-        session.manager,
-        step,
-        STAGE_MODES[stage.name],
-        **saved_items(state),
-        progress={
-            "dice_sums": session.history.sums,
-            "recipe": settings_to_json(session.recipe),
-        },
-        score=score,
-    )
-
-
-def _save_last(session: Session, state: TrainState) -> int:
-    """Return the state's step once a checkpoint of it is whole: the training ends."""
-    step = int(state.step)
-    if step and session.manager.latest_step() != step:
-        save(session, state, with_score=False)
-    checkpoints.wait(session.manager)
-    return step
-
-
-def fetch(session: Session, leave: int) -> None:
-    """Take the values of all but the last `leave` updates from the device and log them.
-
-    Leaving one lets the device work on while the host writes.
-    """
-    count = max(len(session.waiting) - leave, 0)
-    taken = [session.waiting.popleft() for _ in range(count)]
-    for step, values in jax.device_get(taken):
-        _keep_values(session, int(step), {name: float(values[name]) for name in values})
-    if taken:
-        session.last_fetch = time.monotonic()
-
-
-def _keep_values(session: Session, step: int, numbers: dict[str, float]) -> None:
-    """Log the values of one update; of a skipped one those that are numbers."""
-    if numbers.pop(ABSENT):
-        session.absent = session.absent or step
-        return
-    finite = {name: each for name, each in numbers.items() if math.isfinite(each)}
-    if was_skipped(numbers):
-        session.skipped.append(step)
-        session.log.say(
-            f"{session.stage.name} step {step}: skipped, for the loss or its gradient "
-            f"is not finite ({', '.join(session.names(step))})"
-        )
-        finite["skipped"] = 1.0
-    elif len(session.skipped) < MOST_SKIPPED:
-        session.skipped.clear()
-    session.log.write(step, "train", finite)
-    if "dice" in finite:
-        session.history.add(step, finite["dice"])
-    shown = {name: numbers[name] for name in ("loss", "dice") if name in numbers}
-    session.log.show(step, shown)
-
-
-def _too_many_skipped(session: Session) -> UserError:
-    """Why the training stops, with the cases that were in the skipped updates."""
-    name, steps = session.stage.name, session.skipped
-    cases = sorted({case for step in steps for case in session.names(step)})
-    return UserError(
-        f"the loss or its gradient was not finite in steps {steps[0]} to {steps[-1]} "
-        f"of stage {name!r}, with the cases {', '.join(cases)}; the weights before "
-        f"them are saved. Look at these cases, or start a new run with a lower "
-        f"--{name}.optimizer.learning-rate or with --{name}.optimizer.clip-norm 1."
-    )
-
-
-def _case_absent(session: Session) -> UserError:
-    """Why the training stops where a process could not read a case."""
-    name, step = session.stage.name, session.absent
-    cases = sorted(set(session.names(step)))
-    return UserError(
-        f"a process could not read a case of step {step} of stage {name!r}, and names "
-        f"it; it is one of {', '.join(cases)}. What was learnt before is saved: "
-        "restore the case, then run the same command again: it continues."
-    )
-
-
-def _check_validation(session: Session, step: int, numbers: dict[str, float]) -> None:
-    """Raise `UserError` where a validation value is not finite."""
-    for name, number in numbers.items():
-        if not math.isfinite(number):
-            raise UserError(
-                f"validation {name} became {number} at step {step} of stage "
-                f"{session.stage.name!r}; look at the cases of the split validation."
-            )
-
-
-def finish(run: Run, session: Session, step: int) -> None:
-    """Note that the stage is finished and which weights are its best."""
-    if not is_first():
-        return
-    best = session.manager.best_step()
-    assert best is not None  # the last step is saved
-    metrics: Any = session.manager.metrics(best)
-    score = metrics["score"]
-    facts = {"steps": step, "best_step": best, session.stage.score: score}
-    run.mark_finished(session.stage.name, facts)
 
 
 def saved_items(state: TrainState) -> dict[str, Any]:

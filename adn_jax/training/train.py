@@ -1,24 +1,29 @@
 """Trains every stage of a recipe that is not finished yet."""
 
+import math
 from contextlib import ExitStack
 from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 from rich.console import Console
+from rich.progress import track
 
 from adn_jax.config import ReadSettings, Recipe
 from adn_jax.config.validation import check_recipe
-from adn_jax.data.batches import Split
+from adn_jax.data.batches import Split, check_present, epoch_batches
 from adn_jax.data.manifest import fold_manifest, has_manifest, read_manifest
 from adn_jax.data.splits import Fold
 from adn_jax.distributed.hosts import is_first, sync_errors
-from adn_jax.distributed.mesh import device_mesh
+from adn_jax.distributed.mesh import device_mesh, place_cases, replicated
 from adn_jax.errors import UserError
 from adn_jax.io.files import only_one
 from adn_jax.io.paths import Place, as_place
+from adn_jax.pipeline.align import search_view
 from adn_jax.runtime.platform import check_cudnn, return_freed_memory
 from adn_jax.training.begin import (
     Pretrained,
@@ -35,7 +40,7 @@ from adn_jax.training.loop import train_stage
 from adn_jax.training.runs import Run, stages_of
 from adn_jax.training.stages import make_stage, needs_search
 from adn_jax.training.updates import Update, compile_update
-from adn_jax.training.validation import search_table
+from adn_jax.types import Batch, View
 
 
 def train(
@@ -149,3 +154,24 @@ def _train_next(
     if name == "align" and needs_search(recipe):
         frozen["search"] = search_table(recipe, training, stage.settings.batch, mesh)
     return train_stage(stage, run, training, validation, frozen, mesh, update)
+
+
+def search_table(recipe: Recipe, split: Split, batch: int, mesh: Mesh) -> jax.Array:
+    """Answer of the coarse search for every case of a split, by index in the data set.
+
+    It looks as far as T can turn.
+    """
+    limit = recipe.system.alignment_net.rotation_limit_deg[2]
+
+    def search_cases(batch: Batch) -> tuple[jax.Array, View]:
+        return batch.case, search_view(batch.volume, recipe.system, limit_deg=limit)
+
+    search = jax.jit(search_cases, out_shardings=replicated(mesh))
+    table = np.zeros((len(split.manifest.cases), 6), np.float32)
+    batches = epoch_batches(split, batch, partial(place_cases, mesh=mesh))
+    total = math.ceil(len(split) / batch)
+    for cases, count in track(batches, "search", total, transient=True):
+        case, view = jax.device_get(search(cases))
+        check_present(case, split)
+        table[case[:count]] = view[:count]
+    return jnp.asarray(table)

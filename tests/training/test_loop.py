@@ -21,7 +21,7 @@ from adn_jax.training import loop, updates
 from adn_jax.training.metric_log import read_metrics
 from adn_jax.training.runs import Run, read_finished
 from adn_jax.training.stages import Stage
-from adn_jax.training.validation import search_table
+from adn_jax.training.train import search_table
 from tests.training.tiny import tiny_recipe, write_heads
 
 SETTINGS = StageSettings(
