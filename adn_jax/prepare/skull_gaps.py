@@ -99,6 +99,7 @@ def find_gap(hu: Volume, bone: Mask, spacing_mm: Spacing, bone_hu: float) -> Gap
 
     Nor is there a gap to close if the bone does not make a skull.
     """
+    # The middle of the soft tissue inside bone, of the slices where it is large.
     soft = (hu > 0) & (hu < 100) & ~bone & (rays_that_meet(bone) >= 5)
     core = ndimage.binary_erosion(soft, disk(3.0, spacing_mm[1:]))
     areas = core.sum(axis=(1, 2))
@@ -107,6 +108,7 @@ def find_gap(hu: Volume, bone: Mask, spacing_mm: Spacing, bone_hu: float) -> Gap
     large = core & (areas >= areas.max() / 2)[:, None, None]
     centre = np.array(ndimage.center_of_mass(large))
 
+    # HU along rays from there to all directions.
     steps = sphere().T[:, :, None] * RADII_MM / np.array(spacing_mm)[:, None, None]
     rays = ndimage.map_coordinates(
         np.clip(hu, FLOOR_HU, -FLOOR_HU),
@@ -124,6 +126,7 @@ def find_gap(hu: Volume, bone: Mask, spacing_mm: Spacing, bone_hu: float) -> Gap
     closed = at_shell.any(axis=1) & above
     inner = np.where(closed, RADII_MM[at_shell.argmax(axis=1)], np.nan)
 
+    # The skull is open where the scan shows the shell and there is no bone at it.
     table, _ = smooth_shell(inner, np.isfinite(inner), STIFF)
     height = centre[0] + sphere()[:, 0] * table / spacing_mm[0]
     seen = (height >= -0.5) & (height <= len(hu) - 0.5) & above

@@ -8,6 +8,7 @@ from adn_jax.config import PrepareSettings
 from adn_jax.datasets.raw import CaseInput, native_label
 from adn_jax.errors import UserError
 from adn_jax.io.image import Image, nearest_ras
+from adn_jax.prepare import case as module
 from adn_jax.prepare.case import prepare_scan, strip_scan, to_native
 from adn_jax.prepare.resample import Grid, resample
 from adn_jax.scans.read import RawScan
@@ -226,6 +227,15 @@ def test_no_tissue_without_maps(head, small_grid, way):
 def test_tissue_that_should_be_given_is_missed(head, small_grid):
     with pytest.raises(UserError, match="no tissue maps are given"):
         prepare_scan(CaseInput(scan_of(head)), replace(small_grid, tissue="given"))
+
+
+def test_tissue_of_an_atlas_tells_how_well_it_overlaps(head, small_grid, monkeypatch):
+    labels = np.ones(small_grid.shape, np.uint8)
+    monkeypatch.setattr(module, "atlas_tissue", lambda *_: (labels, 0.7))
+    case = prepare_scan(CaseInput(scan_of(head)), replace(small_grid, tissue="atlas"))
+    assert case.tissue is labels
+    assert case.quality["registration_overlap"] == 0.7
+    assert any("with a Dice of 0.70 only" in flag for flag in case.flags)
 
 
 def test_phantom_truth_is_in_window_units(head, small_grid):
