@@ -13,7 +13,6 @@ import numpy as np
 import tyro
 
 from adn_jax.data.cases import PreparedCase, read_case
-from adn_jax.data.manifest import case_folder
 from adn_jax.evaluation.source import find_data, split_cases
 from adn_jax.inference.system import infer_case
 from adn_jax.metrics.overlap import dice
@@ -36,9 +35,7 @@ def main(runs: tyro.conf.Positional[list[Path]], split: str = "test") -> None:
             sys.exit(f"{run} has no D to compare F with; name runs of ADN.")
         manifest = find_data(model.run, None)
         names = split_cases(manifest, split)
-        rows = [
-            of_case(model, read_case(case_folder(manifest, name))) for name in names
-        ]
+        rows = [of_case(model, read_case(manifest.case_folder(name))) for name in names]
         p, y, beyond = np.nanmean(rows, axis=0)
         print(
             f"{run.name}: Dice of P {p:.3f}, of Y {y:.3f}; {100 * beyond:.0f} % of the "

@@ -17,7 +17,7 @@ ORDER = (
 FOUNDATION = {"types", "errors"}
 NUMPY_ONLY = (
     *("prepare", "datasets", "scans", "phantom", "metrics", "io", "report"),
-    *("runtime/jobs.py", "data/cases.py", "data/manifest.py", "data/splits.py"),
+    *("runtime/jobs.py", "data/cases.py", "data/manifest.py"),
 )
 """What worker processes import: starting jax there costs seconds and memory."""
 

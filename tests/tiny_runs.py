@@ -19,7 +19,7 @@ from adn_jax.config import (
     UNetSettings,
 )
 from adn_jax.data.cases import PreparedCase, write_case
-from adn_jax.data.manifest import Manifest, write_manifest
+from adn_jax.data.manifest import Manifest
 from adn_jax.inference.maps import CaseMaps
 from adn_jax.io.image import Image
 from adn_jax.metrics.alignment import Plane
@@ -67,7 +67,7 @@ def tiny_data(tmp_path_factory):
         write_prepared(folder / name, name, angle, seed)
     names = tuple(ANGLES)
     splits = {"train": names[3:], "validation": (), "test": names[:3]}
-    write_manifest(Manifest(RECIPE.system.prepare, names, splits, folder))
+    Manifest(RECIPE.system.prepare, names, splits, folder).write()
     return folder
 
 

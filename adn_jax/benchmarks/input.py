@@ -20,7 +20,7 @@ from adn_jax.benchmarks.programs import Program, compile_program, make_program
 from adn_jax.config import PrepareSettings
 from adn_jax.data.batches import open_split, train_batches
 from adn_jax.data.cases import PreparedCase, write_case
-from adn_jax.data.manifest import Manifest, read_manifest, write_manifest
+from adn_jax.data.manifest import Manifest, read_manifest
 from adn_jax.distributed.mesh import place_cases
 from adn_jax.errors import UserError
 from adn_jax.training.loop import IN_FLIGHT
@@ -114,5 +114,5 @@ def write_heads(folder: Path, settings: PrepareSettings, count: int) -> Manifest
         )
         write_case(folder / name, case)
     manifest = Manifest(settings, names, {"train": names}, folder)
-    write_manifest(manifest)
+    manifest.write()
     return manifest

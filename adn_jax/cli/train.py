@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from adn_jax.cli.arguments import Where, parse_with_recipe
 from adn_jax.config import ReadSettings
 from adn_jax.config.sizes import Size
-from adn_jax.data.splits import parse_fold
+from adn_jax.data.manifest import parse_fold
 from adn_jax.distributed.hosts import join
 from adn_jax.distributed.mesh import spread_over_cores
 from adn_jax.io.files import is_there

@@ -12,7 +12,7 @@ from adn_jax.comparison.plan import PlannedRun
 from adn_jax.comparison.published import method_name
 from adn_jax.comparison.scores import Scores
 from adn_jax.data.cases import PreparedCase, read_case
-from adn_jax.data.manifest import Manifest, case_folder
+from adn_jax.data.manifest import Manifest
 from adn_jax.errors import UserError
 from adn_jax.inference.figures import CONVENTION, DISPLAY_HU
 from adn_jax.inference.system import infer_case
@@ -75,7 +75,7 @@ def predict_scans(
     chosen: Sequence[str],
 ) -> list[Scan]:
     """Run the chosen cases through one run of every system."""
-    cases = [read_case(case_folder(manifest, name)) for name in chosen]
+    cases = [read_case(manifest.case_folder(name)) for name in chosen]
     predictions = []
     for run in runs:
         model = load_run(run.folder)

@@ -28,7 +28,7 @@ from adn_jax.config import PrepareSettings, ReadSettings
 from adn_jax.config.fields import as_pairs, options_between
 from adn_jax.config.serialization import settings_to_json
 from adn_jax.config.sizes import Size
-from adn_jax.data.manifest import Manifest, cases_digest, read_manifest
+from adn_jax.data.manifest import Manifest, read_manifest
 from adn_jax.distributed.preemption import interrupt_on_sigterm
 from adn_jax.errors import UserError
 from adn_jax.evaluation.scores import EMPTY_RULES
@@ -159,7 +159,7 @@ def stranger(run: PlannedRun, job: Job) -> str:
         begun.check_same_recipe(run.recipe)
     except UserError as error:
         return _in_words_of(job, run, str(error))
-    if begun.cases_sha256 != cases_digest(read_manifest(job.data)):
+    if begun.cases_sha256 != read_manifest(job.data).digest:
         return (
             f"{run.folder} was trained with other cases or splits than {job.data} has; "
             "choose another OUT."

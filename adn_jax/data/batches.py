@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from adn_jax.data.cases import VOLUME_FILES, read_volumes
-from adn_jax.data.manifest import Manifest, case_folder
+from adn_jax.data.manifest import Manifest
 from adn_jax.distributed.hosts import own_share, share_size
 from adn_jax.errors import UserError, counted
 from adn_jax.runtime.jobs import usable_processors
@@ -135,7 +135,7 @@ def with_infarct(split: Split) -> Split:
 
 def _read_arrays(manifest: Manifest, name: str) -> CaseArrays:
     """Read what training needs of one case; absent labels are 0."""
-    volumes = read_volumes(case_folder(manifest, name), ("volume", "lesion", "tissue"))
+    volumes = read_volumes(manifest.case_folder(name), ("volume", "lesion", "tissue"))
     nothing = np.zeros(volumes["volume"].shape, np.uint8)
     lesion = volumes.get("lesion")
     return {

@@ -13,7 +13,7 @@ from rich.progress import track
 
 from adn_jax.config.serialization import settings_to_json
 from adn_jax.data.cases import read_case
-from adn_jax.data.manifest import Manifest, case_folder
+from adn_jax.data.manifest import Manifest
 from adn_jax.evaluation.case import evaluate_case
 from adn_jax.evaluation.gallery import write_figures
 from adn_jax.evaluation.report import render_report
@@ -167,7 +167,7 @@ def _case_result(
     empty: EmptyRule,
 ) -> CaseResult | None:
     """The result of a case, from its file if that is still true; None: no label."""
-    files = case_folder(manifest, name)
+    files = manifest.case_folder(name)
     key = fingerprint(state, case_checksums(files))
     path = folder / "cases" / f"{name}.json"
     if path.is_file():

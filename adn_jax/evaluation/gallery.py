@@ -6,7 +6,7 @@ import numpy as np
 from rich.progress import track
 
 from adn_jax.data.cases import read_case
-from adn_jax.data.manifest import Manifest, case_folder
+from adn_jax.data.manifest import Manifest
 from adn_jax.evaluation.score_figures import reliability_figure, score_figure
 from adn_jax.evaluation.scores import CaseResult
 from adn_jax.evaluation.summary import pooled
@@ -35,7 +35,7 @@ def write_figures(
     """Draw the figures that the system has something for; returns them by name."""
     chosen = pictured(results, grid)
     inferred = [
-        system.infer(read_case(case_folder(manifest, result.name)))
+        system.infer(read_case(manifest.case_folder(result.name)))
         for result in track(chosen, description="figures")
     ]
     maps = [one.maps for one in inferred]

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from adn_jax.config import Recipe
-from adn_jax.data.manifest import Manifest, cases_digest, fold_manifest, read_manifest
-from adn_jax.data.splits import Fold
+from adn_jax.data.manifest import (
+    Fold,
+    Manifest,
+    read_manifest,
+)
 from adn_jax.errors import UserError
 from adn_jax.io.files import read_json
 from adn_jax.io.paths import Place, Source, to_place
@@ -47,8 +50,8 @@ def _as_trained(run: Run, manifest: Manifest) -> Manifest:
     cases = [*manifest.splits.get("train", ()), *manifest.splits.get("validation", ())]
     if len(cases) < run.fold.count:
         return manifest
-    folded = fold_manifest(manifest, run.fold)
-    return folded if run.cases_sha256 == cases_digest(folded) else manifest
+    folded = manifest.with_fold(run.fold)
+    return folded if run.cases_sha256 == folded.digest else manifest
 
 
 def check_grid(recipe: Recipe, manifest: Manifest) -> None:

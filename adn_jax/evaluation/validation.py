@@ -12,7 +12,7 @@ import numpy as np
 from rich.progress import track
 
 from adn_jax.data.cases import read_case
-from adn_jax.data.manifest import Manifest, case_folder
+from adn_jax.data.manifest import Manifest
 from adn_jax.errors import UserError
 from adn_jax.evaluation.case import native_lesion
 from adn_jax.evaluation.scores import EmptyRule
@@ -102,7 +102,7 @@ def choose_on_validation(
         for name in split_cases(manifest, "validation")
     ]
     checksums = [
-        (part.names, name, case_checksums(case_folder(manifest, name)))
+        (part.names, name, case_checksums(manifest.case_folder(name)))
         for part, manifest, name in cases
     ]
     key = fingerprint(state, checksums, CANDIDATES, CURVES_FORMAT)
@@ -120,7 +120,7 @@ def choose_on_validation(
 
 def measure_case(system: System, manifest: Manifest, name: str) -> Record | None:
     """What each candidate makes of a case; None where it has no label."""
-    files = case_folder(manifest, name)
+    files = manifest.case_folder(name)
     case = read_case(files)
     if case.lesion is None:
         return None

@@ -15,8 +15,7 @@ from rich.progress import track
 from adn_jax.config import PrepareSettings, ReadSettings
 from adn_jax.config.serialization import settings_to_json
 from adn_jax.data.cases import CaseFacts, check_sums, read_facts, write_case
-from adn_jax.data.manifest import Manifest, write_manifest
-from adn_jax.data.splits import SPLITS, choose_splits
+from adn_jax.data.manifest import SPLITS, Manifest, choose_splits
 from adn_jax.datasets.raw import RawCase, RawDataset
 from adn_jax.datasets.recognise import find_dataset
 from adn_jax.datasets.report import write_report
@@ -112,7 +111,7 @@ def prepare_dataset(
         splits = choose(failed=failed)
         manifest = _make_manifest(dataset, out, settings, splits, failed, cases)
         write_quality_table(out / "quality.csv", cases)
-        write_manifest(manifest)
+        manifest.write()
         write_quality_page(out / "quality.html", manifest, cases)
         write_report(out / "report.md", dataset, manifest, cases)
     return manifest

@@ -26,8 +26,12 @@ from adn_jax.data.cases import (
     read_native_lesion,
     sha256,
 )
-from adn_jax.data.manifest import Manifest, read_manifest, write_manifest
-from adn_jax.data.shards import check_reach, write_shard
+from adn_jax.data.manifest import (
+    Manifest,
+    check_reach,
+    read_manifest,
+    write_shard,
+)
 from adn_jax.datasets.raw import RawCase
 from adn_jax.datasets.recognise import find_dataset
 from adn_jax.distributed.preemption import interrupt_on_sigterm
@@ -383,7 +387,7 @@ def pack_dataset(
         packed = replace(
             manifest, folder=out, shards=tuple(shards), cases_per_shard=cases_per_shard
         )
-        write_manifest(packed)
+        packed.write()
         for path in out.glob("cases-*.array_record"):
             if path.name not in shards:
                 path.unlink()

@@ -14,13 +14,11 @@ from adn_jax.config import ReadSettings, Recipe, UNetSettings
 from adn_jax.config.serialization import differing_fields
 from adn_jax.data.batches import Split, check_infarcts, open_split, with_infarct
 from adn_jax.data.manifest import (
+    Fold,
     Manifest,
-    cases_digest,
-    fold_manifest,
     has_manifest,
     read_manifest,
 )
-from adn_jax.data.splits import Fold
 from adn_jax.distributed.mesh import check_batch, check_rows
 from adn_jax.errors import UserError, counted
 from adn_jax.io.files import check_fetched
@@ -185,7 +183,7 @@ def prepared_cases(
         prepared = Path(folder / "prepared")
         manifest = prepare_dataset(Path(data), prepared, wanted, workers, reading)
         log_manifest(manifest)
-        return fold_manifest(manifest, fold)
+        return manifest.with_fold(fold)
     manifest = read_manifest(data)
     if wanted.tissue == "auto":
         wanted = replace(wanted, tissue=manifest.settings.tissue)
@@ -195,7 +193,7 @@ def prepared_cases(
             f"wants ({'; '.join(differing)}); give the raw data set as --data, or "
             "prepare it again."
         )
-    return fold_manifest(manifest, fold)
+    return manifest.with_fold(fold)
 
 
 def check_cases(
@@ -207,7 +205,7 @@ def check_cases(
 ) -> None:
     """Raise `UserError` unless the cases suffice for the stages to train, and are those
     that the finished ones were trained on."""
-    digest = cases_digest(manifest)
+    digest = manifest.digest
     if run is not None and run.finished and run.cases_sha256 not in {None, digest}:
         raise UserError(
             f"{run.folder} was begun with other cases or splits than {manifest.folder} "
@@ -265,7 +263,7 @@ def begin_run(
 
     What unfinished stages have saved is set aside if they were begun otherwise.
     """
-    digest = cases_digest(manifest)
+    digest = manifest.digest
     sources = {stage: spelled_out(source) for stage, source in pretrained.items()}
     differing = []
     if run is not None:

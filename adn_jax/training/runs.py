@@ -19,7 +19,7 @@ import numpy as np
 from adn_jax.config import Recipe
 from adn_jax.config.serialization import differing_fields, settings_to_json
 from adn_jax.config.validation import recipe_from_json, used_settings
-from adn_jax.data.splits import Fold, parse_fold
+from adn_jax.data.manifest import Fold, parse_fold
 from adn_jax.errors import UserError
 from adn_jax.io.files import atomic_path, is_there, read_json, write_json
 from adn_jax.io.paths import Place, as_place, move_folder, spelled_out
@@ -75,7 +75,7 @@ class Run:
     data: str | None = None
     """The prepared data set it is trained on; None for imported weights."""
     cases_sha256: str | None = None
-    """`cases_digest` of that data set; None for imported weights and in old runs."""
+    """`digest` of that data set; None for imported weights and in old runs."""
     fold: Fold | None = None
     """Which part of the cases validates; None: the data set's own splits."""
     pretrained: Mapping[str, str] = field(default_factory=dict)

@@ -16,8 +16,7 @@ from rich.progress import track
 from adn_jax.config import ReadSettings, Recipe
 from adn_jax.config.validation import check_recipe
 from adn_jax.data.batches import Split, check_present, epoch_batches
-from adn_jax.data.manifest import fold_manifest, has_manifest, read_manifest
-from adn_jax.data.splits import Fold
+from adn_jax.data.manifest import Fold, has_manifest, read_manifest
 from adn_jax.distributed.hosts import is_first, sync_errors
 from adn_jax.distributed.mesh import device_mesh, place_cases, replicated
 from adn_jax.errors import UserError
@@ -121,7 +120,7 @@ def _train_stages(data: Place, folder: Place, fold: Fold | None, mesh: Mesh) -> 
     with sync_errors():
         run = Run.open(folder)
         prepared = data if has_manifest(data) else folder / "prepared"
-        manifest = fold_manifest(read_manifest(prepared), fold)
+        manifest = read_manifest(prepared).with_fold(fold)
         names = [name for name in run.stages if name not in run.finished]
         splits = {name: open_splits(name, run.recipe, manifest, mesh) for name in names}
     with sync_errors(), Console().status("compile") as status:

@@ -10,7 +10,7 @@ from adn_jax.cli.main import main
 from adn_jax.config import ReadSettings
 from adn_jax.config.recipe_file import load_recipe
 from adn_jax.config.sizes import demo_size
-from adn_jax.data.splits import Fold
+from adn_jax.data.manifest import Fold
 from tests.training.tiny import write_heads
 
 CONFIG = str(Path(__file__).parents[1] / "training" / "tiny_config.py")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from adn_jax.comparison.plan import PlannedRun, System, plan_runs
-from adn_jax.data.manifest import Manifest, write_manifest
+from adn_jax.data.manifest import Manifest
 from tests.comparison.made_up import (
     CASES,
     LEVELS,
@@ -28,7 +28,7 @@ def data(tmp_path) -> Path:
     folder = tmp_path / "data"
     settings = tiny_recipe().system.prepare
     splits = {"train": (), "validation": (), "test": CASES}
-    write_manifest(Manifest(settings, CASES, splits, folder))
+    Manifest(settings, CASES, splits, folder).write()
     return folder
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from adn_jax.comparison.plan import PlannedRun, System
 from adn_jax.config.serialization import settings_to_json
-from adn_jax.data.manifest import cases_digest, read_manifest
+from adn_jax.data.manifest import read_manifest
 from adn_jax.evaluation.scores import EMPTY_RULES
 from adn_jax.io.paths import spelled_out
 from adn_jax.training.runs import stages_of
@@ -68,7 +68,7 @@ def write_scored(run: PlannedRun, data: Path, rows: list[dict]) -> None:
     content = {
         "recipe": settings_to_json(run.recipe),
         "data": str(data),
-        "cases_sha256": cases_digest(read_manifest(data)),
+        "cases_sha256": read_manifest(data).digest,
     }
     (run.folder / "config.json").write_text(json.dumps(content))
     (run.folder / "stages.json").write_text(json.dumps(stages))

@@ -1,7 +1,7 @@
 import pytest
 
 from adn_jax.config import PrepareSettings
-from adn_jax.data.manifest import Manifest, read_manifest, write_manifest
+from adn_jax.data.manifest import Manifest, read_manifest
 from adn_jax.errors import UserError
 from adn_jax.io.files import read_json, write_json
 
@@ -23,7 +23,7 @@ def manifest(tmp_path) -> Manifest:
 
 
 def test_manifest_there_and_back(manifest):
-    write_manifest(manifest)
+    manifest.write()
     assert read_manifest(manifest.folder) == manifest
 
 
@@ -45,7 +45,7 @@ def test_no_manifest(tmp_path):
     ],
 )
 def test_a_spoiled_manifest(manifest, change, message):
-    write_manifest(manifest)
+    manifest.write()
     path = manifest.folder / "manifest.json"
     content = read_json(path)
     change(content)

@@ -5,8 +5,11 @@ import numpy as np
 import pytest
 
 from adn_jax.data.cases import read_case
-from adn_jax.data.manifest import case_folder, read_manifest, write_manifest
-from adn_jax.data.shards import read_packed, write_shard
+from adn_jax.data.manifest import (
+    read_manifest,
+    read_packed,
+    write_shard,
+)
 from adn_jax.errors import UserError
 from adn_jax.io.paths import to_place, upload
 from adn_jax.prepare.export import pack_dataset
@@ -31,7 +34,7 @@ def shard(prepared, tmp_path):
 def assert_same_cases(one, other):
     assert one.cases == other.cases
     for name in one.cases:
-        first, second = (vars(read_case(case_folder(m, name))) for m in (one, other))
+        first, second = (vars(read_case(m.case_folder(name))) for m in (one, other))
         for key, value in first.items():
             np.testing.assert_array_equal(value, second[key], strict=True)
 
@@ -92,6 +95,6 @@ def test_packed_cases_at_s3_are_refused(prepared, tmp_path, s3):
     with pytest.raises(UserError, match="can be read from gs:// alone"):
         pack_dataset(prepared.folder, place)
     assert not place.exists()
-    write_manifest(replace(prepared, folder=place, shards=("a",), cases_per_shard=3))
+    replace(prepared, folder=place, shards=("a",), cases_per_shard=3).write()
     with pytest.raises(UserError, match="can be read from gs:// alone"):
         read_manifest(place)

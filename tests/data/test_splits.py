@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from adn_jax.data.splits import (
+from adn_jax.data.manifest import (
     Fold,
     check_splits,
     choose_splits,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from adn_jax.data.cases import read_case
-from adn_jax.data.manifest import read_manifest, write_manifest
+from adn_jax.data.manifest import read_manifest
 from adn_jax.errors import UserError
 from adn_jax.evaluation import evaluate as module
 from adn_jax.evaluation.evaluate import evaluate_run
@@ -134,7 +134,7 @@ def test_moved_data_is_named(tiny_run):
 def test_data_prepared_otherwise_is_refused(tiny_run, tiny_data, tmp_path):
     manifest = read_manifest(tiny_data)
     coarse = replace(manifest.settings, spacing_mm=(10.0, 4.0, 4.0))
-    write_manifest(replace(manifest, settings=coarse, folder=tmp_path))
+    replace(manifest, settings=coarse, folder=tmp_path).write()
     with pytest.raises(UserError, match=r"prepared with spacing_mm \(10.0, 4.0, 4.0\)"):
         evaluate_run(tiny_run, tmp_path)
 

@@ -8,12 +8,9 @@ import pytest
 
 from adn_jax.data.cases import read_case
 from adn_jax.data.manifest import (
-    cases_digest,
-    fold_manifest,
+    Fold,
     read_manifest,
-    write_manifest,
 )
-from adn_jax.data.splits import Fold
 from adn_jax.errors import UserError
 from adn_jax.evaluation import evaluate as module
 from adn_jax.evaluation import validation
@@ -42,7 +39,7 @@ def data(tiny_data, tmp_path):
     manifest = replace(read_manifest(tiny_data), folder=folder)
     splits = {"train": (), "validation": ("upright", "tilted"), "test": ("turned",)}
     splits["train"] = ("healthy",)
-    write_manifest(replace(manifest, splits=splits))
+    replace(manifest, splits=splits).write()
     return folder
 
 
@@ -107,7 +104,7 @@ def test_folds_are_asked_about_their_own_cases(
     manifest = read_manifest(data)
     runs = [tiny_run, write_tiny_run("b", seed=1)]
     for index, run in enumerate(runs):
-        digest = cases_digest(fold_manifest(manifest, Fold(index, 2)))
+        digest = manifest.with_fold(Fold(index, 2)).digest
         note(run, data=str(data), fold=f"{index}/2", cases_sha256=digest)
     own = [
         find_data(load_system(run).model.run, None).splits["validation"] for run in runs

@@ -9,8 +9,7 @@ import pytest
 
 from adn_jax.config import ReadSettings
 from adn_jax.data.cases import read_case, read_native_lesion
-from adn_jax.data.manifest import Manifest, read_manifest
-from adn_jax.data.splits import SPLITS
+from adn_jax.data.manifest import SPLITS, Manifest, read_manifest
 from adn_jax.datasets.recognise import find_dataset
 from adn_jax.errors import UserError
 from adn_jax.io.files import only_one

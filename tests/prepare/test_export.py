@@ -9,7 +9,6 @@ import pytest
 from adn_jax.config import PrepareSettings, ReadSettings
 from adn_jax.data.cases import read_case, read_native_lesion
 from adn_jax.data.manifest import read_manifest
-from adn_jax.data.manifest import write_manifest as write_prepared_manifest
 from adn_jax.errors import UserError
 from adn_jax.prepare.dataset import prepare_dataset
 from adn_jax.prepare.export import Target, export_dataset, pack_dataset
@@ -202,7 +201,7 @@ def test_what_was_cut_short_is_removed_where_it_is_not_wanted(
     assert not (folder / "dataset.json").exists()
     manifest = read_manifest(copy / "prepared")
     splits = {**manifest.splits, "train": ("b",)}
-    write_prepared_manifest(replace(manifest, splits=splits))
+    replace(manifest, splits=splits).write()
     export(copy, tmp_path / "out")
     assert not (folder / "imagesTr" / "a_0000.nii.gz").exists()
     assert check_as_nnunet_does(folder)["numTraining"] == 2
@@ -212,7 +211,7 @@ def test_without_validation_cases_there_are_no_folds(copy, tmp_path):
     folder = export(copy, tmp_path / "out").folder
     manifest = read_manifest(copy / "prepared")
     splits = {**manifest.splits, "validation": ()}
-    write_prepared_manifest(replace(manifest, splits=splits))
+    replace(manifest, splits=splits).write()
     export(copy, tmp_path / "out")
     assert not (folder / "splits_final.json").exists()
 
@@ -294,6 +293,6 @@ def test_a_packed_data_set(copy, tmp_path):
 def test_no_training_case(copy, tmp_path):
     manifest = read_manifest(copy / "prepared")
     splits = {"train": ("e",), "validation": (), "test": ("d",)}
-    write_prepared_manifest(replace(manifest, splits=splits))
+    replace(manifest, splits=splits).write()
     with pytest.raises(UserError, match=r"no training case .* exported; a: it is in"):
         export(copy, tmp_path / "out")

@@ -8,12 +8,9 @@ import pytest
 
 from adn_jax.config import StageSettings
 from adn_jax.data.manifest import (
-    cases_digest,
-    fold_manifest,
+    Fold,
     read_manifest,
-    write_manifest,
 )
-from adn_jax.data.splits import Fold
 from adn_jax.errors import UserError
 from adn_jax.training import begin
 from adn_jax.training import train as module
@@ -96,7 +93,7 @@ def test_data_prepared_otherwise(data, tmp_path):
 def test_auto_takes_whatever_tissue_was_prepared(data, tmp_path):
     manifest = read_manifest(data)
     atlas = replace(manifest.settings, tissue="atlas")
-    write_manifest(replace(manifest, settings=atlas))
+    replace(manifest, settings=atlas).write()
     assert RECIPE.system.prepare.tissue == "auto"
     assert train(RECIPE, data, tmp_path / "run") == 0
     given = RECIPE.with_fields(prepare=replace(RECIPE.system.prepare, tissue="given"))
@@ -206,7 +203,7 @@ def test_more_cases_to_a_batch_than_there_are(tmp_path, cases, batch, said):
 
 def without_infarct(data, *names):
     manifest = read_manifest(data)
-    write_manifest(replace(manifest, lacking={"infarct": names}))
+    replace(manifest, lacking={"infarct": names}).write()
 
 
 def test_cases_without_infarct_train_but_do_not_choose_weights(
@@ -245,7 +242,7 @@ def test_other_cases_than_at_the_start(data, tmp_path):
     finish(tmp_path / "run", "align")
     manifest = read_manifest(data)
     splits = {**manifest.splits, "train": manifest.splits["train"][::-1]}
-    write_manifest(replace(manifest, splits=splits))
+    replace(manifest, splits=splits).write()
     with pytest.raises(UserError, match="begun with other cases or splits"):
         train(RECIPE, data, tmp_path / "run")
 
@@ -256,8 +253,8 @@ def test_a_fold_validates_in_turn(no_training, data, tmp_path):
     assert no_training[0] == ("align", 2, 2, ["search"])
     content = json.loads((tmp_path / "run" / "config.json").read_text())
     assert content["fold"] == "1/2"
-    folded = fold_manifest(read_manifest(data), one)
-    assert content["cases_sha256"] == cases_digest(folded)
+    folded = read_manifest(data).with_fold(one)
+    assert content["cases_sha256"] == folded.digest
     assert folded.splits != read_manifest(data).splits
     train(RECIPE, data, tmp_path / "run", fold=one)
     finish(tmp_path / "run", "align")

@@ -22,7 +22,7 @@ from adn_jax.config import (
     UNetSettings,
 )
 from adn_jax.data.cases import PreparedCase, read_case, write_case
-from adn_jax.data.manifest import Manifest, read_manifest, write_manifest
+from adn_jax.data.manifest import Manifest, read_manifest
 
 SHAPE = (16, 16, 16)
 PREPARE = PrepareSettings(shape=SHAPE, spacing_mm=(8.0, 10.0, 10.0))
@@ -94,7 +94,7 @@ def write_heads(
         "test": names[train + validation :],
     }
     manifest = Manifest(PREPARE, names, splits, folder)
-    write_manifest(manifest)
+    manifest.write()
     return manifest
 
 
@@ -104,5 +104,5 @@ def drop_volume(folder: Path, volume: str, *names: str) -> Manifest:
         case = replace(read_case(folder / name), **{volume: None})
         write_case(folder / name, case)
     manifest = replace(read_manifest(folder), lacking={volume: names})
-    write_manifest(manifest)
+    manifest.write()
     return manifest

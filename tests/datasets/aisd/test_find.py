@@ -6,7 +6,7 @@ import pytest
 
 from adn_jax.config import PrepareSettings, ReadSettings
 from adn_jax.data.cases import read_facts
-from adn_jax.data.splits import choose_splits
+from adn_jax.data.manifest import choose_splits
 from adn_jax.datasets.aisd.case import AisdCase
 from adn_jax.datasets.aisd.facts import TEST_IDS
 from adn_jax.datasets.aisd.files import Copy, Inventory
