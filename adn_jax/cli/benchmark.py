@@ -9,10 +9,6 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
@@ -29,6 +25,7 @@ from adn_jax.distributed.preemption import interrupt_on_sigterm
 from adn_jax.errors import UserError
 from adn_jax.io.files import write_json, write_text
 from adn_jax.report.tables import print_sections, to_markdown
+from adn_jax.runtime.jobs import progress_bar
 
 TORCH = "benchmarks.torch_reference:measure"
 """The PyTorch reference, in a checkout of the repository."""
@@ -118,10 +115,7 @@ def make_plan(command: Benchmark, recipe: Recipe) -> Plan:
 
 def run(plan: Plan, command: str, out: Path | None, records: list[Record]) -> None:
     """Measure with a progress bar; `records` and the files get what is found so far."""
-    progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
+    progress = progress_bar(
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         speed_estimate_period=SPEED_SECONDS,

@@ -7,7 +7,7 @@ from adn_jax.cli.arguments import Where, parse_with_recipe
 from adn_jax.config import ReadSettings
 from adn_jax.config.sizes import Size
 from adn_jax.data.manifest import parse_fold
-from adn_jax.distributed.hosts import join
+from adn_jax.distributed.hosts import join_processes
 from adn_jax.distributed.mesh import spread_over_cores
 from adn_jax.io.files import is_there
 from adn_jax.io.paths import Place
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str]) -> None:
     keep_freed_memory()
     if command.deterministic:
         enable_determinism()
-    join(command.coordinator, command.processes, command.process_id)
+    join_processes(command.coordinator, command.processes, command.process_id)
     if not command.coordinator:
         stages = recipe.align, recipe.tissue, recipe.joint
         parts = (stage.batch // stage.micro_batches for stage in stages)

@@ -14,14 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    track,
-)
+from rich.progress import TimeElapsedColumn, track
 
 from adn_jax.comparison.plan import PlannedRun, find_trained_t
 from adn_jax.config import PrepareSettings, ReadSettings
@@ -36,6 +29,7 @@ from adn_jax.inference.system import averaging_of
 from adn_jax.io.files import is_there, read_json
 from adn_jax.io.paths import Place, is_remote, spelled_out
 from adn_jax.prepare.dataset import log_manifest, prepare_dataset
+from adn_jax.runtime.jobs import progress_bar
 from adn_jax.training.runs import Run, stages_of
 
 
@@ -111,14 +105,8 @@ def do_runs(runs: Sequence[PlannedRun], job: Job) -> dict[str, str]:
     failures: dict[str, str] = {}
     left = [run for run in runs if not is_scored(run, job)]
     seconds: list[float] = []
-    progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[left]}"),
-        transient=True,
-    )
+    columns = TimeElapsedColumn(), "{task.fields[left]}"
+    progress = progress_bar(*columns, transient=True)
     with interrupt_on_sigterm(), progress:
         task = progress.add_task("", total=len(left), left="")
         for number, run in enumerate(left, start=1):

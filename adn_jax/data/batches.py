@@ -10,7 +10,6 @@ import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float32, UInt8
 
 from adn_jax.data.cases import VOLUME_FILES, read_volumes
 from adn_jax.data.manifest import Manifest
@@ -76,16 +75,58 @@ class Split:
         """Arrays of the case at `index` of this split."""
         if index in self.memory:
             return self.memory[index]
-        arrays = _read_arrays(self.manifest, self.names[index])
-        if len(self.memory) < _most_kept(arrays):
+        arrays = self._read(self.names[index])
+        held = [each for each in arrays.values() if not isinstance(each, np.memmap)]
+        most = BYTES_IN_MEMORY // sum(each.nbytes for each in held)
+        if len(self.memory) < min(CASES_IN_MEMORY, most):
             self.memory[index] = arrays
         return arrays
 
+    def _read(self, name: str) -> CaseArrays:
+        """What training needs of one case; absent labels are 0."""
+        files = self.manifest.case_folder(name)
+        volumes = read_volumes(files, ("volume", "lesion", "tissue"))
+        nothing = np.zeros(volumes["volume"].shape, np.uint8)
+        lesion = volumes.get("lesion")  # 0 to 1 as 0 to 255
+        return {
+            "volume": volumes["volume"],
+            "lesion": nothing
+            if lesion is None
+            else np.rint(lesion * 255).astype(np.uint8),
+            "tissue": volumes.get("tissue", nothing),
+            "case": np.array(self.manifest.index[name], np.int32),
+        }
 
-def _most_kept(arrays: CaseArrays) -> int:
-    """How many cases like this one stay in memory."""
-    held = (each for each in arrays.values() if not isinstance(each, np.memmap))
-    return min(CASES_IN_MEMORY, BYTES_IN_MEMORY // sum(each.nbytes for each in held))
+    def with_infarct(self) -> "Split":
+        """The split without the cases that are known to have no infarct."""
+        without = set(self.manifest.lacking.get("infarct", ()))
+        names = tuple(name for name in self.names if name not in without)
+        return replace(self, names=names, memory={})
+
+    def check_infarcts(self) -> None:
+        """Raise `UserError` if no case is known to have an infarct."""
+        if self.names and not self.with_infarct().names:
+            raise UserError(
+                f"no label of the split {self.name!r} of {self.manifest.folder} marks "
+                f"an infarct ({counted(len(self.names), 'case')}), so that nothing can "
+                "be learnt or chosen by it; check the labels and --infarct-labels, or "
+                "name cases with an infarct in splits.json, and prepare the data set "
+                "again."
+            )
+
+    def check_present(self, case: np.ndarray) -> None:
+        """Raise `UserError` if a process could not read its share of the cases."""
+        if (case == ABSENT).any():
+            raise UserError(
+                f"a case of {self.manifest.folder} could not be read by a process, "
+                "which names it; restore it, then run the same command again: it "
+                "continues."
+            )
+
+    def order(self, batch: int, seed: int) -> grain.MapDataset:
+        """Step -> which cases are in its batch, for ever: every epoch is shuffled."""
+        indices = grain.MapDataset.range(len(self)).seed(seed).shuffle().repeat()
+        return indices.batch(batch, drop_remainder=True)  # rounding up overflows at 1
 
 
 def open_split(
@@ -115,42 +156,6 @@ def open_split(
     return Split(manifest, name, tuple(names))
 
 
-def check_infarcts(split: Split) -> None:
-    """Raise `UserError` where no case of a split is known to have an infarct."""
-    if split.names and not with_infarct(split).names:
-        raise UserError(
-            f"no label of the split {split.name!r} of {split.manifest.folder} marks an "
-            f"infarct ({counted(len(split.names), 'case')}), so that nothing can be "
-            "learnt or chosen by it; check the labels and --infarct-labels, or name "
-            "cases with an infarct in splits.json, and prepare the data set again."
-        )
-
-
-def with_infarct(split: Split) -> Split:
-    """The split without the cases that are known to have no infarct."""
-    without = set(split.manifest.lacking.get("infarct", ()))
-    names = tuple(name for name in split.names if name not in without)
-    return replace(split, names=names, memory={})
-
-
-def _read_arrays(manifest: Manifest, name: str) -> CaseArrays:
-    """Read what training needs of one case; absent labels are 0."""
-    volumes = read_volumes(manifest.case_folder(name), ("volume", "lesion", "tissue"))
-    nothing = np.zeros(volumes["volume"].shape, np.uint8)
-    lesion = volumes.get("lesion")
-    return {
-        "volume": volumes["volume"],
-        "lesion": nothing if lesion is None else to_bytes(lesion),
-        "tissue": volumes.get("tissue", nothing),
-        "case": np.array(manifest.index[name], np.int32),
-    }
-
-
-def to_bytes(share: Float32[np.ndarray, "z y x"]) -> UInt8[np.ndarray, "z y x"]:
-    """Shares 0 to 1 as 0 to 255."""
-    return np.rint(share * 255).astype(np.uint8)
-
-
 def train_batches(
     split: Split,
     batch: int,
@@ -165,7 +170,7 @@ def train_batches(
     Every epoch has its own order; a batch may span two epochs.
     """
     share = own_share(batch)
-    batches = shuffled(split, batch, seed).map(
+    batches = split.order(batch, seed).map(
         lambda indices: _read_share(split, indices[share])
     )
     ahead = max(AHEAD, min(READERS, BYTES_AHEAD // bytes_of_share(split, batch)))
@@ -182,15 +187,9 @@ def bytes_of_share(split: Split, batch: int) -> int:
     return 6 * share_size(batch) * math.prod(split.manifest.settings.shape)
 
 
-def shuffled(split: Split, batch: int, seed: int) -> grain.MapDataset:
-    """Step -> which cases of the split are in its batch."""
-    indices = grain.MapDataset.range(len(split)).seed(seed).shuffle().repeat()
-    return indices.batch(batch, drop_remainder=True)  # rounding up overflows at 1
-
-
 def case_names(split: Split, batch: int, seed: int, step: int) -> tuple[str, ...]:
     """Names of the cases that `train_batches` gives at a step (from 0)."""
-    indices = np.asarray(shuffled(split, batch, seed)[step])
+    indices = np.asarray(split.order(batch, seed)[step])
     return tuple(split.names[index] for index in indices)
 
 
@@ -233,33 +232,20 @@ def _to_batches(
     all processes then learn of it in the same step.
     """
     for share in shares:
-        if isinstance(share, UserError):
-            print(f"adn: {share}", file=sys.stderr)
-            cases = _absent_cases(split, share_size(batch))
-            yield from repeat(make_batch(cases, place))
-        else:
+        if not isinstance(share, UserError):
             yield make_batch(share, place)
-
-
-def _absent_cases(split: Split, count: int) -> CaseArrays:
-    """What stands in a batch for cases that could not be read."""
-    shape = (count, *split.manifest.settings.shape)
-    labels = np.zeros(shape, np.uint8)
-    return {
-        "volume": np.zeros(shape, np.float32),
-        "lesion": labels,
-        "tissue": labels,
-        "case": np.full(count, ABSENT, np.int32),
-    }
-
-
-def check_present(case: np.ndarray, split: Split) -> None:
-    """Raise `UserError` where a process could not read its share of the cases."""
-    if (case == ABSENT).any():
-        raise UserError(
-            f"a case of {split.manifest.folder} could not be read by a process, which "
-            "names it; restore it, then run the same command again: it continues."
-        )
+            continue
+        print(f"adn: {share}", file=sys.stderr)
+        count = share_size(batch)
+        shape = (count, *split.manifest.settings.shape)
+        labels = np.zeros(shape, np.uint8)
+        absent = {
+            "volume": np.zeros(shape, np.float32),
+            "lesion": labels,
+            "tissue": labels,
+            "case": np.full(count, ABSENT, np.int32),
+        }
+        yield from repeat(make_batch(absent, place))
 
 
 def make_batch(arrays: CaseArrays, place: ToDevices) -> Batch:

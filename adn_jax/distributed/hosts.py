@@ -17,7 +17,9 @@ from adn_jax.distributed.preemption import StopRequest, catch_stop
 from adn_jax.errors import UserError
 
 
-def join(coordinator: str, processes: int | None, process_id: int | None) -> None:
+def join_processes(
+    coordinator: str, processes: int | None, process_id: int | None
+) -> None:
     """Join the other processes; call it before jax is used. An empty address: alone.
 
     Args:
@@ -80,22 +82,21 @@ def sync_errors() -> Generator[None]:
 
     Raises `UserError` where the block failed in another process.
     """
+
+    def failed_processes(here: bool) -> list[str]:
+        if jax.process_count() == 1:
+            return []
+        answers = multihost_utils.process_allgather(np.bool_(here))
+        return [str(number) for number in np.flatnonzero(answers)]
+
     try:
         yield
     except BaseException:
-        _failed_processes(True)
+        failed_processes(True)
         raise
-    if failed := _failed_processes(False):
+    if failed := failed_processes(False):
         which = " and ".join(failed)
         raise UserError(f"process {which} cannot go on; look at what it says.")
-
-
-def _failed_processes(here: bool) -> list[str]:
-    """Numbers of the processes that answer yes, in every process."""
-    if jax.process_count() == 1:
-        return []
-    answers = multihost_utils.process_allgather(np.bool_(here))
-    return [str(number) for number in np.flatnonzero(answers)]
 
 
 def share_size(batch: int) -> int:

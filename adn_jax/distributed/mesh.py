@@ -8,12 +8,12 @@ import math
 import os
 from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 from jaxtyping import Array, Float, Shaped
 
 from adn_jax.errors import UserError
@@ -137,7 +137,12 @@ def halo_exchange(
         sharing = jax.sharding.get_abstract_mesh().shape["spatial"]
         if sharing == 1:
             return function(own, weights)
-        rows = _with_neighbours(own, halo, sharing)
+        # a device's rows between the rows next to them, zeros at the ends
+        down = [(device, device + 1) for device in range(sharing - 1)]
+        up = [(device + 1, device) for device in range(sharing - 1)]
+        above = jax.lax.ppermute(own[:, :, -halo:], "spatial", down)
+        below = jax.lax.ppermute(own[:, :, :halo], "spatial", up)
+        rows = jnp.concatenate([above, own, below], axis=2)
         out = function(rows, weights)
         extra = halo * out.shape[2] // rows.shape[2]
         return out[:, :, extra:-extra]
@@ -187,17 +192,6 @@ def ring_reduce(
     return by_each
 
 
-def _with_neighbours(
-    own: Volume, halo: int, devices: int
-) -> Float[Array, "b z y+2*{halo} x c"]:
-    """A device's rows between the `halo` rows next to them, zeros at the ends."""
-    down = [(device, device + 1) for device in range(devices - 1)]
-    up = [(device + 1, device) for device in range(devices - 1)]
-    above = jax.lax.ppermute(own[:, :, -halo:], "spatial", down)
-    below = jax.lax.ppermute(own[:, :, :halo], "spatial", up)
-    return jnp.concatenate([above, own, below], axis=2)
-
-
 def check_batch(batch: int, mesh: Mesh, where: str, micro_batches: int = 1) -> None:
     """Raise `UserError` where a batch does not divide over parts and devices."""
     devices = mesh.shape["data"]
@@ -216,6 +210,14 @@ def check_batch(batch: int, mesh: Mesh, where: str, micro_batches: int = 1) -> N
 def replicated(mesh: Mesh) -> NamedSharding:
     """Sharding of what every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def placed_shapes(tree: Any, sharding: Sharding) -> Any:
+    """Shapes and types of the leaves, to lie so on the devices."""
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        tree,
+    )
 
 
 def replicate(tree: Tree, mesh: Mesh) -> Tree:

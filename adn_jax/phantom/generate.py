@@ -16,7 +16,7 @@ from typing import Any
 import nibabel
 import numpy as np
 from jaxtyping import Bool, Float
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+from rich.progress import TimeRemainingColumn
 from scipy import ndimage
 
 from adn_jax.errors import UserError
@@ -24,7 +24,7 @@ from adn_jax.io.files import atomic_path, read_json, write_json
 from adn_jax.phantom.head import average_slices, build_head, head_to_world, scan_grid
 from adn_jax.phantom.infarct import add_infarcts
 from adn_jax.phantom.settings import EASY, Difficulty
-from adn_jax.runtime.jobs import worker_count
+from adn_jax.runtime.jobs import progress_bar, worker_count
 
 AIR_HU = -1000.0
 
@@ -253,8 +253,7 @@ def claim_folder(out: Path, settings: dict[str, Any]) -> None:
 @contextmanager
 def _progress_bar(title: str, total: int) -> Generator[Any]:
     """A bar with the time left; yields the function that counts one case."""
-    columns = ("{task.description}", BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn()) as progress:
+    with progress_bar(TimeRemainingColumn()) as progress:
         task = progress.add_task(title, total=total)
         yield lambda: progress.advance(task)
 

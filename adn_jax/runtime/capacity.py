@@ -106,12 +106,8 @@ def check_memory(
     there = memory_there(device)
     if there is None or demand.total <= there or OVERRIDE in os.environ:
         return
-    raise _shortage(demand, there, what, advice, _name_of(device))
-
-
-def _name_of(device: Any) -> str:
-    """Whose memory it is, in words."""
-    return "this machine" if device.platform == "cpu" else f"a {device.device_kind}"
+    owner = "this machine" if device.platform == "cpu" else f"a {device.device_kind}"
+    raise _shortage(demand, there, what, advice, owner)
 
 
 def _shortage(

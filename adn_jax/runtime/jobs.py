@@ -8,13 +8,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    TextColumn,
+    ProgressColumn,
     TimeRemainingColumn,
 )
 
@@ -108,21 +108,20 @@ def run_cases(
         outcomes: Iterator[Outcome] = map(job, cases)
     else:
         outcomes = in_processes(job, cases, processes, folders)
-    bar = Progress(
-        TextColumn(title),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("[red]{task.fields[failed]}"),
-        "left",
-        TimeRemainingColumn(),
-    )
+    bar = progress_bar("[red]{task.fields[failed]}", "left", TimeRemainingColumn())
     with bar:
-        task, failed = bar.add_task("", total=len(cases), failed=""), 0
+        task, failed = bar.add_task(title, total=len(cases), failed=""), 0
         for name, reason in outcomes:
             failed += reason is not None
             said = f"{failed} failed" if failed else ""
             bar.update(task, advance=1, failed=said)
             yield name, reason
+
+
+def progress_bar(*further: str | ProgressColumn, **options: Any) -> Progress:
+    """A bar with title and count, and further columns of rich behind them."""
+    counted = ("{task.description}", BarColumn(), MofNCompleteColumn())
+    return Progress(*counted, *further, **options)
 
 
 def in_processes(

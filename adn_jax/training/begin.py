@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from adn_jax.config import ReadSettings, Recipe, UNetSettings
 from adn_jax.config.serialization import differing_fields
-from adn_jax.data.batches import Split, check_infarcts, open_split, with_infarct
+from adn_jax.data.batches import Split, open_split
 from adn_jax.data.manifest import (
     Fold,
     Manifest,
@@ -196,7 +196,7 @@ def prepared_cases(
     return manifest.with_fold(fold)
 
 
-def check_cases(
+def check_manifest(
     run: Run | None,
     recipe: Recipe,
     manifest: Manifest,
@@ -247,8 +247,8 @@ def open_splits(
     if name != "joint":
         return training, validation
     for split in (training, validation):
-        check_infarcts(split)
-    return training, with_infarct(validation)
+        split.check_infarcts()
+    return training, validation.with_infarct()
 
 
 def begin_run(

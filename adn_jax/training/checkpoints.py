@@ -72,14 +72,21 @@ def open_checkpoints(
     handler = ocp.JsonCheckpointHandler()
     registry.add("progress", ocp.args.JsonSave, handler)
     registry.add("progress", ocp.args.JsonRestore, handler)
-    together = ocp.options.MultiprocessingOptions()
+    processes = ocp.options.MultiprocessingOptions()
+    if alone:
+        this = jax.process_index()
+        processes = ocp.options.MultiprocessingOptions(
+            primary_host=this,
+            active_processes={this},
+            barrier_sync_key_prefix=f"alone_{this}",
+        )
     options = ocp.CheckpointManagerOptions(
         best_fn=score,
         best_mode=mode,
         preservation_policy=keep,
         cleanup_tmp_directories=not read_only,
         create=False,
-        multiprocessing_options=_for_this_process() if alone else together,
+        multiprocessing_options=processes,
     )
     with _as_user_error(folder, "opened", "choose a folder that can be written"):
         if not read_only:
@@ -104,31 +111,21 @@ def _quiet_orbax() -> Generator[None]:
 
     After a failure it stays quiet: threads of the save still come to their own ends.
     """
+
+    def print_unraisable(unraisable: Any) -> None:
+        # but not TensorStore's word to a closed loop, which no caller could catch
+        if str(unraisable.exc_value) != "Event loop is closed":
+            sys.__unraisablehook__(unraisable)
+
     loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
     levels, hook = [logger.level for logger in loggers], sys.unraisablehook
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
-    sys.unraisablehook = _ignore_late_answers
+    sys.unraisablehook = print_unraisable
     yield
     for logger, level in zip(loggers, levels, strict=True):
         logger.setLevel(level)
     sys.unraisablehook = hook
-
-
-def _ignore_late_answers(unraisable: Any) -> None:
-    """Print what no caller could catch, but not TensorStore's word to a closed loop."""
-    if str(unraisable.exc_value) != "Event loop is closed":
-        sys.__unraisablehook__(unraisable)
-
-
-def _for_this_process() -> ocp.options.MultiprocessingOptions:
-    """Options of a folder that this process opens without the others."""
-    this = jax.process_index()
-    return ocp.options.MultiprocessingOptions(
-        primary_host=this,
-        active_processes={this},
-        barrier_sync_key_prefix=f"alone_{this}",
-    )
 
 
 def save(

@@ -25,7 +25,6 @@ from adn_jax.config.validation import recipe_from_json
 from adn_jax.data.batches import (
     Split,
     case_names,
-    check_present,
     epoch_batches,
     train_batches,
 )
@@ -35,7 +34,13 @@ from adn_jax.distributed.hosts import (
     is_first,
     wait_for_all,
 )
-from adn_jax.distributed.mesh import check_batch, place_cases, replicate, replicated
+from adn_jax.distributed.mesh import (
+    check_batch,
+    place_cases,
+    placed_shapes,
+    replicate,
+    replicated,
+)
 from adn_jax.distributed.preemption import StopRequest
 from adn_jax.errors import UserError
 from adn_jax.training import checkpoints
@@ -49,7 +54,7 @@ from adn_jax.training.steps import (
     make_term_gradients,
     was_skipped,
 )
-from adn_jax.training.updates import Update, make_update, stage_seed
+from adn_jax.training.updates import Update, make_update
 from adn_jax.types import Batch, Params
 
 FETCH_SECONDS = 1.0
@@ -99,7 +104,7 @@ def train_stage(
     place = partial(place_cases, mesh=mesh)
     batch, parts = settings.batch, settings.micro_batches
     check_batch(batch, mesh, f"{stage.name}.batch", parts)
-    frozen, seed = replicate(frozen, mesh), stage_seed(stage, run.recipe)
+    frozen = replicate(frozen, mesh)
     update = update or make_update(stage, run.recipe, mesh)
     folder, mode = run.checkpoints(stage.name), STAGE_MODES[stage.name]
     with (
@@ -124,9 +129,9 @@ def train_stage(
                     math.ceil(len(train) / batch), progress.get("dice_sums", [])
                 ),
                 validate=make_validation(stage, frozen, validation, place, everywhere),
-                names=lambda step: case_names(train, batch, seed, step - 1),
+                names=lambda step: case_names(train, batch, update.seed, step - 1),
             )
-            batches = train_batches(train, batch, seed, done, place)
+            batches = train_batches(train, batch, update.seed, done, place)
             signal = _run_updates(session, state, batches, stop)
         if signal:
             return signal
@@ -232,7 +237,7 @@ def make_validation(
         found: dict[str, list[float]] = {}
         for batch, count in epoch_batches(split, stage.settings.batch, place):
             case, values = jax.device_get(evaluate(params, frozen, batch))
-            check_present(case, split)
+            split.check_present(case)
             for name, per_case in values.items():
                 found.setdefault(name, []).extend(per_case[:count].tolist())
         return {name: math.fsum(each) / len(each) for name, each in found.items()}
@@ -419,10 +424,7 @@ def resume(
     steps = sorted(manager.all_steps(), reverse=True)
     if not steps:
         return jax.jit(fresh, out_shardings=sharding)(), {}
-    like = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        jax.eval_shape(lambda: saved_items(fresh())),
-    )
+    like = placed_shapes(jax.eval_shape(lambda: saved_items(fresh())), sharding)
     for step in steps:
         try:
             params, optimizer, progress = checkpoints.restore_training(

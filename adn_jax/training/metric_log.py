@@ -8,20 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import Progress, TaskID, TimeElapsedColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
 
 from adn_jax.distributed.hosts import is_first
 from adn_jax.io.files import write_text
 from adn_jax.io.paths import Place, at_hand, is_remote, upload
+from adn_jax.runtime.jobs import progress_bar
 
 METRICS = "metrics.jsonl"
 
@@ -77,11 +70,8 @@ def open_logbook(run: Place, stage: str, start: int, steps: int) -> Generator[Lo
     Of several processes only the first writes.
     """
     writes = is_first()
-    progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[values]}"),
+    progress = progress_bar(
+        "{task.fields[values]}",
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         speed_estimate_period=SPEED_SECONDS,
@@ -112,16 +102,13 @@ def _drop_lines(path: Path, stage: str, step: int) -> None:
     if not path.exists():
         return
     lines = path.read_text(encoding="utf-8").splitlines()
-    kept = [line for line in lines if _is_before(_parse_line(line), stage, step)]
+    kept = []
+    for line in lines:
+        content = _parse_line(line)
+        if content and (content["stage"] != stage or content["step"] <= step):
+            kept.append(line)
     if kept != lines:
         write_text(path, "".join(line + "\n" for line in kept))
-
-
-def _is_before(content: dict[str, Any] | None, stage: str, step: int) -> bool:
-    """Whether a line is whole and not from after `step` of `stage`."""
-    return content is not None and (
-        content["stage"] != stage or content["step"] <= step
-    )
 
 
 def _parse_line(line: str) -> dict[str, Any] | None:

@@ -20,6 +20,7 @@ from adn_jax.config import Recipe
 from adn_jax.config.serialization import differing_fields, settings_to_json
 from adn_jax.config.validation import recipe_from_json, used_settings
 from adn_jax.data.manifest import Fold, parse_fold
+from adn_jax.distributed.mesh import placed_shapes
 from adn_jax.errors import UserError
 from adn_jax.io.files import atomic_path, is_there, read_json, write_json
 from adn_jax.io.paths import Place, as_place, move_folder, spelled_out
@@ -208,12 +209,7 @@ class Run:
                 "restore it or train the run again."
             )
         sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        like = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(
-                leaf.shape, leaf.dtype, sharding=sharding
-            ),
-            params_shapes(self.recipe, stage),
-        )
+        like = placed_shapes(params_shapes(self.recipe, stage), sharding)
         with checkpoints.open_checkpoints(
             folder, STAGE_MODES[stage], read_only=True, alone=True
         ) as manager:

@@ -15,7 +15,7 @@ from rich.progress import track
 
 from adn_jax.config import ReadSettings, Recipe
 from adn_jax.config.validation import check_recipe
-from adn_jax.data.batches import Split, check_present, epoch_batches
+from adn_jax.data.batches import Split, epoch_batches
 from adn_jax.data.manifest import Fold, has_manifest, read_manifest
 from adn_jax.distributed.hosts import is_first, sync_errors
 from adn_jax.distributed.mesh import device_mesh, place_cases, replicated
@@ -27,7 +27,7 @@ from adn_jax.runtime.platform import check_cudnn, return_freed_memory
 from adn_jax.training.begin import (
     Pretrained,
     begin_run,
-    check_cases,
+    check_manifest,
     check_paths,
     check_run,
     check_stages,
@@ -92,7 +92,7 @@ def train(
         done = pretrained.keys() | (known.finished.keys() if known else set())
         left = [name for name in stages_of(recipe) if name not in done]
         if dry_run and has_manifest(data):
-            check_cases(known, recipe, cases(), left, mesh)
+            check_manifest(known, recipe, cases(), left, mesh)
     if dry_run:
         return 0
     try:
@@ -102,7 +102,7 @@ def train(
                     claim.enter_context(only_one(folder))
                     known = Run.find(folder)  # another process may have had the folder
                     manifest = cases()
-                    check_cases(known, recipe, manifest, left, mesh)
+                    check_manifest(known, recipe, manifest, left, mesh)
                     begin_run(known, folder, recipe, manifest, fold, pretrained)
             return _train_stages(data, folder, fold, mesh)
     except OSError as error:
@@ -171,6 +171,6 @@ def search_table(recipe: Recipe, split: Split, batch: int, mesh: Mesh) -> jax.Ar
     total = math.ceil(len(split) / batch)
     for cases, count in track(batches, "search", total, transient=True):
         case, view = jax.device_get(search(cases))
-        check_present(case, split)
+        split.check_present(case)
         table[case[:count]] = view[:count]
     return jnp.asarray(table)

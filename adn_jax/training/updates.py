@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, Sharding
+from jax.sharding import Mesh, NamedSharding
 from jax.stages import Wrapped
 
 from adn_jax.config import Recipe, UNetSettings
-from adn_jax.distributed.mesh import CASES, replicated
+from adn_jax.distributed.mesh import CASES, placed_shapes, replicated
 from adn_jax.runtime.capacity import Demand, compile_to_fit, in_gb
 from adn_jax.training.runs import (
     STAGE_MODES,
@@ -47,17 +47,15 @@ class Update:
     step: TrainStep
     key: Key
     """The stage's randomness."""
-
-
-def stage_seed(stage: Stage, recipe: Recipe) -> int:
-    """The seed of a stage, of which each has its own."""
-    return recipe.seed + list(STAGE_MODES).index(stage.name)
+    seed: int
+    """The same as a number, by which its batches are drawn; each stage has its own."""
 
 
 def make_update(stage: Stage, recipe: Recipe, mesh: Mesh) -> Update:
     """The step of a stage, compiled at its first call."""
     settings = stage.settings
-    init_key, step_key = jax.random.split(jax.random.key(stage_seed(stage, recipe)))
+    seed = recipe.seed + list(STAGE_MODES).index(stage.name)
+    init_key, step_key = jax.random.split(jax.random.key(seed))
     optimizer = make_optimizer(settings.optimizer, settings.steps)
     ema_decay = settings.optimizer.ema_decay
 
@@ -73,62 +71,20 @@ def make_update(stage: Stage, recipe: Recipe, mesh: Mesh) -> Update:
         settings.micro_batches,
         ema_decay,
     )
-    return Update(fresh, step, step_key)
+    return Update(fresh, step, step_key, seed)
 
 
 def compile_update(stage: Stage, recipe: Recipe, mesh: Mesh, cases: int) -> Update:
     """The step of a stage, compiled for a data set of so many cases.
 
-    Raises `MemoryShortageError`, with settings that fit, where it needs more memory
-    than the device has.
+    Raises `MemoryShortageError`, with settings that fit, if it needs more memory than
+    the device has.
     """
-    update = make_update(stage, recipe, mesh)
-    everywhere = replicated(mesh)
-    state = placed(jax.eval_shape(update.fresh), everywhere)
-    frozen = placed(_frozen_shapes(stage.name, recipe, cases), everywhere)
-    batch = placed(_batch_shapes(recipe, stage), NamedSharding(mesh, CASES))
-    assert isinstance(update.step, Wrapped)  # not yet compiled
-    with jax.set_mesh(mesh):
-        lowered = update.step.lower(state, frozen, batch)
-    program = compile_to_fit(
-        lowered,
-        f"an update of stage {stage.name!r} ({in_words(stage, recipe)})",
-        partial(lighter_settings, stage.name, recipe, _devices_of(mesh)),
-        len(mesh.local_devices),
-    )
-    return replace(update, step=program)
+    update, name = make_update(stage, recipe, mesh), stage.name
+    grid = recipe.system.prepare.shape
+    shape = (stage.settings.batch, *grid)
 
-
-def in_words(stage: Stage, recipe: Recipe) -> str:
-    """What makes an update large."""
-    sizes = " x ".join(map(str, recipe.system.prepare.shape))
-    return f"batch {stage.settings.batch}, {recipe.system.precision}, {sizes} voxels"
-
-
-def placed(tree: Any, sharding: Sharding) -> Any:
-    """Shapes that lie so on the devices."""
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        tree,
-    )
-
-
-def _frozen_shapes(name: str, recipe: Recipe, cases: int) -> dict[str, Any]:
-    """Shapes of what a stage takes from those before it."""
-    names = stages_of(recipe)
-    shapes: dict[str, Any] = {
-        former: params_shapes(recipe, former) for former in names[: names.index(name)]
-    }
-    if name == "align" and needs_search(recipe):
-        shapes["search"] = jax.ShapeDtypeStruct((cases, 6), jnp.float32)
-    return shapes
-
-
-def _batch_shapes(recipe: Recipe, stage: Stage) -> Batch:
-    """Shapes of a stage's batches."""
-    shape = (stage.settings.batch, *recipe.system.prepare.shape)
-
-    def zeros() -> Batch:
+    def batch() -> Batch:
         return Batch(
             volume=jnp.zeros((*shape, 1)),
             lesion=jnp.zeros((*shape, 1)),
@@ -136,7 +92,28 @@ def _batch_shapes(recipe: Recipe, stage: Stage) -> Batch:
             case=jnp.zeros(shape[:1], jnp.int32),
         )
 
-    return jax.eval_shape(zeros)
+    former = stages_of(recipe)[: stages_of(recipe).index(name)]
+    frozen: dict[str, Any] = {each: params_shapes(recipe, each) for each in former}
+    if name == "align" and needs_search(recipe):
+        frozen["search"] = jax.ShapeDtypeStruct((cases, 6), jnp.float32)
+    everywhere, over_cases = replicated(mesh), NamedSharding(mesh, CASES)
+    assert isinstance(update.step, Wrapped)  # not yet compiled
+    with jax.set_mesh(mesh):
+        lowered = update.step.lower(
+            placed_shapes(jax.eval_shape(update.fresh), everywhere),
+            placed_shapes(frozen, everywhere),
+            placed_shapes(jax.eval_shape(batch), over_cases),
+        )
+    size = f"batch {stage.settings.batch}, {recipe.system.precision}"
+    sizes, local = mesh.shape, mesh.local_devices
+    devices = Devices(local[0].platform, sizes["data"], sizes["spatial"], len(local))
+    program = compile_to_fit(
+        lowered,
+        f"an update of stage {name!r} ({size}, {' x '.join(map(str, grid))} voxels)",
+        partial(lighter_settings, name, recipe, devices),
+        devices.local,
+    )
+    return replace(update, step=program)
 
 
 class Devices(NamedTuple):
@@ -151,13 +128,7 @@ class Devices(NamedTuple):
     """Devices of this process."""
 
 
-def _devices_of(mesh: Mesh) -> Devices:
-    """The devices of a mesh in numbers."""
-    sizes, local = mesh.shape, mesh.local_devices
-    return Devices(local[0].platform, sizes["data"], sizes["spatial"], len(local))
-
-
-class Setting(NamedTuple):
+class Lighter(NamedTuple):
     """An option of the command line, and the share of the maps that it leaves."""
 
     option: str
@@ -169,7 +140,7 @@ def lighter_settings(
 ) -> str:
     """Settings with which a stage's update fits by estimate, as few as possible."""
 
-    def estimate(settings: Sequence[Setting]) -> float:
+    def estimate(settings: Sequence[Lighter]) -> float:
         return demand.fixed + demand.temporaries * float(
             np.prod([setting.share for setting in settings])
         )
@@ -194,47 +165,39 @@ def lighter_settings(
 
 def _lighter_kinds(
     name: str, recipe: Recipe, devices: Devices
-) -> Iterator[list[Setting]]:
-    """Kinds of settings that make a stage's update smaller, each mildest first.
-
-    On a CPU micro-batches and recomputation save nothing: XLA drops the barriers.
-    """
+) -> Iterator[list[Lighter]]:
+    """Kinds of settings that make a stage's update smaller, each mildest first."""
     settings, on_cpu = getattr(recipe, name), devices.platform == "cpu"
-    parts = settings.micro_batches
-    at_once = settings.batch // parts // devices.data
+    batch, parts = settings.batch, settings.micro_batches
+    at_once = batch // parts // devices.data
+    # On a CPU micro-batches and remat save nothing: XLA drops the barriers.
     if not on_cpu:
         yield [
-            Setting(f"--{name}.micro-batches {parts * more}", 1 / more)
+            Lighter(f"--{name}.micro-batches {parts * more}", 1 / more)
             for more in range(2, at_once + 1)
             if at_once % more == 0
         ]
-        yield list(_recomputation(name, recipe))
+        nets = {"tissue": recipe.tissue_net, "joint": recipe.system.segment_net}
+        now = KEPT_BY_REMAT[recipe.system.remat]
+        yield [
+            Lighter(f"--remat {how}", kept / now)
+            for how, kept in KEPT_BY_REMAT.items()
+            if kept < now and isinstance(nets.get(name), UNetSettings)
+        ]
     if recipe.system.precision != "bfloat16":
-        yield [Setting("--precision bfloat16", 0.5)]
+        yield [Lighter("--precision bfloat16", 0.5)]
     step = 1 if on_cpu else parts * devices.data
     yield [
-        Setting(f"--{name}.batch {batch}", batch / settings.batch)
-        for batch in range(settings.batch - step, 0, -step)
+        Lighter(f"--{name}.batch {fewer}", fewer / batch)
+        for fewer in range(batch - step, 0, -step)
     ]
-    if at_once == 1 and parts == 1 and not on_cpu:
-        yield list(spatial_shards(name, recipe, devices))
-
-
-def _recomputation(name: str, recipe: Recipe) -> Iterator[Setting]:
-    """Stronger recomputation, where the stage trains a U-Net."""
-    net = {"tissue": recipe.tissue_net, "joint": recipe.system.segment_net}.get(name)
-    if not isinstance(net, UNetSettings):
-        return
-    now = KEPT_BY_REMAT[recipe.system.remat]
-    for how, kept in KEPT_BY_REMAT.items():
-        if kept < now:
-            yield Setting(f"--remat {how}", kept / now)
-
-
-def spatial_shards(name: str, recipe: Recipe, devices: Devices) -> Iterator[Setting]:
-    """More devices for each case, where a device has one case alone."""
-    now, batch = devices.spatial, getattr(recipe, name).batch
-    for shards in range(2 * now, devices.local + 1, now):
-        if devices.local % shards == 0 and batch % (shards // now) == 0:
-            fewer = f"--{name}.batch {batch * now // shards}"
-            yield Setting(f"--spatial-shards {shards} {fewer}", now / shards)
+    if at_once == 1 and parts == 1 and not on_cpu:  # more devices for each case
+        now = devices.spatial
+        yield [
+            Lighter(
+                f"--spatial-shards {shards} --{name}.batch {batch * now // shards}",
+                now / shards,
+            )
+            for shards in range(2 * now, devices.local + 1, now)
+            if devices.local % shards == 0 and batch % (shards // now) == 0
+        ]

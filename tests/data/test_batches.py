@@ -8,7 +8,6 @@ import pytest
 from adn_jax.data.batches import (
     bytes_of_share,
     case_names,
-    check_present,
     epoch_batches,
     open_split,
     stack_cases,
@@ -147,5 +146,5 @@ def test_a_process_that_cannot_read_gives_absent_cases(tmp_path, monkeypatch, ca
     assert passed == [([0], 2), ([-1], 2), ([-1], 1)]
     assert capsys.readouterr().err.count("adn: ") == 2
     with pytest.raises(UserError, match=r"could not be read by a process.*restore it"):
-        check_present(np.array([0, -1]), split)
-    check_present(np.array([0, 1]), split)
+        split.check_present(np.array([0, -1]))
+    split.check_present(np.array([0, 1]))

@@ -18,19 +18,19 @@ def initialized(monkeypatch):
 
 
 def test_alone_nothing_is_joined(initialized):
-    hosts.join("", None, None)
+    hosts.join_processes("", None, None)
     assert initialized == []
 
 
 def test_by_address(initialized):
-    hosts.join("node1:1234", 4, 2)
+    hosts.join_processes("node1:1234", 4, 2)
     assert initialized == [
         {"coordinator_address": "node1:1234", "num_processes": 4, "process_id": 2}
     ]
 
 
 def test_by_what_jax_finds(initialized):
-    hosts.join("auto", None, None)
+    hosts.join_processes("auto", None, None)
     assert initialized == [{"num_processes": None, "process_id": None}]
 
 
@@ -46,7 +46,7 @@ def test_by_what_jax_finds(initialized):
 )
 def test_what_does_not_go_together(initialized, given, message):
     with pytest.raises(UserError, match=message):
-        hosts.join(*given)
+        hosts.join_processes(*given)
     assert initialized == []
 
 
@@ -57,7 +57,7 @@ def test_who_cannot_be_reached_is_said_in_one_sentence(monkeypatch):
     monkeypatch.setattr(jax.distributed, "initialize", fail)
     message = r"not reached \(DEADLINE_EXCEEDED: barrier timed out\); check --coord"
     with pytest.raises(UserError, match=message):
-        hosts.join("node1:1234", 2, 0)
+        hosts.join_processes("node1:1234", 2, 0)
 
 
 def test_shares_of_a_batch_cover_it_once(monkeypatch):

@@ -7,4 +7,4 @@ from adn_jax.training.updates import Update
 
 def no_update(*_) -> Update:
     """In place of a compiled step."""
-    return Update(lambda: None, lambda *_: None, jax.random.key(0))
+    return Update(lambda: None, lambda *_: None, jax.random.key(0), 0)

@@ -202,11 +202,11 @@ TAKE_WEIGHTS = """
 import sys
 from pathlib import Path
 import jax
-from adn_jax.distributed.hosts import is_first, join, sync_errors
+from adn_jax.distributed.hosts import is_first, join_processes, sync_errors
 from adn_jax.training.runs import Run
 from tests.training.tiny import tiny_recipe
 
-join(sys.argv[1], 2, int(sys.argv[2]))
+join_processes(sys.argv[1], 2, int(sys.argv[2]))
 with sync_errors():
     if is_first():
         run = Run(Path(sys.argv[3]), tiny_recipe())
