@@ -8,13 +8,13 @@ import logging
 import shutil
 import sys
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
 from os import PathLike
 from typing import Any, Literal
 
 import jax
 import orbax.checkpoint as ocp
-from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
 
 from adn_jax.distributed.hosts import is_first, sync_errors
@@ -38,11 +38,151 @@ class DamagedCheckpointError(UserError):
 
 WORST = {"min": float("inf"), "max": float("-inf")}
 
+TRY_AGAIN = "free space, then run the command again"
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints of a stage, opened by `open_checkpoints`."""
+
+    manager: ocp.CheckpointManager
+    mode: Mode
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps of which there is a checkpoint, the latest first."""
+        return sorted(self.manager.all_steps(), reverse=True)
+
+    def save(
+        self,
+        step: int,
+        params: Params,
+        optimizer: Any = None,
+        progress: dict[str, Any] | None = None,
+        score: float | None = None,
+    ) -> None:
+        """Save in the background; a checkpoint without `score` is never the best.
+
+        Raises `UserError`, before anything is written, if the disk has no room.
+        """
+        folder = self.manager.directory
+        items = {
+            "params": ocp.args.StandardSave(params),
+            "progress": ocp.args.JsonSave(progress or {}),
+        }
+        if optimizer is not None:
+            items["optimizer"] = ocp.args.StandardSave(optimizer)
+        if not is_remote(folder):
+            arrays = jax.tree.leaves((params, optimizer))
+            needed = SMALL_FILES + sum(leaf.nbytes for leaf in arrays)
+            free = shutil.disk_usage(folder).free
+            if free < needed:
+                raise UserError(
+                    f"the disk of {folder} has {free / 1e6:.1f} MB left and a "
+                    f"checkpoint needs {needed / 1e6:.1f} MB; free space, then run the "
+                    "same command again: it continues."
+                )
+        with _as_user_error(folder, "written", TRY_AGAIN):
+            self.manager.save(
+                step,
+                args=ocp.args.Composite(**items),
+                metrics={"score": WORST[self.mode] if score is None else score},
+            )
+
+    def wait(self) -> None:
+        """Return when every save is on disk."""
+        with _as_user_error(self.manager.directory, "written", TRY_AGAIN):
+            self.manager.wait_until_finished()
+
+    def restore_params(self, step: int, like: Params) -> Params:
+        """Parameters of a step; shapes, dtypes and sharding as in `like`."""
+        self._check_architecture(step, like)
+        return self._restore(step, params=ocp.args.StandardRestore(like)).params
+
+    def restore_training(
+        self, step: int, params: Params, optimizer: Any
+    ) -> tuple[Params, Any, dict[str, Any]]:
+        """Params, optimizer and progress of a step; the first two like those given.
+
+        Raises `DamagedCheckpointError` if the files cannot be read.
+        """
+        self._check_architecture(step, params)
+        restored = self._restore(
+            step,
+            params=ocp.args.StandardRestore(params),
+            optimizer=ocp.args.StandardRestore(optimizer),
+            progress=ocp.args.JsonRestore(),
+        )
+        return restored.params, restored.optimizer, restored.progress
+
+    def restore_latest(
+        self, params: Params, optimizer: Any
+    ) -> tuple[Params, Any, dict[str, Any]]:
+        """As `restore_training`, of the latest step that can be read.
+
+        Damaged checkpoints are named and moved out of the way, for whoever wants to
+        look at them. Raises `DamagedCheckpointError` if all are.
+        """
+        folder = self.manager.directory
+        for step in self.steps[:-1]:
+            try:
+                return self.restore_training(step, params, optimizer)
+            except DamagedCheckpointError:
+                aside = folder.with_name(f"{folder.name}_damaged") / str(step)
+                with sync_errors():
+                    if is_first():
+                        advice = "move it, then run the command again"
+                        with _as_user_error(folder, "moved", advice):
+                            move_folder(folder / str(step), aside)
+                self.manager.reload()
+                print(
+                    f"adn: checkpoint {step} of {folder} is damaged; it is now "
+                    f"{aside}, and an earlier one is used.",
+                    file=sys.stderr,
+                )
+        return self.restore_training(self.steps[-1], params, optimizer)
+
+    def _restore(self, step: int, **items: Any) -> Any:
+        """Items of a step."""
+        with self._unless_damaged(step):
+            return self.manager.restore(step, args=ocp.args.Composite(**items))
+
+    def _check_architecture(self, step: int, like: Params) -> None:
+        """Raise `UserError` naming the first parameters that do not fit `like`."""
+        with self._unless_damaged(step):
+            metadata = self.manager.item_metadata(step).params
+            if metadata is None:
+                raise FileNotFoundError("params/_METADATA is missing")
+            saved = shapes(metadata.tree)
+        wanted = shapes(like)
+        wrong = [
+            f"{name} ({saved.get(name, 'absent')} instead of "
+            f"{wanted.get(name, 'absent')})"
+            for name in sorted(saved.keys() | wanted.keys())
+            if saved.get(name) != wanted.get(name)
+        ]
+        if wrong:
+            raise UserError(
+                f"the checkpoint in {self.manager.directory} is of another "
+                f"architecture: {', '.join(wrong[:3])}"
+                f"{' and more' if len(wrong) > 3 else ''}; use the recipe that it was "
+                "trained with."
+            )
+
+    def _unless_damaged(self, step: int) -> AbstractContextManager[None]:
+        """What Orbax raises while it reads becomes a `DamagedCheckpointError`."""
+        return _as_user_error(
+            self.manager.directory,
+            f"read at step {step}",
+            "restore it from a copy, or train again in another folder",
+            DamagedCheckpointError,
+        )
+
 
 @contextmanager
 def open_checkpoints(
     folder: Place, mode: Mode, read_only: bool = False, alone: bool = False
-) -> Generator[ocp.CheckpointManager]:
+) -> Generator[Checkpoints]:
     """The checkpoints in `folder`; the end of the block waits for running saves.
 
     Unless `read_only`, remains of saves that were cut short are removed. All processes
@@ -96,8 +236,9 @@ def open_checkpoints(
         )
     with _quiet_orbax():
         try:
-            yield manager
-            wait(manager)
+            opened = Checkpoints(manager, mode)
+            yield opened
+            opened.wait()
         except BaseException:
             with suppress(Exception):  # it waits for saves, which may have failed, too
                 manager.close()
@@ -128,104 +269,6 @@ def _quiet_orbax() -> Generator[None]:
     sys.unraisablehook = hook
 
 
-def save(
-    manager: ocp.CheckpointManager,
-    step: int,
-    mode: Mode,
-    params: Params,
-    optimizer: Any = None,
-    progress: dict[str, Any] | None = None,
-    score: float | None = None,
-) -> None:
-    """Save in the background; a checkpoint without `score` is never the best."""
-    items = {
-        "params": ocp.args.StandardSave(params),
-        "progress": ocp.args.JsonSave(progress or {}),
-    }
-    if optimizer is not None:
-        items["optimizer"] = ocp.args.StandardSave(optimizer)
-    _check_space(manager, params, optimizer)
-    with _as_user_error(
-        manager.directory, "written", "free space, then run the command again"
-    ):
-        manager.save(
-            step,
-            args=ocp.args.Composite(**items),
-            metrics={"score": WORST[mode] if score is None else score},
-        )
-
-
-def _check_space(manager: ocp.CheckpointManager, *trees: Any) -> None:
-    """Raise `UserError` before a save for which the disk has no room."""
-    if is_remote(manager.directory):
-        return
-    needed = SMALL_FILES + sum(leaf.nbytes for leaf in jax.tree.leaves(trees))
-    free = shutil.disk_usage(manager.directory).free
-    if free < needed:
-        raise UserError(
-            f"the disk of {manager.directory} has {free / 1e6:.1f} MB left and a "
-            f"checkpoint needs {needed / 1e6:.1f} MB; free space, then run the same "
-            "command again: it continues."
-        )
-
-
-def wait(manager: ocp.CheckpointManager) -> None:
-    """Return when every save is on disk."""
-    with _as_user_error(
-        manager.directory, "written", "free space, then run the command again"
-    ):
-        manager.wait_until_finished()
-
-
-def restore_params(manager: ocp.CheckpointManager, step: int, like: Params) -> Params:
-    """Parameters of a step; shapes, dtypes and sharding as in `like`."""
-    _check_architecture(manager, step, like)
-    return restore(manager, step, params=ocp.args.StandardRestore(like)).params
-
-
-def restore_training(
-    manager: ocp.CheckpointManager, step: int, params: Params, optimizer: Any
-) -> tuple[Params, Any, dict[str, Any]]:
-    """Params, optimizer and progress of a step; the first two like the given ones."""
-    _check_architecture(manager, step, params)
-    restored = restore(
-        manager,
-        step,
-        params=ocp.args.StandardRestore(params),
-        optimizer=ocp.args.StandardRestore(optimizer),
-        progress=ocp.args.JsonRestore(),
-    )
-    return restored.params, restored.optimizer, restored.progress
-
-
-def restore(manager: ocp.CheckpointManager, step: int, **items: Any) -> Any:
-    """Items of a step; `DamagedCheckpointError` where the files cannot be read."""
-    with _unless_damaged(manager, step):
-        return manager.restore(step, args=ocp.args.Composite(**items))
-
-
-def set_aside(manager: ocp.CheckpointManager, step: int) -> epath.Path:
-    """Move a checkpoint out of the way, for whoever wants to look at it."""
-    folder = manager.directory
-    aside = folder.with_name(f"{folder.name}_damaged") / str(step)
-    with sync_errors():
-        if is_first():
-            with _as_user_error(folder, "moved", "move it, then run the command again"):
-                move_folder(folder / str(step), aside)
-    manager.reload()
-    return aside
-
-
-@contextmanager
-def _unless_damaged(manager: ocp.CheckpointManager, step: int) -> Generator[None]:
-    """Turn what Orbax raises while it reads a step into `DamagedCheckpointError`."""
-    advice = "restore it from a copy, or train again in another folder"
-    with _as_user_error(
-        manager.directory, f"read at step {step}", advice, DamagedCheckpointError
-    ):
-        yield
-
-
 @contextmanager
 def _as_user_error(
     folder: PathLike[str], done: str, advice: str, kind: type[UserError] = UserError
@@ -238,29 +281,6 @@ def _as_user_error(
         raise kind(
             f"the checkpoint in {folder} could not be {done} ({reason}); {advice}."
         ) from error
-
-
-def _check_architecture(
-    manager: ocp.CheckpointManager, step: int, like: Params
-) -> None:
-    """Raise `UserError` naming the first parameters that do not fit `like`."""
-    with _unless_damaged(manager, step):
-        metadata = manager.item_metadata(step).params
-        if metadata is None:
-            raise FileNotFoundError("params/_METADATA is missing")
-        saved = shapes(metadata.tree)
-    wanted = shapes(like)
-    wrong = [
-        f"{name} ({saved.get(name, 'absent')} instead of {wanted.get(name, 'absent')})"
-        for name in sorted(saved.keys() | wanted.keys())
-        if saved.get(name) != wanted.get(name)
-    ]
-    if wrong:
-        raise UserError(
-            f"the checkpoint in {manager.directory} is of another architecture: "
-            f"{', '.join(wrong[:3])}{' and more' if len(wrong) > 3 else ''}; use the "
-            "recipe that it was trained with."
-        )
 
 
 def shapes(tree: Any) -> dict[str, tuple[int, ...]]:

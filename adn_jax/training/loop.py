@@ -5,7 +5,6 @@ validation and stop stands; below it is what a `Session` does at each of them.
 """
 
 import math
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +16,6 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh, Sharding
-from orbax.checkpoint import CheckpointManager
 
 from adn_jax.config import StageSettings
 from adn_jax.config.serialization import settings_to_json
@@ -43,7 +41,7 @@ from adn_jax.distributed.mesh import (
 )
 from adn_jax.distributed.preemption import StopRequest
 from adn_jax.errors import UserError
-from adn_jax.training import checkpoints
+from adn_jax.training.checkpoints import Checkpoints, open_checkpoints
 from adn_jax.training.metric_log import Logbook, open_logbook
 from adn_jax.training.runs import STAGE_MODES, Run, check_same_settings
 from adn_jax.training.stages import Stage
@@ -109,9 +107,9 @@ def train_stage(
     folder, mode = run.checkpoints(stage.name), STAGE_MODES[stage.name]
     with (
         catch_stop_of_any() as stop,
-        checkpoints.open_checkpoints(folder, mode) as manager,
+        open_checkpoints(folder, mode) as checkpoints,
     ):
-        state, progress = resume(manager, update.fresh, everywhere)
+        state, progress = resume(checkpoints, update.fresh, everywhere)
         if "recipe" in progress:  # of another run, if the checkpoint was brought here
             saved = recipe_from_json(progress["recipe"], f"{folder}: recipe")
             check_same_settings(folder, stage.name, saved, run.recipe)
@@ -123,7 +121,7 @@ def train_stage(
                 update=update,
                 frozen=frozen,
                 watch=_watch_terms(stage, run, frozen, update, everywhere),
-                manager=manager,
+                checkpoints=checkpoints,
                 log=log,
                 history=DiceHistory(
                     math.ceil(len(train) / batch), progress.get("dice_sums", [])
@@ -135,7 +133,7 @@ def train_stage(
             signal = _run_updates(session, state, batches, stop)
         if signal:
             return signal
-        checkpoints.wait(manager)
+        checkpoints.wait()
         if is_first():
             session.finish()
     wait_for_all(f"{stage.name} is finished")
@@ -291,7 +289,7 @@ class Session:
     frozen: Any
     """Weights of the stages before, on the devices."""
     watch: Watch
-    manager: CheckpointManager
+    checkpoints: Checkpoints
     log: Logbook
     history: DiceHistory
     validate: Validate
@@ -363,10 +361,8 @@ class Session:
                 f"{stage.name} step {step}: validation {stage.score} {score:.4f}"
             )
         self.log.sync()
-        checkpoints.save(
-            self.manager,
+        self.checkpoints.save(
             step,
-            STAGE_MODES[stage.name],
             **saved_items(state),
             progress={
                 "dice_sums": self.history.sums,
@@ -378,16 +374,17 @@ class Session:
     def save_last(self, state: TrainState) -> int:
         """Return the state's step once a checkpoint of it is whole: training ends."""
         step = int(state.step)
-        if step and self.manager.latest_step() != step:
+        if step and self.checkpoints.manager.latest_step() != step:
             self.save(state, with_score=False)
-        checkpoints.wait(self.manager)
+        self.checkpoints.wait()
         return step
 
     def finish(self) -> None:
         """Note that the stage is finished and which weights are its best."""
-        last, best = self.manager.latest_step(), self.manager.best_step()
+        manager = self.checkpoints.manager
+        last, best = manager.latest_step(), manager.best_step()
         assert best is not None  # the last step is saved
-        metrics: Any = self.manager.metrics(best)
+        metrics: Any = manager.metrics(best)
         facts = {"steps": last, "best_step": best, self.stage.score: metrics["score"]}
         self.run.mark_finished(self.stage.name, facts)
 
@@ -415,32 +412,16 @@ class Session:
 
 
 def resume(
-    manager: CheckpointManager, fresh: Callable[[], TrainState], sharding: Sharding
+    checkpoints: Checkpoints, fresh: Callable[[], TrainState], sharding: Sharding
 ) -> tuple[TrainState, dict[str, Any]]:
     """The latest state that can be read and what was noted with it, or a fresh start.
 
-    Damaged checkpoints are named and set aside. Raises `UserError` if all are.
+    Raises `UserError` if there are checkpoints and all are damaged.
     """
-    steps = sorted(manager.all_steps(), reverse=True)
-    if not steps:
+    if not checkpoints.steps:
         return jax.jit(fresh, out_shardings=sharding)(), {}
     like = placed_shapes(jax.eval_shape(lambda: saved_items(fresh())), sharding)
-    for step in steps:
-        try:
-            params, optimizer, progress = checkpoints.restore_training(
-                manager, step, **like
-            )
-        except checkpoints.DamagedCheckpointError:
-            if step == steps[-1]:
-                raise
-            aside = checkpoints.set_aside(manager, step)
-            print(
-                f"adn: checkpoint {step} of {manager.directory} is damaged; it is now "
-                f"{aside}, and an earlier one is used.",
-                file=sys.stderr,
-            )
-        else:
-            break
+    params, optimizer, progress = checkpoints.restore_latest(**like)
     return state_from_items(params, optimizer), progress
 
 

@@ -26,8 +26,7 @@ from adn_jax.io.files import atomic_path, is_there, read_json, write_json
 from adn_jax.io.paths import Place, as_place, move_folder, spelled_out
 from adn_jax.models import init_unet
 from adn_jax.pipeline.adn import init_adn
-from adn_jax.training import checkpoints
-from adn_jax.training.checkpoints import Mode
+from adn_jax.training.checkpoints import Mode, open_checkpoints
 from adn_jax.types import AdnParams, Key, Params
 
 STAGE_MODES: dict[str, Mode] = {"align": "min", "tissue": "max", "joint": "max"}
@@ -210,10 +209,10 @@ class Run:
             )
         sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         like = placed_shapes(params_shapes(self.recipe, stage), sharding)
-        with checkpoints.open_checkpoints(
+        with open_checkpoints(
             folder, STAGE_MODES[stage], read_only=True, alone=True
-        ) as manager:
-            return checkpoints.restore_params(manager, step, like)
+        ) as checkpoints:
+            return checkpoints.restore_params(step, like)
 
     def write_stage(self, stage: str, params: Params, **facts: Any) -> None:
         """Finish a stage, whole or not at all, with weights that come from elsewhere.
@@ -223,9 +222,9 @@ class Run:
         mode = STAGE_MODES[stage]
         with (
             atomic_path(self.checkpoints(stage)) as folder,
-            checkpoints.open_checkpoints(folder, mode, alone=True) as manager,
+            open_checkpoints(folder, mode, alone=True) as checkpoints,
         ):
-            checkpoints.save(manager, 0, mode, jax.device_get(params))
+            checkpoints.save(0, jax.device_get(params))
         facts["sha256"] = checksum(params)
         self.mark_finished(stage, {"steps": 0, "best_step": 0, **facts})
 

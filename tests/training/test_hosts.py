@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from adn_jax.training.checkpoints import open_checkpoints, restore_params
+from adn_jax.training.checkpoints import open_checkpoints
 from adn_jax.training.metric_log import read_metrics
 from adn_jax.training.runs import read_finished
 from tests.hold import PATIENCE
@@ -229,9 +229,11 @@ def test_weights_of_another_run_are_written_by_process_0(tmp_path):
     codes, output = ends(pair)
     assert codes == [0, 0], output
     folder = tmp_path / "checkpoints" / "tissue"
-    with open_checkpoints(folder, "max", read_only=True) as manager:
+    with open_checkpoints(folder, "max", read_only=True) as checkpoints:
         like = {"w": jax.ShapeDtypeStruct((3,), jax.numpy.float32)}
-        np.testing.assert_array_equal(restore_params(manager, 0, like)["w"], range(3))
+        np.testing.assert_array_equal(
+            checkpoints.restore_params(0, like)["w"], range(3)
+        )
 
 
 @pytest.mark.slow
