@@ -23,7 +23,7 @@ from adn_jax.distributed.mesh import (
 )
 from adn_jax.errors import UserError
 from adn_jax.pipeline.adn import apply_adn, init_adn
-from adn_jax.runtime.capacity import CompiledMemory, compile_to_fit, planned_memory
+from adn_jax.runtime.capacity import CompiledMemory, compile_to_fit
 from adn_jax.training.runs import initial_params, stages_of
 from adn_jax.training.stages import make_stage, needs_search
 from adn_jax.training.steps import initial_state, make_optimizer, make_train_step
@@ -150,7 +150,7 @@ def compile_program(program: Program) -> tuple[float, float, CompiledMemory]:
         devices=program.mesh.size,
     )
     end = time.perf_counter()
-    return middle - start, end - middle, planned_memory(program.function)
+    return middle - start, end - middle, CompiledMemory.of(program.function)
 
 
 def check_result(result: Any) -> None:

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from adn_jax.cli.arguments import Where, parse_with_recipe
 from adn_jax.config import ReadSettings
 from adn_jax.config.sizes import Size
-from adn_jax.data.manifest import parse_fold
+from adn_jax.data.manifest import has_manifest, parse_fold
 from adn_jax.distributed.hosts import join_processes
 from adn_jax.distributed.mesh import spread_over_cores
-from adn_jax.io.files import is_there
 from adn_jax.io.paths import Place
 from adn_jax.runtime.platform import enable_determinism, keep_freed_memory
 from adn_jax.training.train import train
@@ -98,5 +97,6 @@ def main(arguments: Sequence[str]) -> None:
 
 def unseen(data: Place) -> str:
     """What a dry run cannot look at."""
-    prepared = is_there(data / "manifest.json")
-    return "" if prepared else ", as far as can be told before its data is prepared"
+    if has_manifest(data):
+        return ""
+    return ", as far as can be told before its data is prepared"

@@ -21,12 +21,12 @@ from adn_jax.config import PrepareSettings, ReadSettings
 from adn_jax.config.fields import as_pairs, options_between
 from adn_jax.config.serialization import settings_to_json
 from adn_jax.config.sizes import Size
-from adn_jax.data.manifest import Manifest, read_manifest
+from adn_jax.data.manifest import Manifest, has_manifest, read_manifest
 from adn_jax.distributed.preemption import interrupt_on_sigterm
 from adn_jax.errors import UserError
 from adn_jax.evaluation.scores import EMPTY_RULES
 from adn_jax.inference.system import averaging_of
-from adn_jax.io.files import is_there, read_json
+from adn_jax.io.files import read_json
 from adn_jax.io.paths import Place, is_remote, spelled_out
 from adn_jax.prepare.dataset import log_manifest, prepare_dataset
 from adn_jax.runtime.jobs import progress_bar
@@ -194,7 +194,7 @@ def find_data(
     Archives of the AISD download are unpacked into `out/unpacked`. `hu_range` is the HU
     to which the scans of a raw data set were clipped.
     """
-    if is_there(data / "manifest.json"):
+    if has_manifest(data):
         return read_manifest(data)
     if is_remote(data):
         raise UserError(

@@ -128,6 +128,25 @@ class Split:
         indices = grain.MapDataset.range(len(self)).seed(seed).shuffle().repeat()
         return indices.batch(batch, drop_remainder=True)  # rounding up overflows at 1
 
+    def names_in(self, batch: int, seed: int, step: int) -> tuple[str, ...]:
+        """Names of the cases that `train_batches` gives at a step (from 0)."""
+        indices = np.asarray(self.order(batch, seed)[step])
+        return tuple(self.names[index] for index in indices)
+
+    def stack(self, indices: Sequence[int] | np.ndarray) -> CaseArrays:
+        """The cases at `indices` side by side."""
+        cases = [self[int(index)] for index in indices]
+        return {name: np.stack([case[name] for case in cases]) for name in cases[0]}
+
+    def read_share(self, indices: np.ndarray) -> CaseArrays | UserError:
+        """As `stack`; of several processes none raises, but returns the error."""
+        try:
+            return self.stack(indices)
+        except UserError as error:
+            if jax.process_count() == 1:
+                raise
+            return error
+
 
 def open_split(
     manifest: Manifest, name: str, needs: Sequence[str] = (), at_least: int = 1
@@ -171,7 +190,7 @@ def train_batches(
     """
     share = own_share(batch)
     batches = split.order(batch, seed).map(
-        lambda indices: _read_share(split, indices[share])
+        lambda indices: split.read_share(indices[share])
     )
     ahead = max(AHEAD, min(READERS, BYTES_AHEAD // bytes_of_share(split, batch)))
     options = grain.ReadOptions(
@@ -187,12 +206,6 @@ def bytes_of_share(split: Split, batch: int) -> int:
     return 6 * share_size(batch) * math.prod(split.manifest.settings.shape)
 
 
-def case_names(split: Split, batch: int, seed: int, step: int) -> tuple[str, ...]:
-    """Names of the cases that `train_batches` gives at a step (from 0)."""
-    indices = np.asarray(split.order(batch, seed)[step])
-    return tuple(split.names[index] for index in indices)
-
-
 def epoch_batches(
     split: Split, batch: int, place: ToDevices = jnp.asarray
 ) -> Iterator[tuple[Batch, int]]:
@@ -203,24 +216,8 @@ def epoch_batches(
     starts = range(0, len(split), batch)
     counts = [min(batch, len(split) - start) for start in starts]
     cases = (np.arange(start, start + batch)[own_share(batch)] for start in starts)
-    shares = (_read_share(split, np.minimum(each, len(split) - 1)) for each in cases)
+    shares = (split.read_share(np.minimum(each, len(split) - 1)) for each in cases)
     yield from zip(_to_batches(shares, split, batch, place), counts, strict=False)
-
-
-def stack_cases(split: Split, indices: Sequence[int] | np.ndarray) -> CaseArrays:
-    """The cases at `indices` side by side."""
-    cases = [split[int(index)] for index in indices]
-    return {name: np.stack([case[name] for case in cases]) for name in cases[0]}
-
-
-def _read_share(split: Split, indices: np.ndarray) -> CaseArrays | UserError:
-    """The cases at `indices`; alone a process raises what else it returns."""
-    try:
-        return stack_cases(split, indices)
-    except UserError as error:
-        if jax.process_count() == 1:
-            raise
-        return error
 
 
 def _to_batches(

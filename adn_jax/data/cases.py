@@ -187,24 +187,18 @@ def _volumes_of(
     with _spoilt_named(folder):
         shape_zyx = tuple(content["geometry"]["shape"][::-1])
         files = set(content["sha256"])
-    return {
-        name: _read_prepared_volume(folder / file, dtype, shape_zyx)
-        for name, (file, dtype) in VOLUME_FILES.items()
-        if name in names and (file in files or name in {"volume", "brain"})
-    }
-
-
-def _read_prepared_volume(
-    path: Source, dtype: type, shape_zyx: tuple[int, ...]
-) -> Volume:
-    """One file of a prepared case as (z, y, x), checked against the case's shape."""
-    image = open_nifti(path)
-    if image.shape[::-1] != shape_zyx or image.get_data_dtype() != dtype:
-        raise UserError(
-            f"{path} holds {image.get_data_dtype()} {image.shape[::-1]} instead of "
-            f"{np.dtype(dtype)} {shape_zyx}; prepare the case again."
-        )
-    return read_voxels(image, dtype).transpose(2, 1, 0)
+    volumes = {}
+    for name, (file, dtype) in VOLUME_FILES.items():
+        if name not in names or not (file in files or name in {"volume", "brain"}):
+            continue
+        image = open_nifti(folder / file)
+        if image.shape[::-1] != shape_zyx or image.get_data_dtype() != dtype:
+            raise UserError(
+                f"{folder / file} holds {image.get_data_dtype()} {image.shape[::-1]} "
+                f"instead of {np.dtype(dtype)} {shape_zyx}; prepare the case again."
+            )
+        volumes[name] = read_voxels(image, dtype).transpose(2, 1, 0)
+    return volumes
 
 
 def read_native_lesion(folder: Source) -> Image | None:

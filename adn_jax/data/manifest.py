@@ -337,7 +337,5 @@ def read_packed(path: Place, record: int, name: str) -> zipfile.Path:
     return folder
 
 
-@lru_cache(maxsize=OPEN_SHARDS)
-def _open_shard(path: str) -> ArrayRecordReader:
-    """A shard, opened once a process."""
-    return ArrayRecordReader(path)
+_open_shard = lru_cache(maxsize=OPEN_SHARDS)(ArrayRecordReader)
+"""Path -> the shard, opened once a process."""

@@ -34,6 +34,17 @@ class CompiledMemory:
     """Share of the outputs that reuses donated arguments."""
     temporaries: int
 
+    @classmethod
+    def of(cls, program: Any) -> "CompiledMemory":
+        """What the compiler plans for (`program` is a `jax.stages.Compiled`)."""
+        sizes = program.memory_analysis()
+        return cls(
+            arguments=sizes.argument_size_in_bytes,
+            outputs=sizes.output_size_in_bytes,
+            aliased=sizes.alias_size_in_bytes,
+            temporaries=sizes.temp_size_in_bytes,
+        )
+
     @property
     def total(self) -> int:
         """Everything that is alive at once."""
@@ -59,17 +70,6 @@ Advice = Callable[[Demand, int], str]
 """(needed, bytes that are there) -> what to do, without a full stop."""
 
 
-def planned_memory(program: Any) -> CompiledMemory:
-    """What the compiler plans for (`program` is a `jax.stages.Compiled`)."""
-    sizes = program.memory_analysis()
-    return CompiledMemory(
-        arguments=sizes.argument_size_in_bytes,
-        outputs=sizes.output_size_in_bytes,
-        aliased=sizes.alias_size_in_bytes,
-        temporaries=sizes.temp_size_in_bytes,
-    )
-
-
 def compile_to_fit(lowered: Any, what: str, advice: Advice, devices: int = 1) -> Any:
     """Compile a `jax.stages.Lowered`, and refuse a program that cannot run.
 
@@ -89,7 +89,7 @@ def compile_to_fit(lowered: Any, what: str, advice: Advice, devices: int = 1) ->
         if not is_out_of_memory(error):
             raise
         raise shortage_of_compiler(error, what, advice) from error
-    check_memory(planned_memory(program), what, advice, devices)
+    check_memory(CompiledMemory.of(program), what, advice, devices)
     return program
 
 

@@ -22,7 +22,6 @@ from adn_jax.config.serialization import settings_to_json
 from adn_jax.config.validation import recipe_from_json
 from adn_jax.data.batches import (
     Split,
-    case_names,
     epoch_batches,
     train_batches,
 )
@@ -127,7 +126,7 @@ def train_stage(
                     math.ceil(len(train) / batch), progress.get("dice_sums", [])
                 ),
                 validate=make_validation(stage, frozen, validation, place, everywhere),
-                names=lambda step: case_names(train, batch, update.seed, step - 1),
+                names=lambda step: train.names_in(batch, update.seed, step - 1),
             )
             batches = train_batches(train, batch, update.seed, done, place)
             signal = _run_updates(session, state, batches, stop)

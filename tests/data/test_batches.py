@@ -7,10 +7,8 @@ import pytest
 
 from adn_jax.data.batches import (
     bytes_of_share,
-    case_names,
     epoch_batches,
     open_split,
-    stack_cases,
     train_batches,
 )
 from adn_jax.errors import UserError
@@ -55,7 +53,7 @@ def test_a_batch_of_one(manifest):
     split = open_split(manifest, "train")
     one, two = (cases(train_batches(split, n, seed=3), 10 // n) for n in (1, 2))
     assert [*chain(*one)] == [*chain(*two)]
-    assert case_names(split, 1, seed=3, step=0) == (f"head{one[0][0]:02}",)
+    assert split.names_in(1, seed=3, step=0) == (f"head{one[0][0]:02}",)
 
 
 def test_every_epoch_has_every_case_in_its_own_order(manifest):
@@ -109,7 +107,7 @@ def test_no_more_is_read_than_training_needs(tmp_path):
 def test_a_share_takes_so_many_bytes(manifest, monkeypatch):
     split = open_split(manifest, "train")
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    arrays = stack_cases(split, range(2))
+    arrays = split.stack(range(2))
     taken = sum(array.nbytes for name, array in arrays.items() if name != "case")
     assert bytes_of_share(split, 4) == taken
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from adn_jax.config import OptimizerSettings, StageSettings
-from adn_jax.data.batches import case_names, open_split
+from adn_jax.data.batches import open_split
 from adn_jax.data.manifest import read_manifest
 from adn_jax.distributed.mesh import device_mesh
 from adn_jax.errors import UserError
@@ -266,7 +266,7 @@ def test_a_case_that_cannot_be_read_ends_with_the_state_saved(
 
 
 def names_of_step(split, step):
-    return case_names(split, SETTINGS.batch, JOINT_SEED, step)
+    return split.names_in(SETTINGS.batch, JOINT_SEED, step)
 
 
 def test_gradient_that_is_no_number(train, tmp_path):
