@@ -95,16 +95,18 @@ def train(
             check_manifest(known, recipe, cases(), left, mesh)
     if dry_run:
         return 0
+    begun = None
     try:
         with ExitStack() as claim:
             with sync_errors():
                 if is_first():
                     claim.enter_context(only_one(folder))
-                    known = Run.find(folder)  # another process may have had the folder
+                    if known is not None:
+                        known.refresh()  # another process may have had the folder
                     manifest = cases()
                     check_manifest(known, recipe, manifest, left, mesh)
-                    begin_run(known, folder, recipe, manifest, fold, pretrained)
-            return _train_stages(data, folder, fold, mesh)
+                    begun = begin_run(known, folder, recipe, manifest, fold, pretrained)
+            return _train_stages(begun, data, folder, fold, mesh)
     except OSError as error:
         raise UserError(
             f"writing to {folder} failed ({error.strerror or error}); free space, "
@@ -112,13 +114,16 @@ def train(
         ) from error
 
 
-def _train_stages(data: Place, folder: Place, fold: Fold | None, mesh: Mesh) -> int:
+def _train_stages(
+    begun: Run | None, data: Place, folder: Place, fold: Fold | None, mesh: Mesh
+) -> int:
     """Train those stages that are not finished; returns what `train` does.
 
-    All are compiled before the first begins: none trains before all are known to fit.
+    `begun` is the run in the process that wrote it; the others open it. All stages are
+    compiled before the first begins: none trains before all are known to fit.
     """
     with sync_errors():
-        run = Run.open(folder)
+        run = begun or Run.open(folder)
         prepared = data if has_manifest(data) else folder / "prepared"
         manifest = read_manifest(prepared).with_fold(fold)
         names = [name for name in run.stages if name not in run.finished]
