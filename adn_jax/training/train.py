@@ -101,8 +101,11 @@ def train(
             with sync_errors():
                 if is_first():
                     claim.enter_context(only_one(folder))
-                    if known is not None:
-                        known.refresh()  # another process may have had the folder
+                    # another process may have had the folder until now
+                    if known is None:
+                        known = Run.find(folder)
+                    else:
+                        known.refresh()
                     manifest = cases()
                     check_manifest(known, recipe, manifest, left, mesh)
                     begun = begin_run(known, folder, recipe, manifest, fold, pretrained)
