@@ -72,30 +72,25 @@ class Split:
         return len(self.names)
 
     def __getitem__(self, index: int) -> CaseArrays:
-        """Arrays of the case at `index` of this split."""
+        """Arrays of the case at `index` of this split; absent labels are 0."""
         if index in self.memory:
             return self.memory[index]
-        arrays = self._read(self.names[index])
+        name = self.names[index]
+        files = self.manifest.case_folder(name)
+        volumes = read_volumes(files, ("volume", "lesion", "tissue"))
+        nothing = np.zeros(volumes["volume"].shape, np.uint8)
+        lesion = volumes.get("lesion", nothing)
+        arrays = {
+            "volume": volumes["volume"],
+            "lesion": np.rint(lesion * 255).astype(np.uint8),  # 0 to 1 as 0 to 255
+            "tissue": volumes.get("tissue", nothing),
+            "case": np.array(self.manifest.index[name], np.int32),
+        }
         held = [each for each in arrays.values() if not isinstance(each, np.memmap)]
         most = BYTES_IN_MEMORY // sum(each.nbytes for each in held)
         if len(self.memory) < min(CASES_IN_MEMORY, most):
             self.memory[index] = arrays
         return arrays
-
-    def _read(self, name: str) -> CaseArrays:
-        """What training needs of one case; absent labels are 0."""
-        files = self.manifest.case_folder(name)
-        volumes = read_volumes(files, ("volume", "lesion", "tissue"))
-        nothing = np.zeros(volumes["volume"].shape, np.uint8)
-        lesion = volumes.get("lesion")  # 0 to 1 as 0 to 255
-        return {
-            "volume": volumes["volume"],
-            "lesion": nothing
-            if lesion is None
-            else np.rint(lesion * 255).astype(np.uint8),
-            "tissue": volumes.get("tissue", nothing),
-            "case": np.array(self.manifest.index[name], np.int32),
-        }
 
     def with_infarct(self) -> "Split":
         """The split without the cases that are known to have no infarct."""

@@ -171,19 +171,19 @@ def read_case(folder: Source) -> PreparedCase:
             f"{folder / 'case.json'} holds an affine that is not finite; "
             "prepare the case again."
         )
-    volumes = _volumes_of(folder, content, VOLUME_FILES)
+    volumes = read_volumes(folder, VOLUME_FILES, content)
     return PreparedCase(**facts, **volumes, affine=affine, flags=flags)
 
 
-def read_volumes(folder: Source, names: Collection[str]) -> dict[str, Volume]:
-    """Those of the volumes `names` of a `PreparedCase` that it has, as `read_case`."""
-    return _volumes_of(folder, read_json(folder / "case.json"), names)
-
-
-def _volumes_of(
-    folder: Source, content: Mapping[str, Any], names: Collection[str]
+def read_volumes(
+    folder: Source, names: Collection[str], content: Mapping[str, Any] | None = None
 ) -> dict[str, Volume]:
-    """The same, with the content of `case.json`."""
+    """Those of the volumes `names` of a `PreparedCase` that it has, as `read_case`.
+
+    `content` is that of `case.json`, if it has been read.
+    """
+    if content is None:
+        content = read_json(folder / "case.json")
     with _spoilt_named(folder):
         shape_zyx = tuple(content["geometry"]["shape"][::-1])
         files = set(content["sha256"])

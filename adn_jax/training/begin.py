@@ -4,7 +4,7 @@
 """
 
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +12,6 @@ from jax.sharding import Mesh
 
 from adn_jax.config import ReadSettings, Recipe, UNetSettings
 from adn_jax.config.serialization import differing_fields
-from adn_jax.data.batches import Split, open_split
 from adn_jax.data.manifest import (
     Fold,
     Manifest,
@@ -20,7 +19,7 @@ from adn_jax.data.manifest import (
     read_manifest,
 )
 from adn_jax.distributed.mesh import check_batch, check_rows
-from adn_jax.errors import UserError, counted
+from adn_jax.errors import UserError
 from adn_jax.io.files import check_fetched
 from adn_jax.io.paths import Place, is_remote, spelled_out, to_place
 from adn_jax.losses.extra import resolve_term
@@ -194,61 +193,6 @@ def prepared_cases(
             "prepare it again."
         )
     return manifest.with_fold(fold)
-
-
-def check_manifest(
-    run: Run | None,
-    recipe: Recipe,
-    manifest: Manifest,
-    stages: Collection[str],
-    mesh: Mesh,
-) -> None:
-    """Raise `UserError` unless the cases suffice for the stages to train, and are those
-    that the finished ones were trained on."""
-    digest = manifest.digest
-    if run is not None and run.finished and run.cases_sha256 not in {None, digest}:
-        raise UserError(
-            f"{run.folder} was begun with other cases or splits than {manifest.folder} "
-            "has now; restore the data set or choose another --run folder."
-        )
-    for name in stages:
-        open_splits(name, recipe, manifest, mesh)
-
-
-def open_splits(
-    name: str, recipe: Recipe, manifest: Manifest, mesh: Mesh
-) -> tuple[Split, Split]:
-    """Training and validation cases of a stage, which have the labels it needs.
-
-    A case without infarct trains, but does not help to choose the joint stage's
-    weights: its Dice is 1 or 0 by convention. Raises `UserError` if the cases are too
-    few for a batch, or lack a label.
-    """
-    from_maps = recipe.tissue_source == "maps"
-    needs = {
-        "align": (),
-        "tissue": ("lesion", "tissue"),
-        "joint": ("lesion", "tissue") if from_maps else ("lesion",),
-    }[name]
-    training = open_split(manifest, "train", needs)
-    settings, cases = getattr(recipe, name), len(training)
-    if cases < settings.batch:
-        side_by_side = settings.micro_batches * mesh.shape["data"]
-        if fitting := cases // side_by_side * side_by_side:
-            advice = f"set --{name}.batch {fitting}"
-        else:
-            advice = f"set --{name}.batch 1 and --{name}.micro-batches 1, on one device"
-        raise UserError(
-            f"{name}.batch is {settings.batch}, but the split 'train' of "
-            f"{manifest.folder} has {counted(cases, 'case')}; {advice}, or name more "
-            "in splits.json and prepare the data set again."
-        )
-    validation = open_split(manifest, "validation", needs)
-    if name != "joint":
-        return training, validation
-    for split in (training, validation):
-        split.check_infarcts()
-    return training, validation.with_infarct()
 
 
 def begin_run(

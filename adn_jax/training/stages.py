@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from adn_jax.config import AugmentSettings, Recipe, StageSettings, UNetSettings
+from adn_jax.config import Recipe, StageSettings, UNetSettings
 from adn_jax.data.augment import augment, augmented_view
 from adn_jax.distributed.mesh import replicate_rows
 from adn_jax.geometry.rigid import half_extents_mm
@@ -86,18 +86,15 @@ def make_stage(name: str, recipe: Recipe) -> Stage:
 def training_batch(
     key: Key, batch: Batch, settings: StageSettings, recipe: Recipe
 ) -> Batch:
-    """The augmented batch, its label partial or cut at one half."""
+    """The augmented batch, its label partial or cut at one half.
+
+    Each case is whole on its devices: T may turn any row away.
+    """
     if not recipe.soft_labels:
         batch = replace(batch, lesion=jnp.round(batch.lesion))
-    return _augment_whole(key, batch, settings.augment, recipe)
-
-
-def _augment_whole(
-    key: Key, batch: Batch, settings: AugmentSettings, recipe: Recipe
-) -> Batch:
-    """The augmented batch, each case whole on its devices: T may turn any row away."""
     with jax.named_scope("augment"):
-        batch = augment(key, batch, settings, recipe.system.prepare.spacing_mm)
+        spacing_mm = recipe.system.prepare.spacing_mm
+        batch = augment(key, batch, settings.augment, spacing_mm)
     return replace(
         batch,
         volume=replicate_rows(batch.volume),
@@ -134,8 +131,8 @@ def _align_loss(
 
     The search has looked at each head once; its answer follows the augmentation.
     """
-    spacing, augmentation = recipe.system.prepare.spacing_mm, recipe.align.augment
-    volume = _augment_whole(key, batch, augmentation, recipe).volume
+    prepare = recipe.system.prepare
+    volume = training_batch(key, batch, recipe.align, recipe).volume
     with jax.named_scope("align"):
         view = first_view(params, volume, recipe.system)
         aligned, _, inverse = align_volume(volume, view, recipe.system)
@@ -146,8 +143,8 @@ def _align_loss(
             key,
             frozen["search"][batch.case],
             batch.case,
-            augmentation,
-            half_extents_mm(recipe.system.prepare.shape, spacing),
+            recipe.align.augment,
+            half_extents_mm(prepare.shape, prepare.spacing_mm),
         )
     reconstruction = unalign(mirrored, inverse, recipe.system)
     with jax.named_scope("loss"):

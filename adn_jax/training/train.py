@@ -1,6 +1,7 @@
 """Trains every stage of a recipe that is not finished yet."""
 
 import math
+from collections.abc import Collection
 from contextlib import ExitStack
 from functools import partial
 from types import MappingProxyType
@@ -15,11 +16,11 @@ from rich.progress import track
 
 from adn_jax.config import ReadSettings, Recipe
 from adn_jax.config.validation import check_recipe
-from adn_jax.data.batches import Split, epoch_batches
-from adn_jax.data.manifest import Fold, has_manifest, read_manifest
+from adn_jax.data.batches import Split, epoch_batches, open_split
+from adn_jax.data.manifest import Fold, Manifest, has_manifest, read_manifest
 from adn_jax.distributed.hosts import is_first, sync_errors
 from adn_jax.distributed.mesh import device_mesh, place_cases, replicated
-from adn_jax.errors import UserError
+from adn_jax.errors import UserError, counted
 from adn_jax.io.files import only_one
 from adn_jax.io.paths import Place, as_place
 from adn_jax.pipeline.align import search_view
@@ -27,18 +28,16 @@ from adn_jax.runtime.platform import check_cudnn, return_freed_memory
 from adn_jax.training.begin import (
     Pretrained,
     begin_run,
-    check_manifest,
     check_paths,
     check_run,
     check_stages,
     find_pretrained,
-    open_splits,
     prepared_cases,
 )
 from adn_jax.training.loop import train_stage
 from adn_jax.training.runs import Run, stages_of
 from adn_jax.training.stages import make_stage, needs_search
-from adn_jax.training.updates import Update, compile_update
+from adn_jax.training.updates import compile_update
 from adn_jax.types import Batch, View
 
 
@@ -92,7 +91,7 @@ def train(
         done = pretrained.keys() | (known.finished.keys() if known else set())
         left = [name for name in stages_of(recipe) if name not in done]
         if dry_run and has_manifest(data):
-            check_manifest(known, recipe, cases(), left, mesh)
+            _check_manifest(known, recipe, cases(), left, mesh)
     if dry_run:
         return 0
     begun = None
@@ -107,7 +106,7 @@ def train(
                     else:
                         known.refresh()
                     manifest = cases()
-                    check_manifest(known, recipe, manifest, left, mesh)
+                    _check_manifest(known, recipe, manifest, left, mesh)
                     begun = begin_run(known, folder, recipe, manifest, fold, pretrained)
             return _train_stages(begun, data, folder, fold, mesh)
     except OSError as error:
@@ -115,6 +114,61 @@ def train(
             f"writing to {folder} failed ({error.strerror or error}); free space, "
             "then run the same command again: it continues."
         ) from error
+
+
+def _check_manifest(
+    run: Run | None,
+    recipe: Recipe,
+    manifest: Manifest,
+    stages: Collection[str],
+    mesh: Mesh,
+) -> None:
+    """Raise `UserError` unless the cases suffice for the stages to train, and are those
+    that the finished ones were trained on."""
+    digest = manifest.digest
+    if run is not None and run.finished and run.cases_sha256 not in {None, digest}:
+        raise UserError(
+            f"{run.folder} was begun with other cases or splits than {manifest.folder} "
+            "has now; restore the data set or choose another --run folder."
+        )
+    for name in stages:
+        _open_splits(name, recipe, manifest, mesh)
+
+
+def _open_splits(
+    name: str, recipe: Recipe, manifest: Manifest, mesh: Mesh
+) -> tuple[Split, Split]:
+    """Training and validation cases of a stage, which have the labels it needs.
+
+    A case without infarct trains, but does not help to choose the joint stage's
+    weights: its Dice is 1 or 0 by convention. Raises `UserError` if the cases are too
+    few for a batch, or lack a label.
+    """
+    from_maps = recipe.tissue_source == "maps"
+    needs = {
+        "align": (),
+        "tissue": ("lesion", "tissue"),
+        "joint": ("lesion", "tissue") if from_maps else ("lesion",),
+    }[name]
+    training = open_split(manifest, "train", needs)
+    settings, cases = getattr(recipe, name), len(training)
+    if cases < settings.batch:
+        side_by_side = settings.micro_batches * mesh.shape["data"]
+        if fitting := cases // side_by_side * side_by_side:
+            advice = f"set --{name}.batch {fitting}"
+        else:
+            advice = f"set --{name}.batch 1 and --{name}.micro-batches 1, on one device"
+        raise UserError(
+            f"{name}.batch is {settings.batch}, but the split 'train' of "
+            f"{manifest.folder} has {counted(cases, 'case')}; {advice}, or name more "
+            "in splits.json and prepare the data set again."
+        )
+    validation = open_split(manifest, "validation", needs)
+    if name != "joint":
+        return training, validation
+    for split in (training, validation):
+        split.check_infarcts()
+    return training, validation.with_infarct()
 
 
 def _train_stages(
@@ -129,38 +183,28 @@ def _train_stages(
         run = begun or Run.open(folder)
         prepared = data if has_manifest(data) else folder / "prepared"
         manifest = read_manifest(prepared).with_fold(fold)
-        names = [name for name in run.stages if name not in run.finished]
-        splits = {name: open_splits(name, run.recipe, manifest, mesh) for name in names}
+        left = [name for name in run.stages if name not in run.finished]
+        stages = {name: make_stage(name, run.recipe) for name in left}
+        splits = {name: _open_splits(name, run.recipe, manifest, mesh) for name in left}
     with sync_errors(), Console().status("compile") as status:
-        updates = {}
-        for name in names:
+        updates, cases = {}, len(manifest.cases)
+        for name, stage in stages.items():
             status.update(f"compile {name}")
-            stage, cases = make_stage(name, run.recipe), len(manifest.cases)
             updates[name] = compile_update(stage, run.recipe, mesh, cases)
     return_freed_memory()  # which compiling took, on a CPU
-    for name in names:
+    for name, stage in stages.items():
+        training, validation = splits.pop(name)
         with jax.set_mesh(mesh):
-            signal = _train_next(name, run, *splits.pop(name), mesh, updates.pop(name))
+            frozen: dict[str, Any] = {each: run.params(each) for each in run.finished}
+            if name == "align" and needs_search(run.recipe):
+                batch = stage.settings.batch
+                frozen["search"] = search_table(run.recipe, training, batch, mesh)
+            signal = train_stage(
+                stage, run, training, validation, frozen, mesh, updates.pop(name)
+            )
         if signal:
             return signal
     return 0
-
-
-def _train_next(
-    name: str,
-    run: Run,
-    training: Split,
-    validation: Split,
-    mesh: Mesh,
-    update: Update,
-) -> int:
-    """Train one stage on top of the finished ones."""
-    recipe = run.recipe
-    stage = make_stage(name, recipe)
-    frozen: dict[str, Any] = {former: run.params(former) for former in run.finished}
-    if name == "align" and needs_search(recipe):
-        frozen["search"] = search_table(recipe, training, stage.settings.batch, mesh)
-    return train_stage(stage, run, training, validation, frozen, mesh, update)
 
 
 def search_table(recipe: Recipe, split: Split, batch: int, mesh: Mesh) -> jax.Array:
