@@ -35,7 +35,7 @@ from adn_jax.prepare.quality_page import (
     write_quality_table,
 )
 from adn_jax.prepare.tissue import load_atlas
-from adn_jax.runtime.jobs import Outcome, Processes, attempt, run_cases
+from adn_jax.runtime.jobs import Outcome, Processes, attempt
 from adn_jax.scans.hounsfield import check_hu_range
 
 VERSION = 3
@@ -161,7 +161,7 @@ def _prepare_cases(
         processes = replace(processes, workers=1)
     job = partial(_prepare_one, out=out, settings=settings, reading=reading)
     folders = (dataset.folder, out)
-    outcomes = run_cases("preparing", job, todo, processes, folders)
+    outcomes = processes.run("preparing", job, todo, folders)
     return {name: reason for name, reason in outcomes if reason}
 
 

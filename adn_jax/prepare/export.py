@@ -46,7 +46,7 @@ from adn_jax.io.files import (
 from adn_jax.io.image import Image, from_zyx, onto_voxels, write_image
 from adn_jax.io.paths import Place, is_remote
 from adn_jax.prepare.dataset import input_fingerprint
-from adn_jax.runtime.jobs import Outcome, Processes, attempt, run_cases
+from adn_jax.runtime.jobs import Outcome, Processes, attempt
 
 RECORDS = "adn"
 """Folder of what was exported and from what; nnU-Net does not look at it."""
@@ -333,7 +333,7 @@ def _export_cases(
     todo = [source for source in sources if not target.holds(source)]
     if len(todo) < 2:
         processes = replace(processes, workers=1)
-    outcomes = run_cases("exporting", target.attempt, todo, processes)
+    outcomes = processes.run("exporting", target.attempt, todo)
     failed = {name: reason for name, reason in outcomes if reason}
     kept = {source.name for source in sources} - failed.keys()
     for record in (target.folder / RECORDS).glob("case_*.json"):

@@ -76,6 +76,61 @@ class Processes:
         """Whether this very process does the work."""
         return self.workers == 1 and not self.scheduler
 
+    def run(
+        self,
+        title: str,
+        job: Callable[[Case], Outcome],
+        cases: Sequence[Case],
+        folders: Sequence[Path] = (),
+    ) -> Iterator[Outcome]:
+        """Outcomes of the job as they come in, under a bar that counts failures, too.
+
+        Every process of a cluster has to see the `folders`.
+        """
+        if self.here:
+            outcomes: Iterator[Outcome] = map(job, cases)
+        else:
+            outcomes = self.outcomes(job, cases, folders)
+        bar = progress_bar("[red]{task.fields[failed]}", "left", TimeRemainingColumn())
+        with bar:
+            task, failed = bar.add_task(title, total=len(cases), failed=""), 0
+            for name, reason in outcomes:
+                failed += reason is not None
+                said = f"{failed} failed" if failed else ""
+                bar.update(task, advance=1, failed=said)
+                yield name, reason
+
+    def outcomes(
+        self,
+        job: Callable[[Case], Outcome],
+        cases: Sequence[Case],
+        folders: Sequence[Path] = (),
+    ) -> Iterator[Outcome]:
+        """The same from processes here or on a cluster, without a bar."""
+        from adn_jax.runtime.cluster import run_jobs
+
+        with self.pool(len(cases)) as client:
+            if self.scheduler:
+                check_cluster(client, folders)
+            for case, result in run_jobs(client, job, cases):
+                yield outcome(case.name, result)
+
+    def pool(self, cases: int) -> AbstractContextManager["Client"]:
+        """The cluster, or as many processes as cases, processors and memory allow."""
+        from distributed.system import MEMORY_LIMIT
+
+        from adn_jax.runtime.cluster import cluster_client, local_client
+
+        if self.scheduler:
+            return cluster_client(self.scheduler)
+        total = MEMORY_LIMIT / GIB
+        count = worker_count(self.workers, cases)
+        if self.workers is None:
+            each = self.memory_gib or MEMORY_EACH_GIB
+            count = max(1, min(count, int(total / each)))
+        share = self.memory_gib or max(total / count, LEAST_MEMORY_GIB)
+        return local_client(count, int(share * GIB))
+
 
 def attempt(name: str, work: Callable[[], None]) -> Outcome:
     """Do the work on a case; returns its name and why it failed.
@@ -93,71 +148,10 @@ def attempt(name: str, work: Callable[[], None]) -> Outcome:
     return name, None
 
 
-def run_cases(
-    title: str,
-    job: Callable[[Case], Outcome],
-    cases: Sequence[Case],
-    processes: Processes,
-    folders: Sequence[Path] = (),
-) -> Iterator[Outcome]:
-    """Outcomes of the job as they come in, under a bar that counts failures, too.
-
-    Every process of a cluster has to see the `folders`.
-    """
-    if processes.here:
-        outcomes: Iterator[Outcome] = map(job, cases)
-    else:
-        outcomes = in_processes(job, cases, processes, folders)
-    bar = progress_bar("[red]{task.fields[failed]}", "left", TimeRemainingColumn())
-    with bar:
-        task, failed = bar.add_task(title, total=len(cases), failed=""), 0
-        for name, reason in outcomes:
-            failed += reason is not None
-            said = f"{failed} failed" if failed else ""
-            bar.update(task, advance=1, failed=said)
-            yield name, reason
-
-
 def progress_bar(*further: str | ProgressColumn, **options: Any) -> Progress:
     """A bar with title and count, and further columns of rich behind them."""
     counted = ("{task.description}", BarColumn(), MofNCompleteColumn())
     return Progress(*counted, *further, **options)
-
-
-def in_processes(
-    job: Callable[[Case], Outcome],
-    cases: Sequence[Case],
-    processes: Processes,
-    folders: Sequence[Path] = (),
-) -> Iterator[Outcome]:
-    """Results of the job as they come in from processes here or on a cluster.
-
-    Every process of a cluster has to see the `folders`.
-    """
-    from adn_jax.runtime.cluster import run_jobs
-
-    with open_pool(processes, len(cases)) as client:
-        if processes.scheduler:
-            check_cluster(client, folders)
-        for case, result in run_jobs(client, job, cases):
-            yield outcome(case.name, result)
-
-
-def open_pool(processes: Processes, cases: int) -> AbstractContextManager["Client"]:
-    """The cluster, or as many processes here as cases, processors and memory allow."""
-    from distributed.system import MEMORY_LIMIT
-
-    from adn_jax.runtime.cluster import cluster_client, local_client
-
-    if processes.scheduler:
-        return cluster_client(processes.scheduler)
-    total = MEMORY_LIMIT / GIB
-    count = worker_count(processes.workers, cases)
-    if processes.workers is None:
-        each = processes.memory_gib or MEMORY_EACH_GIB
-        count = max(1, min(count, int(total / each)))
-    share = processes.memory_gib or max(total / count, LEAST_MEMORY_GIB)
-    return local_client(count, int(share * GIB))
 
 
 def outcome(name: str, result: Outcome | Exception) -> Outcome:

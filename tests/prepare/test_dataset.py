@@ -15,7 +15,7 @@ from adn_jax.errors import UserError
 from adn_jax.io.files import only_one
 from adn_jax.prepare import dataset
 from adn_jax.prepare.dataset import log_manifest, odd_splits, prepare_dataset
-from adn_jax.runtime import jobs as processes
+from adn_jax.runtime.jobs import Processes
 
 
 def contents(folder):
@@ -79,7 +79,7 @@ def test_an_overview_of_all_cases_is_written(raw, small_grid, tmp_path, monkeypa
 def test_finished_cases_need_no_processes(raw, small_grid, tmp_path, monkeypatch):
     prepare_dataset(raw, tmp_path / "out", small_grid, workers=1)
     started = []
-    monkeypatch.setattr(processes, "in_processes", lambda *_: started.append(1) or [])
+    monkeypatch.setattr(Processes, "outcomes", lambda *_: started.append(1) or [])
     prepare_dataset(raw, tmp_path / "out", small_grid, workers=2)
     assert started == []
 

@@ -10,13 +10,10 @@ from adn_jax.cli.main import main
 from adn_jax.datasets.raw import FileCase
 from adn_jax.errors import UserError
 from adn_jax.runtime import cluster
-from adn_jax.runtime import jobs as module
 from adn_jax.runtime.jobs import (
     GIB,
     Processes,
     check_cluster,
-    in_processes,
-    open_pool,
     outcome,
     probe_worker,
 )
@@ -42,7 +39,7 @@ def test_as_many_processes_as_fit(monkeypatch, processes, cases, count, gib):
     monkeypatch.setattr(system, "MEMORY_LIMIT", 16 * GIB)
     monkeypatch.setattr("adn_jax.runtime.jobs.usable_processors", lambda: 6)
     monkeypatch.setattr(cluster, "local_client", lambda *called: called)
-    assert open_pool(processes, cases) == (count, pytest.approx(gib * GIB, abs=1))
+    assert processes.pool(cases) == (count, pytest.approx(gib * GIB, abs=1))
 
 
 def test_what_is_no_number_of_processes_or_gib():
@@ -107,10 +104,10 @@ def test_a_full_disk_in_a_process_ends_it(monkeypatch):
             except Exception as error:
                 yield item, error
 
-    monkeypatch.setattr(module, "open_pool", here)
+    monkeypatch.setattr(Processes, "pool", here)
     monkeypatch.setattr(cluster, "run_jobs", run_jobs)
     with pytest.raises(UserError, match="No space left on device"):
-        list(in_processes(full_disk, [FileCase("a", Path("ct.nii"))], Processes(2)))
+        list(Processes(2).outcomes(full_disk, [FileCase("a", Path("ct.nii"))]))
 
 
 def knock_and_hurry(patch):
