@@ -12,12 +12,7 @@ from jax.sharding import Mesh
 
 from adn_jax.config import ReadSettings, Recipe, UNetSettings
 from adn_jax.config.serialization import differing_fields
-from adn_jax.data.manifest import (
-    Fold,
-    Manifest,
-    has_manifest,
-    read_manifest,
-)
+from adn_jax.data.manifest import Fold, Manifest, has_manifest, read_manifest
 from adn_jax.distributed.mesh import check_batch, check_rows
 from adn_jax.errors import UserError
 from adn_jax.io.files import check_fetched

@@ -20,11 +20,7 @@ from jax.sharding import Mesh, Sharding
 from adn_jax.config import StageSettings
 from adn_jax.config.serialization import settings_to_json
 from adn_jax.config.validation import recipe_from_json
-from adn_jax.data.batches import (
-    Split,
-    epoch_batches,
-    train_batches,
-)
+from adn_jax.data.batches import Split, epoch_batches, train_batches
 from adn_jax.distributed.hosts import (
     SharedStop,
     catch_stop_of_any,

@@ -15,12 +15,7 @@ from jax.stages import Wrapped
 from adn_jax.config import Recipe, UNetSettings
 from adn_jax.distributed.mesh import CASES, placed_shapes, replicated
 from adn_jax.runtime.capacity import Demand, compile_to_fit, in_gb
-from adn_jax.training.runs import (
-    STAGE_MODES,
-    initial_params,
-    params_shapes,
-    stages_of,
-)
+from adn_jax.training.runs import STAGE_MODES, initial_params, params_shapes, stages_of
 from adn_jax.training.stages import Stage, needs_search
 from adn_jax.training.steps import (
     TrainState,
