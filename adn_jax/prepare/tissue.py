@@ -93,6 +93,56 @@ class Atlas:
     maps: Fractions
     affine: Affine
 
+    def lay_over(
+        self, hu: Volume, brain: Mask, affine: Affine
+    ) -> tuple[Fractions, float]:
+        """The maps on a scan's grid: affine (mean squares), then elastic (correlation).
+
+        Also returns the Dice of its brain (more than one half of any tissue) and the
+        scan's. ANTs does not give the same bits twice, even with a seed and one thread.
+        """
+        ants = import_ants()
+
+        def to_ants(volume: Volume, affine: Affine):
+            image = to_nifti(from_zyx(volume, affine, "volume"))
+            image.header.set_xyzt_units("mm", "sec")
+            return ants.from_nibabel_nifti(image)
+
+        contrast = np.tensordot(np.array(USUAL_HU, np.float32), self.maps, axes=1)
+        # Local correlation sees faint tissue outside as brain: both are stripped.
+        contrast[self.maps.sum(axis=0) <= 0.5] = 0
+        moving = to_ants(contrast, self.affine)
+        stripped = np.where(brain, np.clip(hu, *HU_LIMITS), np.float32(0))
+        near = around(stripped, brain, affine)
+        grid = to_ants(stripped, affine)
+        with tempfile.TemporaryDirectory(prefix="adn-") as scratch:
+            first = ants.registration(
+                fixed=to_ants(*shrink(*near, AFFINE_MM)),
+                moving=moving,
+                type_of_transform="Affine",
+                aff_metric="meansquares",
+                outprefix=f"{scratch}/affine",
+                random_seed=1,
+            )
+            found = ants.registration(
+                fixed=to_ants(*shrink(*near, WARP_MM)),
+                moving=moving,
+                type_of_transform="SyNOnly",
+                initial_transform=first["fwdtransforms"][0],
+                syn_metric="CC",
+                syn_sampling=2,
+                reg_iterations=WARP_STEPS,
+                outprefix=f"{scratch}/elastic",
+                random_seed=1,
+            )
+            way = found["fwdtransforms"]
+            moved = [
+                ants.apply_transforms(grid, to_ants(one, self.affine), way)
+                for one in self.maps
+            ]
+        maps = np.stack([image.numpy().transpose(2, 1, 0) for image in moved])
+        return maps, dice(maps.sum(axis=0) > 0.5, brain)
+
 
 def load_atlas(folder: str) -> Atlas:
     """The atlas of a folder; empty: ICBM 152.
@@ -161,57 +211,6 @@ def icbm_atlas() -> Atlas:
     return Atlas(maps, smaller[0][1])
 
 
-def lay_over(
-    atlas: Atlas, hu: Volume, brain: Mask, affine: Affine
-) -> tuple[Fractions, float]:
-    """The atlas on a scan's grid: affine (mean squares), then elastic (correlation).
-
-    Also returns the Dice of its brain (more than one half of any tissue) and the
-    scan's. ANTs does not give the same bits twice, even with a seed and one thread.
-    """
-    ants = import_ants()
-
-    def to_ants(volume: Volume, affine: Affine):
-        image = to_nifti(from_zyx(volume, affine, "volume"))
-        image.header.set_xyzt_units("mm", "sec")
-        return ants.from_nibabel_nifti(image)
-
-    contrast = np.tensordot(np.array(USUAL_HU, np.float32), atlas.maps, axes=1)
-    # Local correlation sees faint tissue outside as well as brain: both are stripped.
-    contrast[atlas.maps.sum(axis=0) <= 0.5] = 0
-    moving = to_ants(contrast, atlas.affine)
-    stripped = np.where(brain, np.clip(hu, *HU_LIMITS), np.float32(0))
-    near = around(stripped, brain, affine)
-    grid = to_ants(stripped, affine)
-    with tempfile.TemporaryDirectory(prefix="adn-") as scratch:
-        first = ants.registration(
-            fixed=to_ants(*shrink(*near, AFFINE_MM)),
-            moving=moving,
-            type_of_transform="Affine",
-            aff_metric="meansquares",
-            outprefix=f"{scratch}/affine",
-            random_seed=1,
-        )
-        found = ants.registration(
-            fixed=to_ants(*shrink(*near, WARP_MM)),
-            moving=moving,
-            type_of_transform="SyNOnly",
-            initial_transform=first["fwdtransforms"][0],
-            syn_metric="CC",
-            syn_sampling=2,
-            reg_iterations=WARP_STEPS,
-            outprefix=f"{scratch}/elastic",
-            random_seed=1,
-        )
-        way = found["fwdtransforms"]
-        moved = [
-            ants.apply_transforms(grid, to_ants(one, atlas.affine), way)
-            for one in atlas.maps
-        ]
-    maps = np.stack([image.numpy().transpose(2, 1, 0) for image in moved])
-    return maps, dice(maps.sum(axis=0) > 0.5, brain)
-
-
 def around(
     volume: Volume, brain: Mask, affine: Affine
 ) -> tuple[Float32[np.ndarray, "z2 y2 x2"], Affine]:
@@ -265,7 +264,7 @@ def atlas_tissue(
         lesion: infarct, whose HU tell nothing of its tissue; None: unknown.
         atlas: folder of another atlas than ICBM 152.
     """
-    maps, overlap = lay_over(load_atlas(atlas), hu, brain, affine)
+    maps, overlap = load_atlas(atlas).lay_over(hu, brain, affine)
     maps = blur_slices(maps, slice_mm, spacing_of(affine)[0])
     box = box_around(brain, 1)
     usable = brain[box] if lesion is None else brain[box] & ~lesion[box]

@@ -139,7 +139,7 @@ def test_labels_of_a_scan(monkeypatch):
         return Atlas(priors, AFFINE)
 
     monkeypatch.setattr(module, "load_atlas", load)
-    monkeypatch.setattr(module, "lay_over", lambda *_: (priors, 0.93))
+    monkeypatch.setattr(Atlas, "lay_over", lambda *_: (priors, 0.93))
     brain = np.zeros(SHAPE, bool)
     brain[1:5, 2:22, 2:22] = True
     labels, overlap = atlas_tissue(noisy(USUAL_HU), brain, AFFINE, 5.0, atlas="mine")
