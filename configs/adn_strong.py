@@ -7,7 +7,7 @@ Result:   not yet run at full size; on phantoms see docs/results.md.
 F sees X and X' as two channels, without D: F of `adn`, trained briefly, found hardly
 anything outside P. F has five levels, the first pooling leaves thick slices alone, and
 two decoder levels learn beside the last. Stronger augmentation, averaged weights. What
-each part is worth, and why there is no averaging over poses: docs/results.md.
+each part is worth, and why there is no test-time augmentation: docs/results.md.
 """
 
 from dataclasses import replace

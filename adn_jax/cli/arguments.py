@@ -32,14 +32,36 @@ Where = Annotated[
 """A folder on the command line, here or in an object store."""
 
 
+TTA_RENAMED = {
+    "--mirrored": ("--tta.mirrored",),
+    "--poses": ("--tta.copies",),
+    "--no-averaging": ("--tta.no-mirrored", "--tta.copies=0"),
+}
+"""Former options of `evaluate` and `predict` -> the present ones."""
+
+
 def parse(command: type[Command], verb: str, arguments: Sequence[str]) -> Command:
     """Fill the dataclass `command` from a verb's arguments; exit code 2 if wrong."""
     return tyro.cli(
         command,
         prog=f"adn {verb}",
-        args=list(arguments),
+        args=with_present_names(arguments),
         config=(tyro.conf.AvoidSubcommands,),
     )
+
+
+def given(settings: Any, section: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """The fields of a section that a verb's arguments set, in the order of their
+    names."""
+    options = [text for each in arguments for text in _present_arguments(each)]
+    starts = (f"--{section}.no-", f"--{section}.")
+    names = {
+        option.partition("=")[0].removeprefix(start).replace("-", "_")
+        for option in options
+        for start in starts
+        if option.startswith(start)
+    }
+    return {name: value for name, value in vars(settings).items() if name in names}
 
 
 def parse_with_recipe(
@@ -85,12 +107,22 @@ def with_present_names(arguments: Sequence[str]) -> list[str]:
     """The arguments with options spelled as now; each former name is told."""
     present = []
     for argument in arguments:
-        option, sign, value = argument.partition("=")
-        now = present_option(option) if option.startswith("--") else option
-        if now != option:
-            tell_renamed(option, now)
-        present.append(now + sign + value)
+        now = _present_arguments(argument)
+        if now != [argument]:
+            former = argument.partition("=")[0]
+            tell_renamed(former, " ".join(_present_arguments(former)))
+        present += now
     return present
+
+
+def _present_arguments(argument: str) -> list[str]:
+    """One argument as it is spelled now."""
+    option, sign, value = argument.partition("=")
+    if not option.startswith("--"):
+        return [argument]
+    former = option.replace("_", "-")
+    *others, last = TTA_RENAMED.get(former, (present_option(option),))
+    return [*others, last + sign + value]
 
 
 def asked_size(arguments: Sequence[str]) -> Size:

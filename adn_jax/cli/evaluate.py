@@ -8,8 +8,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from adn_jax.cli.arguments import Where, parse
-from adn_jax.cli.poses import PoseOptions, WithPoses
+from adn_jax.cli.arguments import Where, given, parse
+from adn_jax.config import TtaSettings
 from adn_jax.errors import counted
 from adn_jax.evaluation.evaluate import Evaluation, ThresholdRule, evaluate_run
 from adn_jax.evaluation.report import format_number
@@ -35,7 +35,8 @@ class Evaluate:
     threshold: ThresholdRule = "recipe"
     """From which probability a voxel is infarct: recipe, or auto: chosen on the
     validation split of the run's data, one for small infarcts apart."""
-    at: WithPoses = field(default_factory=PoseOptions)
+    tta: TtaSettings = field(default_factory=TtaSettings)
+    """Test-time augmentation; fields that are not given are the recipe's."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str]) -> None:
             command.empty,
             command.samples,
             command.ensemble,
-            command.at.asked(),
+            given(command.tta, "tta", arguments),
             command.threshold,
         )
     )
@@ -69,7 +70,7 @@ def print_evaluation(evaluation: Evaluation) -> None:
 
 
 def headline(summary: Mapping[str, Any]) -> Table:
-    """Dice, HD95, alignment, disentanglement, calibration, doubt in a few lines."""
+    """Dice, HD95, alignment, disentanglement, calibration, uncertainty."""
     table = Table(
         title=f"{summary['recipe']}, {summary['split']}: "
         f"{counted(summary['cases'], 'case')}, "
@@ -123,13 +124,13 @@ def headline(summary: Mapping[str, Any]) -> Table:
         "",
         f"Brier {format_number(calibration['brier'], 4)}",
     )
-    doubt = summary["doubt"]
-    if doubt:
+    uncertainty = summary["uncertainty"]
+    if uncertainty:
         table.add_row(
-            "AUROC of doubt",
-            *mean_row(doubt["error_auroc"], 3),
-            f"false lesions {format_number(doubt['false_lesion_auroc'], 3)} "
-            f"({doubt['false_lesions']} of {doubt['lesions']})",
+            "AUROC of uncertainty",
+            *mean_row(uncertainty["error_auroc"], 3),
+            f"false lesions {format_number(uncertainty['false_lesion_auroc'], 3)} "
+            f"({uncertainty['false_lesions']} of {uncertainty['lesions']})",
         )
     return table
 

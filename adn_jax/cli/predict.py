@@ -8,8 +8,8 @@ from typing import Annotated
 
 import tyro
 
-from adn_jax.cli.arguments import Where, parse
-from adn_jax.cli.poses import PoseOptions, WithPoses
+from adn_jax.cli.arguments import Where, given, parse
+from adn_jax.config import TtaSettings
 from adn_jax.errors import UserError
 from adn_jax.inference.predict import predict_scans
 
@@ -31,8 +31,9 @@ class Predict:
     hu_range: tuple[float, float] | None = None
     """HU to which the scans' values were clipped before, -17 80 for instance."""
     samples: int = 0
-    """Passes with dropout that tell how sure the prediction is (doubt.nii.gz)."""
-    at: WithPoses = field(default_factory=PoseOptions)
+    """Passes with dropout that tell how sure the prediction is (uncertainty.nii.gz)."""
+    tta: TtaSettings = field(default_factory=TtaSettings)
+    """Test-time augmentation; fields that are not given are the recipe's."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str]) -> None:
         command.scans,
         command.out,
         command.samples,
-        command.at.asked(),
+        given(command.tta, "tta", arguments),
         command.series,
         command.hu_range,
     )

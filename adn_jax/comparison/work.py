@@ -25,7 +25,7 @@ from adn_jax.data.manifest import Manifest, has_manifest, read_manifest
 from adn_jax.distributed.preemption import interrupt_on_sigterm
 from adn_jax.errors import UserError
 from adn_jax.evaluation.scores import EMPTY_RULES
-from adn_jax.inference.system import averaging_of
+from adn_jax.inference.system import tta_of
 from adn_jax.io.files import read_json
 from adn_jax.io.paths import Place, is_remote, spelled_out
 from adn_jax.prepare.dataset import log_manifest, prepare_dataset
@@ -165,7 +165,7 @@ def _trained_steps(run: PlannedRun) -> dict[str, int] | None:
 
 def is_scored(run: PlannedRun, job: Job) -> bool:
     """Whether the run is trained, and its scores are of its weights, on these cases, by
-    the rules of a table: its recipe's threshold and poses."""
+    the rules of a table: its recipe's threshold and test-time augmentation."""
     path = run.folder / "evaluation" / job.split / "summary.json"
     steps = _trained_steps(run)
     if steps is None or not path.is_file():
@@ -178,7 +178,8 @@ def is_scored(run: PlannedRun, job: Job) -> bool:
         and summary["cases"] + summary["without_label"] == len(cases)
         and summary["empty"]["rule"] == EMPTY_RULES["penalise"]
         and summary["threshold"] == run.recipe.threshold
-        and summary.get("averaging") == settings_to_json(averaging_of([run.recipe]))
+        and summary.get("tta", summary.get("averaging"))
+        == settings_to_json(tta_of([run.recipe]))
     )
 
 

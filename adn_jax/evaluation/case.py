@@ -6,7 +6,7 @@ import numpy as np
 
 from adn_jax.data.cases import PreparedCase, read_native_lesion
 from adn_jax.evaluation.scores import CaseResult, EmptyRule, GridScores, score_masks
-from adn_jax.evaluation.uncertainty import score_doubt
+from adn_jax.evaluation.uncertainty import score_uncertainty
 from adn_jax.inference.maps import CaseMaps, Map
 from adn_jax.inference.system import System
 from adn_jax.io.paths import Source
@@ -21,7 +21,7 @@ def evaluate_case(
     system: System, case: PreparedCase, files: Source, empty: EmptyRule
 ) -> CaseResult:
     """Run and score one labelled case."""
-    maps, _, doubt = system.infer(case)
+    maps, _, uncertainty = system.infer(case)
     assert maps.lesion is not None  # the case is labelled
     brain = case.brain > 0
     grids = {
@@ -42,7 +42,9 @@ def evaluate_case(
         pose=maps.pose(case.affine),
         flags=(*case.flags, *maps.midline_flags, *_result_flags(grids)),
         calibration=_score_calibration(maps, maps.lesion, brain),
-        doubt=None if doubt is None else score_doubt(maps, doubt, maps.lesion, brain),
+        uncertainty=None
+        if uncertainty is None
+        else score_uncertainty(maps, uncertainty, maps.lesion, brain),
     )
 
 

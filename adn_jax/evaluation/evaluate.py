@@ -1,11 +1,11 @@
 """A run scored on the cases of a split: per case, in sum, in figures, in a report.
 
 Each case's result is a file, so a second call only does what is missing; a result is
-redone when the weights, the case, the poses averaged over, the thresholds, the rule for
-empty masks or the source of doubt have changed.
+redone when the weights, the case, the test-time augmentation, the thresholds, the rule
+for empty masks or the source of uncertainty have changed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -30,7 +30,7 @@ from adn_jax.evaluation.source import (
 )
 from adn_jax.evaluation.summary import per_case_csv, summarise_results
 from adn_jax.evaluation.validation import choose_on_validation
-from adn_jax.inference.system import AS_TRAINED, Averaging, System, load_system
+from adn_jax.inference.system import System, load_system
 from adn_jax.io.files import read_json, write_json, write_text
 from adn_jax.io.paths import Place, as_place, spelled_out
 
@@ -56,7 +56,7 @@ def evaluate_run(
     empty: EmptyRule = "penalise",
     samples: int = 0,
     ensemble: Sequence[Place] = (),
-    averaging: Averaging = AS_TRAINED,
+    tta: Mapping[str, Any] | None = None,
     threshold: ThresholdRule = "recipe",
 ) -> Evaluation:
     """Score a finished run; writes `RUN/evaluation/<split>/`.
@@ -69,11 +69,11 @@ def evaluate_run(
         data: the prepared data set; None: the one that the run was trained on.
         split: which of the data set's splits.
         empty: rule for empty masks (`scores.EMPTY_RULES`).
-        samples: passes with dropout that tell the run's doubt; 0: none. What is scored
-            stays the prediction without dropout.
+        samples: passes with dropout that tell the run's uncertainty; 0: none. What is
+            scored stays the prediction without dropout.
         ensemble: further runs; the mean of all predictions is scored, and their
-            disagreement tells the doubt.
-        averaging: poses to average over instead of those of the runs' recipes.
+            disagreement tells the uncertainty.
+        tta: fields of `TtaSettings` that replace those of the runs' recipes.
         threshold: "auto" chooses thresholds on the validation split of the run's data.
 
     Raises:
@@ -81,7 +81,7 @@ def evaluate_run(
             dropout to sample, members that may have seen the cases.
     """
     run, data = as_place(run), None if data is None else as_place(data)
-    system = load_system(run, samples, ensemble, averaging)
+    system = load_system(run, samples, ensemble, tta)
     model, runs = system.model, [member.run for member in system.members]
     manifest = find_data(model.run, data)
     check_grid(model.recipe, manifest)
@@ -106,9 +106,11 @@ def evaluate_run(
     results = _labelled_results(system, manifest, split, folder, state, empty)
     summary = {
         "split": split,
-        **summarise_results(results, model.recipe, manifest, empty, system.doubts),
+        **summarise_results(
+            results, model.recipe, manifest, empty, system.uncertainty_source
+        ),
         **({} if chosen is None else {"threshold": chosen.to_json(cases)}),
-        "averaging": settings_to_json(system.averaging),
+        "tta": settings_to_json(system.tta),
         "without_label": len(cases) - len(results),
         "run": run.name,
         "members": list(system.names),

@@ -12,11 +12,11 @@ from adn_jax.evaluation.scores import CaseResult
 from adn_jax.evaluation.summary import pooled
 from adn_jax.inference.figures import (
     alignment_figure,
-    doubt_figure,
     maps_figure,
     overview_figure,
     save_figure,
     segmentation_figure,
+    uncertainty_figure,
 )
 from adn_jax.inference.system import System
 from adn_jax.io.paths import Place
@@ -64,9 +64,11 @@ def write_figures(
             for i in found
         ]
         drawn["alignment"] = alignment_figure([maps[i] for i in found], turns)
-    if system.doubts:
-        entropies = [one.doubt.entropy for one in inferred if one.doubt is not None]
-        drawn["doubt"] = doubt_figure(maps, entropies, captions)
+    if system.uncertainty_source:
+        entropies = [
+            one.uncertainty.entropy for one in inferred if one.uncertainty is not None
+        ]
+        drawn["uncertainty"] = uncertainty_figure(maps, entropies, captions)
     paths = {name: folder / f"{name}.png" for name in drawn}
     for name, figure in drawn.items():
         save_figure(figure, paths[name])

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from adn_jax.evaluation.uncertainty import CaseDoubt
+from adn_jax.evaluation.uncertainty import CaseUncertainty
 from adn_jax.io.files import nan_for_none, none_for_nan
 from adn_jax.metrics.calibration import Reliability
 from adn_jax.metrics.overlap import Mask, Spacing, count_lesions, dice, volume_ml
@@ -125,7 +125,7 @@ class CaseResult:
     """What preparation found odd in the scan, and what is odd in the result."""
     calibration: dict[str, Reliability]
     """Sums over the voxels of the "brain", and over those of them "near" a lesion."""
-    doubt: CaseDoubt | None = None
+    uncertainty: CaseUncertainty | None = None
     """None where it was not asked for."""
 
     def to_json(self) -> dict[str, Any]:
@@ -135,7 +135,7 @@ class CaseResult:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "CaseResult":
         """The result that `to_json` wrote."""
-        doubt = content["doubt"]
+        uncertainty = content.get("uncertainty", content.get("doubt"))
         grids = {
             grid: GridScores(**nan_for_none(scores))
             for grid, scores in content["grids"].items()
@@ -152,5 +152,7 @@ class CaseResult:
                 place: Reliability(**{k: np.array(v) for k, v in sums.items()})
                 for place, sums in content["calibration"].items()
             },
-            doubt=None if doubt is None else CaseDoubt.from_json(nan_for_none(doubt)),
+            uncertainty=None
+            if uncertainty is None
+            else CaseUncertainty.from_json(nan_for_none(uncertainty)),
         )

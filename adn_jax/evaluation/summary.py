@@ -40,12 +40,11 @@ def summarise_results(
     recipe: Recipe,
     manifest: Manifest,
     rule: EmptyRule,
-    doubts: str = "",
+    uncertainty_source: str = "",
 ) -> dict[str, Any]:
     """The content of `summary.json`: the headline grid on top, both grids below.
 
-    The headline is the native grid, unless a case has no label there. `doubts` says
-    where the doubt comes from.
+    The headline is the native grid, unless a case has no label there.
     """
     grid = _headline_grid(results)
     grids = {
@@ -68,7 +67,7 @@ def summarise_results(
         "midline_not_found": _count_missed(results) if aligns(recipe.system) else None,
         "disentanglement": _summarise_disentanglement(results, high - low),
         "calibration": _summarise_calibration(results),
-        "doubt": _summarise_doubt(results, doubts),
+        "uncertainty": _summarise_uncertainty(results, uncertainty_source),
         "grids": grids,
         "recipe": recipe.name,
         "versions": versions(),
@@ -176,14 +175,14 @@ def pooled(results: Sequence[CaseResult], place: str) -> Reliability:
     return sum(rest, first)
 
 
-def _summarise_doubt(
-    results: Sequence[CaseResult], doubts: str
+def _summarise_uncertainty(
+    results: Sequence[CaseResult], uncertainty_source: str
 ) -> dict[str, Any] | None:
-    """How well doubt tells wrong voxels and false lesions; None where not asked for."""
-    known = [result.doubt for result in results if result.doubt is not None]
+    """How well uncertainty tells wrong voxels and false lesions; None if not asked."""
+    known = [result.uncertainty for result in results if result.uncertainty is not None]
     if not known:
         return None
-    lesions = [lesion for doubt in known for lesion in doubt.lesions]
+    lesions = [lesion for uncertainty in known for lesion in uncertainty.lesions]
     false = np.array([not lesion.hit for lesion in lesions], bool)
 
     def of_lesions(name: str) -> Float[np.ndarray, " n"]:
@@ -192,10 +191,10 @@ def _summarise_doubt(
     entropy = of_lesions("entropy")
     return none_for_nan(
         {
-            "source": doubts,
+            "source": uncertainty_source,
             "unit": "bits; entropy of the mean probability",
             **{
-                name: summarise(getattr(doubt, name) for doubt in known)
+                name: summarise(getattr(uncertainty, name) for uncertainty in known)
                 for name in ("error_auroc", "entropy_right", "entropy_wrong")
             },
             "lesions": len(lesions),
@@ -245,8 +244,10 @@ def flat_row(result: CaseResult) -> dict[str, Any]:
         for place, sums in result.calibration.items()
         for name, score in CALIBRATION.items()
     }
-    if result.doubt is not None:
+    if result.uncertainty is not None:
         names = ("error_auroc", "entropy_right", "entropy_wrong")
-        row |= {f"doubt_{name}": getattr(result.doubt, name) for name in names}
+        row |= {
+            f"uncertainty_{name}": getattr(result.uncertainty, name) for name in names
+        }
     row["flags"] = " ".join(result.flags)
     return {name: "" if value != value else value for name, value in row.items()}

@@ -136,8 +136,8 @@ class CaseArtist:
         self.outline(axes, self.maps.aligned_lesion, z, LABEL)
         self.outline(axes, self.maps.aligned_predicted, z, PREDICTION)
 
-    def doubt(self, axes: Axes, entropy: Map, z: int) -> None:
-        """Doubt inside the brain, which is outlined as the label is.
+    def uncertainty(self, axes: Axes, entropy: Map, z: int) -> None:
+        """Uncertainty inside the brain, which is outlined as the label is.
 
         It is drawn to 1 bit in all cases: the most that a yes or no can have.
         """
@@ -281,16 +281,16 @@ def scan_figure(maps: CaseMaps, slices: int = 7) -> Figure:
     return sheet.figure
 
 
-def doubt_figure(
+def uncertainty_figure(
     cases: Sequence[CaseMaps], entropies: Sequence[Map], captions: Sequence[str]
 ) -> Figure:
-    """Largest lesion slice of each scan I: plain, outlined, and its doubt."""
+    """Largest lesion slice of each scan I: plain, outlined, and its uncertainty."""
     artists = [CaseArtist(maps) for maps in cases]
     boxes = [artist.scan_box for artist in artists]
     extent = common_extent(boxes)
     sheet = dark_sheet(3, len(cases), extent, [], captions=True)
     columns = zip(artists, entropies, *sheet.panels, strict=True)
-    for artist, entropy, plain, outlined, doubtful in columns:
+    for artist, entropy, plain, outlined, uncertain in columns:
         maps = artist.maps
         weights = (maps.lesion, maps.predicted, entropy)
         filled = [one for one in weights if one is not None and one.any()]
@@ -299,8 +299,8 @@ def doubt_figure(
             artist.ct(axes, maps.volume, z)
         artist.outline(outlined, maps.lesion, z, LABEL)
         artist.outline(outlined, maps.predicted, z, PREDICTION)
-        artist.doubt(doubtful, entropy, z)
-    names = ["scan I", "label, prediction", "doubt, to 1 bit"]
+        artist.uncertainty(uncertain, entropy, z)
+    names = ["scan I", "label, prediction", "uncertainty, to 1 bit"]
     _finish(sheet, [boxes] * 3, extent, names, captions)
     footer(sheet, CONVENTION, _outlines_of(cases))
     return sheet.figure

@@ -1,9 +1,10 @@
 """What is found in one case: maps, and how far to trust its mid-line and predictions.
 
 Several predictions of one scan come from dropout samples (Gal and Ghahramani 2016) or
-from an ensemble (Lakshminarayanan et al. 2017). Doubt is the entropy of their mean, in
-bits: 0 where it is 0 or 1, 1 where it is 0.5. The mutual information is the part of it
-that comes from their disagreement; the rest is doubt that each of them has.
+from an ensemble (Lakshminarayanan et al. 2017). Uncertainty is the entropy of their
+mean (predictive entropy), in bits: 0 where it is 0 or 1, 1 where it is 0.5. The mutual
+information is the part of it that comes from their disagreement; the rest is
+uncertainty that each of them has.
 """
 
 from collections.abc import Iterable
@@ -208,7 +209,7 @@ class Thresholds:
 
 
 @dataclass(frozen=True)
-class LesionDoubt:
+class LesionUncertainty:
     """A predicted lesion (26-connected component): means over its voxels."""
 
     volume_ml: float
@@ -221,7 +222,7 @@ class LesionDoubt:
     """Whether it shares a voxel with the label; None: no label."""
 
 
-class Doubt(NamedTuple):
+class Uncertainty(NamedTuple):
     """What several predictions of one scan say together."""
 
     probability: Map
@@ -232,7 +233,7 @@ class Doubt(NamedTuple):
     """Entropy of their mean less the mean of their entropies, in bits."""
 
     @classmethod
-    def of(cls, predictions: Iterable[Map]) -> "Doubt":
+    def of(cls, predictions: Iterable[Map]) -> "Uncertainty":
         """Mean, entropy and mutual information of several predictions of one scan.
 
         They are taken one by one: no more than one is held at a time.
@@ -249,7 +250,7 @@ class Doubt(NamedTuple):
 
     def lesions(
         self, predicted: Mask, spacing_mm: Spacing, lesion: Mask | None = None
-    ) -> tuple[LesionDoubt, ...]:
+    ) -> tuple[LesionUncertainty, ...]:
         """Every predicted lesion with its means, the largest first."""
         parts, count = ndimage.label(predicted, TOUCHING)
 
@@ -262,7 +263,9 @@ class Doubt(NamedTuple):
         if lesion is not None:
             hits = (summed(lesion.astype(np.float64)) > 0).tolist()
         found = [
-            LesionDoubt(*map(float, (size * np.prod(spacing_mm) / 1000.0, *of)), hit)
+            LesionUncertainty(
+                *map(float, (size * np.prod(spacing_mm) / 1000.0, *of)), hit
+            )
             for size, hit, *of in zip(sizes, hits, *means, strict=True)
         ]
         return tuple(sorted(found, key=lambda one: one.volume_ml, reverse=True))

@@ -17,10 +17,8 @@ from adn_jax.data.cases import PreparedCase
 from adn_jax.datasets.raw import CaseInput
 from adn_jax.errors import UserError, is_out_of_memory, memory_sentence
 from adn_jax.inference.figures import save_figure, scan_figure
-from adn_jax.inference.maps import CaseMaps, Doubt
+from adn_jax.inference.maps import CaseMaps, Uncertainty
 from adn_jax.inference.system import (
-    AS_TRAINED,
-    Averaging,
     System,
     as_map,
     load_system,
@@ -53,7 +51,7 @@ UNITS = {
     "salient": "ct + Q, what F sees of the scan; not HU where Q is not 0 (X_hat)",
     "compensated": "ct + P; not HU where P is not 0 (X_tilde)",
     "ct": "HU of the scan as it was used, gantry tilt corrected",
-    "doubt": "entropy of the mean probability of dropout samples, bits (0 to 1)",
+    "uncertainty": "entropy of the mean probability of dropout samples, bits (0 to 1)",
 }
 """The volumes written for each scan, as far as there are, with their units."""
 
@@ -61,7 +59,7 @@ PROBABILITY_STEP, MAP_STEP, SCAN_STEP = 1 / 1024, 1 / 64, 1 / 8
 
 STEPS = {
     "lesion": 0.0,
-    **dict.fromkeys(("probability", "doubt"), PROBABILITY_STEP),
+    **dict.fromkeys(("probability", "uncertainty"), PROBABILITY_STEP),
     **dict.fromkeys(("ct", "salient", "compensated"), SCAN_STEP),
 }
 """Steps in which volumes are stored (0: as they are); of other maps `MAP_STEP` (HU)."""
@@ -89,7 +87,7 @@ class Prediction:
     """Every map of the chain on the prepared grid, by the paper's letters."""
     images: Mapping[str, Image]
     """Results by name, as far as the system has them: lesion, probability, asymmetry
-    (A), pathological (P), anatomical (Q), salient, compensated, ct, doubt."""
+    (A), pathological (P), anatomical (Q), salient, compensated, ct, uncertainty."""
     as_taken: Mapping[str, Image]
     """ct, probability and lesion on the slices of the series as they were taken; empty
     if these are a regular grid."""
@@ -136,7 +134,7 @@ def predict_scans(
     scans: Sequence[Path],
     out: Path,
     samples: int = 0,
-    averaging: Averaging = AS_TRAINED,
+    tta: Mapping[str, Any] | None = None,
     series: str = "",
     hu_range: tuple[float, float] | None = None,
 ) -> dict[Path, str]:
@@ -146,8 +144,8 @@ def predict_scans(
         run: a finished run.
         scans: NIfTI files or DICOM folders.
         out: each scan's results go to `out/<name>/`, replacing older ones.
-        samples: passes with dropout that tell the doubt; 0: none.
-        averaging: poses to average over instead of the recipe's.
+        samples: passes with dropout that tell the uncertainty; 0: none.
+        tta: fields of `TtaSettings` that replace the recipe's.
         series: of DICOM folders, the series to read (`read_scan`).
         hu_range: HU to which the values were clipped before.
 
@@ -158,7 +156,7 @@ def predict_scans(
         UserError: the run is not usable, or two scans would share a folder.
     """
     check_hu_range(hu_range)
-    system = load_system(run, samples, averaging=averaging)
+    system = load_system(run, samples, tta=tta)
     folders = result_folders(scans, out)
     failures = {}
     for scan, folder in track(folders.items(), description="predict"):
@@ -192,22 +190,22 @@ def _predict_read(system: System, scan: RawScan) -> Prediction:
     recipe = system.model.recipe
     settings = replace(recipe.system.prepare, tissue="none")  # not needed to predict
     case = prepare_scan(CaseInput(scan), settings)
-    maps, outputs, doubt = system.infer(case)
+    maps, outputs, uncertainty = system.infer(case)
     native = partial(to_native, geometry=case.geometry)
     volumes = _lesion_of(native(maps.prediction), maps.threshold)
     volumes |= _maps_on_scan(scan, case, maps, outputs, recipe.system)
     lesion = volumes["lesion"] > 0
     facts = _describe(scan, case, maps, lesion)
-    if doubt is not None:
-        doubt = Doubt(*map(native, doubt))
-        volumes["doubt"] = doubt.entropy
-        found = doubt.lesions(lesion, scan.image.spacing_mm)
-        facts["doubt"] = system.doubts
+    if uncertainty is not None:
+        uncertainty = Uncertainty(*map(native, uncertainty))
+        volumes["uncertainty"] = uncertainty.entropy
+        found = uncertainty.lesions(lesion, scan.image.spacing_mm)
+        facts["uncertainty"] = system.uncertainty_source
         facts["lesions"] = [
             {
                 "volume_ml": one.volume_ml,
                 "mean_probability": one.probability,
-                "doubt_bits": one.entropy,
+                "uncertainty_bits": one.entropy,
                 "mutual_information_bits": one.mutual_information,
             }
             for one in found
@@ -222,12 +220,12 @@ def _predict_read(system: System, scan: RawScan) -> Prediction:
         as_taken = {name: place.holding(one, name) for name, one in taken.items()}
         as_taken = {"ct": place, **as_taken}
         facts["as_taken"] = AS_TAKEN
-    tta = system.averaging and system.averaging[0]
+    tta = system.tta and system.tta[0]
     facts["model"] = {
         "recipe": recipe.name,
         "run": system.names[0],
         "steps": system.model.run.steps,
-        "averaging": settings_to_json(tta),
+        "tta": settings_to_json(tta),
     }
     facts["versions"] = versions()
     images = {name: scan.image.holding(one, name) for name, one in volumes.items()}

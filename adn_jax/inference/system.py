@@ -5,7 +5,7 @@ come back as NumPy arrays.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -23,9 +23,9 @@ from adn_jax.geometry.rigid import half_extents_mm, mid_plane
 from adn_jax.geometry.sampler import sample
 from adn_jax.inference.maps import (
     CaseMaps,
-    Doubt,
     Map,
     Thresholds,
+    Uncertainty,
     judge_midline,
 )
 from adn_jax.io.paths import Place
@@ -64,31 +64,19 @@ Inference = tuple[AdnOutputs, Matrix, MidlineFit | None]
 mid-line is known (None where none is sought)."""
 
 
-@dataclass(frozen=True)
-class Averaging:
-    """The poses that are asked for instead of a recipe's; None: the recipe's."""
-
-    mirrored: bool | None = None
-    copies: int | None = None
-
-
-AS_TRAINED = Averaging()
-"""The recipe's poses."""
-
-
 class Inferred(NamedTuple):
     """What a system says of one case."""
 
     maps: CaseMaps
     outputs: AdnOutputs
     """Of the run itself, still on the device."""
-    doubt: Doubt | None
+    uncertainty: Uncertainty | None
     """None if it was not asked for."""
 
 
 @dataclass(frozen=True)
 class System:
-    """A run, where its doubt comes from, and from which probability it calls infarct.
+    """A run, its source of uncertainty, and from which probability it calls infarct.
 
     With dropout samples, what is scored stays the prediction without dropout. With
     further members, the mean of all members' predictions is scored; alignment and
@@ -99,14 +87,14 @@ class System:
     names: tuple[str, ...]
     """Names of the members' runs."""
     samples: int = 0
-    """Passes with dropout, of the scan as it lies; 0: none."""
+    """Passes with dropout, of the scan itself; 0: none."""
     thresholds: Thresholds | None = None
     """Chosen ones; None: the threshold of the run's recipe."""
 
     @property
-    def averaging(self) -> tuple[TtaSettings | None, ...] | None:
-        """Poses that each member averages over (`averaging_of`)."""
-        return averaging_of([member.recipe for member in self.members])
+    def tta(self) -> tuple[TtaSettings | None, ...] | None:
+        """Test-time augmentation of each member (`tta_of`)."""
+        return tta_of([member.recipe for member in self.members])
 
     @property
     def model(self) -> TrainedModel:
@@ -114,8 +102,8 @@ class System:
         return self.members[0]
 
     @property
-    def doubts(self) -> str:
-        """Where the doubt comes from, in words; empty if there is none."""
+    def uncertainty_source(self) -> str:
+        """Source of the uncertainty, in words; empty if there is none."""
         if self.samples:
             return f"{self.samples} dropout samples"
         if len(self.members) > 1:
@@ -127,13 +115,15 @@ class System:
 
         Dropout samples are the same for the same case and count.
         """
-        model, doubt = self.model, None
+        model, uncertainty = self.model, None
         system, volume = model.recipe.system, as_batch(case.volume)
         maps, outputs = infer_case(model.params, case, model.recipe)
         if self.samples:
             sampled = _compiled_sampler(system)
             keys = jax.random.split(jax.random.key(model.recipe.seed), self.samples)
-            doubt = Doubt.of(as_map(sampled(model.params, volume, key)) for key in keys)
+            uncertainty = Uncertainty.of(
+                as_map(sampled(model.params, volume, key)) for key in keys
+            )
         elif len(self.members) > 1:
             others = (
                 averaged_prediction(
@@ -145,27 +135,29 @@ class System:
                 )
                 for member in self.members[1:]
             )
-            doubt = Doubt.of([maps.prediction, *map(as_map, others)])
-            mean = doubt.probability
+            uncertainty = Uncertainty.of([maps.prediction, *map(as_map, others)])
+            mean = uncertainty.probability
             aligned = onto_aligned(as_batch(mean), outputs.matrix, system)
             maps = replace(maps, prediction=mean, aligned_prediction=as_map(aligned))
         if self.thresholds is not None:
             chosen = self.thresholds.of(maps.prediction, maps.spacing_mm)
             maps = replace(maps, threshold=chosen)
-        return Inferred(maps, outputs, doubt)
+        return Inferred(maps, outputs, uncertainty)
 
 
 def load_system(
     run: Place,
     samples: int = 0,
     ensemble: Sequence[Place] = (),
-    averaging: Averaging = AS_TRAINED,
+    tta: Mapping[str, Any] | None = None,
 ) -> System:
-    """Read a run, and the further members of its ensemble; `averaging` is for each.
+    """Read a run, and the further members of its ensemble.
+
+    `tta` replaces fields of `TtaSettings` in the recipe of each: `{"copies": 4}`.
 
     Raises:
         UserError: no such run, one named twice, no dropout to sample, members of
-            different grids, a number of poses below 0.
+            different grids, a number of copies below 0.
     """
     if samples < 0:
         raise UserError(f"samples is {samples}; give 0 for none, or a positive number.")
@@ -181,11 +173,10 @@ def load_system(
             f"{twice[0]} is in the ensemble twice, so it would count twice; name each "
             "run once."
         )
-    asked = {key: value for key, value in vars(averaging).items() if value is not None}
     members = []
     for member in runs:
         model = load_run(member)
-        recipe = replace(model.recipe, tta=replace(model.recipe.tta, **asked))
+        recipe = replace(model.recipe, tta=replace(model.recipe.tta, **tta or {}))
         check_recipe(recipe)
         members.append(replace(model, recipe=recipe))
     first = members[0].recipe
@@ -208,9 +199,9 @@ def load_system(
     return System(tuple(members), tuple(one.name for one in runs), samples)
 
 
-def averaging_of(recipes: Sequence[Recipe]) -> tuple[TtaSettings | None, ...] | None:
-    """Poses that each recipe averages over, None if it takes the scan as it lies
-    alone; None: no recipe averages."""
+def tta_of(recipes: Sequence[Recipe]) -> tuple[TtaSettings | None, ...] | None:
+    """Test-time augmentation of each recipe, None if it takes the scan itself alone;
+    None: no recipe has any."""
     each = tuple(
         settings if further_poses(settings) else None
         for settings in (recipe.tta for recipe in recipes)
@@ -247,8 +238,8 @@ def infer_case(
 ) -> tuple[CaseMaps, AdnOutputs]:
     """Run one case; the maps as NumPy, and the outputs still on the device.
 
-    If the recipe averages over poses, so are the predictions among the maps. The
-    outputs are those of the scan as it lies.
+    With test-time augmentation the predictions among the maps are the mean over all
+    copies. The outputs are those of the scan itself.
     """
     volume, system = as_batch(case.volume), recipe.system
     outputs, first_matrix, fit = compiled_chain(system)(params, volume)
@@ -281,7 +272,7 @@ def infer_case(
 
 
 def run_chain(params: AdnParams, volume: Volume, system: SystemSettings) -> Volume:
-    """O of one scan as it lies."""
+    """O of one scan itself."""
     outputs, _, _ = compiled_chain(system)(params, volume)
     return outputs.prediction
 

@@ -5,7 +5,6 @@ from adn_jax.cli import evaluate as module
 from adn_jax.cli.main import main
 from adn_jax.errors import UserError
 from adn_jax.evaluation.evaluate import Evaluation
-from adn_jax.inference.system import AS_TRAINED, Averaging
 
 STATISTICS = {"mean": 0.7123, "median": 0.75, "std": 0.1, "ci95": [0.6, 0.8], "n": 9}
 NONE = {"mean": None, "median": None, "std": None, "ci95": None, "n": 0}
@@ -31,7 +30,7 @@ def summary(**more):
             "mass_share_asymmetry": STATISTICS,
         },
         "calibration": {"ece": 0.0123, "ece_near": 0.0789, "brier": 0.0456},
-        "doubt": None,
+        "uncertainty": None,
         **more,
     }
 
@@ -47,10 +46,10 @@ def test_arguments_reach_the_evaluation(monkeypatch, tmp_path, capsys):
     calls, asked = [], []
 
     def evaluate_run(*arguments):
-        *first, ensemble, averaging, threshold = arguments
+        *first, ensemble, tta, threshold = arguments
         places = " ".join(map(str, ensemble)) or "()"
         calls.append((*map(str, first), places))
-        asked.append((averaging, threshold))
+        asked.append((tta, threshold))
         return Evaluation(summary(), tmp_path / "evaluation" / "test")
 
     monkeypatch.setattr(module, "evaluate_run", evaluate_run)
@@ -64,16 +63,47 @@ def test_arguments_reach_the_evaluation(monkeypatch, tmp_path, capsys):
         ("RUN", "None", "test", "penalise", "20", "()"),
         ("RUN", "None", "test", "penalise", "0", "RUN2 RUN3"),
     ]
-    assert asked == [(AS_TRAINED, "recipe")] * 4
-    main(["evaluate", "RUN", "--mirrored", "--poses", "4", "--threshold", "auto"])
-    main(["evaluate", "RUN", "--mirrored"])
-    main(["evaluate", "RUN", "--no-averaging"])
+    assert asked == [({}, "recipe")] * 4
+    both = ["--tta.mirrored", "--tta.copies", "4"]
+    main(["evaluate", "RUN", *both, "--threshold", "auto"])
+    main(["evaluate", "RUN", "--tta.mirrored"])
+    main(["evaluate", "RUN", "--tta.no-mirrored", "--tta.copies=0"])
+    main(["evaluate", "RUN", "--tta.turn-deg", "5"])
     assert asked[4:] == [
-        (Averaging(True, 4), "auto"),
-        (Averaging(True, None), "recipe"),
-        (Averaging(False, 0), "recipe"),
+        ({"mirrored": True, "copies": 4}, "auto"),
+        ({"mirrored": True}, "recipe"),
+        ({"mirrored": False, "copies": 0}, "recipe"),
+        ({"turn_deg": 5.0}, "recipe"),
     ]
     assert f"report: {tmp_path}/evaluation/test/report.html" in capsys.readouterr().out
+
+
+def test_former_options_are_read_and_the_present_ones_told(
+    monkeypatch, tmp_path, capsys
+):
+    asked = []
+
+    def evaluate_run(*arguments):
+        asked.append(arguments[-2])
+        return Evaluation(summary(), tmp_path)
+
+    monkeypatch.setattr(module, "evaluate_run", evaluate_run)
+    main(["evaluate", "RUN", "--mirrored", "--poses", "4"])
+    main(["evaluate", "RUN", "--mirrored"])
+    main(["evaluate", "RUN", "--no-averaging"])
+    main(["evaluate", "RUN", "--poses=2"])
+    assert asked == [
+        {"mirrored": True, "copies": 4},
+        {"mirrored": True},
+        {"mirrored": False, "copies": 0},
+        {"copies": 2},
+    ]
+    said = capsys.readouterr().err
+    assert "adn: --mirrored is now called --tta.mirrored.\n" in said
+    assert "adn: --poses is now called --tta.copies.\n" in said
+    assert (
+        "adn: --no-averaging is now called --tta.no-mirrored --tta.copies=0.\n" in said
+    )
 
 
 def test_headline_shows_scores_and_what_stands_beside_them():
@@ -117,14 +147,14 @@ def test_headline_without_truth():
     assert "mid-line" not in text
 
 
-def test_headline_shows_calibration_and_doubt():
-    doubt = {"error_auroc": STATISTICS, "false_lesion_auroc": 0.654}
-    doubt |= {"false_lesions": 4, "lesions": 17}
-    text = printed(module.headline(summary(doubt=doubt)))
+def test_headline_shows_calibration_and_uncertainty():
+    uncertainty = {"error_auroc": STATISTICS, "false_lesion_auroc": 0.654}
+    uncertainty |= {"false_lesions": 4, "lesions": 17}
+    text = printed(module.headline(summary(uncertainty=uncertainty)))
     assert "near lesions 0.0789" in text
     assert "Brier 0.0456" in text
     assert "false lesions 0.654 (4 of 17)" in text
-    assert "doubt" not in printed(module.headline(summary()))
+    assert "uncertainty" not in printed(module.headline(summary()))
 
 
 def test_chosen_thresholds_are_printed(tmp_path, capsys):

@@ -4,7 +4,6 @@ import pytest
 
 from adn_jax.cli import predict as module
 from adn_jax.cli.main import main
-from adn_jax.inference.system import AS_TRAINED, Averaging
 
 
 @pytest.fixture
@@ -25,15 +24,15 @@ def called(monkeypatch):
 def test_scans_reach_the_prediction(called, capsys):
     main(["predict", "RUN", "a.nii", "dicom", "--out", "O"])
     main(["predict", "RUN", "a.nii", "--out", "O", "--samples", "9"])
-    main(["predict", "RUN", "a.nii", "--out", "O", "--mirrored", "--poses", "4"])
+    main(["predict", "RUN", "a.nii", "--out", "O", "--tta.mirrored", "--poses", "4"])
     stated = ["--series", "native", "--hu-range", "-17", "80"]
     main(["predict", "RUN", "dicom", "--out", "O", *stated])
     run, out, one = Path("RUN"), Path("O"), (Path("a.nii"),)
     assert called == [
-        (run, (*one, Path("dicom")), out, 0, AS_TRAINED, "", None),
-        (run, one, out, 9, AS_TRAINED, "", None),
-        (run, one, out, 0, Averaging(True, 4), "", None),
-        (run, (Path("dicom"),), out, 0, AS_TRAINED, "native", (-17, 80)),
+        (run, (*one, Path("dicom")), out, 0, {}, "", None),
+        (run, one, out, 9, {}, "", None),
+        (run, one, out, 0, {"mirrored": True, "copies": 4}, "", None),
+        (run, (Path("dicom"),), out, 0, {}, "native", (-17, 80)),
     ]
     out = "2 scans are in O\n" + 3 * "1 scan is in O\n"
     assert capsys.readouterr().out == out

@@ -57,7 +57,7 @@ def write_scored(run: PlannedRun, data: Path, rows: list[dict]) -> None:
         "label_rule": "label values 1 are infarct",
         "empty": {"rule": EMPTY_RULES["penalise"]},
         "threshold": run.recipe.threshold,
-        "averaging": None,
+        "tta": None,
         "hd95_convention": "directed (larger of both); hd95_pooled_mm: pooled",
         "steps": dict.fromkeys(stages, 2),
         "data": spelled_out(data),

@@ -83,7 +83,7 @@ def test_scores_are_made_again_where_they_are_old(runs, job, children):
         {"cases": 3},
         {"empty": {"rule": "other"}},
         {"threshold": {"large": 0.3, "small": 0.2}},
-        {"averaging": [{"mirrored": True}]},
+        {"tta": [{"mirrored": True}]},
     ):
         before = summary.read_text()
         change_json(summary, **old)

@@ -9,26 +9,26 @@ from adn_jax.evaluation.report import format_interval, render_report
 from adn_jax.evaluation.score_figures import score_figure
 from adn_jax.evaluation.scores import CaseResult, score_masks
 from adn_jax.evaluation.summary import per_case_csv, summarise_results
-from adn_jax.evaluation.uncertainty import CaseDoubt
+from adn_jax.evaluation.uncertainty import CaseUncertainty
 from adn_jax.inference.figures import save_figure
-from adn_jax.inference.maps import LesionDoubt
+from adn_jax.inference.maps import LesionUncertainty
 from adn_jax.metrics.calibration import reliability
 
 MASK = np.zeros((2, 6, 6), bool)
 MASK[:, 1:4, 1:4] = True
 SUMS = reliability(0.1 + 0.7 * MASK, MASK, 4)
-DOUBT = CaseDoubt(
+UNCERTAINTY = CaseUncertainty(
     entropy_right=0.25,
     entropy_wrong=0.75,
     error_auroc=0.875,
     lesions=(
-        LesionDoubt(4.0, 0.9, 0.3, 0.01, hit=True),
-        LesionDoubt(1.0, 0.6, 0.8, 0.02, hit=False),
+        LesionUncertainty(4.0, 0.9, 0.3, 0.01, hit=True),
+        LesionUncertainty(1.0, 0.6, 0.8, 0.02, hit=False),
     ),
 )
 
 
-def result(name, shift=0, *, known=True, flags=(), native=True, doubt=None):
+def result(name, shift=0, *, known=True, flags=(), native=True, uncertainty=None):
     """A case whose prediction is the label moved by `shift` voxels along x."""
     scores = score_masks(np.roll(MASK, shift, axis=2), MASK, (5.0, 1.0, 1.0))
     stages = ("final", "network_alone", "input")
@@ -53,21 +53,25 @@ def result(name, shift=0, *, known=True, flags=(), native=True, doubt=None):
         pose={"rotation_deg": -4.0, "offset_mm": 1.0},
         flags=flags,
         calibration=dict.fromkeys(("brain", "near"), SUMS),
-        doubt=doubt,
+        uncertainty=uncertainty,
     )
 
 
 @pytest.fixture
 def summary_of(tiny_recipe, tmp_path):
-    def build(results, doubts=""):
+    def build(results, uncertainty_source=""):
         manifest = Manifest(tiny_recipe.system.prepare, (), {}, tmp_path)
         return {
             "split": "test",
-            **summarise_results(results, tiny_recipe, manifest, "penalise", doubts),
-            "averaging": None,
+            **summarise_results(
+                results, tiny_recipe, manifest, "penalise", uncertainty_source
+            ),
+            "tta": None,
             "without_label": 0,
             "run": "run",
-            "members": ["run", "other"] if doubts.startswith("ens") else ["run"],
+            "members": ["run", "other"]
+            if uncertainty_source.startswith("ens")
+            else ["run"],
             "data": "data <set>",
             "steps": {"joint": 3},
         }
@@ -149,27 +153,34 @@ def test_calibration_is_that_of_all_voxels_together(summary_of, tiny_recipe):
     assert summary["bins"]["share_of_infarct"] == [0.0, None, None, 1.0]
     text = render_report(summary_of(results), results, {}, tiny_recipe)
     assert "<h2>Calibration</h2>" in text
-    assert "Doubt" not in text
+    assert "Uncertainty" not in text
 
 
-def test_doubt_is_told_where_it_was_asked_for(summary_of, tiny_recipe):
-    results = [result("a", doubt=DOUBT), result("b", 1, doubt=DOUBT)]
+def test_uncertainty_is_told_where_it_was_asked_for(summary_of, tiny_recipe):
+    results = [
+        result("a", uncertainty=UNCERTAINTY),
+        result("b", 1, uncertainty=UNCERTAINTY),
+    ]
     summary = summary_of(results, "20 dropout samples")
-    doubt = summary["doubt"]
-    assert doubt["error_auroc"]["mean"] == pytest.approx(0.875)
-    assert (doubt["lesions"], doubt["false_lesions"]) == (4, 2)
-    assert doubt["lesion_entropy_false"] == pytest.approx(0.8)
-    assert doubt["false_lesion_auroc"] == doubt["false_lesion_auroc_probability"] == 1.0
+    uncertainty = summary["uncertainty"]
+    assert uncertainty["error_auroc"]["mean"] == pytest.approx(0.875)
+    assert (uncertainty["lesions"], uncertainty["false_lesions"]) == (4, 2)
+    assert uncertainty["lesion_entropy_false"] == pytest.approx(0.8)
+    assert (
+        uncertainty["false_lesion_auroc"]
+        == uncertainty["false_lesion_auroc_probability"]
+        == 1.0
+    )
     words = " ".join(render_report(summary, results, {}, tiny_recipe).split())
     assert "From the 20 dropout samples" in words
     assert "0.75 bits where the prediction is wrong" in words
-    assert "doubt_error_auroc" in per_case_csv(results).splitlines()[0]
+    assert "uncertainty_error_auroc" in per_case_csv(results).splitlines()[0]
     assert "mean prediction" not in words
-    assert summary_of([result("a")])["doubt"] is None
+    assert summary_of([result("a")])["uncertainty"] is None
 
 
 def test_an_ensemble_is_named(summary_of, tiny_recipe):
-    results = [result("a", doubt=DOUBT)]
+    results = [result("a", uncertainty=UNCERTAINTY)]
     summary = summary_of(results, "ensemble of 2 runs: run, other")
     words = " ".join(render_report(summary, results, {}, tiny_recipe).split())
     assert "grids: mean prediction of the runs run, other; alignment" in words

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from adn_jax.evaluation.scores import CaseResult, score_masks
-from adn_jax.evaluation.uncertainty import CaseDoubt
-from adn_jax.inference.maps import LesionDoubt
+from adn_jax.evaluation.uncertainty import CaseUncertainty
+from adn_jax.inference.maps import LesionUncertainty
 from adn_jax.io.files import none_for_nan
 from adn_jax.metrics.calibration import reliability
 
@@ -67,8 +67,8 @@ def test_results_survive_json_with_none_for_nan():
         pose={"rotation_deg": 3.0, "offset_mm": -1.0},
         flags=("Odd.",),
         calibration={"brain": reliability(0.9 * BOX, SHIFTED, 3)},
-        doubt=CaseDoubt(
-            0.2, float("nan"), 0.7, (LesionDoubt(1.0, 0.9, 0.3, 0.0, True),)
+        uncertainty=CaseUncertainty(
+            0.2, float("nan"), 0.7, (LesionUncertainty(1.0, 0.9, 0.3, 0.0, True),)
         ),
     )
     content = json.loads(json.dumps(result.to_json(), allow_nan=False))
@@ -77,8 +77,8 @@ def test_results_survive_json_with_none_for_nan():
     again = CaseResult.from_json(content)
     assert again.to_json() == content
     assert again.calibration["brain"].count.sum() == BOX.size
-    assert np.isnan(again.doubt.entropy_wrong)
-    assert again.doubt.lesions == result.doubt.lesions
+    assert np.isnan(again.uncertainty.entropy_wrong)
+    assert again.uncertainty.lesions == result.uncertainty.lesions
     assert np.isnan(again.disentanglement["auroc"])
 
 

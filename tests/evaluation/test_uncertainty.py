@@ -4,9 +4,9 @@ from scipy import stats
 from sklearn.metrics import mutual_info_score, roc_auc_score
 
 from adn_jax.evaluation.score_figures import reliability_figure
-from adn_jax.evaluation.uncertainty import score_doubt
-from adn_jax.inference.figures import doubt_figure
-from adn_jax.inference.maps import Doubt, binary_entropy
+from adn_jax.evaluation.uncertainty import score_uncertainty
+from adn_jax.inference.figures import uncertainty_figure
+from adn_jax.inference.maps import Uncertainty, binary_entropy
 from adn_jax.metrics.calibration import reliability
 
 GENERATOR = np.random.default_rng(2)
@@ -22,27 +22,27 @@ def test_entropy_is_scipys_in_bits():
     assert binary_entropy(values).max() == 1.0
 
 
-def test_doubt_is_that_of_the_mean():
-    doubt = Doubt.of(iter(MEMBERS))
+def test_uncertainty_is_that_of_the_mean():
+    uncertainty = Uncertainty.of(iter(MEMBERS))
     mean = MEMBERS.astype(float).mean(axis=0)
-    np.testing.assert_array_equal(doubt.probability, mean.astype(np.float32))
+    np.testing.assert_array_equal(uncertainty.probability, mean.astype(np.float32))
     np.testing.assert_allclose(
-        doubt.entropy, stats.entropy([mean, 1 - mean], base=2), atol=1e-6
+        uncertainty.entropy, stats.entropy([mean, 1 - mean], base=2), atol=1e-6
     )
 
 
 def test_mutual_information_is_that_of_member_and_answer():
-    doubt = Doubt.of(MEMBERS)
+    uncertainty = Uncertainty.of(MEMBERS)
     p = MEMBERS[:, 1, 2, 3].astype(float)
     table = np.rint(1e6 * np.stack([p, 1 - p], axis=1)).astype(int)
     expected = mutual_info_score(None, None, contingency=table) / np.log(2)
-    assert doubt.mutual_information[1, 2, 3] == pytest.approx(expected, abs=1e-5)
+    assert uncertainty.mutual_information[1, 2, 3] == pytest.approx(expected, abs=1e-5)
 
 
 def test_one_prediction_is_its_own_mean_and_disagrees_with_nobody():
-    single = Doubt.of(MEMBERS[:1])
+    single = Uncertainty.of(MEMBERS[:1])
     np.testing.assert_array_equal(single.probability, MEMBERS[0])
-    twice = Doubt.of([MEMBERS[0], MEMBERS[0]])
+    twice = Uncertainty.of([MEMBERS[0], MEMBERS[0]])
     for one, two in zip(single, twice, strict=True):
         np.testing.assert_array_equal(one, two)
     assert single.mutual_information.max() == 0.0
@@ -53,26 +53,26 @@ def test_lesions_have_means_and_hits():
     predicted[0, 0, 0] = predicted[1, 1, 1] = predicted[1:, 3, 4:] = True
     lesion = np.zeros_like(predicted)
     lesion[2, 3, 5] = True
-    doubt = Doubt.of(MEMBERS)
-    large, small = doubt.lesions(predicted, (5.0, 2.0, 10.0), lesion)
+    uncertainty = Uncertainty.of(MEMBERS)
+    large, small = uncertainty.lesions(predicted, (5.0, 2.0, 10.0), lesion)
     assert (large.volume_ml, small.volume_ml) == (
         pytest.approx(0.4),
         pytest.approx(0.2),
     )
     assert (large.hit, small.hit) == (True, False)
-    assert large.entropy == pytest.approx(doubt.entropy[1:, 3, 4:].mean())
-    corner = [doubt.probability[0, 0, 0], doubt.probability[1, 1, 1]]
+    assert large.entropy == pytest.approx(uncertainty.entropy[1:, 3, 4:].mean())
+    corner = [uncertainty.probability[0, 0, 0], uncertainty.probability[1, 1, 1]]
     assert small.probability == pytest.approx(np.mean(corner))
-    assert doubt.lesions(predicted, (5.0, 2.0, 10.0))[0].hit is None
-    assert doubt.lesions(~predicted & predicted, (5.0, 2.0, 10.0)) == ()
+    assert uncertainty.lesions(predicted, (5.0, 2.0, 10.0))[0].hit is None
+    assert uncertainty.lesions(~predicted & predicted, (5.0, 2.0, 10.0)) == ()
 
 
 def test_scores_ask_the_brain_near_lesions(make_maps):
     maps = make_maps()
     brain = maps.volume > 0
     noise = GENERATOR.random(brain.shape).astype(np.float32)
-    doubt = Doubt(maps.prediction, noise, noise)
-    scores = score_doubt(maps, doubt, maps.lesion, brain)
+    uncertainty = Uncertainty(maps.prediction, noise, noise)
+    scores = score_uncertainty(maps, uncertainty, maps.lesion, brain)
     near = brain & ((maps.prediction > 0.01) | maps.lesion)
     wrong = maps.predicted != maps.lesion
     expected = roc_auc_score(wrong[near], noise[near])
@@ -80,14 +80,14 @@ def test_scores_ask_the_brain_near_lesions(make_maps):
     assert scores.entropy_wrong == pytest.approx(noise[near & wrong].mean())
     assert scores.entropy_right == pytest.approx(noise[near & ~wrong].mean())
     assert [lesion.hit for lesion in scores.lesions] == [True]
-    nothing = score_doubt(maps, doubt, maps.lesion, np.zeros_like(brain))
+    nothing = score_uncertainty(maps, uncertainty, maps.lesion, np.zeros_like(brain))
     assert np.isnan([nothing.error_auroc, nothing.entropy_right]).all()
 
 
 def test_figures_are_drawn(make_maps):
     cases = [make_maps(), make_maps(lesion=False, found=False)]
     entropies = [binary_entropy(maps.prediction) for maps in cases]
-    figure = doubt_figure(cases, entropies, ["a", "b"])
+    figure = uncertainty_figure(cases, entropies, ["a", "b"])
     assert len(figure.axes) == 6
     z = np.argmax(cases[0].lesion.sum(axis=(1, 2)))
     inside = np.where(cases[0].volume[z] > 0, entropies[0][z], 0)

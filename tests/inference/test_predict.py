@@ -116,15 +116,15 @@ def check_facts(facts, folder):
     assert facts["lesion_volume_ml"] == pytest.approx(
         lesion.get_fdata().sum() * voxel_ml, rel=1e-4
     )
-    assert facts["doubt"] == "2 dropout samples"
+    assert facts["uncertainty"] == "2 dropout samples"
     assert sum(lesion["volume_ml"] for lesion in facts["lesions"]) == pytest.approx(
         facts["lesion_volume_ml"]
     )
-    doubt = load(folder, "doubt").get_fdata()
-    assert 0 < doubt.max() <= 1
+    uncertainty = load(folder, "uncertainty").get_fdata()
+    assert 0 < uncertainty.max() <= 1
     weights = [lesion["volume_ml"] for lesion in facts["lesions"]]
-    means = [lesion["doubt_bits"] for lesion in facts["lesions"]]
-    inside = doubt[load(folder, "lesion").get_fdata() > 0]
+    means = [lesion["uncertainty_bits"] for lesion in facts["lesions"]]
+    inside = uncertainty[load(folder, "lesion").get_fdata() > 0]
     assert np.average(means, weights=weights) == pytest.approx(inside.mean(), abs=1e-3)
     assert facts["lesion_side"] in {"left", "right", "both"}
     assert facts["model"]["recipe"] == "tiny"

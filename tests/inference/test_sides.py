@@ -9,11 +9,11 @@ from PIL import Image as Picture
 from adn_jax.comparison.qualitative import Scan, qualitative_figure
 from adn_jax.inference.figures import (
     alignment_figure,
-    doubt_figure,
     maps_figure,
     overview_figure,
     scan_figure,
     segmentation_figure,
+    uncertainty_figure,
 )
 from adn_jax.io.image import nearest_ras
 from adn_jax.prepare.quality_page import COLUMNS, write_contact_sheet
@@ -58,7 +58,7 @@ def figures_of(case, maps):
     yield maps_figure([maps], ["planted"])
     yield overview_figure(maps)
     yield alignment_figure([maps], ["planted"])
-    yield doubt_figure([maps], [maps.prediction], ["planted"])
+    yield uncertainty_figure([maps], [maps.prediction], ["planted"])
     scan = Scan(case, (maps.predicted,), (1.0,))
     yield qualitative_figure([scan], ["unet"], maps.window_hu)
 

@@ -12,7 +12,7 @@ from adn_jax.data.cases import read_case
 from adn_jax.errors import UserError
 from adn_jax.evaluation import evaluate as module
 from adn_jax.evaluation.evaluate import evaluate_run
-from adn_jax.inference.maps import Doubt
+from adn_jax.inference.maps import Uncertainty
 from adn_jax.inference.system import (
     as_batch,
     as_map,
@@ -48,7 +48,7 @@ def test_an_ensemble_scores_the_mean_of_its_members(
     assert np.abs(predictions[0] - predictions[1]).max() > 0.5
     mean = np.mean(predictions, axis=0, dtype=np.float64).astype(np.float32)
     np.testing.assert_array_equal(inferred.maps.prediction, mean)
-    assert inferred.doubt.mutual_information.max() > 0.1
+    assert inferred.uncertainty.mutual_information.max() > 0.1
     assert inferred.maps.aligned_prediction.max() <= mean.max() + 1e-5
     alone, _ = infer_case(system.model.params, case, tiny_recipe)
     np.testing.assert_array_equal(inferred.maps.pathological, alone.pathological)
@@ -56,16 +56,16 @@ def test_an_ensemble_scores_the_mean_of_its_members(
 
 def test_an_ensemble_of_twins_is_the_run_itself(tiny_run, twin_run, tiny_data, case):
     (alone, _, none) = load_system(tiny_run).infer(case)
-    (both, _, doubt) = load_system(tiny_run, ensemble=[twin_run]).infer(case)
+    (both, _, uncertainty) = load_system(tiny_run, ensemble=[twin_run]).infer(case)
     np.testing.assert_array_equal(alone.prediction, both.prediction)
     assert none is None
-    assert doubt.mutual_information.max() == 0.0
+    assert uncertainty.mutual_information.max() == 0.0
     one = evaluate_run(tiny_run, tiny_data)
     two = evaluate_run(tiny_run, tiny_data, ensemble=[twin_run])
     assert two.folder == tiny_run / "evaluation" / "test-ensemble"
-    assert one.summary["doubt"] is None
+    assert one.summary["uncertainty"] is None
     assert two.summary["members"] == ["run", "twin"]
-    assert two.summary["doubt"]["source"] == "ensemble of 2 runs: run, twin"
+    assert two.summary["uncertainty"]["source"] == "ensemble of 2 runs: run, twin"
     for score in ("dice", "calibration", "disentanglement"):
         assert one.summary[score] == two.summary[score]
 
@@ -73,7 +73,7 @@ def test_an_ensemble_of_twins_is_the_run_itself(tiny_run, twin_run, tiny_data, c
 def test_samples_are_passes_with_dropout(tiny_run, case):
     system = load_system(tiny_run, samples=3)
     model = system.model
-    maps, _, doubt = system.infer(case)
+    maps, _, uncertainty = system.infer(case)
     alone, _ = infer_case(model.params, case, model.recipe)
     np.testing.assert_array_equal(maps.prediction, alone.prediction)
     passes = [
@@ -84,25 +84,25 @@ def test_samples_are_passes_with_dropout(tiny_run, case):
         )
         for key in jax.random.split(jax.random.key(model.recipe.seed), 3)
     ]
-    for ours, expected in zip(doubt, Doubt.of(passes), strict=True):
+    for ours, expected in zip(uncertainty, Uncertainty.of(passes), strict=True):
         np.testing.assert_allclose(ours, expected, atol=1e-4)
-    assert doubt.mutual_information.max() > 0.01
-    again = system.infer(case).doubt
-    np.testing.assert_array_equal(again.entropy, doubt.entropy)
+    assert uncertainty.mutual_information.max() > 0.01
+    again = system.infer(case).uncertainty
+    np.testing.assert_array_equal(again.entropy, uncertainty.entropy)
 
 
-def test_results_know_where_their_doubt_comes_from(tiny_run, tiny_data):
+def test_results_know_where_their_uncertainty_comes_from(tiny_run, tiny_data):
     path = tiny_run / "evaluation" / "test" / "cases" / "turned.json"
     evaluate_run(tiny_run, tiny_data)
-    assert json.loads(path.read_text())["doubt"] is None
+    assert json.loads(path.read_text())["uncertainty"] is None
     first = evaluate_run(tiny_run, tiny_data, samples=2).summary
-    assert len(json.loads(path.read_text())["doubt"]["lesions"]) > 0
-    assert first["doubt"]["lesions"] >= first["doubt"]["false_lesions"] > 0
+    assert len(json.loads(path.read_text())["uncertainty"]["lesions"]) > 0
+    assert first["uncertainty"]["lesions"] >= first["uncertainty"]["false_lesions"] > 0
     path.unlink()
     assert evaluate_run(tiny_run, tiny_data, samples=2).summary == first
 
 
-def test_what_cannot_doubt_is_one_sentence(
+def test_what_has_no_uncertainty_is_one_sentence(
     tiny_run, write_tiny_run, tiny_recipe, tmp_path
 ):
     sure = replace(tiny_recipe.system.segment_net, dropout=0.0)

@@ -13,7 +13,6 @@ from adn_jax.evaluation import evaluate as module
 from adn_jax.evaluation.evaluate import evaluate_run
 from adn_jax.inference.predict import predict_scans
 from adn_jax.inference.system import (
-    Averaging,
     as_batch,
     as_map,
     infer_case,
@@ -23,8 +22,7 @@ from adn_jax.inference.system import (
 )
 from adn_jax.pipeline.tta import averaged_prediction
 
-ASKED = Averaging(mirrored=True, copies=1)
-
+ASKED = {"mirrored": True, "copies": 1}
 
 SETTINGS = TtaSettings(mirrored=True, copies=1)
 
@@ -40,7 +38,7 @@ def case(tiny_data):
 
 
 def test_a_run_is_averaged_without_training_it_again(tiny_run, case):
-    system = load_system(tiny_run, averaging=ASKED)
+    system = load_system(tiny_run, tta=ASKED)
     model = system.model
     assert model.recipe.tta == SETTINGS
     maps, outputs, _ = system.infer(case)
@@ -63,23 +61,23 @@ def test_a_recipe_averages_by_itself_and_can_be_told_not_to(
     run = write_tiny_run("averaging", replace(tiny_recipe, tta=SETTINGS))
     plain = load_system(write_tiny_run("plain")).infer(case).maps
     system = load_system(run)
-    assert system.averaging == (SETTINGS,)
+    assert system.tta == (SETTINGS,)
     assert (system.infer(case).maps.prediction != plain.prediction).any()
-    off = load_system(run, averaging=Averaging(mirrored=False, copies=0))
-    assert off.averaging is None
+    off = load_system(run, tta={"mirrored": False, "copies": 0})
+    assert off.tta is None
     maps = off.infer(case).maps
     np.testing.assert_array_equal(maps.prediction, plain.prediction)
     with pytest.raises(UserError, match=r"tta\.copies is -1"):
-        load_system(run, averaging=Averaging(copies=-1))
+        load_system(run, tta={"copies": -1})
 
 
 def test_members_average_by_their_own_recipes(tiny_run, write_tiny_run, plain_recipe):
     other = write_tiny_run("b", replace(plain_recipe, tta=SETTINGS), seed=1)
-    assert load_system(tiny_run, ensemble=[other]).averaging == (None, SETTINGS)
+    assert load_system(tiny_run, ensemble=[other]).tta == (None, SETTINGS)
 
 
 def test_an_ensemble_is_the_mean_of_averaged_members(tiny_run, twin_run, case):
-    one = load_system(tiny_run, averaging=ASKED).infer(case).maps
+    one = load_system(tiny_run, tta=ASKED).infer(case).maps
     two = load_system(tiny_run, 0, [twin_run], ASKED).infer(case).maps
     np.testing.assert_array_equal(one.prediction, two.prediction)
 
@@ -113,22 +111,25 @@ def test_results_of_other_poses_are_not_mixed(tiny_run, tiny_data):
     path = tiny_run / "evaluation" / "test" / "cases" / "turned.json"
     plain = evaluate_run(tiny_run, tiny_data).summary
     key = json.loads(path.read_text())["key"]
-    mirrored = evaluate_run(tiny_run, tiny_data, averaging=ASKED, samples=1)
+    mirrored = evaluate_run(tiny_run, tiny_data, tta=ASKED, samples=1)
     assert json.loads(path.read_text())["key"] != key
-    assert plain["averaging"] is None
+    assert plain["tta"] is None
     settings = {"mirrored": True, "copies": 1, "turn_deg": 10.0, "shift": 0.02}
-    assert mirrored.summary["averaging"] == [settings]
+    assert mirrored.summary["tta"] == [settings]
     assert mirrored.summary["dice"] != plain["dice"]
     page = (mirrored.folder / "report.html").read_text()
-    assert "as it lies, its mirror image, 1 further pose turned by up to 10.0°" in page
+    assert (
+        "the scan itself, its mirror image, 1 further copy turned by up to 10.0°"
+        in page
+    )
     again = evaluate_run(tiny_run, tiny_data).summary
     assert again == plain
-    assert "Averaged over" not in (mirrored.folder / "report.html").read_text()
+    assert "Test-time augmentation" not in (mirrored.folder / "report.html").read_text()
 
 
 def test_scans_are_predicted_from_the_mean(tiny_run, raw_head, tmp_path):
     out = tmp_path / "out"
-    assert predict_scans(tiny_run, [raw_head], out, averaging=ASKED) == {}
+    assert predict_scans(tiny_run, [raw_head], out, tta=ASKED) == {}
     (folder,) = out.iterdir()
     facts = json.loads((folder / "scan.json").read_text())
-    assert facts["model"]["averaging"]["mirrored"]
+    assert facts["model"]["tta"]["mirrored"]
