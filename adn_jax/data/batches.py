@@ -22,7 +22,7 @@ AHEAD = 4
 """Batches at least that wait in memory ahead of the training."""
 
 BYTES_AHEAD = 1_000_000_000
-"""What they may take where there are more."""
+"""What they may take if there are more."""
 
 READERS = min(max(2, usable_processors()), 16)
 """Threads at most that read batches; they mostly decompress and wait."""
@@ -31,7 +31,7 @@ BYTES_IN_MEMORY = 10_000_000_000
 """What the cases of a split may take that stay in memory."""
 
 CASES_IN_MEMORY = 2000
-"""How many they may be where most of them are memory maps: a process may map only some
+"""How many they may be if most of them are memory maps: a process may map only some
 65,000 files."""
 
 ABSENT = -1
@@ -42,7 +42,7 @@ REMEDIES = {
     "tissue": "add maps to the case, or prepare it again with tissue atlas, or take "
     "another run's tissue net (--tissue-source network --tissue-run RUN)",
 }
-"""What to do where a case lacks a volume that training needs."""
+"""What to do if a case lacks a volume that training needs."""
 
 CaseArrays = dict[str, np.ndarray]
 """`volume`, `lesion`, `tissue` (z y x) and `case`, the index in the data set."""
@@ -148,7 +148,7 @@ def open_split(
 ) -> Split:
     """The cases of the split `name`.
 
-    Raises `UserError` where it has fewer than `at_least`, or a case lacks a volume
+    Raises `UserError` if it has fewer than `at_least`, or a case lacks a volume
     named in `needs` ("lesion", "tissue").
     """
     names = manifest.splits.get(name, ())

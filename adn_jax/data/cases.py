@@ -137,7 +137,7 @@ def _spoilt_named(folder: Source) -> Generator[None]:
 
 
 def read_facts(folder: Path) -> CaseFacts:
-    """Quality, flags and source of a prepared case; `UserError` where it is spoilt."""
+    """Quality, flags and source of a prepared case; `UserError` if it is spoilt."""
     content = read_json(folder / "case.json")
     with _spoilt_named(folder):
         return CaseFacts(
@@ -154,9 +154,9 @@ def read_facts(folder: Path) -> CaseFacts:
 
 
 def read_case(folder: Source) -> PreparedCase:
-    """Read a prepared case; `volume` is a memory map where its file is on this machine.
+    """Read a prepared case; `volume` is a memory map if its file is on this machine.
 
-    Raises `UserError`, naming the file, where something is missing or does not fit.
+    Raises `UserError`, naming the file, if something is missing or does not fit.
     """
     content = read_json(folder / "case.json")
     with _spoilt_named(folder):
@@ -202,13 +202,13 @@ def read_volumes(
 
 
 def read_native_lesion(folder: Source) -> Image | None:
-    """The infarct label on the scan's own grid (0 or 1); None where there is none."""
+    """The infarct label on the scan's own grid (0 or 1); None if there is none."""
     path = folder / NATIVE_LESION
     return read_image(path, "lesion label", np.uint8) if is_there(path) else None
 
 
 def check_sums(folder: Path) -> None:
-    """Raise `UserError`, naming the file, where a case is not as it was written."""
+    """Raise `UserError`, naming the file, if a case is not as it was written."""
     for file, expected in read_json(folder / "case.json")["sha256"].items():
         path = folder / file
         if not path.is_file() or sha256(path) != expected:

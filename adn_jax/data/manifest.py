@@ -56,7 +56,7 @@ class Manifest:
     """What a prepared data set holds.
 
     `failed` says why a case could not be prepared, `left_out` why it was left out on
-    purpose; `layout` is that of the raw data set, empty where it is not known.
+    purpose; `layout` is that of the raw data set, empty if it is not known.
     `lacking` names the cases without a lesion label, those without tissue maps, and
     ("infarct") those whose label marks no infarct. `flags` says what deserves a look.
     Packed cases lie in `shards`, in the order of `cases`, `cases_per_shard` in each.
@@ -124,8 +124,8 @@ def has_manifest(folder: Place) -> bool:
 def read_manifest(folder: Place | str) -> Manifest:
     """Read `manifest.json`.
 
-    Raises `UserError` where `folder` is no prepared data set, or packed where packed
-    cases cannot be read from.
+    Raises `UserError` if `folder` is no prepared data set, or a packed one in a store
+    from which packed cases cannot be read.
     """
     folder = as_place(folder)
     path = folder / "manifest.json"
@@ -265,7 +265,7 @@ def fold_splits(
     """Splits whose validation is one of several equal parts of train and validation.
 
     The parts depend on the names of the cases alone, not on their order, and together
-    are all of train and validation; other splits stay. Raises `UserError` where there
+    are all of train and validation; other splits stay. Raises `UserError` if there
     are more parts than cases.
     """
     names = [*splits.get("train", ()), *splits.get("validation", ())]
@@ -306,7 +306,7 @@ def zipped(folder: Path) -> bytes:
 
 
 def check_reach(folder: Place) -> None:
-    """Raise `UserError` where ArrayRecord cannot read from a place: in s3://."""
+    """Raise `UserError` if ArrayRecord cannot read from a place: in s3://."""
     if str(folder).startswith("s3://"):
         raise UserError(
             f"{folder} is for packed cases, but of the object stores these can be read "
@@ -318,7 +318,7 @@ def check_reach(folder: Place) -> None:
 def read_packed(path: Place, record: int, name: str) -> zipfile.Path:
     """The folder `name` in a record (from 0), to be read like one on a disk.
 
-    Raises `UserError` where the shard is missing or damaged, or holds another case.
+    Raises `UserError` if the shard is missing or damaged, or holds another case.
     """
     try:
         content = _open_shard(str(path)).read([record])[0]

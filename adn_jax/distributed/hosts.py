@@ -80,7 +80,7 @@ def wait_for_all(what: str) -> None:
 def sync_errors() -> Generator[None]:
     """All wait at the end of the block for each other.
 
-    Raises `UserError` where the block failed in another process.
+    Raises `UserError` if the block failed in another process.
     """
 
     def failed_processes(here: bool) -> list[str]:

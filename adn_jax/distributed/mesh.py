@@ -54,7 +54,7 @@ def spread_over_cores(*batches: int) -> None:
 def device_mesh(devices: int | None = None, spatial_shards: int = 1) -> Mesh:
     """A mesh of the first `devices` devices (all of them).
 
-    Raises `UserError` where `spatial_shards` of them, which share each case, do not
+    Raises `UserError` if `spatial_shards` of them, which share each case, do not
     divide the devices of every process: what they exchange has to stay within one.
     """
     count = jax.device_count() if devices is None else devices
@@ -73,7 +73,7 @@ def device_mesh(devices: int | None = None, spatial_shards: int = 1) -> Mesh:
 
 
 def check_rows(rows: int, mesh: Mesh) -> None:
-    """Raise `UserError` where the rows of a net's deepest maps cannot be shared."""
+    """Raise `UserError` if the rows of a net's deepest maps cannot be shared."""
     shards = mesh.shape["spatial"]
     if rows % shards:
         fitting = divisors(math.gcd(rows, shards))
@@ -116,7 +116,7 @@ def replicate_rows(volume: Maps) -> Maps:
 
 
 def _arrange(volume: Maps, how: PartitionSpec) -> Maps:
-    """The same volume, laid out so where devices share it."""
+    """The same volume, laid out so if devices share it."""
     if not _is_shared(volume):
         return volume
     return jax.lax.with_sharding_constraint(volume, how)
@@ -193,7 +193,7 @@ def ring_reduce(
 
 
 def check_batch(batch: int, mesh: Mesh, where: str, micro_batches: int = 1) -> None:
-    """Raise `UserError` where a batch does not divide over parts and devices."""
+    """Raise `UserError` if a batch does not divide over parts and devices."""
     devices = mesh.shape["data"]
     count = micro_batches * devices
     lower = batch // count * count

@@ -96,7 +96,7 @@ def compile_to_fit(lowered: Any, what: str, advice: Advice, devices: int = 1) ->
 def check_memory(
     planned: CompiledMemory, what: str, advice: Advice, devices: int = 1
 ) -> None:
-    """Raise `MemoryShortageError` where a plan exceeds the memory that is there."""
+    """Raise `MemoryShortageError` if a plan exceeds the memory that is there."""
     import jax
 
     device = jax.local_devices()[0]
@@ -144,7 +144,7 @@ def in_gb(size: int) -> str:
 
 
 def memory_there(device: Any) -> int | None:
-    """Bytes that a program may take on a jax device; None where nothing tells."""
+    """Bytes that a program may take on a jax device; None if nothing tells."""
     if device.platform == "cpu":
         return min(host_limits(), default=None)
     return (device.memory_stats() or {}).get("bytes_limit")
@@ -207,7 +207,7 @@ def own_limit() -> Iterator[int]:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Lines of a file of the system; none where it cannot be read."""
+    """Lines of a file of the system; none if it cannot be read."""
     try:
         return path.read_text().splitlines()
     except OSError:

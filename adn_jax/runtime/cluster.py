@@ -83,7 +83,7 @@ def local_client(workers: int, memory_bytes: int) -> Generator[Client]:
 
 @contextmanager
 def cluster_client(address: str) -> Generator[Client]:
-    """The Dask cluster with this scheduler; `UserError` where it does not answer."""
+    """The Dask cluster with this scheduler; `UserError` if it does not answer."""
     _silence()
     try:
         asyncio.run(check_reachable(address))
@@ -105,7 +105,7 @@ def cluster_client(address: str) -> Generator[Client]:
 
 
 async def check_reachable(address: str) -> None:
-    """Connect once; `OSError` or `ValueError` where that fails."""
+    """Connect once; `OSError` or `ValueError` if that fails."""
     comm = await connect(coerce_to_address(address), timeout=CONNECT_SECONDS)
     await comm.close()
 

@@ -63,7 +63,7 @@ class Processes:
     scheduler: str = ""
 
     def __post_init__(self) -> None:
-        """Raise `UserError` where none, or too little memory, is wanted."""
+        """Raise `UserError` if none, or too little memory, is wanted."""
         worker_count(self.workers, 1)
         if self.memory_gib is not None and self.memory_gib < LEAST_MEMORY_GIB:
             raise UserError(
@@ -135,7 +135,7 @@ class Processes:
 def attempt(name: str, work: Callable[[], None]) -> Outcome:
     """Do the work on a case; returns its name and why it failed.
 
-    Raises `UserError` where the disk is full: that is no fault of the case.
+    Raises `UserError` if the disk is full: that is no fault of the case.
     """
     try:
         work()
@@ -202,7 +202,7 @@ def probe_worker(folders: Sequence[Path]) -> tuple[str, list[Path]]:
 def worker_count(wanted: int | None, jobs: int) -> int:
     """Processes for so many jobs; None: one for each processor that may be used.
 
-    Raises `UserError` where fewer than one is wanted.
+    Raises `UserError` if fewer than one is wanted.
     """
     if wanted is not None and wanted < 1:
         raise UserError(f"--workers is {wanted}; at least 1 process is wanted.")
@@ -210,7 +210,7 @@ def worker_count(wanted: int | None, jobs: int) -> int:
 
 
 def usable_processors() -> int:
-    """Processors that this process may use, where the system tells; else all."""
+    """Processors that this process may use, if the system tells; else all."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -12,7 +12,7 @@ from adn_jax.errors import UserError
 def named_function(module: str, function: str, what: str) -> Callable[..., Any]:
     """Import a function; modules in the folder of the call are found, too.
 
-    `what` is what the function is meant for, in messages. Raises `UserError` where the
+    `what` is what the function is meant for, in messages. Raises `UserError` if the
     module cannot be imported or has no such function.
     """
     if (here := str(Path.cwd())) not in sys.path:

@@ -30,7 +30,7 @@ ARENA_MAX, MMAP_MAX, TRIM_THRESHOLD = -8, -4, -1
 
 
 def check_cudnn(precision: Precision) -> None:
-    """Raise `UserError` where bfloat16 would run on too old a cuDNN."""
+    """Raise `UserError` if bfloat16 would run on too old a cuDNN."""
     if precision != "bfloat16" or OVERRIDE in os.environ:
         return
     import jax  # not at the top: a peer's process, which uses this file, has no jax
@@ -74,7 +74,7 @@ def enable_determinism() -> None:
 
     CPUs and TPUs do so anyway. What the user set by XLA's flag stays. It compiles
     without trying which kernels are the fastest, for those could differ from run to
-    run, and ends with an error where an operation has no such form. Call it before jax
+    run, and ends with an error if an operation has no such form. Call it before jax
     is used. Source: XLA's flag of this name.
     """
     flags = os.environ.get("XLA_FLAGS", "")
@@ -86,7 +86,7 @@ def keep_freed_memory() -> None:
     """Keep up to 2 GiB of freed memory instead of giving it back after every step.
 
     The system clears each page that it hands out, which took a fifth of a small train
-    step. Nothing happens where jax has an accelerator's plugin, or without glibc. Call
+    step. Nothing happens if jax has an accelerator's plugin, or without glibc. Call
     it before jax is first used: threads that exist by then keep their own ways.
     """
     accelerated = entry_points(group="jax_plugins") or find_spec("libtpu")

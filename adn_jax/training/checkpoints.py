@@ -1,6 +1,6 @@
 """Checkpoints by Orbax: the latest and the best of a stage, each whole or absent.
 
-A checkpoint has three items: `params`, `optimizer` (absent where weights were
+A checkpoint has three items: `params`, `optimizer` (absent if weights were
 imported) and `progress` (JSON values).
 """
 
@@ -26,7 +26,7 @@ Mode = Literal["min", "max"]
 """Whether the lowest or the highest score is the best."""
 
 LATEST = 2
-"""Newest checkpoints that are kept: where one is damaged the other serves."""
+"""Newest checkpoints that are kept: if one is damaged the other serves."""
 
 SMALL_FILES = 500_000
 """Bytes of a checkpoint's descriptions, on top of its arrays."""
@@ -186,7 +186,7 @@ def open_checkpoints(
     """The checkpoints in `folder`; the end of the block waits for running saves.
 
     Unless `read_only`, remains of saves that were cut short are removed. All processes
-    open them together, unless each does it `alone`. Raises `UserError` where the folder
+    open them together, unless each does it `alone`. Raises `UserError` if the folder
     cannot be opened, and for one in s3://.
     """
     if str(folder).startswith("s3://"):  # Orbax takes such a name for a path on disk

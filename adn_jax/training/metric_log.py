@@ -112,7 +112,7 @@ def _drop_lines(path: Path, stage: str, step: int) -> None:
 
 
 def _parse_line(line: str) -> dict[str, Any] | None:
-    """Content of one line; None where it is damaged."""
+    """Content of one line; None if it is damaged."""
     try:
         content = json.loads(line)
     except ValueError:
