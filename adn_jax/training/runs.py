@@ -163,11 +163,6 @@ class Run:
             if stage in self.finished
         }
 
-    @property
-    def is_trained(self) -> bool:
-        """Whether every stage is finished."""
-        return set(self.stages) <= self.finished.keys()
-
     def checkpoints(self, stage: str) -> Place:
         """Folder in which a stage keeps its checkpoints."""
         return self.folder / "checkpoints" / stage
