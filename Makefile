@@ -23,7 +23,7 @@ test: .venv/ready
 # and determinism.
 EAGER := --peer torch --forms eager --repeats 3
 SMALL := --prepare.shape 16 64 64 --batch 4 \
-    $(foreach net,view disentangle segment tissue,--$(net)-net.widths 8 16 32 64)
+    $(foreach net,alignment disentangle segment tissue,--$(net)-net.widths 8 16 32 64)
 
 bench: .venv/torch
 	@if $(BIN)/python -c 'import jax, sys; sys.exit(jax.default_backend() != "cpu")'; then set -x; \

@@ -11,15 +11,21 @@ from .inference.predict import Prediction, predict
 from .io.image import Image
 from .losses.recipes import align_loss, joint_loss
 from .phantom.generate import write_phantoms
-from .pipeline.adn import apply_adn, init_adn
-from .pipeline.targets import make_targets
+from .pipeline.adn import (
+    AdnOutputs,
+    AdnParams,
+    Targets,
+    apply_adn,
+    init_adn,
+    make_targets,
+)
 from .prepare.case import prepare_scan
 from .prepare.dataset import prepare_dataset
 from .scans.read import RawScan, read_scan
 from .training.runs import TrainedModel, load_run
 from .training.steps import TrainState, initial_state, make_train_step
 from .training.train import train
-from .types import AdnOutputs, AdnParams, Batch, Targets
+from .types import Batch
 
 __all__ = [
     "AdnOutputs",

@@ -1,4 +1,4 @@
-"""Axis names, array types, and the records that travel between the stages.
+"""Axis names, array types, and the batch that travels between the stages.
 
 Volumes are channels last, `b z y x c`. On a prepared grid x grows to the patient's
 right, y to the front, z to the head (NIfTI's RAS+), so x is the flip axis. The
@@ -19,7 +19,7 @@ paper's letters stand in docstrings, words in the code:
 | G | lesion | infarct label, 0 to 1: the share of the voxel |
 """
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
@@ -28,10 +28,6 @@ from jaxtyping import Array, Float, Int, Integer, PRNGKeyArray
 
 Volume = Float[Array, "b z y x c"]
 """A batch of volumes or feature maps, channels last."""
-
-View = Float[Array, "b 6"]
-"""Rigid pose of each head: rotations about x, y, z (radians), shifts along x, y, z
-(in half-extents of the volume, the unit of normalised coordinates)."""
 
 Matrix = Float[Array, "b 4 4"]
 """Homogeneous matrices on normalised (x, y, z) coordinates, from output to input."""
@@ -49,20 +45,26 @@ Record = TypeVar("Record")
 def register_arrays(record: type[Record]) -> type[Record]:
     """Make a frozen dataclass of arrays a pytree.
 
+    Fields with the metadata `static` are no leaves: programs are compiled for them.
     jax fills trees also with objects of its own, as when it lowers a program; these
     are put in place without the constructor, whose annotations ask for arrays.
     """
     described: Any = record  # every dataclass: no type says so
-    names = [each.name for each in fields(described)]
+    static = [each.name for each in fields(described) if "static" in each.metadata]
+    names = [each.name for each in fields(described) if each.name not in static]
 
-    def with_keys(tree: Record) -> tuple[list[tuple[Any, Any]], None]:
+    def with_keys(
+        tree: Record,
+    ) -> tuple[list[tuple[Any, Any]], tuple[Hashable, ...]]:
         attribute = jax.tree_util.GetAttrKey
-        return [(attribute(name), getattr(tree, name)) for name in names], None
+        leaves = [(attribute(name), getattr(tree, name)) for name in names]
+        return leaves, tuple(getattr(tree, name) for name in static)
 
-    def build(_: None, children: Iterable[Any]) -> Record:
+    def build(fixed: tuple[Hashable, ...], children: Iterable[Any]) -> Record:
         tree = object.__new__(record)
-        for name, child in zip(names, children, strict=True):
-            object.__setattr__(tree, name, child)
+        values = (*children, *fixed)
+        for name, value in zip([*names, *static], values, strict=True):
+            object.__setattr__(tree, name, value)
         return tree
 
     jax.tree_util.register_pytree_with_keys(record, with_keys, build)
@@ -85,52 +87,3 @@ class Batch:
     lesion: Float[Array, "b z y x 1"]
     tissue: Integer[Array, "b z y x"]
     case: Integer[Array, " b"]
-
-
-@register_arrays
-@dataclass(frozen=True)
-class AdnParams:
-    """Parameters of T (None: alignment by search), D (None: a system without it), F."""
-
-    view: Params
-    disentangle: Params
-    segment: Params
-
-
-@register_arrays
-@dataclass(frozen=True)
-class AdnOutputs:
-    """Everything the chain computes for a batch of volumes I (letters: see above).
-
-    What D makes is None in a system without it. `auxiliary_predictions` are Y as the
-    decoder levels below the last give it (deep supervision), the finest first, each
-    voxel repeated to X's grid; there are none in inference.
-    """
-
-    view: View
-    matrix: Matrix
-    inverse: Matrix
-    aligned: Volume
-    mirrored: Volume
-    asymmetry: Volume
-    pathological: Volume | None
-    anatomical: Volume | None
-    salient: Volume | None
-    compensated: Volume | None
-    aligned_prediction: Volume
-    prediction: Volume
-    auxiliary_predictions: tuple[Volume, ...] = ()
-
-
-@register_arrays
-@dataclass(frozen=True)
-class Targets:
-    """What the loss terms compare with: G on I's grid and on X's, tissue on X's.
-
-    `tissue` holds grey matter, white matter and CSF as 0 or 1 in its three channels;
-    the terms that want normal tissue only leave the lesion's voxels out themselves.
-    """
-
-    lesion: Float[Array, "b z y x 1"]
-    aligned_lesion: Float[Array, "b z y x 1"]
-    tissue: Float[Array, "b z y x 3"]

@@ -1,4 +1,4 @@
-"""ADN with what it took to train it: a better start, a refined view, a P that stays.
+"""ADN with what it took to train it: a better start, a refined pose, a P that stays.
 
 Command:  adn train configs/adn.py --data DIR --run RUN
 Hardware: one GPU with 80 GB, or several (the batch of 6 is split over them).
@@ -6,7 +6,7 @@ Result:   not yet run at full size; on phantoms, smaller, `clerigues.py` and
           `adn_strong.py` score higher (docs/results.md).
 
 Beyond the paper: the head is centred by mass, T starts from the identity and first
-learns the answer of a coarse search, each scan's view is refined on the mirror loss,
+learns the answer of a coarse search, each scan's pose is refined on the mirror loss,
 D and F start at the share of infarcted voxels instead of one half, P is taught the
 infarct to the end, beside the paper's L_D, which alone lets it fall to 0, and A leaves
 out the brain's rim.

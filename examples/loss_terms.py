@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from adn_jax.losses.alignment import AlignOutputs
-from adn_jax.types import AdnOutputs, Targets
+from adn_jax.pipeline.adn import AdnOutputs, Targets
 
 
 def boundary_charge(outputs: AdnOutputs, targets: Targets) -> Float[Array, ""]:
@@ -36,5 +36,5 @@ def agreement(
 
 
 def small_turns(outputs: AlignOutputs) -> Float[Array, ""]:
-    """Charge the squared angles (radians) of T's view."""
-    return jnp.mean(jnp.square(outputs.view[:, :3]))
+    """Charge the squared angles (radians) of T's rotation."""
+    return jnp.mean(jnp.square(outputs.pose.rotation))

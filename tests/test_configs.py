@@ -40,7 +40,7 @@ def test_recipe_builds_and_traces(path):
         labels = jnp.zeros(shape, jnp.int32)
         batch = Batch(volume, volume, labels, jnp.arange(2))
         params = init_adn(key, recipe.system)
-        frozen = {"align": params.view, "tissue": init_unet(key, recipe.tissue_net)}
+        frozen = {"align": params.align, "tissue": init_unet(key, recipe.tissue_net)}
         loss = make_stage("joint", recipe).loss
         total, _ = loss(joint_params(params), frozen, batch, key, jnp.int32(0))
         return apply_adn(params, volume, recipe.system, key=key).prediction, total

@@ -85,7 +85,7 @@ def draw_params(recipe, seed=0):
         return jnp.asarray(generator.normal(size=leaf.shape), leaf.dtype)
 
     params = jax.tree.map(draw, shapes)
-    return replace(params, view=jax.tree.map(lambda leaf: 0.2 * leaf, params.view))
+    return replace(params, align=jax.tree.map(lambda leaf: 0.2 * leaf, params.align))
 
 
 @pytest.fixture

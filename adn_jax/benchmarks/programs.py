@@ -22,12 +22,13 @@ from adn_jax.distributed.mesh import (
     replicated,
 )
 from adn_jax.errors import UserError
-from adn_jax.pipeline.adn import apply_adn, init_adn
+from adn_jax.geometry.rigid import Pose
+from adn_jax.pipeline.adn import AdnParams, apply_adn, init_adn
 from adn_jax.runtime.capacity import CompiledMemory, compile_to_fit
 from adn_jax.training.runs import initial_params, stages_of
 from adn_jax.training.stages import make_stage, needs_search
 from adn_jax.training.steps import initial_state, make_optimizer, make_train_step
-from adn_jax.types import AdnParams, Batch, Key, Params, Volume
+from adn_jax.types import Batch, Key, Params, Volume
 
 ENDLESS_STEPS = 10**6
 """The decay's length in steps: it has no end while a benchmark runs."""
@@ -102,7 +103,7 @@ def _frozen_of(job: Job, key: Key) -> dict[str, Params]:
     """Random weights of the stages before this one, and the search's answers."""
     recipe = job.recipe
     if job.what == "align":
-        search = {"search": jnp.zeros((job.batch, 6), jnp.float32)}
+        search = {"search": Pose.identity(job.batch)}
         return search if needs_search(recipe) else {}
     names = [name for name in stages_of(recipe) if name != job.what]
     return {name: initial_params(key, recipe, name) for name in names}

@@ -15,8 +15,9 @@ from adn_jax.config.serialization import sections
 from adn_jax.errors import UserError
 from adn_jax.io.files import check_fetched
 from adn_jax.models.torch_names import from_torch, torch_widths
+from adn_jax.pipeline.adn import AdnParams
 from adn_jax.training.runs import write_run
-from adn_jax.types import AdnParams, Params
+from adn_jax.types import Params
 
 Settings = UNetSettings | AlignmentNetSettings
 State = dict[str, np.ndarray]
@@ -69,7 +70,7 @@ def import_networks(command: ImportTorch) -> tuple[Recipe, AdnParams, Params]:
     if command.tissue is None and recipe.tissue_source == "network":
         recipe = replace(recipe, tissue_source="maps")
     adn = AdnParams(
-        view=params["alignment_net"],
+        align=params["alignment_net"],
         disentangle=params["disentangle_net"],
         segment=params["segment_net"],
     )
@@ -85,9 +86,10 @@ def fitted_settings(settings: Settings, state: State, network: str) -> Settings:
             f"the checkpoint of {network} has none of its parameters (it begins with "
             f"{begin}); give the file of this network."
         )
-    if isinstance(settings, AlignmentNetSettings) or "final_conv.bias" not in state:
-        return replace(settings, widths=widths)
-    return replace(settings, widths=widths, outputs=len(state["final_conv.bias"]))
+    changes: dict[str, Any] = {"widths": widths}
+    if "final_conv.bias" in state:  # T has none
+        changes["outputs"] = len(state["final_conv.bias"])
+    return replace(settings, **changes)
 
 
 def network_state(checkpoint: Mapping[str, Any], key: str, network: str) -> State:

@@ -81,7 +81,7 @@ class AlignmentNetSettings:
     translation_limit: tuple[float, float, float] = (1.0, 1.0, 0.0)
     """Largest shift along x, y, z in half-extents (1: half the image)."""
     identity_start: bool = False
-    """Start from the identity view (near-zero last layer): tanh does not saturate."""
+    """Start from the identity (near-zero last layer): tanh does not saturate."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ class AlignmentSettings:
     """How T finds the mid-sagittal plane."""
 
     network: bool = True
-    """Let T look at the volume; else the search below has to find the view alone."""
+    """Let T look at the volume; else the search below has to find the pose alone."""
     centre: bool = False
     """Move the centre of mass to the centre of the volume before anything else."""
     search_limit_deg: float = 0.0
@@ -186,7 +186,7 @@ class AlignmentSettings:
     start that mirrors better after refinement counts, and the brain's shape says where
     the head's front is."""
     refine_steps: int = 0
-    """Optimizer steps on the mirror loss that refine the view of each scan."""
+    """Optimizer steps on the mirror loss that refine the pose of each scan."""
     refine_rate: float = 0.02
     """Step size of the refinement at its start (radians and half-extents)."""
 
@@ -240,7 +240,7 @@ class AlignLossSettings:
     pose_regression: float = 0.0
     """Squared distance to the answer of the coarse search (ours)."""
     warm_start_steps: int = 0
-    """Steps at the start with the view regression alone."""
+    """Steps at the start with the pose regression alone."""
     extra: tuple[str, ...] = ()
     """Terms of your own: `module:function` or `module:function:weight`."""
     schedules: tuple[str, ...] = ()

@@ -5,6 +5,7 @@ it nor the number of devices can change it.
 """
 
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -14,12 +15,11 @@ from jaxtyping import Array, Bool, Float, Integer
 from adn_jax.config import AugmentSettings
 from adn_jax.geometry.rigid import (
     HalfExtents,
-    compose_in_plane,
+    Pose,
     half_extents_mm,
-    view_to_matrices,
 )
 from adn_jax.geometry.sampler import mirror, sample
-from adn_jax.types import Batch, Key, View, Volume
+from adn_jax.types import Batch, Key, Volume
 
 DARKEST = 1 / 1024
 """Least intensity that brightness and noise leave in the brain: 0 is outside it."""
@@ -30,8 +30,8 @@ class Variation(NamedTuple):
 
     gamma: Float[Array, "*b"]
     flip: Bool[Array, "*b"]
-    motion: Float[Array, "*b 6"]
-    """Rotation and shift in plane, as a view."""
+    motion: Pose
+    """Rotation and shift in plane."""
     zoom: Float[Array, "*b"]
     brightness: Float[Array, "*b"]
     noise: Float[Array, "*b"]
@@ -83,11 +83,10 @@ def draw(key: Key, settings: AugmentSettings) -> Variation:
     limit = jnp.deg2rad(jnp.float32(settings.rotation_deg))
     turn = limit * jax.random.uniform(turn_key, (), minval=-1.0)
     shift = settings.translation * jax.random.uniform(shift_key, (2,), minval=-1.0)
-    zero = jnp.zeros(())
     return Variation(
         gamma=1 + around_zero(gamma_key, settings.gamma),
         flip=jax.random.bernoulli(flip_key),
-        motion=jnp.stack([zero, zero, turn, shift[0], shift[1], zero]),
+        motion=Pose.in_plane(turn, shift[0], shift[1]),
         zoom=1 + around_zero(zoom_key, settings.zoom),
         brightness=around_zero(brightness_key, settings.brightness),
         noise=settings.noise * jax.random.uniform(level_key, ()),
@@ -127,7 +126,7 @@ def move(
     """Rotate about z, shift and zoom in plane, about the centre of the volume."""
     _, z, y, x, _ = batch.volume.shape
     extents = half_extents_mm((z, y, x), spacing_mm)
-    matrix, _ = view_to_matrices(drawn.motion, extents)
+    matrix, _ = drawn.motion.matrices(extents)
     matrix = matrix.at[:, :2, :2].divide(drawn.zoom[:, None, None])
     labels = jnp.concatenate(
         [batch.lesion, batch.tissue[..., None].astype(jnp.float32)], axis=-1
@@ -141,23 +140,20 @@ def move(
     )
 
 
-def augmented_view(
+def augmented_pose(
     key: Key,
-    view: View,
+    pose: Pose,
     case: Integer[Array, " b"],
     settings: AugmentSettings,
     extents_mm: HalfExtents,
-) -> View:
-    """View of each augmented head, given the view of the head before `augment`.
+) -> Pose:
+    """Pose of each augmented head, given the pose of the head before `augment`.
 
     With the mirror F and the motion A of the same key, M becomes A^-1 F M F.
-    Only for views that turn about z and shift along x and y.
+    Only for poses that turn about z and shift along x and y.
     """
     drawn = draw_all(key, case, settings)
-    motions = drawn.motion
     if settings.mirror:
-        signs = jnp.array([1, 1, -1, -1, 1, 1], view.dtype)
-        view = jnp.where(drawn.flip[:, None], view * signs, view)
-    _, inverse = view_to_matrices(motions, extents_mm)
-    undo = jnp.concatenate([-motions[:, :3], inverse[:, :3, 3]], axis=1)
-    return compose_in_plane(undo, view, extents_mm)
+        chosen = drawn.flip[:, None]
+        pose = jax.tree.map(partial(jnp.where, chosen), pose.mirrored(), pose)
+    return drawn.motion.inverse(extents_mm).then(pose, extents_mm)

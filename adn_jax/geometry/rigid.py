@@ -1,14 +1,19 @@
-"""Rigid motions of the head: from the six numbers of a view to matrices and back.
+"""Rigid motions of the head: poses and their matrices.
 
 Matrices act on normalised (x, y, z) coordinates, -1 and 1 at the outer faces of the
 first and last voxel, and lead from the output of a warp to its input. All products
 are elementwise: a matrix product may run at reduced precision on accelerators.
 """
 
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from adn_jax.types import Matrix, View
+from adn_jax.types import Matrix, register_arrays
 
 HalfExtents = tuple[float, float, float]
 """Half the field of view along x, y, z in mm."""
@@ -25,43 +30,92 @@ def half_extents_mm(
     return x, y, z
 
 
-def view_to_matrices(
-    view: View, half_extents_mm: HalfExtents | None = None
-) -> tuple[Matrix, Matrix]:
-    """Matrix M = T R of each view and its exact inverse R^T T(-t).
+@register_arrays
+@dataclass(frozen=True)
+class Pose:
+    """How each head of a batch lies: a rotation, then a translation.
 
-    R = Rz Ry Rx turns by the view's angles, T shifts by its last three numbers
-    (authors' code, transform_net.py). Normalised axes of unequal extent would shear
-    the head, so with `half_extents_mm` (diagonal S) R becomes S^-1 R S, a true
-    rotation in mm. None, or equal extents, gives the authors' matrices.
+    Where a method takes `half_extents_mm`, rotations are true ones in mm on a grid of
+    these half-extents; None, or equal extents, gives the authors' matrices.
     """
-    rotation = _rotation(view[:, :3])
-    scale = _relative_extents(half_extents_mm, view.dtype)
-    shift = view[:, 3:]
-    forward = rotation * scale
-    backward = jnp.swapaxes(rotation, 1, 2) * scale
-    return _homogeneous(forward, shift), _homogeneous(backward, -_turn(backward, shift))
 
+    rotation: Float[Array, "*b 3"]
+    """Angles about x, y, z in radians: R = Rz Ry Rx."""
+    translation: Float[Array, "*b 3"]
+    """Along x, y, z in half-extents, the unit of normalised coordinates."""
 
-def compose_in_plane(
-    first: View, second: View, half_extents_mm: HalfExtents | None = None
-) -> View:
-    """View of warping by `first` and the result by `second`: M = M_first M_second.
+    @classmethod
+    def identity(cls, batch: int) -> "Pose":
+        """Heads that lie as the grid does."""
+        return cls(jnp.zeros((batch, 3)), jnp.zeros((batch, 3)))
 
-    Only for views that turn about z and shift along x and y; other numbers of
-    `second` must be 0.
-    """
-    matrix, _ = view_to_matrices(first, half_extents_mm)
-    shift = first[:, 3:] + _turn(matrix[:, :3, :3], second[:, 3:])
-    return jnp.concatenate([first[:, :3] + second[:, :3], shift], axis=1)
+    @classmethod
+    def in_plane(
+        cls, angle: Float[Array, "*b"], x: Float[Array, "*b"], y: Float[Array, "*b"]
+    ) -> "Pose":
+        """Turn by an angle (radians) about z and shift along x and y (half-extents)."""
+        zero = jnp.zeros_like(angle)
+        return cls(
+            jnp.stack([zero, zero, angle], axis=-1), jnp.stack([x, y, zero], axis=-1)
+        )
 
+    @property
+    def in_plane_angle(self) -> Float[Array, "*b"]:
+        """Angle about z in radians."""
+        return self.rotation[..., 2]
 
-def in_plane_angle_deg(
-    matrix: Matrix, half_extents_mm: HalfExtents | None = None
-) -> Float[Array, " b"]:
-    """Angle about z, in degrees, of matrices that only turn about z."""
-    x, y, _ = half_extents_mm or (1.0, 1.0, 1.0)
-    return jnp.rad2deg(jnp.arctan2(matrix[:, 1, 0] * (y / x), matrix[:, 0, 0]))
+    def __getitem__(self, index: Any) -> "Pose":
+        """The poses of some heads."""
+        return jax.tree.map(lambda part: part[index], self)
+
+    # A program of its own: its gradient is one sum, to which others are added.
+    @partial(jax.jit, static_argnames="half_extents_mm")
+    def matrices(
+        self, half_extents_mm: HalfExtents | None = None
+    ) -> tuple[Matrix, Matrix]:
+        """Matrix M = T R of each pose and its exact inverse R^T T(-t).
+
+        Normalised axes of unequal extent would shear the head, so with the
+        half-extents as the diagonal S, R becomes S^-1 R S.
+        """
+        extents = half_extents_mm or (1.0, 1.0, 1.0)
+        scale = jnp.asarray(
+            [[j / i for j in extents] for i in extents], self.rotation.dtype
+        )
+        rotation = _rotation_matrix(self.rotation)
+        forward = rotation * scale
+        backward = jnp.swapaxes(rotation, 1, 2) * scale
+        back_shift = -_times(backward, self.translation)
+        return (
+            _homogeneous(forward, self.translation),
+            _homogeneous(backward, back_shift),
+        )
+
+    def turned(self, angle: Float[Array, ""] | Float[Array, " b"] | float) -> "Pose":
+        """Turned further about z by an angle in radians, about the same centre."""
+        return Pose(self.rotation.at[..., 2].add(angle), self.translation)
+
+    def mirrored(self) -> "Pose":
+        """The pose of the head flipped along x: F M F."""
+        signs = jnp.array([[1, -1, -1], [-1, 1, 1]], self.rotation.dtype)
+        return Pose(self.rotation * signs[0], self.translation * signs[1])
+
+    def then(
+        self, second: "Pose", half_extents_mm: HalfExtents | None = None
+    ) -> "Pose":
+        """Pose of warping by this one and the result by `second`: M = M_self M_second.
+
+        Only for poses that turn about z and shift along x and y; other numbers of
+        `second` must be 0.
+        """
+        matrix, _ = self.matrices(half_extents_mm)
+        shift = self.translation + _times(matrix[:, :3, :3], second.translation)
+        return Pose(self.rotation + second.rotation, shift)
+
+    def inverse(self, half_extents_mm: HalfExtents | None = None) -> "Pose":
+        """Pose whose M is the inverse, of poses that turn about z alone."""
+        _, inverse = self.matrices(half_extents_mm)
+        return Pose(-self.rotation, inverse[:, :3, 3])
 
 
 def mid_plane(
@@ -79,8 +133,8 @@ def mid_plane(
     return normal / length, matrix[:, :3, 3] * extents
 
 
-def _rotation(angles: Float[Array, "b 3"]) -> Float[Array, "b 3 3"]:
-    """Write out Rz Ry Rx for angles about x, y, z in radians."""
+def _rotation_matrix(angles: Float[Array, "b 3"]) -> Float[Array, "b 3 3"]:
+    """Write out Rz Ry Rx (authors' code, transform_net.py)."""
     (sx, sy, sz), (cx, cy, cz) = jnp.sin(angles).T, jnp.cos(angles).T
     rows = [
         [cz * cy, cz * sy * sx - sz * cx, cz * sy * cx + sz * sx],
@@ -90,18 +144,10 @@ def _rotation(angles: Float[Array, "b 3"]) -> Float[Array, "b 3 3"]:
     return jnp.stack([jnp.stack(row, axis=-1) for row in rows], axis=1)
 
 
-def _relative_extents(
-    half_extents_mm: HalfExtents | None, dtype: jnp.dtype
-) -> Float[Array, "3 3"]:
-    """Factors s_j / s_i that turn R_ij into (S^-1 R S)_ij."""
-    extents = half_extents_mm or (1.0, 1.0, 1.0)
-    return jnp.asarray([[j / i for j in extents] for i in extents], dtype)
-
-
-def _turn(
-    rotation: Float[Array, "b 3 3"], vector: Float[Array, "b 3"]
+def _times(
+    matrix: Float[Array, "b 3 3"], vector: Float[Array, "b 3"]
 ) -> Float[Array, "b 3"]:
-    return jnp.sum(rotation * vector[:, None, :], axis=2)
+    return jnp.sum(matrix * vector[:, None, :], axis=2)
 
 
 def _homogeneous(rotation: Float[Array, "b 3 3"], shift: Float[Array, "b 3"]) -> Matrix:

@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 from rich.progress import track
 
-from adn_jax.config import SystemSettings
 from adn_jax.config.serialization import settings_to_json
 from adn_jax.data.cases import PreparedCase
 from adn_jax.datasets.raw import CaseInput
@@ -29,6 +28,7 @@ from adn_jax.io.files import atomic_path, none_for_nan, write_json
 from adn_jax.io.image import Image, write_image
 from adn_jax.io.paths import Place
 from adn_jax.metrics.overlap import Mask, volume_ml
+from adn_jax.pipeline.adn import AdnOutputs
 from adn_jax.prepare.case import prepare_scan, to_native
 from adn_jax.runtime.capacity import MemoryShortageError
 from adn_jax.runtime.platform import versions
@@ -36,7 +36,6 @@ from adn_jax.scans.dicom.straighten import onto_taken, taken_image
 from adn_jax.scans.hounsfield import check_hu_range
 from adn_jax.scans.read import RawScan, read_scan, scan_name
 from adn_jax.training.runs import TrainedModel
-from adn_jax.types import AdnOutputs
 
 ONE_SIDED = 0.9
 """From this fraction of its volume on one side a lesion is called one-sided."""
@@ -193,7 +192,7 @@ def _predict_read(system: System, scan: RawScan) -> Prediction:
     maps, outputs, uncertainty = system.infer(case)
     native = partial(to_native, geometry=case.geometry)
     volumes = _lesion_of(native(maps.prediction), maps.threshold)
-    volumes |= _maps_on_scan(scan, case, maps, outputs, recipe.system)
+    volumes |= _maps_on_scan(scan, case, maps, outputs)
     lesion = volumes["lesion"] > 0
     facts = _describe(scan, case, maps, lesion)
     if uncertainty is not None:
@@ -242,11 +241,7 @@ def _lesion_of(
 
 
 def _maps_on_scan(
-    scan: RawScan,
-    case: PreparedCase,
-    maps: CaseMaps,
-    outputs: AdnOutputs,
-    system: SystemSettings,
+    scan: RawScan, case: PreparedCase, maps: CaseMaps, outputs: AdnOutputs
 ) -> dict[str, Float32[np.ndarray, "i j k"]]:
     """A, P and Q on the scan's own voxels, the synthetic scans, and the scan.
 
@@ -259,7 +254,7 @@ def _maps_on_scan(
         return {"ct": hu}
     moved = {
         name: width * to_native(as_map(volume) * case.brain, case.geometry)
-        for name, volume in on_scan_grid(outputs, system).items()
+        for name, volume in on_scan_grid(outputs).items()
     }
     synthetic = {
         name: hu + moved.pop(f"{name}_change")

@@ -15,12 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from adn_jax.config import Recipe, SystemSettings, TtaSettings, UNetSettings
+from adn_jax.config import Recipe, SystemSettings, TtaSettings
 from adn_jax.config.validation import check_recipe
 from adn_jax.data.cases import PreparedCase
 from adn_jax.errors import UserError
 from adn_jax.geometry.rigid import half_extents_mm, mid_plane
-from adn_jax.geometry.sampler import sample
 from adn_jax.inference.maps import (
     CaseMaps,
     Map,
@@ -32,20 +31,25 @@ from adn_jax.io.paths import Place
 from adn_jax.metrics.alignment import Plane
 from adn_jax.metrics.disentanglement import PATHOLOGY_THRESHOLD
 from adn_jax.metrics.overlap import Mask
-from adn_jax.pipeline.adn import apply_adn, init_adn, realign_labels, unalign
+from adn_jax.models import network
+from adn_jax.pipeline.adn import (
+    AdnOutputs,
+    AdnParams,
+    apply_adn,
+    init_adn,
+)
 from adn_jax.pipeline.align import (
+    Alignment,
     MidlineFit,
     aligns,
-    first_view,
-    is_in_plane,
-    matrices,
+    first_pose,
     midline_fit,
 )
-from adn_jax.pipeline.tta import averaged_prediction, further_poses
+from adn_jax.pipeline.tta import averaged_prediction, further_copies
 from adn_jax.runtime.capacity import compile_to_fit
 from adn_jax.runtime.platform import check_cudnn, return_freed_memory
 from adn_jax.training.runs import TrainedModel, load_run
-from adn_jax.types import AdnOutputs, AdnParams, Key, Matrix, Volume
+from adn_jax.types import Key, Matrix, Volume
 
 CHAIN_MAPS = (
     "prediction",
@@ -137,7 +141,7 @@ class System:
             )
             uncertainty = Uncertainty.of([maps.prediction, *map(as_map, others)])
             mean = uncertainty.probability
-            aligned = onto_aligned(as_batch(mean), outputs.matrix, system)
+            aligned = warp(outputs.alignment, as_batch(mean))
             maps = replace(maps, prediction=mean, aligned_prediction=as_map(aligned))
         if self.thresholds is not None:
             chosen = self.thresholds.of(maps.prediction, maps.spacing_mm)
@@ -203,7 +207,7 @@ def tta_of(recipes: Sequence[Recipe]) -> tuple[TtaSettings | None, ...] | None:
     """Test-time augmentation of each recipe, None if it takes the scan itself alone;
     None: no recipe has any."""
     each = tuple(
-        settings if further_poses(settings) else None
+        settings if further_copies(settings) else None
         for settings in (recipe.tta for recipe in recipes)
     )
     return each if any(each) else None
@@ -216,7 +220,7 @@ def has_dropout(recipe: Recipe) -> bool:
     """
     system = recipe.system
     nets = [system.segment_net] + [system.disentangle_net] * system.disentangles
-    return any(isinstance(net, UNetSettings) and net.dropout > 0 for net in nets)
+    return any(network(net).has_dropout for net in nets)
 
 
 @cache
@@ -244,7 +248,7 @@ def infer_case(
     volume, system = as_batch(case.volume), recipe.system
     outputs, first_matrix, fit = compiled_chain(system)(params, volume)
     volumes = {name: getattr(outputs, name) for name in CHAIN_MAPS}
-    if further_poses(recipe.tta):
+    if further_copies(recipe.tta):
         mean = averaged_prediction(
             params,
             volume,
@@ -254,11 +258,11 @@ def infer_case(
             first=outputs.prediction,
         )
         volumes["prediction"] = mean
-        volumes["aligned_prediction"] = onto_aligned(mean, outputs.matrix, system)
+        volumes["aligned_prediction"] = warp(outputs.alignment, mean)
     found: dict[str, Any] = {
         **{name: as_map(one) for name, one in volumes.items() if one is not None},
-        **_midline(outputs.matrix, first_matrix, fit, case, system),
-        **_truth_maps(case, outputs.matrix, system),
+        **_midline(outputs.alignment.matrix, first_matrix, fit, case, system),
+        **_truth_maps(case, outputs.alignment),
     }
     maps = CaseMaps(
         name=case.name,
@@ -303,19 +307,17 @@ def _midline(
     }
 
 
-def _truth_maps(
-    case: PreparedCase, matrix: Matrix, system: SystemSettings
-) -> dict[str, Mask]:
+def _truth_maps(case: PreparedCase, alignment: Alignment) -> dict[str, Mask]:
     """The label and, for phantoms, the truly pathological voxels, as far as known."""
     if case.lesion is None:
         return {}
-    lesion = _realign_labels(as_batch(case.lesion), matrix, system)
+    lesion = _warp_labels(alignment, as_batch(case.lesion))
     truth = {
         "lesion": np.asarray(case.lesion) >= 0.5,
         "aligned_lesion": as_map(lesion) >= 0.5,
     }
     if case.pathological is not None:
-        darkening = onto_aligned(as_batch(case.pathological), matrix, system)
+        darkening = warp(alignment, as_batch(case.pathological))
         truth["aligned_truth"] = as_map(darkening) > PATHOLOGY_THRESHOLD
     return truth
 
@@ -323,9 +325,11 @@ def _truth_maps(
 @partial(jax.jit, static_argnames="system")
 def infer(params: AdnParams, volume: Volume, system: SystemSettings) -> Inference:
     """The whole chain for a batch, and what is known about its mid-lines."""
-    first = matrices(first_view(params.view, volume, system), system)[0]
+    first = Alignment.of(first_pose(params.align, volume, system), system).matrix
     outputs = apply_adn(params, volume, system)
-    fit = midline_fit(volume, outputs.view, system) if aligns(system) else None
+    fit = None
+    if aligns(system):
+        fit = midline_fit(volume, outputs.alignment.pose, system)
     return outputs, first, fit
 
 
@@ -352,8 +356,8 @@ def abstract_inputs(system: SystemSettings) -> tuple[AdnParams, jax.ShapeDtypeSt
     return params, jax.ShapeDtypeStruct((1, *system.prepare.shape, 1), jnp.float32)
 
 
-@partial(jax.jit, static_argnames="system")
-def on_scan_grid(outputs: AdnOutputs, system: SystemSettings) -> dict[str, Volume]:
+@jax.jit
+def on_scan_grid(outputs: AdnOutputs) -> dict[str, Volume]:
     """A, P, Q and what X_hat and X_tilde add to X, taken back to I's grid.
 
     A alone if the system has no D.
@@ -371,19 +375,14 @@ def on_scan_grid(outputs: AdnOutputs, system: SystemSettings) -> dict[str, Volum
         if whole is not None
     }
     stacked = jnp.concatenate(list(maps.values()), axis=-1)
-    moved = unalign(stacked, outputs.inverse, system)
+    moved = outputs.alignment.unwarp(stacked)
     return dict(zip(maps, jnp.split(moved, len(maps), axis=-1), strict=True))
 
 
-@partial(jax.jit, static_argnames="system")
-def onto_aligned(volume: Volume, matrix: Matrix, system: SystemSettings) -> Volume:
-    """A map of I's grid on X's (linear)."""
-    if not aligns(system):
-        return volume
-    return sample(volume, matrix, in_plane=is_in_plane(system))
+warp = jax.jit(Alignment.warp)
+"""A map of I's grid on X's (linear)."""
 
-
-_realign_labels = jax.jit(realign_labels, static_argnames="system")
+_warp_labels = jax.jit(Alignment.warp_labels)
 
 
 def as_batch(volume: np.ndarray) -> Float[Array, "1 z y x 1"]:

@@ -1,11 +1,13 @@
-"""The terms of L_T, which train the view network without labels of the mid-line."""
+"""The terms of L_T, which train network T without labels of the mid-line."""
 
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from adn_jax.types import View, Volume, register_arrays
+from adn_jax.geometry.rigid import Pose
+from adn_jax.types import Volume, register_arrays
 
 Scalar = Float[Array, ""]
 
@@ -16,17 +18,17 @@ LEAST_IN_VIEW = 0.01
 @register_arrays
 @dataclass(frozen=True)
 class AlignOutputs:
-    """What T makes of a batch: I, X, X', X' warped back by M^-1, and the view.
+    """What T makes of a batch: I, X, X', X' warped back by M^-1, and the pose.
 
-    `search_view` is the answer of the coarse search that T may learn from.
+    `search_pose` is the answer of the coarse search that T may learn from.
     """
 
     volume: Volume
     aligned: Volume
     mirrored: Volume
     reconstruction: Volume
-    view: View
-    search_view: View
+    pose: Pose
+    search_pose: Pose
 
 
 def mirror(outputs: AlignOutputs) -> Scalar:
@@ -53,10 +55,11 @@ def reconstruction(outputs: AlignOutputs) -> Scalar:
 
 
 def pose_regression(outputs: AlignOutputs) -> Scalar:
-    """Squared distance of the view's six numbers to the search's, mean of the heads.
+    """Squared distance of the pose's six numbers to the search's, mean of the heads.
 
     Radians and half-extents count alike: both move a point at the rim of the volume
     by one half-extent a unit.
     """
-    difference = outputs.view - outputs.search_view
-    return jnp.mean(jnp.sum(jnp.square(difference), axis=1))
+    difference = jax.tree.map(jnp.subtract, outputs.pose, outputs.search_pose)
+    numbers = jnp.concatenate([difference.rotation, difference.translation], axis=1)
+    return jnp.mean(jnp.sum(jnp.square(numbers), axis=1))

@@ -11,7 +11,8 @@ from jaxtyping import Array, Float
 
 from adn_jax.geometry.sampler import mirror
 from adn_jax.losses.segmentation import cross_entropy, generalised_dice
-from adn_jax.types import AdnOutputs, Targets, Volume
+from adn_jax.pipeline.adn import AdnOutputs, Targets
+from adn_jax.types import Volume
 
 Scalar = Float[Array, ""]
 

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Integer
 
 from adn_jax.config import AlignLossSettings, JointLossSettings
 from adn_jax.config.schedules import Schedule, parse_schedule
+from adn_jax.geometry.rigid import Pose
 from adn_jax.losses import alignment, disentanglement
 from adn_jax.losses.extra import resolve_term
 from adn_jax.losses.segmentation import (
@@ -23,7 +24,8 @@ from adn_jax.losses.segmentation import (
     focal_tversky,
     generalised_dice,
 )
-from adn_jax.types import AdnOutputs, Targets, View, Volume
+from adn_jax.pipeline.adn import AdnOutputs, Targets
+from adn_jax.types import Volume
 
 Metrics = dict[str, Float[Array, ""]]
 
@@ -234,19 +236,19 @@ def align_loss(
     mirrored: Volume,
     volume: Volume,
     reconstruction: Volume,
-    view: View,
-    search_view: View,
+    pose: Pose,
+    search_pose: Pose,
     settings: AlignLossSettings,
     step: Step,
 ) -> Loss:
-    """L_T of X, X', I, X' warped back to I's grid, T's view and the search's.
+    """L_T of X, X', I, X' warped back to I's grid, T's pose and the search's.
 
-    In the first `warm_start_steps` steps the view regression stands alone, with the
+    In the first `warm_start_steps` steps the pose regression stands alone, with the
     weight 1 where its own is 0 and without its schedule. Extra terms take the
     `AlignOutputs`.
     """
     outputs = alignment.AlignOutputs(
-        volume, aligned, mirrored, reconstruction, view, search_view
+        volume, aligned, mirrored, reconstruction, pose, search_pose
     )
     terms = _terms(ALIGNMENT, settings, step, outputs)
     extra = _extra(settings, step, outputs)

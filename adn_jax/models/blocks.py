@@ -275,3 +275,16 @@ def _mix(bits: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
     bits = (bits ^ (bits >> 16)) * jnp.uint32(0x85EBCA6B)
     bits = (bits ^ (bits >> 13)) * jnp.uint32(0xC2B2AE35)
     return bits ^ (bits >> 16)
+
+
+def refuse_misfit(
+    shape_zyx: tuple[int, ...], suitable: tuple[int, ...], levels: int, need: str
+) -> None:
+    """Refuse a volume of another shape than the nearest that fits a network."""
+    if suitable != tuple(shape_zyx):
+        found, nearest = (" x ".join(map(str, each)) for each in (shape_zyx, suitable))
+        raise UserError(
+            f"a volume of {found} voxels (z y x) does not fit a network of {levels} "
+            f"levels, which needs {need}; the nearest that fits is {nearest}: set "
+            "--prepare.shape or fewer widths."
+        )

@@ -182,8 +182,8 @@ def step_networks(recipe: Recipe, what: What) -> tuple[NetworkCost, ...]:
     costs = partial(layer_costs, shape_zyx=recipe.system.prepare.shape)
     networks = []
     if recipe.system.alignment.network:
-        view = costs(recipe.system.alignment_net)
-        networks.append(NetworkCost("align", view, what == "align", whole=False))
+        align = costs(recipe.system.alignment_net)
+        networks.append(NetworkCost("align", align, what == "align", whole=False))
     if what == "align":
         return tuple(networks)
     trained = what == "joint"

@@ -26,7 +26,7 @@ from adn_jax.models.blocks import (
     dropout,
 )
 from adn_jax.models.convolution import convolve
-from adn_jax.models.patches import Sizes, Window
+from adn_jax.models.patches import Patch, Sizes
 from adn_jax.models.precision import map_type, multiplying, repeat
 from adn_jax.types import Key, Params
 
@@ -192,7 +192,7 @@ def _joined_halo(settings: DeepMedicSettings) -> int:
     return sum(side // 2 for side in settings.joined_kernels)
 
 
-def deepmedic_window(settings: DeepMedicSettings, side: int | Sizes) -> Window:
+def deepmedic_patch(settings: DeepMedicSettings, side: int | Sizes) -> Patch:
     """What the network predicts and sees at once.
 
     `side` is odd, one for all axes or one for each. Where it is a multiple of every
@@ -200,7 +200,7 @@ def deepmedic_window(settings: DeepMedicSettings, side: int | Sizes) -> Window:
     """
     inner = (side, side, side) if isinstance(side, int) else side
     margin = _widest_margin(settings)
-    return Window(inner, (margin, margin, margin))
+    return Patch(inner, (margin, margin, margin))
 
 
 @partial(jax.jit, static_argnames=("settings", "inputs"))
@@ -209,7 +209,7 @@ def init_deepmedic(key: Key, settings: DeepMedicSettings, inputs: int = 1) -> Pa
 
     Kernels are normal with variance 2 / fan-in (He et al. 2015).
     """
-    outer = deepmedic_window(settings, 1).outer
+    outer = deepmedic_patch(settings, 1).outer
     variables = DeepMedic(settings).init(key, jnp.zeros((1, *outer, inputs)), None)
     weights = jax.tree.map_with_path(
         lambda path, leaf: leaf * math.sqrt(2) if path[-1].key == "kernel" else leaf,

@@ -1,4 +1,4 @@
-"""Windows of a volume, for networks that do not see it whole."""
+"""Patches of a volume, for networks that do not see it whole."""
 
 import math
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Integer, Key, Shaped
 Sizes = tuple[int, int, int]
 
 
-class Window(NamedTuple):
+class Patch(NamedTuple):
     """What a network predicts and sees at once, in voxels along z, y and x."""
 
     inner: Sizes
@@ -32,20 +32,20 @@ class Window(NamedTuple):
 def cut(
     volume: Shaped[Array, "b z y x c"],
     starts: Integer[Array, "b n 3"],
-    window: Window,
+    patch: Patch,
 ) -> Shaped[Array, "b n z1 y1 x1 c"]:
-    """Cut n windows out of each volume, margins included, zeros outside the volume.
+    """Cut n patches out of each volume, margins included, zeros outside the volume.
 
     `starts` are the first voxels (z, y, x) of the inner parts, wherever these lie.
     """
-    cut_one = partial(_cut_one, window=window)
+    cut_one = partial(_cut_one, patch=patch)
     return jax.vmap(jax.vmap(cut_one, in_axes=(None, 0)))(volume, starts)
 
 
-def _cut_one(volume, start, window):
+def _cut_one(volume, start, patch):
     z, y, x = (
         first - margin + jnp.arange(size, dtype=start.dtype)
-        for first, margin, size in zip(start, window.margin, window.outer, strict=True)
+        for first, margin, size in zip(start, patch.margin, patch.outer, strict=True)
     )
     zeros_outside = {"mode": "fill", "fill_value": 0, "wrap_negative_indices": False}
     # in two steps, else the places of all voxels are held in memory
@@ -53,19 +53,19 @@ def _cut_one(volume, start, window):
     return rows.at[:, :, x].get(**zeros_outside)
 
 
-def over_windows(
+def over_patches(
     function: Callable[[Float[Array, "b z1 y1 x1 c"]], Float[Array, "b z2 y2 x2 o"]],
     volume: Float[Array, "b z y x c"],
-    window: Window,
+    patch: Patch,
 ) -> Float[Array, "b z y x o"]:
-    """What `function` says of windows whose inner parts cover the volume side by side.
+    """What `function` says of patches whose inner parts cover the volume side by side.
 
-    It maps windows to their inner parts, all cases of the batch in a call and one
-    window after the other, so that memory holds the maps of one. The first begins at
+    It maps patches to their inner parts, all cases of the batch in a call and one
+    patch after the other, so that memory holds the maps of one. The first begins at
     the volume's first voxel; outside the volume it sees zeros.
     """
     cases, *sizes, channels = volume.shape
-    inner, margin = window
+    inner, margin = patch
     counts = [-(-size // part) for size, part in zip(sizes, inner, strict=True)]
     covered = [count * part for count, part in zip(counts, inner, strict=True)]
     edges = [
@@ -75,7 +75,7 @@ def over_windows(
     padded = jnp.pad(volume, ((0, 0), *edges, (0, 0)))
 
     def one(start: Integer[Array, " 3"]) -> Float[Array, "b z2 y2 x2 o"]:
-        outer = (cases, *window.outer, channels)
+        outer = (cases, *patch.outer, channels)
         return function(lax.dynamic_slice(padded, (0, *start, 0), outer))
 
     starts = jnp.indices(counts).reshape(3, -1).T * jnp.array(inner)
@@ -89,11 +89,11 @@ def draw_starts(
     keys: Key[Array, " b"],
     lesion: Float[Array, "b z y x 1"],
     brain: Bool[Array, "b z y x 1"],
-    window: Window,
+    patch: Patch,
     count: int,
     lesion_fraction: float,
 ) -> Integer[Array, "b count 3"]:
-    """Draw where the inner parts of `count` windows of each case begin, by its key.
+    """Draw where the inner parts of `count` patches of each case begin, by its key.
 
     The first count * lesion_fraction (a half counts as one) are centred on any lesion
     voxel (of at least one half), the others on any brain voxel without lesion; where a
@@ -108,7 +108,7 @@ def draw_starts(
         on_lesion = _draw_voxels(lesion_key, _or_else(lesion, brain), with_lesion)
         beside = _or_else(brain & ~lesion, brain)
         on_brain = _draw_voxels(brain_key, beside, count - with_lesion)
-        inner = jnp.array(window.inner)
+        inner = jnp.array(patch.inner)
         last = jnp.array(lesion.shape) - inner
         starts = jnp.concatenate([on_lesion, on_brain]) - inner // 2
         return jnp.where(last > 0, jnp.clip(starts, 0, last), last // 2)

@@ -26,7 +26,7 @@ from adn_jax.models.blocks import (
     draw_kernels,
 )
 from adn_jax.models.convolution import convolve
-from adn_jax.models.patches import Window
+from adn_jax.models.patches import Patch
 from adn_jax.models.precision import map_type, multiplying, project
 from adn_jax.types import Key, Params
 
@@ -80,16 +80,14 @@ def apply_sean(
     return logits, changed.get("batch_stats", variables["statistics"])
 
 
-def sean_window(
-    settings: SymmetryNetSettings, shape_zyx: tuple[int, int, int]
-) -> Window:
+def sean_patch(settings: SymmetryNetSettings, shape_zyx: tuple[int, int, int]) -> Patch:
     """What the network predicts at once, one slice, and what it sees around it.
 
     Raises:
       UserError: y or x does not halve as often as the levels need.
     """
     check_slices(shape_zyx, settings)
-    return Window(inner=(1, *shape_zyx[1:]), margin=(settings.neighbours, 0, 0))
+    return Patch(inner=(1, *shape_zyx[1:]), margin=(settings.neighbours, 0, 0))
 
 
 def check_slices(shape_zyx: tuple[int, ...], settings: SymmetryNetSettings) -> None:
@@ -135,19 +133,19 @@ class SymmetryNet(nn.Module):
         maps, skips = windows, []
         for level, features in enumerate(widths):
             maps = max_pool_in_plane(maps) if level else maps
-            block = DoubleConvolution(features, 3, name=f"encoder_{level}")
+            block = SlicePair(features, 3, name=f"encoder_{level}")
             maps = block(maps, training)
             skips.append(maps[:, middle : middle + 1])
         maps = SymmetryAttention(self.settings.windows, name="attention")(maps)
         for level, features in enumerate(widths[-2::-1]):
-            maps = UpConvolution(features, name=f"up_{level}")(maps)
+            maps = UpSlices(features, name=f"up_{level}")(maps)
             maps = jnp.concatenate([skips[-2 - level], maps], axis=-1)
-            block = DoubleConvolution(features, 1, name=f"decoder_{level}")
+            block = SlicePair(features, 1, name=f"decoder_{level}")
             maps = block(maps, training)
         return Head(1, self.settings.prior, name="head")(maps)
 
 
-class DoubleConvolution(nn.Module):
+class SlicePair(nn.Module):
     """Two convolutions of `depth` x 3 x 3 taps, each with batch norm and ReLU."""
 
     features: int
@@ -278,7 +276,7 @@ class Projection(nn.Module):
         return project(maps, kernel[0, 0, 0])
 
 
-class UpConvolution(nn.Module):
+class UpSlices(nn.Module):
     """Transposed convolution in plane, 2 x 2 taps, stride 2, with bias.
 
     The taps never overlap: each voxel becomes four, which are channels first.

@@ -143,9 +143,7 @@ def torch_widths(state: State, settings: Settings) -> tuple[int, ...]:
 
 
 def _kind(settings: Settings) -> str:
-    return (
-        "alignment_net" if isinstance(settings, AlignmentNetSettings) else settings.kind
-    )
+    return getattr(settings, "kind", "alignment_net")
 
 
 def _shape(value: np.ndarray) -> str:

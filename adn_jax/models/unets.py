@@ -6,25 +6,30 @@ et al. 2016, with the usual group norm.
 """
 
 from functools import partial
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Float32
 
-from adn_jax.config import Remat, UNetSettings
+from adn_jax.config import Precision, Remat, UNetSettings
+from adn_jax.distributed.mesh import shard_rows
 from adn_jax.models.blocks import (
     NormConvolution,
     Volume,
     add_bias,
     convolution_kernel,
+    draw_kernels,
     dropout,
     level_logits,
     max_pool,
     recomputed,
+    refuse_misfit,
 )
 from adn_jax.models.convolution import convolve_upsampled
-from adn_jax.models.precision import repeat
-from adn_jax.types import Key
+from adn_jax.models.precision import map_type, multiplying, repeat
+from adn_jax.types import Key, Params
 
 
 class ResidualBlock(nn.Module):
@@ -71,11 +76,6 @@ class DoubleConvolution(nn.Module):
         return volume
 
 
-def upsample(volume: Volume, *, flat: bool = False) -> Float[Array, "b z2 y2 x2 c"]:
-    """Repeat each voxel twice along every axis (nearest neighbour; z not if `flat`)."""
-    return repeat(volume, (1 if flat else 2, 2, 2))
-
-
 def _level_block(
     settings: UNetSettings, remat: Remat, features: int, middle: int, name: str
 ) -> nn.Module:
@@ -85,20 +85,6 @@ def _level_block(
         return residual(features, settings.groups, name=name)
     double = recomputed(DoubleConvolution, remat)
     return double(middle, features, settings.groups, name=name)
-
-
-def join(
-    settings: UNetSettings,
-    volume: Volume,
-    skip: Float[Array, "b z2 y2 x2 s"],
-    flat: bool,
-    name: str,
-) -> Float[Array, "b z2 y2 x2 o"]:
-    """A level's maps from below, upsampled, with the encoder's: their sum after a
-    convolution (residual), or both side by side."""
-    if settings.kind == "residual_unet":
-        return UpConvolution(skip.shape[-1], flat, name=name)(volume) + skip
-    return jnp.concatenate([skip, upsample(volume, flat=flat)], axis=-1)
 
 
 class UNet(nn.Module):
@@ -132,8 +118,80 @@ class UNet(nn.Module):
         decoded = [skips.pop()]
         for level, features in enumerate(widths[-2::-1]):
             flat = len(skips) <= settings.in_plane_levels
-            joined = join(settings, decoded[-1], skips.pop(), flat, f"up_{level}")
+            below, skip = decoded[-1], skips.pop()
+            if settings.kind == "residual_unet":
+                up = UpConvolution(skip.shape[-1], flat, name=f"up_{level}")
+                joined = up(below) + skip
+            else:
+                upsampled = repeat(below, (1 if flat else 2, 2, 2))
+                joined = jnp.concatenate([skip, upsampled], axis=-1)
             volume = block(features, features, f"decoder_{level}")(joined)
             volume = dropout(volume, settings.dropout, key, len(widths) + level)
             decoded.append(volume)
         return level_logits(settings, decoded)
+
+
+@partial(jax.jit, static_argnames=("settings", "inputs"))
+def init_unet(key: Key, settings: UNetSettings, inputs: int = 1) -> Params:
+    """Draw the parameters of a U-Net that takes `inputs` channels."""
+    side = 2 ** (len(settings.widths) - 1)
+    volume = jnp.zeros((1, side, side, side, inputs))
+    return draw_kernels(key, UNet(settings).init(key, volume, None)["params"])
+
+
+@partial(jax.jit, static_argnames=("settings", "precision", "remat"))
+def apply_unet_levels(
+    params: Params,
+    volume: Float[Array, "b z y x c"],
+    settings: UNetSettings,
+    *,
+    key: Key | None = None,
+    precision: Precision = "float32",
+    remat: Remat = "nothing",
+) -> tuple[Float32[Array, "b _z _y _x outputs"], ...]:
+    """Compute the logits of each voxel, then those of the levels below that have any.
+
+    There are `settings.deep_supervision` of these, each of its level's size, the finest
+    first. A key switches dropout on. Maps and products are as `precision` says, the
+    logits float32; `remat` trades time for the gradient's memory. If devices of the
+    mesh in use share rows, they share those of every map.
+
+    Raises:
+      UserError: a size of the volume does not halve as often as the levels need.
+    """
+    check_unet_shape(volume.shape[1:4], settings)
+    network = UNet(settings, remat)
+    rows = shard_rows(volume.astype(map_type(precision)))
+    with multiplying(precision):
+        logits: Any = network.apply({"params": params}, rows, key)
+        return logits
+
+
+@partial(jax.jit, static_argnames=("settings", "precision", "remat"))
+def apply_unet(
+    params: Params,
+    volume: Float[Array, "b z y x c"],
+    settings: UNetSettings,
+    *,
+    key: Key | None = None,
+    precision: Precision = "float32",
+    remat: Remat = "nothing",
+) -> Float32[Array, "b z y x outputs"]:
+    """The first of `apply_unet_levels`: the logits of each voxel."""
+    return apply_unet_levels(
+        params, volume, settings, key=key, precision=precision, remat=remat
+    )[0]
+
+
+def check_unet_shape(shape_zyx: tuple[int, ...], settings: UNetSettings) -> None:
+    """Refuse a volume whose sizes do not halve as often as the levels need."""
+    poolings = len(settings.widths) - 1
+    step, step_z = 2**poolings, 2 ** (poolings - settings.in_plane_levels)
+    suitable = tuple(
+        max(1, (2 * size + step) // (2 * step)) * step
+        for size, step in zip(shape_zyx, (step_z, step, step), strict=True)
+    )
+    need = f"sizes that are multiples of {step}"
+    if settings.in_plane_levels:
+        need += f" along y and x, and of {step_z} along z"
+    refuse_misfit(shape_zyx, suitable, len(settings.widths), need)

@@ -1,45 +1,93 @@
 """The whole chain, T to O: the one composition that every other part uses."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Float, Integer
 
-from adn_jax.config import SegmentNetSettings, SystemSettings, UNetSettings
-from adn_jax.distributed.mesh import ring_reduce
-from adn_jax.geometry.sampler import Rows, mirror, sample
+from adn_jax.config import (
+    AsymmetrySettings,
+    Recipe,
+    SegmentNetSettings,
+    SystemSettings,
+)
+from adn_jax.geometry.sampler import mirror
 from adn_jax.models import (
-    apply_network,
-    apply_unet_levels,
+    apply_unet,
     init_alignment_net,
-    init_network,
+    network,
 )
-from adn_jax.pipeline.align import align_volume, aligns, find_view, is_in_plane
-from adn_jax.pipeline.asymmetry import (
-    anatomical_asymmetry,
-    compensated_volume,
-    salient_volume,
-    total_asymmetry,
-    within_both_sides,
-)
-from adn_jax.types import AdnOutputs, AdnParams, Index, Key, Matrix, Params, Volume
+from adn_jax.pipeline.align import Alignment, estimate_alignment
+from adn_jax.types import Batch, Key, Params, Volume, register_arrays
+
+TISSUES = (1, 2, 3)
+"""Label values of grey matter, white matter and CSF."""
+
+
+@register_arrays
+@dataclass(frozen=True)
+class AdnParams:
+    """Parameters of T (None: alignment by search), D (None: a system without it), F."""
+
+    align: Params
+    disentangle: Params
+    segment: Params
+
+
+@register_arrays
+@dataclass(frozen=True)
+class AdnOutputs:
+    """All that the chain computes for a batch of volumes I (letters: `adn_jax.types`).
+
+    What D makes is None in a system without it. `auxiliary_predictions` are Y as the
+    decoder levels below the last give it (deep supervision), the finest first, each
+    voxel repeated to X's grid; there are none in inference.
+    """
+
+    alignment: Alignment
+    aligned: Volume
+    mirrored: Volume
+    asymmetry: Volume
+    pathological: Volume | None
+    anatomical: Volume | None
+    salient: Volume | None
+    compensated: Volume | None
+    aligned_prediction: Volume
+    prediction: Volume
+    auxiliary_predictions: tuple[Volume, ...] = ()
+
+
+@register_arrays
+@dataclass(frozen=True)
+class Targets:
+    """What the loss terms compare with: G on I's grid and on X's, tissue on X's.
+
+    `tissue` holds grey matter, white matter and CSF as 0 or 1 in its three channels;
+    the terms that want normal tissue only leave the lesion's voxels out themselves.
+    """
+
+    lesion: Float[Array, "b z y x 1"]
+    aligned_lesion: Float[Array, "b z y x 1"]
+    tissue: Float[Array, "b z y x 3"]
 
 
 def init_adn(key: Key, system: SystemSettings) -> AdnParams:
     """Fresh parameters of T and D (None where the system does not use them), and F."""
-    view_key, disentangle_key, segment_key = jax.random.split(key, 3)
-    view = None
+    align_key, disentangle_key, segment_key = jax.random.split(key, 3)
+    align = disentangle = None
     if system.alignment.network:
-        view = init_alignment_net(view_key, system.alignment_net, system.prepare.shape)
-    disentangle = None
-    if system.disentangles:
-        disentangle = init_network(
-            disentangle_key, system.disentangle_net, system.disentangle_channels
+        align = init_alignment_net(
+            align_key, system.alignment_net, system.prepare.shape
         )
-    return AdnParams(
-        view=view,
-        disentangle=disentangle,
-        segment=init_network(segment_key, system.segment_net, system.segment_channels),
-    )
+    if system.disentangles:
+        disentangle = network(system.disentangle_net).init(
+            disentangle_key, system.disentangle_channels
+        )
+    segment = network(system.segment_net).init(segment_key, system.segment_channels)
+    return AdnParams(align=align, disentangle=disentangle, segment=segment)
 
 
 def apply_adn(
@@ -62,8 +110,8 @@ def apply_adn(
         (None, None) if key is None else jax.random.split(key)
     )
     with jax.named_scope("align"):
-        view = find_view(params.view, volume, system)
-        aligned, matrix, inverse = align_volume(volume, view, system)
+        alignment = estimate_alignment(params.align, volume, system)
+        aligned = alignment.warp(volume)
     mirrored = mirror(aligned)
     asymmetry = total_asymmetry(aligned, mirrored)
     if rim := system.asymmetry.rim_voxels(system.prepare.spacing_mm):
@@ -71,7 +119,7 @@ def apply_adn(
     pathological = anatomical = salient = compensated = None
     if system.disentangles:
         with jax.named_scope("disentangle"):
-            pathological = _voxel_probability(
+            pathological, *_ = _probabilities(
                 params.disentangle,
                 disentangle_input(aligned, mirrored, system),
                 system.disentangle_net,
@@ -85,20 +133,11 @@ def apply_adn(
         )
     with jax.named_scope("segment"):
         seen = segment_input(aligned, mirrored, salient, system)
-        auxiliary_predictions = ()
-        if _supervises_deeply(system) and segment_key is not None:
-            aligned_prediction, *sides = _level_probabilities(
-                params.segment, seen, segment_key, system
-            )
-            auxiliary_predictions = tuple(sides)
-        else:
-            aligned_prediction = _voxel_probability(
-                params.segment, seen, system.segment_net, segment_key, system
-            )
+        aligned_prediction, *sides = _probabilities(
+            params.segment, seen, system.segment_net, segment_key, system
+        )
     return AdnOutputs(
-        view=view,
-        matrix=matrix,
-        inverse=inverse,
+        alignment=alignment,
         aligned=aligned,
         mirrored=mirrored,
         asymmetry=asymmetry,
@@ -107,9 +146,66 @@ def apply_adn(
         salient=salient,
         compensated=compensated,
         aligned_prediction=aligned_prediction,
-        prediction=unalign(aligned_prediction, inverse, system),
-        auxiliary_predictions=auxiliary_predictions,
+        prediction=alignment.unwarp(aligned_prediction),
+        auxiliary_predictions=() if key is None else tuple(sides),
     )
+
+
+def total_asymmetry(aligned: Volume, mirrored: Volume) -> Volume:
+    """A = max(X' - X, 0): how much darker a voxel is than its mirror (equation 2)."""
+    return jax.nn.relu(mirrored - aligned)
+
+
+def within_both_sides(aligned: Volume, mirrored: Volume, rim: int) -> Volume:
+    """1 where X and X' are brain, `rim` voxels or more inside it in the slice; else 0.
+
+    The surface of the brain mixes with bone, not alike on both sides, so that A lights
+    up along it brighter than most infarcts. Voxels of 0 inside the brain (CSF darker
+    than the window) are closed first, as far as they are no wider than two.
+    """
+    inside = ((aligned > 0) & (mirrored > 0)).astype(aligned.dtype)
+    grown = _extremum_in_slice(inside, jax.lax.max, 1)
+    return jax.lax.stop_gradient(_extremum_in_slice(grown, jax.lax.min, 1 + rim))
+
+
+def _extremum_in_slice(volume: Volume, pick: Callable[..., Any], reach: int) -> Volume:
+    """The greatest or least value within `reach` voxels along x and y."""
+    start = -jnp.inf if pick is jax.lax.max else jnp.inf
+    width = 2 * reach + 1
+    return jax.lax.reduce_window(
+        volume, start, pick, (1, 1, width, width, 1), (1, 1, 1, 1, 1), "SAME"
+    )
+
+
+def anatomical_asymmetry(
+    asymmetry: Volume, pathological: Volume, settings: AsymmetrySettings
+) -> Volume:
+    """Q = A - P, or its positive part in the authors' code."""
+    difference = asymmetry - pathological
+    if settings.anatomical == "positive_part":
+        return jax.nn.relu(difference)
+    return difference
+
+
+def salient_volume(aligned: Volume, anatomical: Volume) -> Volume:
+    """X_hat = X + Q: only pathological asymmetry is left (equation 3)."""
+    return aligned + anatomical
+
+
+def compensated_volume(
+    aligned: Volume,
+    mirrored: Volume,
+    pathological: Volume,
+    settings: AsymmetrySettings,
+) -> Volume:
+    """X_tilde = X + P: only anatomical asymmetry is left.
+
+    The authors' code stops at the brighter of the two sides, max(X, X').
+    """
+    total = aligned + pathological
+    if settings.compensated == "clipped":
+        return jnp.minimum(total, jnp.maximum(aligned, mirrored))
+    return total
 
 
 def disentangle_input(
@@ -146,45 +242,19 @@ def zscored(
     return centred * jax.lax.rsqrt(jnp.maximum(variance, 1e-12))
 
 
-def _voxel_probability(
+def _probabilities(
     params: Params,
     volume: Float[Array, "b z y x channels"],
     settings: SegmentNetSettings,
     key: Key | None,
     system: SystemSettings,
-) -> Volume:
-    """Sigmoid of a network's logits: P of D, Y of F."""
-    logits = apply_network(
-        params,
-        volume,
-        settings,
-        key=key,
-        precision=system.precision,
-        remat=system.remat,
-    )
-    return jax.nn.sigmoid(logits)
-
-
-def _supervises_deeply(system: SystemSettings) -> bool:
-    """Whether levels of F below the last are compared with the label in training."""
-    net = system.segment_net
-    return isinstance(net, UNetSettings) and net.deep_supervision > 0
-
-
-def _level_probabilities(
-    params: Params,
-    volume: Float[Array, "b z y x channels"],
-    key: Key,
-    system: SystemSettings,
 ) -> tuple[Volume, ...]:
-    """Y of F, then the same from the levels below, each voxel repeated to full size."""
-    levels = apply_unet_levels(
-        params,
-        volume,
-        system.segment_net,
-        key=key,
-        precision=system.precision,
-        remat=system.remat,
+    """Sigmoid of a network's logits, P of D or Y of F, then of its lower levels.
+
+    Those are the levels of deep supervision, each voxel repeated to full size.
+    """
+    levels = network(settings).apply(
+        params, volume, key=key, precision=system.precision, remat=system.remat
     )
     shape = volume.shape[1:4]
     return tuple(repeat_to(jax.nn.sigmoid(logits), shape) for logits in levels)
@@ -200,28 +270,33 @@ def repeat_to(
     return volume
 
 
-def unalign(volume: Volume, inverse: Matrix, system: SystemSettings) -> Volume:
-    """Take a map from X's grid back to I's: sample(map, M^-1)."""
-    if not aligns(system):
-        return volume
-    size, in_plane = volume.shape[2], is_in_plane(system)
+def make_targets(
+    outputs: AdnOutputs, batch: Batch, recipe: Recipe, tissue_params: Params = None
+) -> Targets:
+    """G on both grids and the tissue on X's; the loss terms leave lesion voxels out."""
+    alignment = outputs.alignment
+    aligned_lesion = alignment.warp_labels(batch.lesion)
+    if recipe.tissue_source == "network":
+        with jax.named_scope("tissue"):  # as the frozen tissue net sees it on X
+            logits = apply_unet(
+                tissue_params,
+                jax.lax.stop_gradient(outputs.aligned),
+                recipe.tissue_net,
+                precision=recipe.system.precision,
+            )
+            tissue = one_hot_tissue(jnp.argmax(logits, axis=-1))
+    elif recipe.tissue_source == "maps":
+        moved = alignment.warp_labels(batch.tissue[..., None])
+        with jax.named_scope("tissue"):
+            tissue = one_hot_tissue(moved[..., 0])
+    else:
+        tissue = jnp.zeros((*batch.tissue.shape, len(TISSUES)), jnp.float32)
+    return Targets(lesion=batch.lesion, aligned_lesion=aligned_lesion, tissue=tissue)
 
-    def contribution(
-        block: Volume, matrix: Matrix, source: Index, target: Index
-    ) -> Volume:
-        rows = Rows(size, source, target)
-        return sample(block, matrix, in_plane=in_plane, rows=rows)
 
-    with jax.named_scope("align"):
-        return ring_reduce(contribution)(volume, inverse)
-
-
-def realign_labels(
-    labels: Num[Array, "b z y x c"], matrix: Matrix, system: SystemSettings
-) -> Num[Array, "b z y x c"]:
-    """T(G): labels on X's grid, nearest neighbours."""
-    if not aligns(system):
-        return labels
-    with jax.named_scope("align"):
-        moved = sample(labels, matrix, nearest=True, in_plane=is_in_plane(system))
-    return jax.lax.stop_gradient(moved)
+def one_hot_tissue(
+    labels: Integer[Array, "b z y x"] | Float[Array, "b z y x"],
+) -> Float[Array, "b z y x 3"]:
+    """Channels grey, white, CSF from labels 1, 2, 3."""
+    channels = jnp.stack([labels == tissue for tissue in TISSUES], axis=-1)
+    return jax.lax.stop_gradient(channels.astype(jnp.float32))

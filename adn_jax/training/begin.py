@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jax.sharding import Mesh
 
-from adn_jax.config import ReadSettings, Recipe, UNetSettings
+from adn_jax.config import ReadSettings, Recipe
 from adn_jax.config.serialization import differing_fields
 from adn_jax.data.manifest import Fold, Manifest, has_manifest, read_manifest
 from adn_jax.distributed.mesh import check_batch, check_rows
@@ -18,7 +18,7 @@ from adn_jax.errors import UserError
 from adn_jax.io.files import check_fetched
 from adn_jax.io.paths import Place, is_remote, spelled_out, to_place
 from adn_jax.losses.extra import resolve_term
-from adn_jax.models import check_shape, deepest_rows
+from adn_jax.models import network
 from adn_jax.prepare.dataset import log_manifest, prepare_dataset
 from adn_jax.training.runs import (
     Run,
@@ -127,16 +127,17 @@ def check_stages(recipe: Recipe, mesh: Mesh, pretrained: Pretrained) -> None:
     system = recipe.system
     for name in stages_of(recipe):
         networks = {
-            "align": (system.alignment_net,),
+            "align": (),  # `params_shapes` looks at its sizes
             "tissue": (recipe.tissue_net,),
             "joint": (system.disentangle_net, system.segment_net)
             if system.disentangles
             else (system.segment_net,),
         }[name]
-        for network in networks:
-            check_shape(system.prepare.shape, network)
-            if isinstance(network, UNetSettings):
-                check_rows(deepest_rows(system.prepare.shape, network), mesh)
+        for settings in networks:
+            net = network(settings)
+            net.check_shape(system.prepare.shape)
+            if not net.sees_patches:
+                check_rows(net.deepest_rows(system.prepare.shape), mesh)
         params_shapes(recipe, name)
     needs_maps = recipe.tissue_source == "maps" or "tissue" in trained
     if needs_maps and system.prepare.tissue == "none":

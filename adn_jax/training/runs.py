@@ -25,9 +25,9 @@ from adn_jax.errors import UserError
 from adn_jax.io.files import atomic_path, is_there, read_json, write_json
 from adn_jax.io.paths import Place, as_place, move_folder, spelled_out
 from adn_jax.models import init_unet
-from adn_jax.pipeline.adn import init_adn
+from adn_jax.pipeline.adn import AdnParams, init_adn
 from adn_jax.training.checkpoints import Mode, open_checkpoints
-from adn_jax.types import AdnParams, Key, Params
+from adn_jax.types import Key, Params
 
 STAGE_MODES: dict[str, Mode] = {"align": "min", "tissue": "max", "joint": "max"}
 """Stages in their order, and whether a low or a high validation score is better."""
@@ -299,7 +299,7 @@ def write_run(
     """Make a finished run, whole or not at all, of weights that come from elsewhere."""
     if run.exists() and (not run.is_dir() or any(run.iterdir())):
         raise UserError(f"{run} already holds a run or other files; choose a new one.")
-    trained = {"align": params.view, "tissue": tissue, "joint": joint_params(params)}
+    trained = {"align": params.align, "tissue": tissue, "joint": joint_params(params)}
     with atomic_path(run) as temporary:
         written = Run.create(temporary, recipe)
         for stage in written.stages:
@@ -311,7 +311,7 @@ def initial_params(key: Key, recipe: Recipe, stage: str) -> Params:
     if stage == "tissue":
         return init_unet(jax.random.fold_in(key, 1), recipe.tissue_net)
     adn = init_adn(key, recipe.system)
-    return adn.view if stage == "align" else joint_params(adn)
+    return adn.align if stage == "align" else joint_params(adn)
 
 
 def params_shapes(recipe: Recipe, stage: str) -> Params:
@@ -327,10 +327,10 @@ def joint_params(adn: AdnParams) -> Params:
     return {name: params for name, params in trained.items() if params is not None}
 
 
-def adn_params(view: Params, joint: Params) -> AdnParams:
+def adn_params(align: Params, joint: Params) -> AdnParams:
     """All parameters of the chain from those of T and of the joint stage."""
     return AdnParams(
-        view=view,
+        align=align,
         disentangle=joint.get("disentangle"),
         segment=joint["segment"],
     )

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from adn_jax.config import Recipe, StageSettings, UNetSettings
-from adn_jax.data.augment import augment, augmented_view
+from adn_jax.config import Recipe, StageSettings
+from adn_jax.data.augment import augment, augmented_pose
 from adn_jax.distributed.mesh import replicate_rows
 from adn_jax.geometry.rigid import half_extents_mm
 from adn_jax.geometry.sampler import mirror
@@ -26,11 +26,16 @@ from adn_jax.losses.recipes import (
     weighted_joint_terms,
 )
 from adn_jax.losses.segmentation import tissue_cross_entropy
-from adn_jax.models import apply_unet, apply_windows, training_window
-from adn_jax.models.patches import Window, cut, draw_starts
-from adn_jax.pipeline.adn import apply_adn, realign_labels, segment_input, unalign
-from adn_jax.pipeline.align import align_volume, find_view, first_view
-from adn_jax.pipeline.targets import make_targets
+from adn_jax.models import apply_unet, network
+from adn_jax.models.patches import Patch, cut, draw_starts
+from adn_jax.pipeline.adn import (
+    AdnOutputs,
+    Targets,
+    apply_adn,
+    make_targets,
+    segment_input,
+)
+from adn_jax.pipeline.align import Alignment, estimate_alignment, first_pose
 from adn_jax.training.runs import adn_params
 from adn_jax.training.steps import (
     STATISTICS,
@@ -41,7 +46,7 @@ from adn_jax.training.steps import (
     Step,
     WeightedTerms,
 )
-from adn_jax.types import AdnOutputs, Batch, Key, Params, Targets, Volume
+from adn_jax.types import Batch, Key, Params, Volume
 
 Scores = Mapping[str, Float[Array, " b"]]
 """Named values of each case."""
@@ -68,16 +73,16 @@ class Stage:
 
 def make_stage(name: str, recipe: Recipe) -> Stage:
     """The stage `name` of a recipe."""
-    sees_all = isinstance(recipe.system.segment_net, UNetSettings)
+    in_patches = network(recipe.system.segment_net).sees_patches
     terms = None
     if name == "align":
         loss, evaluate, score = _align_loss, _evaluate_align, "unmatched"
     elif name == "tissue":
         loss, evaluate, score = _tissue_loss, _evaluate_tissue, "accuracy"
     else:
-        loss = loss_of_joint if sees_all else _patch_loss
+        loss = _patch_loss if in_patches else loss_of_joint
         evaluate, score = _evaluate_joint, "dice"
-        terms = partial(_joint_terms if sees_all else _patch_terms, recipe)
+        terms = partial(_patch_terms if in_patches else _joint_terms, recipe)
     settings = getattr(recipe, name)
     evaluate = partial(evaluate, recipe)
     return Stage(name, settings, partial(loss, recipe), evaluate, score, terms)
@@ -105,12 +110,11 @@ def training_batch(
 
 def _align_batch(recipe: Recipe, frozen: Any, batch: Batch) -> Batch:
     """X and the labels on its grid: what the tissue net sees in the joint stage."""
-    view = find_view(frozen.get("align"), batch.volume, recipe.system)
-    aligned, matrix, _ = align_volume(batch.volume, view, recipe.system)
+    alignment = estimate_alignment(frozen.get("align"), batch.volume, recipe.system)
     return Batch(
-        volume=aligned,
-        lesion=realign_labels(batch.lesion, matrix, recipe.system),
-        tissue=realign_labels(batch.tissue[..., None], matrix, recipe.system)[..., 0],
+        volume=alignment.warp(batch.volume),
+        lesion=alignment.warp_labels(batch.lesion),
+        tissue=alignment.warp_labels(batch.tissue[..., None])[..., 0],
         case=batch.case,
     )
 
@@ -127,34 +131,35 @@ def needs_search(recipe: Recipe) -> bool:
 def _align_loss(
     recipe: Recipe, params: Params, frozen: Any, batch: Batch, key: Key, step: Step
 ) -> tuple[Scalar, Metrics]:
-    """L_T; if the recipe asks for it, the view is also led to the search's answer.
+    """L_T; if the recipe asks for it, the pose is also led to the search's answer.
 
     The search has looked at each head once; its answer follows the augmentation.
     """
     prepare = recipe.system.prepare
     volume = training_batch(key, batch, recipe.align, recipe).volume
     with jax.named_scope("align"):
-        view = first_view(params, volume, recipe.system)
-        aligned, _, inverse = align_volume(volume, view, recipe.system)
+        pose = first_pose(params, volume, recipe.system)
+        alignment = Alignment.of(pose, recipe.system)
+        aligned = alignment.warp(volume)
     mirrored = mirror(aligned)
-    search_view = view
+    search_pose = pose
     if needs_search(recipe):
-        search_view = augmented_view(
+        search_pose = augmented_pose(
             key,
             frozen["search"][batch.case],
             batch.case,
             recipe.align.augment,
             half_extents_mm(prepare.shape, prepare.spacing_mm),
         )
-    reconstruction = unalign(mirrored, inverse, recipe.system)
+    reconstruction = alignment.unwarp(mirrored)
     with jax.named_scope("loss"):
         return align_loss(
             aligned=aligned,
             mirrored=mirrored,
             volume=volume,
             reconstruction=reconstruction,
-            view=view,
-            search_view=jax.lax.stop_gradient(search_view),
+            pose=pose,
+            search_pose=jax.lax.stop_gradient(search_pose),
             settings=recipe.align_loss,
             step=step,
         )
@@ -167,8 +172,8 @@ def _evaluate_align(
     batch: Batch,
 ) -> Scores:
     """How well T alone aligns each head."""
-    view = first_view(params, batch.volume, recipe.system)
-    aligned, _, _ = align_volume(batch.volume, view, recipe.system)
+    pose = first_pose(params, batch.volume, recipe.system)
+    aligned = Alignment.of(pose, recipe.system).warp(batch.volume)
     return {"unmatched": unmatched_share(batch.volume, aligned)}
 
 
@@ -323,26 +328,24 @@ def _run_patches(
     augment_key, draw_key, dropout_key = jax.random.split(key, 3)
     batch = training_batch(augment_key, batch, recipe.joint, recipe)
     batch = _align_batch(recipe, frozen, batch)
-    settings, shape = recipe.system.segment_net, recipe.system.prepare.shape
-    assert not isinstance(settings, UNetSettings)  # which sees heads as a whole
-    window = training_window(settings, shape)
+    form = network(recipe.system.segment_net).patches(recipe.system.prepare.shape)
     keys = jax.vmap(partial(jax.random.fold_in, draw_key))(batch.case)
     starts = draw_starts(
         keys,
         batch.lesion,
         batch.volume > 0,
-        window,
-        settings.samples,
-        settings.lesion_fraction,
+        form.training,
+        form.settings.samples,
+        form.settings.lesion_fraction,
     )
     seen = segment_input(batch.volume, mirror(batch.volume), None, recipe.system)
-    patches = cut(seen, starts, window)
-    labels = cut(batch.lesion, starts, Window(window.inner, (0, 0, 0)))
+    patches = cut(seen, starts, form.training)
+    labels = cut(batch.lesion, starts, Patch(form.training.inner, (0, 0, 0)))
     with jax.named_scope("segment"):
-        logits, statistics = apply_windows(
+        logits, statistics = form.apply(
             params["segment"],
             patches.reshape(-1, *patches.shape[2:]),
-            settings,
+            form.settings,
             key=dropout_key,
             precision=recipe.system.precision,
         )

@@ -21,9 +21,10 @@ from adn_jax.data.manifest import Fold, Manifest, has_manifest, read_manifest
 from adn_jax.distributed.hosts import is_first, sync_errors
 from adn_jax.distributed.mesh import device_mesh, place_cases, replicated
 from adn_jax.errors import UserError, counted
+from adn_jax.geometry.rigid import Pose
 from adn_jax.io.files import only_one
 from adn_jax.io.paths import Place, as_place
-from adn_jax.pipeline.align import search_view
+from adn_jax.pipeline.align import search_pose
 from adn_jax.runtime.platform import check_cudnn, return_freed_memory
 from adn_jax.training.begin import (
     Pretrained,
@@ -38,7 +39,7 @@ from adn_jax.training.loop import train_stage
 from adn_jax.training.runs import Run, stages_of
 from adn_jax.training.stages import make_stage, needs_search
 from adn_jax.training.updates import compile_update
-from adn_jax.types import Batch, View
+from adn_jax.types import Batch
 
 
 def train(
@@ -207,22 +208,24 @@ def _train_stages(
     return 0
 
 
-def search_table(recipe: Recipe, split: Split, batch: int, mesh: Mesh) -> jax.Array:
+def search_table(recipe: Recipe, split: Split, batch: int, mesh: Mesh) -> Pose:
     """Answer of the coarse search for every case of a split, by index in the data set.
 
     It looks as far as T can turn.
     """
     limit = recipe.system.alignment_net.rotation_limit_deg[2]
 
-    def search_cases(batch: Batch) -> tuple[jax.Array, View]:
-        return batch.case, search_view(batch.volume, recipe.system, limit_deg=limit)
+    def search_cases(batch: Batch) -> tuple[jax.Array, Pose]:
+        return batch.case, search_pose(batch.volume, recipe.system, limit_deg=limit)
 
     search = jax.jit(search_cases, out_shardings=replicated(mesh))
-    table = np.zeros((len(split.manifest.cases), 6), np.float32)
+    shape = (2, len(split.manifest.cases), 3)
+    rotation, translation = np.zeros(shape, np.float32)
     batches = epoch_batches(split, batch, partial(place_cases, mesh=mesh))
     total = math.ceil(len(split) / batch)
     for cases, count in track(batches, "search", total, transient=True):
-        case, view = jax.device_get(search(cases))
+        case, pose = jax.device_get(search(cases))
         split.check_present(case)
-        table[case[:count]] = view[:count]
-    return jnp.asarray(table)
+        rotation[case[:count]] = pose.rotation[:count]
+        translation[case[:count]] = pose.translation[:count]
+    return Pose(jnp.asarray(rotation), jnp.asarray(translation))

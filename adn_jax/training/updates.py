@@ -12,8 +12,10 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.stages import Wrapped
 
-from adn_jax.config import Recipe, UNetSettings
+from adn_jax.config import Recipe
 from adn_jax.distributed.mesh import CASES, placed_shapes, replicated
+from adn_jax.geometry.rigid import Pose
+from adn_jax.models import network
 from adn_jax.runtime.capacity import Demand, compile_to_fit, in_gb
 from adn_jax.training.runs import STAGE_MODES, initial_params, params_shapes, stages_of
 from adn_jax.training.stages import Stage, needs_search
@@ -90,7 +92,7 @@ def compile_update(stage: Stage, recipe: Recipe, mesh: Mesh, cases: int) -> Upda
     former = stages_of(recipe)[: stages_of(recipe).index(name)]
     frozen: dict[str, Any] = {each: params_shapes(recipe, each) for each in former}
     if name == "align" and needs_search(recipe):
-        frozen["search"] = jax.ShapeDtypeStruct((cases, 6), jnp.float32)
+        frozen["search"] = jax.eval_shape(lambda: Pose.identity(cases))
     everywhere, over_cases = replicated(mesh), NamedSharding(mesh, CASES)
     assert isinstance(update.step, Wrapped)  # not yet compiled
     with jax.set_mesh(mesh):
@@ -173,11 +175,12 @@ def _lighter_kinds(
             if at_once % more == 0
         ]
         nets = {"tissue": recipe.tissue_net, "joint": recipe.system.segment_net}
+        net = nets.get(name)
         now = KEPT_BY_REMAT[recipe.system.remat]
         yield [
             Lighter(f"--remat {how}", kept / now)
             for how, kept in KEPT_BY_REMAT.items()
-            if kept < now and isinstance(nets.get(name), UNetSettings)
+            if kept < now and net is not None and not network(net).sees_patches
         ]
     if recipe.system.precision != "bfloat16":
         yield [Lighter("--precision bfloat16", 0.5)]

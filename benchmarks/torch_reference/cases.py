@@ -13,7 +13,7 @@ from adn_jax.config import AugmentSettings, Recipe
 from benchmarks.torch_reference.chain import (
     Channels,
     Map,
-    View,
+    Pose,
     mirror,
     rigid_matrices,
     sample_in_plane,
@@ -37,7 +37,7 @@ class Draws:
 
     gamma: Float[Tensor, " b"]
     flip: Bool[Tensor, " b"]
-    motion: View
+    motion: Pose
 
 
 def made_up_cases(
@@ -61,9 +61,9 @@ def draw(cases: Cases, settings: AugmentSettings) -> Draws:
     def uniform(limit: float, *shape: int) -> Tensor:
         return limit * (2 * torch.rand(size, *shape, device=device) - 1)
 
-    motion = torch.zeros(size, 6, device=device)
-    motion[:, 2] = uniform(math.radians(settings.rotation_deg))
-    motion[:, 3:5] = uniform(settings.translation, 2)
+    motion = Pose(*torch.zeros(2, size, 3, device=device))
+    motion.rotation[:, 2] = uniform(math.radians(settings.rotation_deg))
+    motion.translation[:, :2] = uniform(settings.translation, 2)
     flip = torch.rand(size, device=device) < 0.5
     return Draws(1 + uniform(settings.gamma), flip, motion)
 
@@ -89,11 +89,11 @@ def augment(
     return Cases(volume**gamma if settings.gamma > 0 else volume, labels)
 
 
-def view_of_upright(
+def pose_of_upright(
     draws: Draws,
     shape: tuple[int, int, int],
     spacing_mm: tuple[float, float, float],
-) -> View:
-    """View of each augmented head that lay upright before: the motion undone."""
+) -> Pose:
+    """Pose of each augmented head that lay upright before: the motion undone."""
     _, inverse = rigid_matrices(draws.motion, shape, spacing_mm)
-    return torch.cat([-draws.motion[:, :3], inverse[:, :3, 3]], dim=1)
+    return Pose(-draws.motion.rotation, inverse[:, :3, 3])

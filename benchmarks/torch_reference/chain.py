@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from adn_jax.config import AsymmetrySettings, SystemSettings
 from adn_jax.errors import UserError
-from benchmarks.torch_reference.networks import make_unet, make_view_net
+from benchmarks.torch_reference.networks import make_alignment_net, make_unet
 
 Map = Float[Tensor, "b 1 z y x"]
 
@@ -18,17 +19,21 @@ Map = Float[Tensor, "b 1 z y x"]
 Channels = Float[Tensor, "b c z y x"]
 
 
-View = Float[Tensor, "b 6"]
-
-
 Matrix = Float[Tensor, "b 4 4"]
+
+
+class Pose(NamedTuple):
+    """How each head lies, as `adn_jax.geometry.rigid.Pose`."""
+
+    rotation: Float[Tensor, "b 3"]
+    translation: Float[Tensor, "b 3"]
 
 
 @dataclass(frozen=True)
 class Outputs:
     """Everything that inference and the losses take from the chain."""
 
-    view: View
+    pose: Pose
     matrix: Matrix
     inverse: Matrix
     aligned: Map
@@ -49,8 +54,10 @@ class Adn(nn.Module):
         super().__init__()
         check_alignment(system)
         self.system = system
-        self.view = (
-            make_view_net(system.alignment_net) if system.alignment.network else None
+        self.align = (
+            make_alignment_net(system.alignment_net)
+            if system.alignment.network
+            else None
         )
         self.disentangle = make_unet(system.disentangle_net)
         self.segment = make_unet(system.segment_net)
@@ -59,8 +66,8 @@ class Adn(nn.Module):
         """Run T, the asymmetry split, D and F on prepared scans I."""
         system = self.system
         with torch.no_grad():
-            view = find_view(self.view, volume, system)
-            matrix, inverse = matrices(view, system)
+            pose = estimate_pose(self.align, volume, system)
+            matrix, inverse = matrices(pose, system)
             aligned = sample(volume, matrix, system)
             mirrored = mirror(aligned)
             asymmetry = F.relu(mirrored - aligned)
@@ -71,7 +78,7 @@ class Adn(nn.Module):
         salient = aligned + anatomical
         aligned_prediction = torch.sigmoid(run(self.segment, salient, system))
         return Outputs(
-            view=view,
+            pose=pose,
             matrix=matrix,
             inverse=inverse,
             aligned=aligned,
@@ -90,7 +97,7 @@ def check_alignment(system: SystemSettings) -> None:
     alignment = system.alignment
     if alignment.search_limit_deg > 0 or alignment.refine_steps > 0:
         raise UserError(
-            "the PyTorch peer neither searches nor refines a view (search_limit_deg "
+            "the PyTorch peer neither searches nor refines a pose (search_limit_deg "
             f"{alignment.search_limit_deg:g}, refine_steps {alignment.refine_steps}); "
             "add --alignment.search-limit-deg 0 --alignment.refine-steps 0 for both "
             "sides."
@@ -106,20 +113,22 @@ def run(
         return network(volume.bfloat16() if in_bfloat16 else volume)
 
 
-def find_view(
+def estimate_pose(
     alignment_net: nn.Module | None, volume: Map, system: SystemSettings
-) -> View:
+) -> Pose:
     """Centre of mass and network T, as far as the system uses them."""
-    view = volume.new_zeros(len(volume), 6)
+    pose = Pose(*volume.new_zeros(2, len(volume), 3))
     if system.alignment.centre:
-        view = centre_view(volume)
+        pose = centre_pose(volume)
     if alignment_net is not None:
-        matrix, _ = matrices(view, system)
-        view = view + run(alignment_net, sample(volume, matrix, system), system)
-    return view
+        matrix, _ = matrices(pose, system)
+        numbers = run(alignment_net, sample(volume, matrix, system), system)
+        rotation, translation = numbers.split(3, dim=1)
+        pose = Pose(pose.rotation + rotation, pose.translation + translation)
+    return pose
 
 
-def centre_view(volume: Map) -> View:
+def centre_pose(volume: Map) -> Pose:
     """Shift in plane that brings the centre of the head's voxels to the centre."""
     inside = (volume[:, 0] > 0).float()
     mass = inside.sum((1, 2, 3)).clamp(min=1)
@@ -127,7 +136,8 @@ def centre_view(volume: Map) -> View:
     shift_x = (inside.sum((1, 2)) * along(volume.shape[4])).sum(-1) / mass
     shift_y = (inside.sum((1, 3)) * along(volume.shape[3])).sum(-1) / mass
     zero = torch.zeros_like(mass)
-    return torch.stack([zero, zero, zero, shift_x, shift_y, zero], dim=-1)
+    translation = torch.stack([shift_x, shift_y, zero], dim=-1)
+    return Pose(torch.zeros_like(translation), translation)
 
 
 def centres(size: int, device: torch.device) -> Float[Tensor, " size"]:
@@ -135,19 +145,19 @@ def centres(size: int, device: torch.device) -> Float[Tensor, " size"]:
     return (2 * torch.arange(size, device=device) + 1) / size - 1
 
 
-def matrices(view: View, system: SystemSettings) -> tuple[Matrix, Matrix]:
-    """M = T R of each view and its inverse; R is a true rotation in mm."""
+def matrices(pose: Pose, system: SystemSettings) -> tuple[Matrix, Matrix]:
+    """M = T R of each pose and its inverse; R is a true rotation in mm."""
     prepare = system.prepare
-    return rigid_matrices(view, prepare.shape, prepare.spacing_mm)
+    return rigid_matrices(pose, prepare.shape, prepare.spacing_mm)
 
 
 def rigid_matrices(
-    view: View, shape: tuple[int, int, int], spacing_mm: tuple[float, float, float]
+    pose: Pose, shape: tuple[int, int, int], spacing_mm: tuple[float, float, float]
 ) -> tuple[Matrix, Matrix]:
-    """M and M^-1 of each view on a grid with shape and spacing in (z, y, x)."""
+    """M and M^-1 of each pose on a grid with shape and spacing in (z, y, x)."""
     extents = [size * step for size, step in zip(shape, spacing_mm, strict=True)][::-1]
-    scale = view.new_tensor([[j / i for j in extents] for i in extents])
-    turn, shift = rotation(view[:, :3]), view[:, 3:, None]
+    scale = pose.rotation.new_tensor([[j / i for j in extents] for i in extents])
+    turn, shift = rotation(pose.rotation), pose.translation[:, :, None]
     forward, backward = turn * scale, turn.transpose(1, 2) * scale
     back_shift = -(backward * shift.transpose(1, 2)).sum(2, keepdim=True)
     return homogeneous(forward, shift), homogeneous(backward, back_shift)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from adn_jax.config import AlignLossSettings, JointLossSettings
 from adn_jax.errors import UserError
-from benchmarks.torch_reference.chain import Map, Outputs, View, mirror
+from benchmarks.torch_reference.chain import Map, Outputs, Pose, mirror
 
 Scalar = Float[Tensor, ""]
 
@@ -42,14 +42,14 @@ class Targets:
 
 @dataclass(frozen=True)
 class AlignOutputs:
-    """I, X, X', X' warped back, the view and the one that it is led to."""
+    """I, X, X', X' warped back, the pose and the one that it is led to."""
 
     volume: Map
     aligned: Map
     mirrored: Map
     reconstruction: Map
-    view: View
-    search_view: View
+    pose: Pose
+    search_pose: Pose
 
 
 def generalised_dice(probability: Map, label: Map) -> Scalar:
@@ -135,8 +135,11 @@ def reconstruction(outputs: AlignOutputs) -> Scalar:
 
 
 def pose_regression(outputs: AlignOutputs) -> Scalar:
-    """Squared distance of the view's six numbers to the search's, mean of heads."""
-    return (outputs.view - outputs.search_view).square().sum(1).mean()
+    """Squared distance of the pose's six numbers to the search's, mean of heads."""
+    pairs = zip(outputs.pose, outputs.search_pose, strict=True)
+    return (
+        torch.cat([one - other for one, other in pairs], dim=1).square().sum(1).mean()
+    )
 
 
 ALIGNMENT = {
@@ -188,7 +191,7 @@ def joint_loss(
 
 
 def align_loss(outputs: AlignOutputs, settings: AlignLossSettings, step: int) -> Loss:
-    """L_T; the view regression stands alone in the warm start."""
+    """L_T; the pose regression stands alone in the warm start."""
     total, values = weighted(ALIGNMENT, settings, outputs)
     if settings.warm_start_steps:
         values["pose_regression"] = pose_regression(outputs)

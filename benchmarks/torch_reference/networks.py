@@ -201,7 +201,7 @@ class AlignmentNet(nn.Module):
         self.register_buffer("limits", limits, persistent=False)
 
     def forward(self, volume: Float[Tensor, "b 1 z y x"]) -> Float[Tensor, "b 6"]:
-        """Estimate the view in radians and half-extents."""
+        """Estimate the pose in radians and half-extents."""
         for level in range(self.levels):
             volume = getattr(self, f"stage_{level}")(volume)
         maps = volume.float().mean((2, 3, 4))
@@ -221,7 +221,7 @@ def make_unet(settings: UNetSettings, inputs: int = 1) -> EncoderDecoder:
     return network
 
 
-def make_view_net(settings: AlignmentNetSettings) -> AlignmentNet:
+def make_alignment_net(settings: AlignmentNetSettings) -> AlignmentNet:
     """T with fresh parameters."""
     network = AlignmentNet(settings)
     draw_weights(network)

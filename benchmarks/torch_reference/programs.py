@@ -11,7 +11,7 @@ from adn_jax.errors import UserError, one_line
 from benchmarks.torch_reference.cases import made_up_cases
 from benchmarks.torch_reference.chain import Adn
 from benchmarks.torch_reference.losses import refuse_extra
-from benchmarks.torch_reference.networks import make_unet, make_view_net
+from benchmarks.torch_reference.networks import make_alignment_net, make_unet
 from benchmarks.torch_reference.training import Trainer, align_step, joint_step
 
 Call = Callable[[], object]
@@ -72,7 +72,7 @@ def make_align(recipe: Recipe, batch: int, device: str, place: Place) -> Call:
     refuse_extra(recipe.align_loss)
     refuse_stage(recipe.align, "align")
     cases = made_up_cases(recipe, batch, device, ())
-    alignment_net = place(make_view_net(recipe.system.alignment_net))
+    alignment_net = place(make_alignment_net(recipe.system.alignment_net))
     trainer = Trainer(alignment_net.parameters(), recipe.align)
     return lambda: align_step(alignment_net, trainer, cases, recipe)
 

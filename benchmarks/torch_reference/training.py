@@ -7,12 +7,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from adn_jax.config import Recipe, StageSettings
-from benchmarks.torch_reference.cases import Cases, augment, draw, view_of_upright
+from benchmarks.torch_reference.cases import Cases, augment, draw, pose_of_upright
 from benchmarks.torch_reference.chain import (
     Adn,
     Map,
     Outputs,
-    find_view,
+    estimate_pose,
     matrices,
     mirror,
     run,
@@ -78,8 +78,8 @@ def align_step(
     prepare, settings = recipe.system.prepare, recipe.align.augment
     draws = draw(cases, settings)
     volume = augment(cases, draws, settings, prepare.spacing_mm).volume
-    view = find_view(alignment_net, volume, recipe.system)
-    matrix, inverse = matrices(view, recipe.system)
+    pose = estimate_pose(alignment_net, volume, recipe.system)
+    matrix, inverse = matrices(pose, recipe.system)
     aligned = sample(volume, matrix, recipe.system)
     mirrored = mirror(aligned)
     outputs = AlignOutputs(
@@ -87,8 +87,8 @@ def align_step(
         aligned=aligned,
         mirrored=mirrored,
         reconstruction=sample(mirrored, inverse, recipe.system),
-        view=view,
-        search_view=view_of_upright(draws, prepare.shape, prepare.spacing_mm),
+        pose=pose,
+        search_pose=pose_of_upright(draws, prepare.shape, prepare.spacing_mm),
     )
     total, values = align_loss(outputs, recipe.align_loss, trainer.step)
     norm = trainer.update(total)

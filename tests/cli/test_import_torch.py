@@ -62,7 +62,7 @@ def test_checkpoints_become_a_run_with_the_same_numbers(checkpoints, capsys):
     )
     assert (recipe.tissue_net.outputs, recipe.tissue_source) == (5, "network")
     for params, settings, network, seed in (
-        (model.params.view, recipe.system.alignment_net, "T", 1),
+        (model.params.align, recipe.system.alignment_net, "T", 1),
         (model.params.disentangle, recipe.system.disentangle_net, "resunet_f8", 2),
         (model.params.segment, recipe.system.segment_net, "resunet_f8", 3),
     ):

@@ -8,10 +8,11 @@ import pytest
 from scipy import ndimage
 
 from adn_jax.config import AugmentSettings
-from adn_jax.data.augment import DARKEST, augment, augmented_view, draw_all
-from adn_jax.geometry.rigid import half_extents_mm, view_to_matrices
+from adn_jax.data.augment import DARKEST, augment, augmented_pose, draw_all
+from adn_jax.geometry.rigid import Pose, half_extents_mm
 from adn_jax.geometry.sampler import mirror, sample
 from adn_jax.types import Batch
+from tests import golden
 from tests.training.tiny import SHAPE, head
 
 NOTHING = AugmentSettings(gamma=0.0, mirror=False, rotation_deg=0.0, translation=0.0)
@@ -46,9 +47,9 @@ augmented = jax.jit(augment, static_argnums=(2, 3))
 
 
 @partial(jax.jit, static_argnums=2)
-def seen(volume, view, extents):
-    """X of a volume and a view."""
-    matrix, _ = view_to_matrices(view, extents)
+def seen(volume, pose, extents):
+    """X of a volume and a pose."""
+    matrix, _ = pose.matrices(extents)
     return sample(volume, matrix, in_plane=True)
 
 
@@ -121,7 +122,7 @@ def test_rotation_is_a_true_one_in_mm_as_scipy_does_it():
     after = augmented(KEY, before, settings, SPACING)
     motions = drawn(KEY, before.case, settings).motion
     spacing, half = np.array(SPACING), np.array(SHAPE) / 2
-    for row, (_, _, turn, x, y, _) in enumerate(np.asarray(motions, float)):
+    for row, (_, _, turn, x, y, _) in enumerate(golden.six_of(motions).astype(float)):
         sin, cos = np.sin(turn), np.cos(turn)
         in_mm = np.array([[1, 0, 0], [0, cos, sin], [0, -sin, cos]])
         in_voxels = in_mm * spacing / spacing[:, None]
@@ -148,16 +149,16 @@ def test_labels_move_with_the_volume():
 
 
 @pytest.mark.parametrize("settings", [EVERYTHING, ONE_BY_ONE[1], ONE_BY_ONE[2]])
-def test_augmented_view_leads_to_the_same_upright_head(settings):
+def test_augmented_pose_leads_to_the_same_upright_head(settings):
     settings = replace(settings, gamma=0.0, zoom=0.0, brightness=0.0, noise=0.0)
     z, y, x = np.meshgrid(*((2 * np.arange(24) + 1) / 24 - 1,) * 3, indexing="ij")
     blob = np.exp(-4 * ((x - 0.1) ** 2 + 2 * (y + 0.05) ** 2 + z**2))
     volume = jnp.asarray(blob, jnp.float32)[None, ..., None].repeat(4, axis=0)
     nothing = jnp.zeros_like(volume)
     batch = Batch(volume, nothing, nothing[..., 0].astype(jnp.uint8), jnp.arange(4))
-    view = jnp.array([[0, 0, 0.2, 0.1, -0.05, 0]], jnp.float32).repeat(4, axis=0)
+    pose = Pose.in_plane(*(jnp.full(4, number) for number in (0.2, 0.1, -0.05)))
     extents = half_extents_mm((24, 24, 24), SPACING)
-    upright = seen(volume, view, extents)
+    upright = seen(volume, pose, extents)
     if settings.mirror:
         flips = drawn(KEY, batch.case, settings).flip
         assert 0 < flips.sum() < 4
@@ -165,8 +166,8 @@ def test_augmented_view_leads_to_the_same_upright_head(settings):
         upright = jnp.where(chosen, mirror(upright), upright)
 
     moved = augmented(KEY, batch, settings, SPACING).volume
-    follow = jax.jit(augmented_view, static_argnums=(3, 4))
-    again = seen(moved, follow(KEY, view, batch.case, settings, extents), extents)
+    follow = jax.jit(augmented_pose, static_argnums=(3, 4))
+    again = seen(moved, follow(KEY, pose, batch.case, settings, extents), extents)
     middle = slice(6, 18)
     np.testing.assert_allclose(
         again[:, :, middle, middle], upright[:, :, middle, middle], atol=0.03

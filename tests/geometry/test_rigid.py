@@ -5,21 +5,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adn_jax.geometry.rigid import (
-    compose_in_plane,
-    half_extents_mm,
-    in_plane_angle_deg,
-    mid_plane,
-    view_to_matrices,
-)
+from adn_jax.geometry.rigid import Pose, half_extents_mm, mid_plane
 from tests import golden
 
 EXTENTS = (90.0, 120.0, 70.0)
-VIEWS = jnp.asarray(
-    [[0.1, -0.2, 0.3, 0.2, -0.1, 0.05], [-0.3, 0.25, -0.4, -0.15, 0.1, -0.2]],
-    jnp.float32,
+POSES = Pose(
+    jnp.asarray([[0.1, -0.2, 0.3], [-0.3, 0.25, -0.4]]),
+    jnp.asarray([[0.2, -0.1, 0.05], [-0.15, 0.1, -0.2]]),
 )
-IN_PLANE = VIEWS * jnp.asarray([0, 0, 1, 1, 1, 0], jnp.float32)
+IN_PLANE = Pose.in_plane(
+    jnp.asarray([0.3, -0.4]), jnp.asarray([0.2, -0.15]), jnp.asarray([-0.1, 0.1])
+)
+GOLDEN = Pose(**{name: jnp.asarray(part) for name, part in golden.pose().items()})
 
 
 def in_mm(matrix, extents=EXTENTS):
@@ -36,7 +33,7 @@ def axis_rotation(axis, angle):
 
 
 def test_matrices_are_the_authors():
-    matrix, inverse = view_to_matrices(jnp.asarray(golden.value("sampler_view")))
+    matrix, inverse = GOLDEN.matrices()
     np.testing.assert_allclose(matrix, golden.value("sampler_M"), rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(
         inverse, golden.value("sampler_Minv"), rtol=1e-5, atol=1e-7
@@ -44,7 +41,7 @@ def test_matrices_are_the_authors():
 
 
 def test_of_all_orders_only_z_y_x_is_the_authors():
-    angles = dict(zip("xyz", golden.value("sampler_view")[0, :3], strict=True))
+    angles = dict(zip("xyz", np.asarray(GOLDEN.rotation[0]), strict=True))
     expected = golden.value("sampler_M")[0, :3, :3]
 
     def distance(order):
@@ -59,15 +56,15 @@ def test_of_all_orders_only_z_y_x_is_the_authors():
 
 @pytest.mark.parametrize("extents", [None, EXTENTS])
 def test_inverse_undoes_the_matrix(extents):
-    matrix, inverse = view_to_matrices(VIEWS, extents)
+    matrix, inverse = POSES.matrices(extents)
     np.testing.assert_allclose(
         np.matmul(matrix, inverse), np.tile(np.eye(4), (2, 1, 1)), atol=3e-7
     )
 
 
 def test_rotation_keeps_lengths_in_mm_when_extents_are_given():
-    matrix, _ = view_to_matrices(VIEWS, EXTENTS)
-    plain, _ = view_to_matrices(VIEWS)
+    matrix, _ = POSES.matrices(EXTENTS)
+    plain, _ = POSES.matrices()
     for index in range(2):
         turn = in_mm(matrix[index])[:3, :3]
         np.testing.assert_allclose(turn @ turn.T, np.eye(3), atol=1e-6)
@@ -77,15 +74,15 @@ def test_rotation_keeps_lengths_in_mm_when_extents_are_given():
 
 
 def test_shift_is_in_half_extents():
-    view = jnp.asarray([[0, 0, 0, 0.5, -0.25, 0.1]], jnp.float32)
-    matrix, _ = view_to_matrices(view, EXTENTS)
+    pose = Pose(jnp.zeros((1, 3)), jnp.asarray([[0.5, -0.25, 0.1]]))
+    matrix, _ = pose.matrices(EXTENTS)
     np.testing.assert_allclose(in_mm(matrix[0])[:3, 3], [45, -30, 7], rtol=1e-6)
 
 
-def test_in_plane_view_of_a_square_grid_needs_no_extents():
+def test_in_plane_pose_of_a_square_grid_needs_no_extents():
     square = (100.0, 100.0, 30.0)
     for with_mm, without in zip(
-        view_to_matrices(IN_PLANE, square), view_to_matrices(IN_PLANE), strict=True
+        IN_PLANE.matrices(square), IN_PLANE.matrices(), strict=True
     ):
         np.testing.assert_array_equal(with_mm, without)
 
@@ -97,28 +94,48 @@ def test_half_extents_are_half_the_field_of_view():
 
 
 @pytest.mark.parametrize("extents", [None, EXTENTS])
-def test_composed_view_is_the_product_of_matrices(extents):
+def test_one_pose_then_another_is_the_product_of_matrices(extents):
     first, second = IN_PLANE[:1], IN_PLANE[1:]
-    composed, _ = view_to_matrices(compose_in_plane(first, second, extents), extents)
-    product = np.matmul(
-        view_to_matrices(first, extents)[0], view_to_matrices(second, extents)[0]
-    )
+    composed, _ = first.then(second, extents).matrices(extents)
+    product = np.matmul(first.matrices(extents)[0], second.matrices(extents)[0])
     np.testing.assert_allclose(composed, product, atol=2e-7)
 
 
 @pytest.mark.parametrize("extents", [None, EXTENTS])
-def test_in_plane_angle_is_the_views(extents):
-    matrix, inverse = view_to_matrices(IN_PLANE, extents)
-    expected = np.rad2deg(np.asarray(IN_PLANE[:, 2]))
-    np.testing.assert_allclose(in_plane_angle_deg(matrix, extents), expected, rtol=1e-5)
-    np.testing.assert_allclose(
-        in_plane_angle_deg(inverse, extents), -expected, rtol=1e-5
-    )
+def test_inverse_pose_has_the_inverse_matrix(extents):
+    for found, expected in zip(
+        IN_PLANE.inverse(extents).matrices(extents),
+        reversed(IN_PLANE.matrices(extents)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(found, expected, atol=3e-7)
+
+
+def test_mirrored_pose_is_the_mirror_before_and_after():
+    mirror = np.diag([-1.0, 1.0, 1.0, 1.0])
+    for pose in (POSES, IN_PLANE):
+        matrix, _ = pose.mirrored().matrices(EXTENTS)
+        expected = mirror @ np.asarray(pose.matrices(EXTENTS)[0]) @ mirror
+        np.testing.assert_allclose(matrix, expected, atol=1e-7)
+
+
+@pytest.mark.parametrize("extents", [None, EXTENTS])
+def test_in_plane_angle_is_that_of_the_matrices(extents):
+    matrix, inverse = IN_PLANE.matrices(extents)
+    x, y, _ = extents or (1.0, 1.0, 1.0)
+
+    def angle(matrix):
+        return np.arctan2(matrix[:, 1, 0] * (y / x), matrix[:, 0, 0])
+
+    np.testing.assert_allclose(angle(matrix), IN_PLANE.in_plane_angle, rtol=1e-5)
+    np.testing.assert_allclose(angle(inverse), -IN_PLANE.in_plane_angle, rtol=1e-5)
+    turned, _ = IN_PLANE.turned(0.1).matrices(extents)
+    np.testing.assert_allclose(angle(turned) - angle(matrix), 0.1, rtol=1e-5)
 
 
 @pytest.mark.parametrize("with_mm", [True, False])
 def test_mid_plane_holds_what_the_warp_brings_to_x_zero(with_mm):
-    matrix, _ = view_to_matrices(VIEWS, EXTENTS if with_mm else None)
+    matrix, _ = POSES.matrices(EXTENTS if with_mm else None)
     normal, point = mid_plane(matrix, EXTENTS)
     np.testing.assert_allclose(np.linalg.norm(normal, axis=1), 1, rtol=1e-6)
     on_plane = np.array([[0, y, z, 1] for y in (-50, 60) for z in (-20, 40)])
@@ -131,8 +148,8 @@ def test_mid_plane_holds_what_the_warp_brings_to_x_zero(with_mm):
 
 
 def test_mid_plane_of_a_head_turned_by_hand():
-    view = jnp.asarray([[0, 0, np.pi / 2, 0.1, 0, 0]], jnp.float32)
-    matrix, _ = view_to_matrices(view, EXTENTS)
+    angle, shift = jnp.asarray([np.pi / 2]), jnp.asarray([0.1])
+    matrix, _ = Pose.in_plane(angle, shift, 0 * shift).matrices(EXTENTS)
     normal, point = mid_plane(matrix, EXTENTS)
     np.testing.assert_allclose(normal, [[0, 1, 0]], atol=1e-6)
     np.testing.assert_allclose(point, [[9, 0, 0]], rtol=1e-6)
@@ -140,10 +157,10 @@ def test_mid_plane_of_a_head_turned_by_hand():
 
 @pytest.mark.parametrize("extents", [None, EXTENTS])
 def test_jit_and_vmap_equal_eager(extents):
-    jitted = jax.jit(view_to_matrices, static_argnums=1)(VIEWS, extents)
-    one_by_one = jax.vmap(lambda view: view_to_matrices(view[None], extents))(VIEWS)
+    jitted = jax.jit(Pose.matrices, static_argnums=1)(POSES, extents)
+    one_by_one = jax.vmap(lambda pose: pose[None].matrices(extents))(POSES)
     for eager, compiled, single in zip(
-        view_to_matrices(VIEWS, extents), jitted, one_by_one, strict=True
+        POSES.matrices(extents), jitted, one_by_one, strict=True
     ):
         np.testing.assert_allclose(eager, compiled, atol=1e-7)
         np.testing.assert_allclose(eager, single[:, 0], atol=1e-7)
@@ -154,14 +171,16 @@ def test_gradient_is_the_finite_difference(extents):
     cotangent = np.random.default_rng(3).standard_normal((2, 2, 4, 4))
 
     @jax.jit
-    def score(view):
-        return jnp.sum(jnp.stack(view_to_matrices(view, extents)) * cotangent)
+    def score(six):
+        pose = Pose(six[:, :3], six[:, 3:])
+        return jnp.sum(jnp.stack(pose.matrices(extents)) * cotangent)
 
+    six = np.concatenate([POSES.rotation, POSES.translation], axis=1)
     with jax.enable_x64(True):
-        view = jnp.asarray(np.asarray(VIEWS), jnp.float64)
-        gradient = np.asarray(jax.jit(jax.grad(score))(view))
+        six = jnp.asarray(six, jnp.float64)
+        gradient = np.asarray(jax.jit(jax.grad(score))(six))
         for index in np.ndindex(2, 6):
             step = np.zeros((2, 6))
             step[index] = 1e-6
-            difference = float(score(view + step) - score(view - step)) / 2e-6
+            difference = float(score(six + step) - score(six - step)) / 2e-6
             assert gradient[index] == pytest.approx(difference, abs=1e-7)

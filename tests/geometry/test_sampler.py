@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adn_jax.geometry.rigid import half_extents_mm, view_to_matrices
+from adn_jax.geometry.rigid import Pose, half_extents_mm
 from adn_jax.geometry.sampler import Rows, mirror, sample
 from tests import golden
 
@@ -15,18 +15,25 @@ FLAGS = [
     for in_plane in (False, True)
 ]
 SHAPES = [(3, 5, 4), (4, 6, 9), (1, 3, 7)]
-IN_PLANE = jnp.asarray(
-    [[0, 0, 0.3, 0.21, -0.12, 0], [0, 0, -0.41, -0.15, 0.11, 0]], jnp.float32
+IN_PLANE = Pose.in_plane(
+    jnp.asarray([0.3, -0.41]), jnp.asarray([0.21, -0.15]), jnp.asarray([-0.12, 0.11])
 )
-VIEWS = IN_PLANE + jnp.asarray([0.1, -0.2, 0, 0, 0, 0.07], jnp.float32)
+TILTED = Pose(
+    IN_PLANE.rotation + jnp.asarray([0.1, -0.2, 0]),
+    IN_PLANE.translation + jnp.asarray([0, 0, 0.07]),
+)
+
+
+def shifted_by(x=0.0, y=0.0, batch=2):
+    return Pose(jnp.zeros((batch, 3)), jnp.asarray([[x, y, 0.0]] * batch))
 
 
 warp = jax.jit(sample, static_argnames=("nearest", "in_plane"))
 
 
 @partial(jax.jit, static_argnames=("extents", "nearest", "in_plane"))
-def warp_by_view(volume, view, extents=None, **flags):
-    return sample(volume, view_to_matrices(view, extents)[0], **flags)
+def warp_by_pose(volume, pose, extents=None, **flags):
+    return sample(volume, pose.matrices(extents)[0], **flags)
 
 
 @partial(jax.jit, static_argnames=("nearest", "in_plane"))
@@ -61,20 +68,23 @@ def test_output_and_gradients_are_the_authors():
     assert not by_matrix[:, 3].any()
 
 
-def test_gradient_by_view_is_the_authors_chained_through_the_matrix():
+def test_gradient_by_pose_is_the_authors_chained_through_the_matrix():
     volume, cotangent = (
         jnp.asarray(golden.value(name)) for name in ("sampler_x", "sampler_cotangent")
     )
 
-    def score(view):
-        return jnp.sum(warp_by_view(volume, view) * cotangent)
+    def score(pose):
+        return jnp.sum(warp_by_pose(volume, pose) * cotangent)
 
-    def authors(view):
-        matrix = view_to_matrices(view)[0][:, :3]
+    def authors(pose):
+        matrix = pose.matrices()[0][:, :3]
         return jnp.sum(matrix * golden.value("sampler_dtheta"))
 
-    view = jnp.asarray(golden.value("sampler_view"))
-    found, expected = (jax.jit(jax.grad(each))(view) for each in (score, authors))
+    pose = Pose(**{name: jnp.asarray(part) for name, part in golden.pose().items()})
+    gradients = [jax.jit(jax.grad(each))(pose) for each in (score, authors)]
+    found, expected = (
+        np.concatenate([each.rotation, each.translation], axis=1) for each in gradients
+    )
     assert relative_error(found, expected) < 1e-5
 
 
@@ -83,7 +93,7 @@ def test_gradient_by_view_is_the_authors_chained_through_the_matrix():
 def test_any_shape_as_torch_does_it(shape, mode):
     torch = pytest.importorskip("torch")
     volume, cotangent = random_volume(shape), random_volume(shape, seed=1)
-    matrix, _ = view_to_matrices(VIEWS)
+    matrix, _ = TILTED.matrices()
     source = torch.tensor(np.moveaxis(volume, -1, 1), requires_grad=True)
     theta = torch.tensor(np.array(matrix[:, :3]), requires_grad=True)
     functional = torch.nn.functional
@@ -107,7 +117,7 @@ def test_any_shape_as_torch_does_it(shape, mode):
 @pytest.mark.parametrize("nearest", [False, True])
 def test_in_plane_path_equals_the_general_one(shape, nearest):
     volume, cotangent = random_volume(shape), random_volume(shape, seed=1)
-    matrix, _ = view_to_matrices(IN_PLANE)
+    matrix, _ = IN_PLANE.matrices()
     general, fast = (
         warp_and_gradients(
             volume, matrix, cotangent, nearest=nearest, in_plane=in_plane
@@ -128,15 +138,14 @@ def test_in_plane_path_equals_the_general_one(shape, nearest):
 @pytest.mark.parametrize("flags", FLAGS)
 def test_identity_changes_nothing_at_all(flags):
     volume = random_volume((5, 6, 7))
-    identity, _ = view_to_matrices(jnp.zeros((2, 6), jnp.float32))
+    identity, _ = Pose.identity(2).matrices()
     np.testing.assert_array_equal(warp(volume, identity, **flags), volume)
 
 
 @pytest.mark.parametrize("flags", FLAGS)
 def test_whole_voxel_shift_moves_and_fills_with_zeros(flags):
     volume = random_volume((3, 4, 8)) + 1
-    view = jnp.zeros((2, 6), jnp.float32).at[:, 3].set(2 * 2 / 8)
-    shifted = warp_by_view(volume, view, **flags)
+    shifted = warp_by_pose(volume, shifted_by(x=2 * 2 / 8), **flags)
     np.testing.assert_allclose(shifted[:, :, :, :-2], volume[:, :, :, 2:], rtol=1e-6)
     assert not shifted[:, :, :, -2:].any()
 
@@ -144,7 +153,7 @@ def test_whole_voxel_shift_moves_and_fills_with_zeros(flags):
 @pytest.mark.parametrize("flags", FLAGS)
 def test_blocks_of_rows_add_up_to_the_whole(flags):
     volume = random_volume((3, 8, 5))
-    matrix, _ = view_to_matrices(IN_PLANE if flags["in_plane"] else VIEWS)
+    matrix, _ = (IN_PLANE if flags["in_plane"] else TILTED).matrices()
 
     @jax.jit
     def from_rows(block, source, target):
@@ -163,15 +172,13 @@ def test_blocks_of_rows_add_up_to_the_whole(flags):
 
 def test_half_of_a_border_voxel_is_zero_padding():
     volume = jnp.ones((1, 2, 2, 4, 1), jnp.float32)
-    view = jnp.zeros((1, 6), jnp.float32).at[:, 3].set(0.25)
-    shifted = warp_by_view(volume, view, in_plane=True)
+    shifted = warp_by_pose(volume, shifted_by(x=0.25, batch=1), in_plane=True)
     np.testing.assert_allclose(shifted[0, 0, 0, :, 0], [1, 1, 1, 0.5])
 
 
 @pytest.mark.parametrize("flags", FLAGS)
 def test_far_outside_is_zero(flags):
-    view = jnp.zeros((2, 6), jnp.float32).at[:, 4].set(1e12)
-    warped = warp_by_view(random_volume((2, 4, 4)), view, **flags)
+    warped = warp_by_pose(random_volume((2, 4, 4)), shifted_by(y=1e12), **flags)
     assert not warped.any()
 
 
@@ -194,9 +201,9 @@ def test_blobs_turn_rigidly_in_mm_on_an_anisotropic_grid(in_plane):
     shape, spacing = (6, 64, 48), (5.0, 1.0, 2.0)
     extents = half_extents_mm(shape, spacing)
     angle, shift_mm = np.deg2rad(25), np.array([6.0, -4.0])
-    view = np.zeros((1, 6), np.float32)
-    view[0, 2], view[0, 3:5] = angle, shift_mm / extents[:2]
-    matrix, inverse = view_to_matrices(jnp.asarray(view), extents)
+    shift_x, shift_y = (jnp.asarray([shift]) for shift in shift_mm / extents[:2])
+    pose = Pose.in_plane(jnp.asarray([angle]), shift_x, shift_y)
+    matrix, inverse = pose.matrices(extents)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     for x, y in [(20.0, 0.0), (0.0, 18.0), (-15.0, 10.0)]:
         volume = jnp.asarray(blob(shape, spacing, (0, y, x), 5))[None, ..., None]
@@ -212,7 +219,8 @@ def test_blobs_turn_rigidly_in_mm_on_an_anisotropic_grid(in_plane):
 def test_warp_then_inverse_is_near_identity_inside(in_plane):
     smooth = jnp.asarray(blob((9, 30, 30), (3, 2, 2), (2, 5, -3), sigma_mm=8))
     volume = jnp.tile(smooth[None, ..., None], (2, 1, 1, 1, 1))
-    matrix, inverse = view_to_matrices(IN_PLANE if in_plane else VIEWS * 0.5)
+    half = jax.tree.map(lambda part: 0.5 * part, TILTED)
+    matrix, inverse = (IN_PLANE if in_plane else half).matrices()
     there = warp(volume, matrix, in_plane=in_plane)
     back = warp(there, inverse, in_plane=in_plane)
     assert np.abs(there - volume).max() > 0.2
@@ -222,7 +230,7 @@ def test_warp_then_inverse_is_near_identity_inside(in_plane):
 @pytest.mark.parametrize("flags", FLAGS)
 def test_jit_and_vmap_equal_eager(flags):
     volume = random_volume((3, 6, 5))
-    matrix, _ = view_to_matrices(IN_PLANE)
+    matrix, _ = IN_PLANE.matrices()
     eager = sample(volume, matrix, **flags)
     np.testing.assert_allclose(warp(volume, matrix, **flags), eager, atol=1e-6)
     one_by_one = jax.vmap(lambda v, m: warp(v[None], m[None], **flags)[0])
@@ -232,7 +240,7 @@ def test_jit_and_vmap_equal_eager(flags):
 @pytest.mark.parametrize("in_plane", [False, True])
 def test_gradients_are_finite_differences(in_plane):
     volume, cotangent = random_volume(SHAPES[0]), random_volume(SHAPES[0], seed=1)
-    matrix, _ = view_to_matrices(IN_PLANE if in_plane else VIEWS)
+    matrix, _ = (IN_PLANE if in_plane else TILTED).matrices()
     _, by_volume, by_matrix = map(
         np.asarray,
         warp_and_gradients(volume, matrix, cotangent, nearest=False, in_plane=in_plane),
@@ -263,18 +271,18 @@ def test_gradients_are_finite_differences(in_plane):
 
 def test_labels_keep_their_values_and_type():
     labels = jnp.asarray(np.random.default_rng(2).integers(0, 4, (2, 3, 6, 6, 1)))
-    warped = warp_by_view(labels, IN_PLANE, nearest=True)
+    warped = warp_by_pose(labels, IN_PLANE, nearest=True)
     assert warped.dtype == labels.dtype
     assert set(np.unique(warped)) <= {0, 1, 2, 3}
     with pytest.raises(ValueError, match="int32 cannot be interpolated; use nearest"):
-        sample(labels, view_to_matrices(IN_PLANE)[0])
+        sample(labels, IN_PLANE.matrices()[0])
 
 
 def test_half_precision_volumes_use_float32_coordinates():
     volume = random_volume((2, 16, 16))
-    half = warp_by_view(volume.astype(jnp.bfloat16), IN_PLANE, in_plane=True)
+    half = warp_by_pose(volume.astype(jnp.bfloat16), IN_PLANE, in_plane=True)
     assert half.dtype == jnp.bfloat16
-    full = warp_by_view(volume, IN_PLANE, in_plane=True)
+    full = warp_by_pose(volume, IN_PLANE, in_plane=True)
     np.testing.assert_allclose(half.astype(jnp.float32), full, atol=0.02)
 
 

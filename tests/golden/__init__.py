@@ -29,6 +29,17 @@ def value(name: str) -> np.ndarray:
     return channels_last(array) if array.ndim == 5 else array
 
 
+def pose() -> dict[str, np.ndarray]:
+    """The stored pose of the sampler's values as the fields of a `Pose`."""
+    six = values()["sampler_view"]
+    return {"rotation": six[:, :3], "translation": six[:, 3:]}
+
+
+def six_of(pose) -> np.ndarray:
+    """The six numbers of a `Pose`, as the authors order them."""
+    return np.concatenate([pose.rotation, pose.translation], axis=-1)
+
+
 def parameter_shapes(network: str) -> dict[str, tuple[int, ...]]:
     """Shape of each parameter of `network` by its PyTorch name, in file order."""
     lines = (FOLDER / f"parameters_{network}.tsv").read_text().splitlines()

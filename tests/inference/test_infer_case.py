@@ -50,7 +50,9 @@ def test_truth_is_carried_to_the_aligned_grid(inferred, tiny_data):
     assert shared > 0.95 * maps.aligned_lesion.sum()
     # The untrained network turns the head by its own angle: the label goes along.
     assert maps.plane.normal @ maps.plane.normal == pytest.approx(1.0, abs=1e-5)
-    assert not np.allclose(np.asarray(outputs.matrix[0]), np.eye(4), atol=1e-3)
+    assert not np.allclose(
+        np.asarray(outputs.alignment.matrix[0]), np.eye(4), atol=1e-3
+    )
 
 
 def test_a_case_without_truth_has_none(tiny_data, tiny_params, tiny_recipe):
@@ -67,9 +69,9 @@ def test_a_label_never_reaches_a_prediction(tiny_data, tiny_params, tiny_recipe)
     np.testing.assert_array_equal(one.prediction, two.prediction)
 
 
-def test_maps_go_back_to_the_scans_grid(inferred, tiny_recipe):
+def test_maps_go_back_to_the_scans_grid(inferred):
     maps, outputs = inferred
-    moved = on_scan_grid(outputs, tiny_recipe.system)
+    moved = on_scan_grid(outputs)
     inside = maps.volume > 0
     inside[[0, -1]] = False
     back = {name: np.asarray(volume[0, ..., 0]) for name, volume in moved.items()}

@@ -17,8 +17,8 @@ from adn_jax.inference.system import (
     as_map,
     infer_case,
     load_system,
-    onto_aligned,
     run_chain,
+    warp,
 )
 from adn_jax.pipeline.tta import averaged_prediction
 
@@ -47,7 +47,7 @@ def test_a_run_is_averaged_without_training_it_again(tiny_run, case):
         model.params, volume, model.recipe.system, model.recipe.tta, predict=run_chain
     )
     np.testing.assert_array_equal(maps.prediction, as_map(expected))
-    aligned = onto_aligned(expected, outputs.matrix, model.recipe.system)
+    aligned = warp(outputs.alignment, expected)
     np.testing.assert_array_equal(maps.aligned_prediction, as_map(aligned))
     alone = load_system(tiny_run).infer(case)
     assert np.abs(maps.prediction - alone.maps.prediction).max() > 0.05

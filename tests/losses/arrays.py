@@ -3,8 +3,10 @@
 import jax.numpy as jnp
 import numpy as np
 
+from adn_jax.geometry.rigid import Pose
 from adn_jax.losses.alignment import AlignOutputs
-from adn_jax.types import AdnOutputs, Targets
+from adn_jax.pipeline.adn import AdnOutputs, Targets
+from adn_jax.pipeline.align import Alignment
 from tests import golden
 
 SHAPE = (2, 3, 4, 6, 1)
@@ -27,9 +29,7 @@ def make_outputs(aligned, pathological, prediction, aligned_prediction):
     batch = aligned.shape[0]
     identity = jnp.tile(jnp.eye(4, dtype=jnp.float32), (batch, 1, 1))
     return AdnOutputs(
-        view=jnp.zeros((batch, 6), jnp.float32),
-        matrix=identity,
-        inverse=identity,
+        alignment=Alignment(Pose.identity(batch), identity, identity, "rigid"),
         aligned=aligned,
         mirrored=mirrored,
         asymmetry=asymmetry,
@@ -69,15 +69,16 @@ def golden_chain():
 
 
 def random_alignment(seed=0):
-    """I, X, X', reconstruction, view and search's view, all different."""
+    """I, X, X', reconstruction, pose and search's pose, all different."""
     volume, aligned, back = (random_map(20 + 10 * seed + index) for index in range(3))
     random = np.random.default_rng(seed)
-    view, search = random.uniform(-0.4, 0.4, (2, 2, 6)).astype(np.float32)
+    drawn = jnp.asarray(random.uniform(-0.4, 0.4, (2, 2, 6)), jnp.float32)
+    pose, search = (Pose(six[:, :3], six[:, 3:]) for six in drawn)
     return AlignOutputs(
         volume=volume,
         aligned=aligned,
         mirrored=aligned[:, :, :, ::-1],
         reconstruction=back,
-        view=jnp.asarray(view),
-        search_view=jnp.asarray(search),
+        pose=pose,
+        search_pose=search,
     )

@@ -1,15 +1,16 @@
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adn_jax.geometry.rigid import view_to_matrices
+from adn_jax.geometry.rigid import Pose
 from adn_jax.geometry.sampler import mirror as flip
 from adn_jax.geometry.sampler import sample
 from adn_jax.losses import alignment
 from adn_jax.losses.recipes import ALIGNMENT
+from tests import golden
 from tests.losses.arrays import random_alignment
 
 
@@ -23,12 +24,12 @@ def test_values_are_the_equations():
         np.abs(x[case] - flipped[case]).mean() / (x[case].mean() / i[case].mean())
         for case in (0, 1)
     ]
-    difference = np.asarray(outputs.view) - np.asarray(outputs.search_view)
+    pose, search_pose = map(golden.six_of, (outputs.pose, outputs.search_pose))
     expected = {
         "mirror": np.abs(x - flipped).mean(),
         "mirror_in_view": np.mean(in_view),
         "reconstruction": np.abs(i - back).mean(),
-        "pose_regression": (difference**2).sum() / 2,
+        "pose_regression": ((pose - search_pose) ** 2).sum() / 2,
     }
     assert set(expected) == set(ALIGNMENT)
     for name, value in expected.items():
@@ -48,9 +49,9 @@ def head(shape=(2, 32, 32)):
 def pushed(shift):
     """The losses' input after a shift of the head along x, in half-extents."""
     volume = head()
-    view = jnp.zeros((1, 6), jnp.float32).at[0, 3].set(shift)
-    aligned = sample(volume, view_to_matrices(view)[0], in_plane=True)
-    return alignment.AlignOutputs(volume, aligned, flip(aligned), volume, view, view)
+    pose = Pose(jnp.zeros((1, 3)), jnp.asarray([[shift, 0.0, 0.0]]))
+    aligned = sample(volume, pose.matrices()[0], in_plane=True)
+    return alignment.AlignOutputs(volume, aligned, flip(aligned), volume, pose, pose)
 
 
 def test_pushing_the_head_out_pays_in_mirror_but_not_in_mirror_in_view():
@@ -83,11 +84,11 @@ def test_each_head_is_weighed_by_its_own_share_in_view():
 @pytest.mark.parametrize("name", list(ALIGNMENT))
 def test_jit_equals_eager_and_gradient_is_the_finite_difference(name):
     outputs = random_alignment()
-    arrays = [getattr(outputs, field.name) for field in fields(outputs)]
+    arrays, structure = jax.tree.flatten(outputs)
 
     @jax.jit
     def loss(arrays):
-        return ALIGNMENT[name](alignment.AlignOutputs(*arrays))
+        return ALIGNMENT[name](jax.tree.unflatten(structure, arrays))
 
     assert loss(arrays) == pytest.approx(float(ALIGNMENT[name](outputs)), rel=1e-6)
     gradients = jax.jit(jax.grad(loss))(arrays)

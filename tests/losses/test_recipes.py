@@ -382,7 +382,7 @@ def test_example_term_of_t(monkeypatch):
     extra = ("examples.loss_terms:small_turns:0.1",)
     plain, _ = loss_of_align(ALIGN)
     total, _ = loss_of_align(replace(ALIGN, extra=extra))
-    turns = np.asarray(random_alignment().view)[:, :3]
+    turns = np.asarray(random_alignment().pose.rotation)
     assert total == pytest.approx(float(plain) + 0.1 * (turns**2).mean(), rel=1e-5)
 
 
@@ -415,12 +415,13 @@ def test_options_that_the_page_names_exist():
 
 def test_align_terms_of_ones_own_take_its_outputs(tmp_path, monkeypatch):
     (tmp_path / "shift_terms.py").write_text(
-        "import jax.numpy as jnp\ndef shift(o): return jnp.sum(o.view[:, 3] ** 2)\n"
+        "import jax.numpy as jnp\n"
+        "def shift(o): return jnp.sum(o.pose.translation[:, 0] ** 2)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     plain, _ = loss_of_align(ALIGN)
     total, values = loss_of_align(replace(ALIGN, extra=("shift_terms:shift:2",)))
-    expected = float(np.sum(np.asarray(random_alignment().view)[:, 3] ** 2))
+    expected = float(np.sum(np.asarray(random_alignment().pose.translation)[:, 0] ** 2))
     assert values["shift_terms:shift"] == pytest.approx(expected, rel=1e-5)
     assert total == pytest.approx(float(plain) + 2 * expected, rel=1e-5)
 

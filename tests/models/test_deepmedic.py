@@ -11,10 +11,10 @@ from adn_jax.models.blocks import EPSILON
 from adn_jax.models.deepmedic import (
     NEWEST_SHARE,
     apply_deepmedic,
-    deepmedic_window,
+    deepmedic_patch,
     init_deepmedic,
 )
-from adn_jax.models.patches import over_windows
+from adn_jax.models.patches import over_patches
 
 KEY = jax.random.key(0)
 SHIPPED = DeepMedicSettings()
@@ -34,7 +34,7 @@ TINY = DeepMedicSettings(
 
 
 def random_windows(settings, side, cases=2, channels=1):
-    window = deepmedic_window(settings, side)
+    window = deepmedic_patch(settings, side)
     values = np.random.default_rng(0).standard_normal((cases, *window.outer, channels))
     return jnp.asarray(values, jnp.float32)
 
@@ -101,7 +101,7 @@ def test_kernels_are_drawn_by_he_and_slopes_and_statistics_are_the_usual():
     ],
 )
 def test_windows_have_room_for_the_widest_pathway(settings, side, outer, inner):
-    assert deepmedic_window(settings, side).outer == outer
+    assert deepmedic_patch(settings, side).outer == outer
     windows = jax.ShapeDtypeStruct((3, *outer, 2), jnp.float32)
     for precision in ("float32", "bfloat16"):
         apply = partial(
@@ -119,7 +119,7 @@ def test_a_voxel_sees_its_field_and_no_more(step, layers):
         POINTWISE, widths=(2,) * layers, steps=(1, step)[: 1 + (step > 1)], residual=()
     )
     side = 3 * step
-    window = deepmedic_window(settings, side)
+    window = deepmedic_patch(settings, side)
     windows = random_windows(settings, side, cases=1)
     variables = shaken(settings)
 
@@ -255,7 +255,7 @@ def test_tiles_equal_one_window_also_at_their_borders_and_in_thin_volumes():
         def network(seen):
             return apply_deepmedic(variables, seen, SMALL)[0]
 
-        return over_windows(network, volume, deepmedic_window(SMALL, sides))
+        return over_patches(network, volume, deepmedic_patch(SMALL, sides))
 
     tiled = logits(volume, (3, 3, 3))
     np.testing.assert_allclose(tiled, logits(volume, (3, 9, 9)), atol=1e-5)

@@ -44,7 +44,7 @@ def test_unet_equals_the_authors_code(name):
 
 @pytest.mark.shared
 @pytest.mark.slow
-def test_view_net_equals_the_authors_code_at_full_size(shared):
+def test_alignment_net_equals_the_authors_code_at_full_size(shared):
     from scipy.ndimage import uniform_filter
 
     degree = float(np.rad2deg(1.0))
@@ -55,9 +55,9 @@ def test_view_net_equals_the_authors_code_at_full_size(shared):
     noise = golden.volume(1018, (1, 1, 40, 256, 256))
     volume = uniform_filter(noise, (1, 5, 5, 5, 1), mode="constant")
     with jax.default_matmul_precision("highest"):
-        view = apply_alignment_net(params, jnp.asarray(volume), settings)
+        pose = apply_alignment_net(params, jnp.asarray(volume), settings)
     stored = np.load(shared / "golden" / "values.npz")["T_view"]
-    np.testing.assert_allclose(view, stored, rtol=0, atol=1e-3)
+    np.testing.assert_allclose(golden.six_of(pose), stored, rtol=0, atol=1e-3)
 
 
 def relative_distance(value, expected) -> float:

@@ -15,9 +15,8 @@ from adn_jax.errors import UserError
 from adn_jax.models import (
     apply_unet,
     apply_unet_levels,
-    check_shape,
-    deepest_rows,
     init_unet,
+    network,
 )
 
 KEY = jax.random.key(0)
@@ -168,13 +167,13 @@ def test_defaults_have_no_further_parameters(kind):
 
 def test_z_halves_less_often():
     thick = UNetSettings(in_plane_levels=2)
-    check_shape((10, 64, 64), thick)
-    assert deepest_rows((10, 64, 64), thick) == 8
+    network(thick).check_shape((10, 64, 64))
+    assert network(thick).deepest_rows((10, 64, 64)) == 8
     message = (
         r"of 11 x 60 x 64 voxels .* 4 levels, which needs sizes that are multiples of "
         r"8 along y and x, and of 2 along z; the nearest that fits is 12 x 64 x 64:"
     )
     with pytest.raises(UserError, match=message):
-        check_shape((11, 60, 64), thick)
+        network(thick).check_shape((11, 60, 64))
     with pytest.raises(UserError, match=r"multiples of 8; the nearest .* 8 x 64 x 64"):
-        check_shape((10, 64, 64), UNetSettings())
+        network(UNetSettings()).check_shape((10, 64, 64))

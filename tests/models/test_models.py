@@ -18,16 +18,16 @@ from adn_jax.errors import UserError
 from adn_jax.models import (
     apply_alignment_net,
     apply_unet,
-    check_shape,
-    inference_window,
     init_alignment_net,
     init_unet,
+    network,
 )
+from tests import golden
 
 KEY = jax.random.key(0)
 SMALL = UNetSettings(widths=(8, 16))
 SMALL_UNET = replace(SMALL, kind="unet")
-SMALL_VIEW = AlignmentNetSettings(widths=(4, 8))
+SMALL_ALIGNMENT = AlignmentNetSettings(widths=(4, 8))
 
 
 def number_of(shapes) -> int:
@@ -48,7 +48,7 @@ def test_unets_have_the_published_number_of_parameters(settings, inputs, expecte
     assert number_of(shapes) == expected
 
 
-def test_view_net_has_the_published_number_of_parameters():
+def test_alignment_net_has_the_published_number_of_parameters():
     shapes = jax.eval_shape(
         lambda: init_alignment_net(KEY, AlignmentNetSettings(), (40, 256, 256))
     )
@@ -106,7 +106,7 @@ def test_prior_is_the_first_output():
     assert init_unet(KEY, SMALL)["head"]["bias"] == 0
 
 
-def test_view_stays_within_its_limits_and_every_parameter_counts():
+def test_pose_stays_within_its_limits_and_every_parameter_counts():
     settings = AlignmentNetSettings(
         (4, 8),
         rotation_limit_deg=(10.0, 20.0, 30.0),
@@ -116,36 +116,39 @@ def test_view_stays_within_its_limits_and_every_parameter_counts():
     volume = jax.random.uniform(jax.random.key(1), (2, 4, 6, 8, 1))
 
     def loss(params):
-        return jnp.sum(apply_alignment_net(params, volume, settings))
+        pose = apply_alignment_net(params, volume, settings)
+        return jnp.sum(pose.rotation) + jnp.sum(pose.translation)
 
     gradients = jax.jit(jax.grad(loss))(params)
     for path, gradient in jax.tree.leaves_with_path(gradients):
         assert np.abs(gradient).max() > 1e-7, jax.tree_util.keystr(path)
 
     params["head"]["bias"] = jnp.array([100.0, -100, 100, -100, 100, -100])
-    view = apply_alignment_net(params, volume, settings)
+    pose = apply_alignment_net(params, volume, settings)
     limits = [*np.deg2rad([10, -20, 30]), -0.1, 0.2, -0.3]
-    np.testing.assert_allclose(view, [limits] * 2, rtol=1e-6)
+    np.testing.assert_allclose(golden.six_of(pose), [limits] * 2, rtol=1e-6)
 
 
-def test_identity_start_begins_near_the_identity_view():
+def test_identity_start_begins_near_the_identity():
     volume = jax.random.uniform(jax.random.key(1), (2, 4, 4, 4, 1))
-    views = {
-        start: apply_alignment_net(
-            init_alignment_net(KEY, settings, (4, 4, 4)), volume, settings
+    poses = {
+        start: golden.six_of(
+            apply_alignment_net(
+                init_alignment_net(KEY, settings, (4, 4, 4)), volume, settings
+            )
         )
         for start in (False, True)
-        for settings in [replace(SMALL_VIEW, identity_start=start)]
+        for settings in [replace(SMALL_ALIGNMENT, identity_start=start)]
     }
-    assert 0 < np.abs(views[True]).max() < 0.02 < np.abs(views[False]).max()
+    assert 0 < np.abs(poses[True]).max() < 0.02 < np.abs(poses[False]).max()
 
 
 @pytest.mark.parametrize("shape", [(4, 4, 4), (5, 7, 9), (4, 11, 6)])
-def test_view_net_takes_odd_and_small_sizes(shape):
-    params = init_alignment_net(KEY, SMALL_VIEW, shape)
-    view = apply_alignment_net(params, jnp.ones((1, *shape, 1)), SMALL_VIEW)
-    assert view.shape == (1, 6)
-    assert np.isfinite(view).all()
+def test_alignment_net_takes_odd_and_small_sizes(shape):
+    params = init_alignment_net(KEY, SMALL_ALIGNMENT, shape)
+    pose = apply_alignment_net(params, jnp.ones((1, *shape, 1)), SMALL_ALIGNMENT)
+    assert pose.rotation.shape == pose.translation.shape == (1, 3)
+    assert np.isfinite(golden.six_of(pose)).all()
 
 
 @pytest.mark.parametrize(
@@ -154,8 +157,8 @@ def test_view_net_takes_odd_and_small_sizes(shape):
 )
 def test_unet_names_the_nearest_sizes_that_work(shape, nearest):
     with pytest.raises(UserError, match=f"multiples of 8; .* {nearest}: set --prepare"):
-        check_shape(shape, UNetSettings())
-    check_shape((40, 248, 256), UNetSettings())
+        network(UNetSettings()).check_shape(shape)
+    network(UNetSettings()).check_shape((40, 248, 256))
 
 
 def test_apply_refuses_sizes_that_do_not_fit():
@@ -163,7 +166,7 @@ def test_apply_refuses_sizes_that_do_not_fit():
     with pytest.raises(UserError, match=r"3 x 4 x 4 voxels .* 4 x 4 x 4"):
         apply_unet(params, jnp.ones((1, 3, 4, 4, 1)), SMALL)
     with pytest.raises(UserError, match=r"least 4 voxels .* nearest .* 4 x 4 x 6"):
-        init_alignment_net(KEY, SMALL_VIEW, (3, 4, 6))
+        init_alignment_net(KEY, SMALL_ALIGNMENT, (3, 4, 6))
 
 
 @pytest.mark.parametrize("kind", ["residual_unet", "unet"])
@@ -192,16 +195,16 @@ def test_bfloat16_maps_give_float32_logits_and_gradients_near_float32(kind):
     assert optax.tree.norm(difference) < 0.3 * optax.tree.norm(gradient)
 
 
-def test_the_view_is_float32_and_near_in_bfloat16():
-    settings = replace(SMALL_VIEW, rotation_limit_deg=(0.0, 0.0, 60.0))
+def test_the_pose_is_float32_and_near_in_bfloat16():
+    settings = replace(SMALL_ALIGNMENT, rotation_limit_deg=(0.0, 0.0, 60.0))
     params = init_alignment_net(KEY, settings, (8, 16, 16))
     params["head"]["kernel"] += 1.0
     volume = jax.random.uniform(jax.random.key(1), (2, 8, 16, 16, 1))
-    view = apply_alignment_net(params, volume, settings)
+    pose = apply_alignment_net(params, volume, settings)
     half = apply_alignment_net(params, volume, settings, precision="bfloat16")
-    assert half.dtype == jnp.float32
-    assert np.abs(view).max() > 0.1
-    np.testing.assert_allclose(half, view, atol=0.03)
+    assert half.rotation.dtype == half.translation.dtype == jnp.float32
+    assert np.abs(golden.six_of(pose)).max() > 0.1
+    np.testing.assert_allclose(golden.six_of(half), golden.six_of(pose), atol=0.03)
 
 
 def test_training_in_bfloat16_keeps_no_float32_maps():
@@ -242,7 +245,7 @@ def test_recomputing_gives_the_same_gradient_from_fewer_maps(kind, remat, share)
 
 def test_tiles_of_a_network_of_windows():
     settings = DeepMedicSettings()
-    assert inference_window(settings, (40, 256, 45)).inner == (41, 45, 45)
-    assert inference_window(settings, (16, 64, 7)).inner == (17, 45, 7)
+    assert network(settings).patches((40, 256, 45)).inference.inner == (41, 45, 45)
+    assert network(settings).patches((16, 64, 7)).inference.inner == (17, 45, 7)
     sean = SymmetryNetSettings()
-    assert inference_window(sean, (40, 64, 64)) == ((1, 64, 64), (1, 0, 0))
+    assert network(sean).patches((40, 64, 64)).inference == ((1, 64, 64), (1, 0, 0))

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adn_jax.models.patches import Window, cut, draw_starts, over_windows
+from adn_jax.models.patches import Patch, cut, draw_starts, over_patches
 
-WINDOW = Window(inner=(2, 3, 4), margin=(1, 0, 2))
+WINDOW = Patch(inner=(2, 3, 4), margin=(1, 0, 2))
 
 
 def random_volume(*shape):
@@ -60,21 +60,21 @@ def test_windows_side_by_side_equal_the_volume_at_once(sizes):
     padded = np.pad(volume, ((0, 0), (1, 1), (0, 0), (2, 2), (0, 0)))
     total = padded[:, 2:, :, 2:-2] + padded[:, :-2, :, 2:-2] + volume
     total += padded[:, 1:-1, :, 4:] + padded[:, 1:-1, :, :-4]
-    compute = jax.jit(lambda v: over_windows(neighbours_sum, v, WINDOW))
+    compute = jax.jit(lambda v: over_patches(neighbours_sum, v, WINDOW))
     out = compute(jnp.asarray(volume))
     np.testing.assert_allclose(out[..., :1], total, atol=1e-5)
     np.testing.assert_array_equal(out[..., 1:], volume)
 
 
-def test_over_windows_holds_the_maps_of_one_window():
+def test_over_patches_holds_the_maps_of_one_window():
     def wide(windows):
         maps = jnp.sin(windows * jnp.arange(1.0, 65.0))
         return maps.sum(axis=-1, keepdims=True)
 
-    window = Window((4, 8, 8), (0, 0, 0))
+    window = Patch((4, 8, 8), (0, 0, 0))
     volume = jnp.zeros((1, 16, 32, 32, 1))
     compute = jax.jit(
-        lambda v: over_windows(lambda w: wide(jnp.cumsum(w, 1)), v, window)
+        lambda v: over_patches(lambda w: wide(jnp.cumsum(w, 1)), v, window)
     )
     memory = compute.lower(volume).compile().memory_analysis()
     one_window = 4 * 4 * 8 * 8 * 64
@@ -84,10 +84,10 @@ def test_over_windows_holds_the_maps_of_one_window():
 SHAPE = (6, 20, 24)
 
 
-SQUARE = Window((3, 5, 5), (4, 4, 4))
+SQUARE = Patch((3, 5, 5), (4, 4, 4))
 
 
-VOXEL = Window((1, 1, 1), (0, 0, 0))
+VOXEL = Patch((1, 1, 1), (0, 0, 0))
 
 
 COUNT = 24_000
@@ -143,7 +143,7 @@ def test_windows_lie_in_the_volume_and_keep_their_voxel():
 def test_a_window_that_covers_an_axis_has_the_volume_in_its_middle():
     lesion, brain = two_cases()
     keys = jax.random.split(jax.random.key(2), 2)
-    starts = draw(keys, lesion, brain, Window((9, 20, 5), (0, 0, 0)), 30, 0.5)
+    starts = draw(keys, lesion, brain, Patch((9, 20, 5), (0, 0, 0)), 30, 0.5)
     np.testing.assert_array_equal(starts[..., 0], -2)
     np.testing.assert_array_equal(starts[..., 1], 0)
     assert len(np.unique(starts[..., 2])) > 4

@@ -18,10 +18,9 @@ from adn_jax.losses.segmentation import cross_entropy
 from adn_jax.models import (
     apply_alignment_net,
     apply_unet,
-    apply_windows,
     init_alignment_net,
-    init_network,
     init_unet,
+    network,
 )
 from adn_jax.models.convolution import (
     convolve,
@@ -92,12 +91,13 @@ def unet(kind):
     )
 
 
-def windows(settings):
-    variables = init_network(KEY, settings)
+def patches(settings):
+    variables = network(settings).init(KEY)
+    form = network(settings).patches(SHAPE[1:])
 
     def logits(weights, volume, precision):
         both = {**variables, "weights": weights}
-        return apply_windows(both, volume, settings, key=KEY, precision=precision)[0]
+        return form.apply(both, volume, settings, key=KEY, precision=precision)[0]
 
     return variables["weights"], logits
 
@@ -114,7 +114,7 @@ NETWORKS = {
     "residual_unet": lambda: unet("residual_unet"),
     "unet": lambda: unet("unet"),
     "alignment_net": alignment_net,
-    "deepmedic": lambda: windows(
+    "deepmedic": lambda: patches(
         DeepMedicSettings(
             widths=(6, 6),
             steps=(1, 3),
@@ -125,7 +125,7 @@ NETWORKS = {
             dropout=(0.0, 0.0),
         )
     ),
-    "sean": lambda: windows(SymmetryNetSettings(widths=(8, 16), neighbours=1)),
+    "sean": lambda: patches(SymmetryNetSettings(widths=(8, 16), neighbours=1)),
 }
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from adn_jax.config import SymmetryNetSettings
 from adn_jax.errors import UserError
-from adn_jax.models.patches import Window
+from adn_jax.models.patches import Patch
 from adn_jax.models.sean import (
     SymmetryAttention,
     UpConvolution,
@@ -19,7 +19,7 @@ from adn_jax.models.sean import (
     check_slices,
     init_sean,
     max_pool_in_plane,
-    sean_window,
+    sean_patch,
     window_count,
 )
 
@@ -294,7 +294,7 @@ def test_sizes_that_do_not_halve_are_refused_with_the_nearest_that_do():
 
 def test_a_window_is_one_slice_and_its_neighbours():
     settings = replace(SMALL, neighbours=2)
-    expected = Window(inner=(1, 8, 12), margin=(2, 0, 0))
-    assert sean_window(settings, (40, 8, 12)) == expected
+    expected = Patch(inner=(1, 8, 12), margin=(2, 0, 0))
+    assert sean_patch(settings, (40, 8, 12)) == expected
     with pytest.raises(UserError, match="multiples of 2"):
-        sean_window(settings, (40, 8, 9))
+        sean_patch(settings, (40, 8, 9))

@@ -1,4 +1,4 @@
-"""Synthetic heads for the pipeline tests: smooth, symmetric, turned by known views."""
+"""Synthetic heads for the pipeline tests: smooth, symmetric, turned by known poses."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,8 +11,9 @@ from adn_jax.config import (
     SystemSettings,
     UNetSettings,
 )
+from adn_jax.geometry.rigid import Pose
 from adn_jax.geometry.sampler import sample
-from adn_jax.pipeline.align import matrices
+from adn_jax.pipeline.align import Alignment
 
 SHAPE = (8, 32, 32)
 
@@ -53,10 +54,8 @@ def symmetric_head(shape=SHAPE, taper=0.0) -> np.ndarray:
 
 
 def turned_heads(degrees, shifts, recipe: Recipe, taper=0.0) -> np.ndarray:
-    """I such that the view (rotation, shift along x) brings it back to symmetric."""
-    view = np.zeros((len(degrees), 6), np.float32)
-    view[:, 2] = np.deg2rad(degrees)
-    view[:, 3] = shifts
-    _, inverse = matrices(jnp.asarray(view), recipe.system)
+    """I such that the pose (rotation, shift along x) brings it back to symmetric."""
+    angle, shift = jnp.deg2rad(jnp.asarray(degrees)), jnp.asarray(shifts)
+    pose = Pose.in_plane(angle, shift, 0 * shift)
     head = jnp.repeat(jnp.asarray(symmetric_head(taper=taper)), len(degrees), axis=0)
-    return sample(head, inverse)
+    return sample(head, Alignment.of(pose, recipe.system).inverse)

@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 
 from adn_jax.config import AlignmentSettings, UNetSettings
-from adn_jax.pipeline.adn import apply_adn, init_adn, realign_labels, repeat_to, unalign
-from adn_jax.pipeline.align import align_volume
-from adn_jax.types import AdnOutputs, AdnParams
+from adn_jax.pipeline.adn import (
+    AdnOutputs,
+    AdnParams,
+    apply_adn,
+    init_adn,
+    repeat_to,
+)
 from tests.pipeline.heads import small_recipe, symmetric_head, turned_heads
 
 RECIPE = small_recipe(network=True, centre=True, refine_steps=2)
@@ -34,10 +38,9 @@ def outputs(params, heads):
 def test_every_map_has_the_scans_shape(outputs, heads):
     for field in fields(AdnOutputs):
         value = getattr(outputs, field.name)
-        if field.name == "view":
-            assert value.shape == (2, 6)
-        elif field.name in {"matrix", "inverse"}:
-            assert value.shape == (2, 4, 4)
+        if field.name == "alignment":
+            assert value.pose.rotation.shape == value.pose.translation.shape == (2, 3)
+            assert value.matrix.shape == value.inverse.shape == (2, 4, 4)
         elif field.name == "auxiliary_predictions":
             assert value == ()
         else:
@@ -72,7 +75,7 @@ def test_t_learns_nothing_from_the_joint_loss(params, heads):
     def norm(tree):
         return sum(float(jnp.abs(leaf).sum()) for leaf in jax.tree.leaves(tree))
 
-    assert norm(gradient.view) == 0
+    assert norm(gradient.align) == 0
     assert norm(gradient.disentangle) > 0
     assert norm(gradient.segment) > 0
 
@@ -124,14 +127,14 @@ def test_voxels_are_repeated_to_a_finer_grid():
     np.testing.assert_array_equal(repeat_to(jnp.asarray(coarse), (2, 6, 4)), fine)
 
 
-def test_without_t_there_are_no_view_parameters():
+def test_without_t_it_has_no_parameters():
     recipe = small_recipe(network=False, centre=True, search_limit_deg=10.0)
     assert recipe.system.alignment == AlignmentSettings(False, True, 10.0)
-    assert init_adn(jax.random.key(0), recipe.system).view is None
+    assert init_adn(jax.random.key(0), recipe.system).align is None
 
 
 def test_aligned_maps_return_to_the_scan(outputs, heads):
-    back = unalign(outputs.aligned, outputs.inverse, RECIPE.system)
+    back = outputs.alignment.unwarp(outputs.aligned)
     inside = (slice(None), slice(None), slice(8, -8), slice(8, -8))
     difference = np.abs(np.asarray(back - heads))[inside]
     assert difference.mean() < 0.01
@@ -139,8 +142,8 @@ def test_aligned_maps_return_to_the_scan(outputs, heads):
 
 def test_labels_move_with_the_head_and_stay_labels(outputs, heads):
     labels = (heads > 0.3).astype(jnp.float32)
-    moved = realign_labels(labels, outputs.matrix, RECIPE.system)
+    moved = outputs.alignment.warp_labels(labels)
     assert set(np.unique(moved)) <= {0.0, 1.0}
-    aligned, _, _ = align_volume(heads, outputs.view, RECIPE.system)
+    aligned = outputs.alignment.warp(heads)
     agreement = np.mean(np.asarray(moved == (aligned > 0.3)))
     assert agreement > 0.97

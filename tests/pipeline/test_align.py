@@ -1,25 +1,26 @@
 """T finds known poses, the mirror loss falls, and no gradient passes through it."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from adn_jax.geometry.rigid import Pose
 from adn_jax.models import init_alignment_net
 from adn_jax.pipeline.align import (
-    align_volume,
-    centre_view,
+    Alignment,
+    averaged,
+    centre_pose,
     coarse,
-    find_view,
-    first_view,
-    is_in_plane,
-    largest_divisor,
+    estimate_pose,
+    first_pose,
     midline_fit,
     mirror_distance,
-    refine_view,
-    search_view,
+    refine_pose,
+    search_pose,
 )
 from tests.pipeline.heads import small_recipe, symmetric_head, turned_heads
 
@@ -43,20 +44,24 @@ def heads(recipe):
     return turned_heads(DEGREES, SHIFTS, recipe)
 
 
-def angles(view):
-    return np.rad2deg(np.asarray(view[:, 2]))
+def angles(pose):
+    return np.rad2deg(np.asarray(pose.in_plane_angle))
+
+
+def assert_close(found, expected, atol):
+    jax.tree.map(partial(np.testing.assert_allclose, atol=atol), found, expected)
 
 
 def test_search_finds_the_angle_within_its_step(recipe, heads):
-    view = jax.jit(search_view, static_argnums=(1, 2))(heads, recipe.system, 30.0)
-    np.testing.assert_allclose(angles(view), DEGREES, atol=2.0)
+    pose = jax.jit(search_pose, static_argnums=(1, 2))(heads, recipe.system, 30.0)
+    np.testing.assert_allclose(angles(pose), DEGREES, atol=2.0)
 
 
 def test_refinement_finds_angle_and_shift(recipe, heads):
-    view = jax.jit(find_view, static_argnums=2)(None, heads, recipe.system)
-    np.testing.assert_allclose(angles(view), DEGREES, atol=0.5)
-    np.testing.assert_allclose(view[:, 3], SHIFTS, atol=0.02)
-    np.testing.assert_array_equal(view[:, :2], 0)
+    pose = jax.jit(estimate_pose, static_argnums=2)(None, heads, recipe.system)
+    np.testing.assert_allclose(angles(pose), DEGREES, atol=0.5)
+    np.testing.assert_allclose(pose.translation[:, 0], SHIFTS, atol=0.02)
+    np.testing.assert_array_equal(pose.rotation[:, :2], 0)
 
 
 def test_a_head_turned_by_any_angle_is_found_and_its_front_too():
@@ -68,11 +73,11 @@ def test_a_head_turned_by_any_angle_is_found_and_its_front_too():
     turned = turned_heads(degrees, shifts, recipe, taper=0.25)
 
     def found(volume):
-        view = find_view(None, volume, recipe.system)
-        return view, midline_fit(volume, view, recipe.system)
+        pose = estimate_pose(None, volume, recipe.system)
+        return pose, midline_fit(volume, pose, recipe.system)
 
-    view, fit = jax.jit(found)(turned)
-    error = (angles(view) - degrees + 180) % 360 - 180
+    pose, fit = jax.jit(found)(turned)
+    error = (angles(pose) - degrees + 180) % 360 - 180
     np.testing.assert_allclose(error, 0, atol=1.0)
     assert np.all(fit.unlikeness < 0.25)
     assert np.all(fit.elsewhere - fit.unlikeness > 0.04)
@@ -85,24 +90,24 @@ def test_a_disc_has_no_midline(recipe):
     disc = 0.4 * (np.hypot(x, y) < 0.7)
     volume = jnp.asarray(np.tile(disc, (1, 8, 1, 1))[..., None], jnp.float32)
     fit = jax.jit(midline_fit, static_argnums=2)(
-        volume, jnp.zeros((1, 6)), recipe.system
+        volume, Pose.identity(1), recipe.system
     )
     assert fit.elsewhere[0] - fit.unlikeness[0] < 0.04
 
 
 def test_refinement_never_raises_the_mirror_loss(recipe, heads):
-    start = centre_view(heads)
-    refined = jax.jit(refine_view, static_argnums=2)(heads, start, recipe.system)
+    start = centre_pose(heads)
+    refined = jax.jit(refine_pose, static_argnums=2)(heads, start, recipe.system)
     before = mirror_distance(heads, start, recipe.system)
     after = mirror_distance(heads, refined, recipe.system)
     assert np.all(np.asarray(after) <= np.asarray(before))
 
 
 def test_each_head_is_aligned_by_itself(recipe, heads):
-    find = jax.jit(find_view, static_argnums=2)
+    find = jax.jit(estimate_pose, static_argnums=2)
     together = find(None, heads, recipe.system)
     alone = find(None, heads[1:2], recipe.system)
-    np.testing.assert_allclose(together[1:2], alone, atol=1e-4)
+    assert_close(together[1:2], alone, atol=1e-4)
 
 
 @pytest.mark.parametrize("network", [False, True])
@@ -119,9 +124,9 @@ def test_jit_equals_eager_for_every_option(heads, network, centre, refine_steps)
     params = init_alignment_net(
         jax.random.key(0), recipe.system.alignment_net, recipe.system.prepare.shape
     )
-    eager = find_view(params, heads[:2], recipe.system)
-    jitted = jax.jit(find_view, static_argnums=2)(params, heads[:2], recipe.system)
-    np.testing.assert_allclose(eager, jitted, atol=1e-4)
+    eager = estimate_pose(params, heads[:2], recipe.system)
+    jitted = jax.jit(estimate_pose, static_argnums=2)(params, heads[:2], recipe.system)
+    assert_close(eager, jitted, atol=1e-4)
 
 
 def test_identity_start_of_the_network_leaves_the_centred_head(heads):
@@ -129,25 +134,30 @@ def test_identity_start_of_the_network_leaves_the_centred_head(heads):
     params = init_alignment_net(
         jax.random.key(0), recipe.system.alignment_net, recipe.system.prepare.shape
     )
-    view = first_view(params, heads, recipe.system)
-    np.testing.assert_allclose(view, centre_view(heads), atol=0.02)
+    pose = first_pose(params, heads, recipe.system)
+    assert_close(pose, centre_pose(heads), atol=0.02)
 
 
 def test_a_symmetric_head_stays_as_it_is(recipe):
     head = jnp.asarray(symmetric_head())
-    view = jax.jit(find_view, static_argnums=2)(None, head, recipe.system)
-    np.testing.assert_allclose(angles(view), 0, atol=0.1)
-    aligned, _, _ = align_volume(head, view, recipe.system)
+    pose = jax.jit(estimate_pose, static_argnums=2)(None, head, recipe.system)
+    np.testing.assert_allclose(angles(pose), 0, atol=0.1)
+    aligned = Alignment.of(pose, recipe.system).warp(head)
     inner = (slice(None), slice(1, -1), slice(4, -4), slice(4, -4))
     np.testing.assert_allclose(aligned[inner].mean(), head[inner].mean(), rtol=0.01)
 
 
-def test_no_gradient_flows_through_the_view(heads):
+def test_no_gradient_flows_through_the_pose(heads):
     recipe = small_recipe(network=True, centre=True, refine_steps=2)
     params = init_alignment_net(
         jax.random.key(0), recipe.system.alignment_net, recipe.system.prepare.shape
     )
-    gradient = jax.grad(lambda p: find_view(p, heads[:1], recipe.system).sum())(params)
+
+    def total(params):
+        pose = estimate_pose(params, heads[:1], recipe.system)
+        return pose.rotation.sum() + pose.translation.sum()
+
+    gradient = jax.grad(total)(params)
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(gradient))
 
 
@@ -157,20 +167,24 @@ def test_coarse_keeps_means_and_small_volumes():
     assert small.shape == (1, 2, 64, 64, 1)
     np.testing.assert_allclose(small.mean(), volume.mean(), rtol=1e-5)
     assert coarse(volume[:, :, :62, :62]).shape == (1, 2, 62, 62, 1)
-    assert [largest_divisor(*case) for case in ((250, 3), (40, 4), (7, 3), (9, 0))] == [
-        2,
-        4,
-        1,
-        1,
-    ]
+
+
+@pytest.mark.parametrize(
+    ("size", "most", "divisor"), [(250, 3, 2), (40, 4, 4), (7, 3, 1), (9, 0, 1)]
+)
+def test_blocks_are_the_largest_that_fill_the_volume(size, most, divisor):
+    volume = jnp.zeros((1, size, 1, 1, 1))
+    assert averaged(volume, (most, 1, 1)).shape == (1, size // divisor, 1, 1, 1)
 
 
 def test_centre_of_an_empty_volume_is_the_middle():
-    view = centre_view(jnp.zeros((1, 4, 8, 8, 1)))
-    np.testing.assert_array_equal(view, 0)
+    pose = centre_pose(jnp.zeros((1, 4, 8, 8, 1)))
+    assert_close(pose, Pose.identity(1), atol=0)
 
 
 def test_in_plane_only_where_nothing_else_can_move(recipe):
-    assert is_in_plane(recipe.system)
+    pose = Pose.identity(1)
+    assert Alignment.of(pose, recipe.system).motion == "in_plane"
     tilting = replace(recipe.system.alignment_net, rotation_limit_deg=(5.0, 0.0, 60.0))
-    assert not is_in_plane(replace(recipe.system, alignment_net=tilting))
+    tilted = replace(recipe.system, alignment_net=tilting)
+    assert Alignment.of(pose, tilted).motion == "rigid"

@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from adn_jax.config import AsymmetrySettings
 from adn_jax.geometry.sampler import mirror
-from adn_jax.pipeline.asymmetry import (
+from adn_jax.pipeline.adn import (
     anatomical_asymmetry,
     compensated_volume,
     salient_volume,

@@ -10,8 +10,7 @@ from scipy.ndimage import uniform_filter
 
 from adn_jax.config.recipe_file import load_recipe
 from adn_jax.models.torch_names import from_torch
-from adn_jax.pipeline.adn import apply_adn, unalign
-from adn_jax.types import AdnParams
+from adn_jax.pipeline.adn import AdnParams, apply_adn
 from tests import golden
 
 REFERENCE = load_recipe(Path(__file__).parents[2] / "configs" / "adn_reference.py")
@@ -28,7 +27,7 @@ def volume():
 @pytest.fixture(scope="module")
 def outputs(volume):
     params = AdnParams(
-        view=from_torch(
+        align=from_torch(
             golden.parameters("T", 1017), REFERENCE.system.alignment_net, "T"
         ),
         disentangle=from_torch(
@@ -58,12 +57,13 @@ def every(volume, z, y, x):
 @pytest.mark.shared
 @pytest.mark.slow
 def test_t_aligns_as_the_authors_code(stored, outputs, volume):
-    np.testing.assert_allclose(outputs.matrix, stored["T_M"], atol=TOLERANCE)
-    np.testing.assert_allclose(outputs.inverse, stored["T_Minv"], atol=TOLERANCE)
+    alignment = outputs.alignment
+    np.testing.assert_allclose(alignment.matrix, stored["T_M"], atol=TOLERANCE)
+    np.testing.assert_allclose(alignment.inverse, stored["T_Minv"], atol=TOLERANCE)
     aligned = every(outputs.aligned, 8, 16, 16)
     np.testing.assert_allclose(aligned, stored["T_xt_sub"], atol=TOLERANCE)
     flip = jnp.abs(outputs.aligned - outputs.mirrored).mean()
-    back = unalign(outputs.mirrored, outputs.inverse, REFERENCE.system)
+    back = alignment.unwarp(outputs.mirrored)
     np.testing.assert_allclose(flip, stored["T_flip"], atol=TOLERANCE)
     np.testing.assert_allclose(
         jnp.abs(volume - back).mean(), stored["T_rec"], atol=TOLERANCE

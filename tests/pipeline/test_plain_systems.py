@@ -17,7 +17,6 @@ from adn_jax.models import apply_unet
 from adn_jax.pipeline.adn import (
     apply_adn,
     init_adn,
-    realign_labels,
     segment_input,
     zscored,
 )
@@ -66,13 +65,13 @@ def test_without_alignment_everything_stays_in_place():
     recipe = PLAIN.with_fields(alignment=UNALIGNED)
     assert not aligns(recipe.system)
     params, outputs = run(recipe)
-    assert params.view is None
+    assert params.align is None
     np.testing.assert_array_equal(outputs.aligned, HEADS)
     np.testing.assert_array_equal(outputs.prediction, outputs.aligned_prediction)
     np.testing.assert_allclose(
-        outputs.matrix, np.broadcast_to(np.eye(4), (2, 4, 4)), atol=1e-6
+        outputs.alignment.matrix, np.broadcast_to(np.eye(4), (2, 4, 4)), atol=1e-6
     )
-    assert realign_labels(HEADS, outputs.matrix, recipe.system) is HEADS
+    assert outputs.alignment.warp_labels(HEADS) is HEADS
 
 
 @pytest.mark.parametrize(
@@ -114,7 +113,7 @@ def test_gradient_of_a_plain_system_reaches_f_alone():
 
     gradient = jax.jit(jax.grad(loss))(params)
     assert all(np.any(leaf) for leaf in jax.tree.leaves(gradient.segment))
-    assert not any(np.any(leaf) for leaf in jax.tree.leaves(gradient.view))
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(gradient.align))
 
 
 def test_d_and_f_can_see_both_sides_too():

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from adn_jax.models import init_unet
-from adn_jax.pipeline.adn import apply_adn, init_adn
-from adn_jax.pipeline.targets import make_targets, one_hot_tissue
+from adn_jax.pipeline.adn import apply_adn, init_adn, make_targets, one_hot_tissue
 from adn_jax.types import Batch
 from tests.pipeline.heads import SHAPE, small_recipe
 

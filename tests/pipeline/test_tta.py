@@ -1,4 +1,4 @@
-"""Poses that are averaged over: exact where they have to be, and always the same."""
+"""Copies that are averaged over: exact where they have to be, and always the same."""
 
 from dataclasses import replace
 
@@ -9,16 +9,13 @@ import pytest
 from scipy import ndimage
 
 from adn_jax.config import AlignmentSettings, JointLossSettings, TtaSettings
-from adn_jax.pipeline.adn import init_adn
+from adn_jax.pipeline.adn import AdnParams, init_adn
 from adn_jax.pipeline.tta import (
-    Pose,
+    Copy,
     averaged_prediction,
-    further_poses,
-    into_pose,
-    out_of_pose,
+    further_copies,
     predict_scan,
 )
-from adn_jax.types import AdnParams
 from tests.pipeline.heads import small_recipe, symmetric_head, turned_heads
 
 AVERAGING = TtaSettings(mirrored=True, copies=4)
@@ -35,7 +32,7 @@ PLAIN = RECIPE.with_fields(
 )
 
 
-NOTHING = AdnParams(view=None, disentangle=None, segment=None)
+NOTHING = AdnParams(align=None, disentangle=None, segment=None)
 
 
 HEADS = turned_heads([8.0, -3.0], [0.1, 0.0], RECIPE)
@@ -64,28 +61,28 @@ def averaged(predict, volume, settings=AVERAGING, **more):
     )
 
 
-def test_poses_are_spread_evenly_and_always_the_same():
-    poses = further_poses(AVERAGING)
-    assert poses == further_poses(TtaSettings(mirrored=True, copies=4))
-    assert poses[0] == Pose(mirrored=True)
-    assert [pose.turn_deg for pose in poses[1:]] == [5.0, -5.0, 10.0, -10.0]
-    shifts = np.array([(pose.shift_x, pose.shift_y) for pose in poses[1:]])
+def test_copies_are_spread_evenly_and_always_the_same():
+    copies = further_copies(AVERAGING)
+    assert copies == further_copies(TtaSettings(mirrored=True, copies=4))
+    assert copies[0] == Copy(mirrored=True)
+    assert [copy.turn_deg for copy in copies[1:]] == [5.0, -5.0, 10.0, -10.0]
+    shifts = np.array([(copy.shift_x, copy.shift_y) for copy in copies[1:]])
     np.testing.assert_allclose(np.linalg.norm(shifts, axis=1), 0.02)
     np.testing.assert_allclose(shifts.sum(0), 0.0, atol=1e-9)
-    assert len({pose[1:] for pose in poses}) == 5
-    assert further_poses(TtaSettings()) == ()
-    assert [pose.turn_deg for pose in further_poses(TtaSettings(copies=3))] == [
+    assert len({copy[1:] for copy in copies}) == 5
+    assert further_copies(TtaSettings()) == ()
+    assert [copy.turn_deg for copy in further_copies(TtaSettings(copies=3))] == [
         5.0,
         -5.0,
         10.0,
     ]
 
 
-def test_a_pose_turns_and_shifts_as_it_says():
+def test_a_copy_turns_and_shifts_as_it_says():
     """Against SciPy: a turn about the centre in mm, then a shift."""
-    pose = Pose(turn_deg=10.0, shift_x=0.0625, shift_y=-0.125)
+    copy = Copy(turn_deg=10.0, shift_x=0.0625, shift_y=-0.125)
     head = symmetric_head()
-    ours = np.asarray(into_pose(jnp.asarray(head), pose, RECIPE.system))[0, ..., 0]
+    ours = np.asarray(copy.of(jnp.asarray(head), RECIPE.system))[0, ..., 0]
     angle, (_, ny, nx) = np.radians(10.0), ours.shape
     turn = np.array(
         [[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]
@@ -101,25 +98,25 @@ def test_a_pose_turns_and_shifts_as_it_says():
     np.testing.assert_allclose(ours, expected, atol=1e-4)
 
 
-def test_what_every_pose_agrees_on_stays_exactly():
+def test_what_every_copy_agrees_on_stays_exactly():
     np.testing.assert_allclose(averaged(constant, HEADS), 0.7, rtol=1e-6)
 
 
-def test_the_mirror_pose_of_a_mirrored_chain_changes_nothing():
+def test_the_mirror_copy_of_a_mirrored_chain_changes_nothing():
     mirrored = TtaSettings(mirrored=True)
     ours = averaged(the_scan_itself, HEADS, mirrored)
     np.testing.assert_array_equal(ours, HEADS)
     np.testing.assert_array_equal(averaged(one_side, HEADS, mirrored), 0.5)
 
 
-def test_a_pose_and_its_inverse_cancel():
+def test_a_copy_and_its_inverse_cancel():
     """What is left is the blur of interpolating twice."""
     smooth = ndimage.gaussian_filter(np.asarray(HEADS), (0, 0, 2, 2, 0))
-    for pose in further_poses(AVERAGING):
-        moved = into_pose(jnp.asarray(smooth), pose, RECIPE.system)
-        back, seen = out_of_pose(moved, pose, RECIPE.system)
+    for copy in further_copies(AVERAGING):
+        moved = copy.of(jnp.asarray(smooth), RECIPE.system)
+        back, seen = copy.undo(moved, RECIPE.system)
         np.testing.assert_allclose(back, smooth * np.asarray(seen), atol=0.02)
-        if not pose.mirrored:
+        if not copy.mirrored:
             assert np.abs(moved - smooth).max() > 0.03
     ours = averaged(the_scan_itself, jnp.asarray(smooth))
     np.testing.assert_allclose(ours, smooth, atol=0.015)
@@ -147,13 +144,13 @@ def test_the_mean_of_single_predictions(recipe):
     compiled = predict_scan._cache_size()
     ours = averaged_prediction(params, head, recipe.system, recipe.tta)
     assert predict_scan._cache_size() == compiled + 1
-    (mirrored, turned) = further_poses(recipe.tta)
+    (mirrored, turned) = further_copies(recipe.tta)
     parts = [predict_scan(params, head, recipe.system)]
     parts.append(
         predict_scan(params, head[:, :, :, ::-1], recipe.system)[:, :, :, ::-1]
     )
-    posed = predict_scan(params, into_pose(head, turned, recipe.system), recipe.system)
-    back, seen = out_of_pose(posed, turned, recipe.system)
+    posed = predict_scan(params, turned.of(head, recipe.system), recipe.system)
+    back, seen = turned.undo(posed, recipe.system)
     expected = (parts[0] + parts[1] + back) / (2 + seen)
     np.testing.assert_allclose(ours, expected, atol=1e-6)
     assert mirrored.mirrored

@@ -12,13 +12,13 @@ from adn_jax.config import AsymmetrySettings, OptimizerSettings, UNetSettings
 from adn_jax.losses.recipes import WARM_START, joint_loss
 from adn_jax.models import apply_unet
 from adn_jax.models.torch_names import from_torch
-from adn_jax.pipeline.asymmetry import (
+from adn_jax.pipeline.adn import (
+    Targets,
     anatomical_asymmetry,
     salient_volume,
     total_asymmetry,
 )
 from adn_jax.training.steps import make_optimizer
-from adn_jax.types import Targets
 from tests import golden
 from tests.losses.arrays import make_outputs, one_hot_tissue
 from tests.losses.test_recipes import AUTHORS

@@ -16,7 +16,7 @@ from adn_jax.data.manifest import read_manifest
 from adn_jax.distributed.mesh import device_mesh
 from adn_jax.errors import UserError
 from adn_jax.geometry.sampler import mirror
-from adn_jax.pipeline.align import align_volume
+from adn_jax.pipeline.align import Alignment
 from adn_jax.training import loop, updates
 from adn_jax.training.metric_log import read_metrics
 from adn_jax.training.runs import Run, read_finished
@@ -302,11 +302,12 @@ def test_search_table_makes_every_training_head_upright(heads):
     recipe = tiny_recipe()
     split = open_split(heads, "train")
     table = search_table(recipe, split, 2, device_mesh())
-    assert table.shape == (8, 6)
-    assert not table[5:].any()
+    assert table.rotation.shape == table.translation.shape == (8, 3)
+    assert not table[5:].rotation.any()
+    assert not table[5:].translation.any()
     volume = jnp.stack([split[i]["volume"] for i in range(5)])[..., None]
-    align = jax.jit(align_volume, static_argnums=2)
-    aligned, _, _ = align(volume, table[:5], recipe.system)
+    alignment = Alignment.of(table[:5], recipe.system)
+    aligned = jax.jit(Alignment.warp)(alignment, volume)
     before = jnp.abs(volume - mirror(volume)).mean()
     assert jnp.abs(aligned - mirror(aligned)).mean() < 1.1 * before
-    assert jnp.abs(jnp.rad2deg(table[:5, 2])).max() <= 60
+    assert jnp.abs(jnp.rad2deg(table[:5].in_plane_angle)).max() <= 60

@@ -118,5 +118,5 @@ def test_a_run_is_trained_and_read_again(tmp_path):
     recipe = replace(recipe, joint=replace(recipe.joint, steps=4, optimizer=optimizer))
     assert train(recipe, data, tmp_path / "run") == 0
     model = load_run(tmp_path / "run")
-    assert model.params.disentangle is model.params.view is None
+    assert model.params.disentangle is model.params.align is None
     assert set(model.params.segment) == {"weights", "statistics"}

@@ -7,6 +7,7 @@ import pytest
 
 from adn_jax.config import UNetSettings
 from adn_jax.errors import UserError
+from adn_jax.pipeline.adn import AdnParams
 from adn_jax.training.runs import (
     Run,
     initial_params,
@@ -14,7 +15,6 @@ from adn_jax.training.runs import (
     stages_of,
     write_run,
 )
-from adn_jax.types import AdnParams
 from tests.training.tiny import tiny_recipe
 
 RECIPE = tiny_recipe()
@@ -30,8 +30,8 @@ def some_params(stage, recipe=RECIPE):
 
 
 def some_adn(recipe=RECIPE):
-    view = some_params("align", recipe) if recipe.system.alignment.network else None
-    return AdnParams(view=view, **some_params("joint", recipe))
+    align = some_params("align", recipe) if recipe.system.alignment.network else None
+    return AdnParams(align=align, **some_params("joint", recipe))
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_written_weights_come_back(run):
     assert model.run.steps == {"align": 0, "joint": 0}
     assert model.tissue is None
     assert model.run.data is None
-    for part in ("view", "disentangle", "segment"):
+    for part in ("align", "disentangle", "segment"):
         assert_equal(getattr(model.params, part), getattr(some_adn(), part))
 
 
@@ -61,7 +61,7 @@ def test_recipe_without_t_and_with_tissue_net(tmp_path):
     write_run(tmp_path / "run", recipe, some_adn(recipe), tissue)
     model = load_run(tmp_path / "run")
     assert stages_of(recipe) == ("tissue", "joint")
-    assert model.params.view is None
+    assert model.params.align is None
     assert_equal(model.tissue, tissue)
 
 

@@ -19,6 +19,7 @@ from adn_jax.config import (
 )
 from adn_jax.data.batches import make_batch
 from adn_jax.distributed.mesh import device_mesh
+from adn_jax.geometry.rigid import Pose
 from adn_jax.training.stages import make_stage
 from adn_jax.training.updates import make_update
 from tests.training.tiny import tiny_recipe
@@ -96,7 +97,7 @@ def test_an_update_of_t_on_the_smallest_grid():
     )
     stage = make_stage("align", recipe)
     update = make_update(stage, recipe, device_mesh(1))
-    frozen = {"search": jnp.zeros((1, 6))}
+    frozen = {"search": Pose.identity(1)}
     batch = one_case((2, 4, 4))
     batch = jax.tree.map(
         lambda leaf: leaf[:, :, 1:3, 1:3] if leaf.ndim > 1 else leaf, batch

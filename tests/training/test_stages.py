@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from adn_jax.config import AlignmentSettings, AugmentSettings
+from adn_jax.geometry.rigid import Pose
 from adn_jax.metrics.overlap import dice
 from adn_jax.training import stages
 from adn_jax.training.runs import initial_params
@@ -141,7 +142,7 @@ def test_every_stage_has_a_loss_its_values_and_a_score(name, source):
         )
         for each in (name, "align", "tissue")
     )
-    frozen = {"align": align, "tissue": tissue, "search": jnp.zeros((2, 6))}
+    frozen = {"align": align, "tissue": tissue, "search": Pose.identity(2)}
     batch = batch_of(0, 1)
 
     def both(params, frozen):
@@ -169,7 +170,7 @@ def test_align_loss_follows_the_search_and_needs_no_label():
     def loss(turn, lesion):
         batch = batch_of(0, 1)
         batch = Batch(batch.volume, lesion, batch.tissue, batch.case)
-        table = jnp.zeros((2, 6)).at[:, 2].set(turn)
+        table = Pose.identity(2).turned(turn)
         key, step = jax.random.key(0), jnp.int32(0)
         total, _ = stage.loss(params, {"search": table}, batch, key, step)
         return total

@@ -10,8 +10,9 @@ import pytest
 from adn_jax.config import JointLossSettings
 from adn_jax.distributed.mesh import device_mesh, place_cases, replicate, replicated
 from adn_jax.losses.recipes import joint_loss, weighted_joint_terms
+from adn_jax.pipeline.adn import Targets
 from adn_jax.training.steps import make_term_gradients
-from adn_jax.types import Batch, Targets
+from adn_jax.types import Batch
 from tests.losses.arrays import make_outputs, random_map
 
 KEY, STEP = jax.random.key(3), jnp.int32(60)

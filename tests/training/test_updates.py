@@ -7,6 +7,7 @@ import pytest
 from adn_jax.config import DeepMedicSettings, Recipe, StageSettings
 from adn_jax.data.batches import open_split, train_batches
 from adn_jax.distributed.mesh import device_mesh, place_cases, replicate, replicated
+from adn_jax.geometry.rigid import Pose
 from adn_jax.runtime import capacity
 from adn_jax.runtime.capacity import Demand, MemoryShortageError
 from adn_jax.training.stages import make_stage
@@ -88,7 +89,7 @@ def test_a_stage_that_does_not_fit_stops_everything_before_it_begins(
 def test_the_compiled_update_gives_the_same_bits(data):
     recipe, mesh, cases = tiny_recipe(), device_mesh(2), len(data.cases)
     stage, split = make_stage("align", recipe), open_split(data, "train")
-    frozen = replicate({"search": np.zeros((cases, 6), np.float32)}, mesh)
+    frozen = replicate({"search": Pose.identity(cases)}, mesh)
 
     def after(update):
         place = partial(place_cases, mesh=mesh)

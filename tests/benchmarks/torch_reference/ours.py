@@ -1,5 +1,6 @@
 """Our arrays and parameters handed to the peer, and the tiny system they come from."""
 
+from dataclasses import fields
 from functools import partial
 
 import jax
@@ -46,6 +47,16 @@ def draw_params(init):
         return values.astype(np.float32)
 
     return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+def by_name(record):
+    """The fields of a record of ours; those of an alignment stand among them."""
+    found = {field.name: getattr(record, field.name) for field in fields(record)}
+    alignment = found.pop("alignment", None)
+    if alignment is not None:
+        names = ("pose", "matrix", "inverse")
+        found |= {name: getattr(alignment, name) for name in names}
+    return found
 
 
 def channels_first(array):

@@ -1,6 +1,6 @@
 """The peer's cases and their augmentation equal ours for equal draws."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -10,9 +10,9 @@ import pytest
 
 from adn_jax.benchmarks.heads import draw_cases
 from adn_jax.config import AugmentSettings
-from adn_jax.data.augment import augment, augmented_view, draw_all
+from adn_jax.data.augment import augment, augmented_pose, draw_all
 from adn_jax.data.batches import make_batch
-from adn_jax.geometry.rigid import half_extents_mm
+from adn_jax.geometry.rigid import Pose, half_extents_mm
 from tests.benchmarks.torch_reference.ours import (
     RECIPE,
     SHAPE,
@@ -41,8 +41,16 @@ def our_batch():
 
 def our_draws(settings):
     drawn = draw_all(KEY, our_batch().case, settings)
-    shared = (getattr(drawn, field.name) for field in fields(reference.Draws))
-    return reference.Draws(*(torch.tensor(np.asarray(array)) for array in shared))
+    gamma, flip, rotation, translation = (
+        torch.tensor(np.asarray(array))
+        for array in (
+            drawn.gamma,
+            drawn.flip,
+            drawn.motion.rotation,
+            drawn.motion.translation,
+        )
+    )
+    return reference.Draws(gamma, flip, reference.Pose(rotation, translation))
 
 
 def check_cases(found, batch):
@@ -72,20 +80,23 @@ def test_augmentation_equals_ours(settings):
     check_cases(found, jit_quickly(ours)(KEY, our_batch()))
 
 
-def test_view_of_an_upright_head_equals_ours():
+def test_pose_of_an_upright_head_equals_ours():
     case = our_batch().case
-    ours = augmented_view(
-        KEY, jnp.zeros((3, 6)), case, ALL, half_extents_mm(SHAPE, SPACING)
+    ours = augmented_pose(
+        KEY, Pose.identity(3), case, ALL, half_extents_mm(SHAPE, SPACING)
     )
-    found = reference.view_of_upright(our_draws(ALL), SHAPE, SPACING)
-    np.testing.assert_allclose(found, ours, rtol=0, atol=1e-6)
+    found = reference.pose_of_upright(our_draws(ALL), SHAPE, SPACING)
+    for name in ("rotation", "translation"):
+        one, other = getattr(found, name), getattr(ours, name)
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
 
 
 def test_draws_cover_the_ranges():
     torch.manual_seed(0)
     draws = reference.draw(reference.Cases(torch.empty(4000, 1, 1, 1, 1), None), ALL)
     limits = torch.tensor([0, 0, np.deg2rad(10), 0.2, 0.2, 0], dtype=torch.float32)
+    motion = torch.cat(draws.motion, dim=1)
     assert draws.gamma.aminmax() == pytest.approx((0.75, 1.25), abs=1e-3)
-    for extreme in draws.motion.max(0).values, -draws.motion.min(0).values:
+    for extreme in motion.max(0).values, -motion.min(0).values:
         np.testing.assert_allclose(extreme, limits, rtol=0.01)
     assert draws.flip.float().mean().item() == pytest.approx(0.5, abs=0.05)

@@ -10,8 +10,9 @@ import pytest
 from adn_jax.config import AlignLossSettings, JointLossSettings
 from adn_jax.config.recipe_file import load_recipe
 from adn_jax.errors import UserError
+from adn_jax.geometry.rigid import Pose
 from adn_jax.losses import recipes
-from tests.benchmarks.torch_reference.ours import channels_first, jit_quickly
+from tests.benchmarks.torch_reference.ours import by_name, channels_first, jit_quickly
 from tests.losses.arrays import random_alignment, random_chain
 
 torch = pytest.importorskip("torch")
@@ -33,8 +34,14 @@ ALIGN = AlignLossSettings(
 
 def theirs(kind, ours):
     """The peer's record of our arrays, every one of them a leaf with a gradient."""
-    arrays = {f.name: channels_first(getattr(ours, f.name)) for f in fields(kind)}
-    return kind(**{k: torch.tensor(v, requires_grad=True) for k, v in arrays.items()})
+
+    def leaf(value):
+        if isinstance(value, Pose):
+            return chain.Pose(leaf(value.rotation), leaf(value.translation))
+        return torch.tensor(channels_first(value), requires_grad=True)
+
+    values = by_name(ours)
+    return kind(**{field.name: leaf(values[field.name]) for field in fields(kind)})
 
 
 def same_values(found, expected):
@@ -44,11 +51,16 @@ def same_values(found, expected):
 
 
 def same_gradients(found, expected):
-    for field in fields(found):
-        gradient = getattr(found, field.name).grad
-        ours = channels_first(getattr(expected, field.name))
-        gradient = np.zeros_like(ours) if gradient is None else gradient
-        np.testing.assert_allclose(gradient, ours, rtol=1e-4, atol=1e-7)
+    ours = by_name(expected)
+    for name in (field.name for field in fields(found)):
+        pairs = [(getattr(found, name), ours[name])]
+        if isinstance(ours[name], Pose):
+            parts = ("rotation", "translation")
+            pairs = [tuple(getattr(one, part) for one in pairs[0]) for part in parts]
+        for leaf, gradient in pairs:
+            gradient = channels_first(gradient)
+            own = np.zeros_like(gradient) if leaf.grad is None else leaf.grad
+            np.testing.assert_allclose(own, gradient, rtol=1e-4, atol=1e-7)
 
 
 def test_all_terms_are_there():

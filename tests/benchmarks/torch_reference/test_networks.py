@@ -4,6 +4,7 @@ from dataclasses import replace
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -22,13 +23,13 @@ from tests.benchmarks.torch_reference.ours import (
 )
 
 torch = pytest.importorskip("torch")
-from benchmarks.torch_reference.networks import make_unet, make_view_net  # noqa: E402
+from benchmarks.torch_reference.networks import make_alignment_net, make_unet  # noqa: E402
 from benchmarks.torch_reference.parameters import state_of  # noqa: E402
 
 UNET = UNetSettings(widths=(2, 4), outputs=3, groups=2)
 
 
-VIEW = AlignmentNetSettings(
+T_NET = AlignmentNetSettings(
     widths=(2, 8),
     rotation_limit_deg=(10.0, 20.0, 30.0),
     translation_limit=(0.1, 0.2, 0.3),
@@ -88,11 +89,13 @@ def test_u_net_equals_ours(kind):
     )
 
 
-def test_view_net_equals_ours():
-    params = draw_params(partial(init_alignment_net, settings=VIEW, shape_zyx=SHAPE))
+def test_alignment_net_equals_ours():
+    params = draw_params(partial(init_alignment_net, settings=T_NET, shape_zyx=SHAPE))
     compare(
-        make_view_net(VIEW),
-        lambda params, volume: apply_alignment_net(params, volume, VIEW),
+        make_alignment_net(T_NET),
+        lambda *given: jnp.concatenate(
+            jax.tree.leaves(apply_alignment_net(*given, T_NET)), axis=1
+        ),
         params,
         random_volume(1),
     )

@@ -17,6 +17,7 @@ from adn_jax.config import (
     StageSettings,
 )
 from adn_jax.data.batches import make_batch
+from adn_jax.geometry.rigid import Pose
 from adn_jax.models import init_unet
 from adn_jax.pipeline.adn import init_adn
 from adn_jax.training.stages import make_stage
@@ -118,11 +119,11 @@ def test_joint_step_equals_ours(recipe):
     params = draw_params(partial(init_adn, system=recipe.system))
     tissue = draw_params(partial(init_unet, settings=recipe.tissue_net))
     start = {"disentangle": params.disentangle, "segment": params.segment}
-    frozen = {"align": params.view, "tissue": tissue}
+    frozen = {"align": params.align, "tissue": tissue}
     values, after = our_steps(recipe, "joint", start, frozen)
 
     adn, tissue_net = Adn(recipe.system).train(), make_unet(recipe.tissue_net).eval()
-    adn.view.load_state_dict(state_of(params.view))
+    adn.align.load_state_dict(state_of(params.align))
     tissue_net.load_state_dict(state_of(tissue))
     for name, network in start.items():
         getattr(adn, name).load_state_dict(state_of(network))
@@ -135,17 +136,17 @@ def test_joint_step_equals_ours(recipe):
     check_values(found, values)
     for name in start:
         check_parameters(getattr(adn, name), after[name], start[name])
-    assert all(parameter.grad is None for parameter in adn.view.parameters())
+    assert all(parameter.grad is None for parameter in adn.align.parameters())
 
 
 def test_align_step_equals_ours():
-    params = draw_params(partial(init_adn, system=ALIGN.system)).view
-    frozen = {"search": jnp.zeros((2, 6))}
+    params = draw_params(partial(init_adn, system=ALIGN.system)).align
+    frozen = {"search": Pose.identity(2)}
     values, after = our_steps(ALIGN, "align", params, frozen)
     adn = Adn(ALIGN.system)
-    adn.view.load_state_dict(state_of(params))
-    trainer = training.Trainer(adn.view.parameters(), ALIGN.align)
+    adn.align.load_state_dict(state_of(params))
+    trainer = training.Trainer(adn.align.parameters(), ALIGN.align)
     cases = made_up_cases(ALIGN, 2, "cpu", ())
-    found = [training.align_step(adn.view, trainer, cases, ALIGN) for _ in range(2)]
+    found = [training.align_step(adn.align, trainer, cases, ALIGN) for _ in range(2)]
     check_values(found, values)
-    check_parameters(adn.view, after, params)
+    check_parameters(adn.align, after, params)
