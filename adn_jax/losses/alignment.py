@@ -31,7 +31,7 @@ class AlignOutputs:
     search_pose: Pose
 
 
-def mirror(outputs: AlignOutputs) -> Scalar:
+def mirror_loss(outputs: AlignOutputs) -> Scalar:
     """L_T = mean |X - X'| (equation 1)."""
     return jnp.mean(jnp.abs(outputs.aligned - outputs.mirrored))
 

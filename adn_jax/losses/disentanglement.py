@@ -48,7 +48,7 @@ def tissue_one_way(outputs: AdnOutputs, targets: Targets) -> Scalar:
     return jnp.mean(_pathological(outputs) * charged)
 
 
-def size(outputs: AdnOutputs, targets: Targets) -> Scalar:
+def lesion_size(outputs: AdnOutputs, targets: Targets) -> Scalar:
     """L_size = |mean P - mean T(G)|: P is about as large as the infarct."""
     return jnp.abs(jnp.mean(_pathological(outputs)) - jnp.mean(targets.aligned_lesion))
 

@@ -32,7 +32,7 @@ Metrics = dict[str, Float[Array, ""]]
 Loss = tuple[Float[Array, ""], Metrics]
 
 ALIGNMENT = {
-    "mirror": alignment.mirror,
+    "mirror": alignment.mirror_loss,
     "mirror_in_view": alignment.mirror_in_view,
     "reconstruction": alignment.reconstruction,
     "pose_regression": alignment.pose_regression,
@@ -54,7 +54,7 @@ SEGMENTATION = WARM_START | {
 DISENTANGLEMENT = {
     "tissue": disentanglement.tissue,
     "tissue_one_way": disentanglement.tissue_one_way,
-    "size": disentanglement.size,
+    "size": disentanglement.lesion_size,
     "size_in_asymmetry": disentanglement.size_in_asymmetry,
     "size_by_volume": disentanglement.size_by_volume,
     "pathology_supervision": disentanglement.pathology_supervision,

@@ -50,7 +50,7 @@ def generator(seed: int, index: int, purpose: int) -> np.random.Generator:
 
 
 @dataclass(frozen=True)
-class Scan:
+class PhantomScan:
     """How a head is scanned: its pose (x y z), slices, and the stored voxel order."""
 
     rotation_deg: tuple[float, float, float]
@@ -59,11 +59,11 @@ class Scan:
     orientation: str
 
 
-def draw_scan(rng: np.random.Generator, difficulty: Difficulty) -> Scan:
+def draw_scan(rng: np.random.Generator, difficulty: Difficulty) -> PhantomScan:
     """Draw the pose of the head and the settings of the scanner."""
     rotation = rng.uniform(-1, 1, 3) * difficulty.rotation_deg
     shift = rng.uniform(-1, 1, 3) * difficulty.shift_mm
-    return Scan(
+    return PhantomScan(
         rotation_deg=tuple(rotation.tolist()),
         shift_mm=tuple(shift.tolist()),
         slice_mm=round(rng.uniform(*difficulty.slice_mm), 2),

@@ -52,7 +52,7 @@ class ScanGrid:
 
 
 @dataclass(frozen=True)
-class Head:
+class PhantomHead:
     """A healthy head at the sample points of a scan; fractions add up to at most 1."""
 
     grey: Scalar
@@ -237,7 +237,7 @@ def build_head(
     pose: Float[np.ndarray, "4 4"],
     grid: ScanGrid,
     difficulty: Difficulty,
-) -> Head:
+) -> PhantomHead:
     """Draw a healthy head and look at it from a pose, without noise."""
     template = load_template()
     distances = template.distance_origin, float(TEMPLATE_STEP)
@@ -281,7 +281,7 @@ def build_head(
         + csf * difficulty.csf_hu
         + surroundings(to_brain, to_head, cranial, skull_mm, texture)
     )
-    return Head(grey, white, csf, ct.astype(np.float32))
+    return PhantomHead(grey, white, csf, ct.astype(np.float32))
 
 
 def surroundings(

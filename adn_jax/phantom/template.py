@@ -28,7 +28,7 @@ class Template:
     distance_origin: Float[np.ndarray, "3"]
 
 
-def signed_distance(mask: Bool[np.ndarray, "x y z"], voxel_mm: float) -> np.ndarray:
+def distance_to_surface(mask: Bool[np.ndarray, "x y z"], voxel_mm: float) -> np.ndarray:
     """Distance in mm to the surface of `mask`, negative inside, slightly smoothed."""
     outside = ndimage.distance_transform_edt(~mask)
     inside = ndimage.distance_transform_edt(mask)
@@ -66,10 +66,10 @@ def load_template() -> Template:
         grey=np.asarray(grey.dataobj, np.float32),
         white=np.asarray(white.dataobj, np.float32),
         origin=origin,
-        brain_distance=signed_distance(
+        brain_distance=distance_to_surface(
             close_gaps(brain, 7.5 / TEMPLATE_STEP), float(TEMPLATE_STEP)
         ),
-        head_distance=signed_distance(hull, float(TEMPLATE_STEP)),
+        head_distance=distance_to_surface(hull, float(TEMPLATE_STEP)),
         distance_origin=distance_origin,
     )
 

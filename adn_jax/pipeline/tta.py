@@ -24,7 +24,7 @@ Predict = Callable[[AdnParams, Volume, SystemSettings], Volume]
 """From a scan to O."""
 
 
-class Copy(NamedTuple):
+class ScanCopy(NamedTuple):
     """How a copy of a scan is moved before the chain sees it."""
 
     mirrored: bool = False
@@ -99,7 +99,7 @@ def averaged_prediction(
     return total / weight
 
 
-def further_copies(settings: TtaSettings) -> tuple[Copy, ...]:
+def further_copies(settings: TtaSettings) -> tuple[ScanCopy, ...]:
     """The copies beside the scan as it lies; always the same ones.
 
     Turns come in pairs of + and - at equal steps up to the largest, shifts go evenly
@@ -108,11 +108,11 @@ def further_copies(settings: TtaSettings) -> tuple[Copy, ...]:
     count = settings.copies
     pairs = (count + 1) // 2
     moved = (
-        Copy(
+        ScanCopy(
             turn_deg=(-1) ** index * settings.turn_deg * (index // 2 + 1) / pairs,
             shift_x=settings.shift * math.cos(2 * math.pi * index / count),
             shift_y=settings.shift * math.sin(2 * math.pi * index / count),
         )
         for index in range(count)
     )
-    return (*[Copy(mirrored=True)] * settings.mirrored, *moved)
+    return (*[ScanCopy(mirrored=True)] * settings.mirrored, *moved)

@@ -56,7 +56,7 @@ def pushed(shift):
 
 def test_pushing_the_head_out_pays_in_mirror_but_not_in_mirror_in_view():
     shifts = [0, 0.3, 0.6, 1.0, 1.3, 1.55]
-    plain = [float(alignment.mirror(pushed(shift))) for shift in shifts]
+    plain = [float(alignment.mirror_loss(pushed(shift))) for shift in shifts]
     weighed = [float(alignment.mirror_in_view(pushed(shift))) for shift in shifts]
     assert plain[-1] < plain[0]
     assert min(weighed[1:]) > 3 * weighed[0]

@@ -5,9 +5,9 @@ import pytest
 
 from adn_jax.phantom.template import (
     close_gaps,
+    distance_to_surface,
     load_template,
     sample_template,
-    signed_distance,
 )
 
 
@@ -33,7 +33,7 @@ def test_the_brain_is_closed_but_for_the_cord():
 def test_distances_to_a_ball_are_those_of_a_ball():
     axis = np.arange(-20, 21) * 2.0
     radius = np.sqrt(sum(np.meshgrid(axis**2, axis**2, axis**2)))
-    distance = signed_distance(radius < 24, 2.0)
+    distance = distance_to_surface(radius < 24, 2.0)
     shell = (radius > 10) & (radius < 38)
     error = distance[shell] - (radius[shell] - 24)
     assert np.abs(error).max() < 2.1  # a voxel

@@ -11,7 +11,7 @@ from scipy import ndimage
 from adn_jax.config import AlignmentSettings, JointLossSettings, TtaSettings
 from adn_jax.pipeline.adn import AdnParams, init_adn
 from adn_jax.pipeline.tta import (
-    Copy,
+    ScanCopy,
     averaged_prediction,
     further_copies,
     predict_scan,
@@ -64,7 +64,7 @@ def averaged(predict, volume, settings=AVERAGING, **more):
 def test_copies_are_spread_evenly_and_always_the_same():
     copies = further_copies(AVERAGING)
     assert copies == further_copies(TtaSettings(mirrored=True, copies=4))
-    assert copies[0] == Copy(mirrored=True)
+    assert copies[0] == ScanCopy(mirrored=True)
     assert [copy.turn_deg for copy in copies[1:]] == [5.0, -5.0, 10.0, -10.0]
     shifts = np.array([(copy.shift_x, copy.shift_y) for copy in copies[1:]])
     np.testing.assert_allclose(np.linalg.norm(shifts, axis=1), 0.02)
@@ -80,7 +80,7 @@ def test_copies_are_spread_evenly_and_always_the_same():
 
 def test_a_copy_turns_and_shifts_as_it_says():
     """Against SciPy: a turn about the centre in mm, then a shift."""
-    copy = Copy(turn_deg=10.0, shift_x=0.0625, shift_y=-0.125)
+    copy = ScanCopy(turn_deg=10.0, shift_x=0.0625, shift_y=-0.125)
     head = symmetric_head()
     ours = np.asarray(copy.of(jnp.asarray(head), RECIPE.system))[0, ..., 0]
     angle, (_, ny, nx) = np.radians(10.0), ours.shape
