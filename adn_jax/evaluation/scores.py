@@ -12,8 +12,15 @@ import numpy as np
 from adn_jax.evaluation.uncertainty import CaseUncertainty
 from adn_jax.io.files import nan_for_none, none_for_nan
 from adn_jax.metrics.calibration import Reliability
-from adn_jax.metrics.overlap import Mask, Spacing, count_lesions, dice, volume_ml
-from adn_jax.metrics.surface import hd95, surface_distances
+from adn_jax.metrics.overlap import (
+    Mask,
+    Spacing,
+    count_lesions,
+    dice,
+    hd95,
+    surface_distances,
+    volume_ml,
+)
 
 EmptyRule = Literal["penalise", "leave_out"]
 

@@ -4,19 +4,21 @@ Each recipe returns the total and the plain value of every term by its name in t
 settings. A term of weight 0 is not computed. A schedule multiplies its term's weight.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Integer
 
 from adn_jax.config import AlignLossSettings, JointLossSettings
 from adn_jax.config.schedules import Schedule, parse_schedule
+from adn_jax.errors import UserError, one_line
 from adn_jax.geometry.rigid import Pose
 from adn_jax.losses import alignment, disentanglement
-from adn_jax.losses.extra import resolve_term
 from adn_jax.losses.segmentation import (
     VOXELS,
     boundary,
@@ -25,6 +27,7 @@ from adn_jax.losses.segmentation import (
     generalised_dice,
 )
 from adn_jax.pipeline.adn import AdnOutputs, Targets
+from adn_jax.runtime.named import named_function
 from adn_jax.types import Volume
 
 Metrics = dict[str, Float[Array, ""]]
@@ -327,3 +330,61 @@ def factor_of(name: str, schedules: tuple[str, ...], step: Step) -> Factor:
         if schedule.term == name:
             factor = factor * factor_at(schedule, step)
     return factor
+
+
+@dataclass(frozen=True)
+class ExtraTerm:
+    """A term found by name, and its weight in the total loss."""
+
+    name: str
+    function: Callable[..., Any]
+    weight: float
+
+    def __call__(self, *inputs: Any) -> Float[Array, ""]:
+        """Value of the term; `UserError` where it fails or is not one number."""
+        try:
+            value = self.function(*inputs)
+        except Exception as error:
+            raise UserError(
+                f"the loss term {self.name} failed with {type(error).__name__}: "
+                f"{one_line(error)}; correct it (in a system without D, P and what "
+                "follows from it are None)."
+            ) from error
+        if not isinstance(value, float | jax.Array) or jnp.shape(value) != ():
+            raise UserError(
+                f"the loss term {self.name} gives {_describe(value)}; one number is "
+                "wanted, so take a mean or a sum."
+            )
+        return jnp.asarray(value, jnp.float32)
+
+
+@cache
+def resolve_term(text: str) -> ExtraTerm:
+    """Import the function of `module:function` or `module:function:weight`.
+
+    The weight is 1 where none is given. Raises `UserError` where the text has another
+    form, or the module or function cannot be had.
+    """
+    parts = text.split(":")
+    if len(parts) not in (2, 3) or not all(parts):
+        raise UserError(
+            f"the loss term {text!r} has another form than module:function or "
+            "module:function:weight; write for example my_terms:boundary_charge:0.5."
+        )
+    module, function = parts[:2]
+    try:
+        weight = float(parts[2]) if len(parts) == 3 else 1.0
+    except ValueError:
+        weight = math.nan
+    if not math.isfinite(weight):
+        raise UserError(
+            f"the loss term {text!r} has the weight {parts[2]!r}; a number is wanted."
+        )
+    found = named_function(module, function, "loss term")
+    return ExtraTerm(f"{module}:{function}", found, weight)
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, jax.Array):
+        return f"an array of shape {value.shape}"
+    return f"a {type(value).__name__}"

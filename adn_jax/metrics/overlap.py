@@ -1,17 +1,26 @@
 """How much of a lesion a prediction covers: voxels, volumes, and whole lesions."""
 
 from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from scipy import ndimage
+from scipy.spatial import KDTree
 
 Mask = Bool[np.ndarray, "z y x"]
+
 Spacing = tuple[float, float, float]
 """Voxel size in mm, (z, y, x)."""
 
 TOUCHING = np.ones((3, 3, 3), bool)
 """26-connectivity: voxels that share a corner belong to one lesion."""
+
+Convention = Literal["directed", "pooled"]
+
+CONVENTIONS: tuple[Convention, ...] = get_args(Convention)
+
+PERCENTILE = 95.0
 
 
 def dice(prediction: Mask, lesion: Mask) -> float:
@@ -72,3 +81,50 @@ def _components_touching(mask: Mask, other: Mask) -> tuple[int, int]:
     """Number of components of `mask`, and of those that share a voxel with `other`."""
     labels, count = ndimage.label(mask, structure=TOUCHING)
     return int(count), np.unique(labels[mask & other]).size
+
+
+class SurfaceDistances(NamedTuple):
+    """Distance in mm of each surface voxel to the nearest one of the other surface."""
+
+    from_prediction: Float[np.ndarray, " m"]
+    from_lesion: Float[np.ndarray, " n"]
+
+
+def surface_points_mm(mask: Mask, spacing_mm: Spacing) -> Float[np.ndarray, "n 3"]:
+    """Centres of the surface voxels, (z, y, x) in mm from the first voxel.
+
+    A voxel is on the surface if one of its six face neighbours is outside the mask or
+    outside the image.
+    """
+    box = ndimage.find_objects(mask.astype(np.uint8))
+    if not box:
+        return np.zeros((0, 3))
+    inside = mask[box[0]]
+    edge = inside & ~ndimage.binary_erosion(inside)
+    corner = np.array([part.start for part in box[0]])
+    return (np.argwhere(edge) + corner) * np.asarray(spacing_mm, float)
+
+
+def surface_distances(
+    prediction: Mask, lesion: Mask, spacing_mm: Spacing
+) -> SurfaceDistances:
+    """Distances between the surfaces of two masks, in both directions.
+
+    Raises:
+        ValueError: one of the masks is empty; a distance is not defined then.
+    """
+    ours = surface_points_mm(prediction, spacing_mm)
+    truth = surface_points_mm(lesion, spacing_mm)
+    if not ours.size or not truth.size:
+        raise ValueError("surface distances need two masks that are not empty")
+    return SurfaceDistances(
+        from_prediction=KDTree(truth).query(ours)[0],
+        from_lesion=KDTree(ours).query(truth)[0],
+    )
+
+
+def hd95(distances: SurfaceDistances, convention: Convention = "directed") -> float:
+    """95th percentile of the Hausdorff distance in mm (conventions: see the module)."""
+    if convention == "pooled":
+        return float(np.percentile(np.concatenate(distances), PERCENTILE))
+    return float(max(np.percentile(side, PERCENTILE) for side in distances))

@@ -17,7 +17,7 @@ from adn_jax.distributed.mesh import check_batch, check_rows
 from adn_jax.errors import UserError
 from adn_jax.io.files import check_fetched
 from adn_jax.io.paths import Place, is_remote, spelled_out, to_place
-from adn_jax.losses.extra import resolve_term
+from adn_jax.losses.recipes import resolve_term
 from adn_jax.models import network
 from adn_jax.prepare.dataset import log_manifest, prepare_dataset
 from adn_jax.training.runs import (

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import distance_transform_edt
 
-from adn_jax.losses.distance import signed_distance, squared_distance
+from adn_jax.losses.segmentation import signed_distance, squared_distance
 
 
 def random_mask(share, shape=(2, 5, 9, 6)):

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import pytest
 
 from adn_jax.errors import UserError
-from adn_jax.losses.extra import ExtraTerm, resolve_term
+from adn_jax.losses.recipes import ExtraTerm, resolve_term
 
 
 @pytest.fixture

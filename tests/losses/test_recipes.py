@@ -15,7 +15,6 @@ from adn_jax.config import AlignLossSettings, JointLossSettings
 from adn_jax.config.fields import read_pairs
 from adn_jax.config.recipe_file import load_recipe
 from adn_jax.errors import UserError
-from adn_jax.losses.extra import resolve_term
 from adn_jax.losses.recipes import (
     ALIGNMENT,
     DISENTANGLEMENT,
@@ -23,6 +22,7 @@ from adn_jax.losses.recipes import (
     WARM_START,
     align_loss,
     joint_loss,
+    resolve_term,
     segmentation_loss,
     weighted_joint_terms,
 )

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from adn_jax.metrics.surface import (
+from adn_jax.metrics.overlap import (
     CONVENTIONS,
     hd95,
     surface_distances,

@@ -25,7 +25,7 @@ from adn_jax.models import (
 from adn_jax.models import unets as residual_unet_module
 from adn_jax.models.convolution import convolve
 from adn_jax.models.cost import layer_costs, step_bytes, step_flops, step_networks
-from adn_jax.models.unets import upsample
+from adn_jax.models.precision import repeat
 from adn_jax.training.stages import loss_of_joint
 from adn_jax.types import Batch
 
@@ -97,7 +97,7 @@ def test_plain_unet_equals_repeat_and_convolve(monkeypatch, in_plane_levels):
         residual_unet_module,
         "convolve_upsampled",
         lambda volume, kernel, *, flat: convolve(
-            upsample(volume, flat=flat), kernel, 1
+            repeat(volume, (1 if flat else 2, 2, 2)), kernel, 1
         ),
     )
     # not traced elsewhere

@@ -14,7 +14,7 @@ from adn_jax.errors import UserError
 from adn_jax.models.patches import Patch
 from adn_jax.models.sean import (
     SymmetryAttention,
-    UpConvolution,
+    UpSlices,
     apply_sean,
     check_slices,
     init_sean,
@@ -260,7 +260,7 @@ def test_up_convolution_is_a_transposed_convolution():
     kernel = random.standard_normal((5, 2, 2, 3)).astype("float32")
     corners = {"kernel": jnp.array(kernel.reshape(1, 1, 1, 5, 12))}
     params = {"corners": corners, "bias": jnp.arange(3.0)}
-    out = jax.jit(UpConvolution(3).apply)({"params": params}, maps)
+    out = jax.jit(UpSlices(3).apply)({"params": params}, maps)
     expected = np.zeros((2, 1, 6, 8, 3)) + np.arange(3)
     for y, x in np.ndindex(2, 2):
         expected[:, :, y::2, x::2] += maps @ kernel[:, y, x]
