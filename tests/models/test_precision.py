@@ -105,9 +105,12 @@ def patches(settings):
 def alignment_net():
     settings = AlignmentNetSettings(widths=(8, 16))
     params = init_alignment_net(KEY, settings, SHAPE[1:])
-    return params, lambda params, volume, precision: apply_alignment_net(
-        params, volume, settings, precision=precision
-    )
+
+    def numbers(params, volume, precision):
+        pose = apply_alignment_net(params, volume, settings, precision=precision)
+        return jnp.concatenate([pose.rotation, pose.translation], axis=1)
+
+    return params, numbers
 
 
 NETWORKS = {
