@@ -7,7 +7,15 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "adn_jax"
 ORDER = (
-    *("cli", "comparison", "benchmarks", "evaluation", "inference", "training"),
+    *(
+        "cli",
+        "comparison",
+        "planning",
+        "benchmarks",
+        "evaluation",
+        "inference",
+        "training",
+    ),
     *("prepare", "losses", "pipeline", "datasets", "models", "data"),
     *("distributed", "phantom", "scans", "runtime"),
     *("report", "metrics", "geometry", "config", "io"),

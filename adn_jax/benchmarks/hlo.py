@@ -1,5 +1,6 @@
 """What each instruction of a compiled program does, and for which part of the code."""
 
+import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping
@@ -13,6 +14,10 @@ INSTRUCTION = re.compile(
 )
 PLUMBING = {"parameter", "constant", "bitcast", "tuple", "get-tuple-element"}
 """Opcodes that move and compute nothing."""
+ARRAY = re.compile(r"(pred|[a-z]+\d+\w*)\[([\d,]*)\]")
+"""An array's type, as bf16[1,40,256,256,32]."""
+UNKNOWN_CYCLES = 1 << 60
+"""A TPU's compiler writes such numbers where it has no estimate."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +28,12 @@ class Instruction:
     """What it does: its opcode, or those of the computation that it fuses."""
     scope: str
     """Where it comes from: jax's name stack; empty: unknown."""
+    result_bytes: int = 0
+    """Size of what it writes."""
+    cycles: int = 0
+    """What a TPU's compiler estimates for it, in all calls; 0 elsewhere."""
+    layout: str = ""
+    """Of a convolution, where batch, axes and channels stand (XLA's dim_labels)."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +42,11 @@ class _Line:
     operands: tuple[str, ...]
     fused: str
     scope: str
+    result_bytes: int
+    cycles: int
+    layout: str
+    body: str
+    trips: int
 
 
 def module_name(text: str) -> str:
@@ -45,14 +61,42 @@ def read_instructions(text: str) -> dict[str, Instruction]:
     fuse, else of the nearest instruction that uses their result, else of an operand.
     """
     computations = _read_computations(text)
+    calls = _calls(computations)
     found = {}
-    for lines in computations.values():
+    for computation, lines in computations.items():
         scopes = _fill_scopes(lines, computations)
         for name, line in lines.items():
             fused = computations.get(line.fused, {}).values()
             opcodes = {inner.opcode for inner in fused} - PLUMBING or {line.opcode}
-            found[name] = Instruction(frozenset(opcodes), scopes[name])
+            layouts = (inner.layout for inner in (line, *fused))
+            found[name] = Instruction(
+                opcodes=frozenset(opcodes),
+                scope=scopes[name],
+                result_bytes=line.result_bytes,
+                cycles=line.cycles * calls[computation],
+                layout=next(filter(None, layouts), ""),
+            )
     return found
+
+
+def _calls(computations: Mapping[str, Mapping[str, _Line]]) -> dict[str, int]:
+    """How often each computation runs: bodies of loops as often as the loop turns."""
+    calls = dict.fromkeys(computations, 1)
+    # a computation stands before those that call it
+    for computation in reversed(computations):
+        for line in computations[computation].values():
+            if line.body:
+                calls[line.body] = calls[computation] * line.trips
+    return calls
+
+
+def array_bytes(types: str) -> int:
+    """Bytes of the arrays in a type, of all in a tuple."""
+    total = 0
+    for kind, sizes in ARRAY.findall(types):
+        bits = 8 if kind == "pred" else int(re.search(r"\d+", kind)[0])
+        total += math.prod(map(int, filter(None, sizes.split(",")))) * bits // 8
+    return total
 
 
 def _read_computations(text: str) -> dict[str, dict[str, _Line]]:
@@ -62,20 +106,28 @@ def _read_computations(text: str) -> dict[str, dict[str, _Line]]:
         if start := COMPUTATION.match(row):
             lines = computations.setdefault(start[1], {})
         elif match := INSTRUCTION.match(row):
-            lines[match["name"]] = _read_line(match["opcode"], match["rest"])
+            lines[match["name"]] = _read_line(**match.groupdict())
     return computations
 
 
-def _read_line(opcode: str, rest: str) -> _Line:
+def _read_line(name: str, type: str, opcode: str, rest: str) -> _Line:  # noqa: A002, ARG001
     operands, _, attributes = rest.partition(")")
-    fused = re.search(r"calls=%?([\w.\-]+)", attributes)
-    scope = re.search(r'op_name="([^"]*)"', attributes)
-    target = re.search(r'custom_call_target="([^"]*)"', attributes)
+
+    def attribute(pattern: str) -> str:
+        found = re.search(pattern, attributes)
+        return found[1] if found else ""
+
+    cycles = int(attribute(r'"estimated_cycles":"(\d+)"') or 0)
     return _Line(
-        opcode=target[1] if target else opcode,
+        opcode=attribute(r'custom_call_target="([^"]*)"') or opcode,
         operands=tuple(re.findall(r"%([\w.\-]+)", operands)),
-        fused=fused[1] if fused else "",
-        scope=scope[1] if scope else "",
+        fused=attribute(r"calls=%?([\w.\-]+)"),
+        scope=attribute(r'op_name="([^"]*)"'),
+        result_bytes=array_bytes(type),
+        cycles=cycles if cycles < UNKNOWN_CYCLES else 0,
+        layout=attribute(r"dim_labels=(\w+->\w+|\w+)"),
+        body=attribute(r"body=%?([\w.\-]+)"),
+        trips=int(attribute(r'"known_trip_count":\{"n":"(\d+)"') or 1),
     )
 
 

@@ -24,6 +24,7 @@ VERBS = {
     "sweep": "train and score a recipe for several values of its settings",
     "predict": "segment unseen scans, results on each scan's own grid",
     "benchmark": "time training and inference, beside PyTorch if asked",
+    "plan": "compile train steps for TPUs and GPUs that are not here: do they fit?",
     "export": "write prepared cases in nnU-Net's raw layout, for its peers",
     "import-torch": "turn the authors' PyTorch checkpoints into a run",
 }

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, UInt32
 from adn_jax.config import Remat, UNetSettings
 from adn_jax.errors import UserError
 from adn_jax.models.convolution import KEPT, convolve, convolve_relu
+from adn_jax.models.packing import packed_head, packed_kernel, repack, tile
 from adn_jax.models.precision import add_to_channels
 from adn_jax.types import Key, Params
 
@@ -37,7 +38,7 @@ def group_count(channels: int, groups: int) -> int:
 
 
 def _group_statistics(
-    volume: Volume, groups: int
+    volume: Volume, groups: int, pack: int
 ) -> tuple[Float[Array, "b 1 1 1 c"], Float[Array, "b 1 1 1 c"]]:
     """Mean and 1 / standard deviation of each channel's group, in float32.
 
@@ -46,48 +47,61 @@ def _group_statistics(
     """
 
     volume = volume.astype(jnp.float32)
-    mean = _over_groups(volume.mean(axis=SPACE), groups)
-    variance = _over_groups(jnp.square(volume - mean).mean(axis=SPACE), groups)
+    mean = _over_groups(volume.mean(axis=SPACE), groups, pack)
+    variance = _over_groups(jnp.square(volume - mean).mean(axis=SPACE), groups, pack)
     return mean, jax.lax.rsqrt(variance + EPSILON)
 
 
-def _over_groups(values: Float[Array, "b c"], groups: int) -> Float[Array, "b 1 1 1 c"]:
+def _over_groups(
+    values: Float[Array, "b c"], groups: int, pack: int
+) -> Float[Array, "b 1 1 1 c"]:
     """Mean over the channels of each group, at each of its channels."""
+    if pack > 1:
+        values = values.reshape(len(values), pack, -1).mean(axis=1)
     grouped = values.reshape(len(values), groups, -1).mean(axis=2)
     repeated = jnp.repeat(grouped, values.shape[1] // groups, axis=1)
-    return repeated[:, None, None, None]
+    return jnp.tile(repeated, pack)[:, None, None, None]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def group_norm(
-    volume: Volume, scale: Float[Array, " c"], bias: Float[Array, " c"], groups: int
+    volume: Volume,
+    scale: Float[Array, " channels"],
+    bias: Float[Array, " channels"],
+    groups: int,
+    pack: int = 1,
 ) -> Volume:
     """Normalise each group of channels, then scale and shift each channel.
 
     Computes in float32; the result has the type of `volume`. Of the maps, the gradient
     needs `volume` alone, in its own type.
     """
-    return _group_norm_forward(volume, scale, bias, groups)[0]
+    return _group_norm_forward(volume, scale, bias, groups, pack)[0]
 
 
-def _group_norm_forward(volume, scale, bias, groups):
-    mean, rate = checkpoint_name(_group_statistics(volume, groups), KEPT)
+def _group_norm_forward(volume, scale, bias, groups, pack):
+    scale, bias = tile(scale, pack), tile(bias, pack)
+    mean, rate = checkpoint_name(_group_statistics(volume, groups, pack), KEPT)
     factor = rate * scale
     out = volume.astype(jnp.float32) * factor + (bias - mean * factor)
     return out.astype(volume.dtype), (volume, mean, rate, scale)
 
 
-def _group_norm_backward(groups, saved, cotangent):
+def _group_norm_backward(groups, pack, saved, cotangent):
     volume, mean, rate, scale = saved
     centred = volume.astype(jnp.float32) - mean
     cotangent = cotangent.astype(jnp.float32)
     by_bias = cotangent.sum(SPACE)
     by_scale = (cotangent * centred).sum(SPACE) * rate[:, 0, 0, 0]
     voxels = math.prod(volume.shape[1:4])
-    shift = _over_groups(by_bias * scale / voxels, groups)
-    slope = _over_groups(by_scale * scale / voxels, groups)
+    shift = _over_groups(by_bias * scale / voxels, groups, pack)
+    slope = _over_groups(by_scale * scale / voxels, groups, pack)
     by_volume = rate * (cotangent * scale - shift - centred * (rate * slope))
-    return by_volume.astype(volume.dtype), by_scale.sum(0), by_bias.sum(0)
+    by_scale, by_bias = (
+        each.sum(0) if pack == 1 else each.sum(0).reshape(pack, -1).sum(0)
+        for each in (by_scale, by_bias)
+    )
+    return by_volume.astype(volume.dtype), by_scale, by_bias
 
 
 group_norm.defvjp(_group_norm_forward, _group_norm_backward)
@@ -97,14 +111,15 @@ class GroupNorm(nn.Module):
     """Group normalisation with a scale and bias for each channel (Wu and He, 2018)."""
 
     groups: int
+    pack: int = 1
 
     @nn.compact
     def __call__(self, volume: Volume) -> Volume:
         """Normalise; sizes and type stay."""
-        channels = volume.shape[-1:]
+        channels = (volume.shape[-1] // self.pack,)
         scale = self.param("scale", nn.initializers.ones, channels)
         bias = self.param("bias", nn.initializers.zeros, channels)
-        return group_norm(volume, scale, bias, self.groups)
+        return group_norm(volume, scale, bias, self.groups, self.pack)
 
 
 class Convolution(nn.Module):
@@ -123,14 +138,16 @@ class ConvolutionRelu(nn.Module):
     """3 x 3 x 3 convolution without bias, a short cut added, and ReLU."""
 
     features: int
+    pack: int = 1
 
     @nn.compact
     def __call__(
         self, volume: Volume, shortcut: Float[Array, "b z y x o"] | None
     ) -> Float[Array, "b z y x o"]:
         """Compute ReLU(conv(volume) + shortcut); sizes stay."""
-        kernel = convolution_kernel(self, 3, volume.shape[-1], self.features)
-        return convolve_relu(volume, kernel, shortcut)
+        inputs = volume.shape[-1] // self.pack
+        kernel = convolution_kernel(self, 3, inputs, self.features)
+        return convolve_relu(volume, packed_kernel(kernel, self.pack), shortcut)
 
 
 def convolution_kernel(
@@ -141,11 +158,13 @@ def convolution_kernel(
     return module.param("kernel", nn.initializers.zeros, shape)
 
 
-def add_bias(module: nn.Module, volume: Volume, start: float = 0.0) -> Volume:
+def add_bias(
+    module: nn.Module, volume: Volume, start: float = 0.0, pack: int = 1
+) -> Volume:
     """Add the bias parameter of a layer, `start` before training."""
     start_from = nn.initializers.constant(start)
-    bias = module.param("bias", start_from, (volume.shape[-1],))
-    return add_to_channels(volume, bias)
+    bias = module.param("bias", start_from, (volume.shape[-1] // pack,))
+    return add_to_channels(volume, tile(bias, pack))
 
 
 class NormConvolution(nn.Module):
@@ -153,15 +172,17 @@ class NormConvolution(nn.Module):
 
     features: int
     groups: int
+    pack: int = 1
 
     @nn.compact
     def __call__(
         self, volume: Volume, shortcut: Float[Array, "b z y x o"] | None = None
     ) -> Float[Array, "b z y x o"]:
         """Compute ReLU(conv(norm(volume)) + shortcut); sizes stay."""
-        groups = group_count(volume.shape[-1], self.groups)
-        normalised = GroupNorm(groups, name="norm")(volume)
-        return ConvolutionRelu(self.features, name="convolution")(normalised, shortcut)
+        groups = group_count(volume.shape[-1] // self.pack, self.groups)
+        normalised = GroupNorm(groups, self.pack, name="norm")(volume)
+        layer = ConvolutionRelu(self.features, self.pack, name="convolution")
+        return layer(normalised, shortcut)
 
 
 class Head(nn.Module):
@@ -169,22 +190,26 @@ class Head(nn.Module):
 
     outputs: int
     prior: float | None = None
+    pack: int = 1
 
     @nn.compact
-    def __call__(self, volume: Volume) -> Float[Array, "b z y x o"]:
-        """Compute the logits of each voxel."""
-        kernel = convolution_kernel(self, 1, volume.shape[-1], self.outputs)
+    def __call__(self, volume: Volume) -> Float[Array, "b z y x1 o"]:
+        """Compute the logits of each voxel, not packed any more."""
+        inputs = volume.shape[-1] // self.pack
+        kernel = convolution_kernel(self, 1, inputs, self.outputs)
         start = 0.0 if self.prior is None else math.log(self.prior / (1 - self.prior))
         logits = jnp.matmul(
             volume,
-            kernel[0, 0, 0].astype(volume.dtype),
+            packed_head(kernel[0, 0, 0], self.pack).astype(volume.dtype),
             preferred_element_type=jnp.float32,
         )
-        return add_bias(self, logits, start)
+        return repack(add_bias(self, logits, start, self.pack), self.pack, 1)
 
 
 def level_logits(
-    settings: UNetSettings, decoded: Sequence[Float[Array, "b _z _y _x _c"]]
+    settings: UNetSettings,
+    decoded: Sequence[Float[Array, "b _z _y _x _c"]],
+    packs: Sequence[int],
 ) -> tuple[Float[Array, "b _z _y _x o"], ...]:
     """Logits from the maps behind each level (the last is full size), finest first.
 
@@ -196,6 +221,7 @@ def level_logits(
         Head(
             settings.outputs,
             settings.prior,
+            packs[below],
             name=f"side_head_{below}" if below else "head",
         )(maps)
         for below, maps in enumerate(finest_first)
@@ -225,21 +251,43 @@ def draw_kernels(key: Key, params: Params) -> Params:
     return unflatten_dict(flat)
 
 
-def max_pool(volume: Volume, *, flat: bool = False) -> Float[Array, "b z2 y2 x2 c"]:
+def max_pool(
+    volume: Volume, *, flat: bool = False, pack: int = 1
+) -> Float[Array, "b z2 y2 x2 c2"]:
     """Largest of each 2 x 2 x 2 voxels (where `flat`, of 1 x 2 x 2, so that z stays).
 
-    Among equals the gradient goes to the first. First is meant in the order z, y, x, as
-    in torch: x is halved first, so that the choice between rows, then slices, outranks
-    it.
+    Packed maps come out with half as many voxels packed together. Among equals the
+    gradient goes to the first. First is meant in the order z, y, x, as in torch: x is
+    halved first, so that the choice between rows, then slices, outranks it.
     """
     with jax.named_scope("max_pool"):
-        for axis in (3, 2) if flat else (3, 2, 1):
-            first, second = (
-                jax.lax.slice_in_dim(volume, start, None, stride=2, axis=axis)
-                for start in (0, 1)
-            )
-            volume = jnp.where(second > first, second, first)
+        volume = _largest_along_x(volume, pack)
+        for axis in (2,) if flat else (2, 1):
+            volume = _largest(volume, axis)
     return volume
+
+
+def _largest(volume: Array, axis: int) -> Array:
+    """The larger of each two neighbours along an axis, of equals the first."""
+    first, second = (
+        jax.lax.slice_in_dim(volume, start, None, stride=2, axis=axis)
+        for start in (0, 1)
+    )
+    return jnp.where(second > first, second, first)
+
+
+def _largest_along_x(volume: Volume, pack: int) -> Float[Array, "b z y x2 c2"]:
+    if pack == 1:
+        return _largest(volume, 3)
+    channels = volume.shape[-1] // pack
+    voxels = [
+        volume[..., start : start + channels]
+        for start in range(0, volume.shape[-1], channels)
+    ]
+    pairs = zip(voxels[::2], voxels[1::2], strict=True)
+    return jnp.concatenate(
+        [jnp.where(second > first, second, first) for first, second in pairs], axis=-1
+    )
 
 
 def dropout(volume: Volume, rate: float, key: Key | None, stage: int) -> Volume:

@@ -1,7 +1,7 @@
 """3D convolutions of the networks, each exact and with a form that suits the backend.
 
 XLA's 3D convolution is slow on CPUs, so there a convolution runs as 2D convolutions of
-slices. Elsewhere lax's own is used.
+slices; on TPUs, too, where slices as cases fill the registers. GPUs have lax's own.
 Nearest upsampling and stride 2 are folded into convolutions of two taps a side.
 Kernels are parameters in float32: they are brought to the maps' type here, and their
 gradients are float32 again.
@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 
 from adn_jax.distributed.mesh import halo_exchange
 from adn_jax.models.convolution_cpu import convolve_slices, kernel_gradient_slices
+from adn_jax.models.packing import packed_upsampling
 from adn_jax.models.precision import products_in_use
 
 Volume = Float[Array, "b z y x c"]
@@ -48,6 +49,7 @@ def _convolve(volume, kernel, padding, products):
             volume,
             kernel.astype(volume.dtype),
             cpu=partial(convolve_slices, padding=padding),
+            tpu=partial(_convolve_planes, padding=padding),
             default=partial(_convolve_volume, padding=padding),
         )
 
@@ -67,7 +69,7 @@ def _convolve_backward(padding, products, inputs, cotangent):
             volume,
             cotangent,
             cpu=partial(kernel_gradient_slices, kernel=kernel, padding=padding),
-            tpu=partial(_kernel_gradient_volume, kernel=kernel, padding=padding),
+            tpu=partial(_kernel_gradient_planes, kernel=kernel, padding=padding),
             default=partial(_kernel_gradient_gpu, kernel=kernel, padding=padding),
         )
     with jax.named_scope("input_gradient"):
@@ -103,7 +105,8 @@ def _convolve_relu(volume, kernel, shortcut, products):
             kernel.astype(volume.dtype),
             shortcut,
             cpu=_convolve_relu_slices,
-            default=_convolve_relu_volume,
+            tpu=partial(_convolve_relu_whole, convolve=_convolve_planes),
+            default=partial(_convolve_relu_whole, convolve=_convolve_volume),
         )
 
 
@@ -124,8 +127,8 @@ def _convolve_relu_backward(products, saved, cotangent):
 _convolve_relu.defvjp(_convolve_relu_forward, _convolve_relu_backward)
 
 
-def _convolve_relu_volume(volume, kernel, shortcut):
-    return _finish(_convolve_volume(volume, kernel, padding=(1, 1, 1)), shortcut)
+def _convolve_relu_whole(volume, kernel, shortcut, *, convolve):
+    return _finish(convolve(volume, kernel, padding=(1, 1, 1)), shortcut)
 
 
 def _convolve_relu_slices(volume, kernel, shortcut):
@@ -150,6 +153,49 @@ def _convolve_volume(volume, kernel, *, padding):
         padding=[(added, added) for added in padding],
         dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
     )
+
+
+def _convolve_planes(volume, kernel, *, padding):
+    """Slices as cases of a 2D convolution, the taps along z as channels of it.
+
+    Of few volumes a TPU's compiler would make more cases by cutting rows, with copies.
+    """
+    b, z, y, x, _ = volume.shape
+    depth, (added_z, *added) = kernel.shape[0], padding
+    padded = jnp.pad(volume, [(0, 0), (added_z, added_z), *[(0, 0)] * 3])
+    slices = z + 2 * added_z - depth + 1
+    taps = [lax.slice_in_dim(padded, d, d + slices, axis=1) for d in range(depth)]
+    planes = jnp.concatenate(taps, axis=-1).reshape(b * slices, y, x, -1)
+    taps_as_channels = jnp.moveaxis(kernel, 0, 2)
+    out = lax.conv_general_dilated(
+        planes,
+        taps_as_channels.reshape(*kernel.shape[1:3], -1, kernel.shape[-1]),
+        window_strides=(1, 1),
+        padding=[(each, each) for each in added],
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    return out.reshape(b, slices, *out.shape[1:])
+
+
+def _kernel_gradient_planes(volume, cotangent, *, kernel, padding):
+    """As `_kernel_gradient_volume`, slices as cases, for each tap along z by itself."""
+    b, slices, *_ = cotangent.shape
+    added_z, *added = padding
+    padded = jnp.pad(volume, [(0, 0), (added_z, added_z), *[(0, 0)] * 3])
+    by_plane = cotangent.reshape(b * slices, *cotangent.shape[2:])
+
+    def of_tap(depth: int) -> Array:
+        seen = lax.slice_in_dim(padded, depth, depth + slices, axis=1)
+        return lax.conv_general_dilated(
+            seen.reshape(b * slices, *seen.shape[2:]),
+            by_plane,
+            window_strides=(1, 1),
+            padding=[(each, each) for each in added],
+            dimension_numbers=("CHWN", "IHWO", "HWNC"),
+            preferred_element_type=kernel.dtype,
+        )
+
+    return jnp.stack([of_tap(depth) for depth in range(kernel.shape[0])])
 
 
 def _kernel_gradient_volume(volume, cotangent, *, kernel, padding):
@@ -180,19 +226,52 @@ def convolve_upsampled(
 ) -> Float[Array, "b z2 y2 x2 o"]:
     """Upsample x2 (nearest) and convolve with padding 1, without the upsampled map.
 
-    Two neighbours on the small map hold all that the two outputs between their centres
-    see, so along each axis three taps become two, added up for each of the two outputs.
-    The eight outputs of a corner between small voxels are channels first, voxels then.
-    Devices that share rows share these too.
-
-    Where `flat`, y and x alone double; the taps along z stay, of four outputs.
+    Devices that share rows share these too. Where `flat`, y and x alone double.
     """
-    return halo_exchange(partial(_convolve_upsampled, flat=flat), halo=1)(
-        volume, kernel
-    )
+
+    def upsampled(own: Volume, weights: Kernel) -> Features:
+        return _convolve_upsampled(own, weights, flat, products_in_use())
+
+    return halo_exchange(upsampled, halo=1)(volume, kernel)
 
 
-def _convolve_upsampled(volume, kernel, *, flat):
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _convolve_upsampled(volume, kernel, flat, products):
+    with jax.default_matmul_precision(products):
+        return lax.platform_dependent(
+            volume,
+            kernel,
+            cuda=partial(_upsampled_transposed, flat=flat),
+            default=partial(_upsampled_folded, flat=flat),
+        )
+
+
+def _convolve_upsampled_forward(volume, kernel, flat, products):
+    return _convolve_upsampled(volume, kernel, flat, products), (volume, kernel)
+
+
+def _convolve_upsampled_backward(flat, products, inputs, cotangent):
+    def folded(volume, kernel, cotangent):
+        _, pull_back = jax.vjp(partial(_upsampled_folded, flat=flat), volume, kernel)
+        return pull_back(cotangent)
+
+    with jax.default_matmul_precision(products):
+        return lax.platform_dependent(
+            *inputs,
+            cotangent,
+            cuda=partial(_upsampled_transposed_gradients, flat=flat),
+            default=folded,
+        )
+
+
+_convolve_upsampled.defvjp(_convolve_upsampled_forward, _convolve_upsampled_backward)
+
+
+def _upsampled_folded(volume, kernel, *, flat):
+    """Two neighbours on the small map hold all that the two outputs between their
+    centres see, so along each axis three taps become two, added up for each of the two
+    outputs. The eight outputs of a corner between small voxels are channels first,
+    voxels then. Where `flat`, the taps along z stay, of four outputs."""
     # output (before or after the corner), small voxel, tap
     fold = jnp.array([[[1, 1, 0], [0, 0, 1]], [[1, 0, 0], [0, 1, 1]]], kernel.dtype)
     along_z = jnp.eye(3, dtype=kernel.dtype)[None] if flat else fold
@@ -203,6 +282,89 @@ def _convolve_upsampled(volume, kernel, *, flat):
     inner = slice(1, -1)
     slices = slice(None) if flat else inner
     return _channels_to_voxels(corners, len(along_z))[:, slices, inner, inner]
+
+
+def _upsampled_transposed(volume, kernel, *, flat):
+    """The transpose of a convolution of four taps with stride 2, for which cuDNN has a
+    program of its own: no map is laid out anew. An output sees two of the four taps
+    along each axis, as many as folded."""
+    big = jnp.zeros(_upsampled_shape(volume, kernel, flat), volume.dtype)
+    halve = partial(_halve, kernel=_transposed_kernel(kernel, flat, volume.dtype))
+    _, pull_back = jax.vjp(partial(halve, flat=flat), big)
+    return pull_back(volume)[0]
+
+
+def _upsampled_transposed_gradients(volume, kernel, cotangent, *, flat):
+    with jax.named_scope("input_gradient"):
+        spread = partial(_transposed_kernel, flat=flat, kind=volume.dtype)
+        taps, pull_back = jax.vjp(spread, kernel)
+        by_volume = _halve(cotangent, taps, flat=flat)
+    with jax.named_scope("kernel_gradient"):
+        _, gradient = jax.vjp(partial(_halve, cotangent, flat=flat), taps)
+        (by_kernel,) = pull_back(gradient(volume)[0])
+    return by_volume, by_kernel
+
+
+def _transposed_kernel(kernel, flat, kind):
+    """Four taps of the strided convolution whose transpose upsamples and convolves:
+    tap t of the three adds to the taps t and t + 1 (along z not where `flat`)."""
+    spread = jnp.eye(4, 3, dtype=kernel.dtype) + jnp.eye(4, 3, -1, dtype=kernel.dtype)
+    along_z = jnp.eye(3, dtype=kernel.dtype) if flat else spread
+    taps = jnp.einsum(
+        "pi,qj,rk,ijkco->pqroc", along_z, spread, spread, kernel, precision="highest"
+    )
+    return jnp.flip(taps, (0, 1, 2)).astype(kind)
+
+
+def _halve(volume, kernel, *, flat):
+    """Convolve four taps a side with stride 2 (z: three with stride 1 where `flat`)."""
+    return lax.conv_general_dilated(
+        volume,
+        kernel,
+        window_strides=(1 if flat else 2, 2, 2),
+        padding=[(1, 1)] * 3,
+        dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
+    )
+
+
+def _upsampled_shape(volume, kernel, flat):
+    b, z, y, x, _ = volume.shape
+    return b, z if flat else 2 * z, 2 * y, 2 * x, kernel.shape[-1]
+
+
+def convolve_upsampled_packed(
+    volume: Float[Array, "b z y x1 c1"],
+    kernel: Float[Array, "3 3 3 c o"],
+    *,
+    flat: bool,
+    pack: int,
+) -> Float[Array, "b z2 y2 x1 o1"]:
+    """The same for maps that pack pack / 2 voxels of a row; the result packs `pack`.
+
+    Along y and z as in `_upsampled_folded`, with three taps, so that no corner is cut
+    off; a packed row keeps its place. What is laid out anew are whole rows.
+    """
+
+    def upsampled(own: Array, weights: Array) -> Array:
+        # output, tap of the kernel, small voxel
+        fold = jnp.array(
+            [[[1, 0, 0], [0, 1, 0], [0, 1, 0]], [[0, 1, 0], [0, 1, 0], [0, 0, 1]]],
+            weights.dtype,
+        )
+        along_z = jnp.eye(3, dtype=weights.dtype)[None] if flat else fold
+        along_x = packed_upsampling(weights, pack // 2, pack)
+        folded = jnp.einsum(
+            "pid,qjh,ijtco->dhtcpqo", along_z, fold, along_x, precision="highest"
+        )
+        rows = convolve(own, folded.reshape(*folded.shape[:4], -1), 1)
+        b, z, y, x, _ = rows.shape
+        slices = len(along_z)
+        blocks = rows.reshape(b, z, y, x, slices, 2, -1)
+        return blocks.transpose(0, 1, 4, 2, 5, 3, 6).reshape(
+            b, slices * z, 2 * y, x, -1
+        )
+
+    return halo_exchange(upsampled, halo=1)(volume, kernel)
 
 
 def convolve_strided(

@@ -24,8 +24,8 @@ from adn_jax.models import (
 )
 from adn_jax.models.precision import map_type
 
-What = Literal["align", "joint", "inference"]
-"""A train step of T, a train step of D and F, or the chain T, D, F on new scans."""
+What = Literal["align", "tissue", "joint", "inference"]
+"""A train step of T, of the tissue net, of D and F, or the chain T, D, F."""
 
 PASSES = {
     ("convolution", "forward"): 2,
@@ -186,6 +186,9 @@ def step_networks(recipe: Recipe, what: What) -> tuple[NetworkCost, ...]:
         networks.append(NetworkCost("align", align, what == "align", whole=False))
     if what == "align":
         return tuple(networks)
+    if what == "tissue":
+        tissue = NetworkCost("tissue", costs(recipe.tissue_net), True)
+        return *networks, tissue
     trained = what == "joint"
     if recipe.system.disentangles:
         disentangle = costs(

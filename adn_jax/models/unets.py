@@ -27,7 +27,8 @@ from adn_jax.models.blocks import (
     recomputed,
     refuse_misfit,
 )
-from adn_jax.models.convolution import convolve_upsampled
+from adn_jax.models.convolution import convolve_upsampled, convolve_upsampled_packed
+from adn_jax.models.packing import level_packs, repack
 from adn_jax.models.precision import map_type, multiplying, repeat
 from adn_jax.types import Key, Params
 
@@ -37,11 +38,12 @@ class ResidualBlock(nn.Module):
 
     features: int
     groups: int
+    pack: int = 1
 
     @nn.compact
     def __call__(self, volume: Volume) -> Float[Array, "b z y x o"]:
         """Apply the three convolutions; sizes stay."""
-        layer = partial(NormConvolution, self.features, self.groups)
+        layer = partial(NormConvolution, self.features, self.groups, self.pack)
         first = layer(name="conv_1")(volume)
         second = layer(name="conv_2")(first)
         return layer(name="conv_3")(second, shortcut=first)
@@ -52,12 +54,21 @@ class UpConvolution(nn.Module):
 
     features: int
     flat: bool = False
+    pack: int = 1
+    """Voxels that the result packs; the maps from below pack half as many, or 1."""
 
     @nn.compact
     def __call__(self, volume: Volume) -> Float[Array, "b z2 y2 x2 o"]:
         """Upsample and convolve; every axis doubles, z not where `flat`."""
-        kernel = convolution_kernel(self, 3, volume.shape[-1], self.features)
-        return add_bias(self, convolve_upsampled(volume, kernel, flat=self.flat))
+        inputs = volume.shape[-1] // max(self.pack // 2, 1)
+        kernel = convolution_kernel(self, 3, inputs, self.features)
+        if self.pack == 1:
+            maps = convolve_upsampled(volume, kernel, flat=self.flat)
+        else:
+            maps = convolve_upsampled_packed(
+                volume, kernel, flat=self.flat, pack=self.pack
+            )
+        return add_bias(self, maps, pack=self.pack)
 
 
 class DoubleConvolution(nn.Module):
@@ -66,25 +77,33 @@ class DoubleConvolution(nn.Module):
     middle: int
     features: int
     groups: int
+    pack: int = 1
 
     @nn.compact
     def __call__(self, volume: Volume) -> Float[Array, "b z y x o"]:
         """Apply the two convolutions; sizes stay."""
         for number, features in ((1, self.middle), (2, self.features)):
-            layer = NormConvolution(features, self.groups, name=f"conv_{number}")
+            layer = NormConvolution(
+                features, self.groups, self.pack, name=f"conv_{number}"
+            )
             volume = layer(volume)
         return volume
 
 
 def _level_block(
-    settings: UNetSettings, remat: Remat, features: int, middle: int, name: str
+    settings: UNetSettings,
+    remat: Remat,
+    features: int,
+    middle: int,
+    pack: int,
+    name: str,
 ) -> nn.Module:
     """The block of one level; a double convolution has `middle` maps inside."""
     if settings.kind == "residual_unet":
         residual = recomputed(ResidualBlock, remat)
-        return residual(features, settings.groups, name=name)
+        return residual(features, settings.groups, pack, name=name)
     double = recomputed(DoubleConvolution, remat)
-    return double(middle, features, settings.groups, name=name)
+    return double(middle, features, settings.groups, pack, name=name)
 
 
 class UNet(nn.Module):
@@ -106,29 +125,37 @@ class UNet(nn.Module):
         A key switches dropout on.
         """
         settings, widths = self.settings, self.settings.widths
+        packs = level_packs(widths, volume.shape[3])
         block = partial(_level_block, settings, self.remat)
+        volume = repack(volume, 1, packs[0])
         skips = []
-        for level, features in enumerate(widths):
+        for level, (features, pack) in enumerate(zip(widths, packs, strict=True)):
             if level:
-                volume = max_pool(volume, flat=level <= settings.in_plane_levels)
-            middle = max(volume.shape[-1], features // 2)
-            volume = block(features, middle, f"encoder_{level}")(volume)
+                above, flat = packs[level - 1], level <= settings.in_plane_levels
+                volume = max_pool(volume, flat=flat, pack=above)
+                volume = repack(volume, max(above // 2, 1), pack)
+            middle = max(volume.shape[-1] // pack, features // 2)
+            volume = block(features, middle, pack, f"encoder_{level}")(volume)
             volume = dropout(volume, settings.dropout, key, level)
             skips.append(volume)
         decoded = [skips.pop()]
         for level, features in enumerate(widths[-2::-1]):
             flat = len(skips) <= settings.in_plane_levels
+            pack, pack_below = packs[len(skips) - 1 : len(skips) + 1]
             below, skip = decoded[-1], skips.pop()
             if settings.kind == "residual_unet":
-                up = UpConvolution(skip.shape[-1], flat, name=f"up_{level}")
-                joined = up(below) + skip
+                up = UpConvolution(features, flat, pack, name=f"up_{level}")
+                joined = up(repack(below, pack_below, max(pack // 2, 1))) + skip
             else:
-                upsampled = repeat(below, (1 if flat else 2, 2, 2))
-                joined = jnp.concatenate([skip, upsampled], axis=-1)
-            volume = block(features, features, f"decoder_{level}")(joined)
+                upsampled = repeat(
+                    repack(below, pack_below, 1), (1 if flat else 2, 2, 2)
+                )
+                sides = [repack(skip, pack, 1), upsampled]
+                joined = repack(jnp.concatenate(sides, axis=-1), 1, pack)
+            volume = block(features, features, pack, f"decoder_{level}")(joined)
             volume = dropout(volume, settings.dropout, key, len(widths) + level)
             decoded.append(volume)
-        return level_logits(settings, decoded)
+        return level_logits(settings, decoded, packs)
 
 
 @partial(jax.jit, static_argnames=("settings", "inputs"))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from adn_jax.errors import UserError, is_out_of_memory, one_line
+from adn_jax.runtime.platform import COMPILER_OPTIONS
 
 OVERRIDE = "ADN_ANY_MEMORY"
 """Variable of the environment that lets programs run whatever they plan for."""
@@ -83,8 +84,11 @@ def compile_to_fit(lowered: Any, what: str, advice: Advice, devices: int = 1) ->
       MemoryShortageError: it needs more than there is. With `ADN_ANY_MEMORY` in the
         environment it is tried all the same.
     """
+    import jax
+
+    options = COMPILER_OPTIONS.get(jax.default_backend())
     try:
-        program = lowered.compile()
+        program = lowered.compile(options)
     except Exception as error:
         if not is_out_of_memory(error):
             raise

@@ -25,6 +25,12 @@ PACKAGES = ("adn-jax", "jax", "jaxlib", "flax", "numpy", "scipy", "nibabel")
 
 FLAG = "--xla_gpu_deterministic_ops"
 
+COMPILER_OPTIONS: dict[str, dict[str, bool]] = {
+    # else XLA turns every 3-D convolution channels first, and transposes its maps
+    "gpu": {"xla_gpu_force_conv_nhwc": True},
+}
+"""What XLA is told for each platform, beside the user's own flags."""
+
 ARENA_MAX, MMAP_MAX, TRIM_THRESHOLD = -8, -4, -1
 """Numbers of options in glibc's malloc.h."""
 

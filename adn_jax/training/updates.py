@@ -1,6 +1,6 @@
 """What trains a stage, compiled before the first stage begins: each has to fit."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations, product
@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
-from jax.stages import Wrapped
+from jax.stages import Lowered, Wrapped
 
 from adn_jax.config import Recipe
 from adn_jax.distributed.mesh import CASES, placed_shapes, replicated
@@ -71,15 +71,14 @@ def make_update(stage: Stage, recipe: Recipe, mesh: Mesh) -> Update:
     return Update(fresh, step, step_key, seed)
 
 
-def compile_update(stage: Stage, recipe: Recipe, mesh: Mesh, cases: int) -> Update:
-    """The step of a stage, compiled for a data set of so many cases.
+def lower_update(
+    update: Update, stage: Stage, recipe: Recipe, mesh: Mesh, cases: int
+) -> Lowered:
+    """The step's program for a data set of so many cases, not compiled.
 
-    Raises `MemoryShortageError`, with settings that fit, if it needs more memory than
-    the device has.
+    The devices of the mesh may be descriptions of some that are not there.
     """
-    update, name = make_update(stage, recipe, mesh), stage.name
-    grid = recipe.system.prepare.shape
-    shape = (stage.settings.batch, *grid)
+    shape = (stage.settings.batch, *recipe.system.prepare.shape)
 
     def batch() -> Batch:
         return Batch(
@@ -89,25 +88,35 @@ def compile_update(stage: Stage, recipe: Recipe, mesh: Mesh, cases: int) -> Upda
             case=jnp.zeros(shape[:1], jnp.int32),
         )
 
-    former = stages_of(recipe)[: stages_of(recipe).index(name)]
+    former = stages_of(recipe)[: stages_of(recipe).index(stage.name)]
     frozen: dict[str, Any] = {each: params_shapes(recipe, each) for each in former}
-    if name == "align" and needs_search(recipe):
+    if stage.name == "align" and needs_search(recipe):
         frozen["search"] = jax.eval_shape(lambda: Pose.identity(cases))
     everywhere, over_cases = replicated(mesh), NamedSharding(mesh, CASES)
     assert isinstance(update.step, Wrapped)  # not yet compiled
     with jax.set_mesh(mesh):
-        lowered = update.step.lower(
+        return update.step.lower(
             placed_shapes(jax.eval_shape(update.fresh), everywhere),
             placed_shapes(frozen, everywhere),
             placed_shapes(jax.eval_shape(batch), over_cases),
         )
-    size = f"batch {stage.settings.batch}, {recipe.system.precision}"
+
+
+def compile_update(stage: Stage, recipe: Recipe, mesh: Mesh, cases: int) -> Update:
+    """The step of a stage, compiled for a data set of so many cases.
+
+    Raises `MemoryShortageError`, with settings that fit, if it needs more memory than
+    the device has.
+    """
+    update, name = make_update(stage, recipe, mesh), stage.name
+    grid = " x ".join(map(str, recipe.system.prepare.shape))
+    size = f"batch {stage.settings.batch}, {recipe.system.precision}, {grid} voxels"
     sizes, local = mesh.shape, mesh.local_devices
     devices = Devices(local[0].platform, sizes["data"], sizes["spatial"], len(local))
     program = compile_to_fit(
-        lowered,
-        f"an update of stage {name!r} ({size}, {' x '.join(map(str, grid))} voxels)",
-        partial(lighter_settings, name, recipe, devices),
+        lower_update(update, stage, recipe, mesh, cases),
+        f"an update of stage {name!r} ({size})",
+        partial(advise_lighter, name, recipe, devices),
         devices.local,
     )
     return replace(update, step=program)
@@ -126,37 +135,55 @@ class Devices(NamedTuple):
 
 
 class Lighter(NamedTuple):
-    """An option of the command line, and the share of the maps that it leaves."""
+    """Options of the command line, and the share of the maps that they leave."""
 
-    option: str
+    options: str
     share: float
+
+    def estimate(self, demand: Demand) -> float:
+        """Bytes that an update with that demand then needs, about."""
+        return demand.fixed + demand.temporaries * self.share
 
 
 def lighter_settings(
     name: str, recipe: Recipe, devices: Devices, demand: Demand, there: int
-) -> str:
-    """Settings with which a stage's update fits by estimate, as few as possible."""
+) -> list[Lighter]:
+    """Settings with which a stage's update fits by estimate, as few as possible.
 
-    def estimate(settings: Sequence[Lighter]) -> float:
-        return demand.fixed + demand.temporaries * float(
-            np.prod([setting.share for setting in settings])
-        )
-
+    Of each combination of kinds the mildest; none if nothing brings it down so far.
+    """
     kinds = list(_lighter_kinds(name, recipe, devices))
     for count in range(1, len(kinds) + 1):
         fitting = []
         for chosen in combinations(kinds, count):
-            each = [c for c in product(*chosen) if estimate(c) <= SURE * there]
-            if each:
-                mildest = max(each, key=estimate)
-                options = " ".join(setting.option for setting in mildest)
-                fitting.append(f"{options} (about {in_gb(round(estimate(mildest)))})")
+            joined = (
+                Lighter(
+                    " ".join(setting.options for setting in each),
+                    float(np.prod([setting.share for setting in each])),
+                )
+                for each in product(*chosen)
+            )
+            small = [it for it in joined if it.estimate(demand) <= SURE * there]
+            if small:
+                fitting.append(max(small, key=lambda it: it.share))
         if fitting:
-            return "set " + " or ".join(fitting)
-    return (
-        "no other batch, precision or recomputation brings it down far enough: choose "
-        "a smaller grid (--prepare.shape) or narrower networks, as --size demo has, or "
-        "a machine with more memory"
+            return fitting
+    return []
+
+
+def advise_lighter(
+    name: str, recipe: Recipe, devices: Devices, demand: Demand, there: int
+) -> str:
+    """The same as a clause of a sentence."""
+    found = lighter_settings(name, recipe, devices, demand, there)
+    if not found:
+        return (
+            "no other batch, precision or recomputation brings it down far enough: "
+            "choose a smaller grid (--prepare.shape) or narrower networks, as --size "
+            "demo has, or a machine with more memory"
+        )
+    return "set " + " or ".join(
+        f"{it.options} (about {in_gb(round(it.estimate(demand)))})" for it in found
     )
 
 

@@ -30,16 +30,17 @@ def test_instructions_with_their_origin():
     found = read_instructions(TEXT)
     assert module_name(TEXT) == "jit_step"
     assert found["fusion.1"] == Instruction(
-        frozenset({"add", "maximum"}), "jit(step)/a/add"
+        frozenset({"add", "maximum"}), "jit(step)/a/add", result_bytes=16
     )
     assert found["conv"] == Instruction(
-        frozenset({"__cudnn$convForward"}), "jit(step)/b/conv"
+        frozenset({"__cudnn$convForward"}), "jit(step)/b/conv", result_bytes=16
     )
 
 
 def test_copies_take_the_origin_of_their_user_else_of_their_operand():
     found = read_instructions(TEXT)
-    assert found["copy.1"] == Instruction(frozenset({"copy"}), "jit(step)/a/add")
+    assert found["copy.1"].opcodes == {"copy"}
+    assert found["copy.1"].scope == "jit(step)/a/add"
     assert found["copy.2"].scope == "jit(step)/b/conv"
 
 

@@ -1,4 +1,5 @@
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +7,7 @@ import numpy as np
 import pytest
 from jax import lax
 
+from adn_jax.models import convolution
 from adn_jax.models import convolution_cpu as slices
 from adn_jax.models.convolution import (
     convolve,
@@ -201,3 +203,44 @@ def test_only_the_form_of_the_platform_is_compiled(platform, axes):
     layouts = re.findall(r"stablehlo\.convolution.*dim_numbers = \[(.*?)\]", text)
     assert len(layouts) >= 3
     assert {len(layout.split(",")) for layout in layouts} == {axes}
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_the_transposed_form_of_upsampling_is_the_folded_one(flat):
+    """What a GPU computes, computed here: values and both gradients."""
+    keys = jax.random.split(jax.random.key(5), 3)
+    volume = jax.random.normal(keys[0], (2, 3, 4, 5, 6))
+    kernel = jax.random.normal(keys[1], (3, 3, 3, 6, 7))
+    with jax.default_matmul_precision("highest"):
+        wanted, pull_back = jax.vjp(
+            partial(convolution._upsampled_folded, flat=flat), volume, kernel
+        )
+        cotangent = jax.random.normal(keys[2], wanted.shape)
+        form = jax.jit(partial(convolution._upsampled_transposed, flat=flat))
+        np.testing.assert_allclose(form(volume, kernel), wanted, rtol=0, atol=3e-5)
+        gradients = jax.jit(
+            partial(convolution._upsampled_transposed_gradients, flat=flat)
+        )(volume, kernel, cotangent)
+    for found, expected in zip(gradients, pull_back(cotangent), strict=True):
+        scale = float(jnp.abs(expected).max())
+        np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6 * scale)
+
+
+@pytest.mark.parametrize(
+    ("taps", "padding"),
+    [((3, 3, 3), (1, 1, 1)), ((2, 2, 2), (0, 0, 0)), ((3, 2, 3), (1, 1, 1))],
+)
+def test_the_form_for_tpus_is_the_plain_one(taps, padding):
+    """Slices as cases, computed here: values and the kernel's gradient."""
+    keys = jax.random.split(jax.random.key(6), 3)
+    volume = jax.random.normal(keys[0], (2, 4, 5, 6, 3))
+    kernel = jax.random.normal(keys[1], (*taps, 3, 7))
+    planes = jax.jit(partial(convolution._convolve_planes, padding=padding))
+    with jax.default_matmul_precision("highest"):
+        wanted, pull_back = jax.vjp(partial(reference, volume, padding=padding), kernel)
+        cotangent = jax.random.normal(keys[2], wanted.shape)
+        np.testing.assert_allclose(planes(volume, kernel), wanted, rtol=0, atol=2e-5)
+        gradient = convolution._kernel_gradient_planes(
+            volume, cotangent, kernel=kernel, padding=padding
+        )
+    np.testing.assert_allclose(gradient, pull_back(cotangent)[0], rtol=0, atol=1e-4)

@@ -14,8 +14,8 @@ from adn_jax.training.stages import make_stage
 from adn_jax.training.train import train
 from adn_jax.training.updates import (
     Devices,
+    advise_lighter,
     compile_update,
-    lighter_settings,
     make_update,
 )
 from tests.training.tiny import tiny_recipe, write_heads
@@ -27,7 +27,7 @@ FULL = Recipe("full", joint=StageSettings(batch=8))
 def advice(there, recipe=FULL, platform="gpu", count=1):
     devices = Devices(platform, data=count, spatial=1, local=count)
     demand = Demand(fixed=GB, temporaries=80 * GB)
-    return lighter_settings("joint", recipe, devices, demand, there * GB)
+    return advise_lighter("joint", recipe, devices, demand, there * GB)
 
 
 def test_single_settings_that_fit_are_named_mildest_first():

@@ -1,0 +1,129 @@
+"""One step compiled in a process of its own: a job on stdin, its figures on stdout.
+
+`python -m adn_jax.planning.worker`, in the environment of its target, writes the
+answer as its last line, as JSON: figures, or a refusal for want of memory, or
+{"error": sentence}.
+"""
+
+import json
+import sys
+import time
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh
+
+from adn_jax.config import Recipe
+from adn_jax.config.serialization import settings_from_json, settings_to_json
+from adn_jax.distributed.mesh import AXES, check_batch, check_rows, divisors
+from adn_jax.errors import UserError, is_out_of_memory
+from adn_jax.models import network
+from adn_jax.planning.program import CompiledStep, read_program
+from adn_jax.planning.targets import Target, parse_target, target_devices
+from adn_jax.runtime.capacity import COMPILER_WANTS, CompiledMemory
+from adn_jax.runtime.platform import COMPILER_OPTIONS
+from adn_jax.training.stages import make_stage
+from adn_jax.training.updates import lower_update, make_update
+
+
+@dataclass(frozen=True)
+class Job:
+    """A step to compile."""
+
+    target: str
+    recipe: Recipe
+    stage: str
+    spatial_shards: int = 1
+    cases: int = 1000
+    """Cases of the data set."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A compiler's answer where a step does not fit."""
+
+    wanted: int
+    """Bytes on each device; 0: not told."""
+    there: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of a job; one of the three."""
+
+    step: CompiledStep | None = None
+    refusal: Refusal | None = None
+    error: str = ""
+
+
+def compile_step(job: Job) -> CompiledStep | Refusal:
+    """Compile the step of a stage as `adn train` would on the target.
+
+    Raises `UserError` if the target, its devices or the batch do not go together.
+    """
+    recipe, target = job.recipe, parse_target(job.target)
+    mesh = target_mesh(target, job.spatial_shards)
+    stage = make_stage(job.stage, recipe)
+    settings = stage.settings
+    name = f"{job.stage}.batch"
+    check_batch(settings.batch, mesh, name, settings.micro_batches)
+    if job.spatial_shards > 1:
+        for net in (recipe.system.segment_net, recipe.system.disentangle_net):
+            check_rows(network(net).deepest_rows(recipe.system.prepare.shape), mesh)
+    update = make_update(stage, recipe, mesh)
+    lowered = lower_update(update, stage, recipe, mesh, job.cases)
+    start = time.perf_counter()
+    platform = {"cuda": "gpu"}.get(target.chip.platform, target.chip.platform)
+    try:
+        compiled = lowered.compile(COMPILER_OPTIONS.get(platform))
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return read_refusal(str(error), target)
+    seconds = time.perf_counter() - start
+    return read_program(compiled.as_text(), CompiledMemory.of(compiled), seconds)
+
+
+def target_mesh(target: Target, spatial_shards: int) -> Mesh:
+    """The mesh of a training on all of a target's devices."""
+    devices = target_devices(target)
+    if spatial_shards < 1 or len(devices) % spatial_shards:
+        raise UserError(
+            f"--spatial-shards is {spatial_shards}, which does not divide the "
+            f"{len(devices)} devices of {target.name}; set it to "
+            f"{divisors(len(devices))}."
+        )
+    grid = np.array(devices).reshape(-1, spatial_shards)
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+def read_refusal(message: str, target: Target) -> Refusal:
+    """What a compiler that refuses a program wants, and what it has."""
+    found = COMPILER_WANTS.search(message)
+    if not found:
+        return Refusal(0, target.chip.memory)
+    unit = {"G": 2**30, "M": 2**20}
+    wanted, there = (
+        round(float(found[place]) * unit[found[place + 1]]) for place in (1, 3)
+    )
+    return Refusal(wanted, there)
+
+
+def main() -> None:
+    """Compile what stdin asks for."""
+    # a description of devices cannot read programs back from the cache
+    jax.config.update("jax_enable_compilation_cache", False)
+    job = settings_from_json(Job, json.load(sys.stdin), "job")
+    try:
+        found = compile_step(job)
+    except UserError as error:
+        answer = Answer(error=str(error))
+    else:
+        is_step = isinstance(found, CompiledStep)
+        answer = Answer(step=found) if is_step else Answer(refusal=found)
+    print(json.dumps(settings_to_json(answer)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
