@@ -22,6 +22,7 @@ from adn_jax.models import (
     init_alignment_net,
     init_unet,
 )
+from adn_jax.models.blocks import Head
 from adn_jax.models.precision import map_type
 
 What = Literal["align", "tissue", "joint", "inference"]
@@ -152,6 +153,13 @@ def layer_costs(
     return _trace(lambda p, v: apply_unet_levels(p, v, settings), params, volume)
 
 
+def _voxels(layer: nn.Module, shape_zyx: tuple[int, ...]) -> tuple[int, ...]:
+    """Voxels of a layer's output, whose rows may be packed (`models.packing`)."""
+    if isinstance(layer, Head) or not shape_zyx:
+        return shape_zyx
+    return (*shape_zyx[:-1], shape_zyx[-1] * getattr(layer, "pack", 1))
+
+
 def _trace(apply: Callable[..., Any], *shapes: Any) -> tuple[LayerCost, ...]:
     costs = []
 
@@ -161,7 +169,7 @@ def _trace(apply: Callable[..., Any], *shapes: Any) -> tuple[LayerCost, ...]:
         if context.method_name == "__call__" and layer.has_variable("params", "kernel"):
             *taps, inputs, features = layer.get_variable("params", "kernel").shape
             path, kind = "/".join(layer.path), type(layer).__name__
-            shape_zyx, taps = tuple(out.shape[1:-1]), math.prod(taps)
+            shape_zyx, taps = _voxels(layer, out.shape[1:-1]), math.prod(taps)
             flat = getattr(layer, "flat", False)
             costs.append(LayerCost(path, kind, shape_zyx, taps, inputs, features, flat))
         return out
