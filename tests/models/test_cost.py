@@ -50,9 +50,12 @@ CONVOLUTION = re.compile(
 
 
 def count_convolutions(function, *inputs):
-    """FLOPs of every convolution in what an accelerator would be given to compile."""
+    """FLOPs of every convolution in what a TPU would be given to compile, not packed.
+
+    GPUs have transposed convolutions instead, whose zeros XLA counts and cuDNN skips.
+    """
     traced = jax.jit(function).trace(*inputs)
-    text = traced.lower(lowering_platforms=("cuda",)).as_text()
+    text = traced.lower(lowering_platforms=("tpu",)).as_text()
     # a function that is called twice is written down once
     return inlined_count(functions_of(text), "main")
 
