@@ -79,7 +79,7 @@ def read_instructions(text: str) -> dict[str, Instruction]:
     return found
 
 
-def _calls(computations: Mapping[str, Mapping[str, _Line]]) -> dict[str, int]:
+def _calls(computations: dict[str, dict[str, _Line]]) -> dict[str, int]:
     """How often each computation runs: bodies of loops as often as the loop turns."""
     calls = dict.fromkeys(computations, 1)
     # a computation stands before those that call it
@@ -94,7 +94,7 @@ def array_bytes(types: str) -> int:
     """Bytes of the arrays in a type, of all in a tuple."""
     total = 0
     for kind, sizes in ARRAY.findall(types):
-        bits = 8 if kind == "pred" else int(re.search(r"\d+", kind)[0])
+        bits = 8 if kind == "pred" else int("".join(re.findall(r"\d+", kind)[:1]))
         total += math.prod(map(int, filter(None, sizes.split(",")))) * bits // 8
     return total
 

@@ -55,7 +55,7 @@ def main(arguments: Sequence[str]) -> None:
             Plan, "plan", [*arguments, *options.split()]
         )
         if command.cases_per_device is not None and ".batch" not in options:
-            recipe = with_cases(recipe, command)
+            recipe = with_cases(recipe, command, command.cases_per_device)
         return recipe, command.spatial_shards
 
     jax.config.update("jax_platforms", "cpu")  # compilers of others may be installed
@@ -92,18 +92,18 @@ def main(arguments: Sequence[str]) -> None:
         raise SystemExit(1)
 
 
-def with_cases(recipe: Recipe, command: Plan) -> Recipe:
-    """The recipe with so many cases on each device of the first target.
+def with_cases(recipe: Recipe, command: Plan, cases: int) -> Recipe:
+    """The recipe with so many cases on each device of the targets.
 
     Raises `UserError` if the targets have different numbers of devices.
     """
     sizes = {parse_target(text).devices for text in command.target}
-    if len(sizes) > 1 or command.cases_per_device < 1:
+    if len(sizes) > 1 or cases < 1:
         raise UserError(
             "--cases-per-device wants a number from 1 on, and targets with equally "
             "many devices; plan for each of them by itself."
         )
-    batch = command.cases_per_device * sizes.pop() // command.spatial_shards
+    batch = cases * sizes.pop() // command.spatial_shards
     return replace(
         recipe,
         **{

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import jax.numpy as jnp
 
 from adn_jax.config.serialization import settings_to_json
 from adn_jax.errors import UserError
-from adn_jax.models.cost import step_bytes, step_networks
+from adn_jax.models.cost import What, step_bytes, step_networks
 from adn_jax.models.precision import map_type
 from adn_jax.planning.plan import StepPlan, Trial, batch_of, cost_of_case, fits
 from adn_jax.planning.program import CompiledStep
@@ -30,9 +30,10 @@ def sections(plans: Sequence[StepPlan]) -> list[Section]:
         trials = [trial for plan in here for trial in plan.trials]
         notes = [note for plan in here for note in _notes(plan)]
         found.append(_steps_section(target, trials, notes))
-        compiled = [trial for trial in trials if trial.answer.step]
-        if any(trial.answer.step.cycles for trial in compiled):
-            found.append(_parts_section(target, compiled))
+        compiled = [(trial, trial.answer.step) for trial in trials]
+        counted = [(trial, step) for trial, step in compiled if step and step.cycles]
+        if counted:
+            found.append(_parts_section(target, counted))
     found[-1] = replace(found[-1], notes=(*found[-1].notes, ESTIMATES))
     return found
 
@@ -113,9 +114,10 @@ def floors(target: Target, trial: Trial) -> tuple[float | None, float | None]:
     None for networks that are not counted (those that see patches).
     """
     job = trial.job
+    stage = cast(What, job.stage)
     try:
-        networks = step_networks(job.recipe, job.stage)
-        numbers = step_bytes(job.recipe, job.stage, batch_of(job))
+        networks = step_networks(job.recipe, stage)
+        numbers = step_bytes(job.recipe, stage, batch_of(job))
     except UserError:
         return None, None
     flops = batch_of(job) * sum(sum(it.computed_flops.values()) for it in networks)
@@ -158,10 +160,11 @@ def _what_fits(plan: StepPlan) -> str:
     return f"fits with {best.options} ({gib(step.memory.total)}{cost})."
 
 
-def _parts_section(target: Target, trials: Sequence[Trial]) -> Section:
+def _parts_section(
+    target: Target, trials: Sequence[tuple[Trial, CompiledStep]]
+) -> Section:
     """Where the cycles go, and how much of each part's are copies."""
-    steps = [trial.answer.step for trial in trials]
-    names = dict.fromkeys(part.name for step in steps for part in step.parts)
+    names = dict.fromkeys(part.name for _, step in trials for part in step.parts)
 
     def cell(step: CompiledStep, name: str) -> str:
         part = next((part for part in step.parts if part.name == name), None)
@@ -172,8 +175,8 @@ def _parts_section(target: Target, trials: Sequence[Trial]) -> Section:
 
     return Section(
         f"{target.name}: share of the cycles (percent of them that are copies)",
-        columns=("part", *(heading(trial) for trial in trials)),
-        rows=tuple((name, *(cell(step, name) for step in steps)) for name in names),
+        columns=("part", *(heading(trial) for trial, _ in trials)),
+        rows=tuple((name, *(cell(step, name) for _, step in trials)) for name in names),
     )
 
 

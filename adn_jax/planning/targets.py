@@ -171,9 +171,11 @@ def _described_cards(target: Target) -> list[Any]:
     from jax.experimental import topologies
 
     usual = xla_bridge.canonicalize_platform
-    xla_bridge.canonicalize_platform = lambda platform: (
-        "cuda" if platform in {"gpu", "cuda"} else usual(platform)
-    )
+
+    def canonicalize_platform(platform: str) -> str:
+        return "cuda" if platform in {"gpu", "cuda"} else usual(platform)
+
+    setattr(xla_bridge, usual.__name__, canonicalize_platform)
     chip = target.chip
     described = HOPPER.format(
         name=chip.name,

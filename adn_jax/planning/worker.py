@@ -34,6 +34,7 @@ class Job:
     target: str
     recipe: Recipe
     stage: str
+    """align, tissue or joint."""
     spatial_shards: int = 1
     cases: int = 1000
     """Cases of the data set."""
@@ -82,7 +83,9 @@ def compile_step(job: Job) -> CompiledStep | Refusal:
             raise
         return read_refusal(str(error), target)
     seconds = time.perf_counter() - start
-    return read_program(compiled.as_text(), CompiledMemory.of(compiled), seconds)
+    text = compiled.as_text()
+    assert text is not None  # every XLA backend has it
+    return read_program(text, CompiledMemory.of(compiled), seconds)
 
 
 def target_mesh(target: Target, spatial_shards: int) -> Mesh:

@@ -25,7 +25,7 @@ PACKAGES = ("adn-jax", "jax", "jaxlib", "flax", "numpy", "scipy", "nibabel")
 
 FLAG = "--xla_gpu_deterministic_ops"
 
-COMPILER_OPTIONS: dict[str, dict[str, bool]] = {
+COMPILER_OPTIONS: dict[str, dict[str, str | bool]] = {
     # else XLA turns every 3-D convolution channels first, and transposes its maps
     "gpu": {"xla_gpu_force_conv_nhwc": True},
 }
