@@ -5,31 +5,39 @@ name stack in `compiled.as_text()` tells its part of the system (`jax.named_scop
 layer (flax's module names) and its direction (`transpose(` is backward). A fused
 instruction counts as what its last operation is, unless it holds a convolution.
 
-Tried on CPUs, where instructions overlap and share the time (spans.py). The parsing
-asks for nothing that is particular to a CPU, but has not met a GPU's profile yet.
-There, kernels inside a CUDA graph may lack names: graphs are turned off by
+Tried on CPUs, where instructions overlap and share the time (`shared_seconds`). The
+parsing asks for nothing that is particular to a CPU, but has not met a GPU's profile
+yet. There, kernels inside a CUDA graph may lack names: graphs are turned off by
 `XLA_FLAGS=--xla_gpu_enable_command_buffer=`.
 """
 
 import re
-from collections import defaultdict
-from collections.abc import Callable, Mapping
+import tempfile
+import time
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
+import jax
+from jax.profiler import ProfileData, ProfileOptions
 from jax.stages import Compiled
 
 from adn_jax.benchmarks.hlo import Instruction, module_name, read_instructions
-from adn_jax.benchmarks.spans import read_spans, record_profile, shared_seconds
 from adn_jax.models.cost import NetworkCost
 
 PARTS = ("augment", "align", "disentangle", "segment", "tissue", "loss", "optimizer")
 """Named scopes of the parts of a step; the outermost counts."""
+
 
 GRADIENTS = {
     "input_gradient": "input gradient",
     "kernel_gradient": "kernel gradient",
 }
 """Named scopes of the two halves of a convolution's own gradient."""
+
 
 KINDS = {
     "dropout": r"/dropout\b",
@@ -42,20 +50,118 @@ KINDS = {
 """Work of a network that is no convolution, by what its name stack holds; the first
 that fits. An activation takes the sum of a residual block with it."""
 
+
 CONVOLUTION = re.compile(r"convolution|conv(Forward|Backward)", re.IGNORECASE)
+
+
 PRODUCT = re.compile(r"dot|gemm|matmul", re.IGNORECASE)
+
+
 LAYER = re.compile(r"/(convolution|conv_\d+|down|head|up_\d+)/[^,]*$")
 """A product in a layer is its convolution, unless it is an einsum, which has commas."""
+
 
 CONTAINERS = {"while", "call", "conditional"}
 """Instructions whose time is that of others."""
 
+
 SAMPLING = {"gather", "scatter"}
+
+
 MOVING = {"copy", "transpose", "reshape", "slice", "pad", "concatenate"}
+
+
 REDUCING = {"reduce", "reduce-window"}
+
 
 Work = tuple[str, str, str]
 """Part of the system, kind of work, direction."""
+
+
+class Span(NamedTuple):
+    """One run of an instruction; times in nanoseconds."""
+
+    start: float
+    end: float
+    name: str
+
+
+def record_profile(run: Callable[[], object], steps: int) -> tuple[ProfileData, float]:
+    """Profile `steps` calls of `run`, each until its result is there.
+
+    Returns:
+      The profile, and the seconds of a call on the clock.
+    """
+    options = ProfileOptions()
+    options.python_tracer_level = 0
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder, profiler_options=options):
+            start = time.perf_counter()
+            for _ in range(steps):
+                jax.block_until_ready(run())
+            seconds = (time.perf_counter() - start) / steps
+        (path,) = Path(folder).rglob("*.xplane.pb")
+        return ProfileData.from_file(str(path)), seconds
+
+
+def read_spans(
+    profile: ProfileData, module: str, names: Collection[str]
+) -> list[list[Span]]:
+    """The runs of the instructions `names` of the program `module`, for each device.
+
+    An event belongs to the instruction that its statistic `hlo_op` tells, else to the
+    one of its own name. On a CPU an event ends when its thread is free again; the work
+    that it has handed to other threads is over at a second event, `end: ` and the name.
+    Where devices have planes of their own, the host's are left out.
+    """
+    with warnings.catch_warnings():
+        # Python 3.12 warns of jaxlib's types; made an error, that ends the process
+        warnings.filterwarnings("ignore", "builtin type", DeprecationWarning)
+        found = {
+            plane.name: _read_plane(plane, module, names) for plane in profile.planes
+        }
+    filled = {name: spans for name, spans in found.items() if spans}
+    devices = [spans for name, spans in filled.items() if name.startswith("/device:")]
+    return devices or list(filled.values())
+
+
+def _read_plane(plane, module: str, names: Collection[str]) -> list[Span]:
+    started, ends = [], {}
+    for line in plane.lines:
+        for event in line.events:
+            stats = dict(event.stats)
+            name = stats.get("hlo_op", event.name)
+            if event.name.startswith("end: "):
+                ends[stats.get("_c")] = event.start_ns
+            elif name in names and stats.get("hlo_module", module) == module:
+                started.append((event.start_ns, event.end_ns, name, stats.get("_p")))
+    return [
+        Span(start, max(end, ends.get(work, end)), name)
+        for start, end, name, work in started
+    ]
+
+
+def shared_seconds(spans: Iterable[Span]) -> dict[str, float]:
+    """Seconds of each name, where what runs at the same moment shares it equally.
+
+    So the sum is the time in which anything ran.
+    """
+    moments = sorted(
+        (time, step, span.name)
+        for span in spans
+        for time, step in ((span.start, 1), (span.end, -1))
+    )
+    seconds: dict[str, float] = defaultdict(float)
+    running: Counter[str] = Counter()
+    last = 0.0
+    for now, step, name in moments:
+        for each, count in running.items():
+            seconds[each] += (now - last) * 1e-9 * count / running.total()
+        running[name] += step
+        if not running[name]:
+            del running[name]
+        last = now
+    return dict(seconds)
 
 
 @dataclass(frozen=True)
@@ -133,8 +239,8 @@ def step_budget(
     devices = read_spans(profile, module_name(text), instructions)
     seconds: dict[Work, float] = defaultdict(float)
     for spans in devices:
-        for name, time in shared_seconds(spans).items():
-            seconds[work_of(instructions[name])] += time / steps / len(devices)
+        for name, busy in shared_seconds(spans).items():
+            seconds[work_of(instructions[name])] += busy / steps / len(devices)
     return make_budget(seconds, step_s, floors(hardware) if hardware else {})
 
 
@@ -156,7 +262,7 @@ def work_of(instruction: Instruction) -> Work:
     """Part, kind and direction of an instruction."""
     names = re.findall(r"\w+", instruction.scope)
     part = next((name for name in names if name in PARTS), "other")
-    kind = kind_of(instruction)
+    kind = kind_of_work(instruction)
     direction = "backward" if "transpose(" in instruction.scope else "forward"
     if kind == "convolution" and direction == "backward":
         asked = (GRADIENTS[name] for name in names if name in GRADIENTS)
@@ -164,7 +270,7 @@ def work_of(instruction: Instruction) -> Work:
     return part, kind, direction
 
 
-def kind_of(instruction: Instruction) -> str:
+def kind_of_work(instruction: Instruction) -> str:
     """What an instruction does: by its name stack in a network, else by its opcodes."""
     opcodes, scope = instruction.opcodes, instruction.scope
     words = " ".join(opcodes)

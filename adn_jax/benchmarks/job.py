@@ -1,8 +1,13 @@
-"""What one worker process measures, and what comes out; both travel as JSON."""
+"""What one worker process measures, on which made-up cases, and what comes out; all of
+it travels as JSON.
+"""
 
 import statistics
 from dataclasses import dataclass
 from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
 
 from adn_jax.config import Recipe
 from adn_jax.report.tables import digits
@@ -11,28 +16,42 @@ from adn_jax.runtime.capacity import CompiledMemory
 Task = Literal["peaks", "steps", "input", "budget"]
 """Peaks of the machine, steps of a system, steps with real input, or a profile."""
 
+
 What = Literal["align", "joint", "inference"]
 """Train step of T, train step of D and F, or the chain from a scan I to O."""
+
 
 PeerForm = Literal["eager", "bf16", "compiled"]
 """How the peer computes; of the PyTorch reference: operation by operation in float32
 (with TF32 where the recipe's precision has it), in bfloat16 by autocast with channels
 last, or through torch.compile."""
 
+
 Form = Literal["jit", PeerForm]
 """Our own compiled code, or a form of the peer."""
+
 
 Platform = Literal["cpu", "gpu", "tpu"]
 """Where both sides run."""
 
+
 SYNTHETIC = "synthetic"
 """Stands for a prepared data set that is made for the measurement."""
+
 
 TITLES: dict[What, str] = {
     "align": "Train step of T",
     "joint": "Train step of D and F",
     "inference": "Inference, I to O",
 }
+
+
+CaseArrays = dict[str, np.ndarray]
+"""`volume`, `lesion`, `tissue` (z y x) and `case`, as `data.batches` reads them."""
+
+
+LESION_RADIUS = 0.25
+"""Of the head's half-extents; about the share of a large infarct."""
 
 
 @dataclass(frozen=True)
@@ -150,3 +169,36 @@ def quartiles(step: Spread) -> str:
     """The quartiles in the median's unit."""
     factor = 1 if step.median >= 1 else 1000
     return f"{digits(factor * step.low)} to {digits(factor * step.high)}"
+
+
+def draw_cases(shape_zyx: tuple[int, int, int], count: int) -> CaseArrays:
+    """Cases 0 to `count` - 1 side by side, as `data.batches.stack_cases` gives them."""
+    cases = [draw_case(shape_zyx, index) for index in range(count)]
+    return {name: np.stack([case[name] for case in cases]) for name in cases[0]}
+
+
+def draw_case(shape_zyx: tuple[int, int, int], index: int) -> CaseArrays:
+    """An ellipsoid of three tissues with noise and a dark ball; fixed by its index."""
+    rng = np.random.default_rng(index)
+    side = rng.choice((-1, 1))
+    radius = _distance(shape_zyx, (0.0, 0.0, 0.0))
+    brain = radius < 0.8
+    lesion = brain & (_distance(shape_zyx, (0.0, 0.1, 0.4 * side)) < LESION_RADIUS)
+    tissue = 3 - np.digitize(radius, (0.3, 0.6))
+    noise = rng.random(shape_zyx, np.float32)
+    volume = brain * (0.3 + 0.1 * tissue - 0.1 * lesion + 0.2 * noise)
+    return {
+        "volume": volume.astype(np.float32),
+        "lesion": np.uint8(255) * lesion,
+        "tissue": (tissue * brain).astype(np.uint8),
+        "case": np.array(index, np.int32),
+    }
+
+
+def _distance(
+    shape_zyx: tuple[int, int, int], centre: tuple[float, float, float]
+) -> Float[np.ndarray, "z y x"]:
+    """Distance to `centre` in half-extents of the volume."""
+    axes = [(2 * np.arange(size) + 1) / size - 1 for size in shape_zyx]
+    offsets = np.meshgrid(*axes, indexing="ij", sparse=True)
+    return np.sqrt(sum((o - c) ** 2 for o, c in zip(offsets, centre, strict=True)))

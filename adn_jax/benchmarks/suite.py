@@ -52,7 +52,7 @@ def run_plan(
         for number, job in planned_jobs(plan, Path(caches)):
             if _has_failed(record, job):
                 continue
-            begin(describe(job, number))
+            begin(job_words(job, number))
             result = run_job(fit_machine(job, plan, record.peaks))
             record.results.append(replace(result, round=number))
             record.load = load, load_average()
@@ -121,7 +121,7 @@ def _has_failed(record: Record, job: Job) -> bool:
     )
 
 
-def describe(job: Job, number: int) -> str:
+def job_words(job: Job, number: int) -> str:
     """A job in a few words, for the progress."""
     if job.task != "steps":
         return f"{job.what}, {job.task}"

@@ -47,9 +47,13 @@ def measure(job: Job) -> Any:
         keep_freed_memory()
     if job.task == "steps" and job.form != "jit":
         return peer_function(job.peer)(job)
-    from adn_jax.benchmarks.input import measure_input
-    from adn_jax.benchmarks.ours import configure_jax, measure_budget, measure_ours
-    from adn_jax.benchmarks.peaks import measure_peaks
+    from adn_jax.benchmarks.ours import (
+        configure_jax,
+        measure_budget,
+        measure_input,
+        measure_ours,
+        measure_peaks,
+    )
 
     configure_jax(job)
     tasks = {

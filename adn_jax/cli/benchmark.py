@@ -14,10 +14,15 @@ from rich.progress import (
 )
 
 from adn_jax.benchmarks.job import PeerForm, What
-from adn_jax.benchmarks.record import PEER_FORMS, Plan, Record, record_json
+from adn_jax.benchmarks.record import (
+    PEER_FORMS,
+    Plan,
+    Record,
+    record_json,
+    summary_json,
+)
 from adn_jax.benchmarks.suite import count_jobs, run_plan
-from adn_jax.benchmarks.summary import summary_json
-from adn_jax.benchmarks.table import sections
+from adn_jax.benchmarks.table import report_sections
 from adn_jax.benchmarks.worker import peer_function
 from adn_jax.cli.arguments import parse_with_recipe
 from adn_jax.config import Recipe
@@ -83,7 +88,7 @@ def main(arguments: Sequence[str]) -> None:
         raise SystemExit(128 + number) from None
     finally:
         if records:
-            print_sections(sections(records[-1]), Console())
+            print_sections(report_sections(records[-1]), Console())
     if any(each.failure and each.job.form == "jit" for each in records[-1].results):
         raise SystemExit(2)
 
@@ -132,7 +137,7 @@ def run(plan: Plan, command: str, out: Path | None, records: list[Record]) -> No
         if out is not None:
             found = record_json(record) | summary_json(record)
             write_json(out / "benchmark.json", found)
-            write_text(out / "benchmark.md", to_markdown(sections(record)))
+            write_text(out / "benchmark.md", to_markdown(report_sections(record)))
 
     with progress:
         run_plan(plan, command, begin, keep)

@@ -11,9 +11,9 @@ from rich.table import Table
 from adn_jax.cli.arguments import Where, given, parse
 from adn_jax.config import TtaSettings
 from adn_jax.errors import counted
+from adn_jax.evaluation.case import EmptyRule
 from adn_jax.evaluation.evaluate import Evaluation, ThresholdRule, evaluate_run
 from adn_jax.evaluation.report import format_number
-from adn_jax.evaluation.scores import EmptyRule
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,15 @@ from rich.console import Console
 
 from adn_jax.cli.arguments import Where, parse_with_recipe
 from adn_jax.cli.table import Pairs
-from adn_jax.comparison.plan import check_same_data, plan_runs
-from adn_jax.comparison.scores import read_scores
+from adn_jax.comparison.compare import read_scores
 from adn_jax.comparison.sweep import plan_settings, write_sweep
-from adn_jax.comparison.work import Job, complete, find_data
+from adn_jax.comparison.work import (
+    RunJob,
+    check_same_data,
+    complete,
+    plan_runs,
+    prepared_data,
+)
 from adn_jax.config.fields import read_pairs
 from adn_jax.config.recipe_file import load_recipe
 from adn_jax.config.sizes import Size, at_size
@@ -63,7 +68,7 @@ def main(arguments: Sequence[str]) -> None:
     systems = [setting.system for setting in settings]
     check_same_data(systems)
     runs = plan_runs(systems, command.seeds, command.out / "runs")
-    manifest = find_data(
+    manifest = prepared_data(
         command.data,
         command.out,
         recipe.system.prepare,
@@ -71,7 +76,7 @@ def main(arguments: Sequence[str]) -> None:
         command.hu_range,
     )
     labelled_cases(manifest, command.split)
-    job = Job(manifest.folder, command.split, command.size, command.out / "logs")
+    job = RunJob(manifest.folder, command.split, command.size, command.out / "logs")
     scored, missing, failed = complete(runs, job)
     if scored:
         scores = read_scores(scored, command.split)

@@ -10,18 +10,19 @@ import tyro
 from rich.console import Console
 
 from adn_jax.cli.arguments import Where, parse
-from adn_jax.comparison.plan import (
-    System,
+from adn_jax.comparison.compare import paper_order, read_scores
+from adn_jax.comparison.qualitative import check_cases
+from adn_jax.comparison.table import write_table
+from adn_jax.comparison.work import (
+    Method,
+    RunJob,
     check_same_data,
+    complete,
     plan_runs,
+    prepared_data,
     read_shard,
     runs_of_shard,
 )
-from adn_jax.comparison.published import paper_order
-from adn_jax.comparison.qualitative import check_cases
-from adn_jax.comparison.scores import read_scores
-from adn_jax.comparison.table import write_table
-from adn_jax.comparison.work import Job, complete, find_data
 from adn_jax.config.fields import read_pairs, set_fields
 from adn_jax.config.recipe_file import load_recipe
 from adn_jax.config.sizes import Size, at_size
@@ -82,10 +83,12 @@ def main(arguments: Sequence[str]) -> None:
     runs = plan_runs(systems, command.seeds, command.out / "runs")
     mine = runs_of_shard(runs, shard)
     data, settings = command.data, systems[0].recipe.system.prepare
-    manifest = find_data(data, command.out, settings, command.workers, command.hu_range)
+    manifest = prepared_data(
+        data, command.out, settings, command.workers, command.hu_range
+    )
     check_cases(command.cases, labelled_cases(manifest, command.split))
     logs = command.out / "logs"
-    job = Job(manifest.folder, command.split, command.size, logs, by_pairs=True)
+    job = RunJob(manifest.folder, command.split, command.size, logs, by_pairs=True)
     scored, missing, failed = complete(runs, job, mine)
     if scored:
         grid = "" if command.grid == "auto" else command.grid
@@ -105,14 +108,14 @@ def main(arguments: Sequence[str]) -> None:
         raise SystemExit(2)
 
 
-def find_systems(command: Table) -> list[System]:
+def find_systems(command: Table) -> list[Method]:
     """The recipes at the chosen size with the chosen settings, in the paper's order."""
     chosen = read_pairs("--set", chain(*command.set))
     systems = []
     for config in command.recipes:
         base = at_size(load_recipe(config), command.size)
         recipe = set_fields(base, chosen)
-        systems.append(System(recipe.name, config, base, recipe))
+        systems.append(Method(recipe.name, config, base, recipe))
     names = [system.name for system in systems]
     if names and command.reference not in names:
         raise UserError(

@@ -8,9 +8,8 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from adn_jax.comparison.plan import PlannedRun
-from adn_jax.comparison.published import method_name
-from adn_jax.comparison.scores import Scores
+from adn_jax.comparison.compare import Scores, method_name
+from adn_jax.comparison.work import PlannedRun
 from adn_jax.data.cases import PreparedCase, read_case
 from adn_jax.data.manifest import Manifest
 from adn_jax.errors import UserError
@@ -38,7 +37,7 @@ PICTURED = 5
 
 
 @dataclass(frozen=True)
-class Scan:
+class PicturedScan:
     """A row of the figure: a scan on its prepared grid, and what systems found."""
 
     case: PreparedCase
@@ -68,12 +67,12 @@ def check_cases(chosen: Sequence[str], names: Sequence[str]) -> None:
             )
 
 
-def predict_scans(
+def predict_chosen(
     runs: Sequence[PlannedRun],
     scores: Scores,
     manifest: Manifest,
     chosen: Sequence[str],
-) -> list[Scan]:
+) -> list[PicturedScan]:
     """Run the chosen cases through one run of every system."""
     cases = [read_case(manifest.case_folder(name)) for name in chosen]
     predictions = []
@@ -91,7 +90,7 @@ def predict_scans(
         for each, run in zip(scores.systems, runs, strict=True)
     ]
     return [
-        Scan(case, tuple(masks), tuple(float(value) for value in values))
+        PicturedScan(case, tuple(masks), tuple(float(value) for value in values))
         for case, masks, values in zip(
             cases,
             zip(*predictions, strict=True),
@@ -102,7 +101,9 @@ def predict_scans(
 
 
 def qualitative_figure(
-    scans: Sequence[Scan], systems: Sequence[str], window_hu: tuple[float, float]
+    scans: Sequence[PicturedScan],
+    systems: Sequence[str],
+    window_hu: tuple[float, float],
 ) -> Figure:
     """A row a case, at its largest lesion slice: label alone, then with predictions."""
     spacings = [scan.case.spacing_mm[1:] for scan in scans]
@@ -153,7 +154,7 @@ def _label_of(case: PreparedCase) -> Mask:
     return np.asarray(case.lesion) >= 0.5
 
 
-def largest_slice(scan: Scan) -> int:
+def largest_slice(scan: PicturedScan) -> int:
     """Slice with most of the label; of all predictions where the label is empty."""
     weight = _label_of(scan.case).sum(axis=(1, 2))
     if not weight.any():

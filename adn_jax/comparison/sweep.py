@@ -19,15 +19,11 @@ from adn_jax.comparison.compare import (
     NONE,
     Estimate,
     Row,
+    Scores,
     compare,
-    difference_cells,
-    estimate_cells,
-    spread_difference,
-    spread_estimate,
 )
-from adn_jax.comparison.plan import System
-from adn_jax.comparison.scores import Scores
 from adn_jax.comparison.table import decided_by_rule, heading
+from adn_jax.comparison.work import Method
 from adn_jax.config import Recipe
 from adn_jax.config.fields import field_name, set_fields
 from adn_jax.data.manifest import Manifest
@@ -64,7 +60,7 @@ class Setting:
     """One combination of values, by field, and the system that it gives."""
 
     values: dict[str, str]
-    system: System
+    system: Method
 
 
 def plan_settings(
@@ -99,7 +95,7 @@ def plan_settings(
     for combination in product(*values.values()):
         chosen = dict(zip(values, combination, strict=True))
         label = ",".join(f"{name}={text}" for name, text in chosen.items())
-        system = System(
+        system = Method(
             label.replace("/", ":").replace(" ", "_"),
             config,
             base,
@@ -110,10 +106,11 @@ def plan_settings(
 
 
 def _sweep_section(
-    settings: Sequence[Setting], rows: Sequence[Row], title: str
+    settings: Sequence[Setting], rows: Mapping[str, Row], title: str
 ) -> Section:
-    """A line a setting; scores of P as far as any setting has them."""
-    of_p = [name for name in OF_P if any(row.scores[name].cases for row in rows)]
+    """A line a setting, dashes if it has no finished run; scores of P as far as any
+    setting has them."""
+    of_p = [each for each in OF_P if any(r.scores[each].cases for r in rows.values())]
     fields = tuple(settings[0].values)
     columns = [*fields]
     for name in COMPARED:
@@ -121,76 +118,28 @@ def _sweep_section(
     columns += [OF_P[name] for name in of_p]
     for name in COMPARED:
         columns += [f"{NAMES[name]} − first", "95 % interval", "p (Holm)"]
-    by_name = {row.name: row for row in rows}
-    return Section(
-        title,
-        columns=tuple(columns),
-        rows=tuple(_sweep_row(each, by_name, of_p, len(columns)) for each in settings),
-        notes=(
-            "Means over cases and seeds; intervals by drawing cases and seeds anew. "
-            "Differences to the first line, case by case.",
-            *_of_p_notes(of_p),
-        ),
-        texts=len(fields),
-    )
-
-
-def _narrow_section(section: Section) -> Section:
-    """What of a sweep's table fits a terminal: values, Dice, HD95, and AUROC of P."""
-    width = section.texts + 2 * len(COMPARED)
-    if OF_P["auroc"] in section.columns:
-        width += 1
-    return replace(
-        section,
-        columns=section.columns[:width],
-        rows=tuple(row[:width] for row in section.rows),
-        notes=(),
-    )
-
-
-def _of_p_notes(of_p: Sequence[str]) -> tuple[str, ...]:
-    """What the scores of P say, where there are any."""
-    if not of_p:
-        return ()
-    return (
-        "AUROC: over asymmetric voxels, how often the map is higher where the "
-        "asymmetry is pathological; share: how much of the map lies there.",
-    )
-
-
-def _sweep_row(
-    setting: Setting, rows: Mapping[str, Row], of_p: Sequence[str], width: int
-) -> tuple[str, ...]:
-    """One line; dashes where the setting has no finished run."""
-    cells = list(setting.values.values())
-    row = rows.get(setting.system.name)
-    if row is None:
-        return (*cells, *[NONE] * (width - len(cells)))
-    for name in COMPARED:
-        cells += estimate_cells(row.scores[name], DIGITS[name])
-    cells += [format_number(row.scores[name].mean, 3) for name in of_p]
-    for name in COMPARED:
-        cells += difference_cells(row.differences.get(name), DIGITS[name])
-    return tuple(cells)
-
-
-def _sweep_lines(
-    settings: Sequence[Setting], rows: Sequence[Row]
-) -> list[dict[str, Any]]:
-    """The numbers of every finished setting, for a CSV file."""
-    by_name = {row.name: row for row in rows}
     lines = []
     for setting in settings:
-        row = by_name.get(setting.system.name)
+        cells = list(setting.values.values())
+        row = rows.get(setting.system.name)
         if row is None:
-            continue
-        line: dict[str, Any] = dict(setting.values)
-        for name in (*COMPARED, *OF_P):
-            line |= spread_estimate(name, row.scores[name])
-        for name in COMPARED:
-            line |= spread_difference(name, row.differences.get(name))
-        lines.append(line)
-    return lines
+            cells += [NONE] * (len(columns) - len(cells))
+        else:
+            for name in COMPARED:
+                cells += row.scores[name].cells(DIGITS[name])
+            cells += [format_number(row.scores[name].mean, 3) for name in of_p]
+            cells += row.difference_cells()
+        lines.append(tuple(cells))
+    notes = (
+        "Means over cases and seeds; intervals by drawing cases and seeds anew. "
+        "Differences to the first line, case by case.",
+    )
+    if of_p:
+        notes += (
+            "AUROC: over asymmetric voxels, how often the map is higher where the "
+            "asymmetry is pathological; share: how much of the map lies there.",
+        )
+    return Section(title, tuple(columns), tuple(lines), notes, texts=len(fields))
 
 
 @dataclass(frozen=True)
@@ -280,13 +229,21 @@ def write_sweep(
 ) -> Section:
     """Write table and figure; returns what is for the terminal."""
     rows = compare(scores, settings[0].system.name)
-    name = settings[0].system.recipe.name
-    facts = {"Recipe": f"{name} ({settings[0].system.config})"}
+    recipe = settings[0].system.recipe.name
+    facts = {"Recipe": f"{recipe} ({settings[0].system.config})"}
     facts |= heading(scores, manifest, split)
-    title = f"{name} over {' and '.join(settings[0].values)}"
-    section = _sweep_section(settings, rows, title)
+    title = f"{recipe} over {' and '.join(settings[0].values)}"
+    by_name = {row.name: row for row in rows}
+    section = _sweep_section(settings, by_name, title)
     write_text(out / "sweep.md", markdown(title, facts, [section], missing))
-    write_text(out / "sweep.csv", to_csv(_sweep_lines(settings, rows)))
+    lines = []
+    for setting in settings:
+        if row := by_name.get(setting.system.name):
+            line: dict[str, Any] = dict(setting.values)
+            for name in (*COMPARED, *OF_P):
+                line |= row.scores[name].flat(name)
+            lines.append(line | row.flat_differences())
+    write_text(out / "sweep.csv", to_csv(lines))
     field, *_ = settings[0].values
     values = list(dict.fromkeys(each.values[field] for each in settings))
     panels = [
@@ -295,7 +252,14 @@ def write_sweep(
         if any(row.scores[score].cases for row in rows)
     ]
     save_figure(sweep_figure(field, values, panels), out / "sweep.png")
-    return replace(_narrow_section(section), notes=decided_by_rule(scores))
+    # what fits a terminal: values, Dice, HD95, and AUROC of P
+    width = section.texts + 2 * len(COMPARED) + (OF_P["auroc"] in section.columns)
+    return replace(
+        section,
+        columns=section.columns[:width],
+        rows=tuple(row[:width] for row in section.rows),
+        notes=decided_by_rule(scores),
+    )
 
 
 def curves(

@@ -1,6 +1,6 @@
 """The table of a comparison: what it says, and OUT/table.{md,csv,tex,html,json}."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -14,31 +14,29 @@ from adn_jax.comparison.compare import (
     NAMES,
     NONE,
     SIZES_ML,
-    Estimate,
+    TABLE_1,
     Row,
+    Scores,
     compare,
     difference_cells,
-    estimate_cells,
-    steps_text,
-    table_csv,
+    method_name,
 )
-from adn_jax.comparison.plan import PlannedRun
-from adn_jax.comparison.published import TABLE_1, method_name
 from adn_jax.comparison.qualitative import (
     check_cases,
-    predict_scans,
+    predict_chosen,
     qualitative_figure,
     spread_cases,
 )
-from adn_jax.comparison.scores import Scores
+from adn_jax.comparison.work import PlannedRun
 from adn_jax.data.manifest import Manifest
 from adn_jax.evaluation.report import data_uri
-from adn_jax.evaluation.statistics import mean_of_seeds
+from adn_jax.evaluation.summary import mean_of_seeds
 from adn_jax.inference.figures import BAR, MEDIAN, save_figure
 from adn_jax.io.files import write_json, write_text
 from adn_jax.io.paths import Place, spelled_out
 from adn_jax.report.pages import format_number, page_environment
-from adn_jax.report.tables import Section, markdown, tex
+from adn_jax.report.tables import Section, markdown, tex, to_csv
+from adn_jax.training.runs import stages_of
 
 TITLE = "Comparison of systems"
 
@@ -92,16 +90,26 @@ def write_table(
     check_cases(cases, scores.cases)
     rows = compare(scores, reference)
     facts = heading(scores, manifest, split)
-    tables = _table_sections(rows, reference)
+    tables = [_scores_section(rows)]
+    if any(row.differences for row in rows):
+        tables.append(_difference_section(rows, reference))
+    tables.append(_sizes_section(rows))
     write_text(out / "table.md", markdown(TITLE, facts, tables, missing))
-    write_text(out / "table.csv", table_csv(rows))
+    write_text(out / "table.csv", to_csv([row.flat() for row in rows]))
     write_text(out / "table.tex", tex(facts, tables, missing))
     content = _table_json(rows, scores, facts, reference, missing)
     write_json(out / "table.json", content)
     pictures = _write_pictures(
         runs, scores, manifest, out / "figures", reference, cases
     )
-    page = _render_page(TITLE, facts, tables, missing, pictures)
+    template = page_environment("adn_jax.comparison").get_template("table.html")
+    page = template.render(
+        title=TITLE,
+        facts=facts,
+        sections=tables,
+        missing=missing,
+        pictures=[(data_uri(path), what, text) for path, what, text in pictures],
+    )
     write_text(out / "table.html", page)
     return replace(_short_section(rows, reference), notes=decided_by_rule(scores))
 
@@ -146,7 +154,7 @@ def _write_pictures(
     reference: str,
     cases: Sequence[str],
 ) -> list[Picture]:
-    """Draw box plots and the qualitative figure."""
+    """Draw box plots and the qualitative figure; they come with their captions."""
     names = [each.system.name for each in scores.systems]
     place = names.index(reference) if reference in names else None
     drawn = {
@@ -168,20 +176,16 @@ def _write_pictures(
         for each in scores.systems
     ]
     drawn["fig3"] = qualitative_figure(
-        predict_scans(first, scores, manifest, chosen),
+        predict_chosen(first, scores, manifest, chosen),
         names,
         first[0].recipe.system.prepare.window_hu,
     )
     for name, figure in drawn.items():
         save_figure(figure, folder / f"{name}.png")
-    seeds = sorted({run.seed for run in first})
-    return _pictures_of(folder, " and ".join(map(str, seeds)), scores.grid)
-
-
-def _pictures_of(folder: Path, seed: str, grid: str) -> list[Picture]:
-    """The figures with their captions."""
+    seed = " and ".join(map(str, sorted({run.seed for run in first})))
+    grid = GRIDS[scores.grid]
     boxes = (
-        f"Mean over seeds of each case, on {GRIDS[grid]}. Box: quartiles; whiskers: "
+        f"Mean over seeds of each case, on {grid}. Box: quartiles; whiskers: "
         "1.5 times its length; the long line is the reference's median."
     )
     return [
@@ -195,7 +199,7 @@ def _pictures_of(folder: Path, seed: str, grid: str) -> list[Picture]:
             folder / "fig3.png",
             "CT slices with the label and every system's prediction outlined",
             f"The slice with most of the label, as scanned; runs with seed {seed}. "
-            f"Dice is that of the whole scan on {GRIDS[grid]}.",
+            f"Dice is that of the whole scan on {grid}.",
         ),
     ]
 
@@ -238,9 +242,9 @@ def box_figure(
         capprops={"color": BAR},
     )
     for place, row in zip(places, known, strict=True):
-        axes.scatter(
-            row, place + _jitter(row.size), s=9, color=POINTS, alpha=0.75, linewidth=0
-        )
+        # shifts keep points apart, the same for each case in every row
+        shifts = SPREAD * (2 * (GOLDEN_RATIO * np.arange(row.size) % 1) - 1)
+        axes.scatter(row, place + shifts, s=9, color=POINTS, alpha=0.75, linewidth=0)
         if row.size:
             axes.plot(row.mean(), place, "D", color=LINE, markersize=4.2)
     axes.set_yticks(places, names)
@@ -252,11 +256,6 @@ def box_figure(
     axes.grid(axis="x", alpha=0.25, linewidth=0.6)
     axes.set_axisbelow(True)
     return figure
-
-
-def _jitter(count: int) -> Float[np.ndarray, " n"]:
-    """Shifts that keep points apart; the same for each case in every row."""
-    return SPREAD * (2 * (GOLDEN_RATIO * np.arange(count) % 1) - 1)
 
 
 def heading(scores: Scores, manifest: Manifest, split: str) -> dict[str, str]:
@@ -281,7 +280,9 @@ def heading(scores: Scores, manifest: Manifest, split: str) -> dict[str, str]:
         "Empty masks": " ".join([summary["empty"]["rule"], *decided_by_rule(scores)]),
         "HD95": summary["hd95_convention"].partition(";")[0],
         "Steps": all_steps(scores),
-        "Versions": _versions_text(summary["versions"]),
+        "Versions": ", ".join(
+            f"{package} {number}" for package, number in summary["versions"].items()
+        ),
     }
 
 
@@ -306,41 +307,14 @@ def all_steps(scores: Scores) -> str:
     """Steps of the stages; systems with the same steps are named together."""
     groups: dict[str, list[str]] = {}
     for each in scores.systems:
-        groups.setdefault(steps_text(each.system), []).append(each.system.name)
+        recipe = each.system.recipe
+        steps = ", ".join(
+            f"{stage} {getattr(recipe, stage).steps}" for stage in stages_of(recipe)
+        )
+        groups.setdefault(steps, []).append(each.system.name)
     if len(groups) == 1:
         return next(iter(groups))
     return "; ".join(f"{', '.join(names)}: {steps}" for steps, names in groups.items())
-
-
-def _versions_text(versions: Mapping[str, str]) -> str:
-    """Versions of the packages that make the numbers."""
-    return ", ".join(f"{package} {number}" for package, number in versions.items())
-
-
-def _render_page(
-    title: str,
-    facts: Mapping[str, str],
-    sections: Sequence[Section],
-    missing: Sequence[str],
-    pictures: Sequence[Picture],
-) -> str:
-    """The page as HTML, pictures embedded."""
-    environment = page_environment("adn_jax.comparison")
-    return environment.get_template("table.html").render(
-        title=title,
-        facts=facts,
-        sections=sections,
-        missing=missing,
-        pictures=[(data_uri(path), what, text) for path, what, text in pictures],
-    )
-
-
-def _table_sections(rows: Sequence[Row], reference: str) -> list[Section]:
-    """Scores beside the paper's, differences to the reference, and infarct sizes."""
-    sections = [_scores_section(rows)]
-    if any(row.differences for row in rows):
-        sections.append(_difference_section(rows, reference))
-    return [*sections, _sizes_section(rows)]
 
 
 def _scores_section(rows: Sequence[Row]) -> Section:
@@ -348,10 +322,20 @@ def _scores_section(rows: Sequence[Row]) -> Section:
     columns = ["method", "aligned"]
     for name in COMPARED:
         columns += [NAMES[name], "95 % interval", "sd of seeds"]
+    lines = []
+    for row in rows:
+        cells = [method_name(row.name), "yes" if row.aligned else "no"]
+        for name in COMPARED:
+            found, digits = row.scores[name], DIGITS[name]
+            cells += [*found.cells(digits), format_number(found.seeds_std, digits)]
+        paper = TABLE_1.get(row.name)
+        cells.append(f"{paper.dice:.4f}" if paper else NONE)
+        cells.append(f"{paper.hd95_mm:.2f}" if paper else NONE)
+        lines.append(tuple(cells))
     return Section(
         "Scores",
         columns=(*columns, "paper Dice", "paper HD95"),
-        rows=tuple(_scores_row(row) for row in rows),
+        rows=tuple(lines),
         notes=(
             "Means over cases and seeds; intervals by drawing cases and seeds anew; sd "
             "of seeds: standard deviation of the seeds' means.",
@@ -361,47 +345,26 @@ def _scores_section(rows: Sequence[Row]) -> Section:
     )
 
 
-def _scores_row(row: Row) -> tuple[str, ...]:
-    """One line of the scores."""
-    cells = [method_name(row.name), "yes" if row.aligned else "no"]
-    for name in COMPARED:
-        found, digits = row.scores[name], DIGITS[name]
-        cells += [
-            *estimate_cells(found, digits),
-            format_number(found.seeds_std, digits),
-        ]
-    paper = TABLE_1.get(row.name)
-    published = (NONE, NONE)
-    if paper is not None:
-        published = (f"{paper.dice:.4f}", f"{paper.hd95_mm:.2f}")
-    return (*cells, *published)
-
-
 def _difference_section(rows: Sequence[Row], reference: str) -> Section:
     """Every system minus the reference."""
     columns = ["method"]
     for name in COMPARED:
         columns += [NAMES[name], "95 % interval", "p (Holm)"]
     tests = sum(each.p is not None for row in rows for each in row.differences.values())
-    others = [row for row in rows if row.differences]
     return Section(
         f"Difference to {method_name(reference)}",
         columns=tuple(columns),
-        rows=tuple(_difference_row(row) for row in others),
+        rows=tuple(
+            (method_name(row.name), *row.difference_cells())
+            for row in rows
+            if row.differences
+        ),
         notes=(
             f"Method minus {method_name(reference)}, case by case; Wilcoxon's "
             "signed-rank test of the cases' means over seeds, p corrected for "
             f"{tests} tests.",
         ),
     )
-
-
-def _difference_row(row: Row) -> tuple[str, ...]:
-    """One line of the differences."""
-    cells = [method_name(row.name)]
-    for name in COMPARED:
-        cells += difference_cells(row.differences.get(name), DIGITS[name])
-    return tuple(cells)
 
 
 def _sizes_section(rows: Sequence[Row]) -> Section:
@@ -416,16 +379,15 @@ def _sizes_section(rows: Sequence[Row]) -> Section:
         f"{name}, {limits[name]} mL (n = {found.cases})"
         for name, found in rows[0].sizes.items()
     )
+    lines = []
+    for row in rows:
+        cells = [found.cells(DIGITS["dice"]) for found in row.sizes.values()]
+        texts = (mean if ci == NONE else f"{mean} ({ci})" for mean, ci in cells)
+        lines.append((method_name(row.name), *texts))
     return Section(
         "Dice by infarct volume",
         columns=("method", *columns),
-        rows=tuple(
-            (
-                method_name(row.name),
-                *(_size_cell(found) for found in row.sizes.values()),
-            )
-            for row in rows
-        ),
+        rows=tuple(lines),
         notes=(
             "Volume of the label; cases with an empty label are in no column. Mean and "
             "95 % interval.",
@@ -433,28 +395,20 @@ def _sizes_section(rows: Sequence[Row]) -> Section:
     )
 
 
-def _size_cell(found: Estimate) -> str:
-    """Mean and interval of one size."""
-    mean, between = estimate_cells(found, DIGITS["dice"])
-    return mean if between == NONE else f"{mean} ({between})"
-
-
 def _short_section(rows: Sequence[Row], reference: str) -> Section:
     """What fits a terminal: scores with intervals, and p against the reference."""
     columns = ["method"]
     for name in COMPARED:
         columns += [NAMES[name], "95 % interval", "p"]
+    lines = []
+    for row in rows:
+        cells = [method_name(row.name)]
+        for name in COMPARED:
+            *_, p = difference_cells(row.differences.get(name), DIGITS[name])
+            cells += [*row.scores[name].cells(DIGITS[name]), p]
+        lines.append(tuple(cells))
     return Section(
         f"Dice and HD95; p (Holm) against {method_name(reference)}",
         columns=tuple(columns),
-        rows=tuple(_short_row(row) for row in rows),
+        rows=tuple(lines),
     )
-
-
-def _short_row(row: Row) -> tuple[str, ...]:
-    """One line for the terminal."""
-    cells = [method_name(row.name)]
-    for name in COMPARED:
-        *_, p = difference_cells(row.differences.get(name), DIGITS[name])
-        cells += [*estimate_cells(row.scores[name], DIGITS[name]), p]
-    return tuple(cells)

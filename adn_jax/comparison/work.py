@@ -1,36 +1,159 @@
-"""Runs trained and scored one after the other; what is finished is not done again.
+"""Runs of a comparison: which there are, which machine does which, trained and scored.
 
-Training and evaluation have processes of their own: memory is given back, and what
-ends one run does not end the others.
+What is finished is not done again. Training and evaluation have processes of their own:
+memory is given back, and what ends one run does not end the others.
 """
 
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from rich.progress import TimeElapsedColumn, track
 
-from adn_jax.comparison.plan import PlannedRun, find_trained_t
-from adn_jax.config import PrepareSettings, ReadSettings
+from adn_jax.config import PrepareSettings, ReadSettings, Recipe
 from adn_jax.config.fields import as_pairs, options_between
-from adn_jax.config.serialization import settings_to_json
+from adn_jax.config.serialization import differing_fields, settings_to_json
 from adn_jax.config.sizes import Size
 from adn_jax.data.manifest import Manifest, has_manifest, read_manifest
 from adn_jax.distributed.preemption import interrupt_on_sigterm
 from adn_jax.errors import UserError
-from adn_jax.evaluation.scores import EMPTY_RULES
+from adn_jax.evaluation.case import EMPTY_RULES
 from adn_jax.inference.system import tta_of
 from adn_jax.io.files import read_json
 from adn_jax.io.paths import Place, is_remote, spelled_out
 from adn_jax.prepare.dataset import log_manifest, prepare_dataset
 from adn_jax.runtime.jobs import progress_bar
-from adn_jax.training.runs import Run, stages_of
+from adn_jax.training.runs import Run, changed_settings, stages_of
+
+
+@dataclass(frozen=True)
+class Method:
+    """What is compared: a recipe, trained once for each seed."""
+
+    name: str
+    config: Path
+    """The config file that its training starts from."""
+    base: Recipe
+    """The recipe that the config file gives at the chosen size."""
+    recipe: Recipe
+    """The recipe that is trained, apart from its seed."""
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A system with a seed, and the folder of its run."""
+
+    system: Method
+    seed: int
+    folder: Path
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe of this run."""
+        return replace(self.system.recipe, seed=self.seed)
+
+    @property
+    def name(self) -> str:
+        """For progress and messages."""
+        return self.folder.name
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of several machines that share the runs: `index` of `count`, from 0."""
+
+    index: int = 0
+    count: int = 1
+
+
+def read_shard(text: str) -> Shard:
+    """A shard from text such as 0/4; `UserError` where it is none."""
+    index, slash, count = text.partition("/")
+    if slash and index.isdecimal() and count.isdecimal() and int(index) < int(count):
+        return Shard(int(index), int(count))
+    raise UserError(
+        f"--shard is {text!r}; it has to be a number from 0 and how many there are, "
+        "as 0/4, 1/4, 2/4 and 3/4."
+    )
+
+
+def plan_runs(
+    systems: Sequence[Method], seeds: Sequence[int], folder: Path
+) -> list[PlannedRun]:
+    """Every system with every seed, seed by seed; `UserError` for a doublet."""
+    given: dict[str, Sequence[str | int]] = {
+        "system": [system.name for system in systems],
+        "seed": list(seeds),
+    }
+    for what, values in given.items():
+        twice = next((each for each in values if values.count(each) > 1), None)
+        if twice is not None:
+            raise UserError(f"the {what} {twice!r} is given twice; give each once.")
+        if not values:
+            raise UserError(f"no {what} is given; give at least one.")
+    return [
+        PlannedRun(system, seed, folder / f"{system.name}-seed{seed}")
+        for seed in seeds
+        for system in systems
+    ]
+
+
+def runs_of_shard(runs: Sequence[PlannedRun], shard: Shard) -> list[PlannedRun]:
+    """The runs that one machine does.
+
+    Seeds are dealt first, so that the runs of a seed, which share T, stay together
+    as long as there are no more shards than seeds; of more, several share a seed.
+    """
+    seeds = list(dict.fromkeys(run.seed for run in runs))
+    chosen = []
+    for place, seed in enumerate(seeds):
+        dealt = range(place % shard.count, shard.count, len(seeds))
+        for number, run in enumerate(run for run in runs if run.seed == seed):
+            if dealt[number % len(dealt)] == shard.index:
+                chosen.append(run)
+    return chosen
+
+
+def find_trained_t(run: PlannedRun, peers: Iterable[PlannedRun]) -> PlannedRun | None:
+    """The first of the peers whose finished T is what this run would train.
+
+    None: there is none, no T is needed, or the run has begun one of its own.
+    """
+    needed = "align" in stages_of(run.recipe)
+    begun = Run.find(run.folder)
+    if not needed or (begun is not None and begun.has_checkpoints("align")):
+        return None
+    for peer in peers:
+        if peer.folder == run.folder or "align" not in stages_of(peer.recipe):
+            continue
+        if changed_settings("align", peer.recipe, run.recipe):
+            continue
+        other = Run.find(peer.folder)
+        if other is not None and "align" in other.finished:
+            return peer
+    return None
+
+
+def check_same_data(systems: Sequence[Method]) -> None:
+    """Raise `UserError`, naming the fields, unless all want the same prepared data."""
+    first, *others = systems
+    for other in others:
+        differing = list(
+            differing_fields(
+                first.recipe.system.prepare, other.recipe.system.prepare, "prepare."
+            )
+        )
+        if differing:
+            raise UserError(
+                f"{first.name} and {other.name} want data prepared differently "
+                f"({'; '.join(differing)}); set these fields to the same values."
+            )
 
 
 class Completed(NamedTuple):
@@ -45,7 +168,7 @@ class Completed(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Job:
+class RunJob:
     """What is done with every run."""
 
     data: Place
@@ -60,7 +183,7 @@ class Job:
 
 
 def complete(
-    runs: Sequence[PlannedRun], job: Job, mine: Sequence[PlannedRun] | None = None
+    runs: Sequence[PlannedRun], job: RunJob, mine: Sequence[PlannedRun] | None = None
 ) -> Completed:
     """Do the runs of this machine (None: all), and say on stderr which failed.
 
@@ -75,7 +198,7 @@ def complete(
     return Completed(scored, missing, bool(failures))
 
 
-def check_runs(runs: Sequence[PlannedRun], job: Job) -> None:
+def check_runs(runs: Sequence[PlannedRun], job: RunJob) -> None:
     """Raise `UserError` where the folder of a run holds another, or one could not be
     trained: each system is tried in a process of its own, up to its first update."""
     for run in runs:
@@ -91,13 +214,13 @@ def check_runs(runs: Sequence[PlannedRun], job: Job) -> None:
             )
 
 
-def _in_words_of(job: Job, run: PlannedRun, sentence: str) -> str:
+def _in_words_of(job: RunJob, run: PlannedRun, sentence: str) -> str:
     """A sentence of `train` in words of the verb that compares runs."""
     sentence = sentence.replace("--run folder", "OUT")
     return as_pairs(sentence, run.recipe) if job.by_pairs else sentence
 
 
-def do_runs(runs: Sequence[PlannedRun], job: Job) -> dict[str, str]:
+def do_runs(runs: Sequence[PlannedRun], job: RunJob) -> dict[str, str]:
     """Train and score what is not finished; returns why some runs failed, by name.
 
     Raises `KeyboardInterrupt` at Ctrl-C and SIGTERM, after the run has saved.
@@ -125,7 +248,7 @@ def do_runs(runs: Sequence[PlannedRun], job: Job) -> dict[str, str]:
     return failures
 
 
-def _do_run(run: PlannedRun, peers: Sequence[PlannedRun], job: Job) -> str:
+def _do_run(run: PlannedRun, peers: Sequence[PlannedRun], job: RunJob) -> str:
     """Train and score one run; returns why it failed, empty where it did not."""
     log = job.logs / f"{run.name}.log"
     try:
@@ -138,7 +261,7 @@ def _do_run(run: PlannedRun, peers: Sequence[PlannedRun], job: Job) -> str:
         return str(error)
 
 
-def stranger(run: PlannedRun, job: Job) -> str:
+def stranger(run: PlannedRun, job: RunJob) -> str:
     """Why a folder with a finished stage cannot be this run; empty where it can."""
     try:
         begun = Run.find(run.folder)
@@ -163,7 +286,7 @@ def _trained_steps(run: PlannedRun) -> dict[str, int] | None:
     return {stage: begun.finished[stage]["best_step"] for stage in stages}
 
 
-def is_scored(run: PlannedRun, job: Job) -> bool:
+def is_scored(run: PlannedRun, job: RunJob) -> bool:
     """Whether the run is trained, and its scores are of its weights, on these cases, by
     the rules of a table: its recipe's threshold and test-time augmentation."""
     path = run.folder / "evaluation" / job.split / "summary.json"
@@ -183,7 +306,7 @@ def is_scored(run: PlannedRun, job: Job) -> bool:
     )
 
 
-def find_data(
+def prepared_data(
     data: Place,
     out: Path,
     settings: PrepareSettings,
@@ -231,7 +354,7 @@ def time_left(seconds: Sequence[float], runs: int) -> str:
     return f"(about {minutes / 60:.1f} h left)"
 
 
-def name_failures(failures: dict[str, str], job: Job) -> None:
+def name_failures(failures: dict[str, str], job: RunJob) -> None:
     """Say on stderr which runs are missing, and why."""
     for name, why in failures.items():
         log = job.logs / f"{name}.log"
@@ -240,7 +363,7 @@ def name_failures(failures: dict[str, str], job: Job) -> None:
 
 
 def train_command(
-    run: PlannedRun, job: Job, donor: PlannedRun | None = None
+    run: PlannedRun, job: RunJob, donor: PlannedRun | None = None
 ) -> list[str]:
     """Arguments that train a run, with the T of another where there is one."""
     size = ["--size", job.size] if job.size != "full" else []
@@ -254,7 +377,7 @@ def train_command(
     ]
 
 
-def evaluate_command(run: PlannedRun, job: Job) -> list[str]:
+def evaluate_command(run: PlannedRun, job: RunJob) -> list[str]:
     """Arguments that score a run."""
     data = ["--data", str(job.data)]
     return ["evaluate", str(run.folder), "--split", job.split, *data]

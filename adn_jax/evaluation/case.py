@@ -1,20 +1,202 @@
 """Everything that is scored of one case: masks, mid-sagittal plane, asymmetry."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from adn_jax.data.cases import PreparedCase, read_native_lesion
-from adn_jax.evaluation.scores import CaseResult, EmptyRule, GridScores, score_masks
-from adn_jax.evaluation.uncertainty import score_uncertainty
-from adn_jax.inference.maps import CaseMaps, Map
+from adn_jax.inference.maps import CaseMaps, LesionUncertainty, Map, Uncertainty
 from adn_jax.inference.system import System
+from adn_jax.io.files import nan_for_none, none_for_nan
 from adn_jax.io.paths import Source
 from adn_jax.metrics.alignment import Plane, alignment_error, true_plane
 from adn_jax.metrics.calibration import Reliability, near_lesion, reliability
-from adn_jax.metrics.disentanglement import disentanglement
-from adn_jax.metrics.overlap import Mask, Spacing
+from adn_jax.metrics.disentanglement import auroc, disentanglement
+from adn_jax.metrics.overlap import (
+    Mask,
+    Spacing,
+    count_lesions,
+    dice,
+    hd95,
+    surface_distances,
+    volume_ml,
+)
 from adn_jax.prepare.case import to_native
+
+EmptyRule = Literal["penalise", "leave_out"]
+
+
+Empty = Literal["none", "label", "prediction", "both"]
+
+
+EMPTY_RULES: dict[EmptyRule, str] = {
+    "penalise": "Label and prediction both empty: Dice 1, lesion F1 1, HD95 0 mm. One "
+    "of them empty: Dice 0, lesion F1 0, HD95 the diagonal of the image.",
+    "leave_out": "Label and prediction both empty: left out of Dice, lesion F1 and "
+    "HD95. One of them empty: Dice 0, lesion F1 0, left out of HD95.",
+}
+"""What each rule for empty masks says."""
+
+
+@dataclass(frozen=True)
+class GridScores:
+    """Scores of one prediction on one grid; NaN where a score is not defined."""
+
+    dice: float
+    hd95_mm: float
+    """Larger of the two directed 95th percentiles (MONAI's convention)."""
+    hd95_pooled_mm: float
+    """95th percentile of both directions' distances together (medpy's convention)."""
+    lesion_f1: float
+    lesion_precision: float
+    lesion_recall: float
+    label_ml: float
+    predicted_ml: float
+    volume_error_ml: float
+    """Predicted minus true volume."""
+    absolute_volume_error_ml: float
+    empty: Empty
+    """Which of the two masks is empty."""
+
+
+SCORES = tuple(item.name for item in fields(GridScores) if item.name != "empty")
+
+
+@dataclass(frozen=True)
+class CaseUncertainty:
+    """How well uncertainty tells errors in one labelled case; NaN where not defined."""
+
+    entropy_right: float
+    """Mean uncertainty of rightly called voxels near a lesion, in bits."""
+    entropy_wrong: float
+    """The same of wrongly called ones."""
+    error_auroc: float
+    """Chance that a wrong voxel near a lesion is more uncertain than a right one."""
+    lesions: tuple[LesionUncertainty, ...]
+    """The predicted lesions, the largest first."""
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "CaseUncertainty":
+        """From the values of `dataclasses.asdict`."""
+        lesions = tuple(LesionUncertainty(**lesion) for lesion in content["lesions"])
+        fields: dict[str, Any] = {**content, "lesions": lesions}
+        return cls(**fields)
+
+
+def score_uncertainty(
+    maps: CaseMaps, uncertainty: Uncertainty, lesion: Mask, brain: Mask
+) -> CaseUncertainty:
+    """How well the uncertainty of a labelled case tells its errors.
+
+    Voxels count where the brain is near a lesion (`metrics.calibration.near_lesion`).
+    """
+    near = near_lesion(maps.prediction, lesion) & brain
+    entropy, wrong = uncertainty.entropy[near], (maps.predicted != lesion)[near]
+    return CaseUncertainty(
+        entropy_right=mean_or_nan(entropy[~wrong]),
+        entropy_wrong=mean_or_nan(entropy[wrong]),
+        error_auroc=auroc(entropy, wrong),
+        lesions=uncertainty.lesions(maps.predicted, maps.spacing_mm, lesion),
+    )
+
+
+def mean_or_nan(values: Float[np.ndarray, " n"]) -> float:
+    """The mean; NaN of no values."""
+    return float(values.mean(dtype=np.float64)) if values.size else float("nan")
+
+
+def score_masks(
+    prediction: Mask, lesion: Mask, spacing_mm: Spacing, rule: EmptyRule = "penalise"
+) -> GridScores:
+    """Score a predicted mask against a label on the same grid."""
+    lesions = count_lesions(prediction, lesion)
+    label_ml = volume_ml(lesion, spacing_mm)
+    predicted_ml = volume_ml(prediction, spacing_mm)
+    empty: Empty = "none" if prediction.any() else "prediction"
+    if not lesion.any():
+        empty = "label" if prediction.any() else "both"
+    directed = pooled = float("nan")
+    if empty == "none":
+        distances = surface_distances(prediction, lesion, spacing_mm)
+        directed, pooled = hd95(distances), hd95(distances, "pooled")
+    scores = GridScores(
+        dice=dice(prediction, lesion),
+        hd95_mm=directed,
+        hd95_pooled_mm=pooled,
+        lesion_f1=lesions.f1,
+        lesion_precision=lesions.precision,
+        lesion_recall=lesions.recall,
+        label_ml=label_ml,
+        predicted_ml=predicted_ml,
+        volume_error_ml=predicted_ml - label_ml,
+        absolute_volume_error_ml=abs(predicted_ml - label_ml),
+        empty=empty,
+    )
+    # what is not defined with an empty mask is filled in by the rule
+    if rule == "leave_out" or empty == "none":
+        return scores
+    if empty == "both":
+        return replace(scores, dice=1.0, lesion_f1=1.0, hd95_mm=0.0, hd95_pooled_mm=0.0)
+    diagonal = float(np.linalg.norm(np.multiply(lesion.shape, spacing_mm)))
+    return replace(scores, hd95_mm=diagonal, hd95_pooled_mm=diagonal)
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """All that is known of one evaluated case."""
+
+    name: str
+    grids: dict[str, GridScores]
+    """Scores by grid: "native" (where the label is there) and "prepared"."""
+    alignment: dict[str, dict[str, float]]
+    """Errors `angle_deg` and `offset_mm` of the plane by stage: "final",
+    "network_alone" or "first_guess", "input"; empty where the truth is unknown or no
+    mid-line was found."""
+    disentanglement: dict[str, float]
+    """The fields of `metrics.disentanglement.Disentanglement`; empty without D."""
+    disentanglement_truth: str
+    """What counted as pathological; empty without D."""
+    pose: dict[str, float]
+    """The estimated mid-sagittal plane in the patient's coordinates: `rotation_deg` and
+    `offset_mm`; empty where none was sought or found."""
+    flags: tuple[str, ...]
+    """What preparation found odd in the scan, and what is odd in the result."""
+    calibration: dict[str, Reliability]
+    """Sums over the voxels of the "brain", and over those of them "near" a lesion."""
+    uncertainty: CaseUncertainty | None = None
+    """None where it was not asked for."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as JSON values, None for NaN."""
+        return none_for_nan(asdict(self))
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "CaseResult":
+        """The result that `to_json` wrote."""
+        uncertainty = content.get("uncertainty", content.get("doubt"))
+        grids = {
+            grid: GridScores(**nan_for_none(scores))
+            for grid, scores in content["grids"].items()
+        }
+        return cls(
+            name=content["name"],
+            grids=grids,
+            alignment=nan_for_none(content["alignment"]),
+            disentanglement=nan_for_none(content["disentanglement"]),
+            disentanglement_truth=content["disentanglement_truth"],
+            pose=nan_for_none(content["pose"]),
+            flags=tuple(content["flags"]),
+            calibration={
+                place: Reliability(**{k: np.array(v) for k, v in sums.items()})
+                for place, sums in content["calibration"].items()
+            },
+            uncertainty=None
+            if uncertainty is None
+            else CaseUncertainty.from_json(nan_for_none(uncertainty)),
+        )
 
 
 def evaluate_case(
@@ -27,9 +209,12 @@ def evaluate_case(
     grids = {
         "prepared": score_masks(maps.predicted, maps.lesion, maps.spacing_mm, empty)
     }
-    native = _score_native(maps, case, files, empty)
+    native = native_lesion(maps.prediction, case, files)
     if native is not None:
-        grids = {"native": native, **grids}
+        predicted = native.probability >= maps.threshold
+        scored = score_masks(predicted, native.lesion, native.spacing_mm, empty)
+        grids = {"native": scored, **grids}
+    near = near_lesion(maps.prediction, maps.lesion) & brain
     alignment = system.model.recipe.system.alignment
     first = "network_alone" if alignment.network else "first_guess"
     scores, truth = _score_disentanglement(maps)
@@ -41,35 +226,13 @@ def evaluate_case(
         disentanglement_truth=truth,
         pose=maps.pose(case.affine),
         flags=(*case.flags, *maps.midline_flags, *_result_flags(grids)),
-        calibration=_score_calibration(maps, maps.lesion, brain),
+        calibration={
+            place: reliability(maps.prediction, maps.lesion, inside=inside)
+            for place, inside in {"brain": brain, "near": near}.items()
+        },
         uncertainty=None
         if uncertainty is None
         else score_uncertainty(maps, uncertainty, maps.lesion, brain),
-    )
-
-
-def _score_calibration(
-    maps: CaseMaps, lesion: Mask, brain: Mask
-) -> dict[str, Reliability]:
-    """Sums for the calibration on the prepared grid: of the brain's voxels, and of
-    those near a lesion."""
-    near = near_lesion(maps.prediction, lesion) & brain
-    return {
-        place: reliability(maps.prediction, lesion, inside=inside)
-        for place, inside in {"brain": brain, "near": near}.items()
-    }
-
-
-def _score_native(
-    maps: CaseMaps, case: PreparedCase, files: Source, empty: EmptyRule
-) -> GridScores | None:
-    """Scores on the scan's own grid, thresholded there; None where the label is not
-    there."""
-    native = native_lesion(maps.prediction, case, files)
-    if native is None:
-        return None
-    return score_masks(
-        native.probability >= maps.threshold, native.lesion, native.spacing_mm, empty
     )
 
 

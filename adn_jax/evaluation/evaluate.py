@@ -14,22 +14,20 @@ from rich.progress import track
 from adn_jax.config.serialization import settings_to_json
 from adn_jax.data.cases import read_case
 from adn_jax.data.manifest import Manifest
-from adn_jax.evaluation.case import evaluate_case
-from adn_jax.evaluation.gallery import write_figures
-from adn_jax.evaluation.report import render_report
-from adn_jax.evaluation.scores import CaseResult, EmptyRule
+from adn_jax.evaluation.case import CaseResult, EmptyRule, evaluate_case
+from adn_jax.evaluation.report import render_report, write_figures
 from adn_jax.evaluation.source import (
     case_checksums,
+    cases_of_split,
     check_grid,
     check_unseen,
     find_data,
     fingerprint,
     labelled_cases,
     no_label,
-    split_cases,
 )
 from adn_jax.evaluation.summary import per_case_csv, summarise_results
-from adn_jax.evaluation.validation import choose_on_validation
+from adn_jax.evaluation.thresholds import choose_on_validation
 from adn_jax.inference.system import System, load_system
 from adn_jax.io.files import read_json, write_json, write_text
 from adn_jax.io.paths import Place, as_place, spelled_out
@@ -68,7 +66,7 @@ def evaluate_run(
         run: the run's folder.
         data: the prepared data set; None: the one that the run was trained on.
         split: which of the data set's splits.
-        empty: rule for empty masks (`scores.EMPTY_RULES`).
+        empty: rule for empty masks (`case.EMPTY_RULES`).
         samples: passes with dropout that tell the run's uncertainty; 0: none. What is
             scored stays the prediction without dropout.
         ensemble: further runs; the mean of all predictions is scored, and their
@@ -86,7 +84,7 @@ def evaluate_run(
     manifest = find_data(model.run, data)
     check_grid(model.recipe, manifest)
     check_unseen(runs, split, data)
-    cases = split_cases(manifest, split)
+    cases = cases_of_split(manifest, split)
     folder = run / "evaluation" / (f"{split}-ensemble" if ensemble else split)
     members = [
         (settings_to_json(member.recipe), member.run.finished)
@@ -96,14 +94,7 @@ def evaluate_run(
     if threshold == "auto":
         chosen = choose_on_validation(system, data, members, empty)
         system = replace(system, thresholds=chosen.choice.thresholds)
-    state = {
-        "members": members,
-        "samples": samples,
-        "thresholds": None if chosen is None else asdict(chosen.choice.thresholds),
-        "empty": empty,
-        "format": RESULT_FORMAT,
-    }
-    results = _labelled_results(system, manifest, split, folder, state, empty)
+    results = _labelled_results(system, manifest, split, folder, members, empty)
     summary = {
         "split": split,
         **summarise_results(
@@ -126,19 +117,37 @@ def _labelled_results(
     manifest: Manifest,
     split: str,
     folder: Place,
-    state: dict[str, Any],
+    members: Sequence[Any],
     empty: EmptyRule,
 ) -> list[CaseResult]:
-    """The results of the split's cases that have a label.
+    """The results of the split's cases that have a label, from their files if these are
+    still true: of the same weights, settings and case.
 
     Raises:
         UserError: none has one.
     """
-    results = [
-        result
-        for name in track(labelled_cases(manifest, split), f"evaluate {split}")
-        if (result := _case_result(system, manifest, name, folder, state, empty))
-    ]
+    thresholds = system.thresholds
+    state = {
+        "members": members,
+        "samples": system.samples,
+        "thresholds": None if thresholds is None else asdict(thresholds),
+        "empty": empty,
+        "format": RESULT_FORMAT,
+    }
+    results = []
+    for name in track(labelled_cases(manifest, split), f"evaluate {split}"):
+        files = manifest.case_folder(name)
+        key = fingerprint(state, case_checksums(files))
+        path = folder / "cases" / f"{name}.json"
+        known = read_json(path) if path.is_file() else {}
+        if known.get("key") == key:
+            results.append(CaseResult.from_json(known))
+            continue
+        case = read_case(files)
+        if case.lesion is not None:
+            result = evaluate_case(system, case, files, empty)
+            write_json(path, {"key": key, **result.to_json()})
+            results.append(result)
     if not results:
         raise no_label(manifest, split)
     return results
@@ -158,27 +167,3 @@ def _write_results(
     report = render_report(summary, results, figures, recipe)
     write_text(folder / "report.html", report)
     write_json(folder / "summary.json", summary)
-
-
-def _case_result(
-    system: System,
-    manifest: Manifest,
-    name: str,
-    folder: Place,
-    state: dict[str, Any],
-    empty: EmptyRule,
-) -> CaseResult | None:
-    """The result of a case, from its file if that is still true; None: no label."""
-    files = manifest.case_folder(name)
-    key = fingerprint(state, case_checksums(files))
-    path = folder / "cases" / f"{name}.json"
-    if path.is_file():
-        known = read_json(path)
-        if known.get("key") == key:
-            return CaseResult.from_json(known)
-    case = read_case(files)
-    if case.lesion is None:
-        return None
-    result = evaluate_case(system, case, files, empty)
-    write_json(path, {"key": key, **result.to_json()})
-    return result

@@ -68,7 +68,7 @@ def check_grid(recipe: Recipe, manifest: Manifest) -> None:
             )
 
 
-def split_cases(manifest: Manifest, split: str) -> tuple[str, ...]:
+def cases_of_split(manifest: Manifest, split: str) -> tuple[str, ...]:
     """Cases of a split; `UserError`, naming those there are, where it has none."""
     cases = manifest.splits.get(split, ())
     if not cases:
@@ -83,7 +83,7 @@ def split_cases(manifest: Manifest, split: str) -> tuple[str, ...]:
 def labelled_cases(manifest: Manifest, split: str) -> tuple[str, ...]:
     """Those cases of a split that can be scored; `UserError` where there are none."""
     lacking = set(manifest.lacking.get("lesion", ()))
-    cases = split_cases(manifest, split)
+    cases = cases_of_split(manifest, split)
     labelled = tuple(name for name in cases if name not in lacking)
     if not labelled:
         raise no_label(manifest, split)

@@ -1,18 +1,23 @@
 """From the results of cases to `summary.json` and `per_case.csv`."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from io import StringIO
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from scipy import stats
 
 from adn_jax.config import Recipe
 from adn_jax.data.manifest import Manifest
-from adn_jax.evaluation.scores import EMPTY_RULES, SCORES, CaseResult, EmptyRule
-from adn_jax.evaluation.statistics import summarise, summarise_tail
-from adn_jax.evaluation.uncertainty import mean_or_nan
+from adn_jax.evaluation.case import (
+    EMPTY_RULES,
+    SCORES,
+    CaseResult,
+    EmptyRule,
+    mean_or_nan,
+)
 from adn_jax.io.files import none_for_nan
 from adn_jax.metrics.calibration import (
     NEAR,
@@ -31,8 +36,136 @@ from adn_jax.metrics.disentanglement import (
 from adn_jax.pipeline.align import aligns
 from adn_jax.runtime.platform import versions
 
+SeedsByCases = Float[np.ndarray, "seeds cases"]
+
+
+RESAMPLES = 10_000
+
+
+SEED = 0
+
+
+Summary = dict[str, float | int | list[float] | None]
+
+
 CALIBRATION = {"ece": expected_calibration_error, "brier": brier_score}
 """Scores of calibration that a single case has voxels enough for."""
+
+
+def summarise(values: Iterable[float]) -> Summary:
+    """Mean, median, standard deviation, 95 % interval of the mean, and count.
+
+    NaN marks a case where the number is not defined; it is left out of everything,
+    `n` included. Fields that need more cases than there are become None: the standard
+    deviation (of the sample, n - 1) and the interval need two.
+    """
+    known = defined(values)
+    if not known.size:
+        return {"mean": None, "median": None, "std": None, "ci95": None, "n": 0}
+    several = known.size > 1
+    return {
+        "mean": float(known.mean()),
+        "median": float(np.median(known)),
+        "std": float(known.std(ddof=1)) if several else None,
+        "ci95": list(bootstrap_interval(known)) if several else None,
+        "n": int(known.size),
+    }
+
+
+def summarise_tail(values: Iterable[float]) -> Summary:
+    """Mean, median, 95th percentile, largest value and count, for errors."""
+    known = defined(values)
+    if not known.size:
+        return {"mean": None, "median": None, "p95": None, "max": None, "n": 0}
+    return {
+        "mean": float(known.mean()),
+        "median": float(np.median(known)),
+        "p95": float(np.percentile(known, 95)),
+        "max": float(known.max()),
+        "n": int(known.size),
+    }
+
+
+def bootstrap_interval(
+    values: Float[np.ndarray, " n"], level: float = 0.95
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean: cases drawn anew with replacement.
+
+    Same values, same interval: the draw is seeded.
+    """
+    generator = np.random.default_rng(SEED)
+    draws = generator.integers(values.size, size=(RESAMPLES, values.size))
+    tail = 100.0 * (1.0 - level) / 2.0
+    low, high = np.percentile(values[draws].mean(axis=1), [tail, 100.0 - tail])
+    return float(low), float(high)
+
+
+def defined(values: Iterable[float]) -> Float[np.ndarray, " n"]:
+    """The values that are not NaN."""
+    array = np.fromiter(values, np.float64)
+    return array[~np.isnan(array)]
+
+
+def mean_of_seeds(values: SeedsByCases) -> Float[np.ndarray, " cases"]:
+    """Mean over the seeds of each case; NaN where no seed has a value."""
+    known = ~np.isnan(values)
+    count = known.sum(axis=0)
+    total = np.where(known, values, 0.0).sum(axis=0)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def interval_over_seeds(
+    values: SeedsByCases, level: float = 0.95
+) -> tuple[float, float] | None:
+    """Percentile bootstrap interval of the mean over seeds and cases; None: one case.
+
+    Cases and seeds are both drawn anew with replacement, each of them whole (the
+    pigeonhole bootstrap, Owen 2007): the luck of a seed moves all of its cases, so
+    that seeds drawn for each case on its own would make the interval too narrow.
+    """
+    values = values[:, ~np.isnan(values).all(axis=0)]
+    seeds, cases = values.shape
+    if cases < 2:
+        return None
+    generator = np.random.default_rng(SEED)
+    by_case = generator.multinomial(cases, np.full(cases, 1 / cases), RESAMPLES)
+    by_seed = generator.multinomial(seeds, np.full(seeds, 1 / seeds), RESAMPLES)
+    known = ~np.isnan(values)
+    total, count = (
+        np.einsum("rs,sc,rc->r", by_seed, table, by_case, optimize=True)
+        for table in (np.where(known, values, 0.0), known.astype(float))
+    )
+    tail = 100.0 * (1.0 - level) / 2.0
+    means = total[count > 0] / count[count > 0]
+    low, high = np.percentile(means, [tail, 100.0 - tail])
+    return float(low), float(high)
+
+
+def signed_rank_p(differences: Float[np.ndarray, " cases"]) -> float | None:
+    """Two-sided p of the paired Wilcoxon signed-rank test; None without a case.
+
+    Zero differences take part in the ranking (Pratt 1959); where all are zero, p is 1.
+    """
+    known = defined(differences)
+    if not known.size:
+        return None
+    if not known.any():
+        return 1.0
+    return float(stats.wilcoxon(known, zero_method="pratt").pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p values of several tests, corrected for their number (Holm 1979).
+
+    The smallest is multiplied by the number of tests, the next by one less, and so on;
+    none becomes smaller than the one before it, or larger than 1.
+    """
+    order = np.argsort(p_values)
+    factors = np.arange(len(p_values), 0, -1)
+    stepped = np.maximum.accumulate(np.asarray(p_values, float)[order] * factors)
+    corrected = np.empty(len(p_values))
+    corrected[order] = np.minimum(stepped, 1.0)
+    return corrected.tolist()
 
 
 def summarise_results(
@@ -46,13 +179,15 @@ def summarise_results(
 
     The headline is the native grid, unless a case has no label there.
     """
-    grid = _headline_grid(results)
+    native = all("native" in result.grids for result in results)
+    grid = "native" if native else "prepared"
     grids = {
         name: _summarise_grid(results, name, rule)
         for name in ("native", "prepared")
         if all(name in result.grids for result in results)
     }
     low, high = recipe.system.prepare.window_hu
+    missed = sum(not result.pose for result in results)  # in no error of the alignment
     return {
         "cases": len(results),
         "grid": grid,
@@ -64,7 +199,7 @@ def summarise_results(
         **grids[grid],
         "alignment_error_deg": _summarise_alignment(results, "angle_deg"),
         "alignment_offset_mm": _summarise_alignment(results, "offset_mm"),
-        "midline_not_found": _count_missed(results) if aligns(recipe.system) else None,
+        "midline_not_found": missed if aligns(recipe.system) else None,
         "disentanglement": _summarise_disentanglement(results, high - low),
         "calibration": _summarise_calibration(results),
         "uncertainty": _summarise_uncertainty(results, uncertainty_source),
@@ -72,12 +207,6 @@ def summarise_results(
         "recipe": recipe.name,
         "versions": versions(),
     }
-
-
-def _headline_grid(results: Sequence[CaseResult]) -> str:
-    """ "native" where every case has its label there, else "prepared"."""
-    native = all("native" in result.grids for result in results)
-    return "native" if native else "prepared"
 
 
 def _summarise_grid(
@@ -119,11 +248,6 @@ def _summarise_alignment(
         for stage in known[0]
     }
     return {**stages.pop("final"), **stages}
-
-
-def _count_missed(results: Sequence[CaseResult]) -> int:
-    """Cases in which no mid-line was found; they are in no error of the alignment."""
-    return sum(not result.pose for result in results)
 
 
 def _summarise_disentanglement(

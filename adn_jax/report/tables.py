@@ -57,7 +57,7 @@ def seconds(value: float | None) -> str:
     return f"{digits(value)} s" if value >= 1 else f"{digits(1000 * value)} ms"
 
 
-def size(value: int) -> str:
+def bytes_text(value: int) -> str:
     """Bytes with their unit."""
     return f"{value / 1e9:.2f} GB" if value >= 1e9 else f"{value / 1e6:.1f} MB"
 

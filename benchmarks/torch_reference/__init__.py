@@ -10,9 +10,13 @@ import os
 from types import ModuleType
 
 from adn_jax.benchmarks.job import Device, Job, StepFigures
-from adn_jax.benchmarks.machine import processor_name
-from adn_jax.benchmarks.memory import MemoryMeter, process_meter
-from adn_jax.benchmarks.timing import time_call, time_calls
+from adn_jax.benchmarks.machine import (
+    MemoryMeter,
+    process_meter,
+    processor_name,
+    time_call,
+    time_calls,
+)
 from adn_jax.errors import UserError
 
 DEVICES = {"cpu": "cpu", "gpu": "cuda"}

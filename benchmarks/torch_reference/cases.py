@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from adn_jax.benchmarks.heads import draw_cases
+from adn_jax.benchmarks.job import draw_cases
 from adn_jax.config import AugmentSettings, Recipe
 from benchmarks.torch_reference.chain import (
     Channels,

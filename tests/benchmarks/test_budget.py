@@ -9,12 +9,12 @@ import pytest
 from adn_jax.benchmarks.budget import (
     BudgetRow,
     Hardware,
+    Instruction,
     floors,
     make_budget,
     step_budget,
     work_of,
 )
-from adn_jax.benchmarks.hlo import Instruction
 from adn_jax.config import (
     AlignmentNetSettings,
     PrepareSettings,

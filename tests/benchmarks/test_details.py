@@ -1,7 +1,7 @@
 import pytest
 
 from adn_jax.benchmarks.budget import Budget, BudgetRow
-from adn_jax.benchmarks.details import budget_section, layer_sections
+from adn_jax.benchmarks.table import budget_section, layer_sections
 from adn_jax.models.cost import step_flops
 from tests.benchmarks.records import RECIPE
 

@@ -1,6 +1,6 @@
 import numpy as np
 
-from adn_jax.benchmarks.heads import draw_case, draw_cases
+from adn_jax.benchmarks.job import draw_case, draw_cases
 
 SHAPE = (8, 24, 32)
 

@@ -1,7 +1,7 @@
 import jax
 import jax.numpy as jnp
 
-from adn_jax.benchmarks.hlo import Instruction, module_name, read_instructions
+from adn_jax.benchmarks.budget import Instruction, module_name, read_instructions
 
 TEXT = """HloModule jit_step, is_scheduled=true, entry_computation_layout={()->f32[]}
 

@@ -3,10 +3,9 @@ from dataclasses import replace
 import jax.numpy as jnp
 import pytest
 
-from adn_jax.benchmarks import input as real_input
-from adn_jax.benchmarks.heads import draw_cases
-from adn_jax.benchmarks.job import SYNTHETIC, Job
-from adn_jax.benchmarks.programs import Program
+from adn_jax.benchmarks import ours as real_input
+from adn_jax.benchmarks.job import SYNTHETIC, Job, draw_cases
+from adn_jax.benchmarks.ours import Program
 from adn_jax.data.batches import make_batch, open_split
 from adn_jax.data.cases import check_sums
 from adn_jax.distributed.mesh import device_mesh

@@ -5,7 +5,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 
-from adn_jax.benchmarks import memory
+from adn_jax.benchmarks import machine as memory
 from adn_jax.benchmarks.job import ObservedMemory
 from benchmarks import torch_reference
 
@@ -31,7 +31,7 @@ def test_the_peak_begins_again():
 @linux
 def test_a_child_does_not_inherit_the_peak():
     block = np.ones(MEGABYTES * 2**20, np.uint8)
-    call = "from adn_jax.benchmarks import memory; print(memory.process_memory()[1])"
+    call = "from adn_jax.benchmarks import machine; print(machine.process_memory()[1])"
     child = subprocess.run([sys.executable, "-c", call], capture_output=True, text=True)
     assert int(child.stdout) < block.nbytes
 

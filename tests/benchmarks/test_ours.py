@@ -1,6 +1,6 @@
 import pytest
 
-from adn_jax.benchmarks import timing
+from adn_jax.benchmarks import machine as timing
 from adn_jax.benchmarks.job import Job
 from adn_jax.benchmarks.ours import measure_budget, measure_ours
 from adn_jax.models.cost import step_flops

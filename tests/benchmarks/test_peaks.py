@@ -1,6 +1,6 @@
 import pytest
 
-from adn_jax.benchmarks import peaks
+from adn_jax.benchmarks import ours as peaks
 from adn_jax.benchmarks.job import Job
 from tests.training.tiny import tiny_recipe
 

@@ -4,7 +4,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from adn_jax.benchmarks import timing
+from adn_jax.benchmarks import machine as timing
 from adn_jax.benchmarks.job import Device, Job, ObservedMemory, StepFigures
 from adn_jax.benchmarks.suite import run_job
 from adn_jax.benchmarks.worker import peer_function

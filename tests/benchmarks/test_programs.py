@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from adn_jax.benchmarks.job import Job
-from adn_jax.benchmarks.programs import check_result, compile_program, make_program
+from adn_jax.benchmarks.ours import check_result, compile_program, make_program
 from adn_jax.errors import UserError
 from adn_jax.pipeline.adn import apply_adn
 from tests.benchmarks.recipes import small_recipe

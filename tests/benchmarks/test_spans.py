@@ -1,7 +1,7 @@
 import pytest
 from jax.profiler import ProfileData
 
-from adn_jax.benchmarks.spans import Span, read_spans, shared_seconds
+from adn_jax.benchmarks.budget import Span, read_spans, shared_seconds
 
 STATS = {"hlo_op": 1, "hlo_module": 2, "_p": 3, "_c": 4}
 

@@ -4,13 +4,17 @@ from dataclasses import astuple
 import pytest
 
 from adn_jax.benchmarks.job import ObservedMemory
-from adn_jax.benchmarks.summary import compare, summarise, summary_json
+from adn_jax.benchmarks.record import (
+    compare_with_peers,
+    summarise_systems,
+    summary_json,
+)
 from adn_jax.models.cost import step_bytes, step_flops
 from tests.benchmarks.records import RECIPE, full_record, ours, record, result, torch
 
 
 def test_rounds_are_pooled():
-    jit, eager = summarise(full_record())
+    jit, eager = summarise_systems(full_record())
     assert jit.calls == 4
     assert astuple(jit.step) == pytest.approx((0.275, 0.35, 0.4))
     assert jit.volumes_a_second == pytest.approx(2 / 0.35)
@@ -26,13 +30,13 @@ def test_rounds_are_pooled():
 
 
 def test_one_round_has_no_warm_compilation():
-    (line,) = summarise(record(result(ours(0.2, pipelined_s=0.1))))
+    (line,) = summarise_systems(record(result(ours(0.2, pipelined_s=0.1))))
     assert (line.compile_warm_s, line.first_warm_s) == (None, None)
     assert line.pipelined_s == 0.1
 
 
 def test_the_fastest_peer_comes_first():
-    lines = summarise(
+    lines = summarise_systems(
         record(
             result(ours(1.0)),
             result(torch(4.0), form="eager"),
@@ -40,7 +44,7 @@ def test_the_fastest_peer_comes_first():
             result(torch(3.0), form="eager", what="inference"),
         )
     )
-    fastest, slowest = compare(lines)
+    fastest, slowest = compare_with_peers(lines)
     assert (fastest.form, fastest.time, fastest.memory) == ("compiled", 0.5, 2.0)
     assert (slowest.form, slowest.time, slowest.memory) == ("eager", 0.25, 0.5)
 

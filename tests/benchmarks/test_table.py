@@ -4,7 +4,7 @@ from dataclasses import replace
 from rich.console import Console
 
 from adn_jax.benchmarks.job import PeakFigures
-from adn_jax.benchmarks.table import sections
+from adn_jax.benchmarks.table import report_sections
 from adn_jax.report.tables import print_sections, to_markdown
 from tests.benchmarks.records import JAX, full_record, ours, record, result
 
@@ -16,7 +16,7 @@ def printed(found, width=80):
 
 
 def test_a_column_for_each_system():
-    machine, joint = sections(full_record())
+    machine, joint = report_sections(full_record())
     assert machine.title == "Fast CPU, 4 cores, 16 GB"
     assert machine.notes[0] == "jax 1.2, torch 3.4, Python 3.11.7"
     assert "float32 matrix product 200 GFLOP/s, copy 30.0 GB/s" in machine.notes[1]
@@ -36,7 +36,7 @@ def test_a_column_for_each_system():
 
 
 def test_sentences_below_a_table():
-    (_, joint) = sections(full_record())
+    (_, joint) = report_sections(full_record())
     assert joint.notes == (
         "Ours takes 0.54 of the time of the fastest peer (torch eager) and 0.50 of its "
         "memory.",
@@ -49,7 +49,7 @@ def test_sentences_below_a_table():
 def test_what_failed_is_told_without_a_table():
     failed = result(failure="too big.", what="inference")
     broken = result(failure="no data.", task="input")
-    _, joint, inference = sections(record(failed, broken))
+    _, joint, inference = report_sections(record(failed, broken))
     assert (inference.rows, inference.notes) == ((), ("ours: too big.",))
     assert joint.notes == ("ours, input: no data.",)
 
@@ -59,14 +59,14 @@ def test_an_accelerator_names_itself():
     found = record(result(ours(2.5, pipelined_s=1.25)))
     found.peaks = PeakFigures(gpu, 7.9e14, 4.3e12)
     found.machine = replace(found.machine, driver="570.1")
-    machine, joint = sections(found)
+    machine, joint = report_sections(found)
     assert machine.title == "2 x H200, Fast CPU, 4 cores, 16 GB"
     assert machine.notes[0].endswith("driver 570.1")
     assert ("call, many in a row", "1.25 s") in joint.rows
 
 
 def test_terminal_and_markdown_tell_the_same():
-    found = sections(full_record())
+    found = report_sections(full_record())
     terminal, markdown = printed(found), to_markdown(found)
     for text in (terminal, markdown):
         assert "350 ms" in text

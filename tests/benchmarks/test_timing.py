@@ -1,6 +1,6 @@
 import pytest
 
-from adn_jax.benchmarks import timing
+from adn_jax.benchmarks import machine as timing
 
 
 @pytest.fixture

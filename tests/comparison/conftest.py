@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from adn_jax.comparison.plan import PlannedRun, System, plan_runs
+from adn_jax.comparison.work import Method, PlannedRun, plan_runs
 from adn_jax.data.manifest import Manifest
 from tests.comparison.made_up import (
     CASES,
@@ -17,7 +17,7 @@ from tests.training.tiny import tiny_recipe
 
 
 @pytest.fixture
-def systems() -> list[System]:
+def systems() -> list[Method]:
     """Three systems of the paper's table."""
     return [make_system(name) for name in LEVELS]
 

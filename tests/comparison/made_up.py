@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from adn_jax.comparison.plan import PlannedRun, System
+from adn_jax.comparison.work import Method, PlannedRun
 from adn_jax.config.serialization import settings_to_json
 from adn_jax.data.manifest import read_manifest
-from adn_jax.evaluation.scores import EMPTY_RULES
+from adn_jax.evaluation.case import EMPTY_RULES
 from adn_jax.io.paths import spelled_out
 from adn_jax.training.runs import stages_of
 from tests.training.tiny import tiny_recipe
@@ -20,9 +20,9 @@ VOLUMES = np.geomspace(1.0, 90.0, len(CASES))
 LEVELS = {"unet": 0.40, "resunet_aligned": 0.48, "adn": 0.55}
 
 
-def make_system(name: str, **changes) -> System:
+def make_system(name: str, **changes) -> Method:
     recipe = tiny_recipe(name=name, **changes)
-    return System(name, Path(f"{name}.py"), recipe, recipe)
+    return Method(name, Path(f"{name}.py"), recipe, recipe)
 
 
 def made_up_rows(level: float, seed: int, names=CASES, volumes=VOLUMES) -> list[dict]:

@@ -5,18 +5,18 @@ from pathlib import Path
 import pytest
 
 from adn_jax.comparison import work as children
-from adn_jax.comparison.plan import plan_runs
 from adn_jax.comparison.work import (
-    Job,
+    RunJob,
     evaluate_command,
     failure_sentence,
+    plan_runs,
     run_child,
     train_command,
 )
 from adn_jax.config.fields import set_fields
 from tests.comparison.made_up import make_system
 
-JOB = Job(Path("data"), "test", "demo", Path("logs"))
+JOB = RunJob(Path("data"), "test", "demo", Path("logs"))
 
 
 def test_commands():

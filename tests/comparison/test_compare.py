@@ -2,8 +2,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from adn_jax.comparison.compare import compare, estimate, sizes
-from adn_jax.comparison.scores import Scores, SystemScores, read_scores
+from adn_jax.comparison.compare import (
+    Estimate,
+    Scores,
+    SystemScores,
+    by_size,
+    compare,
+    read_scores,
+)
 from tests.comparison.made_up import make_system
 
 NAN = float("nan")
@@ -86,15 +92,15 @@ def test_without_the_reference_nothing_is_compared():
 
 
 def test_undefined_and_too_few_values():
-    gap = estimate(np.array([[0.5, NAN, 0.7]]))
+    gap = Estimate.of(np.array([[0.5, NAN, 0.7]]))
     assert (gap.mean, gap.cases, gap.seeds_std) == (pytest.approx(0.6), 2, None)
-    nothing = estimate(np.empty((2, 0)))
+    nothing = Estimate.of(np.empty((2, 0)))
     assert (nothing.mean, nothing.ci95, nothing.cases) == (None, None, 0)
-    assert estimate(np.array([[NAN, NAN]])).mean is None
+    assert Estimate.of(np.array([[NAN, NAN]])).mean is None
 
 
 def test_sizes_part_the_cases():
-    found = sizes(np.array([0.0, 4.9, 5.0, 30.0, 30.1]))
+    found = by_size(np.array([0.0, 4.9, 5.0, 30.0, 30.1]))
     assert {
         name: np.flatnonzero(chosen).tolist() for name, chosen in found.items()
     } == {

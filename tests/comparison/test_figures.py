@@ -5,7 +5,7 @@ import pytest
 
 from adn_jax.comparison.compare import Estimate
 from adn_jax.comparison.qualitative import (
-    Scan,
+    PicturedScan,
     largest_slice,
     qualitative_figure,
     spread_cases,
@@ -47,7 +47,9 @@ def rgb(colour):
 def test_scans_show_label_and_predictions_with_their_dice():
     case = head("scan", 1)
     label = np.asarray(case.lesion) >= 0.5
-    scan = Scan(case, (np.roll(label, 1, axis=1), np.zeros_like(label)), (0.625, NAN))
+    scan = PicturedScan(
+        case, (np.roll(label, 1, axis=1), np.zeros_like(label)), (0.625, NAN)
+    )
     figure = qualitative_figure([scan], ["adn", "mine"], (0.0, 80.0))
     first, found, missed = figure.axes
     assert outlines(first) == [rgb(LABEL)]
@@ -63,14 +65,14 @@ def test_scans_show_label_and_predictions_with_their_dice():
 def test_slice_with_most_of_label_or_prediction():
     case = head("scan", 1)
     label = np.asarray(case.lesion) >= 0.5
-    scan = Scan(case, (label,), (1.0,))
+    scan = PicturedScan(case, (label,), (1.0,))
     assert label[largest_slice(scan)].sum() == label.sum(axis=(1, 2)).max()
     empty = np.zeros_like(label)
     mask = empty.copy()
     mask[3, 5] = True
     without = replace(case, lesion=None)
-    assert largest_slice(Scan(without, (empty, mask), (0.0, 0.0))) == 3
-    assert largest_slice(Scan(without, (empty,), (0.0,))) == len(empty) // 2
+    assert largest_slice(PicturedScan(without, (empty, mask), (0.0, 0.0))) == 3
+    assert largest_slice(PicturedScan(without, (empty,), (0.0,))) == len(empty) // 2
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from adn_jax.comparison import table as outcome
-from adn_jax.comparison.compare import p_text
-from adn_jax.comparison.qualitative import Scan
-from adn_jax.comparison.scores import read_scores
+from adn_jax.comparison.compare import Difference, difference_cells, read_scores
+from adn_jax.comparison.qualitative import PicturedScan
 from adn_jax.comparison.table import write_table
 from adn_jax.data.manifest import read_manifest
 from adn_jax.errors import UserError
@@ -46,13 +45,13 @@ def written(runs, data, tmp_path, monkeypatch):
     """The files of a table, its short form, and which cases were drawn."""
     drawn = []
 
-    def predict_scans(chosen_runs, _scores, _manifest, chosen):
+    def predict_chosen(chosen_runs, _scores, _manifest, chosen):
         drawn.append(([run.name for run in chosen_runs], list(chosen)))
         case = head("h", 0)
         masks = tuple(np.asarray(case.lesion) >= 0.5 for _ in chosen_runs)
-        return [Scan(case, masks, (0.5,) * len(masks)) for _ in chosen]
+        return [PicturedScan(case, masks, (0.5,) * len(masks)) for _ in chosen]
 
-    monkeypatch.setattr(outcome, "predict_scans", predict_scans)
+    monkeypatch.setattr(outcome, "predict_chosen", predict_chosen)
 
     def write(cases=CASES[:1], missing=("sean-seed1: it <broke> & ended.",), of=runs):
         section = write_table(
@@ -157,7 +156,8 @@ def test_a_table_without_its_reference(written, runs):
 
 
 def test_p_in_words():
-    assert [p_text(p) for p in (None, 0.0004, 0.0312, 1.0)] == [
+    found = [Difference(0.0, None, p, p) for p in (None, 0.0004, 0.0312, 1.0)]
+    assert [difference_cells(each, 3)[2] for each in found] == [
         "–",
         "< 0.001",
         "0.031",

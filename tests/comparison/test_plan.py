@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from adn_jax.comparison.plan import (
+from adn_jax.comparison.work import (
     Shard,
     check_same_data,
     find_trained_t,

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from adn_jax.comparison.scores import read_scores
+from adn_jax.comparison.compare import read_scores
 from adn_jax.errors import UserError
 from tests.comparison.made_up import CASES, VOLUMES, made_up_rows
 

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from adn_jax.comparison.compare import compare
-from adn_jax.comparison.plan import plan_runs
-from adn_jax.comparison.scores import read_scores
+from adn_jax.comparison.compare import compare, read_scores
 from adn_jax.comparison.sweep import curves, plan_settings, write_sweep
+from adn_jax.comparison.work import plan_runs
 from adn_jax.data.manifest import read_manifest
 from adn_jax.errors import UserError
 from tests.comparison.made_up import made_up_rows, write_scored

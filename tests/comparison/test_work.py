@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 
 from adn_jax.comparison import work
-from adn_jax.comparison.plan import plan_runs
 from adn_jax.comparison.work import (
-    Job,
+    RunJob,
     complete,
     do_runs,
-    find_data,
     is_scored,
     missing_sentences,
     name_failures,
+    plan_runs,
+    prepared_data,
     time_left,
 )
 from adn_jax.config import ReadSettings
@@ -25,7 +25,7 @@ from tests.training.tiny import tiny_recipe
 
 @pytest.fixture
 def job(data, tmp_path):
-    return Job(data, "test", "full", tmp_path / "logs")
+    return RunJob(data, "test", "full", tmp_path / "logs")
 
 
 def change_json(path, **changes):
@@ -139,15 +139,15 @@ def test_a_system_that_cannot_be_trained_is_named_before_any_is(runs, job, monke
 
 def test_raw_data_is_prepared_into_the_comparison(data, tmp_path, monkeypatch):
     settings = tiny_recipe().system.prepare
-    assert find_data(data, tmp_path, settings, None).folder == data
+    assert prepared_data(data, tmp_path, settings, None).folder == data
     asked = []
 
     def prepare_dataset(*arguments):
         asked.append(arguments)
-        return find_data(data, tmp_path, settings, None)
+        return prepared_data(data, tmp_path, settings, None)
 
     monkeypatch.setattr(work, "prepare_dataset", prepare_dataset)
-    find_data(tmp_path / "raw", tmp_path, settings, 2, (-17.0, 80.0))
+    prepared_data(tmp_path / "raw", tmp_path, settings, 2, (-17.0, 80.0))
     reading = ReadSettings(
         aisd_unpack=str(tmp_path / "unpacked"), hu_range=(-17.0, 80.0)
     )
@@ -156,7 +156,7 @@ def test_raw_data_is_prepared_into_the_comparison(data, tmp_path, monkeypatch):
 
 def test_missing_raw_data_is_a_mistake(tmp_path):
     with pytest.raises(UserError):
-        find_data(tmp_path / "no", tmp_path, tiny_recipe().system.prepare, 1)
+        prepared_data(tmp_path / "no", tmp_path, tiny_recipe().system.prepare, 1)
 
 
 def test_time_left():

@@ -9,9 +9,9 @@ from adn_jax.data.cases import read_case
 from adn_jax.data.manifest import read_manifest
 from adn_jax.errors import UserError
 from adn_jax.evaluation import evaluate as module
+from adn_jax.evaluation.case import CaseResult
 from adn_jax.evaluation.evaluate import evaluate_run
-from adn_jax.evaluation.gallery import pictured
-from adn_jax.evaluation.scores import CaseResult
+from adn_jax.evaluation.report import pictured
 from adn_jax.inference.system import infer_case
 from adn_jax.metrics.overlap import dice
 from adn_jax.training.runs import load_run

@@ -5,11 +5,9 @@ import numpy as np
 import pytest
 
 from adn_jax.data.manifest import Manifest
-from adn_jax.evaluation.report import format_interval, render_report
-from adn_jax.evaluation.score_figures import score_figure
-from adn_jax.evaluation.scores import CaseResult, score_masks
+from adn_jax.evaluation.case import CaseResult, CaseUncertainty, score_masks
+from adn_jax.evaluation.report import format_interval, render_report, score_figure
 from adn_jax.evaluation.summary import per_case_csv, summarise_results
-from adn_jax.evaluation.uncertainty import CaseUncertainty
 from adn_jax.inference.figures import save_figure
 from adn_jax.inference.maps import LesionUncertainty
 from adn_jax.metrics.calibration import reliability

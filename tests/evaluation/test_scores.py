@@ -3,8 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from adn_jax.evaluation.scores import CaseResult, score_masks
-from adn_jax.evaluation.uncertainty import CaseUncertainty
+from adn_jax.evaluation.case import CaseResult, CaseUncertainty, score_masks
 from adn_jax.inference.maps import LesionUncertainty
 from adn_jax.io.files import none_for_nan
 from adn_jax.metrics.calibration import reliability

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from adn_jax.evaluation.statistics import (
+from adn_jax.evaluation.summary import (
     bootstrap_interval,
     holm,
     interval_over_seeds,

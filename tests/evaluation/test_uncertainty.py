@@ -3,8 +3,8 @@ import pytest
 from scipy import stats
 from sklearn.metrics import mutual_info_score, roc_auc_score
 
-from adn_jax.evaluation.score_figures import reliability_figure
-from adn_jax.evaluation.uncertainty import score_uncertainty
+from adn_jax.evaluation.case import score_uncertainty
+from adn_jax.evaluation.report import reliability_figure
 from adn_jax.inference.figures import uncertainty_figure
 from adn_jax.inference.maps import Uncertainty, binary_entropy
 from adn_jax.metrics.calibration import reliability

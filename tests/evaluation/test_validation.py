@@ -13,7 +13,7 @@ from adn_jax.data.manifest import (
 )
 from adn_jax.errors import UserError
 from adn_jax.evaluation import evaluate as module
-from adn_jax.evaluation import validation
+from adn_jax.evaluation import thresholds as validation
 from adn_jax.evaluation.evaluate import evaluate_run
 from adn_jax.evaluation.source import find_data
 from adn_jax.evaluation.thresholds import CANDIDATES

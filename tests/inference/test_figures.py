@@ -4,7 +4,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 
-from adn_jax.evaluation.score_figures import score_figure
+from adn_jax.evaluation.report import score_figure
 from adn_jax.inference.figures import (
     CaseArtist,
     alignment_figure,

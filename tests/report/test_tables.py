@@ -6,11 +6,11 @@ from rich.console import Console
 from adn_jax.benchmarks.job import Spread, quartiles
 from adn_jax.report.tables import (
     Section,
+    bytes_text,
     digits,
     print_sections,
     rate,
     seconds,
-    size,
     to_markdown,
 )
 
@@ -32,7 +32,7 @@ def test_units():
     ]
     assert quartiles(Spread(0.5, 1.0, 3.0)) == "0.500 to 3.00"
     assert quartiles(Spread(0.5, 0.75, 3.0)) == "500 to 3000"
-    assert (size(2_340_000), size(2_345_000_000)) == ("2.3 MB", "2.35 GB")
+    assert (bytes_text(2_340_000), bytes_text(2_345_000_000)) == ("2.3 MB", "2.35 GB")
 
 
 def test_texts_stand_on_the_left():

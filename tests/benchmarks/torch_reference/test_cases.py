@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adn_jax.benchmarks.heads import draw_cases
+from adn_jax.benchmarks.job import draw_cases
 from adn_jax.config import AugmentSettings
 from adn_jax.data.augment import augment, augmented_pose, draw_all
 from adn_jax.data.batches import make_batch

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from adn_jax.benchmarks.heads import draw_cases
+from adn_jax.benchmarks.job import draw_cases
 from adn_jax.config import (
     AlignLossSettings,
     AsymmetrySettings,
