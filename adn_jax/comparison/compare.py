@@ -330,7 +330,11 @@ def compare(scores: Scores, reference: str) -> list[Row]:
     base = by_name.get(reference)
     rows = []
     for own in scores.systems:
-        compared = COMPARED if base is not None and own is not base else ()
+        differences = {}
+        if base is not None and own is not base:
+            differences = {
+                name: Difference.between(own, base, name) for name in COMPARED
+            }
         rows.append(
             Row(
                 name=own.system.name,
@@ -341,9 +345,7 @@ def compare(scores: Scores, reference: str) -> list[Row]:
                     for name, table in own.tables.items()
                     if name != "label_ml"
                 },
-                differences={
-                    name: Difference.between(own, base, name) for name in compared
-                },
+                differences=differences,
                 sizes={
                     name: Estimate.of(own.tables["dice"][:, chosen])
                     for name, chosen in by_size(scores.label_ml).items()
