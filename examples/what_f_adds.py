@@ -13,7 +13,7 @@ import numpy as np
 import tyro
 
 from adn_jax.data.cases import PreparedCase, read_case
-from adn_jax.evaluation.source import find_data, split_cases
+from adn_jax.evaluation.source import cases_of_split, find_data
 from adn_jax.inference.system import infer_case
 from adn_jax.metrics.overlap import dice
 from adn_jax.training.runs import TrainedModel, load_run
@@ -34,7 +34,7 @@ def main(runs: tyro.conf.Positional[list[Path]], split: str = "test") -> None:
         if not model.recipe.system.disentangles:
             sys.exit(f"{run} has no D to compare F with; name runs of ADN.")
         manifest = find_data(model.run, None)
-        names = split_cases(manifest, split)
+        names = cases_of_split(manifest, split)
         rows = [of_case(model, read_case(manifest.case_folder(name))) for name in names]
         p, y, beyond = np.nanmean(rows, axis=0)
         print(
