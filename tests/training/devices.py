@@ -1,6 +1,6 @@
-"""Losses of 20 joint steps on so many devices, and what travels between them, as JSON.
+"""Losses of 20 joint steps on some of eight devices, and what travels between them.
 
-python -m tests.training.devices FOLDER DEVICES SPACE
+python -m tests.training.devices FOLDER DEVICESxSHARDS ...
 """
 
 import json
@@ -31,8 +31,8 @@ COLLECTIVE = re.compile(
 )
 
 
-def main(folder: Path, devices: int, space: int) -> None:
-    """Print {"losses", "moved", "parameters"}; `moved` has the bytes of each array."""
+def train(folder: Path, devices: int, space: int) -> dict:
+    """{"losses", "moved", "parameters"}; `moved` has the bytes of each array."""
     recipe = tiny_recipe(alignment=AlignmentSettings())
     mesh = device_mesh(devices, space)
     stage = make_stage("joint", recipe)
@@ -54,7 +54,7 @@ def main(folder: Path, devices: int, space: int) -> None:
     for shapes, kind in COLLECTIVE.findall(compiled.as_text()):
         moved.setdefault(kind, []).extend(bytes_of(shapes))
     parameters = sum(leaf.nbytes for leaf in jax.tree.leaves(state.params))
-    print(json.dumps({"losses": losses, "moved": moved, "parameters": parameters}))
+    return {"losses": losses, "moved": moved, "parameters": parameters}
 
 
 def bytes_of(shapes: str) -> list[int]:
@@ -64,4 +64,6 @@ def bytes_of(shapes: str) -> list[int]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))
+    heads, *meshes = sys.argv[1:]
+    found = {each: train(Path(heads), *map(int, each.split("x"))) for each in meshes}
+    print(json.dumps(found))
