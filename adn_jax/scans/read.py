@@ -13,10 +13,10 @@ from adn_jax.io.archive import ARCHIVE_ENDINGS, unpack
 from adn_jax.io.files import check_fetched, is_there
 from adn_jax.io.image import Image, onto_voxels, read_image
 from adn_jax.io.nifti import header_flags
-from adn_jax.scans.dicom.convert import convert_dicom
 from adn_jax.scans.dicom.headers import starts_as_dicom
 from adn_jax.scans.dicom.series import FEWEST_SLICES
 from adn_jax.scans.dicom.straighten import SliceStack, onto_slices, straighten
+from adn_jax.scans.dicom.volume import read_volume
 from adn_jax.scans.hounsfield import (
     FLOOR_HU,
     check_hounsfield,
@@ -146,15 +146,15 @@ def _read_dicom(
 ) -> RawScan:
     """Read one series of DICOM files as HU, on a regular grid."""
     folder = unpack(path, scratch / "unpacked") if is_archive else path
-    conversion = convert_dicom(folder, scratch / "converted", series, path)
-    hu, affine = straighten(conversion.stack, FLOOR_HU)
-    source = {"file": path.name} | conversion.record
-    stack = conversion.stack
+    volume = read_volume(folder, series, path)
+    stack = volume.stack
+    hu, affine = straighten(stack, FLOOR_HU)
+    source = {"file": path.name} | volume.record
     scan = RawScan(
         scan_name(path),
         Image(hu, affine, "scan"),
         source,
-        conversion.flags,
+        volume.flags,
         None if stack.is_regular else stack,
     )
     return in_hounsfield(scan, hu_range, str(path))

@@ -19,8 +19,8 @@ from adn_jax.errors import UserError
 from adn_jax.io.archive import DAMAGED, unpack
 from adn_jax.io.image import Image
 from adn_jax.io.nifti import check_gzip
-from adn_jax.scans.dicom.convert import Conversion, convert_dicom
 from adn_jax.scans.dicom.straighten import SliceStack, straighten, straighten_mask
+from adn_jax.scans.dicom.volume import DicomVolume, read_volume
 from adn_jax.scans.hounsfield import FLOOR_HU
 from adn_jax.scans.read import RawScan, in_hounsfield
 
@@ -113,15 +113,15 @@ def _from_dicom(
 ) -> tuple[RawScan, Image]:
     """Scan and label of a case with DICOM, on the grid of the straightened scan."""
     assert case.ct is not None  # it has DICOM
-    conversion, fixed = _read_ct(case.ct, len(label), scratch, reading.series)
-    order = dicom_order(conversion.stack, conversion.frames)
-    hu = order.of(conversion.stack.values.transpose(2, 1, 0))
+    volume, fixed = _read_ct(case.ct, len(label), scratch, reading.series)
+    order = dicom_order(volume.stack, volume.frames)
+    hu = order.of(volume.stack.values.transpose(2, 1, 0))
     match = match_label(hu, pictures, label)
     label_slices = order.of(match.turn.of(label)).transpose(2, 1, 0)
     first, cut = _first_slice(case.name, len(hu))
-    stack = _from_slice(conversion.stack, first, order.flip_z)
+    stack = _from_slice(volume.stack, first, order.flip_z)
     mask = _from_slice(
-        replace(conversion.stack, values=label_slices), first, order.flip_z
+        replace(volume.stack, values=label_slices), first, order.flip_z
     )
     straight, affine = straighten(stack, FLOOR_HU)
     lesion = straighten_mask(mask)
@@ -132,13 +132,13 @@ def _from_dicom(
         "slices": len(hu),
         "orientation": match.facts,
         "fixed": [*case.fixed, *fixed, *match.notes, *cut],
-        **conversion.record,
+        **volume.record,
     }
     scan = RawScan(
         case.name,
         Image(straight, affine, "scan"),
         source,
-        conversion.flags + match.flags,
+        volume.flags + match.flags,
         None if stack.is_regular else stack,
     )
     scan = in_hounsfield(scan, reading.hu_range, str(case.ct.path))
@@ -147,7 +147,7 @@ def _from_dicom(
 
 def _read_ct(
     copy: Copy, slices: int, scratch: Path, series: str
-) -> tuple[Conversion, tuple[str, ...]]:
+) -> tuple[DicomVolume, tuple[str, ...]]:
     """Read the CT of a copy, and say so where another series than ours is taken.
 
     Of several series in the folder the one with as many slices as there are PNG is
@@ -157,17 +157,17 @@ def _read_ct(
     if folder.is_file():
         _check_whole(folder)
         folder = unpack(folder, scratch / "unpacked")
-    conversion = convert_dicom(folder, scratch / "chosen", series, copy.path)
-    ours, *others = conversion.record["series"]
+    volume = read_volume(folder, series, copy.path)
+    ours, *others = volume.record["series"]
     fitting = [one for one in others if _is_scan_of(one, slices)]
     if series or ours["slices"] == slices or len(fitting) != 1:
-        return conversion, ()
+        return volume, ()
     number = fitting[0]["number"]
     note = (
         f"series {number} is read instead of {ours['number']}: it has as many slices "
         f"({slices}) as there are PNG"
     )
-    fitting_one = convert_dicom(folder, scratch / "fitting", number, copy.path)
+    fitting_one = read_volume(folder, number, copy.path)
     return fitting_one, (note,)
 
 

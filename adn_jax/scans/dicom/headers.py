@@ -38,6 +38,8 @@ KEYWORDS = (
     "KVP",
     "TemporalPositionIdentifier",
     "RescaleType",
+    "RescaleSlope",
+    "RescaleIntercept",
     "SliceThickness",
     "PixelSpacing",
     "ImagePositionPatient",
@@ -86,6 +88,8 @@ class Frame:
     orientation: tuple[float, ...] | None
     pixel_spacing_mm: tuple[float, ...] | None
     thickness_mm: float | None
+    rescale: tuple[float, float]
+    """Slope and intercept from stored values to HU."""
     header: dict[str, str]
     """The remaining elements by keyword; several values are joined by a backslash."""
 
@@ -218,6 +222,8 @@ def _frame_of(
 ) -> Frame:
     """One image with its place."""
     thickness = numbers(places, "SliceThickness", 1)
+    slope = numbers(places, "RescaleSlope", 1) or (1.0,)
+    intercept = numbers(places, "RescaleIntercept", 1) or (0.0,)
     return Frame(
         path=path,
         index=index,
@@ -227,6 +233,7 @@ def _frame_of(
         orientation=numbers(places, "ImageOrientationPatient", 6),
         pixel_spacing_mm=numbers(places, "PixelSpacing", 2),
         thickness_mm=thickness[0] if thickness else None,
+        rescale=(slope[0] or 1.0, intercept[0]),
         header=header,
     )
 

@@ -157,7 +157,7 @@ def taken_image(stack: SliceStack, meaning: str) -> Image:
 
     The sform says where the slices lie, leaning where the gantry was tilted, which
     nibabel follows; the qform stands upright on the first slice, as ITK reads the
-    series (dcm2niix writes both, too). Uneven distances are given by their mean.
+    series (dcm2niix writes both). Uneven distances are given by their mean.
     """
     count = len(stack.origins_mm) - 1
     upright = _with_distance(stack.affine, float(stack.heights_mm[-1] / count))

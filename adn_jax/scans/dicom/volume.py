@@ -1,0 +1,252 @@
+"""DICOM files to one CT volume: the series is chosen, then its slices are decoded.
+
+pydicom reads the pixels, GDCM those that are compressed. Where slices belong is taken
+from their positions, each on its own: a tilted gantry and uneven distances are left to
+`straighten`.
+"""
+
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import mode
+from typing import Any
+
+import numpy as np
+import pydicom
+from jaxtyping import Float, Float32, Num
+from pydicom.pixels import iter_pixels
+from pydicom.uid import AllTransferSyntaxes, RLELossless
+
+from adn_jax.errors import UserError, one_line
+from adn_jax.io.files import check_fetched, files_below
+from adn_jax.io.nifti import LARGEST_VOXEL_COUNT
+from adn_jax.scans.dicom.choice import (
+    choice_flags,
+    choice_record,
+    choose,
+    told_by_vessels,
+    undecided,
+    vessels_ml,
+)
+from adn_jax.scans.dicom.decode import decode_apart
+from adn_jax.scans.dicom.headers import LPS_TO_RAS, Frame, read_headers
+from adn_jax.scans.dicom.series import FEWEST_SLICES, Series, find_series
+from adn_jax.scans.dicom.straighten import SliceStack
+from adn_jax.scans.dicom.volumes import slice_heights
+from adn_jax.scans.hounsfield import to_hounsfield
+
+BY_GDCM = {
+    syntax
+    for syntax in AllTransferSyntaxes
+    if syntax.is_encapsulated and syntax != RLELossless
+}
+"""Transfer syntaxes that pydicom itself does not decode."""
+
+SAMPLE = 24
+"""How many slices of a series are looked at for contrast agent."""
+
+GAP = 1.5
+"""A gap wider than this many times its neighbours misses slices."""
+
+TURNED_MM = 0.5
+"""By how much slices that are turned against each other may be apart at a corner."""
+
+
+@dataclass(frozen=True)
+class DicomVolume:
+    """The chosen series in HU, its slices still as they were taken."""
+
+    stack: SliceStack
+    frames: tuple[Frame, ...]
+    """File and frame of each slice of the stack."""
+    record: dict[str, Any] = field(default_factory=dict)
+    """All series, and the choice."""
+    flags: tuple[str, ...] = ()
+
+
+def read_volume(path: Path, series: str = "", where: Path | None = None) -> DicomVolume:
+    """Choose a CT series of a folder (or of one file) and read it.
+
+    Args:
+        path: a folder, searched to its depths and through links, or one multi-frame
+            file.
+        series: series number or a part of its description; empty: our choice.
+        where: what messages call `path`, if it was unpacked from an archive.
+
+    Raises:
+        UserError: there is no CT volume, a file was not fetched, or the slices cannot
+            be decoded.
+    """
+    where = where or path
+    files = files_below(path) if path.is_dir() else [path]
+    for file in files:
+        check_fetched(file)
+    headers = read_headers(files)
+    found = find_series(headers)
+    if not found:
+        raise UserError(
+            f"{where} holds no DICOM series with images; give a folder of CT slices or "
+            "a NIfTI file."
+        )
+    rivals = [] if series else undecided(found)
+    if rivals:
+        found = told_by_vessels(found, rivals, [*map(bright_ml, rivals)])
+    chosen = choose(found, series, where)
+    values, whole = _read_slices(chosen, where)
+    stack, frames = _place_slices(values, whole)
+    hu, value_flags = to_hounsfield(stack.values)
+    stack = replace(stack, values=hu)
+    distances = np.diff(stack.heights_mm)
+    record = choice_record(found, chosen, series) | {
+        "copies_left_out": headers.copies,
+        "geometry": {
+            "gantry_tilt_deg": round(stack.tilt_deg, 2),
+            "slice_distances_mm": [
+                round(float(distances.min()), 3),
+                round(float(distances.max()), 3),
+            ],
+            "straightened": not stack.is_regular,
+        },
+    }
+    damaged = headers.damaged + len(chosen.files) - len(whole.files)
+    flags = choice_flags(found, chosen, damaged)
+    flags += _turned_flags(frames) + gap_flags(distances) + value_flags
+    return DicomVolume(stack, frames, record, flags)
+
+
+def bright_ml(series: Series) -> float:
+    """Volume of bright vessels in a sample of the slices; 0 if they are damaged."""
+    count = min(len(series.frames), SAMPLE)
+    sampled = np.linspace(0, len(series.frames) - 1, count).astype(int)
+    frames = [series.frames[index] for index in sampled]
+    values, damaged = _decode(frames)
+    if damaged:
+        return 0.0
+    hu, _ = to_hounsfield(values)
+    distance = float(np.ptp(slice_heights(frames))) / (count - 1)
+    assert frames[0].pixel_spacing_mm is not None  # the series is usable
+    down, across = frames[0].pixel_spacing_mm
+    return vessels_ml(hu, (across, down, distance))
+
+
+def _read_slices(
+    series: Series, where: Path
+) -> tuple[Float32[np.ndarray, "x y z"], Series]:
+    """The slices of a series that can be decoded, and the series without the others."""
+    first, count = series.frames[0], len(series.frames)
+    if count * first.rows * first.columns > LARGEST_VOXEL_COUNT:
+        raise UserError(
+            f"series {series.title} of {where} declares {count} slices of "
+            f"{first.rows} x {first.columns}, too many for a head scan; name another."
+        )
+    values, damaged = _decode(series.frames)
+    good = [z for z, frame in enumerate(series.frames) if frame.path not in damaged]
+    if len(good) < FEWEST_SLICES:
+        path, reason = next(iter(damaged.items()))
+        raise UserError(
+            f"could not read the {count} slices of series {series.title} of {where} "
+            f"({path.name}: {reason}); copy them again, or name another series."
+        )
+    if damaged:
+        values = values[:, :, good]
+        series = replace(series, frames=tuple(series.frames[z] for z in good))
+    return values, series
+
+
+def _decode(
+    frames: Sequence[Frame],
+) -> tuple[Float32[np.ndarray, "x y z"], dict[Path, str]]:
+    """Decode images of one size, as rescaled by their headers, and name damaged files.
+
+    Rows are turned round, as in NIfTI they go to the front. A file of which one image
+    is damaged counts as damaged, with the reason.
+    """
+    shape = frames[0].columns, frames[0].rows, len(frames)
+    values = np.zeros(shape, np.float32, order="F")
+    slices: dict[Path, list[int]] = {}
+    for z, frame in enumerate(frames):
+        slices.setdefault(frame.path, []).append(z)
+
+    def fill(path: Path, images: Iterable[Num[np.ndarray, "rows columns"]]) -> None:
+        for z, image in zip(slices[path], images, strict=True):
+            slope, intercept = frames[z].rescale
+            values[:, :, z] = image[::-1].T * slope + intercept
+
+    damaged, compressed = {}, {}
+    for path, places in slices.items():
+        indices = [frames[z].index for z in places]
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # pydicom tells of every odd value
+                dataset = pydicom.dcmread(path, force=True)
+                if dataset.file_meta.get("TransferSyntaxUID") in BY_GDCM:
+                    compressed[path] = indices
+                else:
+                    fill(path, iter_pixels(dataset, indices=indices, raw=True))
+        except Exception as error:  # whatever the damage happens to cause
+            damaged[path] = one_line(error)
+    for path, images in decode_apart(compressed):
+        if isinstance(images, str):
+            damaged[path] = images
+        else:
+            fill(path, images)
+    return values, damaged
+
+
+def _common_frame(frames: Sequence[Frame]) -> Frame:
+    """The first image with the orientation that most have."""
+    usual = mode(frame.orientation for frame in frames)
+    return next(frame for frame in frames if frame.orientation == usual)
+
+
+def _place_slices(
+    values: Float32[np.ndarray, "x y z"], series: Series
+) -> tuple[SliceStack, tuple[Frame, ...]]:
+    """Give every slice its own place, in the order of their rows' and columns' normal.
+
+    All slices get one orientation, and each keeps the place of its centre.
+    """
+    frames = series.frames
+    common = _common_frame(frames)
+    assert common.pixel_spacing_mm is not None  # the series is usable
+    across, down = np.array(common.orientation, float).reshape(2, 3) * LPS_TO_RAS
+    half = common.half_mm * LPS_TO_RAS
+    centres = np.array([frame.centre_mm for frame in frames]) * LPS_TO_RAS
+    origins = centres - half[0] + half[1]  # rows are turned round
+    normal = np.cross(across, down)
+    if (origins[-1] - origins[0]) @ normal < 0:
+        values, origins, frames = values[:, :, ::-1], origins[::-1], frames[::-1]
+    affine = np.eye(4)
+    affine[:3, 0] = across * common.pixel_spacing_mm[1]
+    affine[:3, 1] = -down * common.pixel_spacing_mm[0]
+    affine[:3, 2] = normal / np.linalg.norm(normal)
+    affine[:3, 3] = origins[0]
+    return SliceStack(values, affine, origins), frames
+
+
+def _turned_flags(frames: Sequence[Frame]) -> tuple[str, ...]:
+    """A sentence if slices are turned against each other, seen at their edges."""
+    common = _common_frame(frames).half_mm
+    off = [np.linalg.norm(one.half_mm - common, axis=1).sum() for one in frames]
+    if max(off) <= TURNED_MM:
+        return ()
+    return (
+        f"slices are turned against each other, by up to {max(off):.1f} mm at their "
+        "corners; they are laid parallel",
+    )
+
+
+def gap_flags(distances_mm: Float[np.ndarray, " gaps"]) -> tuple[str, ...]:
+    """A sentence if slices are missing: single gaps wider than their neighbours."""
+    padded = np.pad(distances_mm, 1, mode="reflect")
+    around = np.maximum(padded[:-2], padded[2:])
+    wide = np.flatnonzero(distances_mm > GAP * around)
+    if not len(wide):
+        return ()
+    missing = int(np.round(distances_mm[wide] / around[wide] - 1).sum())
+    after = ", ".join(str(1 + index) for index in wide)
+    return (
+        f"missing slices: about {missing}, after slice {after} (gaps up to "
+        f"{distances_mm[wide].max():.1f} mm); what lies there is interpolated",
+    )
