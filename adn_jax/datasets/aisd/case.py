@@ -120,9 +120,7 @@ def _from_dicom(
     label_slices = order.of(match.turn.of(label)).transpose(2, 1, 0)
     first, cut = _first_slice(case.name, len(hu))
     stack = _from_slice(volume.stack, first, order.flip_z)
-    mask = _from_slice(
-        replace(volume.stack, values=label_slices), first, order.flip_z
-    )
+    mask = _from_slice(replace(volume.stack, values=label_slices), first, order.flip_z)
     straight, affine = straighten(stack, FLOOR_HU)
     lesion = straighten_mask(mask)
     source = {
