@@ -14,14 +14,14 @@ from adn_jax.config.sizes import Size
 from adn_jax.errors import UserError
 from adn_jax.io.files import write_json, write_text
 from adn_jax.planning.plan import Compiled, StepPlan, plan_step
-from adn_jax.planning.table import plans_json, sections
+from adn_jax.planning.table import plan_sections, plans_json
 from adn_jax.planning.targets import check_compiler, parse_target
 from adn_jax.report.tables import print_sections, to_markdown
 from adn_jax.training.runs import stages_of
 
 
 @dataclass(frozen=True)
-class Plan:
+class PlanCommand:
     """Compile the train steps of a recipe for accelerators that are not here.
 
     Their real compilers run on this machine and tell memory, cycles and what devices
@@ -52,14 +52,14 @@ def main(arguments: Sequence[str]) -> None:
 
     def change(options: str) -> tuple[Recipe, int]:
         command, recipe = parse_with_recipe(
-            Plan, "plan", [*arguments, *options.split()]
+            PlanCommand, "plan", [*arguments, *options.split()]
         )
         if command.cases_per_device is not None and ".batch" not in options:
             recipe = with_cases(recipe, command, command.cases_per_device)
         return recipe, command.spatial_shards
 
     jax.config.update("jax_platforms", "cpu")  # compilers of others may be installed
-    command, recipe = parse_with_recipe(Plan, "plan", arguments)
+    command, recipe = parse_with_recipe(PlanCommand, "plan", arguments)
     targets = [parse_target(text) for text in command.target]
     for target in targets:
         check_compiler(target)
@@ -86,13 +86,13 @@ def main(arguments: Sequence[str]) -> None:
                 )
                 if out is not None:
                     write_json(out / "plan.json", plans_json(plans))
-                    write_text(out / "plan.md", to_markdown(sections(plans)))
-    print_sections(sections(plans), Console())
+                    write_text(out / "plan.md", to_markdown(plan_sections(plans)))
+    print_sections(plan_sections(plans), Console())
     if any(plan.best is None for plan in plans):
         raise SystemExit(1)
 
 
-def with_cases(recipe: Recipe, command: Plan, cases: int) -> Recipe:
+def with_cases(recipe: Recipe, command: PlanCommand, cases: int) -> Recipe:
     """The recipe with so many cases on each device of the targets.
 
     Raises `UserError` if the targets have different numbers of devices.

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, UInt32
 from adn_jax.config import Remat, UNetSettings
 from adn_jax.errors import UserError
 from adn_jax.models.convolution import KEPT, convolve, convolve_relu
-from adn_jax.models.packing import packed_head, packed_kernel, repack, tile
+from adn_jax.models.packing import packed_head, packed_kernel, repack, tile_channels
 from adn_jax.models.precision import add_to_channels
 from adn_jax.types import Key, Params
 
@@ -80,7 +80,7 @@ def group_norm(
 
 
 def _group_norm_forward(volume, scale, bias, groups, pack):
-    scale, bias = tile(scale, pack), tile(bias, pack)
+    scale, bias = tile_channels(scale, pack), tile_channels(bias, pack)
     mean, rate = checkpoint_name(_group_statistics(volume, groups, pack), KEPT)
     factor = rate * scale
     out = volume.astype(jnp.float32) * factor + (bias - mean * factor)
@@ -164,7 +164,7 @@ def add_bias(
     """Add the bias parameter of a layer, `start` before training."""
     start_from = nn.initializers.constant(start)
     bias = module.param("bias", start_from, (volume.shape[-1] // pack,))
-    return add_to_channels(volume, tile(bias, pack))
+    return add_to_channels(volume, tile_channels(bias, pack))
 
 
 class NormConvolution(nn.Module):

@@ -58,7 +58,7 @@ def repack(
     return volume.reshape(b, z, y, x * former // pack, c // former * pack)
 
 
-def tile(values: Float[Array, " c"], pack: int) -> Float[Array, " c1"]:
+def tile_channels(values: Float[Array, " c"], pack: int) -> Float[Array, " c1"]:
     """What belongs to each channel, for channels of packed maps."""
     return jnp.tile(values, pack) if pack > 1 else values
 

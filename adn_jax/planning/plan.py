@@ -13,8 +13,8 @@ from adn_jax.config import Recipe
 from adn_jax.config.serialization import settings_from_json, settings_to_json
 from adn_jax.errors import UserError
 from adn_jax.io.files import read_json, write_json
-from adn_jax.planning.targets import Target, compiler_environment
-from adn_jax.planning.worker import Answer, Job
+from adn_jax.planning.targets import Accelerators, compiler_environment
+from adn_jax.planning.worker import Answer, CompileJob
 from adn_jax.runtime.capacity import Demand
 from adn_jax.training.updates import Devices, Lighter, lighter_settings
 
@@ -31,7 +31,7 @@ class Trial:
 
     options: str
     """What was changed, as on the command line; empty: nothing."""
-    job: Job
+    job: CompileJob
     answer: Answer
 
 
@@ -39,7 +39,7 @@ class Trial:
 class StepPlan:
     """A step on a target: as it was asked for, then changed until it fits."""
 
-    target: Target
+    target: Accelerators
     trials: tuple[Trial, ...]
 
     @property
@@ -56,7 +56,7 @@ class StepPlan:
         return min(fitting, key=cost_of_case, default=None)
 
 
-def fits(target: Target, trial: Trial) -> bool:
+def fits(target: Accelerators, trial: Trial) -> bool:
     """Whether a step's plan stays within what programs may take on a device."""
     step = trial.answer.step
     return step is not None and step.memory.total <= target.room
@@ -66,10 +66,10 @@ def cost_of_case(trial: Trial) -> float:
     """Cycles for a case; without an estimate of them the bytes of temporaries."""
     job, step = trial.job, trial.answer.step
     assert step is not None  # what fits was compiled
-    return (step.cycles or step.memory.temporaries) / batch_of(job)
+    return (step.cycles or step.memory.temporaries) / cases_of(job)
 
 
-def batch_of(job: Job) -> int:
+def cases_of(job: CompileJob) -> int:
     """Cases in an update, over all devices."""
     return getattr(job.recipe, job.stage).batch
 
@@ -89,7 +89,7 @@ class Compiled:
             if content.get("versions") == self.versions:
                 self.answers = content["answers"]
 
-    def compile(self, job: Job, target: Target) -> Answer:
+    def compile(self, job: CompileJob, target: Accelerators) -> Answer:
         """The answer to a job: a former one, or that of a fresh process."""
         key = json.dumps(settings_to_json(job), sort_keys=True)
         if key not in self.answers:
@@ -113,7 +113,7 @@ def installed() -> Iterator[tuple[str, str]]:
             continue
 
 
-def compile_apart(job: Job, target: Target) -> Answer:
+def compile_apart(job: CompileJob, target: Accelerators) -> Answer:
     """Compile in a process with the target's environment."""
     process = subprocess.run(
         [sys.executable, "-m", "adn_jax.planning.worker"],
@@ -132,7 +132,7 @@ def compile_apart(job: Job, target: Target) -> Answer:
 
 
 def plan_step(
-    target: Target,
+    target: Accelerators,
     stage: str,
     change: Change,
     compiled: Compiled,
@@ -154,7 +154,7 @@ def plan_step(
     def attempt(options: str) -> Trial:
         begin(f"{target.name} {stage} {options}".strip())
         recipe, shards = change(options)
-        job = Job(target.name, recipe, stage, shards)
+        job = CompileJob(target.name, recipe, stage, shards)
         return Trial(options, job, compiled.compile(job, target))
 
     first = attempt("")
@@ -167,7 +167,7 @@ def plan_step(
     return StepPlan(target, tuple(trials))
 
 
-def milder(target: Target, stage: str, trial: Trial) -> list[Lighter]:
+def milder(target: Accelerators, stage: str, trial: Trial) -> list[Lighter]:
     """Settings with which a step that does not fit would, by estimate."""
     step, refusal, job = trial.answer.step, trial.answer.refusal, trial.job
     if step is not None:

@@ -24,7 +24,7 @@ LARGE = 1 << 20
 
 
 @dataclass(frozen=True)
-class Part:
+class PartCycles:
     """What a part of the system costs in a step, on one device."""
 
     name: str
@@ -51,7 +51,7 @@ class CompiledStep:
 
     memory: CompiledMemory
     compile_s: float
-    parts: tuple[Part, ...]
+    parts: tuple[PartCycles, ...]
     """The dearest first; without cycles by name."""
     exchanges: tuple[Exchange, ...]
     map_copy_bytes: int
@@ -95,14 +95,14 @@ def _copies(instruction: Instruction) -> bool:
     return instruction.opcodes <= COPIES
 
 
-def _parts(instructions: Iterable[Instruction]) -> tuple[Part, ...]:
+def _parts(instructions: Iterable[Instruction]) -> tuple[PartCycles, ...]:
     cycles, copies = Counter[str](), Counter[str]()
     for instruction in instructions:
         part, *_ = work_of(instruction)
         cycles[part] += instruction.cycles
         copies[part] += instruction.cycles * _copies(instruction)
     dearest_first = sorted(cycles, key=lambda part: (-cycles[part], part))
-    return tuple(Part(part, cycles[part], copies[part]) for part in dearest_first)
+    return tuple(PartCycles(part, cycles[part], copies[part]) for part in dearest_first)
 
 
 def _exchanges(instructions: Iterable[Instruction]) -> tuple[Exchange, ...]:

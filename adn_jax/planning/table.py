@@ -10,9 +10,9 @@ from adn_jax.config.serialization import settings_to_json
 from adn_jax.errors import UserError
 from adn_jax.models.cost import What, step_bytes, step_networks
 from adn_jax.models.precision import map_type
-from adn_jax.planning.plan import StepPlan, Trial, batch_of, cost_of_case, fits
+from adn_jax.planning.plan import StepPlan, Trial, cases_of, cost_of_case, fits
 from adn_jax.planning.program import CompiledStep
-from adn_jax.planning.targets import GIB, Target
+from adn_jax.planning.targets import GIB, Accelerators
 from adn_jax.report.tables import NONE, Section, seconds
 
 ESTIMATES = (
@@ -22,7 +22,7 @@ ESTIMATES = (
 )
 
 
-def sections(plans: Sequence[StepPlan]) -> list[Section]:
+def plan_sections(plans: Sequence[StepPlan]) -> list[Section]:
     """For each target its steps side by side, and where their cycles go."""
     found = []
     for target in dict.fromkeys(plan.target for plan in plans):
@@ -39,7 +39,7 @@ def sections(plans: Sequence[StepPlan]) -> list[Section]:
 
 
 def _steps_section(
-    target: Target, trials: Sequence[Trial], notes: Sequence[str]
+    target: Accelerators, trials: Sequence[Trial], notes: Sequence[str]
 ) -> Section:
     """A column for each step that was compiled."""
     chip = target.chip
@@ -48,13 +48,13 @@ def _steps_section(
     rows = [(name, *(column.get(name, NONE) for column in columns)) for name in ROWS]
     return Section(
         f"{target.name}: {what}, {gib(target.room)} each",
-        columns=("on each device", *(heading(trial) for trial in trials)),
+        columns=("on each device", *(title_of(trial) for trial in trials)),
         rows=tuple(row for row in rows if set(row[1:]) - {NONE}),
         notes=tuple(notes),
     )
 
 
-def heading(trial: Trial) -> str:
+def title_of(trial: Trial) -> str:
     """A step in few words."""
     return f"{trial.job.stage} {trial.options}".strip()
 
@@ -66,10 +66,10 @@ ROWS = (
 )
 
 
-def _figures(target: Target, trial: Trial) -> dict[str, str]:
+def _figures(target: Accelerators, trial: Trial) -> dict[str, str]:
     """What the table tells of a step."""
     job, answer = trial.job, trial.answer
-    found = {"cases of all devices": str(batch_of(job))}
+    found = {"cases of all devices": str(cases_of(job))}
     if answer.refusal is not None:
         found["fits"] = "no"
         if answer.refusal.wanted:
@@ -77,7 +77,7 @@ def _figures(target: Target, trial: Trial) -> dict[str, str]:
     step = answer.step
     if step is None:
         return found
-    compute, memory = floors(target, trial)
+    compute, memory = least_seconds(target, trial)
     found |= {
         "fits": "yes" if fits(target, trial) else "no",
         "memory": gib(step.memory.total),
@@ -102,13 +102,15 @@ def gib(size: int) -> str:
     return f"{size / GIB:.2f} GiB"
 
 
-def estimated_seconds(target: Target, step: CompiledStep) -> float | None:
+def estimated_seconds(target: Accelerators, step: CompiledStep) -> float | None:
     """The compiler's cycles as a time; None if they or the clock are not known."""
     clock = target.chip.clock_hz
     return step.cycles / clock if clock and step.cycles else None
 
 
-def floors(target: Target, trial: Trial) -> tuple[float | None, float | None]:
+def least_seconds(
+    target: Accelerators, trial: Trial
+) -> tuple[float | None, float | None]:
     """Least seconds for a step's multiplications and for its maps' way to memory.
 
     None for networks that are not counted (those that see patches).
@@ -117,10 +119,10 @@ def floors(target: Target, trial: Trial) -> tuple[float | None, float | None]:
     stage = cast(What, job.stage)
     try:
         networks = step_networks(job.recipe, stage)
-        numbers = step_bytes(job.recipe, stage, batch_of(job))
+        numbers = step_bytes(job.recipe, stage, cases_of(job))
     except UserError:
         return None, None
-    flops = batch_of(job) * sum(sum(it.computed_flops.values()) for it in networks)
+    flops = cases_of(job) * sum(sum(it.computed_flops.values()) for it in networks)
     exact = 2 if jnp.dtype(map_type(job.recipe.system.precision)).itemsize == 2 else 1
     rate = target.chip.flops * target.devices * exact / 2
     return flops / rate, numbers / (target.chip.bytes_a_second * target.devices)
@@ -161,7 +163,7 @@ def _what_fits(plan: StepPlan) -> str:
 
 
 def _parts_section(
-    target: Target, trials: Sequence[tuple[Trial, CompiledStep]]
+    target: Accelerators, trials: Sequence[tuple[Trial, CompiledStep]]
 ) -> Section:
     """Where the cycles go, and how much of each part's are copies."""
     names = dict.fromkeys(part.name for _, step in trials for part in step.parts)
@@ -175,7 +177,7 @@ def _parts_section(
 
     return Section(
         f"{target.name}: share of the cycles (percent of them that are copies)",
-        columns=("part", *(heading(trial) for trial, _ in trials)),
+        columns=("part", *(title_of(trial) for trial, _ in trials)),
         rows=tuple((name, *(cell(step, name) for _, step in trials)) for name in names),
     )
 
@@ -186,14 +188,14 @@ def plans_json(plans: Sequence[StepPlan]) -> list[dict[str, Any]]:
     for plan in plans:
         for trial in plan.trials:
             step, target = trial.answer.step, plan.target
-            compute, memory = floors(target, trial)
+            compute, memory = least_seconds(target, trial)
             found.append(
                 {
                     "target": target.name,
                     "devices": target.devices,
                     "stage": trial.job.stage,
                     "options": trial.options,
-                    "batch": batch_of(trial.job),
+                    "batch": cases_of(trial.job),
                     "fits": fits(target, trial),
                     "room_bytes": target.room,
                     "cycles": step.cycles if step else None,

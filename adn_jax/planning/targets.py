@@ -64,7 +64,7 @@ EXTRAS = {"tpu": ("libtpu", "plan-tpu"), "cuda": ("jax_cuda13_plugin", "plan-cud
 
 
 @dataclass(frozen=True)
-class Target:
+class Accelerators:
     """A slice of TPUs, or cards of one host."""
 
     name: str
@@ -89,7 +89,7 @@ class Target:
         return self.chip.memory * 3 // 4 if cuda else self.chip.memory
 
 
-def parse_target(text: str) -> Target:
+def parse_target(text: str) -> Accelerators:
     """A target such as `v5e:4x4` or `h200:8`; `UserError` if there is no such."""
     kind, _, topology = text.lower().partition(":")
     chip = CHIPS.get(kind)
@@ -110,10 +110,10 @@ def parse_target(text: str) -> Target:
         raise UserError(
             f"--target {text!r} wants {wanted} behind the colon, as in {EXAMPLES}."
         )
-    return Target(text, chip, topology)
+    return Accelerators(text, chip, topology)
 
 
-def check_compiler(target: Target) -> None:
+def check_compiler(target: Accelerators) -> None:
     """Raise `UserError` if the compiler for a target is not installed."""
     module, extra = EXTRAS[target.chip.platform]
     if importlib.util.find_spec(module) is None:
@@ -123,7 +123,7 @@ def check_compiler(target: Target) -> None:
         )
 
 
-def compiler_environment(target: Target) -> dict[str, str]:
+def compiler_environment(target: Accelerators) -> dict[str, str]:
     """The environment of a process that compiles for a target.
 
     Such a process computes on the CPU. libtpu asks no metadata server whether there is
@@ -139,7 +139,7 @@ def compiler_environment(target: Target) -> dict[str, str]:
     return given | {"CUDA_VISIBLE_DEVICES": "-1", "XLA_FLAGS": flags}
 
 
-def target_devices(target: Target) -> list[Any]:
+def target_devices(target: Accelerators) -> list[Any]:
     """jax's descriptions of a target's devices, in a process with its environment.
 
     Raises `UserError` if the compiler knows no such slice.
@@ -161,7 +161,7 @@ def target_devices(target: Target) -> list[Any]:
     return list(found.devices)
 
 
-def _described_cards(target: Target) -> list[Any]:
+def _described_cards(target: Accelerators) -> list[Any]:
     """Cards by their description alone.
 
     jax looks for a card to find out whether "gpu" is CUDA or ROCm; without one it has

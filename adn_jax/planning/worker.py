@@ -20,7 +20,7 @@ from adn_jax.distributed.mesh import AXES, check_batch, check_rows, divisors
 from adn_jax.errors import UserError, is_out_of_memory
 from adn_jax.models import network
 from adn_jax.planning.program import CompiledStep, read_program
-from adn_jax.planning.targets import Target, parse_target, target_devices
+from adn_jax.planning.targets import Accelerators, parse_target, target_devices
 from adn_jax.runtime.capacity import COMPILER_WANTS, CompiledMemory
 from adn_jax.runtime.platform import COMPILER_OPTIONS
 from adn_jax.training.stages import make_stage
@@ -28,7 +28,7 @@ from adn_jax.training.updates import lower_update, make_update
 
 
 @dataclass(frozen=True)
-class Job:
+class CompileJob:
     """A step to compile."""
 
     target: str
@@ -58,7 +58,7 @@ class Answer:
     error: str = ""
 
 
-def compile_step(job: Job) -> CompiledStep | Refusal:
+def compile_step(job: CompileJob) -> CompiledStep | Refusal:
     """Compile the step of a stage as `adn train` would on the target.
 
     Raises `UserError` if the target, its devices or the batch do not go together.
@@ -88,7 +88,7 @@ def compile_step(job: Job) -> CompiledStep | Refusal:
     return read_program(text, CompiledMemory.of(compiled), seconds)
 
 
-def target_mesh(target: Target, spatial_shards: int) -> Mesh:
+def target_mesh(target: Accelerators, spatial_shards: int) -> Mesh:
     """The mesh of a training on all of a target's devices."""
     devices = target_devices(target)
     if spatial_shards < 1 or len(devices) % spatial_shards:
@@ -101,7 +101,7 @@ def target_mesh(target: Target, spatial_shards: int) -> Mesh:
     return Mesh(grid, AXES, axis_types=(AxisType.Auto, AxisType.Auto))
 
 
-def read_refusal(message: str, target: Target) -> Refusal:
+def read_refusal(message: str, target: Accelerators) -> Refusal:
     """What a compiler that refuses a program wants, and what it has."""
     found = COMPILER_WANTS.search(message)
     if not found:
@@ -117,7 +117,7 @@ def main() -> None:
     """Compile what stdin asks for."""
     # a description of devices cannot read programs back from the cache
     jax.config.update("jax_enable_compilation_cache", False)
-    job = settings_from_json(Job, json.load(sys.stdin), "job")
+    job = settings_from_json(CompileJob, json.load(sys.stdin), "job")
     try:
         found = compile_step(job)
     except UserError as error:

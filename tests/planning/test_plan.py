@@ -4,7 +4,7 @@ import pytest
 
 from adn_jax.cli.main import main
 from adn_jax.planning import plan as planning
-from adn_jax.planning.program import CompiledStep, Exchange, Part
+from adn_jax.planning.program import CompiledStep, Exchange, PartCycles
 from adn_jax.planning.targets import GIB, parse_target
 from adn_jax.planning.worker import Answer, Refusal, read_refusal
 from adn_jax.runtime.capacity import CompiledMemory
@@ -18,7 +18,7 @@ def step(gib, cycles=8_000_000, copies=1_000_000):
     return CompiledStep(
         memory=CompiledMemory(1000, 100, 100, maps),
         compile_s=2.0,
-        parts=(Part("segment", cycles, copies), Part("align", 0, 0)),
+        parts=(PartCycles("segment", cycles, copies), PartCycles("align", 0, 0)),
         exchanges=(Exchange("all-reduce", 2, 5_000_000),),
         map_copy_bytes=3_000_000_000,
         channels_first=1,

@@ -1,5 +1,5 @@
 from adn_jax.benchmarks.hlo import array_bytes, read_instructions
-from adn_jax.planning.program import Exchange, Part, read_program
+from adn_jax.planning.program import Exchange, PartCycles, read_program
 from adn_jax.runtime.capacity import CompiledMemory
 
 MEMORY = CompiledMemory(1, 2, 2, 4)
@@ -46,7 +46,10 @@ dim_labels=b012f_o012i->b012f, custom_call_target="__cudnn$convForward"
 
 def test_cycles_copies_and_exchanges_of_a_tpu():
     step = read_program(TPU, MEMORY, 3.0)
-    assert step.parts == (Part("segment", 800, 100), Part("align", 120, 120))
+    assert step.parts == (
+        PartCycles("segment", 800, 100),
+        PartCycles("align", 120, 120),
+    )
     assert step.cycles == 920
     assert step.copy_share == 220 / 920
     assert step.exchanges == (Exchange("all-reduce", 1, 32),)
