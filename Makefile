@@ -19,8 +19,8 @@ test: .venv/ready
 
 # Beside PyTorch: on a CPU one scan of full size and a small joint step (eager alone, for
 # torch.compile takes minutes there and is slower), on an accelerator the joint step and
-# inference of full size in bfloat16, then the step with other settings of memory, layout
-# and determinism.
+# inference of full size in bfloat16, then the step with other settings of memory and
+# determinism.
 EAGER := --peer torch --forms eager --repeats 3
 SMALL := --prepare.shape 16 64 64 --batch 4 \
     $(foreach net,alignment disentangle segment tissue,--$(net)-net.widths 8 16 32 64)
@@ -37,9 +37,6 @@ bench: .venv/torch
 	        --out $(BENCH)/full; \
 	    $(BIN)/adn benchmark configs/adn_reference.py --what joint --repeats 20 \
 	        --precision bfloat16 --remat norms --out $(BENCH)/remat; \
-	    XLA_FLAGS="$$XLA_FLAGS --xla_gpu_force_conv_nhwc=true" \
-	    $(BIN)/adn benchmark configs/adn_reference.py --what joint --repeats 20 \
-	        --precision bfloat16 --out $(BENCH)/channels_last; \
 	    XLA_FLAGS="$$XLA_FLAGS --xla_gpu_deterministic_ops=true" \
 	    $(BIN)/adn benchmark configs/adn_reference.py --what joint --repeats 20 \
 	        --precision bfloat16 --out $(BENCH)/deterministic; \
