@@ -149,10 +149,12 @@ def _read_dicom(
     volume = read_volume(folder, series, path)
     stack = volume.stack
     hu, affine = straighten(stack, FLOOR_HU)
+    image = Image(hu, affine, "scan")
+    check_size(image, path)
     source = {"file": path.name} | volume.record
     scan = RawScan(
         scan_name(path),
-        Image(hu, affine, "scan"),
+        image,
         source,
         volume.flags,
         None if stack.is_regular else stack,

@@ -6,7 +6,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from PIL import Image as Picture
 
-from adn_jax.comparison.qualitative import Scan, qualitative_figure
+from adn_jax.comparison.qualitative import PicturedScan, qualitative_figure
 from adn_jax.inference.figures import (
     alignment_figure,
     maps_figure,
@@ -59,7 +59,7 @@ def figures_of(case, maps):
     yield overview_figure(maps)
     yield alignment_figure([maps], ["planted"])
     yield uncertainty_figure([maps], [maps.prediction], ["planted"])
-    scan = Scan(case, (maps.predicted,), (1.0,))
+    scan = PicturedScan(case, (maps.predicted,), (1.0,))
     yield qualitative_figure([scan], ["unet"], maps.window_hu)
 
 
