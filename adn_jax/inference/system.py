@@ -225,16 +225,16 @@ def has_dropout(recipe: Recipe) -> bool:
 
 @cache
 def _compiled_sampler(system: SystemSettings) -> jax.stages.Compiled:
-    """O of one pass with dropout for one scan, compiled once (as `compiled_chain`)."""
+    """O of one pass with dropout for one scan, as `compiled_chain`."""
 
     @jax.jit
     def sample_prediction(params: AdnParams, volume: Volume, key: Key) -> Volume:
         return apply_adn(params, volume, system, key=key).prediction
 
     key = jax.eval_shape(lambda: jax.random.key(0))
-    program = sample_prediction.lower(*abstract_inputs(system), key).compile()
-    return_freed_memory()
-    return program
+    return _compile_for_scan(
+        sample_prediction.lower(*abstract_inputs(system), key), system
+    )
 
 
 def infer_case(
@@ -335,14 +335,21 @@ def infer(params: AdnParams, volume: Volume, system: SystemSettings) -> Inferenc
 
 @cache
 def compiled_chain(system: SystemSettings) -> Callable[[AdnParams, Volume], Inference]:
-    """The chain for one scan, compiled once; the memory that this took is given back.
+    """The chain for one scan, compiled once.
 
-    On a CPU that is half a gigabyte, which would lie beside the chain's own memory.
     Raises `MemoryShortageError` if the chain needs more than there is.
     """
     check_cudnn(system.precision)
+    return _compile_for_scan(infer.lower(*abstract_inputs(system), system), system)
+
+
+def _compile_for_scan(
+    lowered: jax.stages.Lowered, system: SystemSettings
+) -> jax.stages.Compiled:
+    """Compile a program, and give the memory back that this took: on a CPU half a
+    gigabyte, which would lie beside the program's own."""
     program = compile_to_fit(
-        infer.lower(*abstract_inputs(system), system),
+        lowered,
         f"a scan on the grid {' x '.join(map(str, system.prepare.shape))}",
         advice=lambda *_: "end other programs, or take a machine with more memory",
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from adn_jax.errors import UserError, is_out_of_memory, one_line
-from adn_jax.runtime.platform import COMPILER_OPTIONS
+from adn_jax.runtime.platform import compiler_options
 
 OVERRIDE = "ADN_ANY_MEMORY"
 """Variable of the environment that lets programs run whatever they plan for."""
@@ -84,11 +84,8 @@ def compile_to_fit(lowered: Any, what: str, advice: Advice, devices: int = 1) ->
       MemoryShortageError: it needs more than there is. With `ADN_ANY_MEMORY` in the
         environment it is tried all the same.
     """
-    import jax
-
-    options = COMPILER_OPTIONS.get(jax.default_backend())
     try:
-        program = lowered.compile(options)
+        program = lowered.compile(compiler_options())
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -129,17 +126,24 @@ def shortage_of_compiler(
     error: Exception, what: str, advice: Advice
 ) -> MemoryShortageError:
     """The same from the refusal of a compiler, which tells sizes or not."""
-    if found := COMPILER_WANTS.search(str(error)):
-        unit = {"G": 2**30, "M": 2**20}
-        needed, there = (
-            round(float(found[place]) * unit[found[place + 1]]) for place in (1, 3)
-        )
-        demand = Demand(0, needed)
-        return _shortage(demand, there, what, advice, "a device")
+    if found := compiler_wants(str(error)):
+        needed, there = found
+        return _shortage(Demand(0, needed), there, what, advice, "a device")
     return MemoryShortageError(
         f"{what} does not fit into memory ({one_line(error)[:200]}); lower the batch "
         "or the grid, or take a device with more memory."
     )
+
+
+def compiler_wants(message: str) -> tuple[int, int] | None:
+    """Bytes that a TPU's compiler wants and has, from its refusal; None: not told."""
+    if not (found := COMPILER_WANTS.search(message)):
+        return None
+    unit = {"G": 2**30, "M": 2**20}
+    wanted, there = (
+        round(float(found[place]) * unit[found[place + 1]]) for place in (1, 3)
+    )
+    return wanted, there
 
 
 def in_gb(size: int) -> str:

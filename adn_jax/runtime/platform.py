@@ -35,6 +35,13 @@ ARENA_MAX, MMAP_MAX, TRIM_THRESHOLD = -8, -4, -1
 """Numbers of options in glibc's malloc.h."""
 
 
+def compiler_options() -> dict[str, str | bool] | None:
+    """What XLA is told where this process computes, beside the user's own flags."""
+    import jax  # not at the top: see `check_cudnn`
+
+    return COMPILER_OPTIONS.get(jax.default_backend())
+
+
 def check_cudnn(precision: Precision) -> None:
     """Raise `UserError` if bfloat16 would run on too old a cuDNN."""
     if precision != "bfloat16" or OVERRIDE in os.environ:

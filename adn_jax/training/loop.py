@@ -36,6 +36,7 @@ from adn_jax.distributed.mesh import (
 )
 from adn_jax.distributed.preemption import StopRequest
 from adn_jax.errors import UserError
+from adn_jax.runtime.platform import compiler_options
 from adn_jax.training.checkpoints import Checkpoints, open_checkpoints
 from adn_jax.training.metric_log import Logbook, open_logbook
 from adn_jax.training.runs import STAGE_MODES, Run, check_same_settings
@@ -224,7 +225,9 @@ def make_validation(
     ) -> tuple[jax.Array, Mapping[str, jax.Array]]:
         return batch.case, stage.evaluate(params, frozen, batch)
 
-    evaluate = jax.jit(evaluate_cases, out_shardings=sharding)
+    evaluate = jax.jit(
+        evaluate_cases, out_shardings=sharding, compiler_options=compiler_options()
+    )
 
     def validate(params: Params) -> dict[str, float]:
         found: dict[str, list[float]] = {}

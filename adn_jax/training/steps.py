@@ -17,6 +17,7 @@ from jax.sharding import Sharding
 from jaxtyping import Array, Float, Integer
 
 from adn_jax.config import OptimizerSettings
+from adn_jax.runtime.platform import compiler_options
 from adn_jax.types import Batch, Key, Params, register_arrays
 
 Scalar = Float[Array, ""]
@@ -286,7 +287,9 @@ def make_term_gradients(
         }
 
     # Two programs instead of one: the way back is compiled once for all terms.
-    run_forward, run_back = jax.jit(forward), jax.jit(back)
+    run_forward, run_back = (
+        jax.jit(part, compiler_options=compiler_options()) for part in (forward, back)
+    )
     compare = jax.jit(norm_and_product, out_shardings=sharding)
     finish = jax.jit(_compare_gradients, out_shardings=sharding)
 
