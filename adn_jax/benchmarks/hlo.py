@@ -14,8 +14,8 @@ INSTRUCTION = re.compile(
 )
 PLUMBING = {"parameter", "constant", "bitcast", "tuple", "get-tuple-element"}
 """Opcodes that move and compute nothing."""
-ARRAY = re.compile(r"(pred|[a-z]+\d+\w*)\[([\d,]*)\]")
-"""An array's type, as bf16[1,40,256,256,32]."""
+ARRAY = re.compile(r"(?:pred|[a-z]+(\d+)\w*)\[([\d,]*)\]")
+"""An array's type, as bf16[1,40,256,256,32]: its bits (a pred has 8) and sizes."""
 UNKNOWN_CYCLES = 1 << 60
 """A TPU's compiler writes such numbers where it has no estimate."""
 
@@ -93,9 +93,9 @@ def _calls(computations: dict[str, dict[str, _Line]]) -> dict[str, int]:
 def array_bytes(types: str) -> int:
     """Bytes of the arrays in a type, of all in a tuple."""
     total = 0
-    for kind, sizes in ARRAY.findall(types):
-        bits = 8 if kind == "pred" else int("".join(re.findall(r"\d+", kind)[:1]))
-        total += math.prod(map(int, filter(None, sizes.split(",")))) * bits // 8
+    for bits, sizes in ARRAY.findall(types):
+        count = math.prod(map(int, filter(None, sizes.split(","))))
+        total += count * int(bits or 8) // 8
     return total
 
 
@@ -106,11 +106,11 @@ def _read_computations(text: str) -> dict[str, dict[str, _Line]]:
         if start := COMPUTATION.match(row):
             lines = computations.setdefault(start[1], {})
         elif match := INSTRUCTION.match(row):
-            lines[match["name"]] = _read_line(**match.groupdict())
+            lines[match["name"]] = _read_line(*match.group("type", "opcode", "rest"))
     return computations
 
 
-def _read_line(name: str, type: str, opcode: str, rest: str) -> _Line:  # noqa: A002, ARG001
+def _read_line(types: str, opcode: str, rest: str) -> _Line:
     operands, _, attributes = rest.partition(")")
 
     def attribute(pattern: str) -> str:
@@ -123,7 +123,7 @@ def _read_line(name: str, type: str, opcode: str, rest: str) -> _Line:  # noqa: 
         operands=tuple(re.findall(r"%([\w.\-]+)", operands)),
         fused=attribute(r"calls=%?([\w.\-]+)"),
         scope=attribute(r'op_name="([^"]*)"'),
-        result_bytes=array_bytes(type),
+        result_bytes=array_bytes(types),
         cycles=cycles if cycles < UNKNOWN_CYCLES else 0,
         layout=attribute(r"dim_labels=(\w+->\w+|\w+)"),
         body=attribute(r"body=%?([\w.\-]+)"),

@@ -10,10 +10,11 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from adn_jax.benchmarks.job import Job, PeakFigures, What
 from adn_jax.benchmarks.machine import load_average, this_machine
@@ -131,21 +132,30 @@ def job_words(job: Job, number: int) -> str:
 
 def run_job(job: Job) -> Result:
     """Run a job in a fresh process; a crash becomes a failure in one sentence."""
+    answer = ask_worker("adn_jax.benchmarks.worker", job)
+    if "error" in answer:
+        return Result(job, 1, failure=answer["error"])
+    return Result(job, 1, settings_from_json(FIGURES[job.task], answer, "figures"))
+
+
+def ask_worker(
+    module: str, job: Any, environment: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Run a module in a fresh process, with a job as JSON on stdin.
+
+    Returns the JSON of its last line; {"error": sentence} if it crashed.
+    """
     process = subprocess.run(
-        [sys.executable, "-m", "adn_jax.benchmarks.worker"],
+        [sys.executable, "-m", module],
         input=json.dumps(settings_to_json(job)),
         capture_output=True,
         text=True,
         check=False,
+        env=environment,
     )
     if process.returncode:
-        return Result(
-            job, 1, failure=crash_sentence(process.returncode, process.stderr)
-        )
-    answer = json.loads(process.stdout.splitlines()[-1])
-    if "error" in answer:
-        return Result(job, 1, failure=answer["error"])
-    return Result(job, 1, settings_from_json(FIGURES[job.task], answer, "figures"))
+        return {"error": crash_sentence(process.returncode, process.stderr)}
+    return json.loads(process.stdout.splitlines()[-1])
 
 
 def crash_sentence(code: int, stderr: str) -> str:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import jax
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import TimeElapsedColumn
 
-from adn_jax.cli.arguments import parse_with_recipe
+from adn_jax.cli.arguments import parse_with_recipe, with_present_names
 from adn_jax.config import Recipe
 from adn_jax.config.sizes import Size
 from adn_jax.errors import UserError
@@ -16,7 +16,9 @@ from adn_jax.io.files import write_json, write_text
 from adn_jax.planning.plan import Compiled, StepPlan, plan_step
 from adn_jax.planning.table import plan_sections, plans_json
 from adn_jax.planning.targets import check_compiler, parse_target
+from adn_jax.planning.worker import CompileJob
 from adn_jax.report.tables import print_sections, to_markdown
+from adn_jax.runtime.jobs import progress_bar
 from adn_jax.training.runs import stages_of
 
 
@@ -49,17 +51,22 @@ class PlanCommand:
 
 def main(arguments: Sequence[str]) -> None:
     """Plan; exit code 1 if a step fits none of its targets' devices."""
+    jax.config.update("jax_platforms", "cpu")  # compilers of others may be installed
+    given = with_present_names(arguments)
 
-    def change(options: str) -> tuple[Recipe, int]:
+    def parse(options: str = "") -> tuple[PlanCommand, Recipe]:
         command, recipe = parse_with_recipe(
-            PlanCommand, "plan", [*arguments, *options.split()]
+            PlanCommand, "plan", [*given, *options.split()]
         )
         if command.cases_per_device is not None and ".batch" not in options:
             recipe = with_cases(recipe, command, command.cases_per_device)
+        return command, recipe
+
+    def change(options: str) -> tuple[Recipe, int]:
+        command, recipe = parse(options)
         return recipe, command.spatial_shards
 
-    jax.config.update("jax_platforms", "cpu")  # compilers of others may be installed
-    command, recipe = parse_with_recipe(PlanCommand, "plan", arguments)
+    command, recipe = parse()
     targets = [parse_target(text) for text in command.target]
     for target in targets:
         check_compiler(target)
@@ -72,18 +79,19 @@ def main(arguments: Sequence[str]) -> None:
     out = command.out
     compiled = Compiled(None if out is None else out / "compiled.json")
     plans: list[StepPlan] = []
-    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
-    with Progress(*columns, transient=True) as progress:
-        task = progress.add_task("")
+    with progress_bar(TimeElapsedColumn(), transient=True) as bar:
+        task = bar.add_task("", total=len(targets) * len(stages))
 
         def begin(what: str) -> None:
-            progress.reset(task, description=f"compiling {what}")
+            bar.update(task, description=f"compiling {what}")
 
         for target in targets:
             for stage in stages:
+                job = CompileJob(target.name, recipe, stage, command.spatial_shards)
                 plans.append(
-                    plan_step(target, stage, change, compiled, command.tries, begin)
+                    plan_step(target, job, change, compiled, command.tries, begin)
                 )
+                bar.advance(task)
                 if out is not None:
                     write_json(out / "plan.json", plans_json(plans))
                     write_text(out / "plan.md", to_markdown(plan_sections(plans)))

@@ -1,14 +1,13 @@
 """Every step of a recipe on every target, and settings with which it fits."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from adn_jax.benchmarks.suite import ask_worker
 from adn_jax.config import Recipe
 from adn_jax.config.serialization import settings_from_json, settings_to_json
 from adn_jax.errors import UserError
@@ -18,7 +17,7 @@ from adn_jax.planning.worker import Answer, CompileJob
 from adn_jax.runtime.capacity import Demand
 from adn_jax.training.updates import Devices, Lighter, lighter_settings
 
-PACKAGES = ("jax", "jaxlib", "libtpu", "jax-cuda13-plugin")
+PACKAGES = ("adn-jax", "jax", "jaxlib", "libtpu", "jax-cuda13-plugin")
 """What decides what comes out."""
 
 Change = Callable[[str], tuple[Recipe, int]]
@@ -115,25 +114,14 @@ def installed() -> Iterator[tuple[str, str]]:
 
 def compile_apart(job: CompileJob, target: Accelerators) -> Answer:
     """Compile in a process with the target's environment."""
-    process = subprocess.run(
-        [sys.executable, "-m", "adn_jax.planning.worker"],
-        input=json.dumps(settings_to_json(job)),
-        capture_output=True,
-        text=True,
-        check=False,
-        env=compiler_environment(target),
-    )
-    if process.returncode == 0:
-        last = process.stdout.splitlines()[-1]
-        return settings_from_json(Answer, json.loads(last), "answer")
-    lines = [line for line in process.stderr.splitlines() if line.strip()]
-    why = lines[-1].strip() if lines else f"exit code {process.returncode}"
-    return Answer(error=f"the compiler's process failed: {why}")
+    environment = compiler_environment(target)
+    answer = ask_worker("adn_jax.planning.worker", job, environment)
+    return settings_from_json(Answer, answer, "answer")
 
 
 def plan_step(
     target: Accelerators,
-    stage: str,
+    asked: CompileJob,
     change: Change,
     compiled: Compiled,
     tries: int,
@@ -143,7 +131,7 @@ def plan_step(
 
     Args:
         target: what to compile for.
-        stage: the stage whose step it is.
+        asked: the step with the settings that were given.
         change: the recipe with some options changed.
         compiled: former answers, to which new ones are added.
         tries: forms that are compiled at most, each of them one that would fit by
@@ -151,23 +139,23 @@ def plan_step(
         begin: told before each compilation what it is.
     """
 
-    def attempt(options: str) -> Trial:
-        begin(f"{target.name} {stage} {options}".strip())
-        recipe, shards = change(options)
-        job = CompileJob(target.name, recipe, stage, shards)
+    def attempt(options: str, job: CompileJob) -> Trial:
+        begin(f"{job.target} {job.stage} {options}".strip())
         return Trial(options, job, compiled.compile(job, target))
 
-    first = attempt("")
+    first = attempt("", asked)
     if first.answer.error:
-        raise UserError(f"{stage} on {target.name}: {first.answer.error}")
+        raise UserError(f"{asked.stage} on {target.name}: {first.answer.error}")
     trials = [first]
     if not fits(target, first):
-        options = [found.options for found in milder(target, stage, first)]
-        trials += [attempt(each) for each in options[:tries]]
+        for found in milder(target, first)[:tries]:
+            recipe, shards = change(found.options)
+            job = replace(asked, recipe=recipe, spatial_shards=shards)
+            trials.append(attempt(found.options, job))
     return StepPlan(target, tuple(trials))
 
 
-def milder(target: Accelerators, stage: str, trial: Trial) -> list[Lighter]:
+def milder(target: Accelerators, trial: Trial) -> list[Lighter]:
     """Settings with which a step that does not fit would, by estimate."""
     step, refusal, job = trial.answer.step, trial.answer.refusal, trial.job
     if step is not None:
@@ -181,4 +169,4 @@ def milder(target: Accelerators, stage: str, trial: Trial) -> list[Lighter]:
     devices = Devices(
         target.chip.platform, target.devices // shards, shards, target.devices
     )
-    return lighter_settings(stage, job.recipe, devices, demand, there)
+    return lighter_settings(job.stage, job.recipe, devices, demand, there)

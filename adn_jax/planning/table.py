@@ -4,12 +4,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
 
-import jax.numpy as jnp
-
 from adn_jax.config.serialization import settings_to_json
 from adn_jax.errors import UserError
 from adn_jax.models.cost import What, step_bytes, step_networks
-from adn_jax.models.precision import map_type
 from adn_jax.planning.plan import StepPlan, Trial, cases_of, cost_of_case, fits
 from adn_jax.planning.program import CompiledStep
 from adn_jax.planning.targets import GIB, Accelerators
@@ -123,8 +120,9 @@ def least_seconds(
     except UserError:
         return None, None
     flops = cases_of(job) * sum(sum(it.computed_flops.values()) for it in networks)
-    exact = 2 if jnp.dtype(map_type(job.recipe.system.precision)).itemsize == 2 else 1
-    rate = target.chip.flops * target.devices * exact / 2
+    # float32 takes at least twice as long as bfloat16
+    slower = 1 if job.recipe.system.precision == "bfloat16" else 2
+    rate = target.chip.flops * target.devices / slower
     return flops / rate, numbers / (target.chip.bytes_a_second * target.devices)
 
 
@@ -135,7 +133,7 @@ def _notes(plan: StepPlan) -> list[str]:
     notes = []
     if not fits(target, asked):
         notes.append(f"{name}: {_what_fits(plan)}")
-    if asked.answer.step and target.chip.platform == "cuda":
+    if asked.answer.step and target.chip.platform == "gpu":
         step = asked.answer.step
         notes.append(
             f"{name}: {step.channels_first} of {step.convolutions} convolutions have "

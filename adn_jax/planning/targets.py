@@ -19,7 +19,7 @@ class Chip:
     """One accelerator, by its maker's data sheet."""
 
     name: str
-    platform: Literal["tpu", "cuda"]
+    platform: Literal["tpu", "gpu"]
     memory: int
     """Bytes that programs may use, at most."""
     flops: float
@@ -37,8 +37,8 @@ CHIPS = {
     "v5e": Chip("TPU v5e", "tpu", 16 * GIB, 197e12, 819e9, 1.5e9),
     "v5p": Chip("TPU v5p", "tpu", 95 * GIB, 459e12, 2765e9, 1.75e9),
     "v6e": Chip("TPU v6e", "tpu", 32 * GIB, 918e12, 1640e9),
-    "h100": Chip("NVIDIA H100 SXM", "cuda", 80 * 10**9, 989e12, 3350e9),
-    "h200": Chip("NVIDIA H200", "cuda", 141 * 10**9, 989e12, 4800e9),
+    "h100": Chip("NVIDIA H100 SXM", "gpu", 80 * 10**9, 989e12, 3350e9),
+    "h200": Chip("NVIDIA H200", "gpu", 141 * 10**9, 989e12, 4800e9),
 }
 """Figures of Google's and NVIDIA's data sheets."""
 
@@ -59,7 +59,7 @@ runtime_version {{ major: 13 }}
 """
 """What XLA asks of a Hopper card that it does not see; the two differ in memory."""
 
-EXTRAS = {"tpu": ("libtpu", "plan-tpu"), "cuda": ("jax_cuda13_plugin", "plan-cuda")}
+EXTRAS = {"tpu": ("libtpu", "plan-tpu"), "gpu": ("jax_cuda13_plugin", "plan-cuda")}
 """The module that compiles for a platform, and the extra that installs it."""
 
 
@@ -85,8 +85,8 @@ class Accelerators:
         A TPU's compiler judges by itself; of a card jax takes three quarters unless
         XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise.
         """
-        cuda = self.chip.platform == "cuda"
-        return self.chip.memory * 3 // 4 if cuda else self.chip.memory
+        is_card = self.chip.platform == "gpu"
+        return self.chip.memory * 3 // 4 if is_card else self.chip.memory
 
 
 def parse_target(text: str) -> Accelerators:
@@ -98,7 +98,7 @@ def parse_target(text: str) -> Accelerators:
             f"--target {text!r} is unknown; it begins with {', '.join(CHIPS)}, as in "
             f"{EXAMPLES}."
         )
-    if chip.platform == "cuda":
+    if chip.platform == "gpu":
         topology = topology or "1"
         fits = topology.isdecimal() and 1 <= int(topology) <= 8
         wanted = "a number of cards of one host, 1 to 8"
@@ -146,7 +146,7 @@ def target_devices(target: Accelerators) -> list[Any]:
     """
     from jax.experimental import topologies
 
-    if target.chip.platform == "cuda":
+    if target.chip.platform == "gpu":
         return _described_cards(target)
     options = {} if target.chip.one_device else {"chip_config_name": "megacore"}
     try:

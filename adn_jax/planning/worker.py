@@ -16,13 +16,13 @@ from jax.sharding import AxisType, Mesh
 
 from adn_jax.config import Recipe
 from adn_jax.config.serialization import settings_from_json, settings_to_json
-from adn_jax.distributed.mesh import AXES, check_batch, check_rows, divisors
+from adn_jax.distributed.mesh import AXES, divisors
 from adn_jax.errors import UserError, is_out_of_memory
-from adn_jax.models import network
 from adn_jax.planning.program import CompiledStep, read_program
 from adn_jax.planning.targets import Accelerators, parse_target, target_devices
-from adn_jax.runtime.capacity import COMPILER_WANTS, CompiledMemory
+from adn_jax.runtime.capacity import CompiledMemory, compiler_wants
 from adn_jax.runtime.platform import COMPILER_OPTIONS
+from adn_jax.training.begin import check_stages
 from adn_jax.training.stages import make_stage
 from adn_jax.training.updates import lower_update, make_update
 
@@ -65,23 +65,18 @@ def compile_step(job: CompileJob) -> CompiledStep | Refusal:
     """
     recipe, target = job.recipe, parse_target(job.target)
     mesh = target_mesh(target, job.spatial_shards)
+    check_stages(recipe, mesh, [job.stage])
     stage = make_stage(job.stage, recipe)
-    settings = stage.settings
-    name = f"{job.stage}.batch"
-    check_batch(settings.batch, mesh, name, settings.micro_batches)
-    if job.spatial_shards > 1:
-        for net in (recipe.system.segment_net, recipe.system.disentangle_net):
-            check_rows(network(net).deepest_rows(recipe.system.prepare.shape), mesh)
     update = make_update(stage, recipe, mesh)
     lowered = lower_update(update, stage, recipe, mesh, job.cases)
     start = time.perf_counter()
-    platform = {"cuda": "gpu"}.get(target.chip.platform, target.chip.platform)
     try:
-        compiled = lowered.compile(COMPILER_OPTIONS.get(platform))
+        compiled = lowered.compile(COMPILER_OPTIONS.get(target.chip.platform))
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        return read_refusal(str(error), target)
+        found = compiler_wants(str(error))
+        return Refusal(*(found or (0, target.chip.memory)))
     seconds = time.perf_counter() - start
     text = compiled.as_text()
     assert text is not None  # every XLA backend has it
@@ -99,18 +94,6 @@ def target_mesh(target: Accelerators, spatial_shards: int) -> Mesh:
         )
     grid = np.array(devices).reshape(-1, spatial_shards)
     return Mesh(grid, AXES, axis_types=(AxisType.Auto, AxisType.Auto))
-
-
-def read_refusal(message: str, target: Accelerators) -> Refusal:
-    """What a compiler that refuses a program wants, and what it has."""
-    found = COMPILER_WANTS.search(message)
-    if not found:
-        return Refusal(0, target.chip.memory)
-    unit = {"G": 2**30, "M": 2**20}
-    wanted, there = (
-        round(float(found[place]) * unit[found[place + 1]]) for place in (1, 3)
-    )
-    return Refusal(wanted, there)
 
 
 def main() -> None:

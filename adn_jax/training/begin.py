@@ -4,7 +4,7 @@
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -113,9 +113,9 @@ def check_paths(data: Place, folder: Place) -> None:
         )
 
 
-def check_stages(recipe: Recipe, mesh: Mesh, pretrained: Pretrained) -> None:
-    """Raise `UserError` if a stage cannot be trained so, or not on these devices."""
-    trained = [name for name in stages_of(recipe) if name not in pretrained]
+def check_stages(recipe: Recipe, mesh: Mesh, trained: Collection[str]) -> None:
+    """Raise `UserError` if a stage of those to train cannot be trained so, or not on
+    these devices, or a network of any stage does not fit."""
     for name in trained:
         settings = getattr(recipe, name)
         if settings.steps == 0:

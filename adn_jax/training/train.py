@@ -86,11 +86,12 @@ def train(
     with sync_errors():
         known = Run.find(folder)
         pretrained = find_pretrained(recipe, folder, known, pretrained)
-        check_stages(recipe, mesh, pretrained)
+        trained = [name for name in stages_of(recipe) if name not in pretrained]
+        check_stages(recipe, mesh, trained)
         check_paths(data, folder)
         check_run(known, recipe, fold)
-        done = pretrained.keys() | (known.finished.keys() if known else set())
-        left = [name for name in stages_of(recipe) if name not in done]
+        finished = known.finished if known else {}
+        left = [name for name in trained if name not in finished]
         if dry_run and has_manifest(data):
             _check_manifest(known, recipe, cases(), left, mesh)
     if dry_run:
