@@ -160,42 +160,45 @@ def _convolve_planes(volume, kernel, *, padding):
 
     Of few volumes a TPU's compiler would make more cases by cutting rows, with copies.
     """
-    b, z, y, x, _ = volume.shape
-    depth, (added_z, *added) = kernel.shape[0], padding
-    padded = jnp.pad(volume, [(0, 0), (added_z, added_z), *[(0, 0)] * 3])
-    slices = z + 2 * added_z - depth + 1
-    taps = [lax.slice_in_dim(padded, d, d + slices, axis=1) for d in range(depth)]
-    planes = jnp.concatenate(taps, axis=-1).reshape(b * slices, y, x, -1)
+    added_z, *added = padding
+    # side by side before they are cases: the other order has 5 % more cycles
+    seen = jnp.concatenate(_slices_of_taps(volume, len(kernel), added_z), axis=-1)
     taps_as_channels = jnp.moveaxis(kernel, 0, 2)
     out = lax.conv_general_dilated(
-        planes,
+        _as_cases(seen),
         taps_as_channels.reshape(*kernel.shape[1:3], -1, kernel.shape[-1]),
         window_strides=(1, 1),
         padding=[(each, each) for each in added],
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
-    return out.reshape(b, slices, *out.shape[1:])
+    return out.reshape(*seen.shape[:2], *out.shape[1:])
+
+
+def _slices_of_taps(volume, depth, added):
+    """The slices that each tap along z sees; `added` of zeros lie at both ends."""
+    padded = jnp.pad(volume, [(0, 0), (added, added), *[(0, 0)] * 3])
+    slices = padded.shape[1] - depth + 1
+    return [lax.slice_in_dim(padded, tap, tap + slices, axis=1) for tap in range(depth)]
+
+
+def _as_cases(volume):
+    """Every slice as a case."""
+    return volume.reshape(-1, *volume.shape[2:])
 
 
 def _kernel_gradient_planes(volume, cotangent, *, kernel, padding):
     """As `_kernel_gradient_volume`, slices as cases, for each tap along z by itself."""
-    b, slices, *_ = cotangent.shape
     added_z, *added = padding
-    padded = jnp.pad(volume, [(0, 0), (added_z, added_z), *[(0, 0)] * 3])
-    by_plane = cotangent.reshape(b * slices, *cotangent.shape[2:])
-
-    def of_tap(depth: int) -> Array:
-        seen = lax.slice_in_dim(padded, depth, depth + slices, axis=1)
-        return lax.conv_general_dilated(
-            seen.reshape(b * slices, *seen.shape[2:]),
-            by_plane,
-            window_strides=(1, 1),
-            padding=[(each, each) for each in added],
-            dimension_numbers=("CHWN", "IHWO", "HWNC"),
-            preferred_element_type=kernel.dtype,
-        )
-
-    return jnp.stack([of_tap(depth) for depth in range(kernel.shape[0])])
+    of_tap = partial(
+        lax.conv_general_dilated,
+        rhs=_as_cases(cotangent),
+        window_strides=(1, 1),
+        padding=[(each, each) for each in added],
+        dimension_numbers=("CHWN", "IHWO", "HWNC"),
+        preferred_element_type=kernel.dtype,
+    )
+    seen = _slices_of_taps(volume, len(kernel), added_z)
+    return jnp.stack([of_tap(_as_cases(slices)) for slices in seen])
 
 
 def _kernel_gradient_volume(volume, cotangent, *, kernel, padding):

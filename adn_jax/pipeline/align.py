@@ -198,9 +198,7 @@ def _best_start(volume: Volume, pose: Pose, system: SystemSettings) -> Pose:
     where it was misled.
     """
     small, limit = _rough(volume, system), system.alignment.search_limit_deg
-    anew = _best_turn(
-        small, centre_pose(volume), system, _turns_deg(90.0, EVERY_DEG)[1:]
-    )
+    anew = _best_turn(small, centre_pose(volume), system, _every_turn_deg())
     near = _search_angle(small, pose, system, limit)
     poses = jax.tree.map(lambda *parts: jnp.stack(parts), near, anew)
     if system.alignment.refine_steps > 0:
@@ -221,6 +219,11 @@ def _turns_deg(limit: float, step: float) -> Float[Array, " n"]:
     """Turns in degrees at equal steps up to +- `limit`."""
     count = round(limit / step)
     return step * jnp.arange(-count, count + 1, dtype=jnp.float32)
+
+
+def _every_turn_deg() -> Float[Array, " n"]:
+    """Turns in degrees that meet every mirror line."""
+    return _turns_deg(90.0, EVERY_DEG)[1:]
 
 
 def _best_turn(
@@ -341,7 +344,7 @@ class MidlineFit(NamedTuple):
 def midline_fit(volume: Volume, pose: Pose, system: SystemSettings) -> MidlineFit:
     """Compare a pose with every other angle about its centre."""
     small, fine = _rough(volume, system), coarse(volume)
-    turns = _turns_deg(90.0, EVERY_DEG)[1:]
+    turns = _every_turn_deg()
     losses = _unlikeness_turned(small, pose, system, turns)
     apart = jnp.abs(turns)[:, None] > APART_DEG
     return MidlineFit(
