@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -10,18 +11,31 @@ from rich.table import Table
 
 from adn_jax.cli.arguments import Where, given, parse
 from adn_jax.config import TtaSettings
-from adn_jax.errors import counted
+from adn_jax.errors import UserError, counted
 from adn_jax.evaluation.case import EmptyRule
-from adn_jax.evaluation.evaluate import Evaluation, ThresholdRule, evaluate_run
+from adn_jax.evaluation.evaluate import (
+    Evaluation,
+    ThresholdRule,
+    evaluate_predictions,
+    evaluate_run,
+)
 from adn_jax.evaluation.report import format_number
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Score a run on held-out cases; writes RUN/evaluation/SPLIT/."""
+    """Score a run, or what another tool predicted, on held-out cases.
 
-    run: Annotated[Where, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    Writes RUN/evaluation/SPLIT/, or PREDICTIONS/evaluation/SPLIT/.
+    """
+
+    run: Annotated[
+        Where | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")
+    ] = None
     """Folder of a finished run."""
+    predictions: Path | None = None
+    """In place of RUN, masks or probabilities of another tool, <case>.nii.gz each, on
+    the scans' own grids or on the prepared one; needs --data."""
     split: str = "test"
     """Split of the data set: train, validation or test."""
     data: Where | None = None
@@ -42,6 +56,15 @@ class Evaluate:
 def main(arguments: Sequence[str]) -> None:
     """Run the verb."""
     command = parse(Evaluate, "evaluate", arguments)
+    tta = given(command.tta, "tta", arguments)
+    if command.predictions is not None:
+        print_evaluation(_evaluate_peer(command, command.predictions, tta))
+        return
+    if command.run is None:
+        raise UserError(
+            "nothing to score was given; name the folder of a run, or the predictions "
+            "of another tool with --predictions DIR --data DIR."
+        )
     print_evaluation(
         evaluate_run(
             command.run,
@@ -50,10 +73,35 @@ def main(arguments: Sequence[str]) -> None:
             command.empty,
             command.samples,
             command.ensemble,
-            given(command.tta, "tta", arguments),
+            tta,
             command.threshold,
         )
     )
+
+
+def _evaluate_peer(
+    command: Evaluate, predictions: Path, tta: Mapping[str, Any]
+) -> Evaluation:
+    """Score the predictions of another tool; options of a run are refused."""
+    asked = {
+        "RUN": command.run,
+        "--samples": command.samples,
+        "--ensemble": command.ensemble,
+        "--threshold auto": command.threshold != "recipe",
+        "--tta": tta,
+    }
+    for name, value in asked.items():
+        if value:
+            raise UserError(
+                f"{name} belongs to a run and --predictions to another tool, whose "
+                "predictions are scored as they are; give one of the two."
+            )
+    if command.data is None:
+        raise UserError(
+            "--predictions needs the prepared data set to score them on; give it with "
+            "--data DIR."
+        )
+    return evaluate_predictions(predictions, command.data, command.split, command.empty)
 
 
 def print_evaluation(evaluation: Evaluation) -> None:
@@ -117,13 +165,14 @@ def headline(summary: Mapping[str, Any]) -> Table:
             f"of A {format_number(split_up['mass_share_asymmetry']['mean'], 3)}",
         )
     calibration = summary["calibration"]
-    table.add_row(
-        "calibration error",
-        format_number(calibration["ece"], 4),
-        f"near lesions {format_number(calibration['ece_near'], 4)}",
-        "",
-        f"Brier {format_number(calibration['brier'], 4)}",
-    )
+    if calibration:
+        table.add_row(
+            "calibration error",
+            format_number(calibration["ece"], 4),
+            f"near lesions {format_number(calibration['ece_near'], 4)}",
+            "",
+            f"Brier {format_number(calibration['brier'], 4)}",
+        )
     uncertainty = summary["uncertainty"]
     if uncertainty:
         table.add_row(

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from adn_jax.cli.arguments import Where, parse
 from adn_jax.comparison.compare import paper_order, read_scores
+from adn_jax.comparison.peers import find_peer_runs, name_predictions
 from adn_jax.comparison.qualitative import check_cases
 from adn_jax.comparison.table import write_table
 from adn_jax.comparison.work import (
@@ -27,6 +28,7 @@ from adn_jax.config.fields import read_pairs, set_fields
 from adn_jax.config.recipe_file import load_recipe
 from adn_jax.config.sizes import Size, at_size
 from adn_jax.errors import UserError
+from adn_jax.evaluation.evaluate import evaluate_peer
 from adn_jax.evaluation.source import labelled_cases
 from adn_jax.report.tables import print_sections
 
@@ -48,10 +50,14 @@ class Table:
     """Folder of the comparison; the runs are in OUT/runs/RECIPE-seedN."""
     recipes: tuple[Path, ...]
     """Config files; those of the paper's Table 1 are shown in its order."""
+    predictions: tuple[str, ...] = ()
+    """Rows that other tools predicted, NAME=DIR each: masks or probabilities of the
+    split's cases, as `adn evaluate --predictions` takes them. Folders of one NAME stand
+    beside the seeds in their order."""
     seeds: tuple[int, ...] = (0,)
     """A run of each recipe is trained for each seed."""
     reference: str = "adn"
-    """Name of the recipe that the others are compared with."""
+    """Name of the recipe, or of the predictions, that the others are compared with."""
     size: Size = "full"
     """The recipes as they are, or on a small grid with few maps and steps."""
     shard: str = "0/1"
@@ -78,7 +84,8 @@ def main(arguments: Sequence[str]) -> None:
     """Run the verb; exit code 2 where a run of this machine is missing at the end."""
     command = parse(Table, "table", arguments)
     shard = read_shard(command.shard)
-    systems = find_systems(command)
+    predictions = name_predictions(command.predictions)
+    systems = find_systems(command, [name for name, _ in predictions])
     check_same_data(systems)
     runs = plan_runs(systems, command.seeds, command.out / "runs")
     mine = runs_of_shard(runs, shard)
@@ -87,14 +94,18 @@ def main(arguments: Sequence[str]) -> None:
         data, command.out, settings, command.workers, command.hu_range
     )
     check_cases(command.cases, labelled_cases(manifest, command.split))
+    peers = find_peer_runs(predictions, command.seeds, manifest, command.split)
+    for run in peers:
+        evaluate_peer(run.peer, manifest, command.split)
     logs = command.out / "logs"
     job = RunJob(manifest.folder, command.split, command.size, logs, by_pairs=True)
     scored, missing, failed = complete(runs, job, mine)
     if scored:
         grid = "" if command.grid == "auto" else command.grid
+        rows = [*scored, *peers]
         section = write_table(
-            scored,
-            read_scores(scored, command.split, grid),
+            rows,
+            read_scores(rows, command.split, grid),
             manifest,
             command.out,
             command.reference,
@@ -108,8 +119,11 @@ def main(arguments: Sequence[str]) -> None:
         raise SystemExit(2)
 
 
-def find_systems(command: Table) -> list[Method]:
-    """The recipes at the chosen size with the chosen settings, in the paper's order."""
+def find_systems(command: Table, predicted: Sequence[str] = ()) -> list[Method]:
+    """The recipes at the chosen size with the chosen settings, in the paper's order.
+
+    `predicted` are names of other tools; none may be that of a recipe.
+    """
     chosen = read_pairs("--set", chain(*command.set))
     systems = []
     for config in command.recipes:
@@ -117,9 +131,15 @@ def find_systems(command: Table) -> list[Method]:
         recipe = set_fields(base, chosen)
         systems.append(Method(recipe.name, config, base, recipe))
     names = [system.name for system in systems]
-    if names and command.reference not in names:
+    for name in predicted:
+        if name in names:
+            raise UserError(
+                f"--predictions and --recipes both have {name!r}; call the predictions "
+                "otherwise, NAME=DIR."
+            )
+    if names and command.reference not in (*names, *predicted):
         raise UserError(
             f"--reference is {command.reference!r}, but the recipes are "
-            f"{', '.join(names)}; name one of them."
+            f"{', '.join([*names, *predicted])}; name one of them."
         )
     return sorted(systems, key=lambda system: paper_order(system.name))

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from adn_jax.comparison.peers import PeerMethod, PeerRun
 from adn_jax.comparison.work import Method, PlannedRun
 from adn_jax.errors import UserError
 from adn_jax.evaluation.summary import (
@@ -26,7 +27,6 @@ from adn_jax.evaluation.summary import (
 )
 from adn_jax.io.files import read_json
 from adn_jax.metrics.disentanglement import Disentanglement
-from adn_jax.pipeline.align import aligns
 from adn_jax.report.pages import format_number
 
 
@@ -73,6 +73,9 @@ NAMES = {"dice": "Dice", "hd95_mm": "HD95 mm"}
 NONE = "–"
 
 
+ALIGNED = {True: "yes", False: "no", None: NONE}
+
+
 def method_name(system: str) -> str:
     """The paper's name of a method; the system's own where the paper has none."""
     return TABLE_1[system].method if system in TABLE_1 else system
@@ -88,7 +91,7 @@ def paper_order(system: str) -> int:
 class SystemScores:
     """What a system scored: tables with a row a seed and a column a case."""
 
-    system: Method
+    system: Method | PeerMethod
     seeds: tuple[int, ...]
     tables: dict[str, SeedsByCases]
     """Score -> table: Dice, HD95 and the scores of P."""
@@ -108,7 +111,9 @@ class Scores:
     """Those with at least one finished run, in the order of the comparison."""
 
 
-def read_scores(runs: Sequence[PlannedRun], split: str, grid: str = "") -> Scores:
+def read_scores(
+    runs: Sequence[PlannedRun | PeerRun], split: str, grid: str = ""
+) -> Scores:
     """Read the scores of finished runs.
 
     Args:
@@ -272,7 +277,8 @@ class Row:
     """A system as the table shows it."""
 
     name: str
-    aligned: bool
+    aligned: bool | None
+    """None: of another tool, it is not known."""
     seeds: tuple[int, ...]
     scores: dict[str, Estimate]
     differences: dict[str, Difference]
@@ -309,7 +315,7 @@ class Row:
         flat: dict[str, Any] = {
             "recipe": self.name,
             "method": method_name(self.name),
-            "aligned": "yes" if self.aligned else "no",
+            "aligned": ALIGNED[self.aligned],
             "seeds": " ".join(str(seed) for seed in self.seeds),
         }
         for name in COMPARED:
@@ -338,7 +344,7 @@ def compare(scores: Scores, reference: str) -> list[Row]:
         rows.append(
             Row(
                 name=own.system.name,
-                aligned=aligns(own.system.recipe.system),
+                aligned=own.system.aligned,
                 seeds=own.seeds,
                 scores={
                     name: Estimate.of(table)

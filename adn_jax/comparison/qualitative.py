@@ -9,12 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from adn_jax.comparison.compare import Scores, method_name
+from adn_jax.comparison.peers import PeerRun
 from adn_jax.comparison.work import PlannedRun
 from adn_jax.data.cases import PreparedCase, read_case
 from adn_jax.data.manifest import Manifest
 from adn_jax.errors import UserError
 from adn_jax.inference.figures import CONVENTION, DISPLAY_HU
-from adn_jax.inference.system import infer_case
 from adn_jax.metrics.overlap import Mask
 from adn_jax.report.pages import format_number
 from adn_jax.report.panels import (
@@ -30,7 +30,6 @@ from adn_jax.report.panels import (
     show_head,
     side_label,
 )
-from adn_jax.training.runs import load_run
 
 PICTURED = 5
 """Cases in the figure where none are chosen."""
@@ -68,22 +67,14 @@ def check_cases(chosen: Sequence[str], names: Sequence[str]) -> None:
 
 
 def predict_chosen(
-    runs: Sequence[PlannedRun],
+    runs: Sequence[PlannedRun | PeerRun],
     scores: Scores,
     manifest: Manifest,
     chosen: Sequence[str],
 ) -> list[PicturedScan]:
     """Run the chosen cases through one run of every system."""
     cases = [read_case(manifest.case_folder(name)) for name in chosen]
-    predictions = []
-    for run in runs:
-        model = load_run(run.folder)
-        predictions.append(
-            [
-                infer_case(model.params, case, model.recipe)[0].predicted
-                for case in cases
-            ]
-        )
+    predictions = [run.masks(manifest, chosen) for run in runs]
     places = [scores.cases.index(name) for name in chosen]
     dice = [
         each.tables["dice"][each.seeds.index(run.seed)][places]

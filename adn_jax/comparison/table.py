@@ -9,6 +9,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from adn_jax.comparison.compare import (
+    ALIGNED,
     COMPARED,
     DIGITS,
     NAMES,
@@ -21,6 +22,7 @@ from adn_jax.comparison.compare import (
     difference_cells,
     method_name,
 )
+from adn_jax.comparison.peers import PeerRun
 from adn_jax.comparison.qualitative import (
     check_cases,
     predict_chosen,
@@ -36,7 +38,6 @@ from adn_jax.io.files import write_json, write_text
 from adn_jax.io.paths import Place, spelled_out
 from adn_jax.report.pages import format_number, page_environment
 from adn_jax.report.tables import Section, markdown, tex, to_csv
-from adn_jax.training.runs import stages_of
 
 TITLE = "Comparison of systems"
 
@@ -66,7 +67,7 @@ PAPER = (
 
 
 def write_table(
-    runs: Sequence[PlannedRun],
+    runs: Sequence[PlannedRun | PeerRun],
     scores: Scores,
     manifest: Manifest,
     out: Path,
@@ -147,7 +148,7 @@ def _table_json(
 
 
 def _write_pictures(
-    runs: Sequence[PlannedRun],
+    runs: Sequence[PlannedRun | PeerRun],
     scores: Scores,
     manifest: Manifest,
     folder: Path,
@@ -178,7 +179,7 @@ def _write_pictures(
     drawn["fig3"] = qualitative_figure(
         predict_chosen(first, scores, manifest, chosen),
         names,
-        first[0].recipe.system.prepare.window_hu,
+        manifest.settings.window_hu,
     )
     for name, figure in drawn.items():
         save_figure(figure, folder / f"{name}.png")
@@ -260,7 +261,7 @@ def box_figure(
 
 def heading(scores: Scores, manifest: Manifest, split: str) -> dict[str, str]:
     """Facts by name, in the order in which they are shown."""
-    settings = scores.systems[0].system.recipe.system.prepare
+    settings = manifest.settings
     summary = scores.systems[0].summaries[0]
     layout = f" ({manifest.layout})" if manifest.layout else ""
     shape, spacing = (
@@ -307,11 +308,8 @@ def all_steps(scores: Scores) -> str:
     """Steps of the stages; systems with the same steps are named together."""
     groups: dict[str, list[str]] = {}
     for each in scores.systems:
-        recipe = each.system.recipe
-        steps = ", ".join(
-            f"{stage} {getattr(recipe, stage).steps}" for stage in stages_of(recipe)
-        )
-        groups.setdefault(steps, []).append(each.system.name)
+        if each.system.steps:
+            groups.setdefault(each.system.steps, []).append(each.system.name)
     if len(groups) == 1:
         return next(iter(groups))
     return "; ".join(f"{', '.join(names)}: {steps}" for steps, names in groups.items())
@@ -324,7 +322,7 @@ def _scores_section(rows: Sequence[Row]) -> Section:
         columns += [NAMES[name], "95 % interval", "sd of seeds"]
     lines = []
     for row in rows:
-        cells = [method_name(row.name), "yes" if row.aligned else "no"]
+        cells = [method_name(row.name), ALIGNED[row.aligned]]
         for name in COMPARED:
             found, digits = row.scores[name], DIGITS[name]
             cells += [*found.cells(digits), format_number(found.seeds_std, digits)]

@@ -20,16 +20,19 @@ from adn_jax.config import PrepareSettings, ReadSettings, Recipe
 from adn_jax.config.fields import as_pairs, options_between
 from adn_jax.config.serialization import differing_fields, settings_to_json
 from adn_jax.config.sizes import Size
+from adn_jax.data.cases import read_case
 from adn_jax.data.manifest import Manifest, has_manifest, read_manifest
 from adn_jax.distributed.preemption import interrupt_on_sigterm
 from adn_jax.errors import UserError
 from adn_jax.evaluation.case import EMPTY_RULES
-from adn_jax.inference.system import tta_of
+from adn_jax.inference.system import infer_case, tta_of
 from adn_jax.io.files import read_json
 from adn_jax.io.paths import Place, is_remote, spelled_out
+from adn_jax.metrics.overlap import Mask
+from adn_jax.pipeline.align import aligns
 from adn_jax.prepare.dataset import log_manifest, prepare_dataset
 from adn_jax.runtime.jobs import progress_bar
-from adn_jax.training.runs import Run, changed_settings, stages_of
+from adn_jax.training.runs import Run, changed_settings, load_run, stages_of
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,17 @@ class Method:
     """The recipe that the config file gives at the chosen size."""
     recipe: Recipe
     """The recipe that is trained, apart from its seed."""
+
+    @property
+    def aligned(self) -> bool:
+        """Whether it turns heads upright."""
+        return aligns(self.recipe.system)
+
+    @property
+    def steps(self) -> str:
+        """Steps of each stage, in words."""
+        stages = stages_of(self.recipe)
+        return ", ".join(f"{one} {getattr(self.recipe, one).steps}" for one in stages)
 
 
 @dataclass(frozen=True)
@@ -62,6 +76,14 @@ class PlannedRun:
     def name(self) -> str:
         """For progress and messages."""
         return self.folder.name
+
+    def masks(self, manifest: Manifest, cases: Sequence[str]) -> list[Mask]:
+        """What it marks in some cases, on the prepared grid."""
+        model = load_run(self.folder)
+        return [
+            infer_case(model.params, read_case(files), model.recipe)[0].predicted
+            for files in map(manifest.case_folder, cases)
+        ]
 
 
 @dataclass(frozen=True)

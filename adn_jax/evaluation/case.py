@@ -1,6 +1,6 @@
 """Everything that is scored of one case: masks, mid-sagittal plane, asymmetry."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, NamedTuple
 
@@ -165,7 +165,8 @@ class CaseResult:
     flags: tuple[str, ...]
     """What preparation found odd in the scan, and what is odd in the result."""
     calibration: dict[str, Reliability]
-    """Sums over the voxels of the "brain", and over those of them "near" a lesion."""
+    """Sums over the voxels of the "brain", and over those of them "near" a lesion;
+    empty for masks."""
     uncertainty: CaseUncertainty | None = None
     """None where it was not asked for."""
 
@@ -199,49 +200,82 @@ class CaseResult:
         )
 
 
-def evaluate_case(
-    system: System, case: PreparedCase, files: Source, empty: EmptyRule
-) -> CaseResult:
-    """Run and score one labelled case."""
-    maps, _, uncertainty = system.infer(case)
-    assert maps.lesion is not None  # the case is labelled
-    brain = case.brain > 0
-    grids = {
-        "prepared": score_masks(maps.predicted, maps.lesion, maps.spacing_mm, empty)
-    }
-    native = native_lesion(maps.prediction, case, files)
-    if native is not None:
-        predicted = native.probability >= maps.threshold
-        scored = score_masks(predicted, native.lesion, native.spacing_mm, empty)
-        grids = {"native": scored, **grids}
-    near = near_lesion(maps.prediction, maps.lesion) & brain
-    alignment = system.model.recipe.system.alignment
-    first = "network_alone" if alignment.network else "first_guess"
-    scores, truth = _score_disentanglement(maps)
-    return CaseResult(
-        name=case.name,
-        grids=grids,
-        alignment=_score_alignment(maps, case, first),
-        disentanglement=scores,
-        disentanglement_truth=truth,
-        pose=maps.pose(case.affine),
-        flags=(*case.flags, *maps.midline_flags, *_result_flags(grids)),
-        calibration={
-            place: reliability(maps.prediction, maps.lesion, inside=inside)
-            for place, inside in {"brain": brain, "near": near}.items()
-        },
-        uncertainty=None
-        if uncertainty is None
-        else score_uncertainty(maps, uncertainty, maps.lesion, brain),
-    )
-
-
 class NativeLesion(NamedTuple):
     """Prediction and label on a scan's own grid."""
 
     probability: Map
     lesion: Mask
     spacing_mm: Spacing
+
+
+def evaluate_case(
+    system: System, case: PreparedCase, files: Source, empty: EmptyRule
+) -> CaseResult:
+    """Run and score one labelled case."""
+    maps, _, uncertainty = system.infer(case)
+    assert maps.lesion is not None  # the case is labelled
+    native = native_lesion(maps.prediction, case, files)
+    result = score_case(
+        case, maps.prediction, native, maps.threshold, empty, maps.midline_flags
+    )
+    alignment = system.model.recipe.system.alignment
+    first = "network_alone" if alignment.network else "first_guess"
+    scores, truth = _score_disentanglement(maps)
+    return replace(
+        result,
+        alignment=_score_alignment(maps, case, first),
+        disentanglement=scores,
+        disentanglement_truth=truth,
+        pose=maps.pose(case.affine),
+        uncertainty=None
+        if uncertainty is None
+        else score_uncertainty(maps, uncertainty, maps.lesion, case.brain > 0),
+    )
+
+
+def score_case(
+    case: PreparedCase,
+    prediction: Map,
+    native: NativeLesion | None,
+    threshold: float,
+    empty: EmptyRule,
+    flags: Sequence[str] = (),
+    calibrated: bool = True,
+) -> CaseResult:
+    """Score the prediction of one labelled case, whatever it was made by.
+
+    Args:
+        case: the prepared case.
+        prediction: probability of infarct on its grid.
+        native: the prediction and the label on the scan's own grid; None: no label.
+        threshold: from which probability a voxel is called infarct.
+        empty: rule for empty masks.
+        flags: what the tool found odd.
+        calibrated: whether the values are probabilities; of masks calibration says
+            nothing.
+    """
+    lesion, brain = np.asarray(case.lesion) >= 0.5, case.brain > 0
+    predicted = prediction >= threshold
+    grids = {"prepared": score_masks(predicted, lesion, case.spacing_mm, empty)}
+    if native is not None:
+        predicted = native.probability >= threshold
+        scored = score_masks(predicted, native.lesion, native.spacing_mm, empty)
+        grids = {"native": scored, **grids}
+    places = {"brain": brain, "near": near_lesion(prediction, lesion) & brain}
+    return CaseResult(
+        name=case.name,
+        grids=grids,
+        alignment={},
+        disentanglement={},
+        disentanglement_truth="",
+        pose={},
+        flags=(*case.flags, *flags, *_result_flags(grids)),
+        calibration={
+            place: reliability(prediction, lesion, inside=inside)
+            for place, inside in places.items()
+            if calibrated
+        },
+    )
 
 
 def native_lesion(

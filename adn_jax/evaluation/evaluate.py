@@ -1,21 +1,24 @@
-"""A run scored on the cases of a split: per case, in sum, in figures, in a report.
+"""A run, or what another tool predicted, scored on the cases of a split: per case, in
+sum, in figures, in a report.
 
 Each case's result is a file, so a second call only does what is missing; a result is
-redone when the weights, the case, the test-time augmentation, the thresholds, the rule
-for empty masks or the source of uncertainty have changed.
+redone when the weights or the prediction, the case, the test-time augmentation, the
+thresholds, the rule for empty masks or the source of uncertainty have changed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from rich.progress import track
 
 from adn_jax.config.serialization import settings_to_json
-from adn_jax.data.cases import read_case
-from adn_jax.data.manifest import Manifest
-from adn_jax.evaluation.case import CaseResult, EmptyRule, evaluate_case
-from adn_jax.evaluation.report import render_report, write_figures
+from adn_jax.data.cases import PreparedCase, read_case, sha256
+from adn_jax.data.manifest import Manifest, read_manifest
+from adn_jax.evaluation.case import CaseResult, EmptyRule, evaluate_case, score_case
+from adn_jax.evaluation.peers import THRESHOLD, Peer, find_peer
+from adn_jax.evaluation.report import render_report, write_figures, write_peer_figures
 from adn_jax.evaluation.source import (
     case_checksums,
     cases_of_split,
@@ -28,9 +31,10 @@ from adn_jax.evaluation.source import (
 )
 from adn_jax.evaluation.summary import per_case_csv, summarise_results
 from adn_jax.evaluation.thresholds import choose_on_validation
-from adn_jax.inference.system import System, load_system
+from adn_jax.inference.system import load_system
 from adn_jax.io.files import read_json, write_json, write_text
-from adn_jax.io.paths import Place, as_place, spelled_out
+from adn_jax.io.paths import Place, Source, as_place, spelled_out
+from adn_jax.pipeline.align import aligns
 
 ThresholdRule = Literal["recipe", "auto"]
 """Take the recipe's threshold, or choose two on the validation split."""
@@ -94,11 +98,29 @@ def evaluate_run(
     if threshold == "auto":
         chosen = choose_on_validation(system, data, members, empty)
         system = replace(system, thresholds=chosen.choice.thresholds)
-    results = _labelled_results(system, manifest, split, folder, members, empty)
-    summary = {
+    thresholds = system.thresholds
+    state = {
+        "members": members,
+        "samples": system.samples,
+        "thresholds": None if thresholds is None else asdict(thresholds),
+    }
+    results = _labelled_results(
+        manifest,
+        split,
+        folder,
+        {**state, "empty": empty, "format": RESULT_FORMAT},
+        lambda case, files: evaluate_case(system, case, files, empty),
+    )
+    summary: dict[str, Any] = {
         "split": split,
         **summarise_results(
-            results, model.recipe, manifest, empty, system.uncertainty_source
+            results,
+            manifest,
+            empty,
+            model.recipe.name,
+            model.recipe.threshold,
+            aligns(model.recipe.system),
+            system.uncertainty_source,
         ),
         **({} if chosen is None else {"threshold": chosen.to_json(cases)}),
         "tta": settings_to_json(system.tta),
@@ -108,32 +130,86 @@ def evaluate_run(
         "data": spelled_out(manifest.folder),
         "steps": model.run.steps,
     }
-    _write_results(system, manifest, results, summary, folder)
+    figures = write_figures(
+        system, manifest, results, summary["grid"], folder / "figures"
+    )
+    _write_results(manifest, results, summary, figures, folder)
+    return Evaluation(summary, folder)
+
+
+def evaluate_predictions(
+    predictions: Path,
+    data: Place | str,
+    split: str = "test",
+    empty: EmptyRule = "penalise",
+    name: str = "",
+) -> Evaluation:
+    """Score what another tool predicted; writes `PREDICTIONS/evaluation/<split>/`.
+
+    Cases, labels, grids, rules and statistics are those of `evaluate_run`.
+
+    Args:
+        predictions: folder with a prediction of each case (`peers.find_files`).
+        data: the prepared data set.
+        split: which of its splits.
+        empty: rule for empty masks (`case.EMPTY_RULES`).
+        name: what to call the tool; empty: as the folder.
+
+    Raises:
+        UserError: no data, no such split, no labelled case, predictions that are
+            missing, on another grid, or no probabilities; nothing is written then.
+    """
+    manifest = read_manifest(as_place(data))
+    return evaluate_peer(
+        find_peer(predictions, manifest, split, name), manifest, split, empty
+    )
+
+
+def evaluate_peer(
+    peer: Peer, manifest: Manifest, split: str, empty: EmptyRule = "penalise"
+) -> Evaluation:
+    """Score predictions that were found; arguments as of `evaluate_predictions`."""
+    folder = peer.folder / "evaluation" / split
+
+    def score(case: PreparedCase, files: Source) -> CaseResult:
+        prediction, native = peer.predict(case, files)
+        return score_case(
+            case, prediction, native, THRESHOLD, empty, calibrated=peer.soft
+        )
+
+    sums = {case: sha256(path) for case, path in peer.files.items()}
+    state = {"files": sums, "soft": peer.soft, "empty": empty, "format": RESULT_FORMAT}
+    results = _labelled_results(manifest, split, folder, state, score)
+    summary: dict[str, Any] = {
+        "split": split,
+        **summarise_results(results, manifest, empty, peer.name, THRESHOLD),
+        "tta": None,
+        "without_label": len(cases_of_split(manifest, split)) - len(results),
+        "run": str(peer.folder),
+        "members": [peer.name],
+        "data": spelled_out(manifest.folder),
+        "steps": {},
+    }
+    figures = write_peer_figures(
+        peer, manifest, results, summary["grid"], folder / "figures"
+    )
+    _write_results(manifest, results, summary, figures, folder)
     return Evaluation(summary, folder)
 
 
 def _labelled_results(
-    system: System,
     manifest: Manifest,
     split: str,
     folder: Place,
-    members: Sequence[Any],
-    empty: EmptyRule,
+    state: Any,
+    score: Callable[[PreparedCase, Source], CaseResult],
 ) -> list[CaseResult]:
     """The results of the split's cases that have a label, from their files if these are
-    still true: of the same weights, settings and case.
+    still true: of the same case and `state`, the JSON values that scores depend on.
 
     Raises:
         UserError: none has one.
     """
-    thresholds = system.thresholds
-    state = {
-        "members": members,
-        "samples": system.samples,
-        "thresholds": None if thresholds is None else asdict(thresholds),
-        "empty": empty,
-        "format": RESULT_FORMAT,
-    }
     results = []
     for name in track(labelled_cases(manifest, split), f"evaluate {split}"):
         files = manifest.case_folder(name)
@@ -145,7 +221,7 @@ def _labelled_results(
             continue
         case = read_case(files)
         if case.lesion is not None:
-            result = evaluate_case(system, case, files, empty)
+            result = score(case, files)
             write_json(path, {"key": key, **result.to_json()})
             results.append(result)
     if not results:
@@ -154,16 +230,14 @@ def _labelled_results(
 
 
 def _write_results(
-    system: System,
     manifest: Manifest,
     results: list[CaseResult],
     summary: dict[str, Any],
+    figures: Mapping[str, Place],
     folder: Place,
 ) -> None:
-    """Write scores, figures and report; the summary last, as the sign of the whole."""
-    recipe, grid = system.model.recipe, summary["grid"]
-    figures = write_figures(system, manifest, results, grid, folder / "figures")
+    """Write scores and report; the summary last, as the sign of the whole."""
     write_text(folder / "per_case.csv", per_case_csv(results))
-    report = render_report(summary, results, figures, recipe)
+    report = render_report(summary, results, figures, manifest.settings)
     write_text(folder / "report.html", report)
     write_json(folder / "summary.json", summary)

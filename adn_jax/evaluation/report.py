@@ -10,10 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 from rich.progress import track
 
-from adn_jax.config import Recipe
+from adn_jax.config import PrepareSettings
 from adn_jax.data.cases import read_case
 from adn_jax.data.manifest import Manifest
 from adn_jax.evaluation.case import CaseResult
+from adn_jax.evaluation.peers import Peer
 from adn_jax.evaluation.summary import pooled
 from adn_jax.inference.figures import (
     BAR,
@@ -25,6 +26,7 @@ from adn_jax.inference.figures import (
     segmentation_figure,
     uncertainty_figure,
 )
+from adn_jax.inference.maps import CaseMaps
 from adn_jax.inference.system import System
 from adn_jax.io.paths import Place
 from adn_jax.metrics.calibration import (
@@ -121,24 +123,13 @@ def write_figures(
         for result in track(chosen, description="figures")
     ]
     maps = [one.maps for one in inferred]
-    captions = [
-        f"{result.name}\nDice {result.grids[grid].dice:.2f} · "
-        f"{result.grids[grid].label_ml:.0f} mL"
-        for result in chosen
-    ]
     best_to_worst = sorted({0, len(chosen) // 2, len(chosen) - 1})
-    scores = [result.grids[grid] for result in results]
     drawn = {
         "overview": overview_figure(maps[len(chosen) // 2]),
-        "segmentation": segmentation_figure(maps, captions),
         "maps": maps_figure(
             [maps[i] for i in best_to_worst], [chosen[i].name for i in best_to_worst]
         ),
-        "scores": score_figure(
-            np.array([score.dice for score in scores], float),
-            np.array([score.label_ml for score in scores], float),
-        ),
-        "calibration": reliability_figure(pooled(results, "brain")),
+        **_figures_of_any_tool(results, maps, grid),
     }
     if found := [i for i, one in enumerate(maps) if one.plane]:
         turns = [
@@ -150,7 +141,53 @@ def write_figures(
         entropies = [
             one.uncertainty.entropy for one in inferred if one.uncertainty is not None
         ]
+        captions = _captions(chosen, grid)
         drawn["uncertainty"] = uncertainty_figure(maps, entropies, captions)
+    return _save_figures(drawn, folder)
+
+
+def write_peer_figures(
+    peer: Peer,
+    manifest: Manifest,
+    results: Sequence[CaseResult],
+    grid: str,
+    folder: Place,
+) -> dict[str, Place]:
+    """Draw what there is of another tool's predictions; returns figures by name."""
+    sources = [manifest.case_folder(one.name) for one in pictured(results, grid)]
+    maps = [peer.maps(read_case(files), files) for files in sources]
+    return _save_figures(_figures_of_any_tool(results, maps, grid), folder)
+
+
+def _figures_of_any_tool(
+    results: Sequence[CaseResult], maps: Sequence[CaseMaps], grid: str
+) -> dict[str, Figure]:
+    """The pictured cases outlined, the scores, and the calibration if it is known."""
+    scores = [result.grids[grid] for result in results]
+    captions = _captions(pictured(results, grid), grid)
+    drawn = {
+        "segmentation": segmentation_figure(maps, captions),
+        "scores": score_figure(
+            np.array([score.dice for score in scores], float),
+            np.array([score.label_ml for score in scores], float),
+        ),
+    }
+    if all(result.calibration for result in results):
+        drawn["calibration"] = reliability_figure(pooled(results, "brain"))
+    return drawn
+
+
+def _captions(chosen: Sequence[CaseResult], grid: str) -> list[str]:
+    """Name, Dice and volume of each pictured case."""
+    return [
+        f"{result.name}\nDice {result.grids[grid].dice:.2f} · "
+        f"{result.grids[grid].label_ml:.0f} mL"
+        for result in chosen
+    ]
+
+
+def _save_figures(drawn: Mapping[str, Figure], folder: Place) -> dict[str, Place]:
+    """Write figures as PNG files; returns these by name."""
     paths = {name: folder / f"{name}.png" for name in drawn}
     for name, figure in drawn.items():
         save_figure(figure, paths[name])
@@ -171,7 +208,7 @@ def render_report(
     summary: Mapping[str, Any],
     results: Sequence[CaseResult],
     figures: Mapping[str, Place],
-    recipe: Recipe,
+    prepare: PrepareSettings,
 ) -> str:
     """The page as HTML, pictures embedded; flagged cases come first in its table."""
     environment = page_environment("adn_jax.evaluation")
@@ -180,7 +217,7 @@ def render_report(
         summary=summary,
         rows=sorted(results, key=lambda result: (not result.flags, result.name)),
         figures={name: data_uri(path) for name, path in figures.items()},
-        recipe=recipe,
+        prepare=prepare,
     )
 
 

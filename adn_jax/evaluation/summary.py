@@ -9,7 +9,6 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
-from adn_jax.config import Recipe
 from adn_jax.data.manifest import Manifest
 from adn_jax.evaluation.case import (
     EMPTY_RULES,
@@ -33,7 +32,6 @@ from adn_jax.metrics.disentanglement import (
     Disentanglement,
     auroc,
 )
-from adn_jax.pipeline.align import aligns
 from adn_jax.runtime.platform import versions
 
 SeedsByCases = Float[np.ndarray, "seeds cases"]
@@ -170,14 +168,25 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def summarise_results(
     results: Sequence[CaseResult],
-    recipe: Recipe,
     manifest: Manifest,
     rule: EmptyRule,
+    name: str,
+    threshold: float,
+    seeks_midline: bool = False,
     uncertainty_source: str = "",
 ) -> dict[str, Any]:
     """The content of `summary.json`: the headline grid on top, both grids below.
 
     The headline is the native grid, unless a case has no label there.
+
+    Args:
+        results: the scored cases.
+        manifest: their data set.
+        rule: rule for empty masks.
+        name: of the recipe, or of another tool.
+        threshold: from which probability a voxel is called infarct.
+        seeks_midline: whether a case without pose is one whose mid-line was missed.
+        uncertainty_source: in words; empty: none.
     """
     native = all("native" in result.grids for result in results)
     grid = "native" if native else "prepared"
@@ -186,7 +195,7 @@ def summarise_results(
         for name in ("native", "prepared")
         if all(name in result.grids for result in results)
     }
-    low, high = recipe.system.prepare.window_hu
+    low, high = manifest.settings.window_hu
     missed = sum(not result.pose for result in results)  # in no error of the alignment
     return {
         "cases": len(results),
@@ -195,16 +204,16 @@ def summarise_results(
         "hd95_convention": "directed (larger of the two directed 95th percentiles, "
         "as MONAI); hd95_pooled_mm: 95th percentile of both directions together",
         "lesion_rule": "26-connected components; one shared voxel is a hit",
-        "threshold": recipe.threshold,
+        "threshold": threshold,
         **grids[grid],
         "alignment_error_deg": _summarise_alignment(results, "angle_deg"),
         "alignment_offset_mm": _summarise_alignment(results, "offset_mm"),
-        "midline_not_found": missed if aligns(recipe.system) else None,
+        "midline_not_found": missed if seeks_midline else None,
         "disentanglement": _summarise_disentanglement(results, high - low),
         "calibration": _summarise_calibration(results),
         "uncertainty": _summarise_uncertainty(results, uncertainty_source),
         "grids": grids,
-        "recipe": recipe.name,
+        "recipe": name,
         "versions": versions(),
     }
 
@@ -268,8 +277,10 @@ def _summarise_disentanglement(
     }
 
 
-def _summarise_calibration(results: Sequence[CaseResult]) -> dict[str, Any]:
-    """Errors and bins of the voxels of all cases together."""
+def _summarise_calibration(results: Sequence[CaseResult]) -> dict[str, Any] | None:
+    """Errors and bins of the voxels of all cases together; None for masks."""
+    if not all(result.calibration for result in results):
+        return None
     brain, near = (pooled(results, place) for place in ("brain", "near"))
     return none_for_nan(
         {

@@ -227,7 +227,9 @@ def _misfit(image: Image, scan: Image) -> str:
     return f"{what} (corners are up to {away.max():.1f} mm apart)"
 
 
-def by(numbers: tuple[int, ...] | Float[np.ndarray, " n"]) -> str:
+def by(
+    numbers: tuple[int, ...] | tuple[float, ...] | Float[np.ndarray, " n"],
+) -> str:
     """`512 x 512 x 28`."""
     return " x ".join(f"{one:.4g}" for one in numbers)
 

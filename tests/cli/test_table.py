@@ -8,6 +8,8 @@ from adn_jax.cli import table as module
 from adn_jax.cli.main import main
 from adn_jax.comparison import work
 from adn_jax.config.sizes import demo_size
+from adn_jax.data.cases import read_case
+from adn_jax.io.image import from_zyx, write_image
 from tests.comparison.pretend import pretend_runs
 from tests.training.tiny import tiny_recipe, write_heads
 
@@ -128,6 +130,8 @@ def test_a_missing_run_is_exit_code_2(
         (["--shard", "2/2"], "--shard is '2/2'"),
         (["--seeds", "1", "1"], "the seed 1 is given twice"),
         (["--size", "huge"], "--size"),
+        (["--predictions", "nowhere"], "nowhere is no folder"),
+        (["--predictions", "adn=DIR"], "--recipes both have 'adn'; call the"),
     ],
 )
 def test_mistakes_end_with_code_2(configs, data, tmp_path, capsys, options, said):
@@ -138,6 +142,16 @@ def test_mistakes_end_with_code_2(configs, data, tmp_path, capsys, options, said
     assert said in capsys.readouterr().err
 
 
+def write_labels(folder, data):
+    """The labels of the held-out heads, as another tool might predict them."""
+    for name in ("head04", "head05"):
+        case = read_case(Path(data) / name)
+        mask = from_zyx(case.lesion, case.affine, "mask")
+        (folder / name).mkdir(parents=True)
+        write_image(folder / name / "mask.nii.gz", mask)
+    return folder
+
+
 @pytest.mark.slow
 def test_two_systems_from_data_to_table(configs, data, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
@@ -145,11 +159,16 @@ def test_two_systems_from_data_to_table(configs, data, tmp_path, monkeypatch, ca
     out = tmp_path / "out"
     settings = ["align.steps=2", "joint.steps=2", "joint.validate_every=2"]
     command = ["table", data, str(out), "--recipes", *configs, "--set", *settings]
+    command += ["--predictions", f"perfect={write_labels(tmp_path / 'tool', data)}"]
     main(command)
     content = json.loads((out / "table.json").read_text())
     assert content["missing"] == []
     assert content["cases"] == ["head04", "head05"]
-    assert [row["aligned"] for row in content["rows"]] == [True, True]
+    assert [row["aligned"] for row in content["rows"]] == [True, True, None]
+    perfect = content["rows"][2]
+    assert (perfect["name"], perfect["scores"]["dice"]["mean"]) == ("perfect", 1.0)
+    ours = content["rows"][1]["scores"]["dice"]["mean"]
+    assert perfect["differences"]["dice"]["mean"] == pytest.approx(1.0 - ours)
     assert "auroc" in content["rows"][1]["scores"]
     stages = json.loads((out / "runs" / "adn-seed0" / "stages.json").read_text())
     donor = str(out / "runs" / "resunet_aligned-seed0")

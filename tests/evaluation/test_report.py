@@ -11,10 +11,12 @@ from adn_jax.evaluation.summary import per_case_csv, summarise_results
 from adn_jax.inference.figures import save_figure
 from adn_jax.inference.maps import LesionUncertainty
 from adn_jax.metrics.calibration import reliability
+from tests.tiny_runs import RECIPE
 
 MASK = np.zeros((2, 6, 6), bool)
 MASK[:, 1:4, 1:4] = True
 SUMS = reliability(0.1 + 0.7 * MASK, MASK, 4)
+PREPARE = RECIPE.system.prepare
 UNCERTAINTY = CaseUncertainty(
     entropy_right=0.25,
     entropy_wrong=0.75,
@@ -62,7 +64,13 @@ def summary_of(tiny_recipe, tmp_path):
         return {
             "split": "test",
             **summarise_results(
-                results, tiny_recipe, manifest, "penalise", uncertainty_source
+                results,
+                manifest,
+                "penalise",
+                tiny_recipe.name,
+                tiny_recipe.threshold,
+                seeks_midline=True,
+                uncertainty_source=uncertainty_source,
             ),
             "tta": None,
             "without_label": 0,
@@ -103,20 +111,20 @@ class Page(HTMLParser):
             self.first = False
 
 
-def test_the_page_needs_nothing_beside_it(summary_of, tiny_recipe, tmp_path):
+def test_the_page_needs_nothing_beside_it(summary_of, tmp_path):
     results = [result("a"), result("b", 1), result("c", 2, flags=("Cut at the top.",))]
     save_figure(score_figure(np.ones(1), np.ones(1)), tmp_path / "scores.png")
     figures = {"scores": tmp_path / "scores.png"}
-    page = Page(render_report(summary_of(results), results, figures, tiny_recipe))
+    page = Page(render_report(summary_of(results), results, figures, PREPARE))
     assert len(page.fetched) == 1
     assert page.fetched[0].startswith("data:image/png;base64,iVBOR")
     assert page.open == []
     assert page.rows == ["c", "a", "b"]
 
 
-def test_numbers_and_rules_are_on_the_page(summary_of, tiny_recipe):
+def test_numbers_and_rules_are_on_the_page(summary_of):
     results = [result("a"), result("b", 1)]
-    text = render_report(summary_of(results), results, {}, tiny_recipe)
+    text = render_report(summary_of(results), results, {}, PREPARE)
     words = " ".join(text.split())
     for expected in (
         '<p class="value">0.83</p>',
@@ -132,16 +140,16 @@ def test_numbers_and_rules_are_on_the_page(summary_of, tiny_recipe):
         assert expected in words
 
 
-def test_real_data_has_no_midline_error(summary_of, tiny_recipe):
+def test_real_data_has_no_midline_error(summary_of):
     results = [result("a", known=False)]
     summary = summary_of(results)
     assert summary["alignment_error_deg"] is None
-    text = render_report(summary, results, {}, tiny_recipe)
+    text = render_report(summary, results, {}, PREPARE)
     assert "Mid-line error" not in text
     assert "AUROC of P" in text
 
 
-def test_calibration_is_that_of_all_voxels_together(summary_of, tiny_recipe):
+def test_calibration_is_that_of_all_voxels_together(summary_of):
     results = [result("a"), result("b", 1)]
     summary = summary_of(results)["calibration"]
     assert summary["voxels"] == 2 * MASK.size
@@ -149,12 +157,20 @@ def test_calibration_is_that_of_all_voxels_together(summary_of, tiny_recipe):
     assert summary["mce"] == pytest.approx(0.2)
     assert summary["bins"]["count"] == [2 * int((~MASK).sum()), 0, 0, 2 * MASK.sum()]
     assert summary["bins"]["share_of_infarct"] == [0.0, None, None, 1.0]
-    text = render_report(summary_of(results), results, {}, tiny_recipe)
+    text = render_report(summary_of(results), results, {}, PREPARE)
     assert "<h2>Calibration</h2>" in text
     assert "Uncertainty" not in text
 
 
-def test_uncertainty_is_told_where_it_was_asked_for(summary_of, tiny_recipe):
+def test_masks_have_no_calibration(summary_of):
+    summary = summary_of(results := [replace(result("a"), calibration={})])
+    assert summary["calibration"] is None
+    page = Page(text := render_report(summary, results, {}, PREPARE))
+    assert page.open == []
+    assert "alibration" not in text
+
+
+def test_uncertainty_is_told_where_it_was_asked_for(summary_of):
     results = [
         result("a", uncertainty=UNCERTAINTY),
         result("b", 1, uncertainty=UNCERTAINTY),
@@ -169,7 +185,7 @@ def test_uncertainty_is_told_where_it_was_asked_for(summary_of, tiny_recipe):
         == uncertainty["false_lesion_auroc_probability"]
         == 1.0
     )
-    words = " ".join(render_report(summary, results, {}, tiny_recipe).split())
+    words = " ".join(render_report(summary, results, {}, PREPARE).split())
     assert "From the 20 dropout samples" in words
     assert "0.75 bits where the prediction is wrong" in words
     assert "uncertainty_error_auroc" in per_case_csv(results).splitlines()[0]
@@ -177,32 +193,31 @@ def test_uncertainty_is_told_where_it_was_asked_for(summary_of, tiny_recipe):
     assert summary_of([result("a")])["uncertainty"] is None
 
 
-def test_an_ensemble_is_named(summary_of, tiny_recipe):
+def test_an_ensemble_is_named(summary_of):
     results = [result("a", uncertainty=UNCERTAINTY)]
     summary = summary_of(results, "ensemble of 2 runs: run, other")
-    words = " ".join(render_report(summary, results, {}, tiny_recipe).split())
+    words = " ".join(render_report(summary, results, {}, PREPARE).split())
     assert "grids: mean prediction of the runs run, other; alignment" in words
 
 
-def test_a_system_without_d_says_nothing_of_p(summary_of, tiny_recipe):
+def test_a_system_without_d_says_nothing_of_p(summary_of):
     plain = {"disentanglement": {}, "disentanglement_truth": "", "pose": {}}
     results = [replace(result("a", known=False), **plain)]
     summary = summary_of(results)
     assert summary["disentanglement"] is summary["alignment_error_deg"] is None
-    recipe = tiny_recipe.with_fields(segment_input="aligned")
-    page = Page(text := render_report(summary, results, {}, recipe))
+    page = Page(text := render_report(summary, results, {}, PREPARE))
     assert page.open == []
     for word in ("AUROC of P", "X̂", "X + P", "rotation", "mid-line", "Alignment"):
         assert word not in text
 
 
-def test_headline_is_prepared_where_a_native_label_is_missing(summary_of, tiny_recipe):
+def test_headline_is_prepared_where_a_native_label_is_missing(summary_of):
     results = [result("a"), result("b", 1, native=False)]
     summary = summary_of(results)
     assert summary["grid"] == "prepared"
     assert list(summary["grids"]) == ["prepared"]
     assert summary["dice"]["n"] == 2
-    assert "prepared grid" in render_report(summary, results, {}, tiny_recipe)
+    assert "prepared grid" in render_report(summary, results, {}, PREPARE)
 
 
 def test_csv_has_every_column_for_every_case():

@@ -75,7 +75,12 @@ def head(name: str, seed: int) -> PreparedCase:
         volume=volume.astype(np.float32),
         brain=brain,
         affine=affine,
-        geometry={"shape": SHAPE[::-1], "affine": affine.tolist()},
+        geometry={
+            "shape": SHAPE[::-1],
+            "affine": affine.tolist(),
+            "native_shape": SHAPE[::-1],
+            "native_affine": affine.tolist(),
+        },
         lesion=lesion.astype(np.float32),
         tissue=tissue.astype(np.uint8),
     )

@@ -1,0 +1,71 @@
+"""Predictions of other tools as rows of a table."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from adn_jax.comparison.compare import read_scores
+from adn_jax.comparison.peers import find_peer_runs, name_predictions
+from adn_jax.data.cases import read_case, read_native_lesion
+from adn_jax.data.manifest import read_manifest
+from adn_jax.errors import UserError
+from adn_jax.evaluation import evaluate as module
+from adn_jax.evaluation.evaluate import evaluate_peer
+from adn_jax.io.image import write_image
+
+CASES = ("turned", "upright", "healthy")
+
+
+@pytest.fixture
+def manifest(tiny_data):
+    return read_manifest(tiny_data)
+
+
+@pytest.fixture
+def folders(tmp_path, tiny_data):
+    """Predictions of two seeds: the label moved by two voxels, and by four."""
+    for seed, shift in enumerate((2, 4)):
+        (tmp_path / f"seed{seed}").mkdir()
+        for name in CASES:
+            lesion = read_native_lesion(tiny_data / name)
+            moved = lesion.holding(np.roll(lesion.voxels, shift, 0), "mask")
+            write_image(tmp_path / f"seed{seed}" / f"{name}.nii", moved)
+    return [tmp_path / "seed0", tmp_path / "seed1"]
+
+
+def test_a_tool_is_named_or_called_as_its_folder():
+    assert name_predictions(["nnunet=a/b", "c/d/"]) == [
+        ("nnunet", Path("a/b")),
+        ("d", Path("c/d")),
+    ]
+
+
+def test_folders_of_one_name_are_its_seeds(folders, manifest, monkeypatch):
+    monkeypatch.setattr(module, "write_peer_figures", lambda *_: {})
+    named = [("tool", folder) for folder in folders]
+    runs = find_peer_runs(named, (3, 5), manifest, "test")
+    assert [run.name for run in runs] == ["tool-seed3", "tool-seed5"]
+    for run in runs:
+        evaluate_peer(run.peer, manifest, "test")
+    (found,) = read_scores(runs, "test").systems
+    assert (found.system.name, found.seeds) == ("tool", (3, 5))
+    near, far = found.tables["dice"]
+    assert (near >= far).all()
+    assert near[0] > far[0]
+
+
+def test_masks_are_those_of_the_prepared_grid(folders, manifest, tiny_data):
+    (run,) = find_peer_runs([("tool", folders[0])], (0,), manifest, "test")
+    (mask,) = run.masks(manifest, ["turned"])
+    label = read_case(tiny_data / "turned").lesion >= 0.5
+    # the scan's x runs against the prepared grid's
+    np.testing.assert_array_equal(mask, np.roll(label, -2, axis=2))
+
+
+def test_too_many_folders_are_refused(folders, manifest):
+    named = [("tool", folder) for folder in folders]
+    with pytest.raises(UserError, match=r"tool more often than there are seeds \(1\)"):
+        find_peer_runs(named, (0,), manifest, "test")
+    with pytest.raises(UserError, match=r"seed0 twice; give each once"):
+        find_peer_runs([named[0]] * 2, (0, 1), manifest, "test")
