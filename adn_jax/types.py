@@ -7,7 +7,7 @@ paper's letters stand in docstrings, words in the code:
 | letter | word | meaning |
 |---|---|---|
 | I | volume | prepared scan, HU window mapped to [0, 1], 0 outside the brain |
-| X | aligned | I with its mid-sagittal plane at the centre of x |
+| X | aligned | I with its mid-sagittal plane at the centre of x, or a box of it |
 | X' | mirrored | X flipped along x |
 | A | asymmetry | max(X' - X, 0): how much darker than the other side |
 | P | pathological | the part of A that D takes for ischaemia |
@@ -28,6 +28,12 @@ from jaxtyping import Array, Float, Int, Integer, PRNGKeyArray
 
 Volume = Float[Array, "b z y x c"]
 """A batch of volumes or feature maps, channels last."""
+
+MovedVolume = Float[Array, "b z2 y2 x2 c"]
+"""One beside others that lie on another grid: where X is a box, I's grid is larger."""
+
+Shape = tuple[int, int, int]
+"""Voxels along z, y and x."""
 
 Matrix = Float[Array, "b 4 4"]
 """Homogeneous matrices on normalised (x, y, z) coordinates, from output to input."""

@@ -8,8 +8,8 @@ Result:   not yet run at full size; on phantoms, smaller, `clerigues.py` and
 Beyond the paper: the head is centred by mass, T starts from the identity and first
 learns the answer of a coarse search, each scan's pose is refined on the mirror loss,
 D and F start at the share of infarcted voxels instead of one half, P is taught the
-infarct to the end, beside the paper's L_D, which alone lets it fall to 0, and A leaves
-out the brain's rim.
+infarct to the end, beside the paper's L_D, which alone lets it fall to 0, A leaves
+out the brain's rim, and D and F see the box of 160 x 192 x 154 mm that holds the brain.
 """
 
 from adn_jax.config import (
@@ -35,6 +35,7 @@ def get_config() -> Recipe:
     return Recipe(
         name="adn",
         system=SystemSettings(
+            box=(32, 160, 128),
             alignment=AlignmentSettings(
                 centre=True, search_limit_deg=10.0, refine_steps=12, refine_rate=0.01
             ),

@@ -6,8 +6,9 @@ Result:   not yet run at full size; on phantoms see docs/results.md.
 
 F sees X and X' as two channels, without D: F of `adn`, trained briefly, found hardly
 anything outside P. F has five levels, the first pooling leaves thick slices alone, and
-two decoder levels learn beside the last. Stronger augmentation, averaged weights. What
-each part is worth, and why there is no test-time augmentation: docs/results.md.
+two decoder levels learn beside the last. The box is that of `adn`. Stronger
+augmentation, averaged weights. What each part is worth, and why there is no test-time
+augmentation: docs/results.md.
 """
 
 from dataclasses import replace
@@ -34,6 +35,7 @@ def get_config() -> Recipe:
                 noise=0.03,
             ),
         ),
+        box=(32, 160, 128),
         segment_net=replace(
             clerigues.system.segment_net,
             widths=(32, 64, 128, 256, 320),

@@ -13,11 +13,12 @@ from adn_jax.config.recipe_file import load_recipe
 
 
 def get_config() -> Recipe:
-    """`adn` whose F sees X: no D, no L_D, no tissue maps."""
+    """`adn` whose F sees X, all of it: no D, no L_D, no tissue maps, no box."""
     adn = load_recipe(Path(__file__).with_name("adn.py"))
     return adn.with_fields(
         name="resunet_aligned",
         tissue_source="none",
         joint_loss=replace(adn.joint_loss, regularisation=0.0, warm_start_steps=0),
         segment_input="aligned",
+        box=None,
     )

@@ -393,6 +393,9 @@ class SystemSettings:
     """What the gradients of the U-Nets compute again to need less memory."""
     prepare: PrepareSettings = field(default_factory=PrepareSettings)
     """Preparation of raw scans."""
+    box: tuple[int, int, int] | None = None
+    """Voxels (z y x) of X, about its centre, that D, F and the tissue net see (ours);
+    None: all. In inference a head that is larger is seen whole."""
     alignment: AlignmentSettings = field(default_factory=AlignmentSettings)
     """Finding the mid-sagittal plane."""
     alignment_net: AlignmentNetSettings = field(default_factory=AlignmentNetSettings)
@@ -410,6 +413,11 @@ class SystemSettings:
     """Shift and scale what F sees to mean 0 and deviation 1 in the brain."""
     segment_net: SegmentNetSettings = field(default_factory=UNetSettings)
     """Network F."""
+
+    @property
+    def aligned_shape(self) -> tuple[int, int, int]:
+        """Voxels (z y x) of X as the networks behind T see it."""
+        return self.box or self.prepare.shape
 
     @property
     def disentangles(self) -> bool:

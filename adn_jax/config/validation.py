@@ -20,6 +20,7 @@ from adn_jax.config import (
     SegmentNetSettings,
     StageSettings,
     SymmetryNetSettings,
+    SystemSettings,
     TtaSettings,
     UNetSettings,
 )
@@ -88,6 +89,9 @@ RULES: dict[type, tuple[Rule, ...]] = {
     Recipe: (
         ("threshold", "between 0 and 1", lambda value: 0 < value < 1),
         _in_range("seed", 0, 2**31),
+    ),
+    SystemSettings: (
+        ("box", "three sizes above 0, or None", lambda box: not box or min(box) > 0),
     ),
     PrepareSettings: (
         _all_positive("shape", "three sizes above 0"),
@@ -244,6 +248,7 @@ def check_recipe(recipe: Recipe) -> None:
 def _check_system(recipe: Recipe) -> None:
     """Raise `UserError` where the parts of the system do not go together."""
     system, net = recipe.system, recipe.system.segment_net
+    _check_box(system)
     if not system.disentangles and recipe.joint_loss.regularisation:
         raise UserError(
             f"segment_input is {system.segment_input!r}, so there is no P that L_D "
@@ -265,6 +270,18 @@ def _check_system(recipe: Recipe) -> None:
             f"segment_net is a {net.kind}, which trains on windows; D needs the whole "
             "head, so set segment_input to 'aligned' or 'mirror_pair'."
         )
+
+
+def _check_box(system: SystemSettings) -> None:
+    """Raise `UserError` unless the box lies in the grid, with its centre."""
+    sizes = zip("zyx", system.box or (), system.prepare.shape, strict=False)
+    for axis, size, of in sizes:
+        if size > of or (of - size) % 2:
+            raise UserError(
+                f"box has {size} voxels along {axis}, prepare.shape {of}; the box has "
+                "to have as many or fewer, by an even number, so that both have one "
+                "centre."
+            )
 
 
 def _check_schedules(loss: AlignLossSettings | JointLossSettings, where: str) -> None:

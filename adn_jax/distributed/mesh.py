@@ -159,31 +159,33 @@ def halo_exchange(
 
 
 def ring_reduce(
-    function: Callable[[Volume, Array, Index, Index], Volume],
-) -> Callable[[Volume, Array], Volume]:
-    """(volume, one array a case) -> volume, whose rows may depend on any others.
+    function: Callable[[Volume, Array, Index, Index, int], Result], wanted: int
+) -> Callable[[Volume, Array], Result]:
+    """(volume, one array a case) -> `wanted` rows, which may depend on any others.
 
-    `function(block, array, source, target)` is what a block of rows, from `source` on,
-    gives to as many rows of the result, from `target` on; the contributions are added.
-    Where devices share rows the blocks go round, so that no device holds a whole map.
+    `function(block, array, source, target, count)` is what a block of rows, from
+    `source` on, gives to `count` rows of the result, from `target` on; the
+    contributions are added. Where devices share rows the blocks go round, so that no
+    device holds a whole map.
     """
 
-    def apply(own: Volume, array: Array) -> Volume:
+    def apply(own: Volume, array: Array) -> Result:
         sharing = jax.sharding.get_abstract_mesh().shape["spatial"]
         here, rows = jax.lax.axis_index("spatial"), own.shape[2]
+        count = wanted // sharing
         ring = [(device, (device + 1) % sharing) for device in range(sharing)]
         block = own
-        total = function(block, array, here * rows, here * rows)
+        total = function(block, array, here * rows, here * count, count)
         for turn in range(1, sharing):
             block = jax.lax.ppermute(block, "spatial", ring)
             source = (here - turn) % sharing
-            total += function(block, array, source * rows, here * rows)
+            total += function(block, array, source * rows, here * count, count)
         return total
 
-    def by_each(volume: Volume, array: Array) -> Volume:
-        shares = jax.sharding.get_abstract_mesh().shape.get("spatial", 1) > 1
-        if not (shares and _is_shared(volume)):
-            return function(volume, array, 0, 0)
+    def by_each(volume: Volume, array: Array) -> Result:
+        sharing = jax.sharding.get_abstract_mesh().shape.get("spatial", 1)
+        if sharing == 1 or wanted % sharing or not _is_shared(volume):
+            return function(volume, array, 0, 0, wanted)
         spread = jax.shard_map(
             apply, in_specs=(ROWS, CASES), out_specs=ROWS, check_vma=False
         )

@@ -216,7 +216,7 @@ def evaluate_case(
     assert maps.lesion is not None  # the case is labelled
     native = native_lesion(maps.prediction, case, files)
     result = score_case(
-        case, maps.prediction, native, maps.threshold, empty, maps.midline_flags
+        case, maps.prediction, native, maps.threshold, empty, maps.flags
     )
     alignment = system.model.recipe.system.alignment
     first = "network_alone" if alignment.network else "first_guess"

@@ -8,6 +8,7 @@ grid, so that voxel i of n has its centre at (2 i + 1) / n - 1.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,15 +21,25 @@ Tap = tuple[Int[Array, "..."], Float[Array, "..."]]
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Which rows of a grid of `size` are at hand, and which of the result are wanted.
+class Part:
+    """The voxels of an axis of `size` that are at hand, and those that are wanted.
 
-    `source` is the first of those at hand, `target` the first of as many wanted ones.
+    `source` is the first of those at hand, `target` the first of the `wanted` ones
+    (None: as many as are at hand).
     """
 
     size: int
     source: Index = 0
     target: Index = 0
+    wanted: int | None = None
+
+    def count(self, at_hand: int) -> int:
+        """How many voxels are wanted."""
+        return at_hand if self.wanted is None else self.wanted
+
+
+Parts = tuple[Part, Part, Part]
+"""Along z, y and x."""
 
 
 def sample(
@@ -37,8 +48,8 @@ def sample(
     *,
     nearest: bool = False,
     in_plane: bool = False,
-    rows: Rows | None = None,
-) -> Num[Array, "b z y x c"]:
+    parts: Parts | None = None,
+) -> Num[Array, "b z2 y2 x2 c"]:
     """Warp each volume: output(p) = volume(M p), zero outside the grid.
 
     Args:
@@ -49,46 +60,72 @@ def sample(
         in_plane: the matrices only turn about z and shift along x and y. Each tap is
             then one row of z * c values, found once for all slices: 4 taps for 8. The
             matrix's entries that have to do with z are not looked at.
-        rows: where the rows (y) of `volume` and those of the result lie in a larger
-            grid; None: they are all.
+        parts: where the voxels of `volume` and those of the result lie in a larger
+            grid, along z, y and x; None: they are all.
 
-    Returns the warped volumes on the same grid, or with `rows` what these rows give to
-    as many rows of the result; differentiable by volume and, unless `nearest`, by
-    matrix.
+    Returns the warped volumes on the same grid, or with `parts` what these voxels give
+    to the wanted ones; differentiable by volume and, unless `nearest`, by matrix.
     """
     if not nearest and not jnp.issubdtype(volume.dtype, jnp.floating):
         raise ValueError(f"{volume.dtype} cannot be interpolated; use nearest=True")
-    rows, kind = rows or Rows(volume.shape[2]), volume.dtype
+    parts, kind = parts or _whole(volume), volume.dtype
     if not nearest:
         # also for the sums of its gradients
         volume = volume.astype(jnp.float32 if kind.itemsize < 4 else kind)
     if not in_plane:
-        return _sample_grid(volume, matrix, nearest, rows).astype(kind)
+        return _sample_grid(volume, matrix, nearest, parts).astype(kind)
+    volume = _part_of(volume, 1, parts[0])
     batch, z, y, x, channels = volume.shape
     columns = volume.transpose(0, 2, 3, 1, 4).reshape(batch, y, x, z * channels)
-    warped = _sample_grid(columns, matrix, nearest, rows).astype(kind)
-    return warped.reshape(batch, y, x, z, channels).transpose(0, 3, 1, 2, 4)
+    warped = _sample_grid(columns, matrix, nearest, parts[1:]).astype(kind)
+    return warped.reshape(*warped.shape[:3], z, channels).transpose(0, 3, 1, 2, 4)
+
+
+def take_parts(
+    volume: Num[Array, "b z y x c"], parts: Parts
+) -> Num[Array, "b z2 y2 x2 c"]:
+    """The wanted voxels of a volume as it lies, 0 for those that are not at hand."""
+    for axis, part in enumerate(parts, 1):
+        volume = _part_of(volume, axis, part)
+    return volume
+
+
+def _part_of(volume: Num[Array, "..."], axis: int, part: Part) -> Num[Array, "..."]:
+    """The wanted voxels along one axis; `part` tells plain numbers."""
+    at_hand = volume.shape[axis]
+    before = part.source - part.target
+    behind = part.count(at_hand) - before - at_hand
+    edges: list[Any] = [(0, 0, 0)] * volume.ndim
+    edges[axis] = (before, behind, 0)
+    return jax.lax.pad(volume, jnp.zeros((), volume.dtype), edges)
+
+
+def _whole(volume: Num[Array, "b z y x c"]) -> Parts:
+    z, y, x = (Part(size) for size in volume.shape[1:4])
+    return z, y, x
 
 
 def _sample_grid(
-    values: Num[Array, "b *grid c"], matrix: Matrix, nearest: bool, rows: Rows
-) -> Num[Array, "b *grid c"]:
+    values: Num[Array, "b *grid c"],
+    matrix: Matrix,
+    nearest: bool,
+    axes: Sequence[Part],
+) -> Num[Array, "b *grid2 c"]:
     """Warp a grid of two axes (y x) or three (z y x)."""
     batch, *grid, channels = values.shape
-    others = [Rows(size) for size in grid]
-    axes = [*others[:-2], rows, others[-1]]
-    positions = _source_positions(matrix, tuple(grid), axes)
+    wanted = tuple(axis.count(size) for size, axis in zip(grid, axes, strict=True))
+    positions = _source_positions(matrix, wanted, axes)
     taps = [
         _taps(position, axis.source, size, nearest)
         for position, axis, size in zip(positions, axes, grid, strict=True)
     ]
     flat = values.reshape(batch, -1, channels)
     warped = sum(_weighted_rows(flat, corner, grid) for corner in product(*taps))
-    return jnp.reshape(warped, values.shape)
+    return jnp.reshape(warped, (batch, *wanted, channels))
 
 
 def _source_positions(
-    matrix: Matrix, grid: tuple[int, ...], axes: Sequence[Rows]
+    matrix: Matrix, grid: tuple[int, ...], axes: Sequence[Part]
 ) -> list[Float[Array, "b *grid"]]:
     """Voxel coordinates in the input of each output voxel, one array an axis.
 
@@ -152,18 +189,19 @@ def _tap(index: Float[Array, "..."], weight: Float[Array, "..."], size: int) -> 
 
 def _weighted_rows(
     rows: Shaped[Array, "b n c"], corner: tuple[Tap, ...], grid: list[int]
-) -> Shaped[Array, "b n c"]:
+) -> Shaped[Array, "b m c"]:
     """One corner of the interpolation: the rows it takes times their weights."""
     index, weight = corner[0]
     for size, (next_index, next_weight) in zip(grid[1:], corner[1:], strict=True):
         index, weight = index * size + next_index, weight * next_weight
-    taken = jax.vmap(_take_rows)(rows, index.reshape(rows.shape[:2]))
-    return taken * weight.reshape(*rows.shape[:2], 1).astype(rows.dtype)
+    batch, *_ = rows.shape
+    taken = jax.vmap(_take_rows)(rows, index.reshape(batch, -1))
+    return taken * weight.reshape(batch, -1, 1).astype(rows.dtype)
 
 
 def _take_rows(
-    rows: Shaped[Array, "n c"], index: Int[Array, " n"]
-) -> Shaped[Array, "n c"]:
+    rows: Shaped[Array, "n c"], index: Int[Array, " m"]
+) -> Shaped[Array, "m c"]:
     return rows.at[index].get(mode="promise_in_bounds")
 
 

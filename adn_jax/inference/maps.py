@@ -84,8 +84,8 @@ class CaseMaps:
     """Whether a mid-line was sought and none found."""
     knows_sides: bool = True
     """Whether X's right is the patient's right for sure."""
-    midline_flags: tuple[str, ...] = ()
-    """What deserves a look about the mid-line, a sentence each."""
+    flags: tuple[str, ...] = ()
+    """What deserves a look about the mid-line or the box, a sentence each."""
     pathological: Map | None = None
     anatomical: Map | None = None
     salient: Map | None = None

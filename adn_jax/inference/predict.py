@@ -285,7 +285,7 @@ def _describe(
         facts["head_rotation_deg"] = pose["rotation_deg"]
         facts["head_offset_mm"] = pose["offset_mm"]
         facts["pose_signs"] = POSE_SIGNS
-    facts["flags"] = [*case.flags, *maps.midline_flags]
+    facts["flags"] = [*case.flags, *maps.flags]
     return {**facts, "quality": case.quality, "source": case.source}
 
 

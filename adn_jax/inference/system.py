@@ -63,9 +63,21 @@ CHAIN_MAPS = (
 )
 """Those of `AdnOutputs` that `CaseMaps` has too."""
 
-Inference = tuple[AdnOutputs, Matrix, MidlineFit | None]
-"""The chain's outputs, M before the search and the refinement, and how well the
-mid-line is known (None where none is sought)."""
+MOST_OUTSIDE = 0.001
+"""From this fraction of a head outside the system's box it is seen whole: less is the
+rim of a skull-stripped brain."""
+
+
+class Inference(NamedTuple):
+    """What one program says of a batch of scans."""
+
+    outputs: AdnOutputs
+    first_matrix: Matrix
+    """M before the search and the refinement."""
+    fit: MidlineFit | None
+    """How well the mid-line is known; None where none is sought."""
+    outside: Float[Array, " b"]
+    """Fraction of each head outside the system's box."""
 
 
 class Inferred(NamedTuple):
@@ -123,7 +135,7 @@ class System:
         system, volume = model.recipe.system, as_batch(case.volume)
         maps, outputs = infer_case(model.params, case, model.recipe)
         if self.samples:
-            sampled = _compiled_sampler(system)
+            sampled = _compiled_sampler(_as_seen(system, outputs))
             keys = jax.random.split(jax.random.key(model.recipe.seed), self.samples)
             uncertainty = Uncertainty.of(
                 as_map(sampled(model.params, volume, key)) for key in keys
@@ -141,7 +153,7 @@ class System:
             )
             uncertainty = Uncertainty.of([maps.prediction, *map(as_map, others)])
             mean = uncertainty.probability
-            aligned = warp(outputs.alignment, as_batch(mean))
+            aligned = warp(outputs.alignment.whole, as_batch(mean))
             maps = replace(maps, prediction=mean, aligned_prediction=as_map(aligned))
         if self.thresholds is not None:
             chosen = self.thresholds.of(maps.prediction, maps.spacing_mm)
@@ -246,23 +258,29 @@ def infer_case(
     copies. The outputs are those of the scan itself.
     """
     volume, system = as_batch(case.volume), recipe.system
-    outputs, first_matrix, fit = compiled_chain(system)(params, volume)
+    inference, flags = infer_scan(params, volume, system)
+    outputs = inference.outputs
+    alignment = outputs.alignment.whole
     volumes = {name: getattr(outputs, name) for name in CHAIN_MAPS}
+    volumes = {name: one for name, one in volumes.items() if one is not None}
+    on_x = volumes.keys() - {"prediction"}
+    volumes |= {name: _in_whole(outputs.alignment, volumes[name]) for name in on_x}
     if further_copies(recipe.tta):
         mean = averaged_prediction(
             params,
             volume,
-            system,
+            _as_seen(system, outputs),
             recipe.tta,
             predict=run_chain,
             first=outputs.prediction,
         )
         volumes["prediction"] = mean
-        volumes["aligned_prediction"] = warp(outputs.alignment, mean)
+        volumes["aligned_prediction"] = warp(alignment, mean)
+    midline, midline_flags = _midline(inference, case, system)
     found: dict[str, Any] = {
-        **{name: as_map(one) for name, one in volumes.items() if one is not None},
-        **_midline(outputs.alignment.matrix, first_matrix, fit, case, system),
-        **_truth_maps(case, outputs.alignment),
+        **{name: as_map(one) for name, one in volumes.items()},
+        **midline,
+        **_truth_maps(case, alignment),
     }
     maps = CaseMaps(
         name=case.name,
@@ -270,6 +288,7 @@ def infer_case(
         window_hu=system.prepare.window_hu,
         threshold=recipe.threshold,
         volume=np.asarray(case.volume),
+        flags=(*midline_flags, *flags),
         **found,
     )
     return maps, outputs
@@ -277,34 +296,54 @@ def infer_case(
 
 def run_chain(params: AdnParams, volume: Volume, system: SystemSettings) -> Volume:
     """O of one scan itself."""
-    outputs, _, _ = compiled_chain(system)(params, volume)
-    return outputs.prediction
+    return infer_scan(params, volume, system)[0].outputs.prediction
+
+
+def infer_scan(
+    params: AdnParams, volume: Volume, system: SystemSettings
+) -> tuple[Inference, tuple[str, ...]]:
+    """Run the chain on one scan, and flag a head that its box does not hold.
+
+    Such a head is run again, seen whole.
+    """
+    inference = compiled_chain(system)(params, volume)
+    outside = float(inference.outside[0])
+    if outside <= MOST_OUTSIDE:
+        return inference, ()
+    flag = (
+        f"{outside:.1%} of the aligned brain lies outside the box of "
+        f"{' x '.join(map(str, system.aligned_shape))} voxels that the networks see, "
+        "so that they saw the whole grid; look at the brain mask and the mid-line"
+    )
+    return compiled_chain(replace(system, box=None))(params, volume), (flag,)
+
+
+def _as_seen(system: SystemSettings, outputs: AdnOutputs) -> SystemSettings:
+    """The system with the box in which a scan was seen, none if it was seen whole."""
+    return replace(system, box=system.box if outputs.alignment.box else None)
 
 
 def _midline(
-    matrix: Matrix,
-    first: Matrix,
-    fit: MidlineFit | None,
-    case: PreparedCase,
-    system: SystemSettings,
-) -> dict[str, Any]:
-    """The mid-sagittal plane at the end and after T alone, and what is known of it;
-    nothing if none is looked for."""
+    inference: Inference, case: PreparedCase, system: SystemSettings
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The mid-sagittal plane at the end and after T alone, what is known of it, and
+    flags; nothing if none is looked for."""
+    fit = inference.fit
     if fit is None:
-        return {}
+        return {}, ()
     extents = half_extents_mm(system.prepare.shape, system.prepare.spacing_mm)
     plane, first_plane = (  # in mm of I's grid, from its centre
-        Plane(*(np.asarray(one[0], float) for one in mid_plane(pose, extents)))
-        for pose in (matrix, first)
+        Plane(*(np.asarray(one[0], float) for one in mid_plane(matrix, extents)))
+        for matrix in (inference.outputs.alignment.matrix, inference.first_matrix)
     )
     judged = judge_midline(plane, fit, case.affine)
-    return {
+    found = {
         "plane": plane if judged.found else None,
         "first_plane": first_plane if judged.found else None,
         "midline_missed": not judged.found,
         "knows_sides": judged.knows_sides,
-        "midline_flags": judged.flags,
     }
+    return found, judged.flags
 
 
 def _truth_maps(case: PreparedCase, alignment: Alignment) -> dict[str, Mask]:
@@ -330,7 +369,8 @@ def infer(params: AdnParams, volume: Volume, system: SystemSettings) -> Inferenc
     fit = None
     if aligns(system):
         fit = midline_fit(volume, outputs.alignment.pose, system)
-    return outputs, first, fit
+    outside = outputs.alignment.fraction_outside(volume)
+    return Inference(outputs, first, fit, outside)
 
 
 @cache
@@ -388,6 +428,9 @@ def on_scan_grid(outputs: AdnOutputs) -> dict[str, Volume]:
 
 warp = jax.jit(Alignment.warp)
 """A map of I's grid on X's (linear)."""
+
+_in_whole = jax.jit(Alignment.in_whole)
+"""A map of X on the whole grid about it, 0 around the system's box."""
 
 _warp_labels = jax.jit(Alignment.warp_labels)
 

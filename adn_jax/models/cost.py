@@ -187,10 +187,10 @@ def step_networks(recipe: Recipe, what: What) -> tuple[NetworkCost, ...]:
             f"the cost of a {recipe.system.segment_net.kind} is not counted; choose a "
             "recipe whose segment_net is a residual_unet or unet."
         )
-    costs = partial(layer_costs, shape_zyx=recipe.system.prepare.shape)
-    networks = []
-    if recipe.system.alignment.network:
-        align = costs(recipe.system.alignment_net)
+    system, networks = recipe.system, []
+    costs = partial(layer_costs, shape_zyx=system.aligned_shape)
+    if system.alignment.network:
+        align = layer_costs(system.alignment_net, shape_zyx=system.prepare.shape)
         networks.append(NetworkCost("align", align, what == "align", whole=False))
     if what == "align":
         return tuple(networks)

@@ -21,7 +21,14 @@ from adn_jax.models import (
     network,
 )
 from adn_jax.pipeline.align import Alignment, estimate_alignment
-from adn_jax.types import Batch, Key, Params, Volume, register_arrays
+from adn_jax.types import (
+    Batch,
+    Key,
+    MovedVolume,
+    Params,
+    Volume,
+    register_arrays,
+)
 
 TISSUES = (1, 2, 3)
 """Label values of grey matter, white matter and CSF."""
@@ -56,7 +63,7 @@ class AdnOutputs:
     salient: Volume | None
     compensated: Volume | None
     aligned_prediction: Volume
-    prediction: Volume
+    prediction: MovedVolume
     auxiliary_predictions: tuple[Volume, ...] = ()
 
 
@@ -70,8 +77,8 @@ class Targets:
     """
 
     lesion: Float[Array, "b z y x 1"]
-    aligned_lesion: Float[Array, "b z y x 1"]
-    tissue: Float[Array, "b z y x 3"]
+    aligned_lesion: Float[Array, "b z2 y2 x2 1"]
+    tissue: Float[Array, "b z2 y2 x2 3"]
 
 
 def init_adn(key: Key, system: SystemSettings) -> AdnParams:
@@ -290,7 +297,7 @@ def make_targets(
         with jax.named_scope("tissue"):
             tissue = one_hot_tissue(moved[..., 0])
     else:
-        tissue = jnp.zeros((*batch.tissue.shape, len(TISSUES)), jnp.float32)
+        tissue = jnp.zeros((*aligned_lesion.shape[:4], len(TISSUES)), jnp.float32)
     return Targets(lesion=batch.lesion, aligned_lesion=aligned_lesion, tissue=tissue)
 
 

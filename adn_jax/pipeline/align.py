@@ -6,7 +6,7 @@ differentiable sampler. A mirror plane is the same after half a turn; where the 
 front points is told by the brain's shape.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 import jax
@@ -17,9 +17,17 @@ from jaxtyping import Array, Float, Num
 from adn_jax.config import SystemSettings
 from adn_jax.distributed.mesh import ring_reduce
 from adn_jax.geometry.rigid import Pose, half_extents_mm
-from adn_jax.geometry.sampler import Rows, mirror, sample
+from adn_jax.geometry.sampler import Part, Parts, mirror, sample, take_parts
 from adn_jax.models import apply_alignment_net
-from adn_jax.types import Index, Matrix, Params, Volume, register_arrays
+from adn_jax.types import (
+    Index,
+    Matrix,
+    MovedVolume,
+    Params,
+    Shape,
+    Volume,
+    register_arrays,
+)
 
 SEARCH_SIZE = 64
 """In-plane voxels that the refinement needs: it runs on averages."""
@@ -59,6 +67,10 @@ class Alignment:
     motion: Literal["none", "in_plane", "rigid"] = field(metadata={"static": True})
     """What the system's T can do; where nothing moves, warps return what they get."""
 
+    box: tuple[Shape, Shape] | None = field(default=None, metadata={"static": True})
+    """Voxels (z y x) of I's grid and of X's, where X is a box about the centre of that
+    grid; None: both are one grid, of any size."""
+
     @classmethod
     def of(cls, pose: Pose, system: SystemSettings) -> "Alignment":
         """Alignment by a pose on the system's grid, a true rotation in mm."""
@@ -70,42 +82,87 @@ class Alignment:
         matrix, inverse = pose.matrices(extents)
         return cls(pose, matrix, inverse, motion if aligns(system) else "none")
 
-    def warp(self, volume: Volume) -> Volume:
-        """X of I, or any map of I's grid on X's (linear)."""
-        if self.motion == "none":
-            return volume
-        return sample(volume, self.matrix, in_plane=self.motion == "in_plane")
+    @property
+    def whole(self) -> "Alignment":
+        """The same, X being the whole grid."""
+        return replace(self, box=None)
 
-    def warp_labels(self, labels: Num[Array, "b z y x c"]) -> Num[Array, "b z y x c"]:
-        """T(G): labels on X's grid, nearest neighbours; no gradient."""
+    def warp(self, volume: Volume) -> MovedVolume:
+        """X of I, or any map of I's grid on X's (linear)."""
+        parts = self._parts()
         if self.motion == "none":
-            return labels
+            return take_parts(volume, parts) if parts else volume
+        in_plane = self.motion == "in_plane"
+        return sample(volume, self.matrix, in_plane=in_plane, parts=parts)
+
+    def warp_labels(
+        self, labels: Num[Array, "b z y x c"]
+    ) -> Num[Array, "b z2 y2 x2 c"]:
+        """T(G): labels on X's grid, nearest neighbours; no gradient."""
+        parts = self._parts()
+        if self.motion == "none":
+            return take_parts(labels, parts) if parts else labels
         in_plane = self.motion == "in_plane"
         with jax.named_scope("align"):
-            moved = sample(labels, self.matrix, nearest=True, in_plane=in_plane)
+            moved = sample(
+                labels, self.matrix, nearest=True, in_plane=in_plane, parts=parts
+            )
         return jax.lax.stop_gradient(moved)
 
-    def unwarp(self, volume: Volume) -> Volume:
-        """Take a map from X's grid back to I's: sample(map, M^-1)."""
+    def unwarp(self, volume: Volume) -> MovedVolume:
+        """Take a map from X's grid back to I's: sample(map, M^-1), 0 around a box."""
         if self.motion == "none":
-            return volume
-        size, in_plane = volume.shape[2], self.motion == "in_plane"
+            return self.in_whole(volume)
+        z, y, x = self._parts(back=True) or tuple(map(Part, volume.shape[1:4]))
+        in_plane = self.motion == "in_plane"
 
         def contribution(
-            block: Volume, matrix: Matrix, source: Index, target: Index
-        ) -> Volume:
-            rows = Rows(size, source, target)
-            return sample(block, matrix, in_plane=in_plane, rows=rows)
+            block: Volume, matrix: Matrix, source: Index, target: Index, count: int
+        ) -> MovedVolume:
+            rows = Part(y.size, y.source + source, target, count)
+            return sample(block, matrix, in_plane=in_plane, parts=(z, rows, x))
 
         with jax.named_scope("align"):
-            return ring_reduce(contribution)(volume, self.inverse)
+            return ring_reduce(contribution, y.size)(volume, self.inverse)
+
+    def in_whole(self, volume: Num[Array, "b z y x c"]) -> Num[Array, "b z2 y2 x2 c"]:
+        """A map of X on the whole grid about it, 0 around the box."""
+        parts = self._parts(back=True)
+        return take_parts(volume, parts) if parts else volume
+
+    def fraction_outside(self, volume: Volume) -> Float[Array, " b"]:
+        """Fraction of each head, its voxels above 0, that is not in the box."""
+        inside = (volume > 0).astype(jnp.float32)
+        total = jnp.maximum(inside.sum((1, 2, 3, 4)), 1.0)
+        if self.box is None:
+            return jnp.zeros_like(total)
+        _, box = self.box
+        seen = self.unwarp(jnp.ones((len(total), *box, 1)))
+        # a voxel at the edge of the box counts as inside by half of it or more
+        return (inside * (seen < 0.5)).sum((1, 2, 3, 4)) / total
+
+    def _parts(self, back: bool = False) -> Parts | None:
+        """Where X lies in I's grid, on the way to it or `back`; None: it is all."""
+        if self.box is None:
+            return None
+        z, y, x = (
+            Part(size, first, 0, size) if back else Part(size, 0, first, count)
+            for size, count, first in (
+                (size, count, (size - count) // 2)
+                for size, count in zip(*self.box, strict=True)
+            )
+        )
+        return z, y, x
 
 
 def estimate_alignment(
     params: Params, volume: Volume, system: SystemSettings
 ) -> Alignment:
-    """Alignment of each head by `estimate_pose`."""
-    return Alignment.of(estimate_pose(params, volume, system), system)
+    """Alignment of each head by `estimate_pose`, to the system's box if it has one."""
+    alignment = Alignment.of(estimate_pose(params, volume, system), system)
+    if system.box is None:
+        return alignment
+    return replace(alignment, box=(system.prepare.shape, system.box))
 
 
 def estimate_pose(params: Params, volume: Volume, system: SystemSettings) -> Pose:

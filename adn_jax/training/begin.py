@@ -135,9 +135,11 @@ def check_stages(recipe: Recipe, mesh: Mesh, trained: Collection[str]) -> None:
         }[name]
         for settings in networks:
             net = network(settings)
-            net.check_shape(system.prepare.shape)
+            # a head that the box does not hold is seen whole
+            for shape in {system.prepare.shape, system.aligned_shape}:
+                net.check_shape(shape)
             if not net.sees_patches:
-                check_rows(net.deepest_rows(system.prepare.shape), mesh)
+                check_rows(net.deepest_rows(system.aligned_shape), mesh)
         params_shapes(recipe, name)
     needs_maps = recipe.tissue_source == "maps" or "tissue" in trained
     if needs_maps and system.prepare.tissue == "none":

@@ -328,7 +328,7 @@ def _run_patches(
     augment_key, draw_key, dropout_key = jax.random.split(key, 3)
     batch = training_batch(augment_key, batch, recipe.joint, recipe)
     batch = _align_batch(recipe, frozen, batch)
-    form = network(recipe.system.segment_net).patches(recipe.system.prepare.shape)
+    form = network(recipe.system.segment_net).patches(recipe.system.aligned_shape)
     keys = jax.vmap(partial(jax.random.fold_in, draw_key))(batch.case)
     starts = draw_starts(
         keys,

@@ -89,20 +89,21 @@ def blur_rows(volume, weights):
     return jnp.repeat(jnp.sin(blurred), 2, axis=2)
 
 
-def turned(block, weights, source, target):
-    """What rows from `source` on give to as many of the volume upside down."""
-    count, size = block.shape[2], 4
+def turned(block, weights, source, target, count):
+    """What rows from `source` on give to `count` of the volume upside down, which has
+    rows of 0 at its end."""
+    here, size = block.shape[2], 4
     rows = size - 1 - (target + jnp.arange(count)) - source
-    inside = ((rows >= 0) & (rows < count))[None, None, :, None, None]
-    taken = jnp.where(inside, block[:, :, jnp.clip(rows, 0, count - 1)], 0)
+    inside = ((rows >= 0) & (rows < here))[None, None, :, None, None]
+    taken = jnp.where(inside, block[:, :, jnp.clip(rows, 0, here - 1)], 0)
     return taken * weights[:, None, None, None, None]
 
 
 ALIKE = {
     "by rows": (blur_rows, halo_exchange(blur_rows, halo=1)),
     "round the ring": (
-        lambda volume, weights: turned(volume, weights, 0, 0),
-        ring_reduce(turned),
+        lambda volume, weights: turned(volume, weights, 0, 0, 6),
+        ring_reduce(turned, wanted=6),
     ),
 }
 """Functions of a volume and weights, and the same where devices share rows."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from adn_jax.geometry.rigid import Pose, half_extents_mm
-from adn_jax.geometry.sampler import Rows, mirror, sample
+from adn_jax.geometry.sampler import Part, mirror, sample, take_parts
 from tests import golden
 
 FLAGS = [
@@ -157,7 +157,8 @@ def test_blocks_of_rows_add_up_to_the_whole(flags):
 
     @jax.jit
     def from_rows(block, source, target):
-        return sample(block, matrix, **flags, rows=Rows(8, source, target))
+        rows = Part(8, source, target)
+        return sample(block, matrix, **flags, parts=(Part(3), rows, Part(5)))
 
     found = [
         sum(
@@ -168,6 +169,51 @@ def test_blocks_of_rows_add_up_to_the_whole(flags):
     ]
     whole = warp(volume, matrix, **flags)
     np.testing.assert_allclose(jnp.concatenate(found, axis=2), whole, atol=1e-6)
+
+
+BOX = tuple(Part(size, 0, 1, size - 2) for size in (5, 8, 7))
+"""The voxels of a volume but for one at each face."""
+
+WHOLE = tuple(Part(part.size, 1, 0, part.size) for part in BOX)
+"""The way back."""
+
+
+@pytest.mark.parametrize("flags", FLAGS)
+def test_a_box_of_the_result_is_cut_from_the_whole(flags):
+    volume = random_volume((5, 8, 7))
+    matrix, _ = (IN_PLANE if flags["in_plane"] else TILTED).matrices()
+    whole = warp(volume, matrix, **flags)
+    box = jax.jit(partial(sample, **flags, parts=BOX))(volume, matrix)
+    np.testing.assert_array_equal(box, whole[:, 1:-1, 1:-1, 1:-1])
+
+
+@pytest.mark.parametrize("flags", FLAGS)
+def test_a_box_is_warped_as_a_volume_with_zeros_around_it(flags):
+    box = random_volume((3, 6, 5))
+    matrix, _ = (IN_PLANE if flags["in_plane"] else TILTED).matrices()
+    whole = take_parts(box, WHOLE)
+    np.testing.assert_array_equal(whole[:, 1:-1, 1:-1, 1:-1], box)
+    assert float(jnp.abs(whole).sum()) == pytest.approx(float(jnp.abs(box).sum()))
+
+    def from_box(box, matrix):
+        return sample(box, matrix, **flags, parts=WHOLE)
+
+    def from_whole(box, matrix):
+        return sample(take_parts(box, WHOLE), matrix, **flags)
+
+    def square(warped):
+        return lambda *inputs: jnp.square(warped(*inputs)).sum()
+
+    found, wanted = (jax.jit(way)(box, matrix) for way in (from_box, from_whole))
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+    if flags.get("nearest"):
+        return
+    found, wanted = (
+        jax.jit(jax.grad(square(way), (0, 1)))(box, matrix)
+        for way in (from_box, from_whole)
+    )
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
 
 
 def test_half_of_a_border_voxel_is_zero_padding():

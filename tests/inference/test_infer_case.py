@@ -12,6 +12,7 @@ from adn_jax.config import (
     TtaSettings,
 )
 from adn_jax.data.cases import read_case
+from adn_jax.inference import system as system_module
 from adn_jax.inference.system import infer_case, load_system, on_scan_grid
 
 
@@ -107,3 +108,31 @@ def test_one_compilation_serves_all_cases_of_five_runs_of_a_system(
         for name in ("turned", "healthy"):
             system.infer(read_case(tiny_data / name))
     assert sum("Compiling jit(infer)" in line for line in caplog.messages) == 1
+
+
+def test_a_head_that_its_box_does_not_hold_is_seen_whole(
+    inferred, tiny_data, tiny_params, tiny_recipe
+):
+    case = read_case(tiny_data / "turned")
+    recipe = tiny_recipe.with_fields(box=(8, 24, 20))
+    maps, outputs = infer_case(tiny_params, case, recipe)
+    (flag,) = set(maps.flags) - set(inferred[0].flags)
+    assert "outside the box of 8 x 24 x 20 voxels" in flag
+    assert outputs.aligned.shape == (1, *case.volume.shape, 1)
+    np.testing.assert_array_equal(maps.prediction, inferred[0].prediction)
+
+
+def test_maps_of_a_box_lie_on_the_whole_grid(
+    inferred, tiny_data, tiny_params, tiny_recipe, monkeypatch
+):
+    case, (whole, _) = read_case(tiny_data / "turned"), inferred
+    monkeypatch.setattr(system_module, "MOST_OUTSIDE", 1.0)
+    recipe = tiny_recipe.with_fields(box=(8, 24, 20))
+    maps, outputs = infer_case(tiny_params, case, recipe)
+    assert outputs.aligned.shape == (1, 8, 24, 20, 1)
+    assert maps.flags == whole.flags
+    inside = np.zeros_like(whole.aligned)
+    inside[:, 12:-12, 10:-10] = whole.aligned[:, 12:-12, 10:-10]
+    np.testing.assert_allclose(maps.aligned, inside, atol=1e-6)
+    assert maps.aligned_prediction.shape == maps.prediction.shape
+    np.testing.assert_array_equal(maps.aligned_lesion, whole.aligned_lesion)

@@ -21,7 +21,7 @@ from adn_jax.training.stages import make_stage
 from adn_jax.training.steps import initial_state, make_optimizer, make_train_step
 from tests.training.tiny import tiny_recipe
 
-BATCH, STEPS = 8, 20
+BATCH, STEPS, BOX = 8, 20, (12, 8, 14)
 RATE = 1e-4
 """The rate of `adn_reference`: larger ones make more of rounding."""
 
@@ -33,7 +33,7 @@ COLLECTIVE = re.compile(
 
 def train(folder: Path, devices: int, space: int) -> dict:
     """{"losses", "moved", "parameters"}; `moved` has the bytes of each array."""
-    recipe = tiny_recipe(alignment=AlignmentSettings())
+    recipe = tiny_recipe(alignment=AlignmentSettings(), box=BOX)
     mesh = device_mesh(devices, space)
     stage = make_stage("joint", recipe)
     keys = jax.random.split(jax.random.key(0), 3)

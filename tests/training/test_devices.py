@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from tests.training.conftest import ROOT
-from tests.training.devices import BATCH
-from tests.training.tiny import SHAPE
+from tests.training.devices import BATCH, BOX
 
 DEVICES = {"1": (1, 1), "2": (2, 1), "4": (4, 1), "8": (8, 1)}
 SHARED_ROWS = {"1 x 2": (2, 2), "1 x 4": (4, 4), "4 x 2": (8, 2)}
@@ -62,11 +61,11 @@ def test_shared_rows_move_edges_and_blocks_of_the_prediction(found):
     """No map is gathered; beside the gradient there are sums of each norm alone."""
     for name, (devices, space) in SHARED_ROWS.items():
         moved, parameters = found[name]["moved"], found[name]["parameters"]
-        prediction = 4 * BATCH * space // devices * math.prod(SHAPE)
+        prediction = 4 * BATCH * space // devices * math.prod(BOX)
         assert set(moved) == {"all-reduce", "collective-permute"}
         assert sum(moved["all-reduce"]) < 2 * parameters
-        # a row of the largest maps and their neighbours in z; there are 16 rows
-        edge, block = prediction / 16 * 6, prediction // space
+        # a row of the largest maps and their neighbours in z
+        edge, block = prediction / BOX[1] * 6, prediction // space
         permuted = moved["collective-permute"]
         assert permuted.count(block) >= 2 * (space - 1)  # there and, as gradient, back
         assert max(permuted) <= max(edge, block)
