@@ -208,8 +208,11 @@ class TtaSettings:
 
 @dataclass(frozen=True)
 class AsymmetrySettings:
-    """How Q and the two synthetic volumes are formed (docs/differences.md)."""
+    """How P, Q and the two synthetic volumes are formed (docs/differences.md)."""
 
+    pathological: Literal["output", "part"] = "output"
+    """P is D's output s, whatever A is (paper), or the part A s of A, so that P and Q
+    are darkenings that add up to A, neither below 0 (ours)."""
     anatomical: Literal["difference", "positive_part"] = "difference"
     """Q = A - P (paper) or max(A - P, 0) (authors' code)."""
     compensated: Literal["sum", "clipped"] = "sum"
@@ -277,7 +280,7 @@ class JointLossSettings:
     size_by_volume: float = 0.0
     """|volume of P - volume of T(G)| / volume of T(G), mean of the cases (ours)."""
     pathology_supervision: float = 0.0
-    """Cross-entropy and generalised Dice of P against T(G) (ours)."""
+    """Cross-entropy and generalised Dice of D's output against T(G) (ours)."""
     symmetric: float = 1.0
     """mean(P * (1 - A)): P where there is no asymmetry."""
     symmetric_voxels: float = 0.0
@@ -287,8 +290,8 @@ class JointLossSettings:
     intrinsic_positive: float = 0.0
     """-mean(max(A - P, 0)) (authors' code)."""
     warm_start_steps: int = 334
-    """Steps at the start in which cross-entropy and generalised Dice of P against T(G)
-    take the place of L_D (2 epochs of 167 steps)."""
+    """Steps at the start in which cross-entropy and generalised Dice of D's output
+    against T(G) take the place of L_D (2 epochs of 167 steps)."""
     extra: tuple[str, ...] = ()
     """Terms of your own: `module:function` or `module:function:weight`."""
     schedules: tuple[str, ...] = ()
@@ -401,7 +404,7 @@ class SystemSettings:
     alignment_net: AlignmentNetSettings = field(default_factory=AlignmentNetSettings)
     """Network T."""
     asymmetry: AsymmetrySettings = field(default_factory=AsymmetrySettings)
-    """Q and the synthetic volumes."""
+    """P, Q and the synthetic volumes."""
     disentangle_net: UNetSettings = field(default_factory=UNetSettings)
     """Network D, where F sees what D leaves."""
     disentangle_input: Literal["aligned", "mirror_pair"] = "aligned"

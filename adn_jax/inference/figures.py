@@ -89,7 +89,8 @@ class CaseArtist:
     @property
     def note(self) -> str:
         """What the numbers of D's maps are, if there are any."""
-        return "" if self.maps.pathological is None else NOT_HU
+        is_hu = self.maps.pathological is None or self.maps.adds_up
+        return "" if is_hu else NOT_HU
 
     @property
     def midline_legend(self) -> dict[str, str]:

@@ -86,6 +86,8 @@ class CaseMaps:
     """Whether X's right is the patient's right for sure."""
     flags: tuple[str, ...] = ()
     """What deserves a look about the mid-line or the box, a sentence each."""
+    adds_up: bool = False
+    """Whether P and Q are parts of A, in its unit."""
     pathological: Map | None = None
     anatomical: Map | None = None
     salient: Map | None = None

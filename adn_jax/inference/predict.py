@@ -54,6 +54,14 @@ UNITS = {
 }
 """The volumes written for each scan, as far as there are, with their units."""
 
+IN_HU = {
+    "pathological": "HU darker than the mirror voxel by ischaemia (P, a part of A)",
+    "anatomical": "HU darker than the mirror voxel by anatomy (Q = A - P)",
+    "salient": "HU of ct + Q, what F sees of the scan (X_hat)",
+    "compensated": "HU of ct + P (X_tilde)",
+}
+"""Units of the volumes made with P if it is a part of A."""
+
 PROBABILITY_STEP, MAP_STEP, SCAN_STEP = 1 / 1024, 1 / 64, 1 / 8
 
 STEPS = {
@@ -210,7 +218,8 @@ def _predict_read(system: System, scan: RawScan) -> Prediction:
             for one in found
         ]
     facts["window_hu"] = list(settings.window_hu)
-    facts["units"] = {name: UNITS[name] for name in volumes}
+    units = UNITS | IN_HU if maps.adds_up else UNITS
+    facts["units"] = {name: units[name] for name in volumes}
     as_taken = {}
     if scan.taken is not None:
         place = taken_image(scan.taken, "ct")

@@ -288,6 +288,7 @@ def infer_case(
         window_hu=system.prepare.window_hu,
         threshold=recipe.threshold,
         volume=np.asarray(case.volume),
+        adds_up=system.asymmetry.pathological == "part",
         flags=(*midline_flags, *flags),
         **found,
     )

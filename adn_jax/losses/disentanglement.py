@@ -89,12 +89,13 @@ def symmetric_voxels(
 
 
 def pathology_supervision(outputs: AdnOutputs, targets: Targets) -> Scalar:
-    """Cross-entropy and generalised Dice of P against T(G) (ours).
+    """Cross-entropy and generalised Dice of D's output against T(G) (ours).
 
     The paper's terms ask for no P: as long as mean P is below mean T(G) and mean A,
     their sum grows by 1 - A and L_tissue with P, wherever it is.
     """
-    pair = _pathological(outputs), targets.aligned_lesion
+    assert outputs.pathological_probability is not None
+    pair = outputs.pathological_probability, targets.aligned_lesion
     return cross_entropy(*pair) + generalised_dice(*pair)
 
 

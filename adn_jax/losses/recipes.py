@@ -46,7 +46,7 @@ WARM_START = {
     "cross_entropy": cross_entropy,
     "generalised_dice": generalised_dice,
 }
-"""Terms of L_F that also teach P in the warm start."""
+"""Terms of L_F that also teach D's output in the warm start."""
 
 SEGMENTATION = WARM_START | {
     "focal_tversky": focal_tversky,
@@ -90,8 +90,8 @@ class Terms:
 class JointTerms:
     """The terms of the joint loss in one update.
 
-    `warm_start` is L_F of P, and `warm` whether it takes the place of L_D now; both are
-    None where there is no warm start. Without L_D `disentanglement` is empty.
+    `warm_start` is L_F of D's output, and `warm` whether it takes the place of L_D now;
+    both are None where there is no warm start. Without L_D `disentanglement` is empty.
     """
 
     segmentation: Terms
@@ -135,10 +135,11 @@ def joint_loss(
 ) -> Loss:
     """L_F + lambda L_D + extra terms, which train D and F together (equation 6).
 
-    In the first `warm_start_steps` steps L_F of P against T(G), named "warm_start",
-    takes the place of L_D; lambda weighs it, too, as in the authors' code. It has the
-    cross-entropy and the generalised Dice loss alone, with their weights and without
-    their schedules: it brings P near the infarct, whatever L_F asks of F's edges.
+    In the first `warm_start_steps` steps L_F of D's output against T(G), named
+    "warm_start", takes the place of L_D; lambda weighs it, too, as in the authors'
+    code. It has the cross-entropy and the generalised Dice loss alone, with their
+    weights and without their schedules: it brings P near the infarct, whatever L_F asks
+    of F's edges.
 
     `spacing_mm` (z y x) is the unit of the terms that measure distances. A system
     without D has no P; its lambda is 0. Side predictions are part of L_F
@@ -203,8 +204,8 @@ def _joint_terms(
         disentanglement = _terms(DISENTANGLEMENT, settings, step, outputs, targets)
         if settings.warm_start_steps:
             plain = replace(settings, schedules=())
-            on_p = outputs.pathological, targets.aligned_lesion
-            warm_start = _terms(WARM_START, plain, step, *on_p).total
+            pair = outputs.pathological_probability, targets.aligned_lesion
+            warm_start = _terms(WARM_START, plain, step, *pair).total
             warm = step < settings.warm_start_steps
     return JointTerms(
         segmentation=segmentation,

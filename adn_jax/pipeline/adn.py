@@ -49,15 +49,17 @@ class AdnParams:
 class AdnOutputs:
     """All that the chain computes for a batch of volumes I (letters: `adn_jax.types`).
 
-    What D makes is None in a system without it. `auxiliary_predictions` are Y as the
-    decoder levels below the last give it (deep supervision), the finest first, each
-    voxel repeated to X's grid; there are none in inference.
+    What D makes is None in a system without it. `pathological_probability` is D's
+    output, of which P is made. `auxiliary_predictions` are Y as the decoder levels
+    below the last give it (deep supervision), the finest first, each voxel repeated to
+    X's grid; there are none in inference.
     """
 
     alignment: Alignment
     aligned: Volume
     mirrored: Volume
     asymmetry: Volume
+    pathological_probability: Volume | None
     pathological: Volume | None
     anatomical: Volume | None
     salient: Volume | None
@@ -123,16 +125,17 @@ def apply_adn(
     asymmetry = total_asymmetry(aligned, mirrored)
     if rim := system.asymmetry.rim_voxels(system.prepare.spacing_mm):
         asymmetry = asymmetry * within_both_sides(aligned, mirrored, rim)
-    pathological = anatomical = salient = compensated = None
+    probability = pathological = anatomical = salient = compensated = None
     if system.disentangles:
         with jax.named_scope("disentangle"):
-            pathological, *_ = _probabilities(
+            probability, *_ = _probabilities(
                 params.disentangle,
                 disentangle_input(aligned, mirrored, system),
                 system.disentangle_net,
                 disentangle_key,
                 system,
             )
+        pathological = pathological_asymmetry(asymmetry, probability, system.asymmetry)
         anatomical = anatomical_asymmetry(asymmetry, pathological, system.asymmetry)
         salient = salient_volume(aligned, anatomical)
         compensated = compensated_volume(
@@ -148,6 +151,7 @@ def apply_adn(
         aligned=aligned,
         mirrored=mirrored,
         asymmetry=asymmetry,
+        pathological_probability=probability,
         pathological=pathological,
         anatomical=anatomical,
         salient=salient,
@@ -182,6 +186,13 @@ def _extremum_in_slice(volume: Volume, pick: Callable[..., Any], reach: int) -> 
     return jax.lax.reduce_window(
         volume, start, pick, (1, 1, width, width, 1), (1, 1, 1, 1, 1), "SAME"
     )
+
+
+def pathological_asymmetry(
+    asymmetry: Volume, probability: Volume, settings: AsymmetrySettings
+) -> Volume:
+    """P: D's output itself, or the part of A that it names."""
+    return asymmetry * probability if settings.pathological == "part" else probability
 
 
 def anatomical_asymmetry(

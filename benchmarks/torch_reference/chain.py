@@ -1,5 +1,6 @@
 """The chain T to O in PyTorch, channels first; words as in `adn_jax.types`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -39,6 +40,7 @@ class Outputs:
     aligned: Map
     mirrored: Map
     asymmetry: Map
+    pathological_probability: Map
     pathological: Map
     anatomical: Map
     salient: Map
@@ -68,12 +70,14 @@ class Adn(nn.Module):
         with torch.no_grad():
             pose = estimate_pose(self.align, volume, system)
             matrix, inverse = matrices(pose, system)
-            aligned = sample(volume, matrix, system)
+            aligned = to_box(sample(volume, matrix, system), system)
             mirrored = mirror(aligned)
             asymmetry = F.relu(mirrored - aligned)
             if rim := system.asymmetry.rim_voxels(system.prepare.spacing_mm):
                 asymmetry = asymmetry * within_both_sides(aligned, mirrored, rim)
-        pathological = torch.sigmoid(run(self.disentangle, aligned, system))
+        probability = torch.sigmoid(run(self.disentangle, aligned, system))
+        is_part = system.asymmetry.pathological == "part"
+        pathological = asymmetry * probability if is_part else probability
         anatomical = anatomical_asymmetry(asymmetry, pathological, system.asymmetry)
         salient = aligned + anatomical
         aligned_prediction = torch.sigmoid(run(self.segment, salient, system))
@@ -84,11 +88,12 @@ class Adn(nn.Module):
             aligned=aligned,
             mirrored=mirrored,
             asymmetry=asymmetry,
+            pathological_probability=probability,
             pathological=pathological,
             anatomical=anatomical,
             salient=salient,
             aligned_prediction=aligned_prediction,
-            prediction=sample(aligned_prediction, inverse, system),
+            prediction=sample(in_grid(aligned_prediction, system), inverse, system),
         )
 
 
@@ -205,6 +210,26 @@ def sample_in_plane(
     grid = F.affine_grid(in_plane, slices.shape, align_corners=False)
     warped = F.grid_sample(slices, grid, mode, "zeros", align_corners=False)
     return warped.reshape(volume.shape)
+
+
+def to_box(volume: Channels, system: SystemSettings) -> Channels:
+    """What D and F see of a map on the whole grid."""
+    if system.box is None:
+        return volume
+    z, y, x = (slice(edge, -edge or None) for edge in edges(system.box, system))
+    return volume[:, :, z, y, x]
+
+
+def in_grid(volume: Channels, system: SystemSettings) -> Channels:
+    """A map of the box on the whole grid, 0 around it."""
+    around = edges(volume.shape[2:], system)
+    return F.pad(volume, [edge for edge in reversed(around) for _ in range(2)])
+
+
+def edges(shape: Sequence[int], system: SystemSettings) -> list[int]:
+    """Voxels of the grid on each side of a box in its middle, along z, y and x."""
+    sizes = zip(system.prepare.shape, shape, strict=True)
+    return [(whole - size) // 2 for whole, size in sizes]
 
 
 def mirror(volume: Channels) -> Channels:

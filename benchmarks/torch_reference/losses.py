@@ -100,8 +100,8 @@ def symmetric_voxels(outputs: Outputs, _: Targets) -> Scalar:
 
 
 def pathology_supervision(outputs: Outputs, targets: Targets) -> Scalar:
-    """Cross-entropy and generalised Dice of P against T(G)."""
-    pair = (outputs.pathological, targets.aligned_lesion)
+    """Cross-entropy and generalised Dice of D's output against T(G)."""
+    pair = (outputs.pathological_probability, targets.aligned_lesion)
     return F.binary_cross_entropy(*pair) + generalised_dice(*pair)
 
 
@@ -172,7 +172,7 @@ DISENTANGLEMENT = {
 def joint_loss(
     outputs: Outputs, targets: Targets, settings: JointLossSettings, step: int
 ) -> Loss:
-    """L_F + lambda L_D; L_F of P takes the place of L_D in the warm start."""
+    """L_F + lambda L_D; L_F of D's output takes the place of L_D in the warm start."""
     pair = (outputs.prediction, targets.lesion)
     if settings.grid == "aligned":
         pair = (outputs.aligned_prediction, targets.aligned_lesion)
@@ -180,9 +180,8 @@ def joint_loss(
     if settings.regularisation:
         regularisation, terms = weighted(DISENTANGLEMENT, settings, outputs, targets)
         if settings.warm_start_steps:
-            terms["warm_start"], _ = weighted(
-                SEGMENTATION, settings, outputs.pathological, targets.aligned_lesion
-            )
+            pair = (outputs.pathological_probability, targets.aligned_lesion)
+            terms["warm_start"], _ = weighted(SEGMENTATION, settings, *pair)
             if step < settings.warm_start_steps:
                 regularisation = terms["warm_start"]
         total = total + settings.regularisation * regularisation

@@ -17,6 +17,7 @@ from benchmarks.torch_reference.chain import (
     mirror,
     run,
     sample,
+    to_box,
 )
 from benchmarks.torch_reference.losses import (
     AlignOutputs,
@@ -130,9 +131,10 @@ def make_targets(
     recipe: Recipe,
 ) -> Targets:
     """G on both grids and the tissue on X's."""
-    aligned = sample(labels, outputs.matrix, recipe.system, "nearest")
+    system = recipe.system
+    aligned = to_box(sample(labels, outputs.matrix, system, "nearest"), system)
     if recipe.tissue_source == "network":
-        logits = run(tissue_net, outputs.aligned, recipe.system)
+        logits = run(tissue_net, outputs.aligned, system)
         tissue = one_hot_tissue(logits.argmax(dim=1, keepdim=True))
     elif recipe.tissue_source == "maps":
         tissue = one_hot_tissue(aligned[:, 1:])

@@ -33,6 +33,7 @@ def make_outputs(aligned, pathological, prediction, aligned_prediction):
         aligned=aligned,
         mirrored=mirrored,
         asymmetry=asymmetry,
+        pathological_probability=pathological,
         pathological=pathological,
         anatomical=asymmetry - pathological,
         salient=aligned + asymmetry - pathological,

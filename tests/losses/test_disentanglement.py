@@ -98,6 +98,13 @@ def test_infarct_is_the_loss_of_p_as_a_prediction():
     assert value == pytest.approx(entropy + 1 - 2 * both / sizes, rel=1e-5)
 
 
+def with_p(outputs, pathological):
+    """The outputs with another P, which is D's output itself."""
+    return replace(
+        outputs, pathological_probability=pathological, pathological=pathological
+    )
+
+
 def test_only_infarct_asks_for_p():
     """Where P is small, more of it costs under the paper's terms, even on infarct."""
     outputs, targets = random_chain()
@@ -105,7 +112,7 @@ def test_only_infarct_asks_for_p():
 
     def slope(names):
         def loss(pathological):
-            changed = replace(outputs, pathological=pathological)
+            changed = with_p(outputs, pathological)
             return sum(DISENTANGLEMENT[name](changed, targets) for name in names)
 
         return np.asarray(jax.grad(loss)(small)) * small.size
@@ -191,9 +198,7 @@ def test_gradient_by_p_is_the_finite_difference(name):
 
     @jax.jit
     def loss(pathological):
-        return DISENTANGLEMENT[name](
-            replace(outputs, pathological=pathological), targets
-        )
+        return DISENTANGLEMENT[name](with_p(outputs, pathological), targets)
 
     p = outputs.pathological
     gradient = jax.grad(loss)(p)

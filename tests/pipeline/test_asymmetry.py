@@ -11,6 +11,7 @@ from adn_jax.geometry.sampler import mirror
 from adn_jax.pipeline.adn import (
     anatomical_asymmetry,
     compensated_volume,
+    pathological_asymmetry,
     salient_volume,
     total_asymmetry,
     within_both_sides,
@@ -22,11 +23,14 @@ PAPER = AsymmetrySettings()
 
 
 def chain(aligned, pathological, settings):
+    """The maps of an output of D."""
     mirrored = mirror(aligned)
     asymmetry = total_asymmetry(aligned, mirrored)
+    pathological = pathological_asymmetry(asymmetry, pathological, settings)
     anatomical = anatomical_asymmetry(asymmetry, pathological, settings)
     return {
         "A": asymmetry,
+        "P": pathological,
         "Q": anatomical,
         "Xhat": salient_volume(aligned, anatomical),
         "Xtilde": compensated_volume(aligned, mirrored, pathological, settings),
@@ -45,6 +49,22 @@ def test_the_paper_adds_up():
     np.testing.assert_allclose(maps["A"], maps["Q"] + pathological, atol=1e-6)
     np.testing.assert_allclose(maps["Xhat"] - aligned, maps["Q"], atol=1e-6)
     np.testing.assert_allclose(maps["Xtilde"] - aligned, pathological, atol=1e-6)
+
+
+@pytest.mark.parametrize("anatomical", ["difference", "positive_part"])
+@pytest.mark.parametrize("compensated", ["sum", "clipped"])
+def test_parts_of_a_add_up_to_it_and_stay_between_the_sides(anatomical, compensated):
+    settings = AsymmetrySettings("part", anatomical, compensated)
+    aligned, output = jnp.asarray(value("dis_X")), jnp.asarray(value("dis_P"))
+    maps = jax.jit(chain, static_argnums=2)(aligned, output, settings)
+    np.testing.assert_allclose(maps["P"], maps["A"] * output, rtol=1e-6)
+    np.testing.assert_allclose(maps["P"] + maps["Q"], maps["A"], rtol=1e-6, atol=1e-7)
+    brighter = np.maximum(aligned, mirror(aligned))
+    for name in ("Xhat", "Xtilde"):
+        assert (maps[name] >= aligned).all()
+        assert (maps[name] <= brighter + 1e-6).all()
+    gradient = jax.grad(lambda s: chain(aligned, s, settings)["Xhat"].sum())(output)
+    np.testing.assert_allclose(gradient, -maps["A"], rtol=1e-6)
 
 
 def test_only_the_darker_side_is_asymmetric():
