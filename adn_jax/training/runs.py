@@ -1,7 +1,8 @@
 """A run's folder: the recipe, the data set, which stages are finished, their weights.
 
 `RUN/config.json` holds the recipe and what the run was begun with, `RUN/stages.json`
-the finished stages and `RUN/checkpoints/<stage>/` the weights.
+the finished stages and `RUN/checkpoints/<stage>/` the weights. A run that is only used
+may have them in `RUN/weights.npz` instead.
 """
 
 import hashlib
@@ -27,6 +28,7 @@ from adn_jax.io.paths import Place, as_place, move_folder, spelled_out
 from adn_jax.models import init_unet
 from adn_jax.pipeline.adn import AdnParams, init_adn
 from adn_jax.training.checkpoints import Mode, open_checkpoints
+from adn_jax.training.weights import read_weights, write_weights
 from adn_jax.types import Key, Params
 
 STAGE_MODES: dict[str, Mode] = {"align": "min", "tissue": "max", "joint": "max"}
@@ -49,6 +51,9 @@ STAGE_NEEDS = {
 
 PRETRAINED_STAGES = ("align", "tissue")
 """Stages that can be taken from another run."""
+
+WEIGHTS = "weights.npz"
+"""Every stage's weights in half precision, in a run of few MB."""
 
 PACKAGES = ("adn-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -196,6 +201,9 @@ class Run:
 
         Raises `UserError` if they are missing, damaged or of another architecture.
         """
+        if is_there(self.folder / WEIGHTS):
+            shapes = params_shapes(self.recipe, stage)
+            return read_weights(self.folder / WEIGHTS, stage, shapes)
         step, folder = self.finished[stage]["best_step"], self.checkpoints(stage)
         if not (folder / str(step)).is_dir():
             raise UserError(
@@ -208,6 +216,20 @@ class Run:
             folder, STAGE_MODES[stage], read_only=True, alone=True
         ) as checkpoints:
             return checkpoints.restore_params(step, like)
+
+    def all_params(self) -> dict[str, Params]:
+        """The best weights of every stage, as `params`.
+
+        Raises `UserError` if a stage is not finished.
+        """
+        for stage in self.stages:
+            if stage not in self.finished:
+                raise UserError(
+                    f"the run {self.folder} is not finished: stage {stage!r} has to be "
+                    f"trained; run `adn train CONFIG --data DIR --run {self.folder}` "
+                    "to continue."
+                )
+        return {stage: self.params(stage) for stage in self.stages}
 
     def write_stage(self, stage: str, params: Params, **facts: Any) -> None:
         """Finish a stage, whole or not at all, with weights that come from elsewhere.
@@ -282,13 +304,7 @@ def load_run(run: Place | str) -> TrainedModel:
     damaged or of another architecture.
     """
     opened = Run.open(run)
-    for stage in opened.stages:
-        if stage not in opened.finished:
-            raise UserError(
-                f"the run {run} is not finished: stage {stage!r} has to be trained; "
-                f"run `adn train CONFIG --data DIR --run {run}` to continue."
-            )
-    params = {stage: opened.params(stage) for stage in opened.stages}
+    params = opened.all_params()
     adn = adn_params(params.get("align"), params["joint"])
     return TrainedModel(opened.recipe, adn, params.get("tissue"), opened)
 
@@ -297,13 +313,39 @@ def write_run(
     run: Place, recipe: Recipe, params: AdnParams, tissue: Params = None
 ) -> None:
     """Make a finished run, whole or not at all, of weights that come from elsewhere."""
-    if run.exists() and (not run.is_dir() or any(run.iterdir())):
-        raise UserError(f"{run} already holds a run or other files; choose a new one.")
+    check_vacant(run)
     trained = {"align": params.align, "tissue": tissue, "joint": joint_params(params)}
     with atomic_path(run) as temporary:
         written = Run.create(temporary, recipe)
         for stage in written.stages:
             written.write_stage(stage, trained[stage])
+
+
+def check_vacant(folder: Place) -> None:
+    """Raise `UserError` unless a new run can be made in a folder."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(
+            f"{folder} already holds a run or other files; choose a new one."
+        )
+
+
+def write_small_run(source: Run, folder: Place) -> None:
+    """Make a run of few MB of a finished one, whole or not at all.
+
+    It has the recipe, and the best weights of each stage in half precision; every verb
+    that uses a run takes it.
+
+    Raises `UserError` if `folder` is taken or a stage of `source` is not finished.
+    """
+    check_vacant(folder)
+    stages = source.all_params()
+    with atomic_path(folder) as temporary:
+        temporary.mkdir()
+        small = Run.create(temporary, source.recipe)
+        write_weights(temporary / WEIGHTS, stages)
+        for stage, params in stages.items():
+            facts = {**source.finished[stage], "sha256": checksum(params)}
+            small.mark_finished(stage, facts)
 
 
 def initial_params(key: Key, recipe: Recipe, stage: str) -> Params:

@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from functools import partial
 
 import jax
 import numpy as np
@@ -14,6 +15,7 @@ from adn_jax.training.runs import (
     load_run,
     stages_of,
     write_run,
+    write_small_run,
 )
 from tests.training.tiny import tiny_recipe
 
@@ -124,3 +126,54 @@ def test_same_recipe_and_another(run):
         Run.open(run).check_same_recipe(other)
     assert "seed 0 -> 3; segment_net.widths (2, 4) -> (32, 64" in str(error.value)
     assert "and more" not in str(error.value)
+
+
+def test_a_small_run_is_the_run_in_half_precision(run, tmp_path):
+    write_small_run(Run.open(run), tmp_path / "small")
+    model, small = load_run(run), load_run(tmp_path / "small")
+    assert {each.name for each in (tmp_path / "small").iterdir()} == {
+        "config.json",
+        "stages.json",
+        "weights.npz",
+    }
+    assert small.recipe == model.recipe
+    assert small.run.steps == model.run.steps
+    for part in ("align", "disentangle", "segment"):
+        found, wanted = getattr(small.params, part), getattr(model.params, part)
+        jax.tree.map(
+            partial(np.testing.assert_allclose, rtol=1 / 2048, atol=1e-7), found, wanted
+        )
+    with pytest.raises(UserError, match="already holds a run"):
+        write_small_run(Run.open(run), tmp_path / "small")
+
+
+def test_no_small_run_of_an_unfinished_one(run, tmp_path):
+    opened = Run.open(run)
+    del opened.finished["joint"]
+    with pytest.raises(UserError, match="stage 'joint' has to be trained"):
+        write_small_run(opened, tmp_path / "small")
+    assert not (tmp_path / "small").exists()
+
+
+def test_weights_beyond_half_precision_are_refused(tmp_path):
+    params = some_params("joint")
+    params["segment"] = jax.tree.map(lambda leaf: 1e6 * leaf, params["segment"])
+    align = some_params("align")
+    write_run(tmp_path / "run", RECIPE, AdnParams(align=align, **params))
+    with pytest.raises(UserError, match="half precision cannot hold"):
+        write_small_run(Run.open(tmp_path / "run"), tmp_path / "small")
+    assert not (tmp_path / "small").exists()
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:100]), "no readable"),
+        (lambda path: np.savez(path, nothing=np.ones(1)), "no such array"),
+    ],
+)
+def test_damaged_small_weights_are_refused(run, tmp_path, damage, sentence):
+    write_small_run(Run.open(run), tmp_path / "small")
+    damage(tmp_path / "small" / "weights.npz")
+    with pytest.raises(UserError, match=sentence):
+        load_run(tmp_path / "small")
