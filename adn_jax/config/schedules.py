@@ -23,6 +23,9 @@ def parse_schedule(text: str) -> Schedule:
 
     A term of one's own has a colon in its name, `module:function`. Raises `UserError`
     for any other text.
+
+    >>> parse_schedule("tissue:0:200")
+    Schedule(term='tissue', from_step=0, to_step=200, from_factor=0.0, to_factor=1.0)
     """
     parts = text.split(":")
     count = len(parts)

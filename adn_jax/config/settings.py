@@ -472,7 +472,12 @@ class Recipe:
     """Test-time augmentation: what inference averages over."""
 
     def with_fields(self, **changes: Any) -> "Recipe":
-        """The recipe with some fields changed, its own or its system's."""
+        """The recipe with some fields changed, its own or its system's.
+
+        >>> mine = Recipe("mine").with_fields(seed=3, precision="bfloat16")
+        >>> mine.seed, mine.system.precision
+        (3, 'bfloat16')
+        """
         of_system = {field.name for field in fields(self.system)} & changes.keys()
         system = replace(self.system, **{name: changes.pop(name) for name in of_system})
         return replace(self, **{"system": system, **changes})

@@ -25,6 +25,9 @@ def half_extents_mm(
     """Half the field of view (x, y, z) of a grid with shape and spacing in (z, y, x).
 
     It is the size in mm of one unit of normalised coordinates.
+
+    >>> half_extents_mm((20, 160, 128), (6.0, 1.25, 1.5))
+    (96.0, 100.0, 60.0)
     """
     z, y, x = (size * step / 2 for size, step in zip(shape, spacing_mm, strict=True))
     return x, y, z
@@ -37,6 +40,13 @@ class Pose:
 
     Where a method takes `half_extents_mm`, rotations are true ones in mm on a grid of
     these half-extents; None, or equal extents, gives the authors' matrices.
+
+    >>> pose = Pose.in_plane(angle=jnp.array([0.2]), x=jnp.array([0.1]), y=jnp.zeros(1))
+    >>> forward, backward = pose.matrices()
+    >>> bool(jnp.allclose(forward @ backward, jnp.eye(4), atol=1e-6))
+    True
+    >>> bool(jnp.allclose(pose.then(pose.inverse()).translation, 0, atol=1e-6))
+    True
     """
 
     rotation: Float[Array, "*b 3"]

@@ -65,6 +65,13 @@ def sample(
 
     Returns the warped volumes on the same grid, or with `parts` what these voxels give
     to the wanted ones; differentiable by volume and, unless `nearest`, by matrix.
+
+    Example: one voxel along x.
+
+        >>> row = jnp.array([1.0, 2.0, 3.0, 4.0]).reshape(1, 1, 1, 4, 1)
+        >>> shift = jnp.eye(4)[None].at[0, 0, 3].set(2 / 4)
+        >>> sample(row, shift).ravel()
+        Array([2., 3., 4., 0.], dtype=float32)
     """
     if not nearest and not jnp.issubdtype(volume.dtype, jnp.floating):
         raise ValueError(f"{volume.dtype} cannot be interpolated; use nearest=True")
@@ -206,5 +213,9 @@ def _take_rows(
 
 
 def mirror(volume: Shaped[Array, "b z y x c"]) -> Shaped[Array, "b z y x c"]:
-    """Flip x, the left-right axis: X' of X."""
+    """Flip x, the left-right axis: X' of X.
+
+    >>> mirror(jnp.arange(3).reshape(1, 1, 1, 3, 1)).ravel()
+    Array([2, 1, 0], dtype=int32)
+    """
     return jnp.flip(volume, axis=3)

@@ -49,6 +49,10 @@ def generalised_dice(probability: Volume, label: Volume) -> Float[Array, ""]:
     that a small lesion counts as much as the background (Sudre et al. 2017). Sums run
     over the whole batch, as in the authors' code (unet3d/losses.py); its lower bound
     in the denominator matters for classes of more than about two million voxels.
+
+    >>> label = jnp.zeros((1, 2, 4, 4, 1)).at[0, :, 1:3, 1:3].set(1)
+    >>> [round(float(generalised_dice(p, label)), 3) for p in (label, 1 - label)]
+    [0.0, 1.0]
     """
     classes = ((probability, label), (1 - probability, 1 - label))
     overlap = total = 0.0
@@ -116,6 +120,10 @@ def signed_distance(inside: Mask, spacing_mm: tuple[float, float, float]) -> Dis
     Distances are between voxel centres, so the surface lies half a voxel from either
     side's first voxels. A case that has no surface, all inside or all outside, is 0.
     `spacing_mm` is the voxel size z y x.
+
+    >>> inside = jnp.array([False, True, True, True, False, False]).reshape(1, 1, 1, 6)
+    >>> signed_distance(inside, (5.0, 1.0, 2.0)).ravel()
+    Array([ 2., -2., -4., -2.,  2.,  4.], dtype=float32)
     """
     axes = (1, 2, 3)
     to_inside = jnp.sqrt(squared_distance(inside, spacing_mm))

@@ -85,7 +85,14 @@ def gaps(sums: Reliability) -> Float[np.ndarray, " bins"]:
 
 
 def expected_calibration_error(sums: Reliability) -> float:
-    """Mean gap over the voxels (Guo et al. 2017); NaN without voxels."""
+    """Mean gap over the voxels (Guo et al. 2017); NaN without voxels.
+
+    >>> infarct = np.array([True, False, False, False])
+    >>> expected_calibration_error(reliability(np.full(4, 0.25), infarct))
+    0.0
+    >>> expected_calibration_error(reliability(np.full(4, 0.75), infarct))
+    0.5
+    """
     return _mean_over_voxels(np.abs(sums.label - sums.probability), sums)
 
 

@@ -24,7 +24,13 @@ PERCENTILE = 95.0
 
 
 def dice(prediction: Mask, lesion: Mask) -> float:
-    """Dice coefficient 2 |B and G| / (|B| + |G|); NaN where both are empty."""
+    """Dice coefficient 2 |B and G| / (|B| + |G|); NaN where both are empty.
+
+    >>> lesion = np.zeros((4, 8, 8), bool)
+    >>> lesion[1:3, 2:6, 2:6] = True
+    >>> dice(np.roll(lesion, 1, axis=2), lesion)
+    0.75
+    """
     total = np.count_nonzero(prediction) + np.count_nonzero(lesion)
     if total == 0:
         return float("nan")
@@ -71,7 +77,14 @@ class LesionCounts:
 
 
 def count_lesions(prediction: Mask, lesion: Mask) -> LesionCounts:
-    """Count the lesions on both sides and those that overlap by at least one voxel."""
+    """Count the lesions on both sides and those that overlap by at least one voxel.
+
+    >>> lesion = np.zeros((4, 8, 8), bool)
+    >>> lesion[1, 2:4, 2:4] = lesion[3, 6, 6] = True
+    >>> counts = count_lesions(lesion & (np.arange(8) < 5), lesion)
+    >>> counts.recall, counts.precision
+    (0.5, 1.0)
+    """
     true, found = _components_touching(lesion, prediction)
     predicted, right = _components_touching(prediction, lesion)
     return LesionCounts(true=true, found=found, predicted=predicted, right=right)
@@ -124,7 +137,16 @@ def surface_distances(
 
 
 def hd95(distances: SurfaceDistances, convention: Convention = "directed") -> float:
-    """95th percentile of the Hausdorff distance in mm (conventions: see the module)."""
+    """95th percentile of the Hausdorff distance in mm.
+
+    "directed" is the larger one of the percentiles of the two directions, "pooled" the
+    percentile of both together.
+
+    >>> lesion = np.zeros((4, 8, 8), bool)
+    >>> lesion[1:3, 2:6, 2:6] = True
+    >>> hd95(surface_distances(np.roll(lesion, 1, axis=2), lesion, (6.0, 1.0, 1.5)))
+    1.5
+    """
     if convention == "pooled":
         return float(np.percentile(np.concatenate(distances), PERCENTILE))
     return float(max(np.percentile(side, PERCENTILE) for side in distances))
