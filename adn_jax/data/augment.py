@@ -60,7 +60,7 @@ def augment(
     if settings.mirror:
         batch = _mirror_some(batch, drawn.flip)
     if settings.rotation_deg > 0 or settings.translation > 0 or settings.zoom > 0:
-        batch = move(batch, drawn, spacing_mm)
+        batch = _move(batch, drawn, spacing_mm)
     return replace(batch, volume=_recolour(batch.volume, drawn, settings))
 
 
@@ -120,7 +120,7 @@ def _mirror_some(batch: Batch, flips: Bool[Array, " b"]) -> Batch:
     )
 
 
-def move(
+def _move(
     batch: Batch, drawn: Variation, spacing_mm: tuple[float, float, float]
 ) -> Batch:
     """Rotate about z, shift and zoom in plane, about the centre of the volume."""

@@ -35,7 +35,7 @@ class Description:
 
 
 @dataclass(frozen=True)
-class Part:
+class Subset:
     """The training (`Tr`) or test cases (`Ts`) of a data set, by their names."""
 
     ending: str
@@ -77,9 +77,9 @@ def find_nnunet(folder: Path) -> RawDataset:
     return RawDataset(
         folder=root,
         layout="nnunet",
-        cases=tuple(find_case(name, train, test, about) for name in names),
-        splits=given_splits(root) or find_splits(root, train, test),
-        remarks=label_remarks(about),
+        cases=tuple(_find_case(name, train, test, about) for name in names),
+        splits=given_splits(root) or _find_splits(root, train, test),
+        remarks=_label_remarks(about),
     )
 
 
@@ -155,7 +155,7 @@ def _ct_channel(channels: Mapping[str, str], path: Path) -> str:
     return f"{int(found[0]):04d}"
 
 
-def _read_part(root: Path, part: str, about: Description) -> Part:
+def _read_part(root: Path, part: str, about: Description) -> Subset:
     """The files of `images<part>` and `labels<part>`; none where there is no folder."""
     ending = re.escape(about.ending)
     for kind in ("images", "labels"):
@@ -169,10 +169,10 @@ def _read_part(root: Path, part: str, about: Description) -> Part:
         for path in sorted((root / f"labels{part}").glob("*"))
         if (match := re.fullmatch(rf"([^.].*){ending}", path.name))
     }
-    return Part(part, images, labels)
+    return Subset(part, images, labels)
 
 
-def find_case(name: str, train: Part, test: Part, about: Description) -> RawCase:
+def _find_case(name: str, train: Subset, test: Subset, about: Description) -> RawCase:
     """The files of one case; a `RefusedCase` where they contradict each other."""
     if name in train.names & test.names:
         return RefusedCase(
@@ -194,7 +194,7 @@ def find_case(name: str, train: Part, test: Part, about: Description) -> RawCase
     return FileCase(name, images[about.channel], lesion=label)
 
 
-def find_splits(root: Path, train: Part, test: Part) -> dict[str, Sequence[str]]:
+def _find_splits(root: Path, train: Subset, test: Subset) -> dict[str, Sequence[str]]:
     """Training, validation (fold 0 of `splits_final.json`) and test cases."""
     only_train = sorted(train.names - test.names)
     tested = {"test": sorted(test.names - train.names)}
@@ -217,7 +217,7 @@ def find_splits(root: Path, train: Part, test: Part) -> dict[str, Sequence[str]]
     return {**chosen, **tested}
 
 
-def label_remarks(about: Description) -> tuple[str, ...]:
+def _label_remarks(about: Description) -> tuple[str, ...]:
     """Where there are several labels, which they are: the label rule chooses."""
     named = {
         name: value for name, value in about.labels.items() if value not in (0, "0")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from adn_jax.config import PrepareSettings, ReadSettings
-from adn_jax.datasets.plain import find_case, find_plain, looks_plain
+from adn_jax.datasets.plain import find_plain, looks_plain
 from adn_jax.datasets.raw import (
     FileCase,
     RawCase,
@@ -59,7 +59,8 @@ def test_every_file_that_matters_in_a_fixed_order(tmp_path):
     for name in ("dicom/b/2", "dicom/a/1", "lesion.nii", "tissue/csf.nii", "notes.txt"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
-    files = [str(path.relative_to(folder)) for path in find_case(folder).files()]
+    (case,) = find_plain(tmp_path).cases
+    files = [str(path.relative_to(folder)) for path in case.files()]
     assert files == ["dicom/a/1", "dicom/b/2", "lesion.nii", "tissue/csf.nii"]
 
 

@@ -53,7 +53,7 @@ class AisdCase:
 
     def load(self, settings: PrepareSettings, reading: ReadSettings) -> CaseInput:
         """Read scan and label; `UserError` where they do not belong together."""
-        label = read_label(self.masks, settings.infarct_labels)
+        label = _read_label(self.masks, settings.infarct_labels)
         flags = facts.flags(self.name)
         if not label.any():
             rule = ", ".join(map(str, settings.infarct_labels))
@@ -75,7 +75,7 @@ class AisdCase:
         return CaseInput(replace(scan, flags=scan.flags + flags), lesion)
 
 
-def read_label(folder: Path, infarct_labels: Sequence[int]) -> Stack:
+def _read_label(folder: Path, infarct_labels: Sequence[int]) -> Stack:
     """Infarct (1) or not in the pixels of the PNG; `UserError` for other values."""
     values = read_stack(folder)
     check_values(values, infarct_labels, f"label in {folder}")
