@@ -37,7 +37,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path not in slow)
 
 
-pytest_plugins = ["tests.made_heads", "tests.tiny_runs"]
+pytest_plugins = ["tests.browser", "tests.made_heads", "tests.tiny_runs"]
 
 SHARED = Path(__file__).parents[2] / "shared"
 

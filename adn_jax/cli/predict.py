@@ -32,6 +32,9 @@ class Predict:
     """HU to which the scans' values were clipped before, -17 80 for instance."""
     samples: int = 0
     """Passes with dropout that tell how sure the prediction is (uncertainty.nii.gz)."""
+    viewer: bool = True
+    """Write viewer.html, a page that shows the scan and all maps in any browser; it
+    holds the scan itself."""
     tta: TtaSettings = field(default_factory=TtaSettings)
     """Test-time augmentation; fields that are not given are the recipe's."""
 
@@ -49,6 +52,7 @@ def main(arguments: Sequence[str]) -> None:
         given(command.tta, "tta", arguments),
         command.series,
         command.hu_range,
+        command.viewer,
     )
     for sentence in failures.values():
         print(f"adn: {sentence}", file=sys.stderr)

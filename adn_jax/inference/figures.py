@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -331,6 +332,20 @@ def _outlines_of(cases: Sequence[CaseMaps]) -> dict[str, str]:
     """The legend: without the label if no case has one."""
     labelled = any(maps.aligned_lesion is not None for maps in cases)
     return {"label": LABEL, **PREDICTED} if labelled else PREDICTED
+
+
+def as_webp(figure: Figure, width: int = 1400) -> bytes:
+    """A figure as a small picture for a page, `width` pixels wide."""
+    buffer = BytesIO()
+    dots = width / figure.get_figwidth()
+    figure.savefig(
+        buffer,
+        format="webp",
+        dpi=dots,
+        facecolor=figure.get_facecolor(),
+        pil_kwargs={"quality": 82},
+    )
+    return buffer.getvalue()
 
 
 def save_figure(figure: Figure, path: Place) -> None:

@@ -5,18 +5,19 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float32, UInt8
+from jaxtyping import Float32, UInt8
 from rich.progress import track
 
 from adn_jax.config.serialization import settings_to_json
 from adn_jax.data.cases import PreparedCase
 from adn_jax.datasets.raw import CaseInput
 from adn_jax.errors import UserError, is_out_of_memory, memory_sentence
-from adn_jax.inference.figures import save_figure, scan_figure
-from adn_jax.inference.maps import CaseMaps, Uncertainty
+from adn_jax.inference.figures import as_webp, save_figure, scan_figure
+from adn_jax.inference.maps import CaseMaps
+from adn_jax.inference.shown import ShownScan, Side, side_in_words
 from adn_jax.inference.system import (
     System,
     as_map,
@@ -27,7 +28,7 @@ from adn_jax.inference.viewer import write_viewer
 from adn_jax.io.files import atomic_path, none_for_nan, write_json
 from adn_jax.io.image import Image, write_image
 from adn_jax.io.paths import Place
-from adn_jax.metrics.overlap import Mask, volume_ml
+from adn_jax.metrics.overlap import Mask
 from adn_jax.pipeline.adn import AdnOutputs
 from adn_jax.prepare.case import prepare_scan, to_native
 from adn_jax.runtime.capacity import MemoryShortageError
@@ -36,9 +37,6 @@ from adn_jax.scans.dicom.straighten import onto_taken, taken_image
 from adn_jax.scans.hounsfield import check_hu_range
 from adn_jax.scans.read import RawScan, read_scan, scan_name
 from adn_jax.training.runs import TrainedModel
-
-ONE_SIDED = 0.9
-"""From this fraction of its volume on one side a lesion is called one-sided."""
 
 UNITS = {
     "lesion": "1 infarct, 0 not",
@@ -98,11 +96,14 @@ class Prediction:
     as_taken: Mapping[str, Image]
     """ct, probability and lesion on the slices of the series as they were taken; empty
     if these are a regular grid."""
+    shown: ShownScan
+    """Scan, lesions and maps as figure and page show them."""
     facts: Mapping[str, Any]
-    """What `scan.json` says: lesion volume and side, pose, flags, quality, model."""
+    """What `scan.json` says: lesions, pose, flags, quality, model."""
 
-    def write(self, folder: Path) -> None:
-        """Write volumes, figure, viewer and `scan.json`, whole or not at all.
+    def write(self, folder: Path, viewer: bool = True) -> None:
+        """Write volumes, figure, `scan.json` and, with `viewer`, the page that shows
+        them in a browser; whole or not at all.
 
         Raises `UserError` if the folder cannot be written.
         """
@@ -112,10 +113,10 @@ class Prediction:
                 for name, image in images.items():
                     path = temporary / f"{name}{ending}.nii.gz"
                     write_image(path, image, STEPS.get(name, MAP_STEP))
-            save_figure(scan_figure(self.maps), temporary / "figure.png")
-            write_viewer(
-                temporary / "viewer.html", self.scan.image, self.case, self.maps
-            )
+            figure = scan_figure(self.maps)
+            save_figure(figure, temporary / "figure.png")
+            if viewer:
+                write_viewer(temporary / "viewer.html", self.shown, as_webp(figure))
             write_json(temporary / "scan.json", none_for_nan(self.facts))
 
 
@@ -144,6 +145,7 @@ def predict_scans(
     tta: Mapping[str, Any] | None = None,
     series: str = "",
     hu_range: tuple[float, float] | None = None,
+    viewer: bool = True,
 ) -> dict[Path, str]:
     """Predict scans one after the other; a scan that fails does not stop the rest.
 
@@ -155,6 +157,7 @@ def predict_scans(
         tta: fields of `TtaSettings` that replace the recipe's.
         series: of DICOM folders, the series to read (`read_scan`).
         hu_range: HU to which the values were clipped before.
+        viewer: whether to write `viewer.html`, which holds the scan itself.
 
     Returns:
         What went wrong, a sentence for each scan that failed.
@@ -168,7 +171,7 @@ def predict_scans(
     failures = {}
     for scan, folder in track(folders.items(), description="predict"):
         try:
-            predict_and_write(system, scan, folder, series, hu_range)
+            predict_and_write(system, scan, folder, series, hu_range, viewer)
         except MemoryShortageError:
             raise  # the same holds for every scan
         except UserError as error:
@@ -186,10 +189,11 @@ def predict_and_write(
     folder: Path,
     series: str = "",
     hu_range: tuple[float, float] | None = None,
+    viewer: bool = True,
 ) -> None:
     """Predict one scan and write its folder, whole or not at all."""
     scan = replace(read_scan(path, series, hu_range), name=folder.name)
-    _predict_read(system, scan).write(folder)
+    _predict_read(system, scan).write(folder, viewer)
 
 
 def _predict_read(system: System, scan: RawScan) -> Prediction:
@@ -201,22 +205,14 @@ def _predict_read(system: System, scan: RawScan) -> Prediction:
     native = partial(to_native, geometry=case.geometry)
     volumes = _lesion_of(native(maps.prediction), maps.threshold)
     volumes |= _maps_on_scan(scan, case, maps, outputs)
-    lesion = volumes["lesion"] > 0
-    facts = _describe(scan, case, maps, lesion)
+    further = {}
     if uncertainty is not None:
-        uncertainty = Uncertainty(*map(native, uncertainty))
-        volumes["uncertainty"] = uncertainty.entropy
-        found = uncertainty.lesions(lesion, scan.image.spacing_mm)
+        volumes["uncertainty"] = native(uncertainty.entropy)
+        further["mutual_information"] = native(uncertainty.mutual_information)
+    shown = ShownScan.of_scan(scan, case, maps, volumes | further)
+    facts = _describe(scan, case, maps, shown)
+    if uncertainty is not None:
         facts["uncertainty"] = system.uncertainty_source
-        facts["lesions"] = [
-            {
-                "volume_ml": one.volume_ml,
-                "mean_probability": one.probability,
-                "uncertainty_bits": one.entropy,
-                "mutual_information_bits": one.mutual_information,
-            }
-            for one in found
-        ]
     facts["window_hu"] = list(settings.window_hu)
     units = UNITS | IN_HU if maps.adds_up else UNITS
     facts["units"] = {name: units[name] for name in volumes}
@@ -237,7 +233,7 @@ def _predict_read(system: System, scan: RawScan) -> Prediction:
     }
     facts["versions"] = versions()
     images = {name: scan.image.holding(one, name) for name, one in volumes.items()}
-    return Prediction(scan, case, maps, images, as_taken, facts)
+    return Prediction(scan, case, maps, images, as_taken, shown, facts)
 
 
 def _lesion_of(
@@ -274,9 +270,9 @@ def _maps_on_scan(
 
 
 def _describe(
-    scan: RawScan, case: PreparedCase, maps: CaseMaps, lesion: Bool[np.ndarray, "i j k"]
+    scan: RawScan, case: PreparedCase, maps: CaseMaps, shown: ShownScan
 ) -> dict[str, Any]:
-    """Lesion, pose of the head, flags and quality.
+    """Lesions, pose of the head, flags and quality.
 
     Nothing of the pose if the recipe does not look for the mid-line or found none; no
     side if it is not known which is left.
@@ -284,7 +280,9 @@ def _describe(
     facts = {
         "name": scan.name,
         "purpose": "research only, not for diagnosis",
-        "lesion_volume_ml": volume_ml(lesion, scan.image.spacing_mm),
+        "lesion_volume_ml": sum(one.volume_ml for one in shown.lesions),
+        "lesions": [one.to_json() for one in shown.lesions],
+        "slices_counted": shown.counted,
         "threshold": maps.threshold,
     }
     if maps.plane is not None:
@@ -298,20 +296,17 @@ def _describe(
     return {**facts, "quality": case.quality, "source": case.source}
 
 
-def lesion_side(aligned: Mask) -> str:
+def lesion_side(aligned: Mask) -> Side | Literal["none"]:
     """The patient's side of a mask on X's grid: left, right, both or none.
 
     x grows to the patient's right, and X's mid-line is the middle of x.
     """
-    total = np.count_nonzero(aligned)
-    if total == 0:
+    if not aligned.any():
         return "none"
     width = aligned.shape[2]
     right = np.count_nonzero(aligned[:, :, (width + 1) // 2 :])
     left = np.count_nonzero(aligned[:, :, : width // 2])
-    if max(left, right) < ONE_SIDED * total:
-        return "both"
-    return "left" if left > right else "right"
+    return side_in_words(int(left), int(right))
 
 
 def result_folders(scans: Sequence[Path], out: Path) -> dict[Path, Path]:

@@ -1,121 +1,295 @@
-"""An interactive page of one predicted scan that opens in any browser, offline."""
+"""One page a scan for any browser, without network: CT, maps and lesions in three
+planes (NiiVue).
 
+The volumes lie in the page as NIfTI, so a page is as private as its scan.
+"""
+
+import gzip
 import json
-import re
-import warnings
-from pathlib import Path
+from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
 
 import nibabel as nib
 import numpy as np
-from jaxtyping import Float, Integer
-from nilearn.plotting import view_img
+from jaxtyping import Bool, Shaped
+from matplotlib import colormaps
+from matplotlib.colors import to_rgb
+from scipy import ndimage
 
-from adn_jax.data.cases import PreparedCase
-from adn_jax.inference.maps import CaseMaps, Map
+from adn_jax.inference.shown import ShownScan
 from adn_jax.io.files import write_text
-from adn_jax.io.image import Image, nearest_ras
-from adn_jax.prepare.resample import Grid, resample
-from adn_jax.scans.hounsfield import to_window
+from adn_jax.io.image import SCANNER, Affine
+from adn_jax.io.paths import Place
+from adn_jax.metrics.overlap import TOUCHING, Spacing
+from adn_jax.prepare.resample import box_around, shift_origin, spacing_of
+from adn_jax.report.pages import page_environment
+from adn_jax.report.panels import LABEL, PREDICTION
 
-VOXEL_MM = 2.0
-"""Cubic voxels of the page: it stays near 2 MB and loads at once."""
-MARGIN_MM = 18.0
-"""Room around the brain, for the skull."""
+AIR_HU = -1024
+"""Stands outside the head, where table and head rest are left out."""
+SKIN_HU = -400
+HEAD_PIXEL_MM = 2.0
+"""Pixels in which the head is looked for."""
+HEAD_RIM_MM = 6.0
+EDGE_MM = 0.9
+"""How wide the edges of masks are drawn, a pixel at least."""
+IN_PLANE = np.ones((1, 3, 3), bool)
+
+WINDOWS_HU = {
+    "Brain": (0.0, 80.0),
+    "Stroke": (20.0, 60.0),
+    "Narrow": (25.0, 45.0),
+    "Subdural": (-50.0, 150.0),
+    "Bone": (-800.0, 2000.0),
+}
+"""Shown ranges by name, in the order of their keys."""
+
+Rgb = tuple[int, int, int]
 
 
-def write_viewer(path: Path, scan: Image, case: PreparedCase, maps: CaseMaps) -> None:
-    """Write the page: three planes of the CT with the infarct probability over it.
+def _ramp(name: str, low: float) -> tuple[Rgb, ...]:
+    """Nine colours of one of matplotlib's maps, from a fraction of it to its end."""
+    colours = 255 * colormaps[name](np.linspace(low, 1, 9))[:, :3]
+    return tuple(tuple(one) for one in colours.round().astype(int).tolist())
 
-    The page starts where the infarct is most probable, or else in the middle.
+
+@dataclass(frozen=True)
+class Layer:
+    """How a map is drawn over the CT and what is said of it."""
+
+    title: str
+    meaning: str
+    colours: tuple[Rgb, ...]
+    low: float
+    """From here it is drawn; what lies below is clear."""
+    high: float = 1.0
+    unit: str = ""
+    digits: int = 2
+    opacity: float = 0.7
+    negative: tuple[Rgb, ...] = ()
+    """Colours of -low to -high, if negative values are drawn."""
+    is_mask: bool = False
+
+    def for_script(self, name: str) -> dict[str, Any]:
+        """What the page's script has to know of it."""
+        chosen = ("low", "high", "unit", "digits", "opacity", "is_mask")
+        return {
+            "name": name,
+            "title": self.title,
+            "colours": _columns(self.colours),
+            "negative": _columns(self.negative),
+            **{item: getattr(self, item) for item in chosen},
+        }
+
+    @property
+    def gradient(self) -> str:
+        """Its colours from left to right, as CSS; of a mask its edge's."""
+        if self.is_mask:
+            return _css(self.colours[-1])
+        colours = [*self.negative[::-1], *self.colours]
+        return f"linear-gradient(to right, {', '.join(map(_css, colours))})"
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The values at both ends of its colours."""
+        return (-self.high if self.negative else self.low), self.high
+
+
+def _columns(colours: Sequence[Rgb]) -> dict[str, list[int]]:
+    """Colours as NiiVue takes a table: a list for each of R, G, B and A.
+
+    It clears what lies below the lowest value only if A begins with 0, and takes every
+    other A of an overlay for opaque.
     """
-    shape, affine = _viewer_grid(case)
-    grid = Grid(shape, affine)
-    hu = resample(*nearest_ras(scan), grid, outside=-1000.0)
-    probability = resample(maps.prediction, case.affine, grid)
-
-    def nifti(volume: Map) -> nib.Nifti1Image:
-        return nib.Nifti1Image(volume.transpose(2, 1, 0), affine)
-
-    start = np.array(shape) // 2
-    if probability.max() >= maps.threshold:
-        start = np.array(np.unravel_index(np.argmax(probability), shape))
-    with warnings.catch_warnings():
-        # Where nothing is predicted, the threshold is above every value.
-        warnings.filterwarnings("ignore", message="The given float value must not")
-        view = view_img(
-            nifti(probability),
-            bg_img=nifti(to_window(hu, maps.window_hu)),
-            cut_coords=(affine @ [*start[::-1], 1.0])[:3].tolist(),
-            threshold=maps.threshold,
-            vmin=0.0,
-            vmax=1.0,
-            symmetric_cmap=False,
-            cmap="autumn",
-            opacity=0.6,
-            dim=0,
-            black_bg=True,
-            title=case.name,
-            radiological=True,
-            resampling_interpolation="nearest",
-        )
-    page = place_mirrored(view.get_standalone(), shape, affine, start)
-    write_text(path, without_remote_links(page))
+    if not colours:
+        return {}
+    columns = dict(zip("RGB", map(list, zip(*colours, strict=True)), strict=True))
+    return {**columns, "A": [0, *[255] * (len(colours) - 1)]}
 
 
-def _viewer_grid(
-    case: PreparedCase,
-) -> tuple[tuple[int, int, int], Float[np.ndarray, "4 4"]]:
-    """Shape (z y x) and affine of a cubic grid around the brain.
+def _css(colour: Rgb) -> str:
+    """A colour as CSS."""
+    return f"rgb{colour}"
 
-    Its axes are the patient's: nilearn would resample any other grid to such a one.
+
+HEAT, LEAF = _ramp("inferno", 0.3), _ramp("viridis", 0.25)
+IN_BITS = "entropy of the mean prediction, 0 to 1 bit"
+IN_HU = "how much darker a voxel is than its mirror voxel"
+OF_D = "what the model takes for ischaemia: its output from 0 to 1, no HU"
+REST = (
+    "A − P, A as a fraction of the window: asymmetry that the model takes for normal; "
+    "below 0 where P exceeds A; no HU"
+)
+FOUND = "where the probability reaches the threshold, outlined"
+GIVEN = "the infarct by the data set's label, outlined"
+ORANGE, BLUE = ((92, 46, 0), (255, 176, 64)), ((0, 44, 110), (96, 190, 255))
+
+
+def _outline(title: str, meaning: str, colour: str) -> Layer:
+    """A mask, of whose values (`packed`) only its edge's is drawn."""
+    red, green, blue = (round(255 * part) for part in to_rgb(colour))
+    colours = ((red, green, blue), (red, green, blue))
+    return Layer(title, meaning, colours, 1.5, 2.0, opacity=1.0, is_mask=True)
+
+
+LAYERS = {
+    "lesion": _outline("predicted infarct", FOUND, PREDICTION),
+    "label": _outline("label", GIVEN, LABEL),
+    "probability": Layer("probability", "that a voxel is infarct", LEAF, 0.1),
+    "asymmetry": Layer("asymmetry A", IN_HU, HEAT, 3.0, 30.0, "HU", digits=0),
+    "pathological": Layer("pathological P", OF_D, HEAT, 0.05),
+    "anatomical": Layer("anatomical Q", REST, ORANGE, 0.05, 0.6, negative=BLUE),
+    "uncertainty": Layer("uncertainty", IN_BITS, LEAF, 0.1, 1.0, "bit"),
+}
+"""Maps over the CT, in the order of the page."""
+
+SYNTHETIC = {
+    "anatomical": ("X̂ = X + Q", "the scan as the model that marks infarcts sees it"),
+    "pathological": ("X̃ = X + P", "the scan with the infarct filled up"),
+}
+"""Scans that are made from a map: their title and meaning. Not HU where it is not 0."""
+
+MOST_VOXELS = 16_000_000
+"""A larger head is shown in pixels twice as wide: browsers would load it for long."""
+
+
+def write_viewer(path: Place, shown: ShownScan, still: bytes) -> None:
+    """Write a scan's page, whole or not at all.
+
+    Args:
+        path: the page's file.
+        shown: the scan and its maps.
+        still: a picture of it (WebP) for browsers without WebGL2, and for paper.
     """
-    inside = np.argwhere(case.brain)[:, ::-1] @ case.affine[:3, :3].T
-    low, high = inside.min(axis=0), inside.max(axis=0)
-    size = np.ceil((high - low + 2 * MARGIN_MM) / VOXEL_MM).astype(int)
-    affine = np.diag([VOXEL_MM, VOXEL_MM, VOXEL_MM, 1.0])
-    affine[:3, 3] = low + case.affine[:3, 3] - MARGIN_MM
-    x, y, z = size.tolist()
-    return (z, y, x), affine
+    write_text(path, viewer_page(shown, still))
 
 
-def place_mirrored(
-    page: str,
-    shape: tuple[int, int, int],
-    affine: Float[np.ndarray, "4 4"],
-    start: Integer[np.ndarray, "3"],
-) -> str:
-    """Put right where nilearn's page starts and which millimetres it reads out.
-
-    With `radiological=True` nilearn mirrors the pictures alone, so that the page would
-    open at the mirror place of `start` (z y x) and read out its millimetres. The page's
-    script counts slices of the mirrored picture and reads `affine @ (slice + 1)`.
-
-    Raises:
-        ValueError: the page is not one that nilearn 0.13 or 0.14 writes.
-    """
-    depth, height, width = shape
-    z, y, x = start.tolist()
-    from_page = np.array(
-        [[-1.0, 0, 0, width], [0, 1, 0, -1], [0, 0, 1, -1], [0, 0, 0, 1]]
-    )
-    size = json.dumps({"X": width, "Y": height, "Z": depth})
-    if page.count(f'"nbSlice": {size}') != 2:
-        raise ValueError(f"nilearn's page does not show two pictures of {size} voxels")
-    values = {
-        "numSlice": {"X": width - 1 - x, "Y": y, "Z": z},
-        "affine": (affine @ from_page).tolist(),
+def viewer_page(shown: ShownScan, still: bytes) -> str:
+    """The page as HTML, with everything that it needs inside."""
+    part, affine, start = head_alone(shown)
+    layers = {name: layer for name, layer in LAYERS.items() if name in part}
+    windows = windows_of(shown)
+    settings = {
+        "slices": shown.slices[start:],
+        "slice_count": max(shown.slices),
+        "windows": list(windows.values()),
+        "window_width_hu": float(np.ptp(shown.window_hu)),
+        "layers": [layer.for_script(name) for name, layer in layers.items()],
     }
-    for name, value in values.items():
-        old = rf'"{name}": (\{{[^}}]*\}}|\[\[.*?\]\])'
-        page, count = re.subn(old, f'"{name}": {json.dumps(value)}', page)
-        if count != 1:
-            raise ValueError(
-                f"nilearn's page has {name!r} {count} times instead of once"
-            )
-    return page
+    environment = page_environment("adn_jax.inference")
+    return environment.get_template("viewer.html").render(
+        shown=shown,
+        layers=layers,
+        synthetic={name: one for name, one in SYNTHETIC.items() if name in layers},
+        windows=windows,
+        spacing_mm=spacing_of(affine),
+        volumes={name: packed(name, one, affine) for name, one in part.items()},
+        settings=json.dumps(settings).replace("<", "\\u003c"),
+        still=b64encode(still).decode(),
+        niivue=niivue(),
+    )
 
 
-def without_remote_links(page: str) -> str:
-    """Drop what would be fetched from the network (nilearn's icon): opening a
-    patient's page must not tell anyone."""
-    return re.sub(r'<link[^>]*href="https?://[^"]*"[^>]*>', "", page)
+@cache
+def niivue() -> str:
+    """NiiVue as one script, with the notices of all that is in it at its head."""
+    return (files("adn_jax.inference") / "templates/niivue.js").read_text("ascii")
+
+
+def windows_of(shown: ShownScan) -> dict[str, tuple[float, float]]:
+    """The ranges by name; of a scan that was cut to a window those inside of it."""
+    brightest = max(float(shown.hu.max()), shown.window_hu[1])
+    fitting = {name: ends for name, ends in WINDOWS_HU.items() if ends[1] <= brightest}
+    return fitting or {"Whole": shown.window_hu}
+
+
+def head_alone(
+    shown: ShownScan,
+) -> tuple[dict[str, Shaped[np.ndarray, "z y x"]], Affine, int]:
+    """The scan ("ct") and its maps cut to the head, their affine, and the first slice.
+
+    Heads of more than `MOST_VOXELS` lose every second pixel, by means.
+    """
+    head = head_mask(shown.hu, spacing_of(shown.affine))
+    box = box_around(head, 1)
+    outside = ~head[box]
+    part: dict[str, Any] = {"ct": shown.hu[box].astype(np.float32)}
+    part["ct"][outside] = AIR_HU
+    for name in LAYERS:
+        if name in shown.volumes:
+            part[name] = np.where(outside, np.float32(0), shown.volumes[name][box])
+    affine = shift_origin(shown.affine, [one.start for one in box])
+    while outside.size > MOST_VOXELS:
+        outside = outside[:, ::2, ::2]
+        part = {name: _halved(one, LAYERS.get(name)) for name, one in part.items()}
+        affine = affine @ np.diag([2.0, 2.0, 1.0, 1.0])
+        affine[:3, 3] += affine[:3, :2].sum(axis=1) / 4
+    return part, affine, box[0].start
+
+
+def _halved(
+    volume: Shaped[np.ndarray, "z y x"], layer: Layer | None
+) -> Shaped[np.ndarray, "z y2 x2"]:
+    """Every four pixels of a slice as one: their mean, or a mask's largest."""
+    z, y, x = volume.shape
+    even = np.pad(volume, ((0, 0), (0, y % 2), (0, x % 2)), mode="edge")
+    blocks = even.reshape(z, (y + 1) // 2, 2, (x + 1) // 2, 2)
+    return blocks.max((2, 4)) if layer and layer.is_mask else blocks.mean((2, 4))
+
+
+def head_mask(
+    hu: Shaped[np.ndarray, "z y x"], spacing_mm: Spacing
+) -> Bool[np.ndarray, "z y x"]:
+    """The head and a rim of air around it, without table and head rest.
+
+    It is looked for in pixels of about 2 mm. Everything, if nothing is dense.
+    """
+    step = max(1, round(HEAD_PIXEL_MM / max(spacing_mm[1:])))
+    dense = hu[:, ::step, ::step] > SKIN_HU
+    parts, count = ndimage.label(ndimage.binary_opening(dense, IN_PLANE), TOUCHING)
+    if not count:
+        return np.ones(hu.shape, bool)
+    largest = parts == 1 + np.argmax(np.bincount(parts.ravel())[1:])
+    filled = np.stack([ndimage.binary_fill_holes(one) for one in largest])
+    rim = max(1, round(HEAD_RIM_MM / (step * max(spacing_mm[1:]))))
+    wide = ndimage.binary_dilation(filled, IN_PLANE, iterations=rim)
+    fine = wide.repeat(step, axis=1).repeat(step, axis=2)
+    return fine[:, : hu.shape[1], : hu.shape[2]]
+
+
+def packed(name: str, volume: Shaped[np.ndarray, "z y x"], affine: Affine) -> str:
+    """A volume as base64 of gzipped NIfTI: the scan in whole HU, masks as 1 and at
+    their edge 2, maps in 255 steps of their layer's largest value."""
+    layer = LAYERS.get(name)
+    if layer is None:
+        whole = np.rint(volume).clip(AIR_HU, np.iinfo(np.int16).max)
+        return _nifti(whole.astype(np.int16), affine)
+    if layer.is_mask:
+        mask, pixel_mm = volume > 0, max(spacing_of(affine)[1:])
+        inner = ndimage.binary_erosion(
+            mask, IN_PLANE, max(1, round(EDGE_MM / pixel_mm)), border_value=1
+        )
+        return _nifti(mask + (mask & ~inner).astype(np.uint8), affine)
+    top = max(float(np.abs(volume).max()), layer.high)
+    zero = 128 if layer.negative else 0
+    step = top / (255 - zero)
+    steps = np.rint(volume / step + zero).clip(0, 255).astype(np.uint8)
+    return _nifti(steps, affine, step, -zero * step)
+
+
+def _nifti(
+    voxels: Shaped[np.ndarray, "z y x"],
+    affine: Affine,
+    slope: float = 1.0,
+    inter: float = 0.0,
+) -> str:
+    """Voxels, which stand for `slope` times them plus `inter`, in the page's form."""
+    image = nib.Nifti1Image(voxels.transpose(2, 1, 0), affine)
+    image.set_qform(affine, SCANNER)
+    image.set_sform(affine, SCANNER)
+    image.header.set_slope_inter(slope, inter)
+    return b64encode(gzip.compress(image.to_bytes(), mtime=0)).decode()

@@ -61,6 +61,17 @@ def in_world(plane: Plane, affine: Float[np.ndarray, "4 4"]) -> Plane:
     return Plane(about_z @ plane.normal, about_z @ plane.point)
 
 
+def placed(
+    plane: Plane,
+    affine: Float[np.ndarray, "4 4"],
+    shape_zyx: tuple[int, int, int],
+) -> Plane:
+    """A plane of the prepared grid in world mm (RAS); arguments as in `true_plane`."""
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    centre = affine[:3, :3] @ ((np.array(shape_zyx[::-1]) - 1) / 2) + affine[:3, 3]
+    return Plane(axes @ plane.normal, centre + axes @ plane.point)
+
+
 def turn_deg(plane: Plane) -> float:
     """Turn of a head in an axial slice, -180 to 180 degrees, by its plane.
 

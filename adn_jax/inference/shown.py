@@ -1,0 +1,233 @@
+"""A scan with what was found in it, ready to be shown: axes nearest RAS, slices by the
+numbers that a reader finds them under, lesions one by one."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float, Num, Shaped
+from scipy import ndimage
+
+from adn_jax.data.cases import PreparedCase
+from adn_jax.inference.maps import CaseMaps
+from adn_jax.io.image import Affine, Image, in_order_of
+from adn_jax.metrics.alignment import Plane, placed
+from adn_jax.metrics.overlap import TOUCHING, Mask, volume_ml
+from adn_jax.prepare.resample import spacing_of
+from adn_jax.scans.dicom.straighten import straightening
+from adn_jax.scans.read import RawScan
+
+Side = Literal["left", "right", "both"]
+
+ONE_SIDED = 0.9
+"""From this fraction of its volume on one side a lesion is called one-sided."""
+
+AIR_HU = -1000.0
+
+IN_FILE = "counted from 1 as the file holds them"
+AS_TAKEN = (
+    "of the slices as they were taken, counted from 1, the nearest: the scan was "
+    "straightened"
+)
+PREPARED = "of the prepared grid, counted from 1 at the foot"
+
+FRACTIONS = ("pathological", "anatomical")
+"""Maps that are shown as fractions of the window's width: they are not HU."""
+
+
+@dataclass(frozen=True)
+class FoundLesion:
+    """A predicted lesion: a 26-connected component of the mask."""
+
+    volume_ml: float
+    side: Side | None
+    """Of the mid-line found, the patient's; None: not known."""
+    slices: tuple[int, int]
+    """Numbers of its lowest and its highest slice (`ShownScan.slices`)."""
+    centre_mm: tuple[float, float, float]
+    """One of its voxels (RAS+), near the middle of its largest slice."""
+    means: dict[str, float]
+    """Means over its voxels, as far as the maps are there: `mean_hu`,
+    `mean_probability`, `uncertainty_bits`, `mutual_information_bits`."""
+
+    def to_json(self) -> dict[str, Any]:
+        """What `scan.json` says of it."""
+        found = asdict(self)
+        means = found.pop("means")
+        return {**found, **means}
+
+
+@dataclass(frozen=True)
+class ShownScan:
+    """A scan and maps on its voxels, whose axes are those nearest RAS."""
+
+    name: str
+    hu: Shaped[np.ndarray, "z y x"]
+    affine: Affine
+    volumes: Mapping[str, Shaped[np.ndarray, "z y x"]]
+    """As far as there are: lesion, label (0 or 1); probability; asymmetry (HU);
+    pathological, anatomical (fractions of the window's width); uncertainty,
+    mutual_information (bits)."""
+    window_hu: tuple[float, float]
+    threshold: float
+    slices: tuple[int, ...]
+    """The number of each slice."""
+    counted: str
+    """What the slices are numbers of."""
+    midline: Plane | None = None
+    """The mid-sagittal plane in mm (RAS+); None: none was sought or found."""
+    knows_sides: bool = True
+    """Whether the plane's right is the patient's for sure."""
+    flags: tuple[str, ...] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """What else is said of it, by title."""
+
+    @classmethod
+    def of_scan(
+        cls,
+        scan: RawScan,
+        case: PreparedCase,
+        maps: CaseMaps,
+        images: Mapping[str, Shaped[np.ndarray, "i j k"]],
+    ) -> "ShownScan":
+        """Results on a scan's own voxels, in the order of its file; P and Q as they are
+        stored, times the window's width."""
+        width = maps.window_width_hu
+        volumes = {
+            name: _upright(scan.image.holding(voxels, name)).voxels.transpose(2, 1, 0)
+            for name, voxels in images.items()
+        }
+        volumes |= {
+            name: volumes[name] / width for name in FRACTIONS if name in volumes
+        }
+        upright = _upright(scan.image)
+        return cls(
+            hu=upright.voxels.transpose(2, 1, 0),
+            affine=upright.affine,
+            volumes=volumes,
+            slices=slice_numbers(scan),
+            counted=IN_FILE if scan.taken is None else AS_TAKEN,
+            flags=(*case.flags, *maps.midline_flags),
+            **_of_maps(maps, case),
+        )
+
+    @classmethod
+    def of_case(
+        cls,
+        case: PreparedCase,
+        maps: CaseMaps,
+        moved: Mapping[str, Shaped[np.ndarray, "z y x"]],
+    ) -> "ShownScan":
+        """A prepared case as the system saw it, with A, P and Q (`moved`) on I's grid,
+        all as fractions of the window's width."""
+        brain, width = case.brain > 0, maps.window_width_hu
+        volumes = {name: volume * brain for name, volume in moved.items()}
+        if "asymmetry" in volumes:
+            volumes["asymmetry"] = volumes["asymmetry"] * width
+        if maps.lesion is not None:
+            volumes["label"] = maps.lesion
+        hu = maps.window_hu[0] + width * case.volume
+        return cls(
+            hu=np.where(brain, hu, np.float32(AIR_HU)),
+            affine=case.affine,
+            volumes={
+                "lesion": maps.predicted,
+                "probability": maps.prediction,
+                **volumes,
+            },
+            slices=tuple(range(1, len(hu) + 1)),
+            counted=PREPARED,
+            flags=(*case.flags, *maps.midline_flags),
+            **_of_maps(maps, case),
+        )
+
+    @cached_property
+    def lesions(self) -> tuple[FoundLesion, ...]:
+        """Every predicted lesion, the largest first."""
+        parts, _ = ndimage.label(self.volumes["lesion"] > 0, TOUCHING)
+        found = [
+            self._measure(box, parts[box] == number)
+            for number, box in enumerate(ndimage.find_objects(parts), start=1)
+        ]
+        return tuple(sorted(found, key=lambda one: one.volume_ml, reverse=True))
+
+    def _measure(self, box: tuple[slice, ...], inside: Mask) -> FoundLesion:
+        """One lesion, the mask `inside` of a box."""
+        maps = {
+            "mean_hu": self.hu,
+            "mean_probability": self.volumes.get("probability"),
+            "uncertainty_bits": self.volumes.get("uncertainty"),
+            "mutual_information_bits": self.volumes.get("mutual_information"),
+        }
+        index = np.argwhere(inside) + [part.start for part in box]
+        places = index[:, ::-1] @ self.affine[:3, :3].T + self.affine[:3, 3]
+        return FoundLesion(
+            volume_ml=volume_ml(inside, spacing_of(self.affine)),
+            side=self._side_of(places),
+            slices=(self.slices[box[0].start], self.slices[box[0].stop - 1]),
+            centre_mm=tuple(places[_middle_of(index)].round(2).tolist()),
+            means={
+                name: float(volume[box][inside].mean(dtype=np.float64))
+                for name, volume in maps.items()
+                if volume is not None
+            },
+        )
+
+    def _side_of(self, places_mm: Float[np.ndarray, "n 3"]) -> Side | None:
+        """The patient's side of places, if it is known."""
+        if self.midline is None or not self.knows_sides:
+            return None
+        right = (places_mm - self.midline.point) @ self.midline.normal > 0
+        return side_in_words(int((~right).sum()), int(right.sum()))
+
+
+def _of_maps(maps: CaseMaps, case: PreparedCase) -> dict[str, Any]:
+    """What a shown scan takes over of the case's maps."""
+    plane = maps.plane
+    return {
+        "name": case.name,
+        "window_hu": maps.window_hu,
+        "threshold": maps.threshold,
+        "midline": plane and placed(plane, case.affine, case.volume.shape),
+        "knows_sides": maps.knows_sides,
+    }
+
+
+def _upright(image: Image) -> Image:
+    """The image with the axes nearest RAS, in their order."""
+    return in_order_of(image, np.eye(4))
+
+
+def slice_numbers(scan: RawScan) -> tuple[int, ...]:
+    """The number of each slice of a scan from foot to head, counted from 1.
+
+    It is that of the slice as the file holds it; of a straightened series that of the
+    nearest slice as it was taken.
+    """
+    upright = _upright(scan.image)
+    step = np.linalg.solve(scan.image.affine, upright.affine)  # index to index
+    axis = int(np.argmax(abs(step[:3, 2])))
+    index = step[axis, 3] + step[axis, 2] * np.arange(upright.shape[2])
+    index = np.rint(index).astype(int)
+    if scan.taken is not None:
+        heights = straightening(scan.taken).grid_mm[index]
+        index = abs(scan.taken.heights_mm - heights[:, None]).argmin(axis=1)
+    return tuple((index + 1).tolist())
+
+
+def _middle_of(index: Num[np.ndarray, "n 3"]) -> int:
+    """Which of a lesion's voxels (z y x) is nearest to the middle of its largest
+    slice."""
+    levels, sizes = np.unique(index[:, 0], return_counts=True)
+    largest = np.flatnonzero(index[:, 0] == levels[np.argmax(sizes)])
+    away = index[largest] - index[largest].mean(axis=0)
+    return int(largest[np.argmin((away**2).sum(axis=1))])
+
+
+def side_in_words(left: int, right: int) -> Side:
+    """The side of something by its voxels on either side, not 0 together."""
+    if max(left, right) < ONE_SIDED * (left + right):
+        return "both"
+    return "left" if left > right else "right"

@@ -1,0 +1,130 @@
+"""Lesions one by one, and slices by the numbers of their file."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from adn_jax.inference.shown import ShownScan, slice_numbers
+from adn_jax.io.image import Image
+from adn_jax.metrics.alignment import Plane, placed, true_plane
+from adn_jax.prepare.case import to_native
+from adn_jax.scans.dicom.straighten import SliceStack, straighten
+from adn_jax.scans.read import RawScan
+from tests.inference.planted import INFARCT_MM, ORIENTATIONS, planted
+
+
+def shown_with(codes):
+    scan, case, maps = planted(codes)
+    probability = to_native(maps.prediction, case.geometry)
+    images = {"probability": probability, "lesion": probability >= 0.5}
+    return scan, ShownScan.of_scan(RawScan("planted", scan), case, maps, images)
+
+
+@pytest.mark.parametrize("codes", ORIENTATIONS)
+def test_a_lesion_is_described(codes):
+    scan, shown = shown_with(codes)
+    (lesion,) = shown.lesions
+    inside = shown.volumes["lesion"]
+    assert lesion.volume_ml == pytest.approx(
+        np.prod(scan.spacing_mm) * inside.sum() / 1e3
+    )
+    assert lesion.side == "left"
+    assert lesion.means["mean_hu"] == pytest.approx(30)
+    assert 0.5 < lesion.means["mean_probability"] <= 1
+    np.testing.assert_allclose(lesion.centre_mm, INFARCT_MM, atol=4)
+    low, high = lesion.slices
+    mask = np.moveaxis(
+        probability_in_file(shown, scan), np.argmax(np.abs(scan.affine[2, :3])), 0
+    )
+    filled = np.flatnonzero(mask.any(axis=(1, 2))) + 1
+    assert {low, high} == {filled[0], filled[-1]}
+    # from foot to head: downwards where the file begins at the head
+    assert (low < high) == ("S" in codes)
+    assert set(lesion.to_json()) == {
+        *("volume_ml", "side", "slices", "centre_mm", "mean_hu", "mean_probability")
+    }
+
+
+def probability_in_file(shown, scan):
+    """The mask in the order of the scan's file."""
+    index = np.argwhere(shown.volumes["lesion"])[:, ::-1]
+    places = index @ shown.affine[:3, :3].T + shown.affine[:3, 3]
+    there = (places - scan.affine[:3, 3]) @ np.linalg.inv(scan.affine[:3, :3]).T
+    mask = np.zeros(scan.shape, bool)
+    mask[tuple(there.round().astype(int).T)] = True
+    return mask
+
+
+def made_up(lesion, **how):
+    """A scan of 1 mm voxels around the origin, with a mask."""
+    affine = np.eye(4)
+    affine[:3, 3] = -(np.array(lesion.shape[::-1]) - 1) / 2
+    return ShownScan(
+        name="made up",
+        hu=np.arange(lesion.size, dtype=np.float32).reshape(lesion.shape),
+        affine=affine,
+        volumes={"lesion": lesion},
+        window_hu=(0.0, 80.0),
+        threshold=0.5,
+        slices=tuple(range(1, len(lesion) + 1)),
+        counted="",
+        **how,
+    )
+
+
+def test_lesions_that_touch_by_a_corner_are_one_and_the_largest_comes_first():
+    lesion = np.zeros((6, 20, 20), bool)
+    lesion[1, 2, 2] = lesion[2, 3, 3] = True
+    lesion[4, 10:14, 10:14] = True
+    first, second = (shown := made_up(lesion)).lesions
+    assert [one.volume_ml for one in (first, second)] == [0.016, 0.002]
+    assert first.slices == (5, 5)
+    assert second.slices == (2, 3)
+    assert first.side is None  # no mid-line
+    assert first.means == {"mean_hu": shown.hu[4, 10:14, 10:14].mean()}
+
+
+@pytest.mark.parametrize(
+    ("columns", "side"), [((2, 8), "left"), ((31, 37), "right"), ((14, 27), "both")]
+)
+def test_sides_are_those_of_the_mid_line_found(columns, side):
+    """The head lies 12 mm to the right of the grid's middle, and turned."""
+    lesion = np.zeros((3, 40, 40), bool)
+    lesion[1, 18:22, slice(*columns)] = True
+    turn = np.deg2rad(10)
+    plane = Plane(np.array([np.cos(turn), np.sin(turn), 0]), np.array([1.0, 0, 0]))
+    assert made_up(lesion, midline=plane).lesions[0].side == side
+    unknown = made_up(lesion, midline=plane, knows_sides=False)
+    assert unknown.lesions[0].side is None
+
+
+def test_a_plane_is_carried_to_the_scanner_and_back():
+    turn = np.deg2rad(25)
+    affine = np.diag([2.0, 2.0, 5.0, 1.0])
+    affine[:2, :2] = 2 * np.array(
+        [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
+    )
+    affine[:3, 3] = -30, 12, 7
+    head_to_world = np.eye(4)
+    head_to_world[:3, 3] = 4, -3, 11
+    plane = true_plane(head_to_world, affine, (10, 50, 40))
+    found = placed(plane, affine, (10, 50, 40))
+    np.testing.assert_allclose(found.normal, [1, 0, 0], atol=1e-12)
+    assert found.point[0] == pytest.approx(4)
+
+
+def test_slices_of_a_straightened_series_have_the_numbers_of_those_taken():
+    heights = np.array([0, 4, 8, 15, 22.0])
+    origins = np.stack([0 * heights, 0.3 * heights, heights], axis=1)
+    stack = SliceStack(np.zeros((8, 9, 5), np.float32), np.eye(4), origins)
+    voxels, affine = straighten(stack, 0.0)
+    scan = RawScan("tilted", Image(voxels, affine, "scan"), taken=stack)
+    numbers = slice_numbers(scan)
+    assert len(numbers) == voxels.shape[2]
+    assert numbers[:3] == (1, 2, 3)
+    assert numbers[-1] == 5
+    upside_down = affine @ np.diag([1.0, 1.0, -1.0, 1.0])
+    turned = Image(voxels, upside_down, "scan")
+    assert slice_numbers(RawScan("turned", turned)) == tuple(range(len(numbers), 0, -1))
+    assert slice_numbers(replace(scan, image=turned)) == numbers[::-1]
