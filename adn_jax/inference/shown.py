@@ -33,8 +33,8 @@ AS_TAKEN = (
 )
 PREPARED = "of the prepared grid, counted from 1 at the foot"
 
-FRACTIONS = ("pathological", "anatomical")
-"""Maps that are shown as fractions of the window's width: they are not HU."""
+FRACTIONS = {"pathological", "anatomical"}
+"""Maps that are shown as fractions of the window's width, unless they add up to A."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ class ShownScan:
     affine: Affine
     volumes: Mapping[str, Shaped[np.ndarray, "z y x"]]
     """As far as there are: lesion, label (0 or 1); probability; asymmetry (HU);
-    pathological, anatomical (fractions of the window's width); uncertainty,
-    mutual_information (bits)."""
+    pathological, anatomical (HU if they add up to A, else fractions of the window's
+    width); uncertainty, mutual_information (bits)."""
     window_hu: tuple[float, float]
     threshold: float
     slices: tuple[int, ...]
@@ -80,6 +80,8 @@ class ShownScan:
     """The mid-sagittal plane in mm (RAS+); None: none was sought or found."""
     knows_sides: bool = True
     """Whether the plane's right is the patient's for sure."""
+    adds_up: bool = False
+    """Whether P and Q are parts of A."""
     flags: tuple[str, ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
     """What else is said of it, by title."""
@@ -99,9 +101,9 @@ class ShownScan:
             name: _upright(scan.image.holding(voxels, name)).voxels.transpose(2, 1, 0)
             for name, voxels in images.items()
         }
-        volumes |= {
-            name: volumes[name] / width for name in FRACTIONS if name in volumes
-        }
+        if not maps.adds_up:
+            found = volumes.keys() & FRACTIONS
+            volumes |= {name: volumes[name] / width for name in found}
         upright = _upright(scan.image)
         return cls(
             hu=upright.voxels.transpose(2, 1, 0),
@@ -109,7 +111,7 @@ class ShownScan:
             volumes=volumes,
             slices=slice_numbers(scan),
             counted=IN_FILE if scan.taken is None else AS_TAKEN,
-            flags=(*case.flags, *maps.midline_flags),
+            flags=(*case.flags, *maps.flags),
             **_of_maps(maps, case),
         )
 
@@ -124,8 +126,8 @@ class ShownScan:
         all as fractions of the window's width."""
         brain, width = case.brain > 0, maps.window_width_hu
         volumes = {name: volume * brain for name, volume in moved.items()}
-        if "asymmetry" in volumes:
-            volumes["asymmetry"] = volumes["asymmetry"] * width
+        in_hu = volumes if maps.adds_up else volumes.keys() - FRACTIONS
+        volumes |= {name: volumes[name] * width for name in in_hu}
         if maps.lesion is not None:
             volumes["label"] = maps.lesion
         hu = maps.window_hu[0] + width * case.volume
@@ -139,7 +141,7 @@ class ShownScan:
             },
             slices=tuple(range(1, len(hu) + 1)),
             counted=PREPARED,
-            flags=(*case.flags, *maps.midline_flags),
+            flags=(*case.flags, *maps.flags),
             **_of_maps(maps, case),
         )
 
@@ -192,6 +194,7 @@ def _of_maps(maps: CaseMaps, case: PreparedCase) -> dict[str, Any]:
         "threshold": maps.threshold,
         "midline": plane and placed(plane, case.affine, case.volume.shape),
         "knows_sides": maps.knows_sides,
+        "adds_up": maps.adds_up,
     }
 
 

@@ -118,7 +118,7 @@ def _css(colour: Rgb) -> str:
 
 HEAT, LEAF = _ramp("inferno", 0.3), _ramp("viridis", 0.25)
 IN_BITS = "entropy of the mean prediction, 0 to 1 bit"
-IN_HU = "how much darker a voxel is than its mirror voxel"
+DARKER = "how much darker a voxel is than its mirror voxel"
 OF_D = "what the model takes for ischaemia: its output from 0 to 1, no HU"
 REST = (
     "A − P, A as a fraction of the window: asymmetry that the model takes for normal; "
@@ -136,22 +136,33 @@ def _outline(title: str, meaning: str, colour: str) -> Layer:
     return Layer(title, meaning, colours, 1.5, 2.0, opacity=1.0, is_mask=True)
 
 
+def _in_hu(title: str, meaning: str) -> Layer:
+    """A map of HU by which voxels are darker."""
+    return Layer(title, meaning, HEAT, 3.0, 30.0, "HU", digits=0)
+
+
 LAYERS = {
     "lesion": _outline("predicted infarct", FOUND, PREDICTION),
     "label": _outline("label", GIVEN, LABEL),
     "probability": Layer("probability", "that a voxel is infarct", LEAF, 0.1),
-    "asymmetry": Layer("asymmetry A", IN_HU, HEAT, 3.0, 30.0, "HU", digits=0),
+    "asymmetry": _in_hu("asymmetry A", DARKER),
     "pathological": Layer("pathological P", OF_D, HEAT, 0.05),
     "anatomical": Layer("anatomical Q", REST, ORANGE, 0.05, 0.6, negative=BLUE),
     "uncertainty": Layer("uncertainty", IN_BITS, LEAF, 0.1, 1.0, "bit"),
 }
 """Maps over the CT, in the order of the page."""
 
+PARTS_OF_A = {
+    "pathological": _in_hu("pathological P", "the part of A by ischaemia"),
+    "anatomical": _in_hu("anatomical Q", "the part of A by anatomy"),
+}
+"""P and Q where they add up to A."""
+
 SYNTHETIC = {
     "anatomical": ("X̂ = X + Q", "the scan as the model that marks infarcts sees it"),
     "pathological": ("X̃ = X + P", "the scan with the infarct filled up"),
 }
-"""Scans that are made from a map: their title and meaning. Not HU where it is not 0."""
+"""Scans that are made from a map: their title and meaning."""
 
 MOST_VOXELS = 16_000_000
 """A larger head is shown in pixels twice as wide: browsers would load it for long."""
@@ -171,13 +182,14 @@ def write_viewer(path: Place, shown: ShownScan, still: bytes) -> None:
 def viewer_page(shown: ShownScan, still: bytes) -> str:
     """The page as HTML, with everything that it needs inside."""
     part, affine, start = head_alone(shown)
-    layers = {name: layer for name, layer in LAYERS.items() if name in part}
+    styles = LAYERS | PARTS_OF_A if shown.adds_up else LAYERS
+    layers = {name: layer for name, layer in styles.items() if name in part}
     windows = windows_of(shown)
     settings = {
         "slices": shown.slices[start:],
         "slice_count": max(shown.slices),
         "windows": list(windows.values()),
-        "window_width_hu": float(np.ptp(shown.window_hu)),
+        "unit_hu": 1.0 if shown.adds_up else float(np.ptp(shown.window_hu)),
         "layers": [layer.for_script(name) for name, layer in layers.items()],
     }
     environment = page_environment("adn_jax.inference")
@@ -187,7 +199,9 @@ def viewer_page(shown: ShownScan, still: bytes) -> str:
         synthetic={name: one for name, one in SYNTHETIC.items() if name in layers},
         windows=windows,
         spacing_mm=spacing_of(affine),
-        volumes={name: packed(name, one, affine) for name, one in part.items()},
+        volumes={
+            name: packed(one, affine, layers.get(name)) for name, one in part.items()
+        },
         settings=json.dumps(settings).replace("<", "\\u003c"),
         still=b64encode(still).decode(),
         niivue=niivue(),
@@ -261,10 +275,11 @@ def head_mask(
     return fine[:, : hu.shape[1], : hu.shape[2]]
 
 
-def packed(name: str, volume: Shaped[np.ndarray, "z y x"], affine: Affine) -> str:
-    """A volume as base64 of gzipped NIfTI: the scan in whole HU, masks as 1 and at
-    their edge 2, maps in 255 steps of their layer's largest value."""
-    layer = LAYERS.get(name)
+def packed(
+    volume: Shaped[np.ndarray, "z y x"], affine: Affine, layer: Layer | None
+) -> str:
+    """A volume as base64 of gzipped NIfTI: the scan (no layer) in whole HU, masks as 1
+    and at their edge 2, maps in 255 steps of their largest value."""
     if layer is None:
         whole = np.rint(volume).clip(AIR_HU, np.iinfo(np.int16).max)
         return _nifti(whole.astype(np.int16), affine)

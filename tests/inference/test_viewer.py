@@ -245,7 +245,9 @@ def test_a_mask_is_1_and_2_at_its_edge():
     mask = np.zeros((3, 20, 20), bool)
     mask[1, 5:12, 5:12] = True
     affine = np.diag([1.0, 1.0, 5.0, 1.0])
-    values = unpacked(packed("lesion", mask, affine)).get_fdata().transpose(2, 1, 0)
+    values = (
+        unpacked(packed(mask, affine, LAYERS["lesion"])).get_fdata().transpose(2, 1, 0)
+    )
     np.testing.assert_array_equal(values > 0, mask)
     assert (values[1, 6:11, 6:11] == 1).all()
     assert (values == 2).sum() == 49 - 25

@@ -57,7 +57,7 @@
     if (!images[key]) {
       const { scl_slope: slope, scl_inter: inter } = map.hdr, made = images.ct.clone();
       made.img = Int16Array.from(images.ct.img, (hu, i) =>
-        Math.round(hu + settings.window_width_hu * (map.img[i] * slope + inter)));
+        Math.round(hu + settings.unit_hu * (map.img[i] * slope + inter)));
       images[key] = made;
     }
     return images[key];
