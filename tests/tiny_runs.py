@@ -21,6 +21,7 @@ from adn_jax.config import (
 from adn_jax.data.cases import PreparedCase, write_case
 from adn_jax.data.manifest import Manifest
 from adn_jax.inference.maps import CaseMaps
+from adn_jax.inference.shown import IN_FILE, ShownScan
 from adn_jax.io.image import Image
 from adn_jax.metrics.alignment import Plane
 from adn_jax.phantom.generate import case_name, make_case
@@ -210,6 +211,32 @@ def make_maps(
         aligned_truth=darkening > 0.0125,
         **{key: value.astype(np.float32) for key, value in quantities.items()},
     )
+
+
+def make_shown(maps, **how):
+    """The same head as a figure of one scan shows it."""
+    z, y, x = maps.spacing_mm
+    affine = np.diag([x, y, z, 1.0])
+    affine[:3, 3] = -np.array([x, y, z]) * (np.array(maps.volume.shape[::-1]) - 1) / 2
+    volumes = {
+        "lesion": maps.predicted,
+        "probability": maps.prediction,
+        "asymmetry": 80 * maps.asymmetry,
+        "pathological": maps.pathological,
+    }
+    shown = ShownScan(
+        name=maps.name,
+        hu=np.where(maps.volume > 0, 80 * maps.volume, -1000).astype(np.float32),
+        affine=affine,
+        volumes={k: volume for k, volume in volumes.items() if volume is not None},
+        window_hu=maps.window_hu,
+        threshold=maps.threshold,
+        slices=tuple(range(1, 1 + len(maps.volume))),
+        counted=IN_FILE,
+        brain=(0, len(maps.volume) - 1),
+        midline=maps.plane,  # the grid's centre lies at 0
+    )
+    return replace(shown, **how)
 
 
 def axes(shape):

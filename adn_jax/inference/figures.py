@@ -10,9 +10,10 @@ from matplotlib.figure import Figure
 from scipy import ndimage
 
 from adn_jax.inference.maps import CaseMaps, Map
+from adn_jax.inference.shown import ShownScan
 from adn_jax.io.files import atomic_path
 from adn_jax.io.paths import Place
-from adn_jax.metrics.alignment import Plane
+from adn_jax.metrics.alignment import Plane, on_grid
 from adn_jax.metrics.overlap import Mask
 from adn_jax.report.panels import (
     FAINT,
@@ -31,6 +32,8 @@ from adn_jax.report.panels import (
     draw_slice,
     footer,
     head_box,
+    heading,
+    scale_bar,
     show_head,
     side_label,
 )
@@ -63,6 +66,11 @@ LONG_TITLES = {
     "salient": "X̂ = X + Q",
 }
 
+SCAN_HU = (0.0, 80.0)
+"""Shown range of whole scans."""
+MAP_TITLES = {"asymmetry": "A", "pathological": "P"}
+NAMED_LESIONS = 4
+"""Lesions that a figure names one by one."""
 PREDICTED = {"prediction": PREDICTION}
 MAP_COLOURS = "inferno"
 BAR = "#3b6ea5"
@@ -254,33 +262,96 @@ def alignment_figure(cases: Sequence[CaseMaps], captions: Sequence[str]) -> Figu
     return sheet.figure
 
 
-def scan_figure(maps: CaseMaps, slices: int = 7) -> Figure:
-    """A scan slice by slice: X with mid-line and prediction, A, and P if there is
-    one."""
-    artist, levels = CaseArtist(maps), maps.spread_slices(slices)
-    names, shown = ["aligned X" if maps.plane else "scan"], {}
-    if maps.midline_missed:
-        names = ["X, no mid-line found"]
-    else:
-        shown = artist.present({"asymmetry": "A", "pathological": "P"})
-    tops = artist.brightest_values(levels)
-    for name, title in shown.items():
-        names.append(f"{title}, to {artist.top_in_words(name, tops)}")
-    titles = [f"{maps.height_mm(z):+.0f} mm" for z in levels]
-    boxes = [[artist.aligned_box] * len(levels)] * len(names)
-    extent = common_extent(boxes[0])
-    sheet = dark_sheet(len(names), len(levels), extent, titles, captions=False)
-    for z, above, *below in zip(levels, *sheet.panels, strict=True):
-        artist.ct(above, maps.aligned, z)
-        if maps.plane:
-            draw_midline(above, UPRIGHT, 0.0)
-        artist.outline(above, maps.aligned_predicted, z, PREDICTION)
-        for axes, name in zip(below, shown, strict=True):
-            artist.asymmetry(axes, getattr(maps, name), z, tops[name])
-    _finish(sheet, boxes, extent, names)
-    legend = {**artist.midline_legend, **PREDICTED}
-    footer(sheet, f"{CONVENTION} {artist.note}", legend)
+def scan_figure(shown: ShownScan, slices: int = 8) -> Figure:
+    """A scan slice by slice on its own grid: plain, outlined, A, and P if there is one.
+
+    The slices are evenly spread over the brain, one through the largest lesion.
+    """
+    levels, spacing = shown.levels(slices), shown.spacing_mm[1:]
+    maps = {name: MAP_TITLES[name] for name in MAP_TITLES if name in shown.volumes}
+    tops = {name: _brightest(shown, name, levels) for name in maps}
+    names = ["CT", "prediction", *maps.values()]
+    box = head_box(shown.head, spacing)
+    extent = common_extent([box])
+    titles = [_slice_name(shown, z) for z in levels]
+    sheet = dark_sheet(len(names), len(levels), extent, titles, False, headed=True)
+    for z, plain, outlined, *below in zip(levels, *sheet.panels, strict=True):
+        for axes in (plain, outlined):
+            draw_slice(axes, shown.hu[z], spacing, SCAN_HU)
+        _draw_found(outlined, shown, z)
+        for axes, name in zip(below, maps, strict=True):
+            volume = shown.volumes[name][z]
+            draw_slice(axes, volume, spacing, (0.0, tops[name]), MAP_COLOURS)
+    for panels, name in zip(sheet.panels, names, strict=True):
+        side_label(panels[0], name)
+        for axes in panels:
+            show_head(axes, box, extent, marks=True)
+    scale_bar(sheet.panels[0][0])
+    heading(sheet, _found_in_words(shown))
+    footer(sheet, _scales_in_words(shown, tops), _outlines_of_scan(shown))
     return sheet.figure
+
+
+def _draw_found(axes: Axes, shown: ShownScan, z: int) -> None:
+    """Mid-line, label and prediction on a slice."""
+    spacing = shown.spacing_mm[1:]
+    if shown.midline is not None:
+        plane = on_grid(shown.midline, shown.affine, shown.hu.shape)
+        height = (z - (len(shown.hu) - 1) / 2) * shown.spacing_mm[0]
+        draw_midline(axes, plane, height)
+    for name, colour in (("label", LABEL), ("lesion", PREDICTION)):
+        if name in shown.volumes:
+            draw_outline(axes, shown.volumes[name][z] > 0, spacing, colour)
+
+
+def _brightest(shown: ShownScan, name: str, levels: Sequence[int]) -> float:
+    """The value of a map drawn brightest: 1 of P unless it is HU, a high percentile of
+    A where it is not 0."""
+    if name == "pathological" and not shown.adds_up:
+        return 1.0
+    values = shown.volumes["asymmetry"][list(levels)]
+    values = values[values > 0]
+    return float(np.percentile(values, BRIGHT_PERCENTILE)) if values.size else 1.0
+
+
+def _slice_name(shown: ShownScan, z: int) -> str:
+    """The number of a slice, and its height in the scanner at the middle."""
+    middle = (np.array(shown.hu.shape[:0:-1]) - 1) / 2
+    height = float((shown.affine @ [*middle, z, 1.0])[2])
+    about, up = "≈ " * shown.straightened, "S" if height >= 0 else "I"
+    return f"slice {about}{shown.slices[z]}, {up} {abs(height):.0f} mm"
+
+
+def _found_in_words(shown: ShownScan) -> str:
+    """Name, lesions and purpose in a line."""
+    lesions = [
+        f"{one.volume_ml:.1f} mL" + (f" {one.side}" if one.side else "")
+        for one in shown.lesions
+    ]
+    more = len(lesions) - NAMED_LESIONS
+    found = ", ".join(lesions[:NAMED_LESIONS])
+    found += f" and {more} more" if more > 0 else ""
+    infarct = f"predicted infarct {found}" if lesions else "no infarct predicted"
+    threshold = f"threshold {shown.threshold:.2f}"
+    return f"{shown.name}: {infarct} ({threshold}). For research; not for diagnosis."
+
+
+def _scales_in_words(shown: ShownScan, tops: Mapping[str, float]) -> str:
+    """What the panels show, and from which value to which."""
+    low, high = (f"{hu:.0f}" for hu in SCAN_HU)
+    scales = [f"CT {low} to {high} HU"]
+    for name, top in tops.items():
+        is_hu = name == "asymmetry" or shown.adds_up
+        words = f"0 to {top:.0f} HU" if is_hu else "0 to 1, not HU"
+        scales.append(f"{name[0].upper()} {words}")
+    return f"{CONVENTION} {'; '.join(scales)}. Slices {shown.counted}."
+
+
+def _outlines_of_scan(shown: ShownScan) -> dict[str, str]:
+    """The legend: what is drawn on the slices."""
+    midline = {"mid-line": MIDLINE} if shown.midline else {}
+    label = {"label": LABEL} if "label" in shown.volumes else {}
+    return {**midline, **label, **PREDICTED}
 
 
 def uncertainty_figure(

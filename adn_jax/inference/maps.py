@@ -123,16 +123,6 @@ class CaseMaps:
             weight = self.aligned_lesion
         return int(np.argmax(weight.sum(axis=(1, 2))))
 
-    def spread_slices(self, count: int) -> list[int]:
-        """Evenly spread slices of the head, one of them the lesion slice."""
-        filled = (self.aligned > 0).mean(axis=(1, 2))
-        inside = np.flatnonzero(filled >= 0.25 * filled.max())
-        count = min(count, inside.size)
-        levels = inside[np.linspace(0, inside.size - 1, count).round().astype(int)]
-        if self.aligned_predicted.any():
-            levels[np.argmin(abs(levels - self.lesion_slice))] = self.lesion_slice
-        return levels.tolist()
-
     def height_mm(self, z: int) -> float:
         """Height of a slice above the grid's centre."""
         return (z - (self.volume.shape[0] - 1) / 2) * self.spacing_mm[0]

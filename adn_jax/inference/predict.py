@@ -113,7 +113,7 @@ class Prediction:
                 for name, image in images.items():
                     path = temporary / f"{name}{ending}.nii.gz"
                     write_image(path, image, STEPS.get(name, MAP_STEP))
-            figure = scan_figure(self.maps)
+            figure = scan_figure(self.shown)
             save_figure(figure, temporary / "figure.png")
             if viewer:
                 write_viewer(temporary / "viewer.html", self.shown, as_webp(figure))

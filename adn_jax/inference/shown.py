@@ -7,14 +7,14 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float, Num, Shaped
+from jaxtyping import Bool, Float, Num, Shaped
 from scipy import ndimage
 
 from adn_jax.data.cases import PreparedCase
 from adn_jax.inference.maps import CaseMaps
 from adn_jax.io.image import Affine, Image, in_order_of
 from adn_jax.metrics.alignment import Plane, placed
-from adn_jax.metrics.overlap import TOUCHING, Mask, volume_ml
+from adn_jax.metrics.overlap import TOUCHING, Mask, Spacing, volume_ml
 from adn_jax.prepare.resample import spacing_of
 from adn_jax.scans.dicom.straighten import straightening
 from adn_jax.scans.read import RawScan
@@ -25,6 +25,11 @@ ONE_SIDED = 0.9
 """From this fraction of its volume on one side a lesion is called one-sided."""
 
 AIR_HU = -1000.0
+SKIN_HU = -400
+HEAD_PIXEL_MM = 2.0
+"""Pixels in which the head is looked for."""
+HEAD_RIM_MM = 6.0
+IN_PLANE = np.ones((1, 3, 3), bool)
 
 IN_FILE = "counted from 1 as the file holds them"
 AS_TAKEN = (
@@ -80,6 +85,8 @@ class ShownScan:
     """The mid-sagittal plane in mm (RAS+); None: none was sought or found."""
     knows_sides: bool = True
     """Whether the plane's right is the patient's for sure."""
+    brain: tuple[int, int] = (0, 0)
+    """First and last slice (index) with brain."""
     adds_up: bool = False
     """Whether P and Q are parts of A."""
     flags: tuple[str, ...] = ()
@@ -111,8 +118,7 @@ class ShownScan:
             volumes=volumes,
             slices=slice_numbers(scan),
             counted=IN_FILE if scan.taken is None else AS_TAKEN,
-            flags=(*case.flags, *maps.flags),
-            **_of_maps(maps, case),
+            **_of_maps(maps, case, upright.affine, upright.shape[2]),
         )
 
     @classmethod
@@ -141,9 +147,34 @@ class ShownScan:
             },
             slices=tuple(range(1, len(hu) + 1)),
             counted=PREPARED,
-            flags=(*case.flags, *maps.flags),
-            **_of_maps(maps, case),
+            **_of_maps(maps, case, case.affine, len(hu)),
         )
+
+    @property
+    def straightened(self) -> bool:
+        """Whether its slices are not those that were taken."""
+        return self.counted == AS_TAKEN
+
+    @property
+    def spacing_mm(self) -> Spacing:
+        """Voxel size (z y x)."""
+        return spacing_of(self.affine)
+
+    @cached_property
+    def head(self) -> Mask:
+        """The head and a rim of air around it."""
+        return head_mask(self.hu, self.spacing_mm)
+
+    def levels(self, count: int) -> list[int]:
+        """Evenly spread slices of the brain, one of them through the largest lesion."""
+        first, last = self.brain
+        step = max(1.0, (last - first) / max(count - 1, 1))
+        start = float(first)
+        if self.volumes["lesion"].any():
+            widest = int(self.volumes["lesion"].sum(axis=(1, 2)).argmax())
+            start += (widest - first) % step
+        places = np.arange(start, max(last, start) + 0.5, step).round().astype(int)
+        return places[:count].tolist()
 
     @cached_property
     def lesions(self) -> tuple[FoundLesion, ...]:
@@ -166,7 +197,7 @@ class ShownScan:
         index = np.argwhere(inside) + [part.start for part in box]
         places = index[:, ::-1] @ self.affine[:3, :3].T + self.affine[:3, 3]
         return FoundLesion(
-            volume_ml=volume_ml(inside, spacing_of(self.affine)),
+            volume_ml=volume_ml(inside, self.spacing_mm),
             side=self._side_of(places),
             slices=(self.slices[box[0].start], self.slices[box[0].stop - 1]),
             centre_mm=tuple(places[_middle_of(index)].round(2).tolist()),
@@ -185,10 +216,19 @@ class ShownScan:
         return side_in_words(int((~right).sum()), int(right.sum()))
 
 
-def _of_maps(maps: CaseMaps, case: PreparedCase) -> dict[str, Any]:
-    """What a shown scan takes over of the case's maps."""
+def _of_maps(
+    maps: CaseMaps, case: PreparedCase, affine: Affine, depth: int
+) -> dict[str, Any]:
+    """What a shown scan of `depth` slices takes over of the case and its maps."""
     plane = maps.plane
+    filled = np.flatnonzero(case.brain.any(axis=(1, 2)))[[0, -1]]
+    middle = (np.array(case.volume.shape[::-1]) - 1) / 2
+    ends = [[*middle[:2], z, 1.0] for z in filled]
+    places = np.linalg.solve(affine, case.affine @ np.transpose(ends))[2]
+    first, last = np.clip(places.round(), 0, depth - 1).astype(int).tolist()
     return {
+        "brain": (first, last),
+        "flags": (*case.flags, *maps.flags),
         "name": case.name,
         "window_hu": maps.window_hu,
         "threshold": maps.threshold,
@@ -234,3 +274,23 @@ def side_in_words(left: int, right: int) -> Side:
     if max(left, right) < ONE_SIDED * (left + right):
         return "both"
     return "left" if left > right else "right"
+
+
+def head_mask(
+    hu: Shaped[np.ndarray, "z y x"], spacing_mm: Spacing
+) -> Bool[np.ndarray, "z y x"]:
+    """The head and a rim of air around it, without table and head rest.
+
+    It is looked for in pixels of about 2 mm. Everything, if nothing is dense.
+    """
+    step = max(1, round(HEAD_PIXEL_MM / max(spacing_mm[1:])))
+    dense = hu[:, ::step, ::step] > SKIN_HU
+    parts, count = ndimage.label(ndimage.binary_opening(dense, IN_PLANE), TOUCHING)
+    if not count:
+        return np.ones(hu.shape, bool)
+    largest = parts == 1 + np.argmax(np.bincount(parts.ravel())[1:])
+    filled = np.stack([ndimage.binary_fill_holes(one) for one in largest])
+    rim = max(1, round(HEAD_RIM_MM / (step * max(spacing_mm[1:]))))
+    wide = ndimage.binary_dilation(filled, IN_PLANE, iterations=rim)
+    fine = wide.repeat(step, axis=1).repeat(step, axis=2)
+    return fine[:, : hu.shape[1], : hu.shape[2]]

@@ -15,29 +15,23 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from jaxtyping import Bool, Shaped
+from jaxtyping import Shaped
 from matplotlib import colormaps
 from matplotlib.colors import to_rgb
 from scipy import ndimage
 
-from adn_jax.inference.shown import ShownScan
+from adn_jax.inference.shown import IN_PLANE, ShownScan
 from adn_jax.io.files import write_text
 from adn_jax.io.image import SCANNER, Affine
 from adn_jax.io.paths import Place
-from adn_jax.metrics.overlap import TOUCHING, Spacing
 from adn_jax.prepare.resample import box_around, shift_origin, spacing_of
 from adn_jax.report.pages import page_environment
 from adn_jax.report.panels import LABEL, PREDICTION
 
 AIR_HU = -1024
 """Stands outside the head, where table and head rest are left out."""
-SKIN_HU = -400
-HEAD_PIXEL_MM = 2.0
-"""Pixels in which the head is looked for."""
-HEAD_RIM_MM = 6.0
 EDGE_MM = 0.9
 """How wide the edges of masks are drawn, a pixel at least."""
-IN_PLANE = np.ones((1, 3, 3), bool)
 
 WINDOWS_HU = {
     "Brain": (0.0, 80.0),
@@ -228,9 +222,8 @@ def head_alone(
 
     Heads of more than `MOST_VOXELS` lose every second pixel, by means.
     """
-    head = head_mask(shown.hu, spacing_of(shown.affine))
-    box = box_around(head, 1)
-    outside = ~head[box]
+    box = box_around(shown.head, 1)
+    outside = ~shown.head[box]
     part: dict[str, Any] = {"ct": shown.hu[box].astype(np.float32)}
     part["ct"][outside] = AIR_HU
     for name in LAYERS:
@@ -253,26 +246,6 @@ def _halved(
     even = np.pad(volume, ((0, 0), (0, y % 2), (0, x % 2)), mode="edge")
     blocks = even.reshape(z, (y + 1) // 2, 2, (x + 1) // 2, 2)
     return blocks.max((2, 4)) if layer and layer.is_mask else blocks.mean((2, 4))
-
-
-def head_mask(
-    hu: Shaped[np.ndarray, "z y x"], spacing_mm: Spacing
-) -> Bool[np.ndarray, "z y x"]:
-    """The head and a rim of air around it, without table and head rest.
-
-    It is looked for in pixels of about 2 mm. Everything, if nothing is dense.
-    """
-    step = max(1, round(HEAD_PIXEL_MM / max(spacing_mm[1:])))
-    dense = hu[:, ::step, ::step] > SKIN_HU
-    parts, count = ndimage.label(ndimage.binary_opening(dense, IN_PLANE), TOUCHING)
-    if not count:
-        return np.ones(hu.shape, bool)
-    largest = parts == 1 + np.argmax(np.bincount(parts.ravel())[1:])
-    filled = np.stack([ndimage.binary_fill_holes(one) for one in largest])
-    rim = max(1, round(HEAD_RIM_MM / (step * max(spacing_mm[1:]))))
-    wide = ndimage.binary_dilation(filled, IN_PLANE, iterations=rim)
-    fine = wide.repeat(step, axis=1).repeat(step, axis=2)
-    return fine[:, : hu.shape[1], : hu.shape[2]]
 
 
 def packed(

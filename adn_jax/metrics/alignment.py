@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from adn_jax.io.image import Affine
+
 
 class Plane(NamedTuple):
     """A plane by its unit normal, which points to the patient's right, and a point."""
@@ -28,7 +30,7 @@ class AlignmentError(NamedTuple):
 
 def true_plane(
     head_to_world: Float[np.ndarray, "4 4"],
-    affine: Float[np.ndarray, "4 4"],
+    affine: Affine,
     shape_zyx: tuple[int, int, int],
 ) -> Plane:
     """The head's plane x = 0, carried through world mm onto the prepared grid.
@@ -48,7 +50,7 @@ def true_plane(
     return Plane(normal / np.linalg.norm(normal), (head_origin - centre) * spacing)
 
 
-def in_world(plane: Plane, affine: Float[np.ndarray, "4 4"]) -> Plane:
+def in_world(plane: Plane, affine: Affine) -> Plane:
     """A plane of the prepared grid as it lies against the world (RAS), still in mm from
     the grid's centre: turned about z as the grid is.
 
@@ -61,15 +63,25 @@ def in_world(plane: Plane, affine: Float[np.ndarray, "4 4"]) -> Plane:
     return Plane(about_z @ plane.normal, about_z @ plane.point)
 
 
-def placed(
-    plane: Plane,
-    affine: Float[np.ndarray, "4 4"],
-    shape_zyx: tuple[int, int, int],
-) -> Plane:
+def placed(plane: Plane, affine: Affine, shape_zyx: tuple[int, int, int]) -> Plane:
     """A plane of the prepared grid in world mm (RAS); arguments as in `true_plane`."""
-    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    centre = affine[:3, :3] @ ((np.array(shape_zyx[::-1]) - 1) / 2) + affine[:3, 3]
+    axes, centre = _axes_and_centre(affine, shape_zyx)
     return Plane(axes @ plane.normal, centre + axes @ plane.point)
+
+
+def on_grid(plane: Plane, affine: Affine, shape_zyx: tuple[int, int, int]) -> Plane:
+    """The inverse of `placed`, on any grid: in mm from its centre, along its axes."""
+    axes, centre = _axes_and_centre(affine, shape_zyx)
+    return Plane(axes.T @ plane.normal, axes.T @ (plane.point - centre))
+
+
+def _axes_and_centre(
+    affine: Affine, shape_zyx: tuple[int, int, int]
+) -> tuple[Float[np.ndarray, "3 3"], Float[np.ndarray, "3"]]:
+    """Directions of a grid's axes, a column each, and its centre in world mm."""
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    middle = (np.array(shape_zyx[::-1]) - 1) / 2
+    return axes, affine[:3, :3] @ middle + affine[:3, 3]
 
 
 def turn_deg(plane: Plane) -> float:

@@ -7,12 +7,14 @@ figure have one scale.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 
 from adn_jax.metrics.alignment import Plane
 
@@ -35,6 +37,12 @@ PREDICTION = "#3fd2ff"
 
 MIDLINE = "#ffd23f"
 
+DASHES = {LABEL: (0.0, (3.5, 1.2)), MIDLINE: (0.0, (5.0, 3.0))}
+"""Lines that are not full: colours alone are lost in grey print."""
+
+DARK_EDGE = [withStroke(linewidth=2.2, foreground=BACKGROUND)]
+"""Around letters that may stand on white bone."""
+
 PANEL_INCHES = 1.6
 
 GAP = 0.05
@@ -42,6 +50,8 @@ GAP = 0.05
 TITLE_INCHES = 0.34
 
 CAPTION_INCHES = 0.34
+
+HEADING_INCHES = 0.3
 
 FOOTER_INCHES = 0.36
 
@@ -69,7 +79,7 @@ class Sheet:
 
 
 def head_box(
-    volume: Float[np.ndarray, "z y x"], spacing_yx: tuple[float, float]
+    volume: Shaped[np.ndarray, "z y x"], spacing_yx: tuple[float, float]
 ) -> Box:
     """The rectangle around all of the head."""
     outline = np.any(volume > 0, axis=0)
@@ -88,12 +98,18 @@ def common_extent(boxes: Sequence[Box]) -> Extent:
 
 
 def dark_sheet(
-    rows: int, columns: int, extent: Extent, titles: Sequence[str], captions: bool
+    rows: int,
+    columns: int,
+    extent: Extent,
+    titles: Sequence[str],
+    captions: bool,
+    headed: bool = False,
 ) -> Sheet:
-    """A figure of equal panels with column titles, and room for captions at the end."""
+    """A figure of equal panels with column titles, and room for captions at the end and
+    for a heading."""
     panel_height = PANEL_INCHES * extent.half_height / extent.half_width
     step = panel_height + GAP
-    top = TITLE_INCHES if titles else GAP
+    top = (TITLE_INCHES if titles else GAP) + HEADING_INCHES * headed
     width = 2 * SIDE_INCHES + columns * (PANEL_INCHES + GAP) - GAP
     height = top + rows * step + CAPTION_INCHES * captions + FOOTER_INCHES
     figure = Figure(figsize=(width, height), facecolor=BACKGROUND, dpi=160)
@@ -115,7 +131,7 @@ def dark_sheet(
             ]
         )
     for axes, title in zip(panels[0], titles, strict=False):
-        axes.set_title(title, color=INK, fontsize=11, pad=6)
+        axes.set_title(title, color=INK, fontsize=9.5 if headed else 11, pad=6)
     return Sheet(figure, panels, height)
 
 
@@ -161,7 +177,31 @@ def corner_text(axes: Axes, text: str, place: float, side: str) -> None:
         fontsize=7.5,
         ha=side,
         va="bottom",
+        path_effects=DARK_EDGE,
         transform=axes.transAxes,
+    )
+
+
+def scale_bar(axes: Axes, length_mm: float = 50.0) -> None:
+    """A line of a length at the lower end of a panel, with its length in words."""
+    x, (low, high) = sum(axes.get_xlim()) / 2, axes.get_ylim()
+    y = low + 0.03 * (high - low)
+    axes.plot(
+        [x - length_mm / 2, x + length_mm / 2],
+        [y, y],
+        color=INK,
+        linewidth=1.4,
+        path_effects=DARK_EDGE,
+    )
+    axes.text(
+        x,
+        y + 0.015 * (high - low),
+        f"{length_mm:.0f} mm",
+        color=INK,
+        fontsize=7,
+        ha="center",
+        va="bottom",
+        path_effects=DARK_EDGE,
     )
 
 
@@ -175,7 +215,15 @@ def draw_outline(
         (np.arange(size) - (size - 1) / 2) * step
         for size, step in zip(mask.shape, spacing_yx, strict=True)
     )
-    axes.contour(x, y, mask.astype(float), levels=[0.5], colors=colour, linewidths=1.1)
+    axes.contour(
+        x,
+        y,
+        mask.astype(float),
+        levels=[0.5],
+        colors=colour,
+        linewidths=1.1,
+        linestyles=[_dash(colour)],
+    )
 
 
 def draw_midline(axes: Axes, plane: Plane, height_mm: float) -> None:
@@ -190,7 +238,7 @@ def draw_midline(axes: Axes, plane: Plane, height_mm: float) -> None:
         ),
         color=MIDLINE,
         linewidth=0.9,
-        linestyle=(0, (5, 3)),
+        linestyle=_dash(MIDLINE),
     )
 
 
@@ -224,6 +272,18 @@ def side_label(axes: Axes, text: str) -> None:
     )
 
 
+def _dash(colour: str) -> Literal["solid"] | tuple[float, tuple[float, ...]]:
+    """The line style of an outline."""
+    return DASHES.get(colour, "solid")
+
+
+def heading(sheet: Sheet, text: str) -> None:
+    """A line above the column titles."""
+    width = sheet.figure.get_figwidth()
+    place = SIDE_INCHES / width, 1 - 0.08 / sheet.height
+    sheet.figure.text(*place, text, color=INK, fontsize=10, va="top")
+
+
 def footer(sheet: Sheet, text: str, outlines: dict[str, str] | None = None) -> None:
     """A note at the lower left, a legend of outline colours at the lower right."""
     width = sheet.figure.get_figwidth()
@@ -233,7 +293,7 @@ def footer(sheet: Sheet, text: str, outlines: dict[str, str] | None = None) -> N
     if outlines:
         sheet.figure.legend(
             handles=[
-                Line2D([], [], color=colour, label=name)
+                Line2D([], [], color=colour, label=name, linestyle=_dash(colour))
                 for name, colour in outlines.items()
             ],
             loc="lower right",

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import matplotlib.image
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from adn_jax.inference.figures import (
     segmentation_figure,
 )
 from adn_jax.report.panels import LABEL, MIDLINE, PREDICTION
+from tests.tiny_runs import make_shown
 
 
 def drawn(figure):
@@ -39,8 +42,8 @@ def test_patients_left_is_on_the_images_right(make_maps):
     # The synthetic infarct lies on the patient's left, x below the middle.
     maps = make_maps()
     assert np.argwhere(maps.aligned_lesion)[:, 2].mean() < maps.aligned.shape[2] / 2
-    image = drawn(scan_figure(maps, slices=1))
-    first_row = image[: image.shape[0] // 3]
+    image = drawn(scan_figure(make_shown(maps), slices=1))
+    first_row = image[: image.shape[0] // 2]
     middle = pixels(first_row, MIDLINE)[:, 1]
     outline = pixels(first_row, PREDICTION)[:, 1]
     assert outline.min() > np.median(middle)
@@ -82,17 +85,18 @@ def test_every_figure_takes_odd_cases(make_maps):
         segmentation_figure(cases, names),
         alignment_figure(cases, names),
         overview_figure(cases[0]),
-        scan_figure(cases[1]),
+        scan_figure(make_shown(cases[1])),
     ):
         assert drawn(figure).std() > 0.01
 
 
 def test_an_empty_volume_is_drawn_black(make_maps):
     maps = make_maps(lesion=False, found=False)
-    for volume in (maps.aligned, maps.asymmetry, maps.pathological):
+    for volume in (maps.volume, maps.asymmetry, maps.pathological):
         volume[:] = 0
+    maps.aligned[:] = 0
     assert CaseArtist(maps).brightest(maps.asymmetry, range(6)) == 1.0
-    assert drawn(scan_figure(maps)).mean() < 0.2
+    assert drawn(scan_figure(make_shown(maps))).mean() < 0.2
 
 
 def test_only_the_asymmetry_is_said_to_be_in_hu(make_maps):
@@ -100,16 +104,27 @@ def test_only_the_asymmetry_is_said_to_be_in_hu(make_maps):
     tops = {"asymmetry": 0.25, "pathological": 0.5, "anatomical": 0.25}
     said = {name: CaseArtist(maps).top_in_words(name, tops) for name in tops}
     assert said == {"asymmetry": "20 HU", "pathological": "0.5", "anatomical": "0.25"}
-    notes = [text.get_text() for text in scan_figure(maps).texts]
-    assert any("not HU" in note for note in notes)
+    shown = make_shown(maps)
+    heading, note = (text.get_text() for text in scan_figure(shown).texts)
+    assert "CT 0 to 80 HU" in note
+    assert "P 0 to 1, not HU" in note
+    assert heading.startswith("head: predicted infarct ")
+    assert heading.endswith("For research; not for diagnosis.")
+    (_, note) = scan_figure(replace(shown, adds_up=True)).texts
+    assert "not HU" not in note.get_text()
 
 
 def test_spread_slices_include_the_lesion(make_maps):
-    maps = make_maps(shape=(30, 48, 40))
-    levels = maps.spread_slices(7)
-    assert len(levels) == 7
-    assert levels == sorted(levels)
-    assert maps.lesion_slice in levels
+    shown = make_shown(make_maps(shape=(30, 48, 40)), brain=(3, 27))
+    levels = shown.levels(7)
+    assert len(levels) >= 6
+    assert np.ptp(np.diff(levels)) <= 1
+    assert 3 <= levels[0] <= levels[-1] <= 27
+    assert shown.volumes["lesion"].sum(axis=(1, 2)).argmax() in levels
+    nothing = make_shown(make_maps(found=False), brain=(1, 4))
+    assert nothing.levels(7) == [1, 2, 3, 4]
+    titles = [axes.get_title() for axes in scan_figure(shown, 7).axes[: len(levels)]]
+    assert titles[0].startswith(f"slice {levels[0] + 1}, I ")
 
 
 def test_score_figure_takes_volumes_from_zero_and_no_cases():

@@ -13,6 +13,7 @@ from adn_jax.evaluation.evaluate import evaluate_run
 from adn_jax.inference.figures import maps_figure, overview_figure, scan_figure
 from adn_jax.inference.predict import predict_scans
 from adn_jax.inference.system import infer_case, load_system, on_scan_grid
+from tests.tiny_runs import make_shown
 
 OF_D = ("pathological", "anatomical", "salient", "compensated")
 
@@ -84,9 +85,9 @@ def test_figures_draw_what_there_is(make_maps):
         "prediction",
     ]
     assert titles(maps_figure([plain], ["head"])) == ["X", "label", "prediction", "A"]
-    words = side_labels(scan_figure(plain, slices=2))
-    assert "aligned X" in words
-    assert not any(word.startswith("P,") for word in words)
+    words = side_labels(scan_figure(make_shown(plain), slices=2))
+    assert "A" in words
+    assert "P" not in words
 
 
 def test_figures_draw_no_midline_that_was_not_looked_for(make_maps):
@@ -97,4 +98,5 @@ def test_figures_draw_no_midline_that_was_not_looked_for(make_maps):
         "label",
         "prediction",
     ]
-    assert "aligned X" not in side_labels(scan_figure(still, slices=2))
+    legend = scan_figure(make_shown(still), slices=2).legends[0]
+    assert [text.get_text() for text in legend.get_texts()] == ["prediction"]

@@ -15,9 +15,12 @@ from adn_jax.inference.figures import (
     segmentation_figure,
     uncertainty_figure,
 )
+from adn_jax.inference.shown import ShownScan
 from adn_jax.io.image import nearest_ras
+from adn_jax.prepare.case import to_native
 from adn_jax.prepare.quality_page import COLUMNS, write_contact_sheet
 from adn_jax.report.panels import PREDICTION
+from adn_jax.scans.read import RawScan
 from tests.inference.planted import CLOT_MM, ORIENTATIONS, planted
 
 
@@ -52,15 +55,21 @@ def outline_in(panel):
     return np.abs(panel - to_rgb(PREDICTION)).max(axis=-1) < 0.12
 
 
-def figures_of(case, maps):
-    yield scan_figure(maps)
+def shown_of(scan, case, maps):
+    probability = to_native(maps.prediction, case.geometry)
+    images = {"probability": probability, "lesion": probability >= 0.5}
+    return ShownScan.of_scan(RawScan("planted", scan), case, maps, images)
+
+
+def figures_of(scan, case, maps):
+    yield scan_figure(shown_of(scan, case, maps))
     yield segmentation_figure([maps], ["planted"])
     yield maps_figure([maps], ["planted"])
     yield overview_figure(maps)
     yield alignment_figure([maps], ["planted"])
     yield uncertainty_figure([maps], [maps.prediction], ["planted"])
-    scan = PicturedScan(case, (maps.predicted,), (1.0,))
-    yield qualitative_figure([scan], ["unet"], maps.window_hu)
+    pictured = PicturedScan(case, (maps.predicted,), (1.0,))
+    yield qualitative_figure([pictured], ["unet"], maps.window_hu)
 
 
 def check_sides(figure):
@@ -78,21 +87,21 @@ def check_sides(figure):
 
 
 def test_every_figure_shows_every_side_where_it_is():
-    _, case, maps = planted("PIR")
-    for figure in figures_of(case, maps):
+    for figure in figures_of(*planted("PIR")):
         check_sides(figure)
 
 
 def test_files_of_every_orientation_look_the_same(head):
-    check_sides(scan_figure(head[2], slices=1))
+    check_sides(scan_figure(shown_of(*head), slices=1))
 
 
 def test_slices_go_from_foot_to_head():
-    _, _, maps = planted("SAL")
-    first_row = panels_of(scan_figure(maps, slices=7))[:7]
-    shown = [clot_in(panel).sum() for panel in first_row]
-    assert np.argmax(shown) > 3
-    assert max(shown[:3]) == 0
+    shown = shown_of(*planted("SAL"))
+    count = len(shown.levels(7))
+    first_row = panels_of(scan_figure(shown, slices=7))[:count]
+    clots = [clot_in(panel).sum() for panel in first_row]
+    assert np.argmax(clots) >= 3
+    assert max(clots[:3]) == max(clots[-2:]) == 0
 
 
 def test_the_contact_sheet_shows_every_side_where_it_is(head, tmp_path):

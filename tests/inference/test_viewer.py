@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from adn_jax.inference import viewer as module
-from adn_jax.inference.shown import ShownScan
-from adn_jax.inference.viewer import LAYERS, head_mask, niivue, packed, write_viewer
+from adn_jax.inference.shown import ShownScan, head_mask
+from adn_jax.inference.viewer import LAYERS, niivue, packed, write_viewer
 from adn_jax.prepare.case import to_native
 from adn_jax.scans.read import RawScan
 from tests.browser import NO_WEBGL, opened, pixels_of, wait_for
