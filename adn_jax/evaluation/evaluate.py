@@ -18,7 +18,12 @@ from adn_jax.data.cases import PreparedCase, read_case, sha256
 from adn_jax.data.manifest import Manifest, read_manifest
 from adn_jax.evaluation.case import CaseResult, EmptyRule, evaluate_case, score_case
 from adn_jax.evaluation.peers import THRESHOLD, Peer, find_peer
-from adn_jax.evaluation.report import render_report, write_figures, write_peer_figures
+from adn_jax.evaluation.report import (
+    Pictures,
+    render_report,
+    write_figures,
+    write_peer_figures,
+)
 from adn_jax.evaluation.source import (
     case_checksums,
     cases_of_split,
@@ -130,10 +135,8 @@ def evaluate_run(
         "data": spelled_out(manifest.folder),
         "steps": model.run.steps,
     }
-    figures = write_figures(
-        system, manifest, results, summary["grid"], folder / "figures"
-    )
-    _write_results(manifest, results, summary, figures, folder)
+    pictures = write_figures(system, manifest, results, summary["grid"], folder)
+    _write_results(manifest, results, summary, pictures, folder)
     return Evaluation(summary, folder)
 
 
@@ -190,10 +193,8 @@ def evaluate_peer(
         "data": spelled_out(manifest.folder),
         "steps": {},
     }
-    figures = write_peer_figures(
-        peer, manifest, results, summary["grid"], folder / "figures"
-    )
-    _write_results(manifest, results, summary, figures, folder)
+    pictures = write_peer_figures(peer, manifest, results, summary["grid"], folder)
+    _write_results(manifest, results, summary, pictures, folder)
     return Evaluation(summary, folder)
 
 
@@ -233,11 +234,11 @@ def _write_results(
     manifest: Manifest,
     results: list[CaseResult],
     summary: dict[str, Any],
-    figures: Mapping[str, Place],
+    pictures: Pictures,
     folder: Place,
 ) -> None:
     """Write scores and report; the summary last, as the sign of the whole."""
     write_text(folder / "per_case.csv", per_case_csv(results))
-    report = render_report(summary, results, figures, manifest.settings)
+    report = render_report(summary, results, pictures, manifest.settings)
     write_text(folder / "report.html", report)
     write_json(folder / "summary.json", summary)

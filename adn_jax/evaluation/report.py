@@ -2,7 +2,8 @@
 
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import numpy as np
 from jaxtyping import Float
@@ -20,14 +21,18 @@ from adn_jax.inference.figures import (
     BAR,
     MEDIAN,
     alignment_figure,
+    as_webp,
     maps_figure,
     overview_figure,
     save_figure,
+    scan_figure,
     segmentation_figure,
     uncertainty_figure,
 )
 from adn_jax.inference.maps import CaseMaps
-from adn_jax.inference.system import System
+from adn_jax.inference.shown import ShownScan
+from adn_jax.inference.system import System, as_map, on_scan_grid
+from adn_jax.inference.viewer import write_viewer
 from adn_jax.io.paths import Place
 from adn_jax.metrics.calibration import (
     Reliability,
@@ -36,35 +41,35 @@ from adn_jax.metrics.calibration import (
 )
 from adn_jax.report.pages import format_number, page_environment
 
+DISENTANGLED = ("asymmetry", "pathological", "anatomical")
 PICTURED = 6
 """Cases in the figures, spread from the best to the worst."""
 
 
-def reliability_figure(sums: Reliability) -> Figure:
-    """Share of infarct among the voxels of each probability, their number beneath."""
+def reliability_figure(brain: Reliability, near: Reliability) -> Figure:
+    """Share of infarct among the voxels of each probability, in the whole brain and
+    near lesions, and the number of these voxels."""
     figure = Figure(
-        figsize=(4.6, 5.2), facecolor="white", dpi=160, layout="constrained"
+        figsize=(8.4, 3.4), facecolor="white", dpi=160, layout="constrained"
     )
-    diagram, histogram = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-    edges = np.linspace(0.0, 1.0, sums.count.size + 1)
-    mean, share = (bin_means(total, sums) for total in (sums.probability, sums.label))
+    diagram, histogram = figure.subplots(1, 2, width_ratios=[1.5, 1])
+    edges = np.linspace(0.0, 1.0, brain.count.size + 1)
     diagram.plot([0, 1], [0, 1], color="0.55", linewidth=1.0, linestyle=(0, (4, 3)))
-    diagram.vlines(mean, mean, share, color=MEDIAN, alpha=0.5, linewidth=2.0)
-    diagram.plot(mean, share, color=BAR, marker="o", markersize=5, linewidth=1.4)
-    diagram.set(ylabel="share of infarct", ylim=(-0.03, 1.03), xlim=(-0.03, 1.03))
-    error = expected_calibration_error(sums)
-    diagram.text(0.02, 0.93, f"expected calibration error {error:.4f}", fontsize=8)
-    diagram.text(
-        0.02,
-        0.86,
-        "below the diagonal: probabilities too high",
-        fontsize=8,
-        color="0.4",
-    )
-    histogram.stairs(sums.count, edges, fill=True, color=BAR, alpha=0.85)
-    histogram.set_ylim(0.8, max(10.0, 2.0 * float(sums.count.max())))
-    histogram.set_yscale("log")
+    curves = {"whole brain": (brain, BAR, "o-"), "near lesions": (near, MEDIAN, "s--")}
+    for name, (sums, colour, style) in curves.items():
+        mean, share = (
+            bin_means(total, sums) for total in (sums.probability, sums.label)
+        )
+        error = expected_calibration_error(sums)
+        label = f"{name}: expected calibration error {error:.4f}"
+        diagram.plot(mean, share, style, color=colour, markersize=4, label=label)
+        histogram.stairs(sums.count, edges, color=colour, linewidth=1.4, label=name)
+    diagram.set(xlabel="probability of infarct", ylabel="share of infarct")
+    diagram.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.18))
+    diagram.legend(fontsize=7.5, frameon=False, loc="upper left")
     histogram.set(xlabel="probability of infarct", ylabel="voxels")
+    histogram.set_ylim(0.8, max(10.0, 2.0 * float(brain.count.max())))
+    histogram.set_yscale("log")  # after the limits: there may be no voxel at all
     for axes in (diagram, histogram):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25, linewidth=0.6)
@@ -109,19 +114,33 @@ def score_figure(
     return figure
 
 
+class Pictures(NamedTuple):
+    """What was drawn of an evaluation."""
+
+    figures: Mapping[str, Place]
+    """Figures by name."""
+    pages: Mapping[str, str]
+    """The page of each pictured case, from the report's folder."""
+
+
 def write_figures(
     system: System,
     manifest: Manifest,
     results: Sequence[CaseResult],
     grid: str,
     folder: Place,
-) -> dict[str, Place]:
-    """Draw the figures that the system has something for; returns them by name."""
-    chosen = pictured(results, grid)
-    inferred = [
-        system.infer(read_case(manifest.case_folder(result.name)))
-        for result in track(chosen, description="figures")
-    ]
+) -> Pictures:
+    """Draw the figures that the system has something for, in `folder/figures`, and a
+    page for each pictured case, in `folder/scans`."""
+    chosen, inferred, pages = pictured(results, grid), [], {}
+    for result in track(chosen, description="figures"):
+        case = read_case(manifest.case_folder(result.name))
+        found = system.infer(case)
+        moved = {} if found.maps.plane is None else on_scan_grid(found.outputs)
+        volumes = {name: as_map(moved[name]) for name in DISENTANGLED if name in moved}
+        shown = ShownScan.of_case(case, found.maps, volumes, found.uncertainty)
+        pages[result.name] = _write_page(shown, folder)
+        inferred.append(found)
     maps = [one.maps for one in inferred]
     best_to_worst = sorted({0, len(chosen) // 2, len(chosen) - 1})
     drawn = {
@@ -133,7 +152,8 @@ def write_figures(
     }
     if found := [i for i, one in enumerate(maps) if one.plane]:
         turns = [
-            f"{chosen[i].name}\nturned {chosen[i].pose['rotation_deg']:+.1f}°"
+            f"{chosen[i].name}\n"
+            f"turned {format_number(chosen[i].pose['rotation_deg'], 1, sign=True)}°"
             for i in found
         ]
         drawn["alignment"] = alignment_figure([maps[i] for i in found], turns)
@@ -143,7 +163,7 @@ def write_figures(
         ]
         captions = _captions(chosen, grid)
         drawn["uncertainty"] = uncertainty_figure(maps, entropies, captions)
-    return _save_figures(drawn, folder)
+    return Pictures(_save_figures(drawn, folder / "figures"), pages)
 
 
 def write_peer_figures(
@@ -152,11 +172,24 @@ def write_peer_figures(
     results: Sequence[CaseResult],
     grid: str,
     folder: Place,
-) -> dict[str, Place]:
-    """Draw what there is of another tool's predictions; returns figures by name."""
-    sources = [manifest.case_folder(one.name) for one in pictured(results, grid)]
-    maps = [peer.maps(read_case(files), files) for files in sources]
-    return _save_figures(_figures_of_any_tool(results, maps, grid), folder)
+) -> Pictures:
+    """Draw what there is of another tool's predictions, as `write_figures` does."""
+    maps, pages = [], {}
+    for result in pictured(results, grid):
+        files = manifest.case_folder(result.name)
+        case = read_case(files)
+        maps.append(peer.maps(case, files))
+        shown = ShownScan.of_case(case, maps[-1], {})
+        pages[result.name] = _write_page(shown, folder)
+    drawn = _figures_of_any_tool(results, maps, grid)
+    return Pictures(_save_figures(drawn, folder / "figures"), pages)
+
+
+def _write_page(shown: ShownScan, folder: Place) -> str:
+    """Write the page of a case; returns its address in the folder."""
+    path = folder / "scans" / f"{shown.name}.html"
+    write_viewer(path, shown, as_webp(scan_figure(shown)))
+    return f"scans/{quote(path.name)}"
 
 
 def _figures_of_any_tool(
@@ -173,7 +206,9 @@ def _figures_of_any_tool(
         ),
     }
     if all(result.calibration for result in results):
-        drawn["calibration"] = reliability_figure(pooled(results, "brain"))
+        drawn["calibration"] = reliability_figure(
+            pooled(results, "brain"), pooled(results, "near")
+        )
     return drawn
 
 
@@ -207,7 +242,7 @@ def pictured(results: Sequence[CaseResult], grid: str) -> list[CaseResult]:
 def render_report(
     summary: Mapping[str, Any],
     results: Sequence[CaseResult],
-    figures: Mapping[str, Place],
+    pictures: Pictures,
     prepare: PrepareSettings,
 ) -> str:
     """The page as HTML, pictures embedded; flagged cases come first in its table."""
@@ -216,7 +251,9 @@ def render_report(
     return environment.get_template("report.html").render(
         summary=summary,
         rows=sorted(results, key=lambda result: (not result.flags, result.name)),
-        figures={name: data_uri(path) for name, path in figures.items()},
+        figures={name: data_uri(path) for name, path in pictures.figures.items()},
+        pages=pictures.pages,
+        pictured=pictured(results, summary["grid"]),
         prepare=prepare,
     )
 

@@ -20,6 +20,7 @@ from adn_jax.report.panels import (
     LABEL,
     MIDLINE,
     PREDICTION,
+    SIGNED,
     Box,
     Extent,
     Sheet,
@@ -46,8 +47,8 @@ RIM_VOXELS = 2
 """Outermost voxels of a head without a say in it: misfits are largest there."""
 UPRIGHT = Plane(np.array([1.0, 0.0, 0.0]), np.zeros(3))
 CONVENTION = "Axial, front up, patient's left on the image's right."
-UNITS = "Maps: black is 0 and below, brightest the value in the corner."
-NOT_HU = "P: D's output, 0 to 1, not HU; Q and X̂ are made with it."
+UNITS = "Maps: black is 0, brightest the value in the corner; Q is blue below 0."
+NOT_HU = "P: 0 to 1, not HU; Q, blue below 0, and X̂ are made with it."
 
 SHORT_TITLES = {
     "salient": "X̂ = X + Q",
@@ -125,16 +126,25 @@ class CaseArtist:
         draw_slice(axes, volume[z], spacing, limits, MAP_COLOURS)
         corner_text(axes, note, 0.97, "right")
 
+    def signed(self, axes: Axes, volume: Map, z: int, top: float, note: str) -> None:
+        """A slice of a map of both signs, blue at `-top` and orange at `top`."""
+        draw_slice(axes, volume[z], self.maps.spacing_mm[1:], (-top, top), SIGNED)
+        corner_text(axes, note, 0.97, "right")
+
     def volumes(self, panels: Mapping[str, Axes], z: int) -> None:
         """A slice of each named volume: scans as CT, A, P and Q as maps."""
         tops = self.brightest_values([z])
         for name, axes in panels.items():
             volume = getattr(self.maps, name)
-            if name in tops:
-                note = self.top_in_words(name, tops)
-                self.asymmetry(axes, volume, z, tops[name], note)
-            else:
+            if name not in tops:
                 self.ct(axes, volume, z)
+                continue
+            draw = self.signed if self.has_signs(name) else self.asymmetry
+            draw(axes, volume, z, tops[name], self.top_in_words(name, tops))
+
+    def has_signs(self, name: str) -> bool:
+        """Whether a map goes below 0: Q does unless it is a part of A."""
+        return name == "anatomical" and not self.maps.adds_up
 
     def outline(self, axes: Axes, mask: Mask | None, z: int, colour: str) -> None:
         """One outlined mask, if there is one."""
@@ -182,7 +192,7 @@ class CaseArtist:
         """The brightest value: of A in HU; P, a sigmoid map, and Q have no unit."""
         if name == "asymmetry":
             return f"{tops[name] * self.maps.window_width_hu:.0f} HU"
-        return f"{tops[name]:.2g}"
+        return f"{'±' * self.has_signs(name)}{tops[name]:.2g}"
 
 
 def segmentation_figure(cases: Sequence[CaseMaps], captions: Sequence[str]) -> Figure:

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Num, Shaped
 from scipy import ndimage
 
 from adn_jax.data.cases import PreparedCase
-from adn_jax.inference.maps import CaseMaps
+from adn_jax.inference.maps import CaseMaps, Uncertainty
 from adn_jax.io.image import Affine, Image, in_order_of
 from adn_jax.metrics.alignment import Plane, placed
 from adn_jax.metrics.overlap import TOUCHING, Mask, Spacing, volume_ml
@@ -127,6 +127,7 @@ class ShownScan:
         case: PreparedCase,
         maps: CaseMaps,
         moved: Mapping[str, Shaped[np.ndarray, "z y x"]],
+        uncertainty: Uncertainty | None = None,
     ) -> "ShownScan":
         """A prepared case as the system saw it, with A, P and Q (`moved`) on I's grid,
         all as fractions of the window's width."""
@@ -136,6 +137,8 @@ class ShownScan:
         volumes |= {name: volumes[name] * width for name in in_hu}
         if maps.lesion is not None:
             volumes["label"] = maps.lesion
+        if uncertainty is not None:
+            volumes["uncertainty"] = uncertainty.entropy
         hu = maps.window_hu[0] + width * case.volume
         return cls(
             hu=np.where(brain, hu, np.float32(AIR_HU)),

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 from matplotlib.axes import Axes
+from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
@@ -36,6 +37,11 @@ LABEL = "#ff5a52"
 PREDICTION = "#3fd2ff"
 
 MIDLINE = "#ffd23f"
+
+SIGNED = LinearSegmentedColormap.from_list(
+    "signed", ["#a6dcff", "#2f7fd0", "#000000", "#c4721a", "#ffd9a0"]
+)
+"""Blue below 0, black at 0, orange above: told apart by all eyes."""
 
 DASHES = {LABEL: (0.0, (3.5, 1.2)), MIDLINE: (0.0, (5.0, 3.0))}
 """Lines that are not full: colours alone are lost in grey print."""
@@ -140,7 +146,7 @@ def draw_slice(
     image: Slice,
     spacing_yx: tuple[float, float],
     limits: tuple[float, float],
-    colours: str = "gray",
+    colours: str | Colormap = "gray",
 ) -> None:
     """Draw a slice in mm from the grid's centre, patient's left on the right."""
     half_y, half_x = np.multiply(image.shape, spacing_yx) / 2

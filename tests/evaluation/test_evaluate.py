@@ -11,7 +11,7 @@ from adn_jax.errors import UserError
 from adn_jax.evaluation import evaluate as module
 from adn_jax.evaluation.case import CaseResult
 from adn_jax.evaluation.evaluate import evaluate_run
-from adn_jax.evaluation.report import pictured
+from adn_jax.evaluation.report import Pictures, pictured
 from adn_jax.inference.system import infer_case
 from adn_jax.metrics.overlap import dice
 from adn_jax.training.runs import load_run
@@ -20,7 +20,7 @@ from adn_jax.training.runs import load_run
 @pytest.fixture
 def few_figures(monkeypatch):
     """Pictures have their own tests; here they only take time."""
-    monkeypatch.setattr(module, "write_figures", lambda *_: {})
+    monkeypatch.setattr(module, "write_figures", lambda *_: Pictures({}, {}))
 
 
 @pytest.fixture

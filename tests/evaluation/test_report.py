@@ -6,13 +6,19 @@ import pytest
 
 from adn_jax.data.manifest import Manifest
 from adn_jax.evaluation.case import CaseResult, CaseUncertainty, score_masks
-from adn_jax.evaluation.report import format_interval, render_report, score_figure
+from adn_jax.evaluation.report import (
+    Pictures,
+    format_interval,
+    render_report,
+    score_figure,
+)
 from adn_jax.evaluation.summary import per_case_csv, summarise_results
 from adn_jax.inference.figures import save_figure
 from adn_jax.inference.maps import LesionUncertainty
 from adn_jax.metrics.calibration import reliability
 from tests.tiny_runs import RECIPE
 
+NONE = Pictures({}, {})
 MASK = np.zeros((2, 6, 6), bool)
 MASK[:, 1:4, 1:4] = True
 SUMS = reliability(0.1 + 0.7 * MASK, MASK, 4)
@@ -97,7 +103,8 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.fetched += [v for k, v in attributes if k in {"src", "href"}]
-        self.first = tag == "td" and self.open[-1] == "tr" and self.fresh
+        first = tag == "td" and self.open[-1] == "tr" and self.fresh
+        self.first = first or (self.first and tag == "a")
         self.fresh = tag == "tr"
         if tag not in self.void:
             self.open.append(tag)
@@ -107,24 +114,25 @@ class Page(HTMLParser):
 
     def handle_data(self, text):
         if self.first:
-            self.rows.append(text)
+            self.rows.append(text.strip())
             self.first = False
 
 
 def test_the_page_needs_nothing_beside_it(summary_of, tmp_path):
     results = [result("a"), result("b", 1), result("c", 2, flags=("Cut at the top.",))]
     save_figure(score_figure(np.ones(1), np.ones(1)), tmp_path / "scores.png")
-    figures = {"scores": tmp_path / "scores.png"}
-    page = Page(render_report(summary_of(results), results, figures, PREPARE))
-    assert len(page.fetched) == 1
-    assert page.fetched[0].startswith("data:image/png;base64,iVBOR")
+    pictures = Pictures({"scores": tmp_path / "scores.png"}, {"b": "scans/b.html"})
+    page = Page(render_report(summary_of(results), results, pictures, PREPARE))
+    link, picture = (one for one in page.fetched if not one.startswith("#"))
+    assert link == "scans/b.html"
+    assert picture.startswith("data:image/png;base64,iVBOR")
     assert page.open == []
     assert page.rows == ["c", "a", "b"]
 
 
 def test_numbers_and_rules_are_on_the_page(summary_of):
     results = [result("a"), result("b", 1)]
-    text = render_report(summary_of(results), results, {}, PREPARE)
+    text = render_report(summary_of(results), results, NONE, PREPARE)
     words = " ".join(text.split())
     for expected in (
         '<p class="value">0.83</p>',
@@ -144,7 +152,7 @@ def test_real_data_has_no_midline_error(summary_of):
     results = [result("a", known=False)]
     summary = summary_of(results)
     assert summary["alignment_error_deg"] is None
-    text = render_report(summary, results, {}, PREPARE)
+    text = render_report(summary, results, NONE, PREPARE)
     assert "Mid-line error" not in text
     assert "AUROC of P" in text
 
@@ -157,15 +165,15 @@ def test_calibration_is_that_of_all_voxels_together(summary_of):
     assert summary["mce"] == pytest.approx(0.2)
     assert summary["bins"]["count"] == [2 * int((~MASK).sum()), 0, 0, 2 * MASK.sum()]
     assert summary["bins"]["share_of_infarct"] == [0.0, None, None, 1.0]
-    text = render_report(summary_of(results), results, {}, PREPARE)
-    assert "<h2>Calibration</h2>" in text
+    text = render_report(summary_of(results), results, NONE, PREPARE)
+    assert "Calibration</h2>" in text
     assert "Uncertainty" not in text
 
 
 def test_masks_have_no_calibration(summary_of):
     summary = summary_of(results := [replace(result("a"), calibration={})])
     assert summary["calibration"] is None
-    page = Page(text := render_report(summary, results, {}, PREPARE))
+    page = Page(text := render_report(summary, results, NONE, PREPARE))
     assert page.open == []
     assert "alibration" not in text
 
@@ -185,7 +193,7 @@ def test_uncertainty_is_told_where_it_was_asked_for(summary_of):
         == uncertainty["false_lesion_auroc_probability"]
         == 1.0
     )
-    words = " ".join(render_report(summary, results, {}, PREPARE).split())
+    words = " ".join(render_report(summary, results, NONE, PREPARE).split())
     assert "From the 20 dropout samples" in words
     assert "0.75 bits where the prediction is wrong" in words
     assert "uncertainty_error_auroc" in per_case_csv(results).splitlines()[0]
@@ -196,7 +204,7 @@ def test_uncertainty_is_told_where_it_was_asked_for(summary_of):
 def test_an_ensemble_is_named(summary_of):
     results = [result("a", uncertainty=UNCERTAINTY)]
     summary = summary_of(results, "ensemble of 2 runs: run, other")
-    words = " ".join(render_report(summary, results, {}, PREPARE).split())
+    words = " ".join(render_report(summary, results, NONE, PREPARE).split())
     assert "grids: mean prediction of the runs run, other; alignment" in words
 
 
@@ -205,7 +213,7 @@ def test_a_system_without_d_says_nothing_of_p(summary_of):
     results = [replace(result("a", known=False), **plain)]
     summary = summary_of(results)
     assert summary["disentanglement"] is summary["alignment_error_deg"] is None
-    page = Page(text := render_report(summary, results, {}, PREPARE))
+    page = Page(text := render_report(summary, results, NONE, PREPARE))
     assert page.open == []
     for word in ("AUROC of P", "X̂", "X + P", "rotation", "mid-line", "Alignment"):
         assert word not in text
@@ -217,7 +225,7 @@ def test_headline_is_prepared_where_a_native_label_is_missing(summary_of):
     assert summary["grid"] == "prepared"
     assert list(summary["grids"]) == ["prepared"]
     assert summary["dice"]["n"] == 2
-    assert "prepared grid" in render_report(summary, results, {}, PREPARE)
+    assert "prepared grid" in render_report(summary, results, NONE, PREPARE)
 
 
 def test_csv_has_every_column_for_every_case():

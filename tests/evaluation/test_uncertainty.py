@@ -93,9 +93,10 @@ def test_figures_are_drawn(make_maps):
     inside = np.where(cases[0].volume[z] > 0, entropies[0][z], 0)
     np.testing.assert_array_equal(figure.axes[4].images[0].get_array(), inside)
     sums = reliability(MEMBERS, MEMBERS < 0.4)
-    diagram, histogram = reliability_figure(sums).axes
+    diagram, histogram = reliability_figure(sums, sums).axes
     assert histogram.get_yscale() == "log"
     np.testing.assert_allclose(
         diagram.lines[1].get_ydata(), sums.label / sums.count, atol=1e-12
     )
-    reliability_figure(reliability(MEMBERS[:0], MEMBERS[:0] > 1)).canvas.draw()
+    nothing = reliability(MEMBERS[:0], MEMBERS[:0] > 1)
+    reliability_figure(nothing, nothing).canvas.draw()

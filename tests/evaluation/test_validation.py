@@ -15,6 +15,7 @@ from adn_jax.errors import UserError
 from adn_jax.evaluation import evaluate as module
 from adn_jax.evaluation import thresholds as validation
 from adn_jax.evaluation.evaluate import evaluate_run
+from adn_jax.evaluation.report import Pictures
 from adn_jax.evaluation.source import find_data
 from adn_jax.evaluation.thresholds import CANDIDATES
 from adn_jax.inference.maps import Thresholds
@@ -25,7 +26,7 @@ from tests.evaluation.noted import note
 
 @pytest.fixture(autouse=True)
 def few_figures(monkeypatch):
-    monkeypatch.setattr(module, "write_figures", lambda *_: {})
+    monkeypatch.setattr(module, "write_figures", lambda *_: Pictures({}, {}))
 
 
 @pytest.fixture

@@ -103,7 +103,7 @@ def test_only_the_asymmetry_is_said_to_be_in_hu(make_maps):
     maps = make_maps()
     tops = {"asymmetry": 0.25, "pathological": 0.5, "anatomical": 0.25}
     said = {name: CaseArtist(maps).top_in_words(name, tops) for name in tops}
-    assert said == {"asymmetry": "20 HU", "pathological": "0.5", "anatomical": "0.25"}
+    assert said == {"asymmetry": "20 HU", "pathological": "0.5", "anatomical": "±0.25"}
     shown = make_shown(maps)
     heading, note = (text.get_text() for text in scan_figure(shown).texts)
     assert "CT 0 to 80 HU" in note

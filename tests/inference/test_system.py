@@ -12,6 +12,7 @@ from adn_jax.data.cases import read_case
 from adn_jax.errors import UserError
 from adn_jax.evaluation import evaluate as module
 from adn_jax.evaluation.evaluate import evaluate_run
+from adn_jax.evaluation.report import Pictures
 from adn_jax.inference.maps import Uncertainty
 from adn_jax.inference.system import (
     as_batch,
@@ -27,7 +28,7 @@ from tests.evaluation.noted import note
 
 @pytest.fixture(autouse=True)
 def few_figures(monkeypatch):
-    monkeypatch.setattr(module, "write_figures", lambda *_: {})
+    monkeypatch.setattr(module, "write_figures", lambda *_: Pictures({}, {}))
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from adn_jax.data.cases import read_case
 from adn_jax.errors import UserError
 from adn_jax.evaluation import evaluate as module
 from adn_jax.evaluation.evaluate import evaluate_run
+from adn_jax.evaluation.report import Pictures
 from adn_jax.inference.predict import predict_scans
 from adn_jax.inference.system import (
     as_batch,
@@ -29,7 +30,7 @@ SETTINGS = TtaSettings(mirrored=True, copies=1)
 
 @pytest.fixture(autouse=True)
 def few_figures(monkeypatch):
-    monkeypatch.setattr(module, "write_figures", lambda *_: {})
+    monkeypatch.setattr(module, "write_figures", lambda *_: Pictures({}, {}))
 
 
 @pytest.fixture
