@@ -79,6 +79,22 @@ def register_arrays(record: type[Record]) -> type[Record]:
 
 @register_arrays
 @dataclass(frozen=True)
+class HeadTruth:
+    """What is known of drawn heads beside their labels."""
+
+    pathological: Float[Array, "*b z y x 1"]
+    """What infarcts took from the volume, in its units (the HU window is 1)."""
+    tissue: Float[Array, "*b z y x 3"]
+    """Shares of grey matter, white matter and CSF; 0 outside the brain."""
+    pose: Any
+    """The `geometry.rigid.Pose` that turns the head upright in the slice."""
+    head_to_world: Float[Array, "*b 4 4"]
+    """From the head (mm from the brain's centre, mid-sagittal plane x = 0) to the grid
+    (mm from its centre), x y z, as it was drawn; augmentation leaves it."""
+
+
+@register_arrays
+@dataclass(frozen=True)
 class Batch:
     """Prepared cases side by side, as the train steps take them.
 
@@ -89,7 +105,9 @@ class Batch:
     that could not read it; such a batch teaches nothing.
     """
 
-    volume: Float[Array, "b z y x 1"]
-    lesion: Float[Array, "b z y x 1"]
-    tissue: Integer[Array, "b z y x"]
-    case: Integer[Array, " b"]
+    volume: Float[Array, "*b z y x 1"]
+    lesion: Float[Array, "*b z y x 1"]
+    tissue: Integer[Array, "*b z y x"]
+    case: Integer[Array, "*b"]
+    truth: HeadTruth | None = None
+    """Of drawn heads."""

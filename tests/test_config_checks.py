@@ -14,6 +14,7 @@ from adn_jax.config import (
     PrepareSettings,
     Recipe,
     StageSettings,
+    StreamSettings,
     SystemSettings,
     TtaSettings,
     UNetSettings,
@@ -83,6 +84,15 @@ def test_differing_fields_name_the_place_and_both_values():
         ({"threshold": 7.0}, "threshold is 7.0; it has to be between 0 and 1"),
         ({"seed": -1}, "seed is -1"),
         ({"tta": TtaSettings(copies=-1)}, r"tta\.copies is -1"),
+        ({"stream": StreamSettings(cut=1.5)}, r"stream\.cut is 1\.5"),
+        (
+            {"stream": StreamSettings(noise_hu=(5.0, 1.0))},
+            r"stream\.noise_hu is \(5\.0, 1\.0\); .* a lowest and a highest",
+        ),
+        (
+            {"stream": StreamSettings(infarcts=(0.5, 0.6))},
+            r"stream\.infarcts .* add up to 1",
+        ),
         ({"tta": TtaSettings(shift=1.0)}, r"tta\.shift is 1\.0"),
         (
             {"prepare": PrepareSettings(window_hu=(80.0, 0.0))},

@@ -17,7 +17,7 @@ ORDER = (
         "training",
     ),
     *("prepare", "losses", "pipeline", "datasets", "models", "data"),
-    *("distributed", "phantom", "scans", "runtime"),
+    *("distributed", "synthesis", "phantom", "scans", "runtime"),
     *("report", "metrics", "geometry", "config", "io"),
 )
 """Top first: a folder may import from those behind it only."""

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from adn_jax.cli.arguments import parse
+from adn_jax.config.recipe_file import load_recipe
 from adn_jax.errors import counted
 from adn_jax.phantom.generate import write_phantoms
 from adn_jax.phantom.settings import PRESETS
@@ -25,6 +26,9 @@ class PhantomCommand:
     """The same seed gives the same files."""
     difficulty: Literal["easy", "hard"] = "easy"
     """Easy: clear infarcts, small files. Hard: infarcts and anatomy as in patients."""
+    stream: Path | None = None
+    """Config whose heads are drawn, as a training without data draws them: OUT becomes
+    a prepared data set on its grid, in the place of raw scans of a difficulty."""
     validation: int | None = None
     """Cases for validation; 12 % where not given."""
     test: int | None = None
@@ -36,18 +40,22 @@ class PhantomCommand:
 def main(arguments: Sequence[str]) -> None:
     """Make the phantoms and say where they are."""
     command = parse(PhantomCommand, "phantom", arguments)
-    splits = write_phantoms(
-        command.out,
-        command.cases,
-        command.seed,
-        PRESETS[command.difficulty],
-        command.validation,
-        command.test,
-        command.workers,
-    )
+    kind, parts = "drawn", (command.validation, command.test)
+    if command.stream is None:
+        kind, preset = command.difficulty, PRESETS[command.difficulty]
+        splits = write_phantoms(
+            command.out, command.cases, command.seed, preset, *parts, command.workers
+        )
+    else:
+        from adn_jax.data.stream import write_drawn_heads  # the others need no JAX
+
+        recipe = load_recipe(command.stream)
+        splits = write_drawn_heads(
+            command.out, command.cases, command.seed, recipe, *parts
+        )
     counts = ", ".join(f"{len(names)} {split}" for split, names in splits.items())
     print(
-        f"{counted(command.cases, f'{command.difficulty} phantom')} (seed "
+        f"{counted(command.cases, f'{kind} phantom')} (seed "
         f"{command.seed}; {counts}) {'is' if command.cases == 1 else 'are'} in "
         f"{command.out}"
     )

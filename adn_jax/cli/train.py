@@ -21,11 +21,11 @@ class Train:
     Any setting of the recipe can be changed: `--section.field value`.
     """
 
-    data: Where
-    """Prepared or packed data set, or a raw one (it is prepared into RUN/prepared
-    first)."""
     run: Where
     """Folder of the run: config.json, checkpoints/, metrics.jsonl, tensorboard/."""
+    data: Where | None = None
+    """Prepared or packed data set, or a raw one (it is prepared into RUN/prepared
+    first). Without it heads are drawn while training, none twice (--stream)."""
     size: Size = "full"
     """The recipe as it is, or on a grid of 16 x 64 x 64 voxels with few maps and steps,
     for two CPU cores; settings on the command line change what that gives."""
@@ -95,8 +95,8 @@ def main(arguments: Sequence[str]) -> None:
     print(f"Every stage is trained: adn evaluate {command.run}")
 
 
-def unseen(data: Place) -> str:
+def unseen(data: Place | None) -> str:
     """What a dry run cannot look at."""
-    if has_manifest(data):
+    if data is None or has_manifest(data):
         return ""
     return ", as far as can be told before its data is prepared"

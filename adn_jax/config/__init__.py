@@ -23,6 +23,7 @@ from adn_jax.config.settings import (
     UNetSettings,
     WindowNetSettings,
 )
+from adn_jax.config.stream import StreamSettings
 
 __all__ = [
     "AlignLossSettings",
@@ -41,6 +42,7 @@ __all__ = [
     "SegmentInput",
     "SegmentNetSettings",
     "StageSettings",
+    "StreamSettings",
     "SymmetryNetSettings",
     "SystemSettings",
     "TtaSettings",

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from adn_jax.config.stream import StreamSettings
+
 Precision = Literal["float32", "tensorfloat32", "bfloat16"]
 """What the networks compute in on an accelerator; a CPU multiplies float32 as it is.
 
@@ -464,6 +466,8 @@ class Recipe:
     """Stage 2: the tissue net, where `tissue_source` is network."""
     joint: StageSettings = field(default_factory=StageSettings)
     """Stage 3: D and F together, T fixed."""
+    stream: StreamSettings = field(default_factory=StreamSettings)
+    """The heads that are drawn for a training without a data set."""
     soft_labels: bool = False
     """Learn which fraction of a voxel is infarct (ours), not whether most of it is."""
     threshold: float = 0.5

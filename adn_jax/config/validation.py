@@ -19,6 +19,7 @@ from adn_jax.config import (
     Recipe,
     SegmentNetSettings,
     StageSettings,
+    StreamSettings,
     SymmetryNetSettings,
     SystemSettings,
     TtaSettings,
@@ -33,6 +34,7 @@ from adn_jax.config.serialization import (
     settings_from_json,
     value_from_json,
 )
+from adn_jax.config.stream import Range
 from adn_jax.errors import UserError
 
 Rule = tuple[str, str, Callable[[Any], bool]]
@@ -83,6 +85,21 @@ def weights(kind: type) -> tuple[Rule, ...]:
     """Rules for every number of the settings of a loss."""
     hints = get_type_hints(kind)
     return tuple(_not_negative(name) for name in hints if hints[name] in {int, float})
+
+
+def _ranges(kind: type) -> tuple[Rule, ...]:
+    """Rules for every pair of the settings: the lowest, then the highest."""
+    hints = get_type_hints(kind)
+    return tuple(
+        (name, "a lowest and a highest value", lambda pair: pair[0] <= pair[1])
+        for name in hints
+        if hints[name] == Range
+    )
+
+
+def _chance(name: str) -> Rule:
+    """Rule for a chance."""
+    return name, "between 0 and 1", lambda value: 0 <= value <= 1
 
 
 RULES: dict[type, tuple[Rule, ...]] = {
@@ -164,6 +181,39 @@ RULES: dict[type, tuple[Rule, ...]] = {
         ("halve_at", "shares from 0 to 1", lambda at: all(0 <= s <= 1 for s in at)),
         _in_range("ema_decay", 0, 1),
         ("clip_norm", "above 0, or None", lambda norm: norm is None or norm > 0),
+    ),
+    StreamSettings: (
+        positive("validation_heads"),
+        positive("epoch_heads"),
+        _in_range("validation_seed", 0, 2**31),
+        *(
+            _chance(name)
+            for name in (
+                *("cut", "craniectomy", "lacunes", "cyst", "calcified", "other_side"),
+                *("haemorrhage", "dense_vessel", "motion"),
+            )
+        ),
+        (
+            "infarcts",
+            "chances of none, one, ... that add up to 1, at least two",
+            lambda chances: (
+                len(chances) > 1
+                and min(chances) >= 0
+                and math.isclose(sum(chances), 1.0, abs_tol=1e-3)
+            ),
+        ),
+        ("infarcts", "above 0 for some infarct", lambda chances: sum(chances[1:]) > 0),
+        _all_positive("infarct_quantiles_ml", "three volumes above 0"),
+        _all_positive("scale", "a lowest and a highest size above 0"),
+        *_ranges(StreamSettings),
+        *(
+            _not_negative(name)
+            for name in (
+                *("rotation_deg", "shift_mm", "stretch", "skew", "deformation_mm"),
+                *("asymmetry_mm", "ventricle_asymmetry", "atrophy_asymmetry"),
+                *("regional_hu", "motion_mm"),
+            )
+        ),
     ),
     AugmentSettings: (
         _in_range("gamma", 0, 1),

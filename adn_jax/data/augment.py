@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Integer
+from jaxtyping import Array, Bool, Float, Integer, Num
 
 from adn_jax.config import AugmentSettings
 from adn_jax.geometry.rigid import (
@@ -46,6 +46,8 @@ def augment(
     spacing_mm: tuple[float, float, float],
 ) -> Batch:
     """Vary every case of a batch; lesion and tissue move along, nearest neighbour.
+
+    What is known of drawn heads moves along, too, the pose by rigid motions alone.
 
     Args:
       key: randomness of this step; the case's index is folded in.
@@ -111,13 +113,32 @@ def _recolour(volume: Volume, drawn: Variation, settings: AugmentSettings) -> Vo
 def _mirror_some(batch: Batch, flips: Bool[Array, " b"]) -> Batch:
     """Swap left and right of the cases with `flips`."""
     chosen = flips[:, None, None, None, None]
-    tissue = batch.tissue[..., None]
+
+    def flip(maps: Num[Array, "b z y x c"]) -> Num[Array, "b z y x c"]:
+        return jnp.where(chosen, mirror(maps), maps)
+
+    truth = batch.truth
+    if truth is not None:
+        pose = _mirror_some_poses(truth.pose, flips)
+        truth = replace(
+            truth,
+            pathological=flip(truth.pathological),
+            tissue=flip(truth.tissue),
+            pose=pose,
+        )
     return Batch(
-        volume=jnp.where(chosen, mirror(batch.volume), batch.volume),
-        lesion=jnp.where(chosen, mirror(batch.lesion), batch.lesion),
-        tissue=jnp.where(chosen, mirror(tissue), tissue)[..., 0],
+        volume=flip(batch.volume),
+        lesion=flip(batch.lesion),
+        tissue=flip(batch.tissue[..., None])[..., 0],
         case=batch.case,
+        truth=truth,
     )
+
+
+def _mirror_some_poses(pose: Pose, flips: Bool[Array, " b"]) -> Pose:
+    """The poses of heads of which those with `flips` are mirrored."""
+    chosen = partial(jnp.where, flips[:, None])
+    return jax.tree.map(chosen, pose.mirrored(), pose)
 
 
 def _move(
@@ -132,11 +153,20 @@ def _move(
         [batch.lesion, batch.tissue[..., None].astype(jnp.float32)], axis=-1
     )
     labels = sample(labels, matrix, nearest=True, in_plane=True)
+    truth = batch.truth
+    if truth is not None:
+        truth = replace(
+            truth,
+            pathological=sample(truth.pathological, matrix, in_plane=True),
+            tissue=sample(truth.tissue, matrix, in_plane=True),
+            pose=drawn.motion.inverse(extents).then(truth.pose, extents),
+        )
     return Batch(
         volume=jnp.clip(sample(batch.volume, matrix, in_plane=True), 0.0, 1.0),
         lesion=labels[..., :1],
         tissue=labels[..., 1].astype(batch.tissue.dtype),
         case=batch.case,
+        truth=truth,
     )
 
 
@@ -154,6 +184,5 @@ def augmented_pose(
     """
     drawn = draw_all(key, case, settings)
     if settings.mirror:
-        chosen = drawn.flip[:, None]
-        pose = jax.tree.map(partial(jnp.where, chosen), pose.mirrored(), pose)
+        pose = _mirror_some_poses(pose, drawn.flip)
     return drawn.motion.inverse(extents_mm).then(pose, extents_mm)

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import repeat
+from typing import Protocol, runtime_checkable
 
 import grain
 import jax
@@ -49,6 +50,33 @@ CaseArrays = dict[str, np.ndarray]
 
 ToDevices = Callable[[np.ndarray], jax.Array]
 """Puts one array of a batch on its devices."""
+
+
+@runtime_checkable
+class Cases(Protocol):
+    """What a stage learns from or is validated on: cases read, or heads drawn."""
+
+    def __len__(self) -> int:
+        """Number of cases; of drawn heads those of an epoch."""
+        ...
+
+    def endless(
+        self, batch: int, seed: int, start_step: int, place: ToDevices
+    ) -> Iterator[Batch]:
+        """Batches from a step on, each a function of the seed and the step."""
+        ...
+
+    def once(self, batch: int, place: ToDevices) -> Iterator[tuple[Batch, int]]:
+        """Every case once, in order: batches and how many of their cases count."""
+        ...
+
+    def names_in(self, batch: int, seed: int, step: int) -> tuple[str, ...]:
+        """Names of the cases that `endless` gives at a step (from 0)."""
+        ...
+
+    def check_present(self, case: np.ndarray) -> None:
+        """Raise `UserError` if a process could not read its share of the cases."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -133,6 +161,30 @@ class Split:
         cases = [self[int(index)] for index in indices]
         return {name: np.stack([case[name] for case in cases]) for name in cases[0]}
 
+    def endless(
+        self, batch: int, seed: int, start_step: int, place: ToDevices
+    ) -> Iterator[Batch]:
+        """As `train_batches`."""
+        share = own_share(batch)
+        batches = self.order(batch, seed).map(
+            lambda indices: self.read_share(indices[share])
+        )
+        ahead = max(AHEAD, min(READERS, BYTES_AHEAD // bytes_of_share(self, batch)))
+        options = grain.ReadOptions(
+            num_threads=min(READERS, ahead), prefetch_buffer_size=ahead
+        )
+        iterator = iter(batches.to_iter_dataset(options))
+        iterator.set_state({"next_index": start_step})
+        return _to_batches(iterator, self, batch, place)
+
+    def once(self, batch: int, place: ToDevices) -> Iterator[tuple[Batch, int]]:
+        """As `epoch_batches`."""
+        starts = range(0, len(self), batch)
+        counts = [min(batch, len(self) - start) for start in starts]
+        cases = (np.arange(start, start + batch)[own_share(batch)] for start in starts)
+        shares = (self.read_share(np.minimum(each, len(self) - 1)) for each in cases)
+        yield from zip(_to_batches(shares, self, batch, place), counts, strict=False)
+
     def read_share(self, indices: np.ndarray) -> CaseArrays | UserError:
         """As `stack`; of several processes none raises, but returns the error."""
         try:
@@ -171,7 +223,7 @@ def open_split(
 
 
 def train_batches(
-    split: Split,
+    split: Cases,
     batch: int,
     seed: int,
     start_step: int = 0,
@@ -181,19 +233,10 @@ def train_batches(
 
     Of several processes each reads its own share of a batch.
 
-    Every epoch has its own order; a batch may span two epochs.
+    Every epoch has its own order; a batch may span two epochs. Of drawn heads none
+    comes twice.
     """
-    share = own_share(batch)
-    batches = split.order(batch, seed).map(
-        lambda indices: split.read_share(indices[share])
-    )
-    ahead = max(AHEAD, min(READERS, BYTES_AHEAD // bytes_of_share(split, batch)))
-    options = grain.ReadOptions(
-        num_threads=min(READERS, ahead), prefetch_buffer_size=ahead
-    )
-    iterator = iter(batches.to_iter_dataset(options))
-    iterator.set_state({"next_index": start_step})
-    return _to_batches(iterator, split, batch, place)
+    return split.endless(batch, seed, start_step, place)
 
 
 def bytes_of_share(split: Split, batch: int) -> int:
@@ -202,17 +245,13 @@ def bytes_of_share(split: Split, batch: int) -> int:
 
 
 def epoch_batches(
-    split: Split, batch: int, place: ToDevices = jnp.asarray
+    split: Cases, batch: int, place: ToDevices = jnp.asarray
 ) -> Iterator[tuple[Batch, int]]:
     """Every case once, in order: batches and how many of their cases count.
 
     The last batch is filled up with its last case, so that all have one shape.
     """
-    starts = range(0, len(split), batch)
-    counts = [min(batch, len(split) - start) for start in starts]
-    cases = (np.arange(start, start + batch)[own_share(batch)] for start in starts)
-    shares = (split.read_share(np.minimum(each, len(split) - 1)) for each in cases)
-    yield from zip(_to_batches(shares, split, batch, place), counts, strict=False)
+    return split.once(batch, place)
 
 
 def _to_batches(

@@ -23,8 +23,8 @@ def find_data(run: Run, data: Place | None) -> Manifest:
         return _as_trained(run, read_manifest(data))
     if run.data is None:
         raise UserError(
-            f"{run.folder} was not trained here, so it names no data set; give --data "
-            "DIR."
+            f"{run.folder} was trained on drawn heads, or not here, so it names no "
+            "data set; give --data DIR."
         )
     trained_on = to_place(run.data)
     if not trained_on.is_dir():

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from adn_jax.config import ReadSettings, Recipe
 from adn_jax.config.serialization import differing_fields
 from adn_jax.data.manifest import Fold, Manifest, has_manifest, read_manifest
+from adn_jax.data.stream import DrawnHeads
 from adn_jax.distributed.mesh import check_batch, check_rows
 from adn_jax.errors import UserError
 from adn_jax.io.files import check_fetched
@@ -96,17 +97,29 @@ def _check_pretrained(stage: str, recipe: Recipe, folder: Place) -> None:
         )
 
 
-def check_paths(data: Place, folder: Place) -> None:
+def check_no_fold(fold: Fold | None) -> None:
+    """Raise `UserError` if there is a fold: drawn heads have no parts."""
+    if fold is not None:
+        raise UserError(
+            f"--fold is {fold}, but without --data heads are drawn, which have no "
+            "splits to divide; leave --fold out, or give --data."
+        )
+
+
+def check_paths(data: Place | None, folder: Place) -> None:
     """Raise `UserError` if data cannot be read from or a run not be written to."""
-    check_fetched(data)
-    if not data.is_dir():
-        raise UserError(f"the data folder {data} does not exist; check --data.")
+    if data is not None:
+        check_fetched(data)
+        if not data.is_dir():
+            raise UserError(f"the data folder {data} does not exist; check --data.")
     if is_remote(folder) and not str(folder).startswith("gs://"):
         raise UserError(
             f"--run is {folder}, but of the object stores checkpoints can be written "
             "to gs:// alone; give such a folder, or one on a disk."
         )
-    if (is_remote(data) or is_remote(folder)) and not has_manifest(data):
+    if data is None or has_manifest(data):
+        return
+    if is_remote(data) or is_remote(folder):
         raise UserError(
             f"{data} is no prepared data set (it has no manifest.json), and raw data "
             "is prepared from disk to disk only; run `adn prepare` first."
@@ -197,7 +210,7 @@ def begin_run(
     run: Run | None,
     folder: Place,
     recipe: Recipe,
-    manifest: Manifest,
+    manifest: Manifest | DrawnHeads,
     fold: Fold | None,
     pretrained: Pretrained,
 ) -> Run:

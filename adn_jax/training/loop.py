@@ -20,7 +20,7 @@ from jax.sharding import Mesh, Sharding
 from adn_jax.config import StageSettings
 from adn_jax.config.serialization import settings_to_json
 from adn_jax.config.validation import recipe_from_json
-from adn_jax.data.batches import Split, epoch_batches, train_batches
+from adn_jax.data.batches import Cases, epoch_batches, train_batches
 from adn_jax.distributed.hosts import (
     SharedStop,
     catch_stop_of_any,
@@ -73,8 +73,8 @@ Watch = Callable[[int, TrainState, Batch], Metrics]
 def train_stage(
     stage: Stage,
     run: Run,
-    train: Split,
-    validation: Split,
+    train: Cases,
+    validation: Cases,
     frozen: Any,
     mesh: Mesh,
     update: Update | None = None,
@@ -214,7 +214,7 @@ def _watch_terms(
 def make_validation(
     stage: Stage,
     frozen: Any,
-    split: Split,
+    split: Cases,
     place: Callable[[np.ndarray], jax.Array],
     sharding: Sharding,
 ) -> Validate:

@@ -36,7 +36,7 @@ STAGE_MODES: dict[str, Mode] = {"align": "min", "tissue": "max", "joint": "max"}
 
 NEEDS_OF_T = (
     *("prepare", "precision", "seed"),
-    *("alignment", "alignment_net", "align_loss", "align"),
+    *("alignment", "alignment_net", "align_loss", "align", "stream"),
 )
 """Fields of a recipe on which a trained T depends."""
 

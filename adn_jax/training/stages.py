@@ -133,17 +133,21 @@ def _align_loss(
 ) -> tuple[Scalar, Metrics]:
     """L_T; if the recipe asks for it, the pose is also led to the search's answer.
 
-    The search has looked at each head once; its answer follows the augmentation.
+    The search has looked at each head once; its answer follows the augmentation. Of
+    drawn heads the true pose is known instead.
     """
     prepare = recipe.system.prepare
-    volume = training_batch(key, batch, recipe.align, recipe).volume
+    varied = training_batch(key, batch, recipe.align, recipe)
+    volume = varied.volume
     with jax.named_scope("align"):
         pose = first_pose(params, volume, recipe.system)
         alignment = Alignment.of(pose, recipe.system)
         aligned = alignment.warp(volume)
     mirrored = mirror(aligned)
     search_pose = pose
-    if needs_search(recipe):
+    if varied.truth is not None:
+        search_pose = varied.truth.pose
+    elif needs_search(recipe):
         search_pose = augmented_pose(
             key,
             frozen["search"][batch.case],

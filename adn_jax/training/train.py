@@ -16,8 +16,9 @@ from rich.progress import track
 
 from adn_jax.config import ReadSettings, Recipe
 from adn_jax.config.validation import check_recipe
-from adn_jax.data.batches import Split, epoch_batches, open_split
+from adn_jax.data.batches import Cases, Split, epoch_batches, open_split
 from adn_jax.data.manifest import Fold, Manifest, has_manifest, read_manifest
+from adn_jax.data.stream import DrawnHeads
 from adn_jax.distributed.hosts import is_first, sync_errors
 from adn_jax.distributed.mesh import device_mesh, place_cases, replicated
 from adn_jax.errors import UserError, counted
@@ -29,6 +30,7 @@ from adn_jax.runtime.platform import check_cudnn, return_freed_memory
 from adn_jax.training.begin import (
     Pretrained,
     begin_run,
+    check_no_fold,
     check_paths,
     check_run,
     check_stages,
@@ -44,7 +46,7 @@ from adn_jax.types import Batch
 
 def train(
     recipe: Recipe,
-    data: Place | str,
+    data: Place | str | None,
     run: Place | str,
     workers: int | None = None,
     pretrained: Pretrained = MappingProxyType({}),
@@ -58,7 +60,8 @@ def train(
     Args:
       recipe: if a stage is finished, the one it was trained with, apart from what the
         stage does not depend on.
-      data: a prepared data set, or a raw one, which is prepared into `run/prepared`.
+      data: a prepared data set, or a raw one, which is prepared into `run/prepared`;
+        None: heads are drawn on the device, by the recipe's `stream`.
       run: folder of the run; made if it is absent.
       workers: processes that prepare; None takes one a core.
       pretrained: stages that are taken from other runs instead of training them, with
@@ -78,11 +81,15 @@ def train(
       UserError: the recipe cannot work, the data does not fit it, or the folder
         belongs to another run.
     """
-    data, folder = as_place(data), as_place(run)
+    data, folder = None if data is None else as_place(data), as_place(run)
     check_recipe(recipe)
     check_cudnn(recipe.system.precision)
     mesh = device_mesh(spatial_shards=spatial_shards)
-    cases = partial(prepared_cases, data, folder, recipe, fold, workers, reading)
+    if data is None:
+        check_no_fold(fold)
+        cases = partial(DrawnHeads, recipe.stream, recipe.system.prepare)
+    else:
+        cases = partial(prepared_cases, data, folder, recipe, fold, workers, reading)
     with sync_errors():
         known = Run.find(folder)
         pretrained = find_pretrained(recipe, folder, known, pretrained)
@@ -92,7 +99,7 @@ def train(
         check_run(known, recipe, fold)
         finished = known.finished if known else {}
         left = [name for name in trained if name not in finished]
-        if dry_run and has_manifest(data):
+        if dry_run and (data is None or has_manifest(data)):
             _check_manifest(known, recipe, cases(), left, mesh)
     if dry_run:
         return 0
@@ -121,7 +128,7 @@ def train(
 def _check_manifest(
     run: Run | None,
     recipe: Recipe,
-    manifest: Manifest,
+    manifest: Manifest | DrawnHeads,
     stages: Collection[str],
     mesh: Mesh,
 ) -> None:
@@ -129,12 +136,22 @@ def _check_manifest(
     that the finished ones were trained on."""
     digest = manifest.digest
     if run is not None and run.finished and run.cases_sha256 not in {None, digest}:
+        now = manifest.folder or "drawn heads"
         raise UserError(
-            f"{run.folder} was begun with other cases or splits than {manifest.folder} "
-            "has now; restore the data set or choose another --run folder."
+            f"{run.folder} was begun with other cases or splits than {now} has now; "
+            "restore the data set or choose another --run folder."
         )
     for name in stages:
-        _open_splits(name, recipe, manifest, mesh)
+        _open_cases(name, recipe, manifest, mesh)
+
+
+def _open_cases(
+    name: str, recipe: Recipe, source: Manifest | DrawnHeads, mesh: Mesh
+) -> tuple[Cases, Cases]:
+    """What a stage learns from and is validated on."""
+    if isinstance(source, DrawnHeads):
+        return source.splits()
+    return _open_splits(name, recipe, source, mesh)
 
 
 def _open_splits(
@@ -174,7 +191,7 @@ def _open_splits(
 
 
 def _train_stages(
-    begun: Run | None, data: Place, folder: Place, fold: Fold | None, mesh: Mesh
+    begun: Run | None, data: Place | None, folder: Place, fold: Fold | None, mesh: Mesh
 ) -> int:
     """Train those stages that are not finished; returns what `train` does.
 
@@ -183,13 +200,17 @@ def _train_stages(
     """
     with sync_errors():
         run = begun or Run.open(folder)
-        prepared = data if has_manifest(data) else folder / "prepared"
-        manifest = read_manifest(prepared).with_fold(fold)
+        if data is None:
+            source = DrawnHeads(run.recipe.stream, run.recipe.system.prepare)
+        else:
+            prepared = data if has_manifest(data) else folder / "prepared"
+            source = read_manifest(prepared).with_fold(fold)
         left = [name for name in run.stages if name not in run.finished]
         stages = {name: make_stage(name, run.recipe) for name in left}
-        splits = {name: _open_splits(name, run.recipe, manifest, mesh) for name in left}
+        splits = {name: _open_cases(name, run.recipe, source, mesh) for name in left}
     with sync_errors(), Console().status("compile") as status:
-        updates, cases = {}, len(manifest.cases)
+        updates = {}
+        cases = len(source.cases) if isinstance(source, Manifest) else None
         for name, stage in stages.items():
             status.update(f"compile {name}")
             updates[name] = compile_update(stage, run.recipe, mesh, cases)
@@ -198,7 +219,8 @@ def _train_stages(
         training, validation = splits.pop(name)
         with jax.set_mesh(mesh):
             frozen: dict[str, Any] = {each: run.params(each) for each in run.finished}
-            if name == "align" and needs_search(run.recipe):
+            searched = name == "align" and needs_search(run.recipe)
+            if searched and isinstance(training, Split):
                 batch = stage.settings.batch
                 frozen["search"] = search_table(run.recipe, training, batch, mesh)
             signal = train_stage(

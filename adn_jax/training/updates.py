@@ -26,7 +26,7 @@ from adn_jax.training.steps import (
     make_optimizer,
     make_train_step,
 )
-from adn_jax.types import Batch, Key
+from adn_jax.types import Batch, HeadTruth, Key
 
 SURE = 0.9
 """Share of the memory below which an estimate counts as fitting."""
@@ -72,9 +72,10 @@ def make_update(stage: Stage, recipe: Recipe, mesh: Mesh) -> Update:
 
 
 def lower_update(
-    update: Update, stage: Stage, recipe: Recipe, mesh: Mesh, cases: int
+    update: Update, stage: Stage, recipe: Recipe, mesh: Mesh, cases: int | None
 ) -> Lowered:
-    """The step's program for a data set of so many cases, not compiled.
+    """The step's program for a data set of so many cases (None: drawn heads), not
+    compiled.
 
     The devices of the mesh may be descriptions of some that are not there.
     """
@@ -86,11 +87,20 @@ def lower_update(
             lesion=jnp.zeros((*shape, 1)),
             tissue=jnp.zeros(shape, jnp.uint8),
             case=jnp.zeros(shape[:1], jnp.int32),
+            truth=None if cases is not None else truth(),
+        )
+
+    def truth() -> HeadTruth:
+        return HeadTruth(
+            pathological=jnp.zeros((*shape, 1)),
+            tissue=jnp.zeros((*shape, 3)),
+            pose=Pose.identity(shape[0]),
+            head_to_world=jnp.zeros((shape[0], 4, 4)),
         )
 
     former = stages_of(recipe)[: stages_of(recipe).index(stage.name)]
     frozen: dict[str, Any] = {each: params_shapes(recipe, each) for each in former}
-    if stage.name == "align" and needs_search(recipe):
+    if stage.name == "align" and needs_search(recipe) and cases is not None:
         frozen["search"] = jax.eval_shape(lambda: Pose.identity(cases))
     everywhere, over_cases = replicated(mesh), NamedSharding(mesh, CASES)
     assert isinstance(update.step, Wrapped)  # not yet compiled
@@ -102,8 +112,10 @@ def lower_update(
         )
 
 
-def compile_update(stage: Stage, recipe: Recipe, mesh: Mesh, cases: int) -> Update:
-    """The step of a stage, compiled for a data set of so many cases.
+def compile_update(
+    stage: Stage, recipe: Recipe, mesh: Mesh, cases: int | None
+) -> Update:
+    """The step of a stage, compiled for a data set of so many cases or drawn heads.
 
     Raises `MemoryShortageError`, with settings that fit, if it needs more memory than
     the device has.

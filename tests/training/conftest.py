@@ -32,19 +32,21 @@ def training_environment() -> dict[str, str]:
 def start_training(heads, training_environment) -> Callable[..., subprocess.Popen]:
     """Start `train.py` on a run folder, on so many devices; `heads` are its data.
 
-    `program` is another program with the same arguments.
+    `program` is another program with the same arguments; without `data` heads are
+    drawn.
     """
 
     def start(
         run: Place,
         *options: Any,
-        data: Place = heads,
+        data: Place | None = heads,
         devices: int = 2,
         program: Sequence[Any] = ("train.py",),
         **variables: str,
     ) -> subprocess.Popen:
         count = {"JAX_NUM_CPU_DEVICES": str(devices)}
-        command = [sys.executable, *program, CONFIG, "--data", data, "--run", run]
+        source = () if data is None else ("--data", data)
+        command = [sys.executable, *program, CONFIG, *source, "--run", run]
         return subprocess.Popen(
             [str(part) for part in (*command, *options)],
             cwd=ROOT,

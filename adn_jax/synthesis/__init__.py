@@ -1,0 +1,1 @@
+"""Heads drawn on the device: an endless stream with known truth."""

@@ -1,0 +1,76 @@
+"""The stream of drawn heads: a function of seed and step, whatever the devices."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+from adn_jax.config import PrepareSettings, StreamSettings
+from adn_jax.data.batches import epoch_batches, train_batches
+from adn_jax.data.stream import HeadStream
+
+PREPARE = PrepareSettings(shape=(8, 32, 28), spacing_mm=(16.0, 7.0, 7.0))
+STREAM = HeadStream(StreamSettings(validation_heads=3), PREPARE)
+
+
+def take(batches, number):
+    return [next(batches) for _ in range(number)]
+
+
+def assert_equal(one, other):
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_it_goes_on_where_it_stopped():
+    whole = take(train_batches(STREAM, batch=2, seed=5), 3)
+    assert_equal(whole[2], next(train_batches(STREAM, 2, seed=5, start_step=2)))
+    np.testing.assert_array_equal(whole[2].case, [4, 5])
+    other = next(train_batches(STREAM, batch=2, seed=6))
+    assert (np.asarray(other.volume) != np.asarray(whole[0].volume)).any()
+
+
+def test_held_out_heads_are_the_same_each_time_and_all_have_an_infarct():
+    held_out = replace(STREAM, purpose="validation")
+    once, again = (list(epoch_batches(held_out, batch=2)) for _ in range(2))
+    assert_equal([batch for batch, _ in once], [batch for batch, _ in again])
+    assert [count for _, count in once] == [2, 1]
+    assert len(held_out) == 3
+    assert all((batch.lesion.sum((1, 2, 3, 4)) > 0).all() for batch, _ in once)
+    trained = next(train_batches(STREAM, 2, seed=held_out.settings.validation_seed))
+    assert (np.asarray(trained.volume) != np.asarray(once[0][0].volume)).any()
+
+
+def test_heads_are_named():
+    assert STREAM.names_in(2, 7, 3) == ("head 6 of seed 7", "head 7 of seed 7")
+    STREAM.check_present(np.arange(3))
+
+
+PROGRAM = """
+import hashlib, json, jax, numpy as np
+from functools import partial
+from adn_jax.data.batches import train_batches
+from adn_jax.distributed.mesh import device_mesh, place_cases
+from tests.data.test_stream import STREAM
+found = {}
+for devices in (1, 2, 8):
+    place = partial(place_cases, mesh=device_mesh(devices))
+    batch = next(train_batches(STREAM, 8, 0, 1, place))
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(batch)]
+    assert len(batch.volume.sharding.device_set) == devices
+    found[devices] = hashlib.sha256(b"".join(map(bytes, leaves))).hexdigest()
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.slow
+def test_devices_draw_the_same_bits():
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "8"}
+    command = [sys.executable, "-c", PROGRAM]
+    answer = subprocess.check_output(command, env=environment, text=True)
+    assert len(set(json.loads(answer.splitlines()[-1]).values())) == 1
