@@ -25,6 +25,7 @@ ONE_SIDED = 0.9
 """From this fraction of its volume on one side a lesion is called one-sided."""
 
 AIR_HU = -1000.0
+"""Stands outside the brain in prepared cases; from here down nothing is measured."""
 SKIN_HU = -400
 HEAD_PIXEL_MM = 2.0
 """Pixels in which the head is looked for."""
@@ -192,12 +193,12 @@ class ShownScan:
     def _measure(self, box: tuple[slice, ...], inside: Mask) -> FoundLesion:
         """One lesion, the mask `inside` of a box."""
         maps = {
-            "mean_hu": self.hu,
             "mean_probability": self.volumes.get("probability"),
             "uncertainty_bits": self.volumes.get("uncertainty"),
             "mutual_information_bits": self.volumes.get("mutual_information"),
         }
         index = np.argwhere(inside) + [part.start for part in box]
+        hu = self.hu[box][inside]
         places = index[:, ::-1] @ self.affine[:3, :3].T + self.affine[:3, 3]
         return FoundLesion(
             volume_ml=volume_ml(inside, self.spacing_mm),
@@ -205,9 +206,12 @@ class ShownScan:
             slices=(self.slices[box[0].start], self.slices[box[0].stop - 1]),
             centre_mm=tuple(places[_middle_of(index)].round(2).tolist()),
             means={
-                name: float(volume[box][inside].mean(dtype=np.float64))
-                for name, volume in maps.items()
-                if volume is not None
+                "mean_hu": _mean_of(hu[hu > AIR_HU]),
+                **{
+                    name: _mean_of(volume[box][inside])
+                    for name, volume in maps.items()
+                    if volume is not None
+                },
             },
         )
 
@@ -261,6 +265,11 @@ def slice_numbers(scan: RawScan) -> tuple[int, ...]:
         heights = straightening(scan.taken).grid_mm[index]
         index = abs(scan.taken.heights_mm - heights[:, None]).argmin(axis=1)
     return tuple((index + 1).tolist())
+
+
+def _mean_of(values: Shaped[np.ndarray, " n"]) -> float:
+    """The mean; NaN of no values."""
+    return float(values.mean(dtype=np.float64)) if values.size else float("nan")
 
 
 def _middle_of(index: Num[np.ndarray, "n 3"]) -> int:

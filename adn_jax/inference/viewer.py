@@ -88,9 +88,10 @@ class Layer:
         return f"linear-gradient(to right, {', '.join(map(_css, colours))})"
 
     @property
-    def ends(self) -> tuple[float, float]:
+    def ends(self) -> tuple[str, str]:
         """The values at both ends of its colours."""
-        return (-self.high if self.negative else self.low), self.high
+        low = f"−{self.high:g}" if self.negative else f"{self.low:g}"
+        return low, f"{self.high:g}"
 
 
 def _columns(colours: Sequence[Rgb]) -> dict[str, list[int]]:

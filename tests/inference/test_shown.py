@@ -128,3 +128,20 @@ def test_slices_of_a_straightened_series_have_the_numbers_of_those_taken():
     turned = Image(voxels, upside_down, "scan")
     assert slice_numbers(RawScan("turned", turned)) == tuple(range(len(numbers), 0, -1))
     assert slice_numbers(replace(scan, image=turned)) == numbers[::-1]
+
+
+def test_a_prepared_case_is_shown_as_the_system_saw_it():
+    _, case, maps = planted("RAS")
+    moved = {"asymmetry": 0.5 * maps.prediction, "pathological": maps.prediction}
+    shown = ShownScan.of_case(case, maps, moved)
+    inside, outside = case.brain > 0, case.brain == 0
+    np.testing.assert_allclose(shown.hu[inside], 80 * case.volume[inside], rtol=1e-6)
+    assert (shown.hu[outside] == -1000).all()
+    assert shown.volumes["asymmetry"].max() == 40  # HU
+    assert shown.volumes["pathological"].max() == 1
+    parts = ShownScan.of_case(case, replace(maps, adds_up=True), moved)
+    assert parts.volumes["pathological"].max() == 80
+    assert shown.slices == tuple(range(1, 25))
+    (lesion,) = shown.lesions
+    assert lesion.side == "left"
+    assert lesion.means["mean_hu"] == pytest.approx(30, abs=1)  # of its brain alone

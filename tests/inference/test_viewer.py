@@ -154,7 +154,7 @@ def test_keys_wheel_and_rows_of_the_table(browser, written):
         page.locator("#lesions button").first.click()
         np.testing.assert_allclose(cross_mm(page), start, atol=1e-3)
         page.locator("#canvas").focus()  # on a button, space presses it
-        for key in ("2", "l", " ", "+", "a"):
+        for key in ("2", "l", " ", "+", "a", "x"):
             page.keyboard.press("1")
             before = canvas(page)
             page.keyboard.press(key)

@@ -10,6 +10,7 @@
   const lesions = all("#lesions button");
   const images = {};  // decoded volumes by name: "ct", layers, synthetic scans
   const [AXIAL, CORONAL, SAGITTAL] = [0, 1, 2];
+  const CROSS_MM = 0.5;
 
   const viewer = new Niivue({
     isRadiologicalConvention: true,
@@ -17,7 +18,9 @@
     isSliceMM: false,  // slices as they were taken, also where the gantry was tilted
     isOrientationTextVisible: false,
     crosshairColor: [1, 0.886, 0.478, 0.55],
-    crosshairGap: 6,
+    crosshairWidth: CROSS_MM,
+    crosshairWidthUnit: "mm",
+    crosshairGap: 14,  // half widths
     dragMode: DRAG_MODE.none,
     mouseEventConfig: {
       leftButton: { primary: DRAG_MODE.crosshair, withShift: DRAG_MODE.pan },
@@ -220,6 +223,7 @@
     ArrowUp: () => step(1), ArrowDown: () => step(-1), PageUp: () => step(1), PageDown: () => step(-1),
     n: () => goToLesion(lesion + 1), p: () => goToLesion(lesion - 1),
     l: () => tick("lesion"), t: () => tick("label"), " ": () => { hidden = !hidden; show(); },
+    x: () => viewer.setCrosshairWidth(viewer.opts.crosshairWidth ? 0 : CROSS_MM),
     a: togglePlanes, "+": () => zoom(1.25), "=": () => zoom(1.25), "-": () => zoom(0.8), 0: () => zoom(0),
     ...Object.fromEntries(settings.windows.map((ends, i) => [i + 1, () => setWindow(...ends)])),
   };
