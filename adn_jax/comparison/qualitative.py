@@ -14,7 +14,7 @@ from adn_jax.comparison.work import PlannedRun
 from adn_jax.data.cases import PreparedCase, read_case
 from adn_jax.data.manifest import Manifest
 from adn_jax.errors import UserError
-from adn_jax.inference.figures import CONVENTION, DISPLAY_HU
+from adn_jax.inference.figures import DISPLAY_HU, DISPLAYED
 from adn_jax.metrics.overlap import Mask
 from adn_jax.report.pages import format_number
 from adn_jax.report.panels import (
@@ -113,13 +113,13 @@ def qualitative_figure(
         for axes in panels:
             draw_slice(axes, scan.case.volume[z], spacing, (shown[0], shown[1]))
             draw_outline(axes, label[z], spacing, LABEL)
-            show_head(axes, box, extent, marks=axes is panels[0])
+            show_head(axes, box, extent, marks=True)
         found = zip(panels[1:], scan.predictions, scan.dice, strict=True)
         for axes, mask, dice in found:
             draw_outline(axes, mask[z], spacing, PREDICTION)
             _write_dice(axes, dice)
         side_label(panels[0], scan.case.name)
-    note = CONVENTION if len(titles) > 2 else "Patient's left on the right."
+    note = DISPLAYED if len(titles) > 2 else "Patient's left on the right."
     footer(sheet, note, {"label": LABEL, "prediction": PREDICTION})
     return sheet.figure
 

@@ -47,6 +47,7 @@ RIM_VOXELS = 2
 """Outermost voxels of a head without a say in it: misfits are largest there."""
 UPRIGHT = Plane(np.array([1.0, 0.0, 0.0]), np.zeros(3))
 CONVENTION = "Axial, front up, patient's left on the image's right."
+DISPLAYED = f"{CONVENTION} CT {DISPLAY_HU[0]:.0f} to {DISPLAY_HU[1]:.0f} HU."
 UNITS = "Maps: black is 0, brightest the value in the corner; Q is blue below 0."
 NOT_HU = "P: 0 to 1, not HU; Q, blue below 0, and X̂ are made with it."
 
@@ -207,7 +208,7 @@ def segmentation_figure(cases: Sequence[CaseMaps], captions: Sequence[str]) -> F
             artist.ct(axes, artist.maps.aligned, z)
         artist.aligned_outlines(panels[1], z)
     _finish(sheet, [boxes, boxes], extent, captions=captions)
-    footer(sheet, CONVENTION, _outlines_of(cases))
+    footer(sheet, DISPLAYED, _outlines_of(cases))
     return sheet.figure
 
 
@@ -227,7 +228,7 @@ def maps_figure(cases: Sequence[CaseMaps], names: Sequence[str]) -> Figure:
         artist.outline(panels[2], maps.aligned_predicted, z, PREDICTION)
         artist.volumes(dict(zip(shown, panels[3:], strict=True)), z)
     _finish(sheet, boxes, extent, names)
-    footer(sheet, f"{CONVENTION} {UNITS} {artists[0].note}")
+    footer(sheet, f"{DISPLAYED} {UNITS} {artists[0].note}")
     return sheet.figure
 
 
@@ -249,7 +250,7 @@ def overview_figure(maps: CaseMaps) -> Figure:
         draw_midline(panels["aligned"], UPRIGHT, 0.0)
     _finish(sheet, [boxes], extent)
     legend = {**artist.midline_legend, **_outlines_of([maps])}
-    footer(sheet, f"{CONVENTION} {artist.note}", legend)
+    footer(sheet, f"{DISPLAYED} {artist.note}", legend)
     return sheet.figure
 
 
@@ -268,7 +269,7 @@ def alignment_figure(cases: Sequence[CaseMaps], captions: Sequence[str]) -> Figu
         artist.ct(below, maps.aligned, z)
         draw_midline(below, UPRIGHT, 0.0)
     _finish(sheet, [scan_boxes, boxes], extent, ["scan I", "aligned X"], captions)
-    footer(sheet, CONVENTION, {"mid-line": MIDLINE})
+    footer(sheet, DISPLAYED, {"mid-line": MIDLINE})
     return sheet.figure
 
 
@@ -385,7 +386,7 @@ def uncertainty_figure(
         artist.uncertainty(uncertain, entropy, z)
     names = ["scan I", "label, prediction", "uncertainty, to 1 bit"]
     _finish(sheet, [boxes] * 3, extent, names, captions)
-    footer(sheet, CONVENTION, _outlines_of(cases))
+    footer(sheet, DISPLAYED, _outlines_of(cases))
     return sheet.figure
 
 

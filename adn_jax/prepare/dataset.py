@@ -28,6 +28,7 @@ from adn_jax.io.files import (
     read_json,
     remove_remains,
 )
+from adn_jax.io.image import nearest_ras
 from adn_jax.prepare.case import prepare_scan, strip_scan
 from adn_jax.prepare.quality_page import (
     write_contact_sheet,
@@ -37,6 +38,7 @@ from adn_jax.prepare.quality_page import (
 from adn_jax.prepare.tissue import load_atlas
 from adn_jax.runtime.jobs import Outcome, Processes, attempt
 from adn_jax.scans.hounsfield import check_hu_range
+from adn_jax.scans.read import onto_scan
 
 VERSION = 3
 """Raised when the same input would be prepared differently: all cases are redone."""
@@ -222,11 +224,15 @@ def prepare_and_write(
     stripped = strip_scan(given)
     case = prepare_scan(given, settings, stripped, reading.atlas)
     case = replace(case, name=raw.name)
+    label = None
+    if given.lesion is not None:
+        label, _ = nearest_ras(onto_scan(given.lesion, given.scan))
     write_contact_sheet(
         out / "quality" / f"{raw.name}.png",
         stripped.hu,
         stripped.brain,
         stripped.affine,
+        label,
     )
     write_case(out / raw.name, case, given.lesion, record)
 

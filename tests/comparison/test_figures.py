@@ -56,8 +56,8 @@ def test_scans_show_label_and_predictions_with_their_dice():
     assert outlines(found) == [rgb(LABEL), rgb(PREDICTION)]
     assert outlines(missed) == [rgb(LABEL)]
     assert [axes.get_title() for axes in figure.axes] == ["CT, label", "ADN", "mine"]
-    assert [text.get_text() for text in found.texts] == ["Dice 0.62"]
-    assert [text.get_text() for text in missed.texts] == ["Dice –"]
+    assert [text.get_text() for text in found.texts] == ["R", "L", "Dice 0.62"]
+    assert [text.get_text() for text in missed.texts] == ["R", "L", "Dice –"]
     assert {"R", "L", "scan"} <= {text.get_text() for text in first.texts}
     assert figure.axes[0].get_xlim()[0] > figure.axes[0].get_xlim()[1]
 

@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adn_jax.prepare.quality_page import OUTLINE_RGB, tile, write_contact_sheet
+from adn_jax.prepare.quality_page import COLOURS, tile, write_contact_sheet
 
 
-def picture_of(tmp_path, hu, brain, spacing=(5.0, 1.0, 1.0)):
+def picture_of(tmp_path, hu, brain, spacing=(5.0, 1.0, 1.0), lesion=None):
     affine = np.diag([*spacing[::-1], 1.0])
-    write_contact_sheet(tmp_path / "a.png", hu, brain, affine)
+    write_contact_sheet(tmp_path / "a.png", hu, brain, affine, lesion)
     with Image.open(tmp_path / "a.png") as image:
         return np.asarray(image.convert("RGB"))
 
@@ -29,11 +29,34 @@ def test_front_is_up_and_the_brain_outlined(tmp_path):
     picture = picture_of(tmp_path, hu, brain)
     assert picture.shape == (10, 96, 3)
     assert (picture[0] == 255).all()
-    outline = (picture == OUTLINE_RGB).all(-1)
+    outline = (picture == COLOURS[0]).all(-1)
     # The outline reaches x = 4 to 9, counted from the patient's left, of 12.
     columns = np.flatnonzero(outline[:, :12].any(0))
     assert columns[[0, -1]].tolist() == [12 - 10, 12 - 5]
     assert outline.sum() == 8 * (2 * 5 + 2 * 4)
+
+
+def test_the_label_is_outlined_and_slices_are_named(tmp_path):
+    hu = np.full((4, 80, 80), 30.0, np.float32)
+    brain, lesion = np.zeros(hu.shape, np.uint8), np.zeros(hu.shape, np.uint8)
+    brain[:, 10:70, 10:70] = 1
+    lesion[2, 40:50, 20:30] = 1  # on the patient's left, in front
+    picture = picture_of(tmp_path, hu, brain, lesion=lesion)
+    plain = picture_of(tmp_path, hu, brain)
+    drawn = np.argwhere((picture == COLOURS[1]).all(-1))
+    assert len(drawn) == 10 * 10 - 8 * 8
+    assert not (plain == COLOURS[1]).all(-1).any()
+    width = picture.shape[1] // 8
+    assert set(drawn[:, 1] // width) == {2}
+    assert (drawn[:, 1] % width).min() > width / 2
+    assert drawn[:, 0].max() < len(picture) / 2
+    marks = (picture == COLOURS[2]).all(-1)
+    for place in range(4):  # a number above, R and L below, each at its side
+        tile = marks[:, place * width : (place + 1) * width]
+        assert tile[:15, :15].any()
+        assert tile[-20:, :15].any()
+        assert tile[-20:, -15:].any()
+    assert marks[-4:, :width].sum() > 90  # the bar of 50 mm, two pixels thick
 
 
 def test_only_the_skull_and_its_margin_are_shown(tmp_path):

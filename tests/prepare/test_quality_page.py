@@ -92,16 +92,16 @@ def test_nothing_is_fetched_but_pictures_beside_the_page(page):
 
 def test_flagged_cases_come_first_with_their_reasons(page):
     heading, *rows = page.rows("cases")
-    assert heading == ["case", "picture", "flags", "brain mL", "slices", "noise HU"]
+    assert heading == ["case", "flags", "brain mL", "slices", "noise HU"]
     assert [row[0].split(" the ")[0].split(" noise")[0] for row in rows] == [
         "d",
         "a <x> #1",
         "c",
         "b",
     ]
-    assert [row[2] for row in rows] == ["2", "1", "1", "0"]
+    assert [row[1] for row in rows] == ["2", "1", "1", "0"]
     assert "the brain mask holds 2000 mL instead of 900 to 1900" in rows[0][0]
-    assert rows[2][3:] == ["700", "30", "–"]
+    assert rows[2][2:] == ["700", "30", "–"]
     assert [("data-flagged" in row) for row in page.found("tr")[-4:]] == [
         True,
         True,
