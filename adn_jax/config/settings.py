@@ -212,9 +212,6 @@ class TtaSettings:
 class AsymmetrySettings:
     """How P, Q and the two synthetic volumes are formed (docs/differences.md)."""
 
-    pathological: Literal["output", "part"] = "output"
-    """P is D's output s, whatever A is (paper), or the part A s of A, so that P and Q
-    are darkenings that add up to A, neither below 0 (ours)."""
     anatomical: Literal["difference", "positive_part"] = "difference"
     """Q = A - P (paper) or max(A - P, 0) (authors' code)."""
     compensated: Literal["sum", "clipped"] = "sum"
@@ -223,6 +220,9 @@ class AsymmetrySettings:
     """Rim of the brain, in the slice, where A is 0: there voxels are part bone or lie
     beside no brain on the other side (ours; rounded to voxels, at least one). 0: A
     counts everywhere, as published."""
+    pathological: Literal["output", "part"] = "output"
+    """P is D's output s, whatever A is (paper), or the part A s of A, so that P and Q
+    are darkenings that add up to A, neither below 0 (ours)."""
 
     def rim_voxels(self, spacing_mm: tuple[float, float, float]) -> int:
         """Voxels of that rim on a grid of `spacing_mm` (z y x); 0 where A has none."""

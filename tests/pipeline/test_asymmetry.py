@@ -54,7 +54,7 @@ def test_the_paper_adds_up():
 @pytest.mark.parametrize("anatomical", ["difference", "positive_part"])
 @pytest.mark.parametrize("compensated", ["sum", "clipped"])
 def test_parts_of_a_add_up_to_it_and_stay_between_the_sides(anatomical, compensated):
-    settings = AsymmetrySettings("part", anatomical, compensated)
+    settings = AsymmetrySettings(anatomical, compensated, pathological="part")
     aligned, output = jnp.asarray(value("dis_X")), jnp.asarray(value("dis_P"))
     maps = jax.jit(chain, static_argnums=2)(aligned, output, settings)
     np.testing.assert_allclose(maps["P"], maps["A"] * output, rtol=1e-6)

@@ -27,13 +27,13 @@ RECIPES = {
     "paper": RECIPE,
     "authors, centred": RECIPE.with_fields(
         alignment=AlignmentSettings(centre=True),
-        asymmetry=AsymmetrySettings("output", "positive_part", "clipped"),
+        asymmetry=AsymmetrySettings("positive_part", "clipped"),
     ),
     "centre alone": RECIPE.with_fields(
         alignment=AlignmentSettings(network=False, centre=True)
     ),
     "in a box": RECIPE.with_fields(box=(2, 4, 8)),
-    "parts of A": RECIPE.with_fields(asymmetry=AsymmetrySettings("part")),
+    "parts of A": RECIPE.with_fields(asymmetry=AsymmetrySettings(pathological="part")),
     "out of plane": RECIPE.with_fields(
         alignment_net=AlignmentNetSettings((2,), (10.0, 20.0, 30.0), (0.1, 0.2, 0.3))
     ),
