@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import highdicom
 import nibabel as nib
 import numpy as np
 import pytest
@@ -98,12 +99,26 @@ def test_training_again_finds_nothing_to_do(folder):
     assert (stages.read_text(), stages.stat().st_mtime_ns) == before
 
 
+def assert_same_on_slices(results):
+    """DICOM and NIfTI on the slices as taken hold the same, to a step of the former."""
+    for name, step in (("lesion", 0), ("probability", 1 / 255)):
+        path = results / "dicom" / f"{name}_seg.dcm"
+        frames = highdicom.seg.segread(path).pixel_array.astype(float)
+        wanted = np.asarray(nib.load(results / f"{name}_as_taken.nii.gz").dataobj)
+        wanted = wanted.transpose(2, 1, 0)[::-1, ::-1]  # frames begin at the vertex
+        if name == "probability":
+            frames /= 255
+        np.testing.assert_allclose(frames, wanted, rtol=0, atol=step / 2 + 1e-3)
+
+
 @pytest.mark.shared
 @pytest.mark.slow
 def test_a_real_tilted_scan_comes_back_on_its_corrected_grid(folder, shared):
     dicom = shared / "data" / "ge_head_ct"
-    main(["predict", str(folder / "run"), str(dicom), "--out", str(folder / "real")])
+    run, out = str(folder / "run"), str(folder / "real")
+    main(["predict", run, str(dicom), "--out", out, "--dicom"])
     (results,) = (folder / "real").iterdir()
+    assert_same_on_slices(results)
     corrected = nib.load(results / "ct.nii.gz")
     assert_same_grid(results, corrected)
     assert corrected.shape == (512, 611, 38)

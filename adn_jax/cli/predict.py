@@ -30,6 +30,9 @@ class Predict:
     """DICOM series to take, by number or part of its description, not by our choice."""
     hu_range: tuple[float, float] | None = None
     """HU to which the scans' values were clipped before, -17 80 for instance."""
+    dicom: bool = False
+    """Write DICOM segmentations (lesion, probability) and a structured report, too, on
+    the slices as taken; SCAN has to be a series, and needs adn-jax[dicom]."""
     samples: int = 0
     """Passes with dropout that tell how sure the prediction is (uncertainty.nii.gz)."""
     viewer: bool = True
@@ -53,6 +56,7 @@ def main(arguments: Sequence[str]) -> None:
         command.series,
         command.hu_range,
         command.viewer,
+        command.dicom,
     )
     for sentence in failures.values():
         print(f"adn: {sentence}", file=sys.stderr)

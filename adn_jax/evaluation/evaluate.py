@@ -36,7 +36,7 @@ from adn_jax.evaluation.source import (
 )
 from adn_jax.evaluation.summary import per_case_csv, summarise_results
 from adn_jax.evaluation.thresholds import choose_on_validation
-from adn_jax.inference.system import load_system
+from adn_jax.inference.system import System, load_system
 from adn_jax.io.files import read_json, write_json, write_text
 from adn_jax.io.paths import Place, Source, as_place, spelled_out
 from adn_jax.pipeline.align import aligns
@@ -89,31 +89,49 @@ def evaluate_run(
     """
     run, data = as_place(run), None if data is None else as_place(data)
     system = load_system(run, samples, ensemble, tta)
-    model, runs = system.model, [member.run for member in system.members]
-    manifest = find_data(model.run, data)
-    check_grid(model.recipe, manifest)
-    check_unseen(runs, split, data)
+    manifest = find_data(system.model.run, data)
+    check_grid(system.model.recipe, manifest)
+    check_unseen([member.run for member in system.members], split, data)
     cases = cases_of_split(manifest, split)
     folder = run / "evaluation" / (f"{split}-ensemble" if ensemble else split)
-    members = [
+    if threshold != "auto":
+        return _evaluate_system(system, manifest, split, folder, empty)
+    chosen = choose_on_validation(system, data, _made_by(system), empty)
+    system = replace(system, thresholds=chosen.choice.thresholds)
+    more = {"threshold": chosen.to_json(cases)}
+    return _evaluate_system(system, manifest, split, folder, empty, more)
+
+
+def _made_by(system: System) -> list[Any]:
+    """What the members of a system are, as JSON values."""
+    return [
         (settings_to_json(member.recipe), member.run.finished)
         for member in system.members
     ]
-    chosen = None
-    if threshold == "auto":
-        chosen = choose_on_validation(system, data, members, empty)
-        system = replace(system, thresholds=chosen.choice.thresholds)
-    thresholds = system.thresholds
+
+
+def _evaluate_system(
+    system: System,
+    manifest: Manifest,
+    split: str,
+    folder: Place,
+    empty: EmptyRule,
+    more: Mapping[str, Any] | None = None,
+) -> Evaluation:
+    """Score a system and write everything; `more` joins the summary."""
+    model, thresholds = system.model, system.thresholds
     state = {
-        "members": members,
+        "members": _made_by(system),
         "samples": system.samples,
         "thresholds": None if thresholds is None else asdict(thresholds),
+        "empty": empty,
+        "format": RESULT_FORMAT,
     }
     results = _labelled_results(
         manifest,
         split,
         folder,
-        {**state, "empty": empty, "format": RESULT_FORMAT},
+        state,
         lambda case, files: evaluate_case(system, case, files, empty),
     )
     summary: dict[str, Any] = {
@@ -127,10 +145,10 @@ def evaluate_run(
             aligns(model.recipe.system),
             system.uncertainty_source,
         ),
-        **({} if chosen is None else {"threshold": chosen.to_json(cases)}),
+        **(more or {}),
         "tta": settings_to_json(system.tta),
-        "without_label": len(cases) - len(results),
-        "run": run.name,
+        "without_label": len(cases_of_split(manifest, split)) - len(results),
+        "run": model.run.folder.name,
         "members": list(system.names),
         "data": spelled_out(manifest.folder),
         "steps": model.run.steps,

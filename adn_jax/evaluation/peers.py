@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from rich.progress import track
 
 from adn_jax.data.cases import PreparedCase, read_native_lesion
 from adn_jax.data.manifest import Manifest
@@ -107,7 +108,7 @@ def find_peer(folder: Path, manifest: Manifest, split: str, name: str = "") -> P
         )
     files = find_files(folder, labelled_cases(manifest, split), manifest.cases)
     soft = False
-    for case, path in files.items():
+    for case, path in track(files.items(), "check predictions"):
         source = manifest.case_folder(case)
         values = read_values(path)
         geometry = read_json(source / "case.json")["geometry"]

@@ -15,6 +15,7 @@ from adn_jax.config.serialization import settings_to_json
 from adn_jax.data.cases import PreparedCase
 from adn_jax.datasets.raw import CaseInput
 from adn_jax.errors import UserError, is_out_of_memory, memory_sentence
+from adn_jax.inference.dicom import Found, check_can_write, check_series, write_dicom
 from adn_jax.inference.figures import as_webp, save_figure, scan_figure
 from adn_jax.inference.maps import CaseMaps
 from adn_jax.inference.shown import ShownScan, Side, side_in_words
@@ -30,10 +31,10 @@ from adn_jax.io.image import Image, write_image
 from adn_jax.io.paths import Place
 from adn_jax.metrics.overlap import Mask
 from adn_jax.pipeline.adn import AdnOutputs
-from adn_jax.prepare.case import prepare_scan, to_native
+from adn_jax.prepare.case import prepare_scan, to_native, to_slices
 from adn_jax.runtime.capacity import MemoryShortageError
 from adn_jax.runtime.platform import versions
-from adn_jax.scans.dicom.straighten import onto_taken, taken_image
+from adn_jax.scans.dicom.straighten import taken_image
 from adn_jax.scans.hounsfield import check_hu_range
 from adn_jax.scans.read import RawScan, read_scan, scan_name
 from adn_jax.training.runs import TrainedModel
@@ -101,12 +102,15 @@ class Prediction:
     facts: Mapping[str, Any]
     """What `scan.json` says: lesions, pose, flags, quality, model."""
 
-    def write(self, folder: Path, viewer: bool = True) -> None:
+    def write(self, folder: Path, viewer: bool = True, dicom: bool = False) -> None:
         """Write volumes, figure, `scan.json` and, with `viewer`, the page that shows
         them in a browser; whole or not at all.
 
-        Raises `UserError` if the folder cannot be written.
+        With `dicom` also `dicom/`: segmentations and a report that refer to the series
+        (`inference.dicom`). Raises `UserError` if the folder cannot be written, or
+        nothing can refer to the scan.
         """
+        facts = dict(self.facts)
         with atomic_path(folder) as temporary:
             temporary.mkdir()
             for images, ending in ((self.images, ""), (self.as_taken, "_as_taken")):
@@ -117,7 +121,18 @@ class Prediction:
             save_figure(figure, temporary / "figure.png")
             if viewer:
                 write_viewer(temporary / "viewer.html", self.shown, as_webp(figure))
-            write_json(temporary / "scan.json", none_for_nan(self.facts))
+            if dicom:
+                facts["dicom"] = write_dicom(
+                    temporary / "dicom", self.scan, self._on_slices
+                )
+            write_json(temporary / "scan.json", none_for_nan(facts))
+
+    @property
+    def _on_slices(self) -> Found:
+        """What was found on the slices of a series as they were taken."""
+        images, model = self.as_taken or self.images, self.facts["model"]
+        lesion, probability = images["lesion"].voxels, images["probability"].voxels
+        return Found(lesion, probability, model["recipe"], model["run"])
 
 
 def predict(model: TrainedModel, path: Path | str) -> Prediction:
@@ -146,6 +161,7 @@ def predict_scans(
     series: str = "",
     hu_range: tuple[float, float] | None = None,
     viewer: bool = True,
+    dicom: bool = False,
 ) -> dict[Path, str]:
     """Predict scans one after the other; a scan that fails does not stop the rest.
 
@@ -158,20 +174,24 @@ def predict_scans(
         series: of DICOM folders, the series to read (`read_scan`).
         hu_range: HU to which the values were clipped before.
         viewer: whether to write `viewer.html`, which holds the scan itself.
+        dicom: write DICOM segmentations and a report, too; scans have to be series.
 
     Returns:
         What went wrong, a sentence for each scan that failed.
 
     Raises:
-        UserError: the run is not usable, or two scans would share a folder.
+        UserError: the run is not usable, two scans would share a folder, or highdicom
+            is missing for `dicom`.
     """
     check_hu_range(hu_range)
+    if dicom:
+        check_can_write()
     system = load_system(run, samples, tta=tta)
     folders = result_folders(scans, out)
     failures = {}
     for scan, folder in track(folders.items(), description="predict"):
         try:
-            predict_and_write(system, scan, folder, series, hu_range, viewer)
+            predict_and_write(system, scan, folder, series, hu_range, viewer, dicom)
         except MemoryShortageError:
             raise  # the same holds for every scan
         except UserError as error:
@@ -190,10 +210,13 @@ def predict_and_write(
     series: str = "",
     hu_range: tuple[float, float] | None = None,
     viewer: bool = True,
+    dicom: bool = False,
 ) -> None:
     """Predict one scan and write its folder, whole or not at all."""
     scan = replace(read_scan(path, series, hu_range), name=folder.name)
-    _predict_read(system, scan).write(folder, viewer)
+    if dicom:
+        check_series(scan, path)
+    _predict_read(system, scan).write(folder, viewer, dicom)
 
 
 def _predict_read(system: System, scan: RawScan) -> Prediction:
@@ -219,7 +242,7 @@ def _predict_read(system: System, scan: RawScan) -> Prediction:
     as_taken = {}
     if scan.taken is not None:
         place = taken_image(scan.taken, "ct")
-        probability = onto_taken(volumes["probability"], scan.taken)
+        probability = to_slices(maps.prediction, case.geometry, scan.taken)
         taken = _lesion_of(probability, maps.threshold)
         as_taken = {name: place.holding(one, name) for name, one in taken.items()}
         as_taken = {"ct": place, **as_taken}

@@ -26,6 +26,7 @@ from adn_jax.prepare.resample import (
 )
 from adn_jax.prepare.skull_strip import find_brain
 from adn_jax.prepare.tissue import atlas_tissue, strongest_tissue
+from adn_jax.scans.dicom.straighten import SliceStack
 from adn_jax.scans.hounsfield import to_window
 from adn_jax.scans.read import onto_scan
 
@@ -185,3 +186,27 @@ def to_native(
     )
     filled = fill_beyond(volume, affine, scan)
     return resample(filled, affine, scan, average=False).transpose(2, 1, 0)
+
+
+def to_slices(
+    volume: Num[np.ndarray, "z y x"], geometry: Mapping[str, Any], stack: SliceStack
+) -> Float32[np.ndarray, "i j k"]:
+    """As `to_native`, onto the slices of a series as they were taken.
+
+    Each pixel is sampled where it lies, not by way of the straightened scan, whose
+    linear interpolation would be a second one.
+    """
+    affine = np.array(geometry["affine"], float)
+    scan = Grid(
+        tuple(geometry["native_shape"][::-1]),
+        np.array(geometry["native_affine"], float),
+    )
+    filled = fill_beyond(volume, affine, scan)
+    columns, rows, _ = stack.values.shape
+    slices = np.empty(stack.values.shape, np.float32, order="F")
+    for z, origin in enumerate(stack.origins_mm):
+        one = stack.affine.copy()
+        one[:3, 3] = origin
+        grid = Grid((1, rows, columns), one)
+        slices[:, :, z] = resample(filled, affine, grid, average=False)[0].T
+    return slices

@@ -13,7 +13,7 @@ from adn_jax.io.archive import ARCHIVE_ENDINGS, unpack
 from adn_jax.io.files import check_fetched, is_there
 from adn_jax.io.image import Image, onto_voxels, read_image
 from adn_jax.io.nifti import header_flags
-from adn_jax.scans.dicom.headers import starts_as_dicom
+from adn_jax.scans.dicom.headers import Frame, starts_as_dicom
 from adn_jax.scans.dicom.series import FEWEST_SLICES
 from adn_jax.scans.dicom.straighten import SliceStack, onto_slices, straighten
 from adn_jax.scans.dicom.volume import read_volume
@@ -45,6 +45,8 @@ class RawScan:
     """What had to be corrected, a sentence each."""
     taken: SliceStack | None = None
     """The slices in HU as they were taken, where a regular grid does not hold them."""
+    frames: tuple[Frame, ...] = ()
+    """File and frame of each slice of a DICOM series, in their order; else none."""
 
 
 def onto_scan(image: Image, scan: RawScan) -> Image:
@@ -158,6 +160,7 @@ def _read_dicom(
         source,
         volume.flags,
         None if stack.is_regular else stack,
+        volume.frames,
     )
     return in_hounsfield(scan, hu_range, str(path))
 

@@ -12,6 +12,7 @@ from adn_jax.data.manifest import read_manifest
 from adn_jax.errors import UserError
 from adn_jax.evaluation import evaluate as module
 from adn_jax.evaluation.evaluate import evaluate_peer
+from adn_jax.evaluation.report import Pictures
 from adn_jax.io.image import write_image
 
 CASES = ("turned", "upright", "healthy")
@@ -42,7 +43,7 @@ def test_a_tool_is_named_or_called_as_its_folder():
 
 
 def test_folders_of_one_name_are_its_seeds(folders, manifest, monkeypatch):
-    monkeypatch.setattr(module, "write_peer_figures", lambda *_: {})
+    monkeypatch.setattr(module, "write_peer_figures", lambda *_: Pictures({}, {}))
     named = [("tool", folder) for folder in folders]
     runs = find_peer_runs(named, (3, 5), manifest, "test")
     assert [run.name for run in runs] == ["tool-seed3", "tool-seed5"]

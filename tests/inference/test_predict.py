@@ -1,12 +1,14 @@
 import json
 from pathlib import Path
 
+import highdicom
 import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
 import SimpleITK
 
+from adn_jax.cli.main import main
 from adn_jax.errors import UserError
 from adn_jax.inference import predict as module
 from adn_jax.inference.predict import (
@@ -69,9 +71,9 @@ def tilted_series(raw_head, tmp_path_factory):
 def test_results_of_a_series_lie_on_its_slices_as_taken_too(
     tiny_run, tilted_series, tmp_path
 ):
-    scans, out = [tilted_series], tmp_path / "out"
-    assert predict_scans(tiny_run, scans, out, viewer=False) == {}
-    folder = out / "tilted"
+    options = ["--dicom", "--no-viewer", *out_of(tmp_path)]
+    main(["predict", str(tiny_run), str(tilted_series), *options])
+    folder = tmp_path / "out" / "tilted"
     assert not (folder / "viewer.html").exists()
     facts = json.loads((folder / "scan.json").read_text())
     assert "slices of the series" in facts["as_taken"]
@@ -95,6 +97,36 @@ def test_results_of_a_series_lie_on_its_slices_as_taken_too(
     )
     for path in folder.glob("*.nii.gz"):
         SimpleITK.ReadImage(str(path))
+    check_dicom(folder, [pydicom.dcmread(path).SOPInstanceUID for path in files])
+
+
+def out_of(tmp_path):
+    return "--out", str(tmp_path / "out")
+
+
+def check_dicom(folder, uids):
+    """The DICOM objects hold what the files on the slices as taken hold."""
+    facts = json.loads((folder / "scan.json").read_text())["dicom"]
+    for name, step in (("lesion", 0), ("probability", 0.501 / 255)):
+        segmentation = highdicom.seg.segread(folder / facts["files"][name])
+        frames = segmentation.get_pixels_by_source_instance(
+            uids, combine_segments=False
+        )
+        wanted = np.asarray(load(folder, f"{name}_as_taken").dataobj)
+        wanted = wanted.transpose(2, 1, 0)[:, ::-1]
+        assert wanted.any()
+        np.testing.assert_allclose(frames[..., 0], wanted, rtol=0, atol=step + 1e-6)
+    assert facts["lesion_volume_ml"] > 0
+
+
+def test_a_scan_without_series_has_no_dicom_result(
+    tiny_run, raw_head, tmp_path, capsys
+):
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", str(tiny_run), str(raw_head), "--dicom", *out_of(tmp_path)])
+    assert stop.value.code == 2
+    assert "is no DICOM series" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def check_values(folder, scan):

@@ -9,9 +9,11 @@ from adn_jax.datasets.raw import CaseInput, native_label
 from adn_jax.errors import UserError
 from adn_jax.io.image import Image, nearest_ras
 from adn_jax.prepare import case as module
-from adn_jax.prepare.case import prepare_scan, strip_scan, to_native
+from adn_jax.prepare.case import prepare_scan, strip_scan, to_native, to_slices
 from adn_jax.prepare.resample import Grid, resample
+from adn_jax.scans.dicom.straighten import straighten
 from adn_jax.scans.read import RawScan
+from tests.scans.dicom.test_straighten import field, positions, stack_of
 
 SETTINGS = PrepareSettings(shape=(24, 56, 48), spacing_mm=(6.0, 3.4, 3.4))
 
@@ -295,3 +297,24 @@ def test_label_on_another_grid_is_refused(head):
     moved = Image(np.asarray(head.lesion.dataobj), np.eye(4), "lesion label")
     with pytest.raises(UserError, match="lesion label has voxels of 1 x 1 x 1 mm"):
         native_label(moved, scan_of(head), (1,))
+
+
+@pytest.mark.parametrize("heights", [(0, 5, 10, 15), (0, 2, 4, 9, 14), (0, 5, 15, 20)])
+@pytest.mark.parametrize("tilt", [0.0, 18.5, -25.0])
+def test_slices_as_taken_are_sampled_where_they_lie(heights, tilt):
+    """A field that grows evenly is met at every pixel that the grid holds."""
+    stack = stack_of(heights, tilt, 10.0)
+    straight, native = straighten(stack, 0.0)
+    around = Grid((64, 64, 64), np.eye(4))
+    around.affine[:3, 3] = stack.origins_mm.mean(axis=0) - (24, 24, 32)
+    geometry = {
+        "affine": around.affine.tolist(),
+        "native_affine": native.tolist(),
+        "native_shape": list(straight.shape),
+    }
+    volume = field(positions(around.affine, around.shape[::-1])).transpose(2, 1, 0)
+    taken = to_slices(volume.astype(np.float32), geometry, stack)
+    assert taken.shape == stack.values.shape
+    inner = (slice(1, -1),) * 3  # at the scan's faces values go on as they are
+    np.testing.assert_allclose(taken[inner], stack.values[inner], atol=1e-3)
+    np.testing.assert_allclose(taken[1:-1, 1:-1], stack.values[1:-1, 1:-1], atol=0.1)

@@ -115,43 +115,6 @@ def straighten_mask(mask: SliceStack) -> UInt8[np.ndarray, "x2 y2 z2"]:
     return (straighten(mask, 0.0)[0] >= 0.5).astype(np.uint8)
 
 
-def onto_taken(
-    values: Num[np.ndarray, "x2 y2 z2"], stack: SliceStack
-) -> Float32[np.ndarray, "x y z"]:
-    """The inverse of `straighten`: values of the regular grid at the slices as taken.
-
-    Linear between the grid's slices and in the slice. A mask goes as its probability,
-    or as 0 and 1, and is cut at one half.
-    """
-    way = straightening(stack)
-    values = values.astype(np.float32, copy=False)
-    if stack.is_regular:
-        return values
-    leant = _between_slices(values, way.grid_mm, stack.heights_mm)
-    taken = np.empty(stack.values.shape, np.float32, order="F")
-    for z, shift in enumerate(way.shifts):
-        taken[:, :, z] = _move_back(leant[:, :, z], shift, taken.shape[:2])
-    return taken
-
-
-def _move_back(
-    values: Float32[np.ndarray, "x2 y2"],
-    shift: Float[np.ndarray, "2"],
-    shape: tuple[int, int],
-) -> Float32[np.ndarray, "x y"]:
-    """The part of one upright slice, of a shape, that begins part of a voxel inside."""
-    for axis, size in enumerate(shape):
-        whole = int(np.floor(shift[axis]))
-        part = np.float32(shift[axis] - whole)
-        near, far = (
-            np.take(values, np.minimum(start + np.arange(size), last), axis)
-            for last in [values.shape[axis] - 1]
-            for start in (whole, whole + 1)
-        )
-        values = near if part <= 1e-3 else (1 - part) * near + part * far
-    return values
-
-
 def taken_image(stack: SliceStack, meaning: str) -> Image:
     """The slices as taken, as programs lay the series that they come from.
 

@@ -10,7 +10,7 @@ import pytest
 from adn_jax.datasets.raw import native_label, read_label, segmented_label
 from adn_jax.errors import UserError
 from adn_jax.io.image import Image, write_image
-from adn_jax.scans.dicom.straighten import onto_taken, taken_image
+from adn_jax.scans.dicom.straighten import taken_image
 from adn_jax.scans.read import RawScan, read_scan
 from tests.scans.dicom.files import uid, write_series
 
@@ -172,13 +172,6 @@ def test_what_is_no_segmentation_is_named(tilted, tmp_path):
     (tmp_path / "lesion.dcm").write_bytes(b"no file of this kind")
     with pytest.raises(UserError, match="is no readable DICOM file"):
         segmented_label(tmp_path / "lesion.dcm", tilted.scan, (1,))
-
-
-def test_the_way_back_ends_at_the_slices_as_taken(tilted):
-    taken = tilted.scan.taken
-    back = onto_taken(tilted.truth.astype(np.float32), taken) >= 0.5
-    truth = taken.values >= 1015
-    assert 2 * np.sum(back & truth) / (back.sum() + truth.sum()) > 0.95
 
 
 def test_taken_slices_begin_where_itk_begins_the_series(tilted, tmp_path):

@@ -7,7 +7,6 @@ from adn_jax.scans.dicom.straighten import (
     SliceStack,
     as_stack,
     grid_distance,
-    onto_taken,
     straighten,
 )
 
@@ -112,18 +111,6 @@ def test_the_last_slice_is_kept():
     assert affine[2, 2] == pytest.approx(4)
     np.testing.assert_array_equal(values[..., 0], stack.values[..., 0])
     np.testing.assert_allclose(values[..., -1], stack.values[..., -1])
-
-
-@pytest.mark.parametrize("heights", [(0, 5, 10, 15), (0, 2, 4, 9, 14), (0, 5, 15, 20)])
-@pytest.mark.parametrize("tilt", [0.0, 18.5, -25.0])
-def test_the_way_back_gives_the_slices_as_taken(heights, tilt):
-    """A field that grows evenly comes back exactly where nothing was filled in."""
-    stack = stack_of(heights, tilt, 10.0)
-    values, affine = straighten(stack, 0.0)
-    field_everywhere = field(positions(affine, values.shape)).astype(np.float32)
-    back = onto_taken(field_everywhere, stack)
-    assert back.shape == stack.values.shape
-    np.testing.assert_allclose(back, stack.values, atol=1e-3)
 
 
 def test_an_image_is_a_stack_of_its_slices():

@@ -1,0 +1,241 @@
+"""Results as DICOM objects, read back by pydicom, highdicom, SimpleITK and us."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import highdicom
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK
+from pydicom.uid import ExplicitVRLittleEndian, RLELossless
+
+from adn_jax.errors import UserError
+from adn_jax.inference import dicom as module
+from adn_jax.inference.dicom import (
+    FILES,
+    LEVELS,
+    Found,
+    check_can_write,
+    check_series,
+    taken_volume_ml,
+    write_dicom,
+)
+from adn_jax.scans.dicom.segmentation import read_segmentation
+from adn_jax.scans.read import read_scan
+from tests.scans.dicom.files import head_of_blocks, save, write_enhanced
+from tests.scans.dicom.test_segmentation import UNEVEN_MM, make_series
+
+KINDS = ["straight", "tilted and uneven"]
+
+
+def found_of(shape, empty=False):
+    """A lesion in two parts, with clean slices between them."""
+    probability = np.zeros(shape, np.float32)
+    if not empty:
+        drawn = np.random.default_rng(0).random((20, 14, 3), dtype=np.float32)
+        probability[18:38, 30:44, 2:5] = drawn
+        probability[20:24, 12:20, shape[2] - 2] = 0.75
+    lesion = (probability >= 0.5).astype(np.uint8)
+    return Found(lesion, probability, "demo", "run")
+
+
+@pytest.fixture(params=KINDS)
+def written(request, tmp_path):
+    """A series, what was found in it, and the objects that were written."""
+    series = make_series(tmp_path / "series", request.param)
+    scan = series.scan
+    shape = scan.image.shape if scan.taken is None else scan.taken.values.shape
+    found = found_of(shape)
+    facts = write_dicom(tmp_path / "dicom", scan, found)
+    return SimpleNamespace(
+        scan=scan,
+        files=series.files,
+        found=found,
+        facts=facts,
+        folder=tmp_path / "dicom",
+        kind=request.param,
+    )
+
+
+def slice_uids(scan):
+    return [frame.header["SOPInstanceUID"] for frame in scan.frames]
+
+
+def as_rows(values):
+    """Values of a stack as its files have them: (slice, row, column)."""
+    return values.transpose(2, 1, 0)[:, ::-1]
+
+
+def pixels_of(path, uids):
+    """Frames of the only segment, by the images that they refer to."""
+    segmentation = highdicom.seg.segread(path)
+    frames = segmentation.get_pixels_by_source_instance(uids, combine_segments=False)
+    return frames[..., 0]
+
+
+def test_masks_and_probabilities_come_back_voxel_by_voxel(written):
+    uids = slice_uids(written.scan)
+    lesion = pixels_of(written.folder / FILES["lesion"], uids)
+    np.testing.assert_array_equal(lesion, as_rows(written.found.lesion))
+    probability = pixels_of(written.folder / FILES["probability"], uids[::-1])[::-1]
+    np.testing.assert_allclose(
+        probability, as_rows(written.found.probability), atol=0.501 / LEVELS
+    )
+
+
+def test_every_frame_lies_where_its_image_does(written):
+    """Nothing of highdicom: the elements themselves."""
+    sources = {}
+    for path in written.files:
+        source = pydicom.dcmread(path)
+        sources[source.SOPInstanceUID] = source
+    dataset = pydicom.dcmread(written.folder / FILES["lesion"])
+    groups = dataset.PerFrameFunctionalGroupsSequence
+    assert dataset.NumberOfFrames == len(groups) == len(sources)
+    wanted = dict(
+        zip(slice_uids(written.scan), as_rows(written.found.lesion), strict=True)
+    )
+    for group, pixels in zip(groups, dataset.pixel_array, strict=True):
+        image = group.DerivationImageSequence[0].SourceImageSequence[0]
+        uid = image.ReferencedSOPInstanceUID
+        position = group.PlanePositionSequence[0].ImagePositionPatient
+        assert position == sources.pop(uid).ImagePositionPatient
+        np.testing.assert_array_equal(pixels, wanted[uid])
+    assert not sources
+
+
+def test_objects_say_what_they_are(written):
+    source = pydicom.dcmread(written.files[0])
+    for name, syntax in (
+        ("lesion", ExplicitVRLittleEndian),
+        ("probability", RLELossless),
+    ):
+        one = pydicom.dcmread(written.folder / FILES[name])
+        assert one.file_meta.TransferSyntaxUID == syntax
+        assert one.ContentDescription == "For research; not for diagnosis"
+        assert one.StudyInstanceUID == source.StudyInstanceUID
+        assert one.FrameOfReferenceUID == source.FrameOfReferenceUID
+        assert one.SeriesInstanceUID != source.SeriesInstanceUID
+        (segment,) = one.SegmentSequence
+        assert segment.SegmentedPropertyTypeCodeSequence[0].CodeValue == "55641003"
+        assert segment.SegmentAlgorithmType == "AUTOMATIC"
+    assert one.SegmentationFractionalType == "PROBABILITY"
+    assert one.MaximumFractionalValue == LEVELS
+
+
+def test_the_report_refers_to_the_segment_and_tells_its_volume(written):
+    report = highdicom.sr.srread(written.folder / FILES["report"])
+    assert report.VerificationFlag == "UNVERIFIED"
+    (group,) = report.content.get_volumetric_roi_measurement_groups()
+    (volume,) = group.get_measurements()
+    assert volume.unit.value == "mL"
+    assert volume.value == pytest.approx(written.facts["lesion_volume_ml"])
+    lesion = pydicom.dcmread(written.folder / FILES["lesion"])
+    segment, series = group.reference_type and group.referenced_segment
+    assert segment.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == (
+        lesion.SOPInstanceUID
+    )
+    assert pydicom.dcmread(written.files[0]).SeriesInstanceUID == series.UID
+    assert group.tracking_uid == lesion.SegmentSequence[0].TrackingUID
+
+
+def test_volumes_count_each_slice_by_its_neighbours(written):
+    pixels = written.found.lesion.sum(axis=(0, 1))
+    thickness = np.full(10, 5.0)
+    if "uneven" in written.kind:  # tilted slices are closer than the table moves
+        gaps = np.diff(UNEVEN_MM) * np.cos(np.deg2rad(18.0))
+        thickness = (np.r_[gaps[0], gaps] + np.r_[gaps, gaps[-1]]) / 2
+    expected = 2.5**2 * pixels @ thickness / 1000
+    assert taken_volume_ml(written.found.lesion, written.scan) == pytest.approx(
+        expected
+    )
+    assert written.facts["evenly_spaced"] == (written.kind == "straight")
+
+
+def test_our_own_reader_takes_it_as_a_label(written):
+    if written.scan.taken is None:
+        pytest.skip("slices that are a regular grid are read in the tests of labels")
+    path = written.folder / FILES["lesion"]
+    label = read_segmentation(path, written.scan.taken, {1})
+    np.testing.assert_array_equal(label, written.found.lesion)
+
+
+def test_volume_readers_see_all_slices_or_refuse(written):
+    path = written.folder / FILES["lesion"]
+    image = SimpleITK.ReadImage(str(path))
+    assert image.GetSize() == written.found.lesion.shape
+    voxels = SimpleITK.GetArrayFromImage(image)
+    assert np.count_nonzero(voxels) == written.found.lesion.sum()
+    segmentation = highdicom.seg.segread(path)
+    if written.kind == "straight":
+        assert image.GetSpacing() == (2.5, 2.5, 5.0)
+        volume = segmentation.get_volume(combine_segments=False)
+        assert volume.array.sum() == written.found.lesion.sum()
+        assert volume.spacing == pytest.approx((5.0, 2.5, 2.5))
+        return
+    # ITK takes uneven slices for voxels of 1 mm: its places are wrong
+    assert image.GetSpacing() == (1.0, 1.0, 1.0)
+    with pytest.raises(RuntimeError, match="do not form a regularly-spaced volume"):
+        segmentation.get_volume(combine_segments=False)
+
+
+def test_nothing_found_is_written_too(tmp_path):
+    scan = make_series(tmp_path / "series", "straight").scan
+    found = found_of(scan.image.shape, empty=True)
+    assert write_dicom(tmp_path / "out", scan, found)["lesion_volume_ml"] == 0
+    lesion = pixels_of(tmp_path / "out" / FILES["lesion"], slice_uids(scan))
+    assert lesion.shape == (10, 64, 64)
+    assert not lesion.any()
+
+
+def test_frames_of_a_multi_frame_file(tmp_path):
+    path = tmp_path / "series" / "enhanced.dcm"
+    write_enhanced(path, head_of_blocks(12), [5.0 * z for z in range(12)])
+    named = pydicom.dcmread(path)
+    named.FrameOfReferenceUID = "1.2.3"
+    save(named, path)
+    scan = read_scan(path.parent)
+    found = found_of(scan.image.shape)
+    write_dicom(tmp_path / "out", scan, found)
+    segmentation = highdicom.seg.segread(tmp_path / "out" / FILES["lesion"])
+    frames = segmentation.get_pixels_by_source_frame(
+        named.SOPInstanceUID, range(1, 13), combine_segments=False
+    )
+    indices = [frame.index for frame in scan.frames]
+    np.testing.assert_array_equal(frames[indices, ..., 0], as_rows(found.lesion))
+
+
+def test_what_nothing_can_refer_to_is_refused(tmp_path, raw_head, monkeypatch):
+    with pytest.raises(UserError, match="is no DICOM series, so that a DICOM result"):
+        check_series(read_scan(raw_head), raw_head)
+    series = make_series(tmp_path / "series", "straight")
+    check_series(series.scan, tmp_path)
+    found = found_of(series.scan.image.shape)
+    for keyword, value, match in (
+        ("SOPInstanceUID", "1.2.3", "share one SOPInstanceUID"),
+        ("FrameOfReferenceUID", None, "have no FrameOfReferenceUID"),
+    ):
+        scan = changed(series, keyword, value)
+        with pytest.raises(UserError, match=match):
+            write_dicom(tmp_path / "out", scan, found)
+        assert not (tmp_path / "out").exists()
+    for path in series.files:
+        Path(path).unlink()
+    with pytest.raises(UserError, match="is an archive, and a DICOM result refers"):
+        check_series(series.scan, tmp_path / "series.zip")
+    monkeypatch.setattr(module, "find_spec", lambda _: None)
+    with pytest.raises(UserError, match=r"needs highdicom; .*'adn-jax\[dicom\]'"):
+        check_can_write()
+
+
+def changed(series, keyword, value):
+    """The scan, with an element of all its files changed."""
+    for path in series.files:
+        dataset = pydicom.dcmread(path)
+        if value is None:
+            delattr(dataset, keyword)
+        else:
+            setattr(dataset, keyword, value)
+        save(dataset, path)
+    return series.scan
