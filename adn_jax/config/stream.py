@@ -48,7 +48,7 @@ class StreamSettings:
     """Width of sulci, fissures and cisterns: 0 a young brain, 1 strong atrophy."""
     atrophy_asymmetry: float = 0.15
     """Standard deviation of `atrophy` between regions and sides."""
-    sulci: Range = (0.1, 0.9)
+    sulci: Range = (0.05, 0.75)
     """Share of CSF in sulci of the head's own, beside the template's."""
     craniectomy: float = 0.03
     """Chance of a skull gap, over which the brain bulges or sinks."""
@@ -111,8 +111,8 @@ class StreamSettings:
     """Slice thickness; slices thicker than the grid's blur it along z."""
     sharpness: Range = (-0.6, 0.8)
     """Reconstruction kernel: smooth below 0, with overshoot at edges above."""
-    noise_hu: Range = (0.3, 5.0)
-    """Standard deviation of the noise in a voxel of the grid."""
+    noise_hu: Range = (0.3, 4.0)
+    """Standard deviation of the noise in a voxel of the grid, more often low."""
     motion: float = 0.1
     """Chance of a moved head: slices that lie askew, doubled contours."""
     motion_mm: float = 2.5
@@ -121,7 +121,7 @@ class StreamSettings:
     """Dark band between the petrous bones."""
     streak_hu: Range = (0.0, 7.0)
     """Streaks of the skull base."""
-    cupping_hu: Range = (-3.0, 4.0)
+    cupping_hu: Range = (-2.0, 7.0)
     """Brightening towards the skull."""
     bone_hu: Range = (0.0, 90.0)
     """Brightening of the rim that is part bone."""

@@ -1,18 +1,24 @@
 """Heads as a pure function of a key: `draw_heads`."""
 
+from dataclasses import replace
 from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Integer
+from jaxtyping import Array, Bool, Float, Integer
 
 from adn_jax.config import PrepareSettings
 from adn_jax.config.stream import StreamSettings
 from adn_jax.geometry.rigid import Pose, half_extents_mm
 from adn_jax.synthesis.atlas import LOW_MM, HeadAtlas
-from adn_jax.synthesis.fields import ScanGrid, materialise, trilinear
-from adn_jax.synthesis.infarct import draw_infarcts, margins, pressure, weights
+from adn_jax.synthesis.fields import ScanGrid, between, materialise, trilinear
+from adn_jax.synthesis.infarct import (
+    Infarcts,
+    draw_infarcts,
+    margins,
+    pressure,
+    weights,
+)
 from adn_jax.synthesis.scanner import (
     artefacts,
     brain_mask,
@@ -23,8 +29,8 @@ from adn_jax.synthesis.scanner import (
     slice_mix,
     through_slices,
 )
-from adn_jax.synthesis.shape import draw_pose, draw_shape
-from adn_jax.synthesis.tissue import compose, read_atlas
+from adn_jax.synthesis.shape import HeadShape, ScanPose, draw_pose, draw_shape
+from adn_jax.synthesis.tissue import Anatomy, compose, read_atlas
 from adn_jax.types import Batch, HeadTruth, Key, register_arrays
 
 # Ranges are arguments of a program, so that it is compiled once for all of them.
@@ -36,7 +42,7 @@ DARKEST = 1 / 1024
 
 def draw_heads(
     key: Key,
-    numbers: Integer[jax.Array, " b"],
+    numbers: Integer[Array, " b"],
     atlas: HeadAtlas,
     settings: StreamSettings,
     prepare: PrepareSettings,
@@ -52,74 +58,111 @@ def draw_heads(
       prepare: grid and HU window; static.
 
     Returns:
-      The batch as training takes it, with `truth`; `case` holds the numbers.
+      The batch as training takes it, with `truth`; `case` holds the numbers. Numbers
+      below 0 give nothing but zeros.
     """
-    draw = partial(draw_head, atlas=atlas, settings=settings, prepare=prepare)
-    # one after the other: the program of a head is the same for any batch and device
-    return jax.lax.map(
-        lambda number: draw(jax.random.fold_in(key, number), number), numbers
-    )
+
+    def draw(number: Integer[Array, ""]) -> Batch:
+        own_key = jax.random.fold_in(key, number)
+        head = partial(draw_head, own_key, number, atlas, settings, prepare)
+        shapes = jax.eval_shape(head)
+        # One after the other, and in a branch: so the program of a head is the same
+        # to the last bit for any number of heads and devices.
+        return jax.lax.cond(
+            number >= 0,
+            head,
+            lambda: jax.tree.map(
+                lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes
+            ),
+        )
+
+    return replace(jax.lax.map(draw, numbers), case=numbers)
 
 
 def draw_head(
     key: Key,
-    number: Integer[jax.Array, ""],
+    number: Integer[Array, ""],
     atlas: HeadAtlas,
     settings: StreamSettings,
     prepare: PrepareSettings,
 ) -> Batch:
     """One head, without the axis of the batch."""
-    keys = jax.random.split(key, 10)
-    shape, spacing, real = prepare.shape, prepare.spacing_mm, number >= 0
-    grid = ScanGrid.of(shape, spacing)
+    keys = jax.random.split(key, 9)
+    grid, real = ScanGrid.of(prepare.shape, prepare.spacing_mm), number >= 0
     pose = draw_pose(keys[0], settings)
     infarcts = draw_infarcts(keys[1], atlas, settings)
     scanner = draw_scanner(keys[2], settings)
     jitter = slice_jitter(keys[3], grid, scanner.ghost, settings)
     form = draw_shape(keys[4], grid, pose, jitter, infarcts, atlas, settings)
+    anatomy, soft, hard = _at_voxels(
+        keys[5], grid, form, infarcts, atlas, settings, real
+    )
+    tissue = compose(keys[6], anatomy, infarcts, soft, hard, grid.half_mm, settings)
+    hu = tissue.hu - tissue.loss_hu
+    hu += artefacts(keys[7], anatomy, grid, scanner, settings)
+    hu, tissue = materialise((hu, tissue), real)
+    noise_key, mask_key = jax.random.split(keys[8])
+    hu = expose(noise_key, hu, grid, scanner, real)
+    brain = brain_mask(mask_key, anatomy, pose, grid, settings)
+    seen = through_slices(slice_mix(grid, scanner), jnp.stack(tissue.shown()))
+    return _as_batch(number, hu, brain, seen, pose, scanner.gain, prepare)
+
+
+def _at_voxels(
+    key: Key,
+    grid: ScanGrid,
+    form: HeadShape,
+    infarcts: Infarcts,
+    atlas: HeadAtlas,
+    settings: StreamSettings,
+    real: Bool[Array, ""],
+) -> tuple[Anatomy, Float[Array, "n z y x"], Float[Array, "n z y x"]]:
+    """What is at each voxel, by the form at the knots: anatomy, and each infarct's
+    weight and share (`infarct.weights`)."""
     atrophy = form.atrophy - pressure(form.brain, infarcts)
     margin = margins(form.brain, form.wobble, atlas, infarcts)
-    fields = (form.regional, form.ageing, form.rim, atrophy)
-    fine = grid.refine(
-        jnp.concatenate([form.brain, jnp.stack(fields), margin, form.wobble[:1]])
-    )
-    points, (regional, ageing, rim, atrophy) = fine[:3], fine[3:7]
+    fields = jnp.stack([form.regional, form.ageing, form.rim, atrophy])
+    fine = grid.refine(jnp.concatenate([form.brain, fields, margin, form.wobble[:1]]))
+    points = materialise(fine[:3], real)
+    regional, ageing, rim, atrophy = fine[3:7]
     margin, wobble = fine[7:-1], fine[-1]
-
-    points = materialise(points, real)
     sampled = trilinear(atlas.fine, points, LOW_MM, atlas.step_mm)
     sampled = materialise(sampled, real)
-    depth_key, sulci_key = jax.random.split(keys[5])
-    low, high = settings.sulci
-    open_ = low + (high - low) * jnp.clip(atrophy, 0, 1) * jax.random.uniform(depth_key)
-    sulci = open_ * own_sulci(sulci_key, shape, spacing)
-    anatomy = read_atlas(sampled, atrophy, sulci)
-    blur = np.array(spacing[::-1], np.float32) / 2
-    soft, hard = weights(points, margin, wobble, infarcts, 0.7 * spacing[2] + 1.0)
-    tissue = compose(
-        keys[6], anatomy, points, regional, ageing, infarcts, soft, hard, blur, settings
-    )
-    hu = tissue.hu - tissue.loss_hu
-    hu += artefacts(keys[7], anatomy, points, rim, grid, scanner, settings)
-    hu, tissue = materialise((hu, tissue), real)
-    mix = slice_mix(grid, scanner)
-    hu = expose(keys[8], hu, mix, scanner, real)
-    brain = brain_mask(keys[9], anatomy, rim, pose, grid, settings)
-    seen = through_slices(mix, jnp.stack([tissue.lesion, tissue.loss_hu]))
-    lesion, loss = jnp.where(brain, seen, 0.0)
+    open_key, sulci_key = jax.random.split(key)
+    wide = jnp.clip(atrophy, 0.0, 1.0) * jax.random.uniform(open_key)
+    sulci = between(wide, settings.sulci) * own_sulci(sulci_key, grid)
+    anatomy = read_atlas(points, sampled, atrophy, sulci, regional, ageing, rim)
+    # the label's border is about as soft as a voxel
+    border_mm = 1.4 * float(grid.half_mm[0]) + 1.0
+    soft, hard = weights(points, margin, wobble, infarcts, border_mm)
+    return anatomy, soft, hard
+
+
+def _as_batch(
+    number: Integer[Array, ""],
+    hu: Float[Array, "z y x"],
+    brain: Bool[Array, "z y x"],
+    seen: Float[Array, "4 z y x"],
+    pose: ScanPose,
+    gain: Float[Array, ""],
+    prepare: PrepareSettings,
+) -> Batch:
+    """A head as training takes it; `seen` is `Tissue.shown` through the slices."""
     low, high = prepare.window_hu
     volume = jnp.clip((hu - low) / (high - low), DARKEST, 1.0)
-    maps = jnp.stack([tissue.grey, tissue.white, tissue.csf], axis=-1)
+    lesion, loss, grey, white = jnp.where(brain, seen, 0.0)[..., None]
+    csf = jnp.where(brain[..., None], 1 - grey - white, 0.0)
+    maps = jnp.concatenate([grey, white, csf], axis=-1)
     angle, (x, y) = pose.mirror_line()
-    half = half_extents_mm(shape, spacing)
+    half = half_extents_mm(prepare.shape, prepare.spacing_mm)
     return Batch(
         volume=jnp.where(brain, volume, 0.0)[..., None],
-        lesion=lesion[..., None],
+        lesion=lesion,
         tissue=jnp.where(brain, 1 + maps.argmax(-1), 0).astype(jnp.uint8),
         case=number,
         truth=HeadTruth(
-            pathological=(scanner.gain * loss / (high - low))[..., None],
-            tissue=jnp.where(brain[..., None], maps, 0.0),
+            pathological=gain * loss / (high - low),
+            tissue=maps,
             pose=Pose.in_plane(angle, x / half[0], y / half[1]),
             head_to_world=pose.matrix(),
         ),

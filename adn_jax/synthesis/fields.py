@@ -49,6 +49,12 @@ class ScanGrid(NamedTuple):
         )
         return cls(z, y, x, _knots(y), _knots(x))
 
+    @property
+    def half_mm(self) -> Float[np.ndarray, "3"]:
+        """Half a voxel's size (x y z)."""
+        axes = (self.x, self.y, self.z)
+        return np.array([axis[1] - axis[0] for axis in axes], np.float32) / 2
+
     def knot_points(self) -> Float[np.ndarray, "3 z k l"]:
         """Coordinates of the knots."""
         z, y, x = np.meshgrid(self.z, self.knots_y, self.knots_x, indexing="ij")

@@ -9,7 +9,6 @@ from jaxtyping import Array, Bool, Float
 
 from adn_jax.config.stream import StreamSettings
 from adn_jax.synthesis.fields import (
-    Points,
     ScanGrid,
     between,
     grid_noise,
@@ -28,6 +27,9 @@ BAND_MM = np.array([-24.0, -32.0], np.float32)
 """Height of pons and petrous bones in the template: y, z."""
 
 STREAKS = 4
+
+SULCUS_MM = 4.5
+"""Distance of the values of the field between whose signs own sulci lie."""
 
 MOST_GHOST = 0.4
 """Share of doubled contours at most."""
@@ -57,7 +59,7 @@ def draw_scanner(key: Key, settings: StreamSettings) -> Scanner:
         slice_mm=between(drawn[0], settings.slice_mm),
         phase=drawn[1],
         sharpness=between(drawn[2], settings.sharpness),
-        noise_hu=between(drawn[3], settings.noise_hu),
+        noise_hu=between(drawn[3] ** 2, settings.noise_hu),
         offset_hu=between(drawn[4], settings.offset_hu),
         gain=between(drawn[5], settings.gain),
         ghost=(drawn[6] < settings.motion) * MOST_GHOST * drawn[7],
@@ -75,8 +77,6 @@ def slice_jitter(
 def artefacts(
     key: Key,
     anatomy: Anatomy,
-    points: Points,
-    rim: Maps,
     grid: ScanGrid,
     scanner: Scanner,
     settings: StreamSettings,
@@ -84,6 +84,7 @@ def artefacts(
     """CT numbers that bone adds and takes: hardened beams, streaks, part bone."""
     scalar_key, streak_key = jax.random.split(key)
     drawn = jax.random.uniform(scalar_key, (5,))
+    points = anatomy.points
     low = jnp.exp(-(((points[2] - BAND_MM[1]) / 10) ** 2))
     band = low * jnp.exp(-(((points[1] - BAND_MM[0]) / 9) ** 2))
     dark = between(drawn[0], settings.hardening_hu) * band
@@ -92,10 +93,10 @@ def artefacts(
     cupping = between(drawn[2], settings.cupping_hu) * jnp.exp(-depth / 12)
     bone = between(drawn[3], settings.bone_hu)
     # in thick slices the vertex and the base lie aslant
-    slant = jnp.clip((points[2] - 30) / 45, 0.0, 1.0) ** 2 + 0.6 * anatomy.base
+    slant = jnp.clip((points[2] - 30) / 45, 0.0, 1.0) ** 2 + 0.35 * anatomy.base
     reach = between(drawn[4], settings.bone_mm) + 0.45 * scanner.slice_mm * slant
-    part = jnp.exp(-depth / reach) * jnp.clip(0.7 + 0.5 * rim, 0.0, 2.0)
-    return streaks + cupping + bone * part * (1 + anatomy.base) - dark
+    part = jnp.exp(-depth / reach) * jnp.clip(0.7 + 0.5 * anatomy.rim, 0.0, 2.0)
+    return streaks + cupping + bone * part * (1 + 0.5 * anatomy.base) - dark
 
 
 def _streaks(key: Key, grid: ScanGrid) -> Float[Array, "1 y x"]:
@@ -130,6 +131,7 @@ def slice_mix(grid: ScanGrid, scanner: Scanner) -> Float[Array, "z z"]:
     mixed = jnp.zeros((len(grid.z), len(grid.z)))
     for step, weight in ((0, 1 - share), (1, share)):
         middle = (lower + step - scanner.phase) * thick + z[0]
+        middle = jnp.clip(middle, z[0], z[-1])  # beyond the grid the edge goes on
         # overlap of a slice with each slice of the grid
         overlap = jnp.clip(
             (thick + spacing) / 2 - jnp.abs(middle[:, None] - z), 0.0, spacing
@@ -148,7 +150,7 @@ def through_slices(mix: Float[Array, "z z"], maps: Float[Array, "c z y x"]) -> A
 def expose(
     key: Key,
     hu: Maps,
-    mix: Float[Array, "z z"],
+    grid: ScanGrid,
     scanner: Scanner,
     real: Bool[Array, ""],
 ) -> Maps:
@@ -159,7 +161,9 @@ def expose(
     hu = hu + scanner.ghost * (doubled - hu)
     smooth = jnp.clip(0.5 - scanner.sharpness, 0.0, 1.0)
     noise = white + smooth * (_blur(white) - white)
-    hu = through_slices(mix, (hu + scanner.noise_hu * noise)[None])[0]
+    hu = through_slices(
+        slice_mix(grid, scanner), (hu + scanner.noise_hu * noise)[None]
+    )[0]
     return jnp.minimum(scanner.gain * hu + scanner.offset_hu, SOFT_HU)
 
 
@@ -174,22 +178,19 @@ def _blur(values: Maps) -> Maps:
 def brain_mask(
     key: Key,
     anatomy: Anatomy,
-    rim: Maps,
     pose: ScanPose,
     grid: ScanGrid,
     settings: StreamSettings,
 ) -> Bool[Array, "z y x"]:
     """The voxels that a skull strip takes for brain, within the field of view."""
     reach = uniform(key, settings.mask_mm)
-    inside = anatomy.depth + reach + 0.5 * rim > 0
+    inside = anatomy.depth + reach + 0.5 * anatomy.rim > 0
     z = jnp.asarray(grid.z)[:, None, None]
     return inside & (z >= pose.ends_mm[0]) & (z <= pose.ends_mm[1])
 
 
-def own_sulci(
-    key: Key, shape: tuple[int, int, int], spacing_mm: tuple[float, float, float]
-) -> Maps:
+def own_sulci(key: Key, grid: ScanGrid) -> Maps:
     """Sheets of a head's own sulci, 0 to 1: where a field changes its sign."""
-    factor = max(1, round(4.5 / spacing_mm[2]))
-    field = grid_noise(key, shape, factor)
+    factor = max(1, round(SULCUS_MM / (2 * float(grid.half_mm[0]))))
+    field = grid_noise(key, (len(grid.z), len(grid.y), len(grid.x)), factor)
     return ramp(0.25 - jnp.abs(field), 0.4)

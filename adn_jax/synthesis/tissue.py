@@ -58,8 +58,10 @@ ARTERY_MM = 1.8
 
 
 class Anatomy(NamedTuple):
-    """What the atlas says at each voxel of a head."""
+    """What is at each voxel of a head."""
 
+    points: Points
+    """Its place in the template."""
     grey: Maps
     white: Maps
     depth: Maps
@@ -71,6 +73,12 @@ class Anatomy(NamedTuple):
     dura: Maps
     base: Maps
     """Nearness of the skull base, 0 to 1."""
+    regional: Maps
+    """Normal field that differs between the sides."""
+    ageing: Maps
+    """Normal field that both sides share."""
+    rim: Maps
+    """Normal field of the rim."""
 
 
 class Tissue(NamedTuple):
@@ -84,11 +92,22 @@ class Tissue(NamedTuple):
     lesion: Maps
     """Share of the voxel that is infarct."""
 
+    def shown(self) -> tuple[Maps, ...]:
+        """What the label, the darkening and the shares of tissue are made of."""
+        return self.lesion, self.loss_hu, self.grey, self.white
 
-def read_atlas(sampled: Float[Array, "c z y x"], atrophy: Maps, sulci: Maps) -> Anatomy:
+
+def read_atlas(
+    points: Points,
+    sampled: Float[Array, "c z y x"],
+    atrophy: Maps,
+    sulci: Maps,
+    *fields: Maps,
+) -> Anatomy:
     """Tissue at a level of atrophy (0 to 1), and the other maps of the atlas.
 
-    `sulci` is the share of CSF in sulci of the head's own.
+    `sulci` is the share of CSF in sulci of the head's own; `fields` are the last ones
+    of `Anatomy`.
     """
     at = jnp.clip(atrophy, 0.0, 1.0) * (len(LEVELS) - 1)
     share = [jnp.maximum(1 - jnp.abs(at - level), 0.0) for level in range(len(LEVELS))]
@@ -97,18 +116,16 @@ def read_atlas(sampled: Float[Array, "c z y x"], atrophy: Maps, sulci: Maps) -> 
         sum(share[level] * sampled[first + level] for level in range(count))
         for first in (0, count)
     )
-    depth, to_ventricle, deep, dura, base = sampled[2 * count :]
+    others = sampled[2 * count :]
+    depth = others[0]
     cortex = ramp(depth - 1.0, 4.0) * ramp(18.0 - depth, 10.0)
     left = 1 - sulci * cortex
-    return Anatomy(grey * left, white * left, depth, to_ventricle, deep, dura, base)
+    return Anatomy(points, grey * left, white * left, *others, *fields)
 
 
 def compose(
     key: Key,
     anatomy: Anatomy,
-    points: Points,
-    regional: Maps,
-    ageing: Maps,
     infarcts: Infarcts,
     soft: Float[Array, "n z y x"],
     hard: Float[Array, "n z y x"],
@@ -119,17 +136,14 @@ def compose(
 
     Args:
       key: randomness of this head.
-      anatomy: shares of tissue at each voxel.
-      points: place of each voxel in the template.
-      regional: normal field that differs between the sides.
-      ageing: normal field that both sides share.
+      anatomy: what is at each voxel.
       infarcts: as drawn.
       soft: weight of the darkening of each infarct.
       hard: share of each voxel that is this infarct.
       blur_mm: half a voxel's size (x y z).
       settings: ranges.
     """
-    keys = jax.random.split(key, 6)
+    keys, points = jax.random.split(key, 6), anatomy.points
     holes = jnp.maximum(
         _lacunes(keys[0], points, blur_mm, settings),
         _cyst(keys[1], points, settings),
@@ -140,8 +154,8 @@ def compose(
     grey_hu = between(drawn[0], settings.grey_hu)
     contrast = between(drawn[1], settings.contrast_hu)
     csf_hu = between(drawn[2], settings.csf_hu)
-    own = settings.regional_hu * regional
-    dark = _dark_white(keys[3], anatomy.to_ventricle, ageing + 0.3 * regional, settings)
+    own = settings.regional_hu * anatomy.regional
+    dark = _dark_white(keys[3], anatomy, settings)
     hu = (
         grey * (grey_hu + own)
         + white * (grey_hu - contrast + own - dark)
@@ -151,7 +165,7 @@ def compose(
     tissue = jnp.minimum(1.0, 2 * (grey + white))
     taken = [soft[number] * infarcts.loss_hu[number] for number in range(len(soft))]
     loss = jnp.minimum(jnp.stack(taken).max(0) * tissue, most)
-    extra = _dense(keys[4], points, anatomy, blur_mm, settings)
+    extra = _dense(keys[4], anatomy, blur_mm, settings)
     extra += _blood(keys[5], points, infarcts, hard, blur_mm, settings)
     return Tissue(
         grey=grey,
@@ -163,14 +177,13 @@ def compose(
     )
 
 
-def _dark_white(
-    key: Key, to_ventricle: Maps, field: Maps, settings: StreamSettings
-) -> Maps:
+def _dark_white(key: Key, anatomy: Anatomy, settings: StreamSettings) -> Maps:
     """Darkening of white matter around the ventricles and in patches further out."""
     drawn = jax.random.uniform(key, (2,))
     amount = between(drawn[0], settings.dark_white_hu)
     reach = between(drawn[1], settings.dark_white_mm)
-    return amount * jax.nn.sigmoid((reach + 6.0 * field - to_ventricle) / 2.5)
+    field = anatomy.ageing + 0.3 * anatomy.regional
+    return amount * jax.nn.sigmoid((reach + 6.0 * field - anatomy.to_ventricle) / 2.5)
 
 
 def _lacunes(
@@ -207,12 +220,11 @@ def _cyst(key: Key, points: Points, settings: StreamSettings) -> Maps:
 
 def _dense(
     key: Key,
-    points: Points,
     anatomy: Anatomy,
     blur_mm: Float[np.ndarray, "3"],
     settings: StreamSettings,
 ) -> Maps:
-    """CT numbers that calcifications and dura add, dark rims of cisterns aside."""
+    """CT numbers that calcifications, dura and deep grey matter add."""
     drawn = jax.random.uniform(key, (3, len(CALCIFICATIONS) + 1))
     total = between(drawn[0, -1], settings.dura_hu) * anatomy.dura
     total += DEEP_HU * anatomy.deep
@@ -220,7 +232,7 @@ def _dense(
     amount = between(drawn[1], settings.calcified_hu)
     radius = between(drawn[2], CALCIFIED_MM)
     for one, centre in enumerate(CALCIFICATIONS):
-        share = ball(points, jnp.array(centre), radius[one], blur_mm)
+        share = ball(anatomy.points, jnp.array(centre), radius[one], blur_mm)
         total += present[one] * amount[one] * share
     return total
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,9 +11,13 @@ import jax
 import numpy as np
 import pytest
 
-from adn_jax.config import PrepareSettings, StreamSettings
+from adn_jax.config import PrepareSettings, Recipe, StreamSettings, SystemSettings
 from adn_jax.data.batches import epoch_batches, train_batches
-from adn_jax.data.stream import HeadStream
+from adn_jax.data.cases import read_case
+from adn_jax.data.manifest import read_manifest
+from adn_jax.data.stream import HeadStream, write_drawn_heads
+from adn_jax.errors import UserError
+from adn_jax.metrics.alignment import true_plane
 
 PREPARE = PrepareSettings(shape=(8, 32, 28), spacing_mm=(16.0, 7.0, 7.0))
 STREAM = HeadStream(StreamSettings(validation_heads=3), PREPARE)
@@ -74,3 +79,29 @@ def test_devices_draw_the_same_bits():
     command = [sys.executable, "-c", PROGRAM]
     answer = subprocess.check_output(command, env=environment, text=True)
     assert len(set(json.loads(answer.splitlines()[-1]).values())) == 1
+
+
+def test_drawn_heads_are_written_as_a_prepared_data_set(tmp_path):
+    system = SystemSettings(prepare=PREPARE)
+    recipe = Recipe(name="tiny", system=system, stream=STREAM.settings)
+    out = tmp_path / "heads"
+    splits = write_drawn_heads(out, 3, seed=1, recipe=recipe, validation=1, test=1)
+    manifest = read_manifest(out)
+    assert {name: list(names) for name, names in manifest.splits.items()} == splits
+    case = read_case(out / "phantom_0001")
+    assert case.volume.shape == PREPARE.shape
+    np.testing.assert_array_equal(case.brain, case.volume > 0)
+    matrix = np.array(case.truth["head_to_world"])
+    plane = true_plane(matrix, case.affine, PREPARE.shape)
+    np.testing.assert_allclose(plane.normal, matrix[:3, 0], atol=1e-5)
+    infarcts = [(read_case(out / name).lesion >= 0.5).any() for name in manifest.cases]
+    healthy = [
+        name for name, has in zip(manifest.cases, infarcts, strict=True) if not has
+    ]
+    assert list(manifest.lacking.get("infarct", ())) == healthy
+    before = {path: path.read_bytes() for path in out.rglob("*.nii*")}
+    shutil.rmtree(out / "phantom_0002")
+    write_drawn_heads(out, 3, seed=1, recipe=recipe, validation=1, test=1)
+    assert before == {path: path.read_bytes() for path in out.rglob("*.nii*")}
+    with pytest.raises(UserError, match="other settings"):
+        write_drawn_heads(out, 3, seed=2, recipe=recipe, validation=1, test=1)

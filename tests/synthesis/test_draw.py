@@ -61,6 +61,9 @@ def test_a_head_depends_on_its_key_and_number_alone():
     for one, other in zip(jax.tree.leaves(here), jax.tree.leaves(there), strict=True):
         np.testing.assert_array_equal(one[4:], other[:2])
     assert len({bytes(np.asarray(head)) for head in here.volume}) == 6
+    mixed = draw(first=-2)
+    assert not mixed.volume[:2].any()
+    np.testing.assert_array_equal(mixed.volume[2:], here.volume[:4])
 
 
 def test_the_darkening_is_what_infarcts_take():

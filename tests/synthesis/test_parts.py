@@ -24,8 +24,10 @@ def test_interpolation_is_that_of_scipy():
     rng = np.random.default_rng(0)
     values = rng.normal(size=(5, 6, 7, 2)).astype(np.float32)
     points = rng.uniform(0, 4, (3, 40)).astype(np.float32)
-    step = np.array([2.0, 1.5, 1.0], np.float32)
-    found = jax.jit(trilinear)(values, points * step[:, None] - 1, -np.ones(3), step)
+    step, first = np.array([2.0, 1.5, 1.0], np.float32), -np.ones(3, np.float32)
+    found = jax.jit(lambda v, p: trilinear(v, p, first, step))(
+        values, points * step[:, None] - 1
+    )
     for channel in range(2):
         wanted = ndimage.map_coordinates(values[..., channel], points[::-1], order=1)
         np.testing.assert_allclose(found[channel], wanted, atol=1e-5)
