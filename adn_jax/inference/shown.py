@@ -15,6 +15,7 @@ from adn_jax.inference.maps import CaseMaps, Uncertainty
 from adn_jax.io.image import Affine, Image, in_order_of
 from adn_jax.metrics.alignment import Plane, placed
 from adn_jax.metrics.overlap import TOUCHING, Mask, Spacing, volume_ml
+from adn_jax.prepare.case import BRIGHTEST_HU
 from adn_jax.prepare.resample import spacing_of
 from adn_jax.scans.dicom.straighten import straightening
 from adn_jax.scans.read import RawScan
@@ -55,7 +56,7 @@ class FoundLesion:
     centre_mm: tuple[float, float, float]
     """One of its voxels (RAS+), near the middle of its largest slice."""
     means: dict[str, float]
-    """Means over its voxels, as far as the maps are there: `mean_hu`,
+    """Means over its voxels, as far as the maps are there: `mean_hu` (without bone),
     `mean_probability`, `uncertainty_bits`, `mutual_information_bits`."""
 
     def to_json(self) -> dict[str, Any]:
@@ -206,7 +207,7 @@ class ShownScan:
             slices=(self.slices[box[0].start], self.slices[box[0].stop - 1]),
             centre_mm=tuple(places[_middle_of(index)].round(2).tolist()),
             means={
-                "mean_hu": _mean_of(hu[hu > AIR_HU]),
+                "mean_hu": _mean_of(hu[(hu > AIR_HU) & (hu <= BRIGHTEST_HU)]),
                 **{
                     name: _mean_of(volume[box][inside])
                     for name, volume in maps.items()
