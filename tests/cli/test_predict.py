@@ -25,14 +25,14 @@ def test_scans_reach_the_prediction(called, capsys):
     main(["predict", "RUN", "a.nii", "dicom", "--out", "O"])
     main(["predict", "RUN", "a.nii", "--out", "O", "--samples", "9"])
     main(["predict", "RUN", "a.nii", "--out", "O", "--tta.mirrored", "--poses", "4"])
-    stated = ["--series", "native", "--hu-range", "-17", "80", "--no-viewer"]
+    stated = ["--series", "native", "--hu-range", "-17", "80", "--no-viewer", "--dicom"]
     main(["predict", "RUN", "dicom", "--out", "O", *stated])
     run, out, one = Path("RUN"), Path("O"), (Path("a.nii"),)
     assert called == [
-        (run, (*one, Path("dicom")), out, 0, {}, "", None, True),
-        (run, one, out, 9, {}, "", None, True),
-        (run, one, out, 0, {"mirrored": True, "copies": 4}, "", None, True),
-        (run, (Path("dicom"),), out, 0, {}, "native", (-17, 80), False),
+        (run, (*one, Path("dicom")), out, 0, {}, "", None, True, False),
+        (run, one, out, 9, {}, "", None, True, False),
+        (run, one, out, 0, {"mirrored": True, "copies": 4}, "", None, True, False),
+        (run, (Path("dicom"),), out, 0, {}, "native", (-17, 80), False, True),
     ]
     out = "2 scans are in O\n" + 3 * "1 scan is in O\n"
     assert capsys.readouterr().out == out
