@@ -51,7 +51,7 @@ def draw_heads(
 
     Args:
       key: randomness of the stream.
-      numbers: which heads; the same key and number give the same bits, whatever else
+      numbers: which heads; the same key and number give the same head, whatever else
         is drawn beside.
       atlas: `load_atlas` for the grid's spacing.
       settings: ranges; traced, but for the largest number of infarcts.
@@ -66,8 +66,8 @@ def draw_heads(
         own_key = jax.random.fold_in(key, number)
         head = partial(draw_head, own_key, number, atlas, settings, prepare)
         shapes = jax.eval_shape(head)
-        # One after the other, and in a branch: so the program of a head is the same
-        # to the last bit for any number of heads and devices.
+        # One after the other, and in a branch: so a head is computed by the same
+        # program for any number of heads.
         return jax.lax.cond(
             number >= 0,
             head,
