@@ -14,6 +14,7 @@ from os import PathLike
 from typing import Any, Literal
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
@@ -37,6 +38,14 @@ class DamagedCheckpointError(UserError):
 
 
 WORST = {"min": float("inf"), "max": float("-inf")}
+
+# Each device holds all of the arrays, a few megabytes. If the devices shared the work
+# of writing them, the first save would compile a program for every shape to cut.
+WHOLE_ARRAYS = ocp.type_handlers.create_type_handler_registry(
+    (jax.Array, ocp.type_handlers.ArrayHandler(use_replica_parallel=False)),
+    (np.ndarray, ocp.type_handlers.NumpyHandler()),
+)
+"""How Orbax writes the leaves of a checkpoint."""
 
 TRY_AGAIN = "free space, then run the command again"
 
@@ -67,11 +76,11 @@ class Checkpoints:
         """
         folder = self.manager.directory
         items = {
-            "params": ocp.args.StandardSave(params),
+            "params": ocp.args.PyTreeSave(params),
             "progress": ocp.args.JsonSave(progress or {}),
         }
         if optimizer is not None:
-            items["optimizer"] = ocp.args.StandardSave(optimizer)
+            items["optimizer"] = ocp.args.PyTreeSave(optimizer)
         if not is_remote(folder):
             arrays = jax.tree.leaves((params, optimizer))
             needed = SMALL_FILES + sum(leaf.nbytes for leaf in arrays)
@@ -97,7 +106,7 @@ class Checkpoints:
     def restore_params(self, step: int, like: Params) -> Params:
         """Parameters of a step; shapes, dtypes and sharding as in `like`."""
         self._check_architecture(step, like)
-        return self._restore(step, params=ocp.args.StandardRestore(like)).params
+        return self._restore(step, params=_restore_as(like)).params
 
     def restore_training(
         self, step: int, params: Params, optimizer: Any
@@ -109,8 +118,8 @@ class Checkpoints:
         self._check_architecture(step, params)
         restored = self._restore(
             step,
-            params=ocp.args.StandardRestore(params),
-            optimizer=ocp.args.StandardRestore(optimizer),
+            params=_restore_as(params),
+            optimizer=_restore_as(optimizer),
             progress=ocp.args.JsonRestore(),
         )
         return restored.params, restored.optimizer, restored.progress
@@ -206,9 +215,9 @@ def open_checkpoints(
     )
     registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
     for item in ("params", "optimizer"):
-        handler = ocp.StandardCheckpointHandler()
-        registry.add(item, ocp.args.StandardSave, handler)
-        registry.add(item, ocp.args.StandardRestore, handler)
+        handler = ocp.PyTreeCheckpointHandler(type_handler_registry=WHOLE_ARRAYS)
+        registry.add(item, ocp.args.PyTreeSave, handler)
+        registry.add(item, ocp.args.PyTreeRestore, handler)
     handler = ocp.JsonCheckpointHandler()
     registry.add("progress", ocp.args.JsonSave, handler)
     registry.add("progress", ocp.args.JsonRestore, handler)
@@ -281,6 +290,12 @@ def _as_user_error(
         raise kind(
             f"the checkpoint in {folder} could not be {done} ({reason}); {advice}."
         ) from error
+
+
+def _restore_as(like: Any) -> ocp.args.PyTreeRestore:
+    """A restore to the shapes, dtypes and sharding of `like`."""
+    arguments = ocp.checkpoint_utils.construct_restore_args(like)
+    return ocp.args.PyTreeRestore(like, restore_args=arguments)
 
 
 def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
