@@ -22,10 +22,11 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import pytest
+from filelock import FileLock
 
 from tests.hold import Hold, wait_until
 from tests.stores import Store, fake_gcs, fake_s3
@@ -48,6 +49,25 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"the development data folder {SHARED} is absent")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory, worker_id) -> Callable[..., Path]:
+    """Let `write(folder)` make a folder once for all workers; nobody changes it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = (base if worker_id == "master" else base.parent) / "made_once"
+    shared.mkdir(exist_ok=True)
+
+    def make(name: str, write: Callable[[Path], Any]) -> Path:
+        folder, made = shared / name, shared / f"{name}.made"
+        with FileLock(shared / f"{name}.lock"):
+            if not made.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                write(folder)
+                made.touch()
+        return folder
+
+    return make
 
 
 @pytest.fixture(autouse=True, scope="session")

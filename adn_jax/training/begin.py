@@ -20,7 +20,6 @@ from adn_jax.io.files import check_fetched
 from adn_jax.io.paths import Place, is_remote, spelled_out, to_place
 from adn_jax.losses.recipes import resolve_term
 from adn_jax.models import network
-from adn_jax.prepare.dataset import log_manifest, prepare_dataset
 from adn_jax.training.runs import (
     Run,
     changed_settings,
@@ -190,6 +189,9 @@ def prepared_cases(
     """The prepared data set with its fold; a raw one is prepared into the run first."""
     wanted = recipe.system.prepare
     if not has_manifest(data):
+        # readers of scans take half a second that prepared data never need
+        from adn_jax.prepare.dataset import log_manifest, prepare_dataset
+
         prepared = Path(folder / "prepared")
         manifest = prepare_dataset(Path(data), prepared, wanted, workers, reading)
         log_manifest(manifest)

@@ -10,8 +10,7 @@ from adn_jax.data.batches import make_batch, open_split
 from adn_jax.data.cases import check_sums
 from adn_jax.distributed.mesh import device_mesh
 from adn_jax.errors import UserError
-from tests.benchmarks.recipes import small_recipe
-from tests.training.tiny import write_heads
+from tests.training.tiny import small_recipe, write_heads
 
 pytestmark = pytest.mark.usefixtures("unchecked_annotations")
 

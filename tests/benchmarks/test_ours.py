@@ -4,8 +4,8 @@ from adn_jax.benchmarks import machine as timing
 from adn_jax.benchmarks.job import Job
 from adn_jax.benchmarks.ours import measure_budget, measure_ours
 from adn_jax.models.cost import step_flops
-from tests.benchmarks.recipes import small_recipe
 from tests.benchmarks.undisturbed import undisturbed
+from tests.training.tiny import small_recipe
 
 pytestmark = pytest.mark.usefixtures("unchecked_annotations")
 

@@ -10,7 +10,7 @@ from adn_jax.benchmarks.suite import run_job
 from adn_jax.benchmarks.worker import peer_function
 from adn_jax.errors import UserError
 from benchmarks import torch_reference
-from tests.benchmarks.recipes import small_recipe
+from tests.training.tiny import small_recipe
 
 MEMORY = ObservedMemory(before=1, peak=2, peak_building=1)
 

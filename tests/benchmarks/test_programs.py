@@ -9,8 +9,7 @@ from adn_jax.benchmarks.job import Job
 from adn_jax.benchmarks.ours import check_result, compile_program, make_program
 from adn_jax.errors import UserError
 from adn_jax.pipeline.adn import apply_adn
-from tests.benchmarks.recipes import small_recipe
-from tests.training.tiny import tiny_recipe
+from tests.training.tiny import small_recipe, tiny_recipe
 
 pytestmark = pytest.mark.usefixtures("unchecked_annotations")
 

@@ -9,7 +9,7 @@ from adn_jax.benchmarks import suite, worker
 from adn_jax.benchmarks.job import Job, StepFigures
 from adn_jax.config.serialization import settings_to_json
 from adn_jax.errors import UserError
-from tests.benchmarks.recipes import small_recipe
+from tests.training.tiny import small_recipe
 
 JOB = Job("steps", small_recipe(), what="inference", repeats=1)
 

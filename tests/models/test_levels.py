@@ -18,6 +18,7 @@ from adn_jax.models import (
     init_unet,
     network,
 )
+from tests.quick import jit_quickly
 
 KEY = jax.random.key(0)
 KINDS = ["residual_unet", "unet"]
@@ -25,8 +26,6 @@ SHAPE = (2, 4, 8, 8)
 NET = UNetSettings(
     widths=(2, 4, 4), groups=2, dropout=0.0, in_plane_levels=1, deep_supervision=1
 )
-jit_quickly = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-"""Code that runs once need not be fast; compiling it takes a third of the time."""
 
 
 def draw(settings):

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,22 +11,23 @@ from typing import Any
 import pytest
 
 from adn_jax.io.paths import Place
+from tests import quick
 from tests.training.tiny import write_heads
 
 ROOT = Path(__file__).parents[2]
-CONFIG = "tests/training/tiny_config.py"
+CONFIG = "tests/training/small_config.py"
 
 
 @pytest.fixture(scope="session")
-def heads(tmp_path_factory) -> Path:
+def heads(made_once) -> Path:
     """A prepared data set of tiny heads."""
-    return write_heads(tmp_path_factory.mktemp("data") / "heads").folder
+    return made_once("heads", write_heads)
 
 
 @pytest.fixture(scope="session")
 def training_environment() -> dict[str, str]:
     """Programs that are soon compiled."""
-    return {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    return {**os.environ, "XLA_FLAGS": quick.FLAGS}
 
 
 @pytest.fixture(scope="session")
@@ -60,10 +62,17 @@ def start_training(heads, training_environment) -> Callable[..., subprocess.Pope
 
 
 @pytest.fixture(scope="session")
-def whole_run(tmp_path_factory, start_training) -> Path:
-    """The folder of a training that nothing disturbed."""
-    run = tmp_path_factory.mktemp("runs") / "whole"
-    process = start_training(run)
-    output, _ = process.communicate()
-    assert process.returncode == 0, output
-    return run
+def whole_run(made_once, start_training) -> Path:
+    """The folder of a training that nothing disturbed, to be read alone.
+
+    `seconds` beside it says how long it took.
+    """
+
+    def train(folder: Path) -> None:
+        start = time.monotonic()
+        process = start_training(folder / "run")
+        output, _ = process.communicate()
+        assert process.returncode == 0, output
+        (folder / "seconds").write_text(f"{time.monotonic() - start}")
+
+    return made_once("whole_run", train) / "run"

@@ -61,11 +61,11 @@ def start_together(start_training):
     """Start so many processes of one training, each with so many devices."""
     started = []
 
-    def start(run, processes, devices=1, introduce=by_address, **program):
+    def start(run, processes, *given, devices=1, introduce=by_address, **program):
         port = free_port(SLURM_PORTS)
         for number in range(processes):
             options, variables = introduce(number, processes, port)
-            options = (*FOURS, *options) if processes > 1 else FOURS
+            options = (*FOURS, *given, *(options if processes > 1 else ()))
             process = start_training(
                 run, *options, devices=devices, **program, **variables
             )
@@ -93,16 +93,16 @@ def ends(processes):
     return [process.returncode for process in processes], "\n".join(outputs)
 
 
-def losses(run):
+def losses(run, stages):
     return {
         (line["stage"], line["step"]): line["loss"]
         for line in read_metrics(run)
-        if line["split"] == "train"
+        if line["split"] == "train" and line["stage"] in stages
     }
 
 
-def assert_same_losses(one, other, tolerance):
-    first, second = losses(one), losses(other)
+def assert_same_losses(one, other, tolerance, stages=("align", "joint")):
+    first, second = losses(one, stages), losses(other, stages)
     assert first.keys() == second.keys()
     np.testing.assert_allclose(
         list(first.values()), [second[key] for key in first], rtol=tolerance
@@ -239,9 +239,10 @@ def test_weights_of_another_run_are_written_by_process_0(tmp_path):
 @pytest.mark.slow
 def test_four_processes_train_as_one_does(start_together, tmp_path, alone):
     run = tmp_path / "four"
-    codes, output = ends(start_together(run, 4, introduce=by_slurm))
+    aligned = ("--align-run", alone)
+    codes, output = ends(start_together(run, 4, *aligned, introduce=by_slurm))
     assert codes == [0] * 4, output
-    assert_same_losses(alone, run, 1e-5)
+    assert_same_losses(alone, run, 1e-5, ("joint",))
     assert output.count("joint step 16: validation") == 1
     config = json.loads((run / "config.json").read_text())
     assert config["recipe"]["name"] == "tiny"

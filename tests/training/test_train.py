@@ -12,7 +12,7 @@ from adn_jax.data.manifest import (
     read_manifest,
 )
 from adn_jax.errors import UserError
-from adn_jax.training import begin
+from adn_jax.prepare import dataset
 from adn_jax.training import train as module
 from adn_jax.training.runs import Run
 from adn_jax.training.train import train
@@ -68,7 +68,7 @@ def test_raw_data_is_prepared_into_the_run(monkeypatch, no_training, tmp_path, c
         manifest = write_heads(out, train=2, validation=1, test=1)
         return replace(manifest, failed={"one": "no brain was found."})
 
-    monkeypatch.setattr(begin, "prepare_dataset", prepare)
+    monkeypatch.setattr(dataset, "prepare_dataset", prepare)
     (tmp_path / "raw").mkdir()
     train(RECIPE, tmp_path / "raw", tmp_path / "run", workers=3)
     assert capsys.readouterr().err == "adn: one is left out: no brain was found.\n"

@@ -1,7 +1,6 @@
 """Our arrays and parameters handed to the peer, and the tiny system they come from."""
 
 from dataclasses import fields
-from functools import partial
 
 import jax
 import numpy as np
@@ -30,10 +29,6 @@ RECIPE = Recipe(
     ),
     tissue_net=UNetSettings("unet", widths=(2,), groups=2, outputs=5),
 )
-
-
-jit_quickly = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-"""Code that runs once need not be fast; compiling it takes a third of the time."""
 
 
 def draw_params(init):

@@ -17,8 +17,8 @@ from tests.benchmarks.torch_reference.ours import (
     RECIPE,
     SHAPE,
     channels_first,
-    jit_quickly,
 )
+from tests.quick import jit_quickly
 
 torch = pytest.importorskip("torch")
 from benchmarks.torch_reference import cases as reference  # noqa: E402

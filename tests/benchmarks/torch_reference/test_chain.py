@@ -16,8 +16,8 @@ from tests.benchmarks.torch_reference.ours import (
     by_name,
     channels_first,
     draw_params,
-    jit_quickly,
 )
+from tests.quick import jit_quickly
 
 torch = pytest.importorskip("torch")
 from benchmarks.torch_reference.chain import Adn, compensated_volume  # noqa: E402

@@ -12,8 +12,9 @@ from adn_jax.config.recipe_file import load_recipe
 from adn_jax.errors import UserError
 from adn_jax.geometry.rigid import Pose
 from adn_jax.losses import recipes
-from tests.benchmarks.torch_reference.ours import by_name, channels_first, jit_quickly
+from tests.benchmarks.torch_reference.ours import by_name, channels_first
 from tests.losses.arrays import random_alignment, random_chain
+from tests.quick import jit_quickly
 
 torch = pytest.importorskip("torch")
 from benchmarks.torch_reference import chain, losses  # noqa: E402

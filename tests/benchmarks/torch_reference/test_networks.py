@@ -19,8 +19,8 @@ from tests.benchmarks.torch_reference.ours import (
     SHAPE,
     channels_first,
     draw_params,
-    jit_quickly,
 )
+from tests.quick import jit_quickly
 
 torch = pytest.importorskip("torch")
 from benchmarks.torch_reference.networks import make_alignment_net, make_unet  # noqa: E402

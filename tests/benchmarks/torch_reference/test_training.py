@@ -31,8 +31,8 @@ from tests.benchmarks.torch_reference.ours import (
     RECIPE,
     SHAPE,
     draw_params,
-    jit_quickly,
 )
+from tests.quick import jit_quickly
 
 torch = pytest.importorskip("torch")
 from benchmarks.torch_reference import training  # noqa: E402
