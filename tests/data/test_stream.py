@@ -77,7 +77,8 @@ print(json.dumps({**found, "apart": apart}))
 
 @pytest.mark.slow
 def test_several_devices_draw_the_same_bits_and_one_the_same_heads():
-    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "8"}
+    flags = "--xla_force_host_platform_device_count=8"
+    environment = {**os.environ, "XLA_FLAGS": flags}
     command = [sys.executable, "-c", PROGRAM]
     answer = subprocess.check_output(command, env=environment, text=True)
     found = json.loads(answer.splitlines()[-1])
