@@ -35,7 +35,7 @@ def demo_size(recipe: Recipe) -> Recipe:
         system=replace(
             system,
             prepare=replace(system.prepare, **grid),
-            box=(16, 64, 56) if system.box else None,
+            box=None,  # a brain fills this grid
             alignment_net=replace(system.alignment_net, widths=t_widths),
             disentangle_net=_demo_net(system.disentangle_net),
             segment_net=_demo_net(system.segment_net),
