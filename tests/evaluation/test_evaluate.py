@@ -113,7 +113,7 @@ def test_new_weights_and_new_rules_redo_the_cases(tiny_run, tiny_data, counted):
 def test_bad_input_is_one_sentence(tiny_run, tiny_data, tmp_path):
     with pytest.raises(UserError, match="is no run"):
         evaluate_run(tmp_path / "absent", tiny_data)
-    with pytest.raises(UserError, match=r"was trained on drawn heads, or not here.*give --data"):
+    with pytest.raises(UserError, match=r"drawn heads, or not here.*give --data DIR"):
         evaluate_run(tiny_run)
     with pytest.raises(UserError, match="is no prepared data set"):
         evaluate_run(tiny_run, tmp_path)
