@@ -92,7 +92,7 @@ class Pose:
         scale = jnp.asarray(
             [[j / i for j in extents] for i in extents], self.rotation.dtype
         )
-        rotation = _rotation_matrix(self.rotation)
+        rotation = rotation_matrix(self.rotation)
         forward = rotation * scale
         backward = jnp.swapaxes(rotation, 1, 2) * scale
         back_shift = -_times(backward, self.translation)
@@ -143,8 +143,11 @@ def mid_plane(
     return normal / length, matrix[:, :3, 3] * extents
 
 
-def _rotation_matrix(angles: Float[Array, "b 3"]) -> Float[Array, "b 3 3"]:
-    """Write out Rz Ry Rx (authors' code, transform_net.py)."""
+def rotation_matrix(angles: Float[Array, "b 3"]) -> Float[Array, "b 3 3"]:
+    """Rz Ry Rx of angles about x, y, z in radians (authors' code, transform_net.py).
+
+    Written out, for a matrix product may run at reduced precision.
+    """
     (sx, sy, sz), (cx, cy, cz) = jnp.sin(angles).T, jnp.cos(angles).T
     rows = [
         [cz * cy, cz * sy * sx - sz * cx, cz * sy * cx + sz * sx],

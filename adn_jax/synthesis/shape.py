@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from adn_jax.config.stream import StreamSettings
+from adn_jax.geometry.rigid import rotation_matrix
 from adn_jax.synthesis.atlas import COARSE_MM, LOW_MM, HeadAtlas
 from adn_jax.synthesis.fields import (
     Points,
@@ -97,7 +98,7 @@ def draw_pose(key: Key, settings: StreamSettings) -> ScanPose:
     keys = jax.random.split(key)
     drawn = jax.random.uniform(keys[0], (9,))
     limit = jnp.deg2rad(jnp.array(settings.rotation_deg))
-    rotation = _rotation(limit * (2 * drawn[:3] - 1))
+    rotation = rotation_matrix(limit * (2 * drawn[None, :3] - 1))[0]
     stretch = 1 + settings.stretch * jax.random.normal(keys[1], (3,))
     scale = between(drawn[3], settings.scale) * stretch
     shift = jnp.array(settings.shift_mm) * (2 * drawn[4:7] - 1)
@@ -114,17 +115,6 @@ def draw_pose(key: Key, settings: StreamSettings) -> ScanPose:
         ]
     )
     return ScanPose(rotation, centre, scale, ends)
-
-
-def _rotation(angles: Float[Array, "3"]) -> Float[Array, "3 3"]:
-    """Rz Ry Rx, written out: a product may run at reduced precision."""
-    (sx, sy, sz), (cx, cy, cz) = jnp.sin(angles), jnp.cos(angles)
-    rows = [
-        [cz * cy, cz * sy * sx - sz * cx, cz * sy * cx + sz * sx],
-        [sz * cy, sz * sy * sx + cz * cx, sz * sy * cx - cz * sx],
-        [-sy, cy * sx, cy * cx],
-    ]
-    return jnp.stack([jnp.stack(row) for row in rows])
 
 
 def draw_shape(
