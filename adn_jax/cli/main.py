@@ -26,6 +26,7 @@ VERBS = {
     "benchmark": "time training and inference, beside PyTorch if asked",
     "plan": "compile train steps for TPUs and GPUs that are not here: do they fit?",
     "export": "write prepared cases in nnU-Net's raw layout, for its peers",
+    "export-model": "write a run's chain for programs without this package",
     "import-torch": "turn the authors' PyTorch checkpoints into a run",
 }
 

@@ -66,10 +66,17 @@ class Adn(nn.Module):
 
     def forward(self, volume: Map) -> Outputs:
         """Run T, the asymmetry split, D and F on prepared scans I."""
+        with torch.no_grad():
+            pose = estimate_pose(self.align, volume, self.system)
+            matrix, inverse = matrices(pose, self.system)
+        return self.behind_alignment(volume, pose, matrix, inverse)
+
+    def behind_alignment(
+        self, volume: Map, pose: Pose, matrix: Matrix, inverse: Matrix
+    ) -> Outputs:
+        """Everything from I to O at a known pose."""
         system = self.system
         with torch.no_grad():
-            pose = estimate_pose(self.align, volume, system)
-            matrix, inverse = matrices(pose, system)
             aligned = to_box(sample(volume, matrix, system), system)
             mirrored = mirror(aligned)
             asymmetry = F.relu(mirrored - aligned)
@@ -122,7 +129,7 @@ def estimate_pose(
     alignment_net: nn.Module | None, volume: Map, system: SystemSettings
 ) -> Pose:
     """Centre of mass and network T, as far as the system uses them."""
-    pose = Pose(*volume.new_zeros(2, len(volume), 3))
+    pose = Pose(*volume.new_zeros(2, volume.shape[0], 3))
     if system.alignment.centre:
         pose = centre_pose(volume)
     if alignment_net is not None:
@@ -160,12 +167,27 @@ def rigid_matrices(
     pose: Pose, shape: tuple[int, int, int], spacing_mm: tuple[float, float, float]
 ) -> tuple[Matrix, Matrix]:
     """M and M^-1 of each pose on a grid with shape and spacing in (z, y, x)."""
-    extents = [size * step for size, step in zip(shape, spacing_mm, strict=True)][::-1]
-    scale = pose.rotation.new_tensor([[j / i for j in extents] for i in extents])
+    scale = axis_ratios(shape, spacing_mm, pose.rotation)
     turn, shift = rotation(pose.rotation), pose.translation[:, :, None]
     forward, backward = turn * scale, turn.transpose(1, 2) * scale
     back_shift = -(backward * shift.transpose(1, 2)).sum(2, keepdim=True)
     return homogeneous(forward, shift), homogeneous(backward, back_shift)
+
+
+def inverse_of(matrix: Matrix, system: SystemSettings) -> Matrix:
+    """M^-1 of M by its rotation's transpose: ONNX has no general inverse."""
+    scale = axis_ratios(system.prepare.shape, system.prepare.spacing_mm, matrix)
+    forward, shift = matrix[:, :3, :3], matrix[:, :3, 3:]
+    backward = (forward / scale).transpose(1, 2) * scale
+    return homogeneous(backward, -(backward * shift.transpose(1, 2)).sum(2, True))
+
+
+def axis_ratios(
+    shape: tuple[int, int, int], spacing_mm: tuple[float, float, float], like: Tensor
+) -> Float[Tensor, "3 3"]:
+    """Extent along x, y, z (columns) in extents along x, y, z (rows) of a grid."""
+    extents = [size * step for size, step in zip(shape, spacing_mm, strict=True)][::-1]
+    return like.new_tensor([[j / i for j in extents] for i in extents])
 
 
 def rotation(angles: Float[Tensor, "b 3"]) -> Float[Tensor, "b 3 3"]:
@@ -181,7 +203,7 @@ def rotation(angles: Float[Tensor, "b 3"]) -> Float[Tensor, "b 3 3"]:
 
 def homogeneous(turn: Float[Tensor, "b 3 3"], shift: Float[Tensor, "b 3 1"]) -> Matrix:
     """Matrices with a last row of 0 0 0 1."""
-    last = turn.new_tensor([0, 0, 0, 1]).expand(len(turn), 1, 4)
+    last = turn.new_tensor([0, 0, 0, 1]).expand(turn.shape[0], 1, 4)
     return torch.cat([torch.cat([turn, shift], dim=2), last], dim=1)
 
 

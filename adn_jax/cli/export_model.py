@@ -1,0 +1,38 @@
+"""`adn export-model RUN OUT`: a run's chain to take along."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from adn_jax.cli.arguments import Where, parse
+from adn_jax.inference.export import Format, Platform, export_model
+
+
+@dataclass(frozen=True)
+class ExportModel:
+    """Write a run's chain, from prepared scans to X, A, P, Q, Y and O, as one program.
+
+    Its parameters are in it. OUT/model.json says what goes in and what comes out. Or
+    write the run anew in few MB, for every verb that takes a run.
+    """
+
+    run: Annotated[Where, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Folder of a finished run."""
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
+    """Folder for the model; a program of an earlier export is replaced."""
+    format: Format = "stablehlo"
+    """stablehlo: the whole chain, for jax.export.deserialize. onnx: through the PyTorch
+    form of the chain, so in a checkout with adn-jax[onnx]; where the system searches
+    the pose, it is a second input. weights: a run of few MB in half precision."""
+    platforms: tuple[Platform, ...] = ("cpu", "cuda", "tpu")
+    """Platforms that StableHLO is lowered for."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run the verb."""
+    command = parse(ExportModel, "export-model", arguments)
+    path = export_model(command.run, command.out, command.format, command.platforms)
+    print(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")

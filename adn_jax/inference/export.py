@@ -1,0 +1,195 @@
+"""A run's chain for others: as one program without this package, or as a small run.
+
+From prepared scans I to X, A, P, Q, Y and O, parameters included. As StableHLO by
+jax.export it is the whole chain; ONNX is written through the PyTorch form of the chain
+(folder `benchmarks/`) and takes the pose from outside where the system searches it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jax import export
+from jaxtyping import Array, Float
+
+from adn_jax.config import SystemSettings
+from adn_jax.config.serialization import settings_to_json
+from adn_jax.errors import UserError
+from adn_jax.inference.system import MOST_OUTSIDE, tta_of
+from adn_jax.io.files import atomic_path, write_json
+from adn_jax.io.paths import Place
+from adn_jax.pipeline.adn import AdnParams, apply_adn
+from adn_jax.runtime.named import named_function
+from adn_jax.runtime.platform import versions
+from adn_jax.training.runs import (
+    WEIGHTS,
+    Run,
+    TrainedModel,
+    load_run,
+    write_small_run,
+)
+
+Program = Literal["stablehlo", "onnx"]
+
+Format = Literal[Program, "weights"]
+
+Platform = Literal["cpu", "cuda", "rocm", "tpu"]
+
+Maps = dict[str, Float[Array, "*b z y x"] | Float[Array, "*b 4 4"]]
+
+DESCRIPTION = "model.json"
+"""Says what goes in and what comes out; the sign of an exported model."""
+
+FILES: dict[Program, str] = {"stablehlo": "model.stablehlo", "onnx": "model.onnx"}
+
+VOLUME = (
+    "I: prepared scan, HU window mapped to 0 to 1, 0 outside the brain; x grows to the "
+    "patient's right, y to the front, z to the head"
+)
+
+MEANINGS = {
+    "aligned": "X: the scan with its mid-sagittal plane at the centre of x",
+    "asymmetry": "A: how much darker than the mirror voxel, in window units, on X's "
+    "grid",
+    "pathological": "P: what D takes for ischaemia, on X's grid: its sigmoid, 0 to 1, "
+    "or that times A, as the recipe has it",
+    "anatomical": "Q: A - P, or its positive part, as the recipe has it",
+    "aligned_prediction": "Y: probability of infarct on X's grid",
+    "prediction": "O: probability of infarct on the scan's own prepared grid",
+    "matrix": "M: from normalised (x, y, z) coordinates of X's grid to those of I's, "
+    "-1 and 1 at the outer faces",
+}
+"""Every output, as far as the system has it."""
+
+ONNX_WRITER = "benchmarks.torch_reference.as_onnx", "write_onnx"
+
+
+def export_model(
+    run: Place | str,
+    out: Path,
+    format: Format = "stablehlo",  # noqa: A002
+    platforms: Sequence[Platform] = ("cpu", "cuda", "tpu"),
+) -> Path:
+    """Write `out/model.stablehlo` or `out/model.onnx`, and `out/model.json`.
+
+    As weights, `out` becomes a run of few MB (`write_small_run`).
+
+    Args:
+        run: a finished run.
+        out: a new folder, or one of an earlier program, which is replaced.
+        format: stablehlo (read by `jax.export.deserialize`), onnx, or weights.
+        platforms: for which StableHLO is lowered.
+
+    Raises:
+        UserError: no finished run, another folder, a package that is missing, or a
+            system that the format cannot hold.
+    """
+    if format == "weights":
+        write_small_run(Run.open(run), out)
+        return out / WEIGHTS
+    if out.exists() and not (out / DESCRIPTION).is_file():
+        raise UserError(
+            f"{out} holds something else than an exported model; choose another OUT."
+        )
+    model = load_run(run)
+    with atomic_path(out) as temporary:
+        temporary.mkdir()
+        path = temporary / FILES[format]
+        about: dict[str, Any] = {"inputs": ["volume"], "platforms": list(platforms)}
+        if format == "stablehlo":
+            path.write_bytes(to_stablehlo(model, platforms))
+        else:
+            about = named_function(*ONNX_WRITER, "writer of ONNX")(model, path)
+        described = describe(model, format, about.pop("inputs"))
+        write_json(temporary / DESCRIPTION, described | about)
+    return out / FILES[format]
+
+
+def to_stablehlo(model: TrainedModel, platforms: Sequence[Platform]) -> bytes:
+    """The chain as `jax.export` serialises it: {"volume": (b, z, y, x)} to `MEANINGS`.
+
+    The number of cases is free: they go through the chain one after the other, as
+    programs for one case depend on its size alone.
+    """
+    if find_spec("flatbuffers") is None:
+        raise UserError(
+            "jax.export needs flatbuffers to write a program; install it with: pip "
+            "install 'adn-jax[export]'."
+        )
+    params, system = model.params, model.recipe.system
+
+    def chain(volume: Float[Array, "z y x"]) -> Maps:
+        maps, outside = chain_maps(params, volume[None], system)
+        if system.box is not None:  # as `infer_scan`: a larger head is seen whole
+            whole = partial(chain_maps, params, volume[None], replace(system, box=None))
+            too_large = outside[0] > MOST_OUTSIDE
+            maps = jax.lax.cond(too_large, lambda: whole()[0], lambda: maps)
+        return {name: one[0] for name, one in maps.items()}
+
+    @jax.jit
+    def run(volume: Float[Array, "b z y x"]) -> Maps:
+        return jax.lax.map(chain, volume)
+
+    sizes = ", ".join(map(str, ("b", *system.prepare.shape)))
+    volume = jax.ShapeDtypeStruct(export.symbolic_shape(sizes), jnp.float32)
+    return bytes(export.export(run, platforms=platforms)(volume).serialize())
+
+
+def chain_maps(
+    params: AdnParams, volume: Float[Array, "b z y x"], system: SystemSettings
+) -> tuple[Maps, Float[Array, " b"]]:
+    """The outputs of the chain that `MEANINGS` names, without channels, those of X on
+    the whole grid about its box; and the fraction of each head outside that."""
+    outputs = apply_adn(params, volume[..., None], system)
+    alignment = outputs.alignment
+    maps = {"matrix": alignment.matrix, "prediction": outputs.prediction[..., 0]}
+    for name in MEANINGS.keys() - maps.keys():
+        if (found := getattr(outputs, name)) is not None:
+            maps[name] = alignment.in_whole(found)[..., 0]
+    return maps, alignment.fraction_outside(volume[..., None])
+
+
+def describe(
+    model: TrainedModel, form: Program, inputs: Sequence[str]
+) -> dict[str, Any]:
+    """What goes into an exported model and what comes out, as JSON values."""
+    recipe = model.recipe
+    prepare = recipe.system.prepare
+    grid = ["b", *prepare.shape]
+    volume = jax.ShapeDtypeStruct((1, *prepare.shape), jnp.float32)
+    found, _ = jax.eval_shape(
+        lambda one: chain_maps(model.params, one, recipe.system), volume
+    )
+    shapes = {"volume": grid} | {
+        name: ["b", *one.shape[1:]] for name, one in found.items()
+    }
+
+    def told(name: str) -> dict[str, Any]:
+        meaning = VOLUME if name == "volume" else MEANINGS[name]
+        return {"shape": shapes[name], "type": "float32", "meaning": meaning}
+
+    return {
+        "purpose": "research only, not for diagnosis",
+        "format": form,
+        "inputs": {name: told(name) for name in inputs},
+        "outputs": {
+            name: told(name)
+            for name in MEANINGS
+            if name in found and name not in inputs
+        },
+        "spacing_mm": list(prepare.spacing_mm),
+        "window_hu": list(prepare.window_hu),
+        "threshold": recipe.threshold,
+        "not_in_it": "preparation of the scan, test-time augmentation (tta), and the "
+        "judgement whether there is a mid-line",
+        "tta": settings_to_json(tta_of([recipe])),
+        "recipe": recipe.name,
+        "run": model.run.folder.name,
+        "steps": model.run.steps,
+        "versions": versions(),
+    }

@@ -1,0 +1,122 @@
+"""An exported chain gives what the run gives, where this package is not."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+from adn_jax.cli.main import main
+from adn_jax.data.cases import read_case
+from adn_jax.errors import UserError
+from adn_jax.inference import export as module
+from adn_jax.inference.export import MEANINGS, chain_maps, export_model
+from adn_jax.inference.system import infer_case
+from adn_jax.training.runs import load_run
+from tests.quick import FLAGS
+
+LOAD = """
+import sys
+import jax
+import numpy as np
+from jax import export
+
+model, volumes, out = sys.argv[1:]
+with open(model, "rb") as file:
+    program = export.deserialize(bytearray(file.read()))
+for count in (1, 3):
+    found = program.call(np.load(volumes)[:count])
+    np.savez(f"{out}{count}.npz", **{name: one for name, one in found.items()})
+assert not any(name.startswith("adn_jax") for name in sys.modules)
+"""
+
+
+@pytest.fixture
+def cases(tiny_data):
+    """Two heads that are larger than the box below, and the inside of another."""
+    *large, case = (
+        read_case(tiny_data / one) for one in ("turned", "upright", "tilted")
+    )
+    inside = np.zeros_like(case.volume)
+    inside[:, 16:32, 14:26] = 1
+    return [*large, replace(case, volume=case.volume * inside)]
+
+
+@pytest.fixture
+def boxed_run(tiny_recipe, write_tiny_run):
+    return write_tiny_run("boxed", tiny_recipe.with_fields(box=(8, 32, 24)))
+
+
+def run_elsewhere(model, cases, folder):
+    """Outputs of one case and of three, by a Python that sees no more than packages."""
+    volumes = folder / "volumes.npy"
+    np.save(volumes, np.stack([case.volume for case in cases]))
+    command = [sys.executable, "-I", "-c", LOAD, str(model), str(volumes)]
+    environment = {**os.environ, "XLA_FLAGS": FLAGS}
+    subprocess.run(
+        [*command, str(folder / "found")], check=True, cwd=folder, env=environment
+    )
+    return [np.load(folder / f"found{count}.npz") for count in (1, 3)]
+
+
+@pytest.mark.slow
+def test_the_chain_is_the_same_without_this_package(boxed_run, cases, tmp_path, capsys):
+    main(["export-model", str(boxed_run), str(tmp_path / "out")])
+    path = tmp_path / "out" / "model.stablehlo"
+    assert f"{path} (" in capsys.readouterr().out
+    alone, together = run_elsewhere(path, cases, tmp_path)
+    model = load_run(boxed_run)
+    flagged = []
+    described = json.loads((tmp_path / "out" / "model.json").read_text())
+    assert set(described["outputs"]) == set(together) == set(MEANINGS)
+    for place, case in enumerate(cases):
+        maps, outputs = infer_case(model.params, case, model.recipe)
+        flagged.append(outputs.alignment.box is None)
+        for name, one in described["outputs"].items():
+            found = together[name]
+            assert one["shape"] == ["b", *found.shape[1:]]
+            wanted = (
+                outputs.alignment.matrix[0] if name == "matrix" else getattr(maps, name)
+            )
+            np.testing.assert_allclose(found[place], wanted, rtol=0, atol=1e-5)
+            if place == 0:
+                np.testing.assert_allclose(alone[name][0], wanted, rtol=0, atol=1e-5)
+    assert flagged == [True, True, False]
+
+
+def test_a_system_without_d_has_no_maps_of_it(plain_recipe, tiny_params, cases):
+    volume = jax.ShapeDtypeStruct((1, *cases[0].volume.shape), "float32")
+    maps, _ = jax.eval_shape(
+        lambda one: chain_maps(tiny_params, one, plain_recipe.system), volume
+    )
+    assert set(MEANINGS) - set(maps) == {"pathological", "anatomical"}
+
+
+def test_what_cannot_be_exported_is_one_sentence(tiny_run, tmp_path, monkeypatch):
+    (tmp_path / "notes").mkdir()
+    with pytest.raises(UserError, match="holds something else than an exported model"):
+        export_model(tiny_run, tmp_path / "notes")
+    with pytest.raises(UserError, match="is no run"):
+        export_model(tmp_path / "absent", tmp_path / "out")
+    monkeypatch.setattr(module, "find_spec", lambda _: None)
+    with pytest.raises(UserError, match=r"needs flatbuffers.*'adn-jax\[export\]'"):
+        export_model(tiny_run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_are_a_small_run(tiny_run, tmp_path, capsys):
+    out = tmp_path / "small"
+    main(["export-model", str(tiny_run), str(out), "--format", "weights"])
+    assert str(out / "weights.npz") in capsys.readouterr().out
+    whole, small = load_run(tiny_run), load_run(out)
+    assert small.recipe == whole.recipe
+    for one, other in zip(
+        jax.tree.leaves(small.params), jax.tree.leaves(whole.params), strict=True
+    ):
+        np.testing.assert_allclose(one, other, rtol=2**-11, atol=1e-7)
+    with pytest.raises(UserError, match="choose a new one"):
+        export_model(tiny_run, out, "weights")
