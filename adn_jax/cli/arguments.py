@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import field, make_dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -16,20 +16,32 @@ from adn_jax.config.sizes import Size, at_size
 from adn_jax.config.validation import check_recipe
 from adn_jax.errors import UserError
 from adn_jax.io.paths import Place, to_place
+from adn_jax.training.runs import BUNDLED
 
 Command = TypeVar("Command")
 
-Where = Annotated[
-    Place,
-    tyro.constructors.PrimitiveConstructorSpec(
+
+def _place_argument(metavar: str, place_of: Callable[[str], Place]) -> Any:
+    """How a place on the command line is read and shown."""
+    return tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,
-        metavar="DIR",
-        instance_from_str=lambda texts: to_place(texts[0]),
+        metavar=metavar,
+        instance_from_str=lambda texts: place_of(texts[0]),
         is_instance=lambda value: isinstance(value, Place),
         str_from_instance=lambda place: [str(place)],
-    ),
-]
+    )
+
+
+def run_place(text: str) -> Place:
+    """The run that a command line names, or the model of the package, `bundled`."""
+    return BUNDLED if text == BUNDLED.name else to_place(text)
+
+
+Where = Annotated[Place, _place_argument("DIR", to_place)]
 """A folder on the command line, here or in an object store."""
+
+WhereRun = Annotated[Place, _place_argument("RUN", run_place)]
+"""The folder of a run, or `bundled`."""
 
 
 TTA_RENAMED = {

@@ -9,7 +9,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from adn_jax.cli.arguments import Where, given, parse
+from adn_jax.cli.arguments import Where, WhereRun, given, parse
 from adn_jax.config import TtaSettings
 from adn_jax.errors import UserError, counted
 from adn_jax.evaluation.case import EmptyRule
@@ -30,9 +30,13 @@ class Evaluate:
     """
 
     run: Annotated[
-        Where | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")
+        WhereRun | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")
     ] = None
-    """Folder of a finished run."""
+    """Folder of a finished run, or bundled: the model that comes with the package."""
+    model: WhereRun | None = None
+    """The same as RUN."""
+    out: Path | None = None
+    """Folder for the results in place of RUN/evaluation."""
     predictions: Path | None = None
     """In place of RUN, masks or probabilities of another tool, <case>.nii.gz each, on
     the scans' own grids or on the prepared one; needs --data."""
@@ -44,7 +48,7 @@ class Evaluate:
     """Rule for empty masks: penalise (HD95 is the image's diagonal) or leave_out."""
     samples: int = 0
     """Passes with dropout that tell how sure the predictions are; 0: none."""
-    ensemble: tuple[Where, ...] = ()
+    ensemble: tuple[WhereRun, ...] = ()
     """Further runs: the mean of all predictions is scored, in SPLIT-ensemble/."""
     threshold: ThresholdRule = "recipe"
     """From which probability a voxel is infarct: recipe, or auto: chosen on the
@@ -60,14 +64,17 @@ def main(arguments: Sequence[str]) -> None:
     if command.predictions is not None:
         print_evaluation(_evaluate_peer(command, command.predictions, tta))
         return
-    if command.run is None:
+    named = [run for run in (command.run, command.model) if run is not None]
+    if len(named) != 1:
         raise UserError(
-            "nothing to score was given; name the folder of a run, or the predictions "
-            "of another tool with --predictions DIR --data DIR."
+            f"{command.run} and --model {command.model} are two runs; give one of them."
+            if named
+            else "nothing to score was given; name the folder of a run, or the "
+            "predictions of another tool with --predictions DIR --data DIR."
         )
     print_evaluation(
         evaluate_run(
-            command.run,
+            named[0],
             command.data,
             command.split,
             command.empty,
@@ -75,6 +82,7 @@ def main(arguments: Sequence[str]) -> None:
             command.ensemble,
             tta,
             command.threshold,
+            command.out,
         )
     )
 
@@ -85,6 +93,8 @@ def _evaluate_peer(
     """Score the predictions of another tool; options of a run are refused."""
     asked = {
         "RUN": command.run,
+        "--model": command.model,
+        "--out": command.out,
         "--samples": command.samples,
         "--ensemble": command.ensemble,
         "--threshold auto": command.threshold != "recipe",

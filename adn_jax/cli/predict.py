@@ -1,4 +1,4 @@
-"""`adn predict RUN SCAN...`: segment unseen scans."""
+"""`adn predict SCAN...`: segment unseen scans."""
 
 import sys
 from collections.abc import Sequence
@@ -8,24 +8,30 @@ from typing import Annotated
 
 import tyro
 
-from adn_jax.cli.arguments import Where, given, parse
+from adn_jax.cli.arguments import WhereRun, given, parse
 from adn_jax.config import TtaSettings
 from adn_jax.errors import UserError
 from adn_jax.inference.predict import predict_scans
+from adn_jax.io.files import is_there
+from adn_jax.io.paths import Place, is_remote
+from adn_jax.training.runs import BUNDLED
 
 
 @dataclass(frozen=True)
 class Predict:
     """Segment scans; writes OUT/<scan>/ with volumes on the scan's own grid."""
 
-    run: Annotated[Where, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Folder of a finished run."""
     scans: Annotated[
-        tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SCAN [SCAN ...]")
+        tuple[WhereRun, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="[RUN] SCAN [SCAN ...]"),
     ]
-    """NIfTI files or folders of DICOM slices."""
-    out: Path
+    """NIfTI files or folders of DICOM slices; before them the run that predicts."""
+    out: Path = Path("predictions")
     """Folder for the results; a scan's older results are replaced."""
+    model: WhereRun | None = None
+    """The run that predicts, if it is not named before the scans; default: bundled, the
+    model that comes with the package, for research only."""
     series: str = ""
     """DICOM series to take, by number or part of its description, not by our choice."""
     hu_range: tuple[float, float] | None = None
@@ -45,11 +51,10 @@ class Predict:
 def main(arguments: Sequence[str]) -> None:
     """Run the verb; exit code 2 if any scan failed, after doing the others."""
     command = parse(Predict, "predict", arguments)
-    if not command.scans:
-        raise UserError("no scan was given; name NIfTI files or DICOM folders.")
+    model, scans = model_and_scans(command)
     failures = predict_scans(
-        command.run,
-        command.scans,
+        model,
+        scans,
         command.out,
         command.samples,
         given(command.tta, "tta", arguments),
@@ -60,7 +65,38 @@ def main(arguments: Sequence[str]) -> None:
     )
     for sentence in failures.values():
         print(f"adn: {sentence}", file=sys.stderr)
-    done = len(command.scans) - len(failures)
+    done = len(scans) - len(failures)
     print(f"{done} {'scan is' if done == 1 else 'scans are'} in {command.out}")
     if failures:
         raise SystemExit(2)
+
+
+def model_and_scans(command: Predict) -> tuple[Place, list[Path]]:
+    """The run that predicts, and what it predicts.
+
+    Raises `UserError` if two runs or no scans were named, or nothing is where a run
+    could have been meant.
+    """
+    model, scans = command.model, list(command.scans)
+    if scans and is_there(scans[0] / "config.json"):
+        if model is not None:
+            raise UserError(
+                f"{scans[0]} is a run, and --model names one, too; leave one of them "
+                "out."
+            )
+        model, *scans = scans
+    if not scans:
+        raise UserError("no scan was given; name NIfTI files or DICOM folders.")
+    if remote := [scan for scan in scans if is_remote(scan)]:
+        raise UserError(f"{remote[0]} is in an object store; copy the scan to a disk.")
+    if model is None:
+        if not scans[0].exists():
+            raise UserError(
+                f"{scans[0]} is neither a run nor a scan, for nothing is there; check "
+                "the path."
+            )
+        print(
+            "No --model was named: the bundled model predicts, which has seen drawn "
+            "heads alone. For research only."
+        )
+    return BUNDLED if model is None else model, [Path(scan) for scan in scans]

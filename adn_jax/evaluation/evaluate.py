@@ -16,6 +16,7 @@ from rich.progress import track
 from adn_jax.config.serialization import settings_to_json
 from adn_jax.data.cases import PreparedCase, read_case, sha256
 from adn_jax.data.manifest import Manifest, read_manifest
+from adn_jax.errors import UserError
 from adn_jax.evaluation.case import CaseResult, EmptyRule, evaluate_case, score_case
 from adn_jax.evaluation.peers import THRESHOLD, Peer, find_peer
 from adn_jax.evaluation.report import (
@@ -40,6 +41,7 @@ from adn_jax.inference.system import System, load_system
 from adn_jax.io.files import read_json, write_json, write_text
 from adn_jax.io.paths import Place, Source, as_place, spelled_out
 from adn_jax.pipeline.align import aligns
+from adn_jax.training.runs import BUNDLED
 
 ThresholdRule = Literal["recipe", "auto"]
 """Take the recipe's threshold, or choose two on the validation split."""
@@ -65,6 +67,7 @@ def evaluate_run(
     ensemble: Sequence[Place] = (),
     tta: Mapping[str, Any] | None = None,
     threshold: ThresholdRule = "recipe",
+    out: Place | str | None = None,
 ) -> Evaluation:
     """Score a finished run; writes `RUN/evaluation/<split>/`.
 
@@ -82,18 +85,24 @@ def evaluate_run(
             disagreement tells the uncertainty.
         tta: fields of `TtaSettings` that replace those of the runs' recipes.
         threshold: "auto" chooses thresholds on the validation split of the run's data.
+        out: folder of the results in place of `RUN/evaluation`.
 
     Raises:
         UserError: no run, no data, another grid, no such split, no labelled case, no
             dropout to sample, members that may have seen the cases.
     """
     run, data = as_place(run), None if data is None else as_place(data)
+    if run == BUNDLED and out is None:
+        raise UserError(
+            "the package's own folder is no place for results; give --out FOLDER."
+        )
+    out = run / "evaluation" if out is None else as_place(out)
     system = load_system(run, samples, ensemble, tta)
     manifest = find_data(system.model.run, data)
     check_grid(system.model.recipe, manifest)
     check_unseen([member.run for member in system.members], split, data)
     cases = cases_of_split(manifest, split)
-    folder = run / "evaluation" / (f"{split}-ensemble" if ensemble else split)
+    folder = out / (f"{split}-ensemble" if ensemble else split)
     if threshold != "auto":
         return _evaluate_system(system, manifest, split, folder, empty)
     chosen = choose_on_validation(system, data, _made_by(system), empty)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import count
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -54,6 +55,9 @@ PRETRAINED_STAGES = ("align", "tissue")
 
 WEIGHTS = "weights.npz"
 """Every stage's weights in half precision, in a run of few MB."""
+
+BUNDLED = Path(__file__).parents[1] / "bundled"
+"""The model that comes with the package, a small run, trained on drawn heads alone."""
 
 PACKAGES = ("adn-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 

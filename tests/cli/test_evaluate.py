@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 from rich.console import Console
 
@@ -5,6 +7,7 @@ from adn_jax.cli import evaluate as module
 from adn_jax.cli.main import main
 from adn_jax.errors import UserError
 from adn_jax.evaluation.evaluate import Evaluation
+from adn_jax.training.runs import BUNDLED
 
 STATISTICS = {"mean": 0.7123, "median": 0.75, "std": 0.1, "ci95": [0.6, 0.8], "n": 9}
 NONE = {"mean": None, "median": None, "std": None, "ci95": None, "n": 0}
@@ -46,7 +49,8 @@ def test_arguments_reach_the_evaluation(monkeypatch, tmp_path, capsys):
     calls, asked = [], []
 
     def evaluate_run(*arguments):
-        *first, ensemble, tta, threshold = arguments
+        *first, ensemble, tta, threshold, out = arguments
+        assert out == (Path("O") if len(calls) == 4 else None)
         places = " ".join(map(str, ensemble)) or "()"
         calls.append((*map(str, first), places))
         asked.append((tta, threshold))
@@ -65,7 +69,7 @@ def test_arguments_reach_the_evaluation(monkeypatch, tmp_path, capsys):
     ]
     assert asked == [({}, "recipe")] * 4
     both = ["--tta.mirrored", "--tta.copies", "4"]
-    main(["evaluate", "RUN", *both, "--threshold", "auto"])
+    main(["evaluate", "RUN", *both, "--threshold", "auto", "--out", "O"])
     main(["evaluate", "RUN", "--tta.mirrored"])
     main(["evaluate", "RUN", "--tta.no-mirrored", "--tta.copies=0"])
     main(["evaluate", "RUN", "--tta.turn-deg", "5"])
@@ -75,6 +79,8 @@ def test_arguments_reach_the_evaluation(monkeypatch, tmp_path, capsys):
         ({"mirrored": False, "copies": 0}, "recipe"),
         ({"turn_deg": 5.0}, "recipe"),
     ]
+    main(["evaluate", "--model", "bundled", "--data", "D"])
+    assert calls[-1][:2] == (str(BUNDLED), "D")
     assert f"report: {tmp_path}/evaluation/test/report.html" in capsys.readouterr().out
 
 
@@ -84,7 +90,7 @@ def test_former_options_are_read_and_the_present_ones_told(
     asked = []
 
     def evaluate_run(*arguments):
-        asked.append(arguments[-2])
+        asked.append(arguments[-3])
         return Evaluation(summary(), tmp_path)
 
     monkeypatch.setattr(module, "evaluate_run", evaluate_run)
@@ -172,6 +178,10 @@ def test_mistakes_end_with_code_2(monkeypatch, capsys):
         main(["evaluate", "RUN"])
     assert stop.value.code == 2
     assert capsys.readouterr().err == "adn: there is no run; train one.\n"
+    with pytest.raises(SystemExit) as stop:
+        main(["evaluate", "RUN", "--model", "bundled"])
+    assert stop.value.code == 2
+    assert "are two runs; give one of them" in capsys.readouterr().err
     with pytest.raises(SystemExit) as stop:
         main(["evaluate", "RUN", "--empty", "ignore"])
     assert stop.value.code == 2

@@ -33,7 +33,7 @@ def test_arguments_come_from_the_command_line(monkeypatch, capsys):
         ("pack", "adn pack [-h] PREPARED OUT [--cases-per-shard INT]"),
         ("train", "adn train CONFIG [-h] [OPTIONS]"),
         ("evaluate", "adn evaluate [-h] [OPTIONS] [RUN]"),
-        ("predict", "adn predict [-h] [OPTIONS] RUN SCAN [SCAN ...]"),
+        ("predict", "adn predict [-h] [OPTIONS] [RUN] SCAN [SCAN ...]"),
         ("table", "adn table [-h] [OPTIONS] DATA OUT"),
         ("sweep", "adn sweep CONFIG [-h] [OPTIONS]"),
         ("benchmark", "adn benchmark CONFIG [-h] [OPTIONS]"),

@@ -4,11 +4,16 @@ import pytest
 
 from adn_jax.cli import predict as module
 from adn_jax.cli.main import main
+from adn_jax.training.runs import BUNDLED
 
 
 @pytest.fixture
-def called(monkeypatch):
-    """Calls of `predict_scans`; the scan `bad` fails."""
+def called(monkeypatch, tmp_path):
+    """Calls of `predict_scans` beside the run RUN; the scan `bad` fails."""
+    (tmp_path / "RUN").mkdir()
+    (tmp_path / "RUN" / "config.json").touch()
+    (tmp_path / "a.nii").touch()
+    monkeypatch.chdir(tmp_path)
     calls = []
 
     def predict_scans(run, scans, out, *options):
@@ -27,15 +32,41 @@ def test_scans_reach_the_prediction(called, capsys):
     main(["predict", "RUN", "a.nii", "--out", "O", "--tta.mirrored", "--poses", "4"])
     stated = ["--series", "native", "--hu-range", "-17", "80", "--no-viewer", "--dicom"]
     main(["predict", "RUN", "dicom", "--out", "O", *stated])
-    run, out, one = Path("RUN"), Path("O"), (Path("a.nii"),)
+    run, out, one = Path("RUN"), Path("O"), [Path("a.nii")]
     assert called == [
-        (run, (*one, Path("dicom")), out, 0, {}, "", None, True, False),
+        (run, [*one, Path("dicom")], out, 0, {}, "", None, True, False),
         (run, one, out, 9, {}, "", None, True, False),
         (run, one, out, 0, {"mirrored": True, "copies": 4}, "", None, True, False),
-        (run, (Path("dicom"),), out, 0, {}, "native", (-17, 80), False, True),
+        (run, [Path("dicom")], out, 0, {}, "native", (-17, 80), False, True),
     ]
     out = "2 scans are in O\n" + 3 * "1 scan is in O\n"
     assert capsys.readouterr().out == out
+
+
+def test_without_a_run_the_bundled_model_predicts_and_is_named(called, capsys):
+    main(["predict", "a.nii", "--out", "O"])
+    assert "the bundled model predicts" in capsys.readouterr().out
+    for arguments in (["RUN", "a.nii"], ["a.nii", "--model", "RUN"]):
+        main(["predict", *arguments, "--out", "O"])
+    main(["predict", "a.nii", "--model", "bundled", "--out", "O"])
+    models = [BUNDLED, Path("RUN"), Path("RUN"), BUNDLED]
+    assert [call[:2] for call in called] == [(each, [Path("a.nii")]) for each in models]
+    assert "bundled" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["RUN", "a.nii", "--model", "RUN"], "leave one of them out"),
+        (["RUN"], "no scan was given"),
+    ],
+)
+def test_two_models_or_no_scan_are_refused(called, capsys, arguments, sentence):
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", *arguments, "--out", "O"])
+    assert stop.value.code == 2
+    assert sentence in capsys.readouterr().err
+    assert not called
 
 
 def test_a_failed_scan_ends_with_code_2_after_the_others(called, capsys):
@@ -49,8 +80,20 @@ def test_a_failed_scan_ends_with_code_2_after_the_others(called, capsys):
 
 
 @pytest.mark.usefixtures("called")
-def test_scans_and_out_are_needed():
-    for arguments in (["RUN", "a.nii"], ["RUN", "--out", "O"]):
-        with pytest.raises(SystemExit) as stop:
-            main(["predict", *arguments])
-        assert stop.value.code == 2
+def test_scans_are_needed():
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", "--out", "O"])
+    assert stop.value.code == 2
+
+
+def test_a_scan_alone_suffices(called):
+    main(["predict", "a.nii"])
+    assert called[0][:3] == (BUNDLED, [Path("a.nii")], Path("predictions"))
+
+
+def test_a_mistyped_run_is_no_scan_for_the_bundled_model(called, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", "RUNN", "a.nii"])
+    assert stop.value.code == 2
+    assert "RUNN is neither a run nor a scan" in capsys.readouterr().err
+    assert not called

@@ -1,0 +1,33 @@
+"""The model in the box: `adn_parts`, small enough for two CPU cores, on drawn heads.
+
+Command:  adn train configs/bundled.py --run RUN
+Hardware: 2 CPU cores, hours.
+
+It sees no data set: heads are drawn while it trains, none twice (docs/data.md), and
+what it is worth on real scans is in the model card.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from adn_jax.config import Recipe
+from adn_jax.config.recipe_file import load_recipe
+from adn_jax.config.sizes import demo_size
+
+
+def get_config() -> Recipe:
+    """`adn_parts` at the size of the demo, trained longer."""
+    small = demo_size(load_recipe(Path(__file__).with_name("adn_parts.py")))
+    return replace(
+        small,
+        name="bundled",
+        align=replace(small.align, steps=120, validate_every=60),
+        joint=replace(
+            small.joint,
+            steps=3_000,
+            validate_every=250,
+            optimizer=replace(
+                small.joint.optimizer, learning_rate=1e-3, ema_decay=0.998
+            ),
+        ),
+    )

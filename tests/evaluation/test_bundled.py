@@ -1,0 +1,26 @@
+import pytest
+
+from adn_jax.errors import UserError
+from adn_jax.evaluation.evaluate import evaluate_run
+from adn_jax.training.runs import BUNDLED, Run, load_run, write_small_run
+
+
+def test_results_of_the_bundled_model_need_a_folder(tiny_data):
+    with pytest.raises(UserError, match="give --out FOLDER"):
+        evaluate_run(BUNDLED, tiny_data)
+
+
+def test_a_small_run_is_scored_elsewhere(tiny_run, tiny_data, tmp_path):
+    write_small_run(Run.open(tiny_run), tmp_path / "small")
+    found = evaluate_run(tmp_path / "small", tiny_data, out=tmp_path / "scores")
+    assert found.folder == tmp_path / "scores" / "test"
+    assert (found.folder / "summary.json").exists()
+    assert not (tmp_path / "small" / "evaluation").exists()
+
+
+def test_the_bundled_model_is_small_and_can_be_loaded():
+    model = load_run(BUNDLED)
+    assert model.run.data is None
+    assert model.recipe.name == "bundled"
+    assert sum(file.stat().st_size for file in BUNDLED.iterdir()) < 12_000_000
+    assert (BUNDLED / "MODEL_CARD.md").exists()
