@@ -16,7 +16,7 @@ from adn_jax.config.sizes import Size, at_size
 from adn_jax.config.validation import check_recipe
 from adn_jax.errors import UserError
 from adn_jax.io.paths import Place, to_place
-from adn_jax.training.runs import BUNDLED
+from adn_jax.training.runs import run_place
 
 Command = TypeVar("Command")
 
@@ -30,11 +30,6 @@ def _place_argument(metavar: str, place_of: Callable[[str], Place]) -> Any:
         is_instance=lambda value: isinstance(value, Place),
         str_from_instance=lambda place: [str(place)],
     )
-
-
-def run_place(text: str) -> Place:
-    """The run that a command line names, or the model of the package, `bundled`."""
-    return BUNDLED if text == BUNDLED.name else to_place(text)
 
 
 Where = Annotated[Place, _place_argument("DIR", to_place)]

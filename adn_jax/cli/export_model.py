@@ -29,10 +29,15 @@ class ExportModel:
     the pose, it is a second input. weights: a run of few MB in half precision."""
     platforms: tuple[Platform, ...] = ("cpu", "cuda", "tpu")
     """Platforms that StableHLO is lowered for."""
+    heads: Where | None = None
+    """Of weights, a prepared data set whose training cases stand for what the run has
+    learnt: predict flags scans that are unlike them."""
 
 
 def main(arguments: Sequence[str]) -> None:
     """Run the verb."""
     command = parse(ExportModel, "export-model", arguments)
-    path = export_model(command.run, command.out, command.format, command.platforms)
+    path = export_model(
+        command.run, command.out, command.format, command.platforms, command.heads
+    )
     print(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")

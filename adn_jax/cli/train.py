@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from adn_jax.cli.arguments import Where, parse_with_recipe
+from adn_jax.cli.arguments import Where, WhereRun, parse_with_recipe
 from adn_jax.config import ReadSettings
 from adn_jax.config.sizes import Size
 from adn_jax.data.manifest import has_manifest, parse_fold
@@ -11,6 +11,7 @@ from adn_jax.distributed.hosts import join_processes
 from adn_jax.distributed.mesh import spread_over_cores
 from adn_jax.io.paths import Place
 from adn_jax.runtime.platform import enable_determinism, keep_freed_memory
+from adn_jax.training.runs import stages_of
 from adn_jax.training.train import train
 
 
@@ -34,12 +35,15 @@ class Train:
     hu_range: tuple[float, float] | None = None
     """HU to which the scans of a raw data set were clipped before, -17 80 for
     instance."""
-    align_run: Where | None = None
+    align_run: WhereRun | None = None
     """Another run whose T is used instead of training one, so that systems that differ
     behind it share it."""
-    tissue_run: Where | None = None
+    tissue_run: WhereRun | None = None
     """Another run, on phantoms for instance, whose tissue net is used instead of
     training one (--tissue-source network); the data then needs no tissue maps."""
+    pretrained: WhereRun | None = None
+    """A finished run, or bundled, to start from: T and the tissue net are taken from
+    it, D and F begin with its weights (docs/data.md)."""
     fold: str = ""
     """Which part of the training and validation cases validates, the others train: 0/5
     to 4/5 for five runs that take turns (docs/evaluation.md); empty: the data set's
@@ -73,8 +77,11 @@ def main(arguments: Sequence[str]) -> None:
         stages = recipe.align, recipe.tissue, recipe.joint
         parts = (stage.batch // stage.micro_batches for stage in stages)
         spread_over_cores(*(command.spatial_shards * part for part in parts))
-    runs = {"align": command.align_run, "tissue": command.tissue_run}
-    pretrained = {stage: run for stage, run in runs.items() if run is not None}
+    runs = [
+        *((stage, command.pretrained) for stage in stages_of(recipe)),
+        *(("align", command.align_run), ("tissue", command.tissue_run)),
+    ]
+    pretrained = {stage: run for stage, run in runs if run is not None}
     signal = train(
         recipe,
         command.data,

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
-from adn_jax.config import PrepareSettings
+from adn_jax.config import PrepareSettings, Recipe
 from adn_jax.config.serialization import settings_from_json, settings_to_json
 from adn_jax.errors import UserError, one_line
 from adn_jax.io.files import atomic_path, is_there, read_json, write_json
@@ -165,6 +165,20 @@ def read_manifest(folder: Place | str) -> Manifest:
         cases_per_shard,
         flags,
     )
+
+
+def check_grid(recipe: Recipe, manifest: Manifest) -> None:
+    """Raise `UserError` where the data set was prepared unlike the run's."""
+    for name in ("shape", "spacing_mm", "window_hu"):
+        here, wanted = (
+            getattr(manifest.settings, name),
+            getattr(recipe.system.prepare, name),
+        )
+        if here != wanted:
+            raise UserError(
+                f"{manifest.folder} was prepared with {name} {here}, the run needs "
+                f"{wanted}; prepare the data with the run's settings."
+            )
 
 
 def choose_splits(

@@ -15,7 +15,7 @@ from rich.progress import track
 
 from adn_jax.config.serialization import settings_to_json
 from adn_jax.data.cases import PreparedCase, read_case, sha256
-from adn_jax.data.manifest import Manifest, read_manifest
+from adn_jax.data.manifest import Manifest, check_grid, read_manifest
 from adn_jax.errors import UserError
 from adn_jax.evaluation.case import CaseResult, EmptyRule, evaluate_case, score_case
 from adn_jax.evaluation.peers import THRESHOLD, Peer, find_peer
@@ -28,7 +28,6 @@ from adn_jax.evaluation.report import (
 from adn_jax.evaluation.source import (
     case_checksums,
     cases_of_split,
-    check_grid,
     check_unseen,
     find_data,
     fingerprint,

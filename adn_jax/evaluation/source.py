@@ -5,7 +5,6 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from adn_jax.config import Recipe
 from adn_jax.data.manifest import (
     Fold,
     Manifest,
@@ -52,20 +51,6 @@ def _as_trained(run: Run, manifest: Manifest) -> Manifest:
         return manifest
     folded = manifest.with_fold(run.fold)
     return folded if run.cases_sha256 == folded.digest else manifest
-
-
-def check_grid(recipe: Recipe, manifest: Manifest) -> None:
-    """Raise `UserError` where the data set was prepared unlike the run's."""
-    for name in ("shape", "spacing_mm", "window_hu"):
-        here, wanted = (
-            getattr(manifest.settings, name),
-            getattr(recipe.system.prepare, name),
-        )
-        if here != wanted:
-            raise UserError(
-                f"{manifest.folder} was prepared with {name} {here}, the run needs "
-                f"{wanted}; prepare the data with the run's settings."
-            )
 
 
 def cases_of_split(manifest: Manifest, split: str) -> tuple[str, ...]:

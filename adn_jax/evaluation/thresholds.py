@@ -13,13 +13,12 @@ from jaxtyping import Bool, Float
 from rich.progress import track
 
 from adn_jax.data.cases import read_case
-from adn_jax.data.manifest import Manifest
+from adn_jax.data.manifest import Manifest, check_grid
 from adn_jax.errors import UserError
 from adn_jax.evaluation.case import EmptyRule, native_lesion
 from adn_jax.evaluation.source import (
     case_checksums,
     cases_of_split,
-    check_grid,
     find_data,
     fingerprint,
 )

@@ -16,9 +16,13 @@ import jax
 import jax.numpy as jnp
 from jax import export
 from jaxtyping import Array, Float
+from rich.progress import track
 
-from adn_jax.config import SystemSettings
+from adn_jax.config import Recipe, SystemSettings
 from adn_jax.config.serialization import settings_to_json
+from adn_jax.data.cases import read_case
+from adn_jax.data.known_heads import KnownHeads
+from adn_jax.data.manifest import check_grid, read_manifest
 from adn_jax.errors import UserError
 from adn_jax.inference.system import MOST_OUTSIDE, tta_of
 from adn_jax.io.files import atomic_path, write_json
@@ -74,6 +78,7 @@ def export_model(
     out: Path,
     format: Format = "stablehlo",  # noqa: A002
     platforms: Sequence[Platform] = ("cpu", "cuda", "tpu"),
+    heads: Place | str | None = None,
 ) -> Path:
     """Write `out/model.stablehlo` or `out/model.onnx`, and `out/model.json`.
 
@@ -84,13 +89,17 @@ def export_model(
         out: a new folder, or one of an earlier program, which is replaced.
         format: stablehlo (read by `jax.export.deserialize`), onnx, or weights.
         platforms: for which StableHLO is lowered.
+        heads: of weights, a prepared data set; its training cases stand for what the
+            run has learnt, and scans unlike them are flagged (`data.known_heads`).
 
     Raises:
         UserError: no finished run, another folder, a package that is missing, or a
             system that the format cannot hold.
     """
     if format == "weights":
-        write_small_run(Run.open(run), out)
+        source = Run.open(run)
+        known = None if heads is None else measure_training_cases(source.recipe, heads)
+        write_small_run(source, out, known)
         return out / WEIGHTS
     if out.exists() and not (out / DESCRIPTION).is_file():
         raise UserError(
@@ -108,6 +117,18 @@ def export_model(
         described = describe(model, format, about.pop("inputs"))
         write_json(temporary / DESCRIPTION, described | about)
     return out / FILES[format]
+
+
+def measure_training_cases(recipe: Recipe, data: Place | str) -> KnownHeads:
+    """The ranges of a data set's training cases.
+
+    Raises `UserError` if they were prepared on another grid than the recipe's.
+    """
+    manifest = read_manifest(data)
+    check_grid(recipe, manifest)
+    names = track(manifest.splits["train"], "heads", transient=True)
+    cases = (read_case(manifest.case_folder(name)) for name in names)
+    return KnownHeads.of(cases, manifest.settings)
 
 
 def to_stablehlo(model: TrainedModel, platforms: Sequence[Platform]) -> bytes:

@@ -158,6 +158,9 @@ class System:
         if self.thresholds is not None:
             chosen = self.thresholds.of(maps.prediction, maps.spacing_mm)
             maps = replace(maps, threshold=chosen)
+        if model.heads is not None:
+            unlike = model.heads.flags(case, system.prepare)
+            maps = replace(maps, flags=(*maps.flags, *unlike))
         return Inferred(maps, outputs, uncertainty)
 
 

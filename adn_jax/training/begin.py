@@ -17,19 +17,34 @@ from adn_jax.data.stream import DrawnHeads
 from adn_jax.distributed.mesh import check_batch, check_rows
 from adn_jax.errors import UserError
 from adn_jax.io.files import check_fetched
-from adn_jax.io.paths import Place, is_remote, spelled_out, to_place
+from adn_jax.io.paths import Place, is_remote
 from adn_jax.losses.recipes import resolve_term
 from adn_jax.models import network
 from adn_jax.training.runs import (
+    TAKEN_STAGES,
     Run,
     changed_settings,
     listed,
     params_shapes,
+    run_name,
+    run_place,
     stages_of,
 )
 
 Pretrained = Mapping[str, Place]
-"""Stage -> the run that it is taken from instead of training it."""
+"""Stage -> the run that it is taken from instead of training it; of the joint stage,
+the run with whose weights its training begins."""
+
+OPTIONS = {"align": "--align-run", "tissue": "--tissue-run", "joint": "--pretrained"}
+"""How each is given on the command line."""
+
+
+FORM_OF_JOINT = (
+    *("disentangle_net", "segment_net"),
+    *("disentangle_input", "segment_input", "asymmetry.pathological"),
+)
+"""Settings that D and F of two recipes have in common if one begins with the other's
+weights."""
 
 
 def find_pretrained(
@@ -43,8 +58,8 @@ def find_pretrained(
     known = dict(run.pretrained) if run else {}
     finished = run.finished if run else {}
     for stage, source in given.items():
-        if finished and known.get(stage) != spelled_out(source):
-            option = f"--{stage}-run"
+        if finished and known.get(stage) != run_name(source):
+            option = OPTIONS[stage]
             before = (
                 f"with {option} {known[stage]}"
                 if stage in known
@@ -54,7 +69,7 @@ def find_pretrained(
                 f"{folder} was begun {before}, not with {source}; choose another --run "
                 "folder."
             )
-    begun_with = {stage: to_place(text) for stage, text in known.items()}
+    begun_with = {stage: run_place(text) for stage, text in known.items()}
     pretrained = {**begun_with, **given}
     for stage in pretrained.keys() - finished.keys():
         _check_pretrained(stage, recipe, pretrained[stage])
@@ -74,11 +89,12 @@ def _check_pretrained(stage: str, recipe: Recipe, folder: Place) -> None:
             ("alignment_net", "alignment.centre", "prepare.shape"),
         ),
         "tissue": ("tissue net", "set --tissue-source network", ("tissue_net",)),
+        "joint": ("pair of D and F", "give another recipe", FORM_OF_JOINT),
     }[stage]
     if stage not in stages_of(recipe):
         raise UserError(
-            f"--{stage}-run is given, but the recipe {recipe.name!r} uses no {network} "
-            f"that is trained; {remedy}, or leave it out."
+            f"{OPTIONS[stage]} is given, but the recipe {recipe.name!r} uses no "
+            f"{network} that is trained; {remedy}, or leave it out."
         )
     source = Run.open(folder)
     if stage not in source.finished:
@@ -221,7 +237,7 @@ def begin_run(
     What unfinished stages have saved is set aside if they were begun otherwise.
     """
     digest = manifest.digest
-    sources = {stage: spelled_out(source) for stage, source in pretrained.items()}
+    sources = {stage: run_name(source) for stage, source in pretrained.items()}
     differing = []
     if run is not None:
         if run.cases_sha256 not in {None, digest}:
@@ -230,6 +246,9 @@ def begin_run(
             differing.append(f"fold {run.fold} -> {fold}")
         for stage in [each for each in run.stages if each not in run.finished]:
             changed = [*changed_settings(stage, run.recipe, recipe), *differing]
+            before, now = run.pretrained.get(stage), sources.get(stage)
+            if before != now:
+                changed.append(f"{OPTIONS[stage]} {before} -> {now}")
             if changed and run.has_checkpoints(stage):
                 aside = run.set_aside(stage)
                 print(
@@ -241,7 +260,7 @@ def begin_run(
     same = run is not None and (run.recipe, run.pretrained) == (recipe, sources)
     if run is None or not same or differing:
         run = Run.create(folder, recipe, manifest.folder, digest, fold, sources)
-    for stage in pretrained.keys() - run.finished.keys():
+    for stage in pretrained.keys() & TAKEN_STAGES - run.finished.keys():
         copy_stage(stage, run, pretrained[stage])
     return run
 
@@ -252,6 +271,6 @@ def copy_stage(stage: str, run: Run, folder: Place) -> None:
     run.write_stage(
         stage,
         source.params(stage),
-        taken_from=spelled_out(folder),
+        taken_from=run_name(folder),
         step_there=source.finished[stage]["best_step"],
     )

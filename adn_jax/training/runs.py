@@ -21,11 +21,12 @@ import numpy as np
 from adn_jax.config import Recipe
 from adn_jax.config.serialization import differing_fields, settings_to_json
 from adn_jax.config.validation import recipe_from_json, used_settings
+from adn_jax.data.known_heads import KnownHeads
 from adn_jax.data.manifest import Fold, parse_fold
 from adn_jax.distributed.mesh import placed_shapes
 from adn_jax.errors import UserError
 from adn_jax.io.files import atomic_path, is_there, read_json, write_json
-from adn_jax.io.paths import Place, as_place, move_folder, spelled_out
+from adn_jax.io.paths import Place, as_place, move_folder, spelled_out, to_place
 from adn_jax.models import init_unet
 from adn_jax.pipeline.adn import AdnParams, init_adn
 from adn_jax.training.checkpoints import Mode, open_checkpoints
@@ -50,8 +51,8 @@ STAGE_NEEDS = {
 }
 """Fields on which what a stage trains depends; the joint stage depends on all."""
 
-PRETRAINED_STAGES = ("align", "tissue")
-"""Stages that can be taken from another run."""
+TAKEN_STAGES = ("align", "tissue")
+"""Stages that can be taken from another run; `joint` can begin with its weights."""
 
 WEIGHTS = "weights.npz"
 """Every stage's weights in half precision, in a run of few MB."""
@@ -60,6 +61,16 @@ BUNDLED = Path(__file__).parents[1] / "bundled"
 """The model that comes with the package, a small run, trained on drawn heads alone."""
 
 PACKAGES = ("adn-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def run_place(text: str) -> Place:
+    """Where a run is: a folder, or the package's own for `bundled`."""
+    return BUNDLED if text == BUNDLED.name else to_place(text)
+
+
+def run_name(place: Place) -> str:
+    """What `run_place` reads as the same place, from whatever folder it is called."""
+    return BUNDLED.name if place == BUNDLED else spelled_out(place)
 
 
 def stages_of(recipe: Recipe) -> tuple[str, ...]:
@@ -88,7 +99,7 @@ class Run:
     fold: Fold | None = None
     """Which part of the cases validates; None: the data set's own splits."""
     pretrained: Mapping[str, str] = field(default_factory=dict)
-    """Stage -> the run that it is taken from."""
+    """Stage -> the run that it is taken from, or that `joint` begins with."""
     finished: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Finished stage -> its steps, best step and best score."""
 
@@ -110,7 +121,7 @@ class Run:
             raise UserError(
                 f"{path} holds no recipe; restore it or train the run again."
             )
-        taken = {stage: content.get(f"{stage}_run") for stage in PRETRAINED_STAGES}
+        taken = {stage: content.get(f"{stage}_run") for stage in STAGE_MODES}
         return cls(
             folder=folder,
             recipe=recipe_from_json(content["recipe"], f"{path}: recipe"),
@@ -299,6 +310,8 @@ class TrainedModel:
     """Parameters of the tissue net; None if the recipe has none."""
     run: Run
     """Where it comes from."""
+    heads: KnownHeads | None = None
+    """What heads it was trained on, where that was measured."""
 
 
 def load_run(run: Place | str) -> TrainedModel:
@@ -310,7 +323,8 @@ def load_run(run: Place | str) -> TrainedModel:
     opened = Run.open(run)
     params = opened.all_params()
     adn = adn_params(params.get("align"), params["joint"])
-    return TrainedModel(opened.recipe, adn, params.get("tissue"), opened)
+    heads = KnownHeads.read(opened.folder)
+    return TrainedModel(opened.recipe, adn, params.get("tissue"), opened, heads)
 
 
 def write_run(
@@ -333,11 +347,13 @@ def check_vacant(folder: Place) -> None:
         )
 
 
-def write_small_run(source: Run, folder: Place) -> None:
+def write_small_run(
+    source: Run, folder: Place, heads: KnownHeads | None = None
+) -> None:
     """Make a run of few MB of a finished one, whole or not at all.
 
     It has the recipe, and the best weights of each stage in half precision; every verb
-    that uses a run takes it.
+    that uses a run takes it. With `heads` it tells of scans that are unlike them.
 
     Raises `UserError` if `folder` is taken or a stage of `source` is not finished.
     """
@@ -350,6 +366,8 @@ def write_small_run(source: Run, folder: Place) -> None:
         for stage, params in stages.items():
             facts = {**source.finished[stage], "sha256": checksum(params)}
             small.mark_finished(stage, facts)
+        if heads is not None:
+            heads.write(temporary)
 
 
 def initial_params(key: Key, recipe: Recipe, stage: str) -> Params:

@@ -38,9 +38,9 @@ from adn_jax.training.begin import (
     prepared_cases,
 )
 from adn_jax.training.loop import train_stage
-from adn_jax.training.runs import Run, stages_of
+from adn_jax.training.runs import TAKEN_STAGES, Run, run_place, stages_of
 from adn_jax.training.stages import make_stage, needs_search
-from adn_jax.training.updates import compile_update
+from adn_jax.training.updates import begin_with, compile_update
 from adn_jax.types import Batch
 
 
@@ -65,7 +65,8 @@ def train(
       run: folder of the run; made if it is absent.
       workers: processes that prepare; None takes one a core.
       pretrained: stages that are taken from other runs instead of training them, with
-        those runs; those that the folder was begun with are known.
+        those runs, and the run with whose weights `joint` begins; those that the folder
+        was begun with are known.
       spatial_shards: devices that share the rows of each case.
       fold: which part of the training and validation cases validates, the others
         train; None: the data set's own splits. With a finished stage the folder keeps
@@ -93,7 +94,8 @@ def train(
     with sync_errors():
         known = Run.find(folder)
         pretrained = find_pretrained(recipe, folder, known, pretrained)
-        trained = [name for name in stages_of(recipe) if name not in pretrained]
+        taken = pretrained.keys() & TAKEN_STAGES
+        trained = [name for name in stages_of(recipe) if name not in taken]
         check_stages(recipe, mesh, trained)
         check_paths(data, folder)
         check_run(known, recipe, fold)
@@ -223,9 +225,11 @@ def _train_stages(
             if searched and isinstance(training, Split):
                 batch = stage.settings.batch
                 frozen["search"] = search_table(run.recipe, training, batch, mesh)
-            signal = train_stage(
-                stage, run, training, validation, frozen, mesh, updates.pop(name)
-            )
+            update, source = updates.pop(name), run.pretrained.get(name)
+            if source and not run.has_checkpoints(name):
+                source_run = Run.open(run_place(source))
+                update = begin_with(update, source_run.params(name))
+            signal = train_stage(stage, run, training, validation, frozen, mesh, update)
         if signal:
             return signal
     return 0

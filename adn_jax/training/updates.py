@@ -26,7 +26,7 @@ from adn_jax.training.steps import (
     make_optimizer,
     make_train_step,
 )
-from adn_jax.types import Batch, HeadTruth, Key
+from adn_jax.types import Batch, HeadTruth, Key, Params
 
 SURE = 0.9
 """Share of the memory below which an estimate counts as fitting."""
@@ -69,6 +69,18 @@ def make_update(stage: Stage, recipe: Recipe, mesh: Mesh) -> Update:
         ema_decay,
     )
     return Update(fresh, step, step_key, seed)
+
+
+def begin_with(update: Update, params: Params) -> Update:
+    """The same step, whose training begins with these parameters."""
+    params = jax.device_get(params)
+
+    def fresh() -> TrainState:
+        state = update.fresh()
+        ema = None if state.ema is None else params
+        return replace(state, params=params, ema=ema)
+
+    return replace(update, fresh=fresh)
 
 
 def lower_update(

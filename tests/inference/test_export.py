@@ -15,9 +15,10 @@ from adn_jax.data.cases import read_case
 from adn_jax.errors import UserError
 from adn_jax.inference import export as module
 from adn_jax.inference.export import MEANINGS, chain_maps, export_model
-from adn_jax.inference.system import infer_case
+from adn_jax.inference.system import infer_case, load_system
 from adn_jax.training.runs import load_run
 from tests.quick import FLAGS
+from tests.training.tiny import write_heads
 
 LOAD = """
 import sys
@@ -120,3 +121,23 @@ def test_weights_are_a_small_run(tiny_run, tmp_path, capsys):
         np.testing.assert_allclose(one, other, rtol=2**-11, atol=1e-7)
     with pytest.raises(UserError, match="choose a new one"):
         export_model(tiny_run, out, "weights")
+
+
+@pytest.mark.slow
+def test_a_small_run_tells_of_heads_unlike_its_own(
+    tiny_run, tiny_data, cases, tmp_path
+):
+    small = tmp_path / "small"
+    arguments = ["export-model", str(tiny_run), str(small), "--format", "weights"]
+    main([*arguments, "--heads", str(tiny_data)])
+    system, case = load_system(small), cases[0]
+    bright = replace(case, volume=np.minimum(case.volume + case.brain, 1))
+    (flag,) = [
+        each for each in system.infer(bright).maps.flags if "half of the brain" in each
+    ]
+    assert "below 80 HU, unlike the 1 head that stands" in flag
+    coarse = tmp_path / "coarse"
+    write_heads(coarse, train=1)
+    with pytest.raises(UserError, match="was prepared with shape"):
+        export_model(tiny_run, tmp_path / "other", "weights", heads=coarse)
+    assert not (tmp_path / "other").exists()

@@ -9,7 +9,7 @@ import pytest
 
 from adn_jax.config import StageSettings
 from adn_jax.errors import UserError
-from adn_jax.training import begin
+from adn_jax.training import begin, runs
 from adn_jax.training import train as module
 from adn_jax.training.runs import (
     Run,
@@ -19,6 +19,7 @@ from adn_jax.training.runs import (
     read_finished,
 )
 from adn_jax.training.train import train
+from adn_jax.training.updates import make_update
 from tests.training.made_up import no_update
 from tests.training.tiny import drop_volume, tiny_recipe, write_heads
 
@@ -31,6 +32,9 @@ RECIPE = tiny_recipe(
 
 
 NO_TISSUE = replace(RECIPE.joint_loss, tissue=0.0)
+
+
+NO_NET = replace(RECIPE, tissue_source="none", joint_loss=NO_TISSUE)
 
 
 @functools.cache
@@ -48,8 +52,9 @@ def made_up_training(monkeypatch):
     """Stages end at once, with fresh weights; what they were given is kept."""
     given = {}
 
-    def end(stage, run, _training, _validation, frozen, *_):
+    def end(stage, run, _training, _validation, frozen, _mesh, update):
         given[stage.name] = frozen
+        given["fresh", stage.name] = update.fresh
         run.write_stage(stage.name, some_params(stage.name))
         return 0
 
@@ -76,6 +81,11 @@ def data(tmp_path):
     return folder
 
 
+def trained(given):
+    """The stages that were trained."""
+    return [name for name in given if isinstance(name, str)]
+
+
 def assert_equal(one, other):
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
@@ -85,7 +95,7 @@ def test_the_net_is_taken_and_the_rest_trained(
 ):
     run = tmp_path / "run"
     assert train(RECIPE, data, run, pretrained={"tissue": source}) == 0
-    assert list(made_up_training) == ["align", "joint"]
+    assert trained(made_up_training) == ["align", "joint"]
     assert_equal(made_up_training["joint"]["tissue"], some_params("tissue"))
     assert Run.open(run).pretrained == {"tissue": str(source)}
     finished = read_finished(run)
@@ -212,7 +222,7 @@ def test_t_of_another_run_is_taken_too(data, tmp_path, made_up_training):
     recipe = replace(RECIPE, tissue_source="none", joint_loss=NO_TISSUE)
     run = tmp_path / "run"
     assert train(recipe, data, run, pretrained={"align": source}) == 0
-    assert list(made_up_training) == ["joint"]
+    assert trained(made_up_training) == ["joint"]
     assert_equal(made_up_training["joint"]["align"], some_params("align"))
 
     def refused(recipe):
@@ -231,3 +241,80 @@ def test_t_of_another_run_is_taken_too(data, tmp_path, made_up_training):
         alignment=replace(recipe.system.alignment, centre=False)
     )
     assert "alignment.centre True -> False" in refused(uncentred)
+
+
+@pytest.fixture
+def real_states(monkeypatch):
+    """Stages have their true first state; the step is never called."""
+    monkeypatch.setattr(module, "compile_update", lambda *it: make_update(*it[:3]))
+
+
+@pytest.fixture
+def whole(tmp_path):
+    """A finished run without a tissue net."""
+    run = tmp_path / "whole"
+    written = Run.create(run, NO_NET)
+    for stage in ("align", "joint"):
+        written.write_stage(stage, some_params(stage))
+    return run
+
+
+@pytest.mark.usefixtures("real_states")
+def test_d_and_f_begin_with_the_weights_of_another_run(
+    whole, data, tmp_path, made_up_training
+):
+    run = tmp_path / "run"
+    pretrained = {"align": whole, "joint": whole}
+    assert train(NO_NET, data, run, pretrained=pretrained) == 0
+    assert trained(made_up_training) == ["joint"]
+    assert_equal(made_up_training["joint"]["align"], some_params("align"))
+    state = jax.jit(made_up_training["fresh", "joint"])()
+    assert_equal(state.params, some_params("joint"))
+    assert int(state.step) == 0
+    assert Run.open(run).pretrained == dict.fromkeys(pretrained, str(whole))
+    shutil.rmtree(whole)  # finished, the run stands for itself
+    assert train(NO_NET, data, run) == 0
+
+
+@pytest.mark.usefixtures("real_states")
+def test_the_average_of_weights_begins_with_them_too(
+    whole, data, tmp_path, made_up_training
+):
+    averaged = replace(SHORT.optimizer, ema_decay=0.9)
+    recipe = replace(NO_NET, joint=replace(SHORT, optimizer=averaged))
+    train(recipe, data, tmp_path / "run", pretrained={"joint": whole})
+    state = jax.jit(made_up_training["fresh", "joint"])()
+    assert_equal(state.ema, some_params("joint"))
+    assert_equal(state.params, some_params("joint"))
+
+
+def test_what_was_saved_from_another_beginning_is_set_aside(
+    whole, data, tmp_path, capsys
+):
+    recipe = NO_NET.with_fields(
+        alignment=replace(NO_NET.system.alignment, network=False, search_limit_deg=9.0)
+    )
+    run = tmp_path / "run"
+    Run.create(run, recipe, data)
+    (run / "checkpoints" / "joint" / "2").mkdir(parents=True)
+    assert train(recipe, data, run, pretrained={"joint": whole}) == 0
+    assert f"--pretrained None -> {whole}" in capsys.readouterr().err
+    assert (run / "checkpoints" / "joint_before_1" / "2").exists()
+
+
+def test_d_and_f_of_another_form_are_refused(whole, data, tmp_path):
+    other = NO_NET.with_fields(segment_input="salient_triple")
+    with pytest.raises(UserError) as caught:
+        train(other, data, tmp_path / "run", pretrained={"joint": whole})
+    assert "the pair of D and F" in str(caught.value)
+    assert "segment_input 'salient' -> 'salient_triple'" in str(caught.value)
+
+
+def test_the_bundled_model_is_named_wherever_the_package_lies(
+    whole, data, tmp_path, monkeypatch
+):
+    for place in (tmp_path / "here" / "bundled", tmp_path / "there" / "bundled"):
+        shutil.copytree(whole, place)
+        monkeypatch.setattr(runs, "BUNDLED", place)
+        assert train(NO_NET, data, tmp_path / "run", pretrained={"joint": place}) == 0
+        assert Run.open(tmp_path / "run").pretrained == {"joint": "bundled"}
