@@ -19,13 +19,14 @@ from adn_jax.config import (
     TtaSettings,
     UNetSettings,
 )
+from adn_jax.config.bounds import bounds_of
 from adn_jax.config.serialization import (
     differing_fields,
     sections,
     settings_from_json,
     settings_to_json,
 )
-from adn_jax.config.validation import RULES, check_recipe
+from adn_jax.config.validation import check_recipe
 from adn_jax.errors import UserError
 
 RECIPE = Recipe(
@@ -222,7 +223,7 @@ def test_wrong_types_of_a_python_config(section, name, value, message):
         check_recipe(recipe)
 
 
-def test_every_number_has_a_rule():
+def test_every_number_has_a_bound():
     for _, settings in sections(RECIPE):
         hints = get_type_hints(type(settings))
         numbers = {
@@ -230,5 +231,5 @@ def test_every_number_has_a_rule():
             for field in fields(settings)
             if re.search(r"\b(int|float)\b", str(hints[field.name]))
         }
-        ruled = {name for name, _, _ in RULES.get(type(settings), ())}
-        assert numbers <= ruled, f"{type(settings).__name__} lacks {numbers - ruled}"
+        bounded = {name for name, _ in bounds_of(type(settings))}
+        assert numbers <= bounded, f"{type(settings).__name__}: {numbers - bounded}"

@@ -10,6 +10,34 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from adn_jax.config.bounds import (
+    BelowOne,
+    Box,
+    Chances,
+    ClipNorm,
+    Decays,
+    Degrees,
+    DegreesXYZ,
+    Fraction,
+    Fractions,
+    KernelSides,
+    Labels,
+    NonNegativeFloat,
+    NonNegativeInt,
+    NonNegativeXYZ,
+    OddInt,
+    PathwaySteps,
+    PositiveFloat,
+    PositiveInt,
+    Prior,
+    Seed,
+    Shape,
+    Spacing,
+    Threshold,
+    Widths,
+    Window,
+    Windows,
+)
 from adn_jax.config.stream import StreamSettings
 
 Precision = Literal["float32", "tensorfloat32", "bfloat16"]
@@ -32,13 +60,13 @@ SegmentInput = Literal["salient", "salient_triple", "aligned", "mirror_pair"]
 class PrepareSettings:
     """How a raw scan becomes a prepared case."""
 
-    shape: tuple[int, int, int] = (40, 256, 256)
+    shape: Shape = (40, 256, 256)
     """Voxels of the prepared grid (z y x)."""
-    spacing_mm: tuple[float, float, float] = (5.0, 1.2, 1.2)
+    spacing_mm: Spacing = (5.0, 1.2, 1.2)
     """Voxel size of the prepared grid in mm (z y x)."""
-    window_hu: tuple[float, float] = (0.0, 80.0)
+    window_hu: Window = (0.0, 80.0)
     """HU that become 0 and 1; the usual brain window (not stated in the paper)."""
-    infarct_labels: tuple[int, ...] = (1, 2, 3, 5)
+    infarct_labels: Labels = (1, 2, 3, 5)
     """Label values that count as infarct; the authors' rule for AISD (values 0-5)."""
     tissue: Literal["auto", "given", "atlas", "none"] = "auto"
     """Tissue maps: given ones, from the atlas, none; auto: given, else none."""
@@ -76,11 +104,11 @@ class ReadSettings:
 class AlignmentNetSettings:
     """Network T: a strided residual encoder that looks at the whole head."""
 
-    widths: tuple[int, ...] = (32, 64, 128, 256)
+    widths: Widths = (32, 64, 128, 256)
     """Feature maps of each stage; a stage halves every axis."""
-    rotation_limit_deg: tuple[float, float, float] = (0.0, 0.0, 60.0)
+    rotation_limit_deg: DegreesXYZ = (0.0, 0.0, 60.0)
     """Largest rotation about x, y, z in degrees."""
-    translation_limit: tuple[float, float, float] = (1.0, 1.0, 0.0)
+    translation_limit: NonNegativeXYZ = (1.0, 1.0, 0.0)
     """Largest shift along x, y, z in half-extents (1: half the image)."""
     identity_start: bool = False
     """Start from the identity (near-zero last layer): tanh does not saturate."""
@@ -92,19 +120,19 @@ class UNetSettings:
 
     kind: Literal["residual_unet", "unet"] = "residual_unet"
     """Which network."""
-    widths: tuple[int, ...] = (32, 64, 128, 256)
+    widths: Widths = (32, 64, 128, 256)
     """Feature maps of each level; a level halves every axis."""
-    outputs: int = 1
+    outputs: PositiveInt = 1
     """Output channels: 1 is a sigmoid map, more are class logits."""
-    groups: int = 8
+    groups: PositiveInt = 8
     """Groups of the group normalisation (1 where a map has fewer channels)."""
-    dropout: float = 0.2
+    dropout: BelowOne = 0.2
     """Chance that an element is dropped after each encoder and decoder stage."""
-    prior: float | None = None
+    prior: Prior = None
     """Output probability before training, set by the last bias; None: near 0.5."""
-    in_plane_levels: int = 0
+    in_plane_levels: NonNegativeInt = 0
     """The first so many poolings leave z as it is: for thick slices (ours)."""
-    deep_supervision: int = 0
+    deep_supervision: NonNegativeInt = 0
     """F alone: decoder levels below the last that also give logits, each compared with
     the label at weight 1/2, 1/4, ... (as in nnU-Net)."""
 
@@ -116,30 +144,30 @@ class DeepMedicSettings:
 
     kind: Literal["deepmedic"] = "deepmedic"
     """Which network."""
-    widths: tuple[int, ...] = (30, 30, 40, 40, 40, 40, 50, 50)
+    widths: Widths = (30, 30, 40, 40, 40, 40, 50, 50)
     """Feature maps of the 3 x 3 x 3 layers of each pathway."""
-    steps: tuple[int, ...] = (1, 3, 5)
+    steps: PathwaySteps = (1, 3, 5)
     """Each pathway takes every so many voxels; odd, the first 1."""
     residual: tuple[int, ...] = (4, 6, 8)
     """Layers of a pathway, from 1, to whose output the input of the layer before is
     added."""
-    joined_widths: tuple[int, ...] = (250, 250)
+    joined_widths: Widths = (250, 250)
     """Feature maps of the layers on all pathways together."""
-    joined_kernels: tuple[int, ...] = (3, 1)
+    joined_kernels: KernelSides = (3, 1)
     """Their kernel sides, 1 or 3."""
     joined_residual: tuple[int, ...] = (2,)
     """Those of them, from 1, to whose output the input of the layer before is added."""
-    dropout: tuple[float, ...] = (0.0, 0.5, 0.5)
+    dropout: Chances = (0.0, 0.5, 0.5)
     """Chance that an element is dropped before each of them, the classifier last."""
-    prior: float | None = None
+    prior: Prior = None
     """Output probability before training, set by the last bias; None: near 0.5."""
-    samples: int = 4
+    samples: PositiveInt = 4
     """Windows of each case that an update learns from."""
-    lesion_fraction: float = 0.5
+    lesion_fraction: Fraction = 0.5
     """Share of them around a lesion voxel; the others are around brain without."""
-    side: int = 21
+    side: OddInt = 21
     """Voxels that a window of training predicts along each axis."""
-    tile: int = 45
+    tile: OddInt = 45
     """The same in inference, a multiple of every step."""
 
 
@@ -150,17 +178,17 @@ class SymmetryNetSettings:
 
     kind: Literal["sean"] = "sean"
     """Which network."""
-    widths: tuple[int, ...] = (64, 128, 256, 512, 1024)
+    widths: Widths = (64, 128, 256, 512, 1024)
     """Feature maps of each level; the attention is on the last."""
-    neighbours: int = 1
+    neighbours: NonNegativeInt = 1
     """Slices above and below that a slice is seen with."""
-    windows: tuple[int, int] = (4, 4)
+    windows: Windows = (4, 4)
     """Parts along y and x into which the attention divides a slice."""
-    prior: float | None = None
+    prior: Prior = None
     """Output probability before training, set by the last bias; None: near 0.5."""
-    samples: int = 4
+    samples: PositiveInt = 4
     """Slices of each case that an update learns from."""
-    lesion_fraction: float = 0.5
+    lesion_fraction: Fraction = 0.5
     """Share of them with lesion; the others are any slices of the brain."""
 
 
@@ -179,17 +207,17 @@ class AlignmentSettings:
     """Let T look at the volume; else the search below has to find the pose alone."""
     centre: bool = False
     """Move the centre of mass to the centre of the volume before anything else."""
-    search_limit_deg: float = 0.0
+    search_limit_deg: Degrees = 0.0
     """Search this far around T's angle (around 0 without T); 0: no search."""
-    search_step_deg: float = 2.0
+    search_step_deg: PositiveFloat = 2.0
     """Step of the search."""
     search_everywhere: bool = True
     """Where there is a search, also begin at every angle about the centre of mass; the
     start that mirrors better after refinement counts, and the brain's shape says where
     the head's front is."""
-    refine_steps: int = 0
+    refine_steps: NonNegativeInt = 0
     """Optimizer steps on the mirror loss that refine the pose of each scan."""
-    refine_rate: float = 0.02
+    refine_rate: PositiveFloat = 0.02
     """Step size of the refinement at its start (radians and half-extents)."""
 
 
@@ -200,11 +228,11 @@ class TtaSettings:
 
     mirrored: bool = False
     """Also take the scan's mirror image."""
-    copies: int = 0
+    copies: NonNegativeInt = 0
     """Further copies of the scan, turned and shifted in plane."""
-    turn_deg: float = 10.0
+    turn_deg: Degrees = 10.0
     """Largest turn of a copy in degrees; they spread evenly over +- this."""
-    shift: float = 0.02
+    shift: BelowOne = 0.02
     """Length of a copy's shift in half-extents; each goes another way."""
 
 
@@ -216,7 +244,7 @@ class AsymmetrySettings:
     """Q = A - P (paper) or max(A - P, 0) (authors' code)."""
     compensated: Literal["sum", "clipped"] = "sum"
     """X_tilde = X + P (paper) or min(X + P, max(X, X')) (authors' code)."""
-    rim_mm: float = 0.0
+    rim_mm: NonNegativeFloat = 0.0
     """Rim of the brain, in the slice, where A is 0: there voxels are part bone or lie
     beside no brain on the other side (ours; rounded to voxels, at least one). 0: A
     counts everywhere, as published."""
@@ -235,16 +263,16 @@ class AsymmetrySettings:
 class AlignLossSettings:
     """Weights of the terms that train T."""
 
-    mirror: float = 1.0
+    mirror: NonNegativeFloat = 1.0
     """mean |X - X'| (equation 1)."""
-    mirror_in_view: float = 0.0
+    mirror_in_view: NonNegativeFloat = 0.0
     """mean |X - X'| over the head's mean intensity still in view: no gain from pushing
     the head out (ours)."""
-    reconstruction: float = 0.0
+    reconstruction: NonNegativeFloat = 0.0
     """mean |I - sample(X', M^-1)| (authors' code)."""
-    pose_regression: float = 0.0
+    pose_regression: NonNegativeFloat = 0.0
     """Squared distance to the answer of the coarse search (ours)."""
-    warm_start_steps: int = 0
+    warm_start_steps: NonNegativeInt = 0
     """Steps at the start with the pose regression alone."""
     extra: tuple[str, ...] = ()
     """Terms of your own: `module:function` or `module:function:weight`."""
@@ -259,39 +287,39 @@ class JointLossSettings:
 
     grid: Literal["scan", "aligned"] = "scan"
     """Where L_F is taken: O against G (paper) or Y against T(G) (authors' code)."""
-    cross_entropy: float = 1.0
+    cross_entropy: NonNegativeFloat = 1.0
     """Binary cross-entropy of the prediction (equation 4)."""
-    generalised_dice: float = 1.0
+    generalised_dice: NonNegativeFloat = 1.0
     """Generalised Dice loss of the prediction."""
-    focal_tversky: float = 0.0
+    focal_tversky: NonNegativeFloat = 0.0
     """(1 - T)^(3/4) of the prediction, T the Tversky index that charges missed voxels
     0.7 and false ones 0.3 (Abraham and Khan 2019)."""
-    boundary: float = 0.0
+    boundary: NonNegativeFloat = 0.0
     """Mean of the prediction times the signed distance (mm) to the surface of the
     label, negative inside (Kervadec et al. 2019)."""
-    regularisation: float = 10.0
+    regularisation: NonNegativeFloat = 10.0
     """lambda: the common weight of all terms of L_D below (equation 6)."""
-    tissue: float = 1.0
+    tissue: NonNegativeFloat = 1.0
     """P on grey mirrored onto white, on white mirrored onto grey, and on CSF."""
-    tissue_one_way: float = 0.0
+    tissue_one_way: NonNegativeFloat = 0.0
     """P on grey flipped onto white, and on CSF (authors' code)."""
-    size: float = 1.0
+    size: NonNegativeFloat = 1.0
     """|mean P - mean T(G)|."""
-    size_in_asymmetry: float = 0.0
+    size_in_asymmetry: NonNegativeFloat = 0.0
     """|mean P - mean(A * T(G))| (authors' code)."""
-    size_by_volume: float = 0.0
+    size_by_volume: NonNegativeFloat = 0.0
     """|volume of P - volume of T(G)| / volume of T(G), mean of the cases (ours)."""
-    pathology_supervision: float = 0.0
+    pathology_supervision: NonNegativeFloat = 0.0
     """Cross-entropy and generalised Dice of D's output against T(G) (ours)."""
-    symmetric: float = 1.0
+    symmetric: NonNegativeFloat = 1.0
     """mean(P * (1 - A)): P where there is no asymmetry."""
-    symmetric_voxels: float = 0.0
+    symmetric_voxels: NonNegativeFloat = 0.0
     """mean(P * [A = 0]) (authors' code)."""
-    intrinsic: float = 1.0
+    intrinsic: NonNegativeFloat = 1.0
     """-|mean(A - P)|: as much asymmetry as possible is anatomical."""
-    intrinsic_positive: float = 0.0
+    intrinsic_positive: NonNegativeFloat = 0.0
     """-mean(max(A - P, 0)) (authors' code)."""
-    warm_start_steps: int = 334
+    warm_start_steps: NonNegativeInt = 334
     """Steps at the start in which cross-entropy and generalised Dice of D's output
     against T(G) take the place of L_D (2 epochs of 167 steps)."""
     extra: tuple[str, ...] = ()
@@ -300,7 +328,7 @@ class JointLossSettings:
     """Weights that change: `term:FROM:TO` grows from 0 at step FROM to its weight at
     step TO, `term:FROM:TO:A:B` goes from A to B times its weight; `regularisation` is
     lambda."""
-    gradient_norms_every: int = 0
+    gradient_norms_every: NonNegativeInt = 0
     """Updates between measurements of each term's gradient; 0: never."""
 
 
@@ -308,19 +336,19 @@ class JointLossSettings:
 class AugmentSettings:
     """Augmentation on the device; labels and tissue move along, nearest neighbour."""
 
-    gamma: float = 0.25
+    gamma: BelowOne = 0.25
     """Intensity exponent drawn from 1 +- this (authors' code)."""
     mirror: bool = True
     """Left-right flip of every second case."""
-    rotation_deg: float = 10.0
+    rotation_deg: Degrees = 10.0
     """In-plane rotation drawn from +- this many degrees."""
-    translation: float = 0.0
+    translation: NonNegativeFloat = 0.0
     """In-plane shift drawn from +- this many half-extents."""
-    zoom: float = 0.0
+    zoom: BelowOne = 0.0
     """In-plane size drawn from 1 +- this (joint and tissue stages)."""
-    brightness: float = 0.0
+    brightness: BelowOne = 0.0
     """Intensity added in the brain, drawn from +- this share of the window."""
-    noise: float = 0.0
+    noise: BelowOne = 0.0
     """Deviation of the noise added in the brain, drawn from 0 to this share of the
     window."""
 
@@ -330,26 +358,26 @@ class OptimizerSettings:
     """AdamW with poly decay, rate * (1 - step / steps) ** power; or RMSProp whose rate
     is halved now and then, as DeepMedic trains."""
 
-    learning_rate: float = 1e-3
+    learning_rate: PositiveFloat = 1e-3
     """Rate at step 0."""
-    weight_decay: float = 5e-4
+    weight_decay: NonNegativeFloat = 5e-4
     """AdamW: decoupled weight decay, on every parameter."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: Decays = (0.9, 0.999)
     """AdamW: decay of the two moments."""
-    decay_power: float = 0.9
+    decay_power: NonNegativeFloat = 0.9
     """AdamW: power of the poly decay."""
-    momentum: float = 0.6
+    momentum: BelowOne = 0.6
     """RMSProp: Nesterov momentum."""
-    l1: float = 1e-6
+    l1: NonNegativeFloat = 1e-6
     """RMSProp: weight of the sum of absolute kernels in the loss."""
-    l2: float = 1e-4
+    l2: NonNegativeFloat = 1e-4
     """RMSProp: weight of the sum of squared kernels in the loss."""
-    halve_at: tuple[float, ...] = (0.486, 0.629, 0.771, 0.857, 0.943)
+    halve_at: Fractions = (0.486, 0.629, 0.771, 0.857, 0.943)
     """RMSProp: shares of the steps at which the rate is halved (epochs 17, 22, 27, 30
     and 33 of 35)."""
-    clip_norm: float | None = None
+    clip_norm: ClipNorm = None
     """Largest global gradient norm; None: no clipping."""
-    ema_decay: float = 0.0
+    ema_decay: BelowOne = 0.0
     """Decay of an exponential moving average (EMA) of the parameters, which is then
     what is validated and used; 0: the parameters themselves are."""
     kind: Literal["adamw", "rmsprop"] = "adamw"
@@ -360,19 +388,19 @@ class OptimizerSettings:
 class StageSettings:
     """One stage of training; 0 steps leave it out."""
 
-    steps: int = 0
+    steps: NonNegativeInt = 0
     """Optimizer steps."""
-    batch: int = 6
+    batch: PositiveInt = 6
     """Cases a step, over all devices."""
-    micro_batches: int = 1
+    micro_batches: PositiveInt = 1
     """Parts of a batch that a step takes one after the other, to need less memory; what
     a loss sums over its batch, it then sums over a part."""
-    validate_every: int = 167
+    validate_every: PositiveInt = 167
     """Steps between validations on held-out cases, each with a checkpoint."""
-    patience_epochs: int = 0
+    patience_epochs: NonNegativeInt = 0
     """Stop when the training Dice has stayed the same for this many epochs; 0: never.
     The paper's rule is 2."""
-    patience_tolerance: float = 0.001
+    patience_tolerance: NonNegativeFloat = 0.001
     """Change of the training Dice that still counts as the same."""
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     """How the parameters move."""
@@ -398,7 +426,7 @@ class SystemSettings:
     """What the gradients of the U-Nets compute again to need less memory."""
     prepare: PrepareSettings = field(default_factory=PrepareSettings)
     """Preparation of raw scans."""
-    box: tuple[int, int, int] | None = None
+    box: Box = None
     """Voxels (z y x) of X, about its centre, that D, F and the tissue net see (ours);
     None: all. In inference a head that is larger is seen whole."""
     alignment: AlignmentSettings = field(default_factory=AlignmentSettings)
@@ -446,7 +474,7 @@ class Recipe:
 
     name: str
     """Name of the recipe, for tables and reports."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of everything random."""
     system: Annotated[SystemSettings, tyro.conf.arg(name="")] = field(
         default_factory=SystemSettings
@@ -470,7 +498,7 @@ class Recipe:
     """The heads that are drawn for a training without a data set."""
     soft_labels: bool = False
     """Learn which fraction of a voxel is infarct (ours), not whether most of it is."""
-    threshold: float = 0.5
+    threshold: Threshold = 0.5
     """Probability from which a voxel is called infarct."""
     tta: TtaSettings = field(default_factory=TtaSettings)
     """Test-time augmentation: what inference averages over."""

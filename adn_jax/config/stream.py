@@ -5,52 +5,80 @@ learn from heads drawn so carry over to scans of any scanner (Billot et al., Syn
 2023). Pairs are (lowest, highest) of a uniform draw.
 """
 
+import math
 from dataclasses import dataclass
+from typing import Annotated
 
-Range = tuple[float, float]
+from adn_jax.config.bounds import (
+    Bound,
+    Chance,
+    NonNegativeFloat,
+    NonNegativeXYZ,
+    PositiveInt,
+    Range,
+    Seed,
+    all_positive,
+)
+
+Sizes = Annotated[Range, all_positive("a lowest and a highest size above 0")]
+
+Quantiles = Annotated[tuple[float, float, float], all_positive("three volumes above 0")]
+
+Counts = Annotated[
+    tuple[float, ...],
+    Bound(
+        "chances of none, one, ... that add up to 1, at least two",
+        lambda chances: (
+            len(chances) > 1
+            and min(chances) >= 0
+            and math.isclose(sum(chances), 1.0, abs_tol=1e-3)
+        ),
+    ),
+    Bound("above 0 for some infarct", lambda chances: sum(chances[1:]) > 0),
+]
 
 
 @dataclass(frozen=True)
 class StreamSettings:
     """Heads drawn while training, where no data set is given (docs/data.md)."""
 
-    validation_heads: int = 32
+    validation_heads: PositiveInt = 32
     """Held-out heads, all with an infarct, that choose the best weights."""
-    validation_seed: int = 1
+    validation_seed: Seed = 1
     """Seed of the held-out heads, which no seed of a recipe draws for training."""
-    epoch_heads: int = 256
+    epoch_heads: PositiveInt = 256
     """Heads that count as an epoch, for the stop rule alone: none comes twice."""
 
-    rotation_deg: tuple[float, float, float] = (12.0, 6.0, 30.0)
+    rotation_deg: NonNegativeXYZ = (12.0, 6.0, 30.0)
     """Largest rotation about x, y, z: nodding, tilt to a shoulder, turning."""
-    shift_mm: tuple[float, float, float] = (4.0, 4.0, 6.0)
+    shift_mm: NonNegativeXYZ = (4.0, 4.0, 6.0)
     """Largest distance of the head's centre from the grid's, along x, y, z."""
-    cut: float = 0.25
+    cut: Chance = 0.25
     """Chance that the field of view cuts the head above or below."""
     cut_mm: Range = (5.0, 55.0)
     """Height that is cut off then."""
 
-    scale: Range = (0.85, 0.97)
+    scale: Sizes = (0.85, 0.97)
     """Size against the template, which is about 8 % larger than life."""
-    stretch: float = 0.03
+    stretch: NonNegativeFloat = 0.03
     """Standard deviation of the size along each axis."""
-    skew: float = 0.04
+    skew: NonNegativeFloat = 0.04
     """Standard deviation of the shear of one side against the other."""
-    deformation_mm: float = 3.0
+    deformation_mm: NonNegativeFloat = 3.0
     """Standard deviation of the elastic deformation that both sides share."""
-    asymmetry_mm: float = 2.0
+    asymmetry_mm: NonNegativeFloat = 2.0
     """Standard deviation of the elastic deformation that differs between the sides."""
     ventricle: Range = (-0.25, 0.6)
     """Relative growth of the ventricles, the same on both sides."""
-    ventricle_asymmetry: float = 0.15
+    ventricle_asymmetry: NonNegativeFloat = 0.15
     """Standard deviation of the growth of each ventricle alone."""
     atrophy: Range = (0.0, 1.0)
     """Width of sulci, fissures and cisterns: 0 a young brain, 1 strong atrophy."""
-    atrophy_asymmetry: float = 0.15
+    atrophy_asymmetry: NonNegativeFloat = 0.15
     """Standard deviation of `atrophy` between regions and sides."""
     sulci: Range = (0.05, 0.75)
     """Share of CSF in sulci of the head's own, beside the template's."""
-    craniectomy: float = 0.03
+    craniectomy: Chance = 0.03
     """Chance of a skull gap, over which the brain bulges or sinks."""
     bulge_mm: Range = (-8.0, 14.0)
     """How far it does."""
@@ -61,19 +89,19 @@ class StreamSettings:
     """Difference between grey and white matter."""
     csf_hu: Range = (2.0, 13.0)
     """CT number of cerebrospinal fluid."""
-    regional_hu: float = 1.2
+    regional_hu: NonNegativeFloat = 1.2
     """Standard deviation of tissue CT numbers between regions and sides."""
     dark_white_hu: Range = (0.0, 12.0)
     """Darkening of ageing white matter (leukoaraiosis), on both sides."""
     dark_white_mm: Range = (-12.0, 14.0)
     """Distance from the ventricles that it reaches; below 0 there is little."""
-    lacunes: float = 0.12
+    lacunes: Chance = 0.12
     """Chance of each of six old lacunes, not labelled."""
     lacune_mm: Range = (1.5, 6.0)
     """Their radius."""
-    cyst: float = 0.08
+    cyst: Chance = 0.08
     """Chance of an arachnoid cyst or a wide cistern, not labelled."""
-    calcified: float = 0.5
+    calcified: Chance = 0.5
     """Chance of each calcification: plexus, pineal gland, pallidum."""
     calcified_hu: Range = (30.0, 250.0)
     """Their CT number above the tissue's."""
@@ -82,11 +110,11 @@ class StreamSettings:
     vessel_hu: Range = (0.0, 14.0)
     """CT number of the large arteries above the tissue's."""
 
-    infarcts: tuple[float, ...] = (0.15, 0.5, 0.22, 0.13)
+    infarcts: Counts = (0.15, 0.5, 0.22, 0.13)
     """Chance of none, one, two, three infarcts."""
-    other_side: float = 0.3
+    other_side: Chance = 0.3
     """Chance that a further infarct lies on the other side."""
-    infarct_quantiles_ml: tuple[float, float, float] = (1.5, 12.0, 110.0)
+    infarct_quantiles_ml: Quantiles = (1.5, 12.0, 110.0)
     """10th percentile, median and 90th percentile of an infarct's volume."""
     infarct_limits_ml: Range = (0.3, 330.0)
     """Smallest and largest volume."""
@@ -98,11 +126,11 @@ class StreamSettings:
     """Displacement at the border of a large infarct: shrunken if old, else swollen."""
     midline_mm: Range = (0.0, 9.0)
     """Shift of the mid-line by a large swollen infarct."""
-    haemorrhage: float = 0.2
+    haemorrhage: Chance = 0.2
     """Chance of each of three spots of blood in an infarct."""
     haemorrhage_hu: Range = (10.0, 40.0)
     """CT number of the blood above the tissue's."""
-    dense_vessel: float = 0.3
+    dense_vessel: Chance = 0.3
     """Chance of a dense artery on the side of a fresh infarct."""
     dense_vessel_hu: Range = (10.0, 35.0)
     """Its CT number above the tissue's."""
@@ -113,9 +141,9 @@ class StreamSettings:
     """Reconstruction kernel: smooth below 0, with overshoot at edges above."""
     noise_hu: Range = (0.3, 4.0)
     """Standard deviation of the noise in a voxel of the grid, more often low."""
-    motion: float = 0.1
+    motion: Chance = 0.1
     """Chance of a moved head: slices that lie askew, doubled contours."""
-    motion_mm: float = 2.5
+    motion_mm: NonNegativeFloat = 2.5
     """Standard deviation of a slice's displacement then."""
     hardening_hu: Range = (0.0, 14.0)
     """Dark band between the petrous bones."""
