@@ -1,12 +1,15 @@
 """What the pages say can be followed: links lead somewhere, commands can be read."""
 
 import importlib
+import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+import adn_jax
 from adn_jax.cli import main as cli
 
 ROOT = Path(__file__).parents[1]
@@ -96,3 +99,23 @@ def test_commands_can_be_read(command, monkeypatch):
     words = [STANDING_FOR.get(word, word) for word in here]
     with pytest.raises(CommandReadError):
         cli.main(words)
+
+
+def test_the_site_builds_without_a_warning(tmp_path):
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", tmp_path]
+    quiet = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(
+        command, cwd=ROOT, env=quiet, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    pages = {page.parent.name for page in tmp_path.glob("*/index.html")}
+    assert {"commands", "api", "method", "findings", "model-card"} <= pages
+    assert (tmp_path / "overview.png").exists()
+    start = (tmp_path / "index.html").read_text()
+    assert "fonts.googleapis" not in start
+    said = (tmp_path / "commands" / "index.html").read_text()
+    assert all(f"adn {verb}" in said for verb in cli.VERBS)
+    assert "--joint-loss.tissue" in said
+    assert str(ROOT) not in said
+    named = (tmp_path / "api" / "index.html").read_text()
+    assert all(f"{name}" in named for name in dir(adn_jax))

@@ -70,7 +70,7 @@ def test_what_the_wheel_asks_for(built):
     assert any(need.startswith("jax") for need in without_extra)
     assert not any(need.startswith(("torch", "pytest")) for need in without_extra)
     assert {
-        *("atlas", "cloud", "dev", "dicom", "export", "gpu", "onnx"),
+        *("atlas", "cloud", "dev", "dicom", "docs", "export", "gpu", "onnx"),
         *("plan-cuda", "plan-tpu", "test", "torch", "tpu"),
     } <= set(metadata.get_all("Provides-Extra"))
 
