@@ -81,3 +81,5 @@ def test_the_source_archive_holds_what_the_wheel_is_made_of(built):
         names = {name.partition("/")[2] for name in source.getnames()}
     assert {"pyproject.toml", "README.md", "requirements.txt", "LICENSE"} <= names
     assert "vendor/niivue/NOTICES" in names
+    assert {"configs/adn.py", "examples/loss_terms.py", "CHANGELOG.md"} <= names
+    assert not any(name.startswith("tests/") for name in names)

@@ -27,6 +27,7 @@ VERBS = {
     "plan": "compile train steps for TPUs and GPUs that are not here: do they fit?",
     "export": "write prepared cases in nnU-Net's raw layout, for its peers",
     "export-model": "write a run's chain for programs without this package",
+    "completion": "print a script that completes verbs and options in a shell",
     "import-torch": "turn the authors' PyTorch checkpoints into a run",
 }
 
