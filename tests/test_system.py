@@ -1,6 +1,7 @@
 """From raw head CT to scores and maps: the verbs a user types, on small phantoms."""
 
 import json
+import shutil
 from pathlib import Path
 
 import highdicom
@@ -31,6 +32,7 @@ def folder(tmp_path_factory):
     main(["phantom", raw, *counts, "--seed", "5", "--workers", "1"])
     data = ["--data", raw, "--run", run, "--workers", "1"]
     main(["train", CONFIG, *data, *SMALL])
+    shutil.copyfile(folder / "run/index.html", folder / "trained.html")
     main(["evaluate", run])
     return folder
 
@@ -70,6 +72,17 @@ def test_report_and_figures_are_written(folder):
     evaluation = folder / "run/evaluation/test"
     assert "<html" in (evaluation / "report.html").read_text()
     assert len(list((evaluation / "figures").glob("*.png"))) >= 4
+
+
+@pytest.mark.slow
+def test_the_runs_first_page_tells_what_there_is(folder):
+    trained = (folder / "trained.html").read_text()
+    assert "None yet: <code>adn evaluate run</code>" in trained
+    assert trained.count("data:image/svg+xml") == 4
+    evaluated = (folder / "run/index.html").read_text()
+    assert "None yet" not in evaluated
+    for page in ("evaluation/test/report.html", "prepared/quality.html", "scans/"):
+        assert page in evaluated
 
 
 def assert_same_grid(results, scan):

@@ -7,11 +7,12 @@ from adn_jax.cli.arguments import Where, WhereRun, parse_with_recipe
 from adn_jax.config import ReadSettings
 from adn_jax.config.sizes import Size
 from adn_jax.data.manifest import has_manifest, parse_fold
-from adn_jax.distributed.hosts import join_processes
+from adn_jax.distributed.hosts import is_first, join_processes
 from adn_jax.distributed.mesh import spread_over_cores
+from adn_jax.evaluation.index import write_index
 from adn_jax.io.paths import Place
 from adn_jax.runtime.platform import enable_determinism, keep_freed_memory
-from adn_jax.training.runs import stages_of
+from adn_jax.training.runs import Run, stages_of
 from adn_jax.training.train import train
 
 
@@ -96,10 +97,13 @@ def main(arguments: Sequence[str]) -> None:
     if command.dry_run:
         print(f"Nothing stands in the way of this training{unseen(command.data)}.")
         return
+    if is_first():
+        write_index(Run.open(command.run))
     if signal:
         print(f"Stopped by signal {signal}; the same command continues.")
         raise SystemExit(128 + signal)
     print(f"Every stage is trained: adn evaluate {command.run}")
+    print(f"curves: {command.run / 'index.html'}")
 
 
 def unseen(data: Place | None) -> str:

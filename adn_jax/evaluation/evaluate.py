@@ -18,6 +18,7 @@ from adn_jax.data.cases import PreparedCase, read_case, sha256
 from adn_jax.data.manifest import Manifest, check_grid, read_manifest
 from adn_jax.errors import UserError
 from adn_jax.evaluation.case import CaseResult, EmptyRule, evaluate_case, score_case
+from adn_jax.evaluation.index import write_index
 from adn_jax.evaluation.peers import THRESHOLD, Peer, find_peer
 from adn_jax.evaluation.report import (
     Pictures,
@@ -68,7 +69,7 @@ def evaluate_run(
     threshold: ThresholdRule = "recipe",
     out: Place | str | None = None,
 ) -> Evaluation:
-    """Score a finished run; writes `RUN/evaluation/<split>/`.
+    """Score a finished run; writes `RUN/evaluation/<split>/` and `RUN/index.html`.
 
     An ensemble's scores go to `RUN/evaluation/<split>-ensemble/`, in place of those of
     an earlier ensemble.
@@ -95,19 +96,22 @@ def evaluate_run(
         raise UserError(
             "the package's own folder is no place for results; give --out FOLDER."
         )
-    out = run / "evaluation" if out is None else as_place(out)
     system = load_system(run, samples, ensemble, tta)
     manifest = find_data(system.model.run, data)
     check_grid(system.model.recipe, manifest)
     check_unseen([member.run for member in system.members], split, data)
     cases = cases_of_split(manifest, split)
-    folder = out / (f"{split}-ensemble" if ensemble else split)
-    if threshold != "auto":
-        return _evaluate_system(system, manifest, split, folder, empty)
-    chosen = choose_on_validation(system, data, _made_by(system), empty)
-    system = replace(system, thresholds=chosen.choice.thresholds)
-    more = {"threshold": chosen.to_json(cases)}
-    return _evaluate_system(system, manifest, split, folder, empty, more)
+    parent = run / "evaluation" if out is None else as_place(out)
+    folder = parent / (f"{split}-ensemble" if ensemble else split)
+    more = {}
+    if threshold == "auto":
+        chosen = choose_on_validation(system, data, _made_by(system), empty)
+        system = replace(system, thresholds=chosen.choice.thresholds)
+        more = {"threshold": chosen.to_json(cases)}
+    evaluation = _evaluate_system(system, manifest, split, folder, empty, more)
+    if out is None:
+        write_index(system.model.run)
+    return evaluation
 
 
 def _made_by(system: System) -> list[Any]:
@@ -124,7 +128,7 @@ def _evaluate_system(
     split: str,
     folder: Place,
     empty: EmptyRule,
-    more: Mapping[str, Any] | None = None,
+    more: Mapping[str, Any],
 ) -> Evaluation:
     """Score a system and write everything; `more` joins the summary."""
     model, thresholds = system.model, system.thresholds
@@ -153,7 +157,7 @@ def _evaluate_system(
             aligns(model.recipe.system),
             system.uncertainty_source,
         ),
-        **(more or {}),
+        **more,
         "tta": settings_to_json(system.tta),
         "without_label": len(cases_of_split(manifest, split)) - len(results),
         "run": model.run.folder.name,

@@ -16,6 +16,13 @@ from tests.training.tiny import write_heads
 CONFIG = str(Path(__file__).parents[1] / "training" / "tiny_config.py")
 
 
+@pytest.fixture(autouse=True)
+def no_page(monkeypatch):
+    """There is no run to write one of."""
+    monkeypatch.setattr(train.Run, "open", lambda folder: folder)
+    monkeypatch.setattr(train, "write_index", lambda _: None)
+
+
 @pytest.fixture
 def calls(monkeypatch):
     made = []
