@@ -112,9 +112,14 @@ class KnownHeads:
         found = measure_head(case, settings)
         stand = "head that stands" if self.heads == 1 else "heads that stand"
         return tuple(
-            f"{IN_WORDS[name].format(f'{found[name]:.3g}')}, unlike the {self.heads:,} "
-            f"{stand} for what the model has learnt ({least:.3g} to {most:.3g}); doubt "
-            "its result"
+            f"{IN_WORDS[name].format(_told(found[name]))}, unlike the {self.heads:,} "
+            f"{stand} for what the model has learnt ({_told(least)} to {_told(most)}); "
+            "doubt its result"
             for name, (least, most) in self.ranges.items()
             if not least <= found[name] <= most
         )
+
+
+def _told(value: float) -> str:
+    """A measure with as many digits as anyone needs."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"

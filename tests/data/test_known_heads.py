@@ -76,7 +76,7 @@ def test_heads_like_the_known_ones_are_not_flagged(known):
 @pytest.mark.parametrize(
     ("strange", "told"),
     [
-        (head(1, mean_hu=50), "half of the brain is below 50 HU"),
+        (head(1, mean_hu=50), "half of the brain is below 50.0 HU"),
         (head(1, noise_hu=9), "noise of 9"),
         (head(1, half_mm=30), "the brain has"),
         (bleeding(head(1)), "in the inner brain"),

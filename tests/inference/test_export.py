@@ -135,7 +135,7 @@ def test_a_small_run_tells_of_heads_unlike_its_own(
     (flag,) = [
         each for each in system.infer(bright).maps.flags if "half of the brain" in each
     ]
-    assert "below 80 HU, unlike the 1 head that stands" in flag
+    assert "below 80.0 HU, unlike the 1 head that stands" in flag
     coarse = tmp_path / "coarse"
     write_heads(coarse, train=1)
     with pytest.raises(UserError, match="was prepared with shape"):
