@@ -190,8 +190,9 @@ class CaseArtist:
         return max(float(np.percentile(inside, BRIGHT_PERCENTILE)), 1e-3)
 
     def top_in_words(self, name: str, tops: Mapping[str, float]) -> str:
-        """The brightest value: of A in HU; P, a sigmoid map, and Q have no unit."""
-        if name == "asymmetry":
+        """The brightest value: A in HU, P and Q too if they are parts of it; else they
+        have no unit."""
+        if name == "asymmetry" or self.maps.adds_up:
             return f"{tops[name] * self.maps.window_width_hu:.0f} HU"
         return f"{'±' * self.has_signs(name)}{tops[name]:.2g}"
 

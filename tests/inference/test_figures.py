@@ -104,6 +104,10 @@ def test_only_the_asymmetry_is_said_to_be_in_hu(make_maps):
     tops = {"asymmetry": 0.25, "pathological": 0.5, "anatomical": 0.25}
     said = {name: CaseArtist(maps).top_in_words(name, tops) for name in tops}
     assert said == {"asymmetry": "20 HU", "pathological": "0.5", "anatomical": "±0.25"}
+    parts = CaseArtist(replace(maps, adds_up=True))
+    assert [parts.top_in_words(name, tops) for name in tops] == [
+        *("20 HU", "40 HU", "20 HU")
+    ]
     shown = make_shown(maps)
     heading, note = (text.get_text() for text in scan_figure(shown).texts)
     assert "CT 0 to 80 HU" in note
