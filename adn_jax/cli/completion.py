@@ -7,7 +7,6 @@ import re
 from collections.abc import Sequence
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
-from unittest.mock import patch
 
 from adn_jax.cli.arguments import parse
 from adn_jax.cli.main import VERBS
@@ -52,7 +51,7 @@ def help_text(verb: str, columns: int = 80) -> str:
     """What `adn VERB --help` prints in so many columns."""
     module = importlib.import_module(f"adn_jax.cli.{verb.replace('-', '_')}")
     printed = io.StringIO()
-    wide = patch.dict(os.environ, COLUMNS=str(columns), NO_COLOR="1")
-    with wide, redirect_stdout(printed), suppress(SystemExit):
+    os.environ |= {"COLUMNS": str(columns), "NO_COLOR": "1"}
+    with redirect_stdout(printed), suppress(SystemExit):
         module.main(["--help"])
     return printed.getvalue()

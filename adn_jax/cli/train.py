@@ -44,7 +44,7 @@ class Train:
     training one (--tissue-source network); the data then needs no tissue maps."""
     pretrained: WhereRun | None = None
     """A finished run, or bundled, to start from: T and the tissue net are taken from
-    it, D and F begin with its weights (docs/data.md)."""
+    it, D and F begin with its weights (docs/bundled.md)."""
     fold: str = ""
     """Which part of the training and validation cases validates, the others train: 0/5
     to 4/5 for five runs that take turns (docs/evaluation.md); empty: the data set's
