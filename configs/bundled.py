@@ -1,10 +1,10 @@
 """The model in the box: `adn_parts`, small enough for two CPU cores, on drawn heads.
 
 Command:  adn train configs/bundled.py --run RUN
-Hardware: 2 CPU cores, hours.
+Hardware: 2 CPU cores, an hour.
+Result:   adn_jax/bundled/MODEL_CARD.md.
 
-It sees no data set: heads are drawn while it trains, none twice (docs/data.md), and
-what it is worth on real scans is in the model card.
+It sees no data set: heads are drawn while it trains, none twice (docs/data.md).
 """
 
 from dataclasses import replace

@@ -4,8 +4,6 @@ The start page is README.md; pages at the top of the repository lie beside it; t
 references of commands and of the package's names come from the code itself.
 """
 
-import contextlib
-import io
 import os
 import re
 from pathlib import Path
@@ -14,7 +12,8 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 import adn_jax
-from adn_jax.cli.main import VERBS, main
+from adn_jax.cli.completion import help_text
+from adn_jax.cli.main import VERBS
 
 ROOT = Path(__file__).parents[1]
 
@@ -72,13 +71,9 @@ def moved(text: str, folder: Path) -> str:
 def commands() -> str:
     """What `adn VERB --help` says of every verb."""
     parts = ["# Commands", "What `adn VERB --help` prints."]
-    os.environ |= {"COLUMNS": "88", "NO_COLOR": "1"}
     for verb, meaning in VERBS.items():
         recipe = [str(ROOT / "configs/adn.py")] * (verb in WITH_RECIPE)
-        said = io.StringIO()
-        with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
-            main([verb, *recipe, "--help"])
-        text = said.getvalue().replace(f"{ROOT}/", "")
+        text = help_text(verb, *recipe).replace(f"{ROOT}/", "")
         parts += [f"## adn {verb}", f"{meaning.capitalize()}.", f"```text\n{text}\n```"]
     return "\n\n".join(parts)
 

@@ -47,11 +47,11 @@ def options(verb: str) -> list[str]:
     return re.findall(r"(?<!\S)--[a-z][\w.-]*", " ".join(heads))
 
 
-def help_text(verb: str, columns: int = 80) -> str:
-    """What `adn VERB --help` prints in so many columns."""
+def help_text(verb: str, *before: str) -> str:
+    """What `adn VERB --help` prints, with arguments before the option."""
     module = importlib.import_module(f"adn_jax.cli.{verb.replace('-', '_')}")
     printed = io.StringIO()
-    os.environ |= {"COLUMNS": str(columns), "NO_COLOR": "1"}
+    os.environ |= {"COLUMNS": "80", "NO_COLOR": "1"}
     with redirect_stdout(printed), suppress(SystemExit):
-        module.main(["--help"])
+        module.main([*before, "--help"])
     return printed.getvalue()

@@ -64,17 +64,19 @@ def main(arguments: Sequence[str]) -> None:
     if command.predictions is not None:
         print_evaluation(_evaluate_peer(command, command.predictions, tta))
         return
-    named = [run for run in (command.run, command.model) if run is not None]
-    if len(named) != 1:
+    if command.run is not None and command.model is not None:
         raise UserError(
             f"{command.run} and --model {command.model} are two runs; give one of them."
-            if named
-            else "nothing to score was given; name the folder of a run, or the "
-            "predictions of another tool with --predictions DIR --data DIR."
+        )
+    run = command.model if command.run is None else command.run
+    if run is None:
+        raise UserError(
+            "nothing to score was given; name the folder of a run, or the predictions "
+            "of another tool with --predictions DIR --data DIR."
         )
     print_evaluation(
         evaluate_run(
-            named[0],
+            run,
             command.data,
             command.split,
             command.empty,

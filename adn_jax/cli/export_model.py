@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from adn_jax.cli.arguments import Where, parse
+from adn_jax.cli.arguments import Where, WhereRun, parse
 from adn_jax.inference.export import Format, Platform, export_model
 
 
@@ -19,8 +19,8 @@ class ExportModel:
     write the run anew in few MB, for every verb that takes a run.
     """
 
-    run: Annotated[Where, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Folder of a finished run."""
+    run: Annotated[WhereRun, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Folder of a finished run, or bundled."""
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """Folder for the model; a program of an earlier export is replaced."""
     format: Format = "stablehlo"

@@ -9,7 +9,6 @@ from adn_jax.config.sizes import Size
 from adn_jax.data.manifest import has_manifest, parse_fold
 from adn_jax.distributed.hosts import is_first, join_processes
 from adn_jax.distributed.mesh import spread_over_cores
-from adn_jax.evaluation.index import write_index
 from adn_jax.io.paths import Place
 from adn_jax.runtime.platform import enable_determinism, keep_freed_memory
 from adn_jax.training.runs import Run, stages_of
@@ -98,6 +97,9 @@ def main(arguments: Sequence[str]) -> None:
         print(f"Nothing stands in the way of this training{unseen(command.data)}.")
         return
     if is_first():
+        # drawing and scoring take seconds to import that a training never needs
+        from adn_jax.evaluation.index import write_index
+
         write_index(Run.open(command.run))
     if signal:
         print(f"Stopped by signal {signal}; the same command continues.")

@@ -82,8 +82,16 @@ class KnownHeads:
     def of(
         cls, cases: Iterable[PreparedCase], settings: PrepareSettings
     ) -> "KnownHeads":
-        """Measure cases of one data set."""
+        """Measure cases of one data set.
+
+        Raises `UserError` if there is none, or a brain is empty.
+        """
         found = [measure_head(case, settings) for case in cases]
+        if not found:
+            raise UserError(
+                "there is no head to measure; give a prepared data set whose split "
+                "'train' has cases."
+            )
         ends = BEYOND_PERCENT, 100 - BEYOND_PERCENT
         ranges = {}
         for name in IN_WORDS:

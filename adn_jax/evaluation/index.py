@@ -60,7 +60,7 @@ class Scored(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Curve:
+class TrainingCurve:
     """A value of a stage against its updates."""
 
     stage: str
@@ -133,7 +133,7 @@ def _read_case(line: Mapping[str, str], grid: str, folder: Place) -> ScoredCase:
     )
 
 
-def find_curves(run: Run) -> list[Curve]:
+def find_curves(run: Run) -> list[TrainingCurve]:
     """Loss and validation score of every stage that has begun, from the run's log."""
     log = read_metrics(run.folder) if is_there(run.folder / METRICS) else []
     found = []
@@ -144,7 +144,7 @@ def find_curves(run: Run) -> list[Curve]:
         for split, name, said, kept in wanted:
             points = _points(log, stage, split, name)
             if len(points):
-                found.append(Curve(stage, said, *_thinned(points).T, kept))
+                found.append(TrainingCurve(stage, said, *_thinned(points).T, kept))
     return found
 
 
@@ -163,7 +163,7 @@ def _thinned(points: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "m 2"]:
     return np.array([(block[-1, 0], block[:, 1].mean()) for block in blocks])
 
 
-def draw_curve(curve: Curve) -> str:
+def draw_curve(curve: TrainingCurve) -> str:
     """A small picture of a curve, as an address that holds it."""
     figure = Figure(figsize=(4.6, 2.6), facecolor="white", layout="constrained")
     axes = figure.subplots()

@@ -93,14 +93,19 @@ def export_model(
             run has learnt, and scans unlike them are flagged (`data.known_heads`).
 
     Raises:
-        UserError: no finished run, another folder, a package that is missing, or a
-            system that the format cannot hold.
+        UserError: no finished run, another folder, a package that is missing, a system
+            that the format cannot hold, or heads for a program.
     """
     if format == "weights":
         source = Run.open(run)
         known = None if heads is None else measure_training_cases(source.recipe, heads)
         write_small_run(source, out, known)
         return out / WEIGHTS
+    if heads is not None:
+        raise UserError(
+            f"{heads} was given to be measured, but a program tells nothing of scans "
+            "unlike them; take --format weights, or leave --heads out."
+        )
     if out.exists() and not (out / DESCRIPTION).is_file():
         raise UserError(
             f"{out} holds something else than an exported model; choose another OUT."
@@ -114,7 +119,7 @@ def export_model(
             path.write_bytes(to_stablehlo(model, platforms))
         else:
             about = named_function(*ONNX_WRITER, "writer of ONNX")(model, path)
-        described = describe(model, format, about.pop("inputs"))
+        described = describe_program(model, format, about.pop("inputs"))
         write_json(temporary / DESCRIPTION, described | about)
     return out / FILES[format]
 
@@ -175,7 +180,7 @@ def chain_maps(
     return maps, alignment.fraction_outside(volume[..., None])
 
 
-def describe(
+def describe_program(
     model: TrainedModel, form: Program, inputs: Sequence[str]
 ) -> dict[str, Any]:
     """What goes into an exported model and what comes out, as JSON values."""

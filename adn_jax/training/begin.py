@@ -38,7 +38,6 @@ the run with whose weights its training begins."""
 OPTIONS = {"align": "--align-run", "tissue": "--tissue-run", "joint": "--pretrained"}
 """How each is given on the command line."""
 
-
 FORM_OF_JOINT = (
     *("disentangle_net", "segment_net"),
     *("disentangle_input", "segment_input", "asymmetry.pathological"),

@@ -20,7 +20,7 @@ CONFIG = str(Path(__file__).parents[1] / "training" / "tiny_config.py")
 def no_page(monkeypatch):
     """There is no run to write one of."""
     monkeypatch.setattr(train.Run, "open", lambda folder: folder)
-    monkeypatch.setattr(train, "write_index", lambda _: None)
+    monkeypatch.setattr("adn_jax.evaluation.index.write_index", lambda _: None)
 
 
 @pytest.fixture

@@ -96,6 +96,11 @@ def test_they_are_noted_in_a_run(known, tmp_path):
     assert set(known.ranges) == set(IN_WORDS)
 
 
+def test_no_head_to_measure_is_refused():
+    with pytest.raises(UserError, match="no head to measure"):
+        KnownHeads.of((), SETTINGS)
+
+
 def test_an_empty_brain_is_refused():
     empty = np.zeros(SETTINGS.shape, np.uint8)
     with pytest.raises(UserError, match="no brain voxel"):

@@ -103,6 +103,8 @@ def test_what_cannot_be_exported_is_one_sentence(tiny_run, tmp_path, monkeypatch
         export_model(tiny_run, tmp_path / "notes")
     with pytest.raises(UserError, match="is no run"):
         export_model(tmp_path / "absent", tmp_path / "out")
+    with pytest.raises(UserError, match="take --format weights, or leave --heads out"):
+        export_model(tiny_run, tmp_path / "out", heads=tmp_path)
     monkeypatch.setattr(module, "find_spec", lambda _: None)
     with pytest.raises(UserError, match=r"needs flatbuffers.*'adn-jax\[export\]'"):
         export_model(tiny_run, tmp_path / "out")
