@@ -61,7 +61,7 @@ def moved(text: str, folder: Path) -> str:
             return link[0]
         place = os.path.normpath(folder / name)
         if place not in COPIED and not place.startswith("docs/"):
-            return words
+            return words.strip("![]")
         there = COPIED.get(place, place.removeprefix("docs/"))
         return f"{words}({there}{hash_}{anchor})"
 

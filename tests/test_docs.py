@@ -113,6 +113,7 @@ def test_the_site_builds_without_a_warning(tmp_path):
     assert (tmp_path / "overview.png").exists()
     start = (tmp_path / "index.html").read_text()
     assert "fonts.googleapis" not in start
+    assert "A first look: a tour in a notebook." in " ".join(start.split())
     said = (tmp_path / "commands" / "index.html").read_text()
     assert all(f"adn {verb}" in said for verb in cli.VERBS)
     assert "--joint-loss.tissue" in said

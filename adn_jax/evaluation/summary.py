@@ -384,5 +384,5 @@ def flat_row(result: CaseResult) -> dict[str, Any]:
         row |= {
             f"uncertainty_{name}": getattr(result.uncertainty, name) for name in names
         }
-    row["flags"] = " ".join(result.flags)
+    row["flags"] = "; ".join(flag.rstrip(".") for flag in result.flags)
     return {name: "" if value != value else value for name, value in row.items()}

@@ -238,6 +238,12 @@ def test_csv_has_every_column_for_every_case():
     assert [len(line.split(",")) for line in lines] == [len(columns)] * 3
 
 
+def test_flags_of_the_csv_stand_apart():
+    flagged = result("a", flags=("2.8 of 4.5 mL are on the grid", "Nothing was found."))
+    text = per_case_csv([flagged])
+    assert "2.8 of 4.5 mL are on the grid; Nothing was found" in text
+
+
 def test_intervals_for_readers():
     assert format_interval({"ci95": [0.5, 0.75]}, 1) == "95 % interval 0.5 to 0.8"
     assert format_interval({"ci95": None}) == ""
