@@ -16,10 +16,3 @@ FLAGS = " ".join(f"--{name}={str(value).lower()}" for name, value in OPTIONS.ite
 
 jit_quickly = partial(jax.jit, compiler_options=OPTIONS)
 """Compiles a step of two networks in a third of the time."""
-
-PATIENT = " ".join(
-    f"--xla_cpu_collective_call_{name}_timeout_seconds=600"
-    for name in ("warn_stuck", "terminate")
-)
-"""For XLA_FLAGS where more devices than cores wait for each other: after 40 s XLA would
-end the process, and a crowded machine takes longer."""

@@ -18,7 +18,6 @@ from adn_jax.data.manifest import read_manifest
 from adn_jax.data.stream import HeadStream, write_drawn_heads
 from adn_jax.errors import UserError
 from adn_jax.metrics.alignment import true_plane
-from tests.quick import PATIENT
 
 PREPARE = PrepareSettings(shape=(8, 32, 28), spacing_mm=(16.0, 7.0, 7.0))
 STREAM = HeadStream(StreamSettings(validation_heads=3), PREPARE)
@@ -78,7 +77,7 @@ print(json.dumps({**found, "apart": apart}))
 
 @pytest.mark.slow
 def test_several_devices_draw_the_same_bits_and_one_the_same_heads():
-    flags = f"--xla_force_host_platform_device_count=8 {PATIENT}"
+    flags = "--xla_force_host_platform_device_count=8"
     environment = {**os.environ, "XLA_FLAGS": flags}
     command = [sys.executable, "-c", PROGRAM]
     answer = subprocess.check_output(command, env=environment, text=True)

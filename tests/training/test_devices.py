@@ -9,7 +9,6 @@ import sys
 import numpy as np
 import pytest
 
-from tests.quick import PATIENT
 from tests.training.conftest import ROOT
 from tests.training.devices import BATCH, BOX
 
@@ -27,8 +26,7 @@ def found(heads):
 
     meshes = DEVICES | SHARED_ROWS
     flags = (
-        "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 "
-        f"{PATIENT}"
+        "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
     )
     command = [sys.executable, "-m", "tests.training.devices", str(heads)]
     answer = subprocess.check_output(

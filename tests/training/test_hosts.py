@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import shutil
 import signal
 import socket
 import subprocess
@@ -126,20 +127,23 @@ def test_one_process_goes_on_where_two_were_stopped(
 ):
     """SIGTERM to one ends both at the same step, and so does a case one cannot read."""
     run, hold = tmp_path / "pair", new_hold()
-    pair = start_together(run, 2, program=held(hold, "logged_until_notice", "joint", 1))
+    # a copy of its own: other tests have the heads in their memory at the same time
+    own = shutil.copytree(heads, tmp_path / "heads")
+    program = held(hold, "logged_until_notice", "joint", 1)
+    pair = start_together(run, 2, data=own, program=program)
     hold.until_arrived(pair[0])
     pair[1].send_signal(signal.SIGTERM)
     codes, output = ends(pair)
     assert codes == [143, 143], output
     assert output.count("stopped and saved at step") == 1
     assert "joint" not in read_finished(run)
-    with damaged(heads / "head02" / "ct.nii"):
-        codes, output = ends(start_together(run, 2))
+    with damaged(own / "head02" / "ct.nii"):
+        codes, output = ends(start_together(run, 2, data=own))
     assert codes == [2, 2], output
     assert "Traceback" not in output
-    assert f"adn: {heads}/head02/ct.nii" in output
+    assert f"adn: {own}/head02/ct.nii" in output
     assert output.count("adn: a process could not read a case of step") == 2
-    codes, output = ends(start_together(run, 1, devices=2))
+    codes, output = ends(start_together(run, 1, data=own, devices=2))
     assert codes == [0], output
     assert_same_losses(alone, run, 1e-6)
 
