@@ -92,3 +92,14 @@ def test_workers_never_import_jax(place):
     root = PACKAGE / place
     for path in [root] if root.is_file() else root.rglob("*.py"):
         assert not closure(path) & {"jax", "flax", "optax", "orbax"}, path
+
+
+def test_a_public_name_has_one_home():
+    homes: dict[str, list[str]] = {}
+    for path in MODULES:
+        for node in ast.parse(path.read_text()).body:
+            named = isinstance(node, ast.FunctionDef | ast.ClassDef)
+            if named and node.name != "main" and not node.name.startswith("_"):
+                homes.setdefault(node.name, []).append(str(path.relative_to(PACKAGE)))
+    assert len(homes) > 500
+    assert {name: found for name, found in homes.items() if len(found) > 1} == {}

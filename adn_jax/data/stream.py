@@ -22,7 +22,7 @@ from adn_jax.distributed.hosts import own_share
 from adn_jax.distributed.mesh import CASES, replicate
 from adn_jax.io.image import from_zyx
 from adn_jax.phantom.generate import case_name, claim_folder, split_cases
-from adn_jax.synthesis.atlas import HeadAtlas, load_atlas
+from adn_jax.synthesis.atlas import HeadAtlas, load_head_atlas
 from adn_jax.synthesis.draw import draw_heads
 from adn_jax.types import Batch, Key
 
@@ -105,7 +105,7 @@ def _placed_atlas(
     spacing_mm: tuple[float, float, float], mesh: Mesh | None
 ) -> HeadAtlas:
     """The maps of the atlas on every device."""
-    atlas = load_atlas(spacing_mm)
+    atlas = load_head_atlas(spacing_mm)
     return jax.tree.map(jnp.asarray, atlas) if mesh is None else replicate(atlas, mesh)
 
 

@@ -33,8 +33,8 @@ from adn_jax.report.panels import (
     draw_slice,
     footer,
     head_box,
-    heading,
     scale_bar,
+    sheet_title,
     show_head,
     side_label,
 )
@@ -299,7 +299,7 @@ def scan_figure(shown: ShownScan, slices: int = 8) -> Figure:
         for axes in panels:
             show_head(axes, box, extent, marks=True)
     scale_bar(sheet.panels[0][0])
-    heading(sheet, _found_in_words(shown))
+    sheet_title(sheet, _found_in_words(shown))
     footer(sheet, _scales_in_words(shown, tops), _outlines_of_scan(shown))
     return sheet.figure
 

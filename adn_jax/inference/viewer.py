@@ -52,7 +52,7 @@ def _ramp(name: str, low: float) -> tuple[Rgb, ...]:
 
 
 @dataclass(frozen=True)
-class Layer:
+class Overlay:
     """How a map is drawn over the CT and what is said of it."""
 
     title: str
@@ -124,26 +124,26 @@ GIVEN = "the infarct by the data set's label, outlined"
 ORANGE, BLUE = ((92, 46, 0), (255, 176, 64)), ((0, 44, 110), (96, 190, 255))
 
 
-def _outline(title: str, meaning: str, colour: str) -> Layer:
+def _outline(title: str, meaning: str, colour: str) -> Overlay:
     """A mask, of whose values (`packed`) only its edge's is drawn."""
     red, green, blue = (round(255 * part) for part in to_rgb(colour))
     colours = ((red, green, blue), (red, green, blue))
-    return Layer(title, meaning, colours, 1.5, 2.0, opacity=1.0, is_mask=True)
+    return Overlay(title, meaning, colours, 1.5, 2.0, opacity=1.0, is_mask=True)
 
 
-def _in_hu(title: str, meaning: str) -> Layer:
+def _in_hu(title: str, meaning: str) -> Overlay:
     """A map of HU by which voxels are darker."""
-    return Layer(title, meaning, HEAT, 3.0, 30.0, "HU", digits=0)
+    return Overlay(title, meaning, HEAT, 3.0, 30.0, "HU", digits=0)
 
 
 LAYERS = {
     "lesion": _outline("predicted infarct", FOUND, PREDICTION),
     "label": _outline("label", GIVEN, LABEL),
-    "probability": Layer("probability", "that a voxel is infarct", LEAF, 0.1),
+    "probability": Overlay("probability", "that a voxel is infarct", LEAF, 0.1),
     "asymmetry": _in_hu("asymmetry A", DARKER),
-    "pathological": Layer("pathological P", OF_D, HEAT, 0.05),
-    "anatomical": Layer("anatomical Q", REST, ORANGE, 0.05, 0.6, negative=BLUE),
-    "uncertainty": Layer("uncertainty", IN_BITS, LEAF, 0.1, 1.0, "bit"),
+    "pathological": Overlay("pathological P", OF_D, HEAT, 0.05),
+    "anatomical": Overlay("anatomical Q", REST, ORANGE, 0.05, 0.6, negative=BLUE),
+    "uncertainty": Overlay("uncertainty", IN_BITS, LEAF, 0.1, 1.0, "bit"),
 }
 """Maps over the CT, in the order of the page."""
 
@@ -240,7 +240,7 @@ def head_alone(
 
 
 def _halved(
-    volume: Shaped[np.ndarray, "z y x"], layer: Layer | None
+    volume: Shaped[np.ndarray, "z y x"], layer: Overlay | None
 ) -> Shaped[np.ndarray, "z y2 x2"]:
     """Every four pixels of a slice as one: their mean, or a mask's largest."""
     z, y, x = volume.shape
@@ -250,7 +250,7 @@ def _halved(
 
 
 def packed(
-    volume: Shaped[np.ndarray, "z y x"], affine: Affine, layer: Layer | None
+    volume: Shaped[np.ndarray, "z y x"], affine: Affine, layer: Overlay | None
 ) -> str:
     """A volume as base64 of gzipped NIfTI: the scan (no layer) in whole HU, masks as 1
     and at their edge 2, maps in 255 steps of their largest value."""

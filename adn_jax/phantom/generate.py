@@ -21,7 +21,12 @@ from scipy import ndimage
 
 from adn_jax.errors import UserError
 from adn_jax.io.files import atomic_path, read_json, write_json
-from adn_jax.phantom.head import average_slices, build_head, head_to_world, scan_grid
+from adn_jax.phantom.head import (
+    average_slices,
+    build_head,
+    head_to_world,
+    sample_points,
+)
 from adn_jax.phantom.infarct import add_infarcts
 from adn_jax.phantom.settings import EASY, Difficulty
 from adn_jax.runtime.jobs import progress_bar, worker_count
@@ -80,7 +85,7 @@ def build_phantom(
     )
     scan = draw_scan(scan_rng, difficulty)
     pose = head_to_world(np.array(scan.rotation_deg), np.array(scan.shift_mm))
-    grid = scan_grid(scan.slice_mm, difficulty)
+    grid = sample_points(scan.slice_mm, difficulty)
     head = build_head(head_rng, pose, grid, difficulty)
     tissue = head.grey + head.white
     weight, loss, drawn = np.zeros_like(tissue), np.zeros_like(tissue), ()

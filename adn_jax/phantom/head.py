@@ -7,6 +7,7 @@ the template itself is sampled at every point of the scan.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -40,9 +41,12 @@ Points = Float[np.ndarray, "3 z y x"]
 
 Scalar = Float[np.ndarray, "z y x"]
 
+Values = Float[Any, "*shape"]
+"""Arrays of NumPy or JAX: drawn heads use the same functions."""
+
 
 @dataclass(frozen=True)
-class ScanGrid:
+class SamplePoints:
     """Sample points of a scan: centred axes in mm, `per_slice` samples a slice."""
 
     z: Float[np.ndarray, " z"]
@@ -61,7 +65,7 @@ class PhantomHead:
     ct: Scalar
 
 
-def scan_grid(slice_mm: float, difficulty: Difficulty) -> ScanGrid:
+def sample_points(slice_mm: float, difficulty: Difficulty) -> SamplePoints:
     """Sample points: voxel centres in plane, several points through each slice."""
     depth, height, width = difficulty.field_of_view_mm
     slices = round(depth / slice_mm)
@@ -70,7 +74,7 @@ def scan_grid(slice_mm: float, difficulty: Difficulty) -> ScanGrid:
     def centred(count: int, step: float) -> np.ndarray:
         return ((np.arange(count) - (count - 1) / 2) * step).astype(np.float32)
 
-    return ScanGrid(
+    return SamplePoints(
         z=centred(slices * per_slice, slice_mm / per_slice),
         y=centred(difficulty.in_plane, height / difficulty.in_plane),
         x=centred(difficulty.in_plane, width / difficulty.in_plane),
@@ -134,28 +138,29 @@ def sided_field(
     return evaluate_lattice(mixed, points, length_mm)
 
 
-def ramp(distance: Scalar, width: float) -> Scalar:
+def ramp(distance: Values, width: Any) -> Values:
     """0 to 1 over `width` around distance 0: a surface with partial volume."""
-    return np.clip(0.5 + distance / width, 0.0, 1.0)
+    return (0.5 + distance / width).clip(0.0, 1.0)
 
 
 def knots(axis: Float[np.ndarray, " n"]) -> Float[np.ndarray, " k"]:
-    """Evenly spaced knots, about `KNOT_MM` apart, from end to end of an axis."""
-    return np.linspace(axis[0], axis[-1], int(np.ceil(np.ptp(axis) / KNOT_MM)) + 1)
+    """Even knots, at most `KNOT_MM` apart, from end to end of an axis."""
+    count = int(np.ceil(np.ptp(axis) / KNOT_MM)) + 1
+    return np.linspace(axis[0], axis[-1], max(count, 2), dtype=np.float32)
 
 
-def interpolation(axis: Float[np.ndarray, " n"]) -> Float[np.ndarray, "n k"]:
-    """Weights of linear interpolation from the knots of an axis to its points."""
-    at = knots(axis)
-    weights = 1 - np.abs(axis[:, None] - at) / (at[1] - at[0])
+def interpolation(
+    knots: Float[np.ndarray, " k"], points: Float[np.ndarray, " n"]
+) -> Float[np.ndarray, "n k"]:
+    """Weights of linear interpolation from even knots to points between them."""
+    weights = 1 - np.abs(points[:, None] - knots) / (knots[1] - knots[0])
     return np.maximum(weights, 0).astype(np.float32)
 
 
-def refine(coarse: Float[np.ndarray, "k l m"], grid: ScanGrid) -> Scalar:
+def refine(coarse: Float[np.ndarray, "k l m"], grid: SamplePoints) -> Scalar:
     """Values at the knots of a scan -> values at its sample points."""
-    values = coarse.astype(np.float32) @ interpolation(grid.x).T
-    values = interpolation(grid.y) @ values
-    return np.tensordot(interpolation(grid.z), values, 1)
+    z, y, x = (interpolation(knots(axis), axis) for axis in (grid.z, grid.y, grid.x))
+    return np.tensordot(z, y @ (coarse.astype(np.float32) @ x.T), 1)
 
 
 def points_in_head(
@@ -176,10 +181,15 @@ def points_in_head(
     )
 
 
-def keep_mid_plane(moved: Points, resting: Points) -> Points:
-    """Let displacements along x fade towards x = 0, so that this plane stays there."""
-    free = resting[0] ** 2 / (resting[0] ** 2 + 100.0)
-    return np.stack([resting[0] + free * (moved[0] - resting[0]), *moved[1:]])
+def keep_mid_plane(moved: Values, resting: Values) -> Values:
+    """x after a displacement that fades towards x = 0, so that this plane stays there.
+
+    Args:
+      moved: x of points after their displacement, in mm.
+      resting: x before it.
+    """
+    free = resting**2 / (resting**2 + 100.0)
+    return resting + free * (moved - resting)
 
 
 def _displacement(
@@ -207,7 +217,8 @@ def _skull_map(
     moved = resting + _displacement(
         rng, points, 70.0, difficulty.deformation_mm, 0.5 * difficulty.asymmetry_mm
     )
-    return keep_mid_plane(moved, resting)
+    moved[0] = keep_mid_plane(moved[0], resting[0])
+    return moved
 
 
 def _brain_map(
@@ -229,13 +240,14 @@ def _brain_map(
         away = skull - centre[:, None, None, None]
         reach = np.exp(-(away**2).sum(0) / (2 * VENTRICLE_REACH_MM**2))
         moved -= grown * reach * away
-    return keep_mid_plane(moved, skull)
+    moved[0] = keep_mid_plane(moved[0], skull[0])
+    return moved
 
 
 def build_head(
     rng: np.random.Generator,
     pose: Float[np.ndarray, "4 4"],
-    grid: ScanGrid,
+    grid: SamplePoints,
     difficulty: Difficulty,
 ) -> PhantomHead:
     """Draw a healthy head and look at it from a pose, without noise."""

@@ -9,8 +9,8 @@ from scipy.special import ndtri
 
 from adn_jax.phantom.head import (
     Points,
+    SamplePoints,
     Scalar,
-    ScanGrid,
     evaluate_lattice,
     knots,
     points_in_head,
@@ -79,7 +79,7 @@ def add_infarcts(
     rng: np.random.Generator,
     tissue: Scalar,
     pose: Float[np.ndarray, "4 4"],
-    grid: ScanGrid,
+    grid: SamplePoints,
     difficulty: Difficulty,
 ) -> tuple[Scalar, Scalar, tuple[Infarct, ...]]:
     """Draw the infarcts of a head into its `tissue` (grey and white matter, 0 to 1).
@@ -128,7 +128,7 @@ def grow(
     free: np.ndarray,
     position: Points,
     coarse: Float[np.ndarray, "3 k l m"],
-    grid: ScanGrid,
+    grid: SamplePoints,
     side: int,
 ) -> tuple[Scalar, Float[np.ndarray, "3"]]:
     """Grow one irregular blob in the `free` tissue of a side (-1 left, 1 right).

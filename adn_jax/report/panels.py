@@ -283,7 +283,7 @@ def _dash(colour: str) -> Literal["solid"] | tuple[float, tuple[float, ...]]:
     return DASHES.get(colour, "solid")
 
 
-def heading(sheet: Sheet, text: str) -> None:
+def sheet_title(sheet: Sheet, text: str) -> None:
     """A line above the column titles."""
     width = sheet.figure.get_figwidth()
     place = SIDE_INCHES / width, 1 - 0.08 / sheet.height

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 from scipy import ndimage
 
+from adn_jax.phantom.head import ramp
 from adn_jax.phantom.template import (
     Template,
     close_gaps,
@@ -117,7 +118,7 @@ class HeadAtlas:
 
 
 @lru_cache(maxsize=4)
-def load_atlas(spacing_mm: tuple[float, float, float]) -> HeadAtlas:
+def load_head_atlas(spacing_mm: tuple[float, float, float]) -> HeadAtlas:
     """The maps for a grid of such voxels (z y x); made once a process, in seconds."""
     template = load_template()
     cavity = _cavity_depth(template)
@@ -186,8 +187,8 @@ def _fine_maps(
         for tissue in (template.grey, template.white)
     )
     total = grey + white
-    cranial = _ramp(depth, 1.5)
-    levels = [cranial * _ramp(total - level, 0.3) for level in LEVELS]
+    cranial = ramp(depth, 1.5)
+    levels = [cranial * ramp(total - level, 0.3) for level in LEVELS]
     share = [level / np.maximum(total, 1e-3) for level in levels]
     fluid = (total < 0.5) & (depth > 0)
     away = ndimage.distance_transform_edt(~_ventricles(fluid, x, y, z))
@@ -207,13 +208,6 @@ def _fine_maps(
         ((falx * 1.0) + 0.5 * tentorium) * (depth > 0),
         base,
     ]
-
-
-def _ramp(
-    distance: Float[np.ndarray, "*shape"], width: float
-) -> Float[np.ndarray, "*shape"]:
-    """0 to 1 over `width` around distance 0."""
-    return np.clip(0.5 + distance / width, 0.0, 1.0)
 
 
 def _ventricles(

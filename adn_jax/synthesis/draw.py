@@ -53,7 +53,7 @@ def draw_heads(
       key: randomness of the stream.
       numbers: which heads; the same key and number give the same head, whatever else
         is drawn beside.
-      atlas: `load_atlas` for the grid's spacing.
+      atlas: `load_head_atlas` for the grid's spacing.
       settings: ranges; traced, but for the largest number of infarcts.
       prepare: grid and HU window; static.
 

@@ -12,10 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from adn_jax.phantom.head import interpolation, knots
 from adn_jax.types import Key
-
-KNOT_MM = 8.0
-"""Distance of the knots in the slice; along z every slice has knots."""
 
 REACH_MM = 130.0
 """A random lattice covers +- this in every direction; its edge goes on outside."""
@@ -30,7 +28,10 @@ Points = Float[Array, "3 *shape"]
 
 
 class ScanGrid(NamedTuple):
-    """Coordinates in mm from the centre of a prepared grid, and those of its knots."""
+    """Coordinates in mm from the centre of a prepared grid, and those of its knots.
+
+    Along z every slice has knots.
+    """
 
     z: Float[np.ndarray, " z"]
     y: Float[np.ndarray, " y"]
@@ -47,7 +48,7 @@ class ScanGrid(NamedTuple):
             ((np.arange(count) - (count - 1) / 2) * step).astype(np.float32)
             for count, step in zip(shape, spacing_mm, strict=True)
         )
-        return cls(z, y, x, _knots(y), _knots(x))
+        return cls(z, y, x, knots(y), knots(x))
 
     @property
     def half_mm(self) -> Float[np.ndarray, "3"]:
@@ -75,20 +76,6 @@ class ScanGrid(NamedTuple):
             along_y,
             precision="highest",
         )
-
-
-def _knots(axis: Float[np.ndarray, " n"]) -> Float[np.ndarray, " k"]:
-    """Even knots, at most `KNOT_MM` apart, from end to end of an axis."""
-    count = int(np.ceil(np.ptp(axis) / KNOT_MM)) + 1
-    return np.linspace(axis[0], axis[-1], max(count, 2), dtype=np.float32)
-
-
-def interpolation(
-    knots: Float[np.ndarray, " k"], points: Float[np.ndarray, " n"]
-) -> Float[np.ndarray, "n k"]:
-    """Weights of linear interpolation from even knots to points between them."""
-    weights = 1 - np.abs(points[:, None] - knots) / (knots[1] - knots[0])
-    return np.maximum(weights, 0).astype(np.float32)
 
 
 def trilinear(
@@ -185,11 +172,6 @@ def materialise(tree: Tree, real: Bool[Array, ""]) -> Tree:
         lambda kept: jax.tree.map(jnp.zeros_like, kept),
         tree,
     )
-
-
-def ramp(distance: Float[Array, "*shape"], width: Array | float) -> Array:
-    """0 to 1 over `width` around distance 0: a surface with partial volume."""
-    return jnp.clip(0.5 + distance / width, 0.0, 1.0)
 
 
 def ball(

@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 from scipy.special import ndtri
 
 from adn_jax.config.stream import StreamSettings
+from adn_jax.phantom.head import ramp
 from adn_jax.synthesis.atlas import (
     CANDIDATES,
     COARSE_MM,
@@ -16,7 +17,7 @@ from adn_jax.synthesis.atlas import (
     TERRITORY_NAMES,
     HeadAtlas,
 )
-from adn_jax.synthesis.fields import Points, between, ramp, trilinear
+from adn_jax.synthesis.fields import Points, between, trilinear
 from adn_jax.types import Key
 
 CHANCES = {

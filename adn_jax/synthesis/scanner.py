@@ -8,12 +8,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from adn_jax.config.stream import StreamSettings
+from adn_jax.phantom.head import ramp
 from adn_jax.synthesis.fields import (
     ScanGrid,
     between,
     grid_noise,
     materialise,
-    ramp,
     uniform,
     white_noise,
 )

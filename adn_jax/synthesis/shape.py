@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from adn_jax.config.stream import StreamSettings
 from adn_jax.geometry.rigid import rotation_matrix
+from adn_jax.phantom.head import keep_mid_plane
 from adn_jax.synthesis.atlas import COARSE_MM, LOW_MM, HeadAtlas
 from adn_jax.synthesis.fields import (
     Points,
@@ -136,10 +137,10 @@ def draw_shape(
     short = random_fields(
         keys[2], resting, BRAIN_WAVE_MM, even=3, odd=1, own=6 + len(infarcts.present)
     )
-    skull = keep_mid_plane(
-        resting + settings.deformation_mm * _as_xyz(long[:3]) + 0.5 * sided * long[3:],
-        resting,
+    skull = (
+        resting + settings.deformation_mm * _as_xyz(long[:3]) + 0.5 * sided * long[3:]
     )
+    skull = skull.at[0].set(keep_mid_plane(skull[0], resting[0]))
     skull = _bulge(keys[3], skull, settings)
     depth = trilinear(atlas.depth, skull, LOW_MM, np.full(3, COARSE_MM, np.float32))[0]
     inner = jnp.clip(depth / 18.0, 0.0, 1.0)
@@ -149,7 +150,8 @@ def draw_shape(
         * _as_xyz(jnp.concatenate([short[:2], short[3:4]]))
     )
     moved = _grow_ventricles(keys[4], skull, settings) + sided * short[4:7]
-    brain = keep_mid_plane(skull + inner * (moved + waves - skull), skull)
+    brain = skull + inner * (moved + waves - skull)
+    brain = brain.at[0].set(keep_mid_plane(brain[0], skull[0]))
     brain = skull + inner * (displace(brain, infarcts) - skull)
     uneven = settings.atrophy_asymmetry * short[7]
     return HeadShape(
@@ -165,12 +167,6 @@ def draw_shape(
 def _as_xyz(fields: Float[Array, "3 *shape"]) -> Points:
     """Two even fields and an odd one as displacements along x, y, z."""
     return jnp.stack([fields[2], fields[0], fields[1]])
-
-
-def keep_mid_plane(moved: Points, resting: Points) -> Points:
-    """Let displacements along x fade towards x = 0, so that this plane stays there."""
-    free = resting[0] ** 2 / (resting[0] ** 2 + 100.0)
-    return moved.at[0].set(resting[0] + free * (moved[0] - resting[0]))
 
 
 def _bulge(key: Key, points: Points, settings: StreamSettings) -> Points:

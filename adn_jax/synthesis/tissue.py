@@ -8,8 +8,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from adn_jax.config.stream import StreamSettings
+from adn_jax.phantom.head import ramp
 from adn_jax.synthesis.atlas import LEVELS, TERRITORY_NAMES
-from adn_jax.synthesis.fields import Points, ball, between, ramp
+from adn_jax.synthesis.fields import Points, ball, between
 from adn_jax.synthesis.infarct import ANTERIOR, OLD, POSTERIOR, Infarcts
 from adn_jax.types import Key
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from adn_jax.phantom.head import head_to_world, points_in_head, scan_grid
+from adn_jax.phantom.head import head_to_world, points_in_head, sample_points
 from adn_jax.phantom.infarct import (
     add_infarcts,
     blob_distance,
@@ -19,7 +19,7 @@ POSE = head_to_world(np.array([4.0, 1.0, -15.0]), np.array([5.0, 3.0, 0.0]))
 
 def ellipsoid_brain(difficulty):
     """A brain of nothing but tissue with a hole of CSF, and its head coordinates."""
-    grid = scan_grid(10.0, difficulty)
+    grid = sample_points(10.0, difficulty)
     position = points_in_head(grid.z, grid.y, grid.x, POSE)
     centred = (position - np.reshape([0, -15, 8], (3, 1, 1, 1))) / np.reshape(
         [65, 80, 60], (3, 1, 1, 1)

@@ -11,7 +11,7 @@ import pytest
 from adn_jax.config import PrepareSettings, StreamSettings, SystemSettings
 from adn_jax.geometry.rigid import Pose
 from adn_jax.pipeline.align import unlikeness
-from adn_jax.synthesis.atlas import load_atlas
+from adn_jax.synthesis.atlas import load_head_atlas
 from adn_jax.synthesis.draw import draw_heads
 
 PREPARE = PrepareSettings(shape=(8, 32, 28), spacing_mm=(16.0, 7.0, 7.0))
@@ -35,7 +35,7 @@ run = jax.jit(partial(draw_heads, prepare=PREPARE))
 def draw(settings=WIDE, first=0):
     """Six heads on a coarse grid."""
     numbers = jnp.arange(first, first + 6, dtype=jnp.int32)
-    return run(KEY, numbers, load_atlas(PREPARE.spacing_mm), settings)
+    return run(KEY, numbers, load_head_atlas(PREPARE.spacing_mm), settings)
 
 
 def test_a_head_is_what_training_takes():

@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from adn_jax.config import StreamSettings
-from adn_jax.synthesis.atlas import LEVELS, LOW_MM, TERRITORY_NAMES, load_atlas
+from adn_jax.synthesis.atlas import LEVELS, LOW_MM, TERRITORY_NAMES, load_head_atlas
 from adn_jax.synthesis.fields import ScanGrid, ball, random_fields, trilinear
 from adn_jax.synthesis.infarct import draw_infarcts
 from adn_jax.synthesis.scanner import draw_scanner, slice_mix
@@ -17,7 +17,7 @@ SPACING = (16.0, 7.0, 7.0)
 
 @pytest.fixture(scope="module")
 def atlas():
-    return load_atlas(SPACING)
+    return load_head_atlas(SPACING)
 
 
 def test_interpolation_is_that_of_scipy():
