@@ -166,7 +166,9 @@ def _evaluate_system(
         "steps": model.run.steps,
     }
     pictures = write_figures(system, manifest, results, summary["grid"], folder)
-    _write_results(manifest, results, summary, pictures, folder)
+    in_run = folder.parent == model.run.folder / "evaluation"
+    index = "../../index.html" if in_run else None
+    _write_results(manifest, results, summary, pictures, folder, index)
     return Evaluation(summary, folder)
 
 
@@ -266,9 +268,10 @@ def _write_results(
     summary: dict[str, Any],
     pictures: Pictures,
     folder: Place,
+    index: str | None = None,
 ) -> None:
     """Write scores and report; the summary last, as the sign of the whole."""
     write_text(folder / "per_case.csv", per_case_csv(results))
-    report = render_report(summary, results, pictures, manifest.settings)
+    report = render_report(summary, results, pictures, manifest.settings, index)
     write_text(folder / "report.html", report)
     write_json(folder / "summary.json", summary)

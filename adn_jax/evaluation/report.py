@@ -244,8 +244,12 @@ def render_report(
     results: Sequence[CaseResult],
     pictures: Pictures,
     prepare: PrepareSettings,
+    index: str | None = None,
 ) -> str:
-    """The page as HTML, pictures embedded; flagged cases come first in its table."""
+    """The page as HTML, pictures embedded; flagged cases come first in its table.
+
+    `index` is the address of the run's first page, if it has one.
+    """
     environment = page_environment("adn_jax.evaluation")
     environment.filters["interval"] = format_interval
     return environment.get_template("report.html").render(
@@ -255,6 +259,7 @@ def render_report(
         pages=pictures.pages,
         pictured=pictured(results, summary["grid"]),
         prepare=prepare,
+        index=index,
     )
 
 

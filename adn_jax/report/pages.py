@@ -6,8 +6,9 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 
 def page_environment(package: str) -> Environment:
-    """Templates of a package, and those that all pages share (`page.css`, `table.js`).
+    """Templates of a package, and those that all pages share.
 
+    A page extends `page.html` (with `page.css`) and may include `table.js`.
     The filter `number` is `format_number`.
     """
     environment = Environment(

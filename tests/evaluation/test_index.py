@@ -57,15 +57,25 @@ def page(folder):
     return (folder / "index.html").read_text()
 
 
-def test_every_link_leads_somewhere(folder, page):
-    links = Page(page).links
+def links_that_lead_somewhere(page):
+    links = Page(page.read_text()).links
     for link in links:
         name, _, anchor = unquote(link).partition("#")
-        target = folder / (name or "index.html")
+        target = page.parent / name if name else page
         assert target.is_file(), link
         assert not anchor or anchor in Page(target.read_text()).anchors, link
+    return links
+
+
+def test_every_link_leads_somewhere(folder):
+    links = links_that_lead_somewhere(folder / "index.html")
     assert sum(link.endswith("scans/turned.html") for link in links) == 1
     assert sum(link.endswith("quality.html") for link in links) == 2
+
+
+def test_the_report_leads_back_to_the_run(folder):
+    links = links_that_lead_somewhere(folder / "evaluation" / "test" / "report.html")
+    assert links.count("../../index.html") == 1
 
 
 def test_cases_stand_from_the_worst_to_the_best(folder, page):
