@@ -11,7 +11,6 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled
 # Workers and child processes inherit it: what one has compiled the others read.
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
@@ -28,8 +27,13 @@ import jax
 import pytest
 from filelock import FileLock
 
+from tests import quick
 from tests.hold import Hold, wait_until
 from tests.stores import Store, fake_gcs, fake_s3
+
+os.environ.setdefault(
+    "XLA_FLAGS", f"--xla_force_host_platform_device_count=2 {quick.FLAGS}"
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -24,6 +24,7 @@ from adn_jax.models.blocks import (
     add_bias,
     convolution_kernel,
     draw_kernels,
+    max_pool,
 )
 from adn_jax.models.convolution import convolve
 from adn_jax.models.patches import Patch
@@ -132,7 +133,7 @@ class SymmetryNet(nn.Module):
         training = key is not None
         maps, skips = windows, []
         for level, features in enumerate(widths):
-            maps = max_pool_in_plane(maps) if level else maps
+            maps = max_pool(maps, flat=True) if level else maps
             block = SlicePair(features, 3, name=f"encoder_{level}")
             maps = block(maps, training)
             skips.append(maps[:, middle : middle + 1])
@@ -294,10 +295,3 @@ class UpSlices(nn.Module):
             n, slices, 2 * rows, 2 * columns, self.features
         )
         return add_bias(self, joined)
-
-
-def max_pool_in_plane(maps: Volume) -> Float[Array, "b z y2 x2 c"]:
-    """Largest of each 1 x 2 x 2 voxels; equals share the gradient."""
-    n, slices, rows, columns, features = maps.shape
-    blocks = maps.reshape(n, slices, rows // 2, 2, columns // 2, 2, features)
-    return blocks.max(axis=(3, 5))

@@ -10,7 +10,6 @@ from adn_jax.comparison import work
 from adn_jax.config.sizes import demo_size
 from adn_jax.data.cases import read_case
 from adn_jax.io.image import from_zyx, write_image
-from tests import quick
 from tests.comparison.pretend import pretend_runs
 from tests.training.tiny import tiny_recipe, write_heads
 
@@ -153,7 +152,6 @@ def write_labels(folder, data):
 @pytest.mark.slow
 def test_two_systems_from_data_to_table(configs, data, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
-    monkeypatch.setenv("XLA_FLAGS", quick.FLAGS)
     out = tmp_path / "out"
     settings = ["align.steps=2", "joint.steps=2", "joint.validate_every=2"]
     command = ["table", data, str(out), "--recipes", *configs, "--set", *settings]

@@ -18,6 +18,7 @@ from adn_jax.data.manifest import read_manifest
 from adn_jax.data.stream import HeadStream, write_drawn_heads
 from adn_jax.errors import UserError
 from adn_jax.metrics.alignment import true_plane
+from tests import quick
 
 PREPARE = PrepareSettings(shape=(8, 32, 28), spacing_mm=(16.0, 7.0, 7.0))
 STREAM = HeadStream(StreamSettings(validation_heads=3), PREPARE)
@@ -77,7 +78,7 @@ print(json.dumps({**found, "apart": apart}))
 
 @pytest.mark.slow
 def test_several_devices_draw_the_same_bits_and_one_the_same_heads():
-    flags = "--xla_force_host_platform_device_count=8"
+    flags = f"--xla_force_host_platform_device_count=8 {quick.FLAGS}"
     environment = {**os.environ, "XLA_FLAGS": flags}
     command = [sys.executable, "-c", PROGRAM]
     answer = subprocess.check_output(command, env=environment, text=True)

@@ -1,7 +1,6 @@
 """An exported chain gives what the run gives, where this package is not."""
 
 import json
-import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,7 +16,6 @@ from adn_jax.inference import export as module
 from adn_jax.inference.export import MEANINGS, chain_maps, export_model
 from adn_jax.inference.system import infer_case, load_system
 from adn_jax.training.runs import load_run
-from tests.quick import FLAGS
 from tests.training.tiny import write_heads
 
 LOAD = """
@@ -57,10 +55,7 @@ def run_elsewhere(model, cases, folder):
     volumes = folder / "volumes.npy"
     np.save(volumes, np.stack([case.volume for case in cases]))
     command = [sys.executable, "-I", "-c", LOAD, str(model), str(volumes)]
-    environment = {**os.environ, "XLA_FLAGS": FLAGS}
-    subprocess.run(
-        [*command, str(folder / "found")], check=True, cwd=folder, env=environment
-    )
+    subprocess.run([*command, str(folder / "found")], check=True, cwd=folder)
     return [np.load(folder / f"found{count}.npz") for count in (1, 3)]
 
 

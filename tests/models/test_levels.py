@@ -18,7 +18,6 @@ from adn_jax.models import (
     init_unet,
     network,
 )
-from tests.quick import jit_quickly
 
 KEY = jax.random.key(0)
 KINDS = ["residual_unet", "unet"]
@@ -115,7 +114,7 @@ def with_gradient(function, params, volume):
 
     part = jax.value_and_grad(total, (0, 1), has_aux=True)
     with jax.default_matmul_precision("highest"):
-        (_, levels), gradient = jit_quickly(part)(params, volume)
+        (_, levels), gradient = jax.jit(part)(params, volume)
     return levels, gradient
 
 

@@ -18,7 +18,6 @@ from adn_jax.models.sean import (
     apply_sean,
     check_slices,
     init_sean,
-    max_pool_in_plane,
     sean_patch,
     window_count,
 )
@@ -265,13 +264,6 @@ def test_up_convolution_is_a_transposed_convolution():
     for y, x in np.ndindex(2, 2):
         expected[:, :, y::2, x::2] += maps @ kernel[:, y, x]
     np.testing.assert_allclose(out, expected, atol=1e-5)
-
-
-def test_pooling_takes_the_largest_of_four_in_plane():
-    maps = np.random.default_rng(0).standard_normal((2, 3, 4, 6, 2)).astype("float32")
-    expected = np.maximum(maps[:, :, ::2], maps[:, :, 1::2])
-    expected = np.maximum(expected[:, :, :, ::2], expected[:, :, :, 1::2])
-    np.testing.assert_array_equal(max_pool_in_plane(jnp.array(maps)), expected)
 
 
 @pytest.mark.parametrize(

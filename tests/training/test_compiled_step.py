@@ -16,7 +16,6 @@ from adn_jax.models import convolution_cpu as slices
 from adn_jax.training.runs import initial_params
 from adn_jax.training.stages import make_stage
 from adn_jax.training.steps import initial_state, make_optimizer, make_train_step
-from tests import quick
 from tests.training import tiny
 
 RECIPE = tiny.tiny_recipe(
@@ -58,7 +57,7 @@ def lowered(batches, platform, recipe=RECIPE):
 
 def test_the_memory_of_the_state_is_used_again(batches):
     step, state, frozen = step_and_inputs()
-    compiled = step.lower(state, frozen, next(batches)).compile(quick.OPTIONS)
+    compiled = step.lower(state, frozen, next(batches)).compile()
     state_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     assert compiled.memory_analysis().alias_size_in_bytes == state_bytes
     after, _ = compiled(state, frozen, next(batches))
@@ -85,14 +84,14 @@ def test_a_split_batch_moves_no_maps(
     place = partial(place_cases, mesh=mesh)
     cases = next(train_batches(split, 2 * parts, seed=0, place=place))
     inputs = replicate((state, frozen), mesh)
-    text = step.lower(*inputs, cases).compile(quick.OPTIONS).as_text()
+    text = step.lower(*inputs, cases).compile().as_text()
     moves = set(re.findall(rf" ({COLLECTIVES})(?:-start)?\(", text))
     assert moves == {"all-reduce"}
 
 
 def test_a_run_compiles_its_step_once(batches, caplog):
     step, state, frozen = step_and_inputs()
-    step = quick.jit_quickly(step.__wrapped__, donate_argnums=0)
+    step = jax.jit(step.__wrapped__, donate_argnums=0)
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
         for _ in range(4):
             state, _ = step(state, frozen, next(batches))

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 
+from tests import quick
 from tests.training.conftest import ROOT
 from tests.training.devices import BATCH, BOX
 
@@ -25,9 +26,7 @@ def found(heads):
     """Name -> losses, bytes moved a step, bytes of the parameters."""
 
     meshes = DEVICES | SHARED_ROWS
-    flags = (
-        "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-    )
+    flags = f"--xla_force_host_platform_device_count=8 {quick.FLAGS}"
     command = [sys.executable, "-m", "tests.training.devices", str(heads)]
     answer = subprocess.check_output(
         [*command, *(f"{devices}x{space}" for devices, space in meshes.values())],

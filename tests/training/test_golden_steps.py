@@ -22,7 +22,6 @@ from adn_jax.training.steps import make_optimizer
 from tests import golden
 from tests.losses.arrays import make_outputs, one_hot_tissue
 from tests.losses.test_recipes import AUTHORS
-from tests.quick import jit_quickly
 
 SHAPE = (2, 1, 16, 32, 32)
 NET = UNetSettings(widths=(8, 16, 32, 64), dropout=0.0)
@@ -53,7 +52,7 @@ def test_six_steps_have_the_authors_losses():
         for name, seed in (("D", 1012), ("F", 1013))
     }
 
-    @jit_quickly
+    @jax.jit
     def train_step(params, state, step):
         def loss(params):
             outputs = outputs_of(params, aligned)

@@ -18,7 +18,6 @@ from tests.benchmarks.torch_reference.ours import (
     SHAPE,
     channels_first,
 )
-from tests.quick import jit_quickly
 
 torch = pytest.importorskip("torch")
 from benchmarks.torch_reference import cases as reference  # noqa: E402
@@ -77,7 +76,7 @@ def test_augmentation_equals_ours(settings):
         reference.made_up_cases(RECIPE, 3, "cpu", BOTH), draws, settings, SPACING
     )
     ours = partial(augment, settings=settings, spacing_mm=SPACING)
-    check_cases(found, jit_quickly(ours)(KEY, our_batch()))
+    check_cases(found, jax.jit(ours)(KEY, our_batch()))
 
 
 def test_pose_of_an_upright_head_equals_ours():

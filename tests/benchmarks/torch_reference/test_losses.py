@@ -14,7 +14,6 @@ from adn_jax.geometry.rigid import Pose
 from adn_jax.losses import recipes
 from tests.benchmarks.torch_reference.ours import by_name, channels_first
 from tests.losses.arrays import random_alignment, random_chain
-from tests.quick import jit_quickly
 
 torch = pytest.importorskip("torch")
 from benchmarks.torch_reference import chain, losses  # noqa: E402
@@ -78,9 +77,7 @@ def test_joint_loss_equals_ours(settings, step):
     def ours(outputs):
         return recipes.joint_loss(outputs, targets, settings, step)
 
-    (total, values), gradient = jit_quickly(jax.value_and_grad(ours, has_aux=True))(
-        outputs
-    )
+    (total, values), gradient = jax.jit(jax.value_and_grad(ours, has_aux=True))(outputs)
     their_outputs = theirs(chain.Outputs, outputs)
     their_targets = theirs(losses.Targets, targets)
     found, found_values = losses.joint_loss(
@@ -100,9 +97,7 @@ def test_align_loss_equals_ours(warm_start_steps):
         return recipes.align_loss(**arrays, settings=settings, step=0)
 
     outputs = random_alignment()
-    (total, values), gradient = jit_quickly(jax.value_and_grad(ours, has_aux=True))(
-        outputs
-    )
+    (total, values), gradient = jax.jit(jax.value_and_grad(ours, has_aux=True))(outputs)
     their_outputs = theirs(losses.AlignOutputs, outputs)
     found, found_values = losses.align_loss(their_outputs, settings, 0)
     found.backward()

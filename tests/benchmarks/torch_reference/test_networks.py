@@ -20,7 +20,6 @@ from tests.benchmarks.torch_reference.ours import (
     channels_first,
     draw_params,
 )
-from tests.quick import jit_quickly
 
 torch = pytest.importorskip("torch")
 from benchmarks.torch_reference.networks import make_alignment_net, make_unet  # noqa: E402
@@ -44,9 +43,7 @@ def compare(network, apply, params, volume):
         return output, pull(weights_like(output))
 
     with jax.default_matmul_precision("highest"):
-        expected, (by_params, by_volume) = jit_quickly(value_and_gradients)(
-            params, volume
-        )
+        expected, (by_params, by_volume) = jax.jit(value_and_gradients)(params, volume)
     network.load_state_dict(state_of(params))
     theirs = torch.tensor(channels_first(volume), requires_grad=True)
     result = network.eval()(theirs)

@@ -32,7 +32,6 @@ from tests.benchmarks.torch_reference.ours import (
     SHAPE,
     draw_params,
 )
-from tests.quick import jit_quickly
 
 torch = pytest.importorskip("torch")
 from benchmarks.torch_reference import training  # noqa: E402
@@ -85,7 +84,7 @@ def our_steps(recipe, what, params, frozen):
     """Values of two updates and the parameters after them."""
     stage = make_stage(what, recipe)
     optimizer = make_optimizer(stage.settings.optimizer, stage.settings.steps)
-    step = jit_quickly(make_train_step(stage.loss, optimizer, jax.random.key(0)))
+    step = jax.jit(make_train_step(stage.loss, optimizer, jax.random.key(0)))
     state = initial_state(params, optimizer)
     batch, values = make_batch(draw_cases(SHAPE, 2), jnp.asarray), []
     with jax.default_matmul_precision("highest"):
