@@ -1,5 +1,7 @@
 """The networks against the authors' PyTorch code on seeded weights."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from adn_jax.config import AlignmentNetSettings, UNetSettings
 from adn_jax.models import apply_alignment_net, apply_unet
 from adn_jax.models.torch_names import from_torch, to_torch
-from tests import golden
+from tests import golden, quick
 
 WIDTHS = (8, 16, 32, 64)
 KINDS = {"resunet": "residual_unet", "unet": "unet"}
@@ -21,7 +23,7 @@ def test_unet_equals_the_authors_code(name):
     volume = golden.volume(1004, (2, 1, 16, 32, 32))
     cotangent = golden.volume(1005, (2, 1, 16, 32, 32))
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=quick.AS_EVER)
     def outputs_and_gradients(params, volume):
         def probability(params, volume):
             return jax.nn.sigmoid(apply_unet(params, volume, settings))
