@@ -51,6 +51,9 @@ DARK_EDGE = [withStroke(linewidth=2.2, foreground=BACKGROUND)]
 
 PANEL_INCHES = 1.6
 
+NARROWEST_INCHES = 4.6
+"""A sheet of one or two panels has larger ones, so that its footer fits."""
+
 GAP = 0.05
 
 TITLE_INCHES = 0.34
@@ -113,10 +116,12 @@ def dark_sheet(
 ) -> Sheet:
     """A figure of equal panels with column titles, and room for captions at the end and
     for a heading."""
-    panel_height = PANEL_INCHES * extent.half_height / extent.half_width
+    fitting = (NARROWEST_INCHES - 2 * SIDE_INCHES + GAP) / columns - GAP
+    panel_width = max(PANEL_INCHES, fitting)
+    panel_height = panel_width * extent.half_height / extent.half_width
     step = panel_height + GAP
     top = (TITLE_INCHES if titles else GAP) + HEADING_INCHES * headed
-    width = 2 * SIDE_INCHES + columns * (PANEL_INCHES + GAP) - GAP
+    width = 2 * SIDE_INCHES + columns * (panel_width + GAP) - GAP
     height = top + rows * step + CAPTION_INCHES * captions + FOOTER_INCHES
     figure = Figure(figsize=(width, height), facecolor=BACKGROUND, dpi=160)
     panels = []
@@ -126,9 +131,9 @@ def dark_sheet(
             [
                 figure.add_axes(
                     (
-                        (SIDE_INCHES + column * (PANEL_INCHES + GAP)) / width,
+                        (SIDE_INCHES + column * (panel_width + GAP)) / width,
                         bottom / height,
-                        PANEL_INCHES / width,
+                        panel_width / width,
                         panel_height / height,
                     ),
                     facecolor=BACKGROUND,
@@ -291,24 +296,32 @@ def sheet_title(sheet: Sheet, text: str) -> None:
 
 
 def footer(sheet: Sheet, text: str, outlines: dict[str, str] | None = None) -> None:
-    """A note at the lower left, a legend of outline colours at the lower right."""
-    width = sheet.figure.get_figwidth()
-    sheet.figure.text(
-        SIDE_INCHES / width, 0.1 / sheet.height, text, color=FAINT, fontsize=8
+    """A note at the lower left, a legend of outline colours at the lower right.
+
+    If the sheet is too narrow for both, the legend stands above the note, whose letters
+    shrink if they have to.
+    """
+    left = SIDE_INCHES / sheet.figure.get_figwidth()
+    note = sheet.figure.text(left, 0.1 / sheet.height, text, color=FAINT, fontsize=8)
+    room = (1 - 2 * left) * sheet.figure.bbox.width
+    note.set_fontsize(8 * min(1.0, room / note.get_window_extent().width))
+    if not outlines:
+        return
+    legend = sheet.figure.legend(
+        handles=[
+            Line2D([], [], color=colour, label=name, linestyle=_dash(colour))
+            for name, colour in outlines.items()
+        ],
+        loc="lower right",
+        bbox_to_anchor=(1 - left, 0.03 / sheet.height),
+        ncols=len(outlines),
+        frameon=False,
+        fontsize=8,
+        labelcolor=INK,
+        borderaxespad=0.0,
+        handlelength=1.4,
+        columnspacing=1.2,
     )
-    if outlines:
-        sheet.figure.legend(
-            handles=[
-                Line2D([], [], color=colour, label=name, linestyle=_dash(colour))
-                for name, colour in outlines.items()
-            ],
-            loc="lower right",
-            bbox_to_anchor=(1 - SIDE_INCHES / width, 0.03 / sheet.height),
-            ncols=len(outlines),
-            frameon=False,
-            fontsize=8,
-            labelcolor=INK,
-            borderaxespad=0.0,
-            handlelength=1.4,
-            columnspacing=1.2,
-        )
+    if note.get_window_extent().x1 > legend.get_window_extent().x0:
+        note.set_y(0.05 / sheet.height)
+        legend.set_bbox_to_anchor((1 - left, 0.15 / sheet.height))
