@@ -1,6 +1,8 @@
 """`adn VERB`: finds the verb, turns errors into one sentence."""
 
 import importlib
+import os
+import select
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -60,6 +62,10 @@ def run_verb(verb_main: Callable[[Sequence[str]], None], rest: Sequence[str]) ->
     except UserError as error:
         print(f"adn: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except BrokenPipeError:
+        if not _reader_has_gone():
+            raise
+        raise SystemExit(128 + signal.SIGPIPE) from None
     except Exception as error:
         if is_out_of_memory(error):
             print(f"adn: {memory_sentence(error)}", file=sys.stderr)
@@ -76,3 +82,15 @@ def run_verb(verb_main: Callable[[Sequence[str]], None], rest: Sequence[str]) ->
         print("adn: stopped; the same command continues.", file=sys.stderr)
         number = stop.args[0] if stop.args else signal.SIGINT
         raise SystemExit(128 + number) from None
+
+
+def _reader_has_gone() -> bool:
+    """Whether nobody reads the output any more, as after `| head`; what is left of it
+    is dropped then."""
+    output = sys.stdout.fileno()
+    pipe = select.poll()
+    pipe.register(output, 0)
+    gone = any(event & (select.POLLERR | select.POLLHUP) for _, event in pipe.poll(0))
+    if gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+    return gone

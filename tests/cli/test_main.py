@@ -1,3 +1,4 @@
+import subprocess
 import sys
 
 import pytest
@@ -84,3 +85,22 @@ def test_other_errors_of_xla_stay_what_they_are():
 
     with pytest.raises(JaxRuntimeError, match="a fault"):
         run_verb(verb, [])
+
+
+def test_a_reader_that_leaves_early_ends_it_without_a_word():
+    command = [sys.executable, "-m", "adn_jax", "train", "configs/adn.py", "--help"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
+    ) as process:
+        process.stdout.read(1)
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
+def test_another_broken_pipe_is_an_error():
+    def fail(_):
+        raise BrokenPipeError("the store hung up")
+
+    with pytest.raises(BrokenPipeError, match="hung up"):
+        run_verb(fail, [])
