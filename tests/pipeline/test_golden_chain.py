@@ -11,7 +11,7 @@ from scipy.ndimage import uniform_filter
 from adn_jax.config.recipe_file import load_recipe
 from adn_jax.models.torch_names import from_torch
 from adn_jax.pipeline.adn import AdnParams, apply_adn
-from tests import golden
+from tests import golden, quick
 
 REFERENCE = load_recipe(Path(__file__).parents[2] / "configs" / "adn_reference.py")
 TOLERANCE = 1e-3
@@ -40,7 +40,8 @@ def outputs(volume):
         ),
     )
     with jax.default_matmul_precision("highest"):
-        return jax.jit(apply_adn, static_argnums=2)(params, volume, REFERENCE.system)
+        chain = jax.jit(apply_adn, static_argnums=2, compiler_options=quick.AS_EVER)
+        return chain(params, volume, REFERENCE.system)
 
 
 @pytest.fixture(scope="module")
