@@ -53,6 +53,8 @@ class Evaluate:
     threshold: ThresholdRule = "recipe"
     """From which probability a voxel is infarct: recipe, or auto: chosen on the
     validation split of the run's data, one for small infarcts apart."""
+    least_lesion_ml: float | None = None
+    """Predicted lesions of less are left out as chance; default: the recipe's."""
     tta: TtaSettings = field(default_factory=TtaSettings)
     """Test-time augmentation; fields that are not given are the recipe's."""
 
@@ -85,6 +87,7 @@ def main(arguments: Sequence[str]) -> None:
             tta,
             command.threshold,
             command.out,
+            command.least_lesion_ml,
         )
     )
 
@@ -100,6 +103,7 @@ def _evaluate_peer(
         "--samples": command.samples,
         "--ensemble": command.ensemble,
         "--threshold auto": command.threshold != "recipe",
+        "--least-lesion-ml": command.least_lesion_ml is not None,
         "--tta": tta,
     }
     for name, value in asked.items():

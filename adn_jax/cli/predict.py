@@ -41,6 +41,8 @@ class Predict:
     the slices as taken; SCAN has to be a series, and needs adn-jax[dicom]."""
     samples: int = 0
     """Passes with dropout that tell how sure the prediction is (uncertainty.nii.gz)."""
+    least_lesion_ml: float | None = None
+    """Predicted lesions of less are left out as chance; default: the recipe's."""
     viewer: bool = True
     """Write viewer.html, a page that shows the scan and all maps in any browser; it
     holds the scan itself."""
@@ -62,6 +64,7 @@ def main(arguments: Sequence[str]) -> None:
         command.hu_range,
         command.viewer,
         command.dicom,
+        command.least_lesion_ml,
     )
     for sentence in failures.values():
         print(f"adn: {sentence}", file=sys.stderr)

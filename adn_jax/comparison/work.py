@@ -323,6 +323,7 @@ def is_scored(run: PlannedRun, job: RunJob) -> bool:
         and summary["cases"] + summary["without_label"] == len(cases)
         and summary["empty"]["rule"] == EMPTY_RULES["penalise"]
         and summary["threshold"] == run.recipe.threshold
+        and summary.get("least_lesion_ml", 0.0) == run.recipe.least_lesion_ml
         and summary.get("tta", summary.get("averaging"))
         == settings_to_json(tta_of([run.recipe]))
     )

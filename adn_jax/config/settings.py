@@ -500,6 +500,9 @@ class Recipe:
     """Learn which fraction of a voxel is infarct (ours), not whether most of it is."""
     threshold: Threshold = 0.5
     """Probability from which a voxel is called infarct."""
+    least_lesion_ml: NonNegativeFloat = 0.0
+    """Predicted lesions of less are taken for chance: their probability is held below
+    the threshold."""
     tta: TtaSettings = field(default_factory=TtaSettings)
     """Test-time augmentation: what inference averages over."""
 

@@ -68,6 +68,7 @@ def evaluate_run(
     tta: Mapping[str, Any] | None = None,
     threshold: ThresholdRule = "recipe",
     out: Place | str | None = None,
+    least_lesion_ml: float | None = None,
 ) -> Evaluation:
     """Score a finished run; writes `RUN/evaluation/<split>/` and `RUN/index.html`.
 
@@ -86,6 +87,7 @@ def evaluate_run(
         tta: fields of `TtaSettings` that replace those of the runs' recipes.
         threshold: "auto" chooses thresholds on the validation split of the run's data.
         out: folder of the results in place of `RUN/evaluation`.
+        least_lesion_ml: smaller predicted lesions are left out; None: the recipe's.
 
     Raises:
         UserError: no run, no data, another grid, no such split, no labelled case, no
@@ -96,7 +98,7 @@ def evaluate_run(
         raise UserError(
             "the package's own folder is no place for results; give --out FOLDER."
         )
-    system = load_system(run, samples, ensemble, tta)
+    system = load_system(run, samples, ensemble, tta, least_lesion_ml)
     manifest = find_data(system.model.run, data)
     check_grid(system.model.recipe, manifest)
     check_unseen([member.run for member in system.members], split, data)
@@ -159,6 +161,7 @@ def _evaluate_system(
         ),
         **more,
         "tta": settings_to_json(system.tta),
+        "least_lesion_ml": model.recipe.least_lesion_ml,
         "without_label": len(cases_of_split(manifest, split)) - len(results),
         "run": model.run.folder.name,
         "members": list(system.names),

@@ -263,7 +263,11 @@ def _validation_parts(
     manifests = [_validation_data(member.run, data) for member in system.members]
     for member, manifest in zip(system.members, manifests, strict=True):
         check_grid(member.recipe, manifest)
-    system = replace(system, samples=0, thresholds=None)
+    every_lesion = tuple(
+        replace(member, recipe=replace(member.recipe, least_lesion_ml=0.0))
+        for member in system.members
+    )
+    system = replace(system, members=every_lesion, samples=0, thresholds=None)
     if len({cases_of_split(manifest, "validation") for manifest in manifests}) == 1:
         return [(system, manifests[0])]
     alone = [

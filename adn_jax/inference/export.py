@@ -211,8 +211,10 @@ def describe_program(
         "spacing_mm": list(prepare.spacing_mm),
         "window_hu": list(prepare.window_hu),
         "threshold": recipe.threshold,
-        "not_in_it": "preparation of the scan, test-time augmentation (tta), and the "
-        "judgement whether there is a mid-line",
+        "least_lesion_ml": recipe.least_lesion_ml,
+        "not_in_it": "preparation of the scan, test-time augmentation (tta), leaving "
+        "out lesions below least_lesion_ml, and the judgement whether there is a "
+        "mid-line",
         "tta": settings_to_json(tta_of([recipe])),
         "recipe": recipe.name,
         "run": model.run.folder.name,

@@ -8,7 +8,7 @@ uncertainty that each of them has.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -53,6 +53,10 @@ UNKNOWN_SIDES = (
     "orientation is right"
 )
 
+HELD_BELOW = 0.01
+"""Small lesions are held so far below the threshold: more than probabilities are
+rounded by when they are stored."""
+
 SMALL_ML = 10.0
 """Predicted volume on the prepared grid below which a case is small."""
 
@@ -96,6 +100,8 @@ class CaseMaps:
     aligned_lesion: Mask | None = None
     aligned_truth: Mask | None = None
     """Where the infarct darkened the scan (phantoms), on X's grid."""
+    left_out: int = 0
+    """Predicted lesions that were too small to count (`without_small`)."""
 
     @property
     def predicted(self) -> Mask:
@@ -106,6 +112,18 @@ class CaseMaps:
     def aligned_predicted(self) -> Mask:
         """Infarct mask on X's grid."""
         return self.aligned_prediction >= self.threshold
+
+    def without_small(self, least_ml: float) -> "CaseMaps":
+        """The same without predicted lesions (26-connected) of less than `least_ml`.
+
+        Their probability is held below the threshold, on either grid.
+        """
+        least = least_ml * 1000.0 / float(np.prod(self.spacing_mm))
+        prediction, count = hold_small(self.prediction, self.threshold, least)
+        aligned, _ = hold_small(self.aligned_prediction, self.threshold, least)
+        return replace(
+            self, prediction=prediction, aligned_prediction=aligned, left_out=count
+        )
 
     @property
     def window_width_hu(self) -> float:
@@ -140,6 +158,18 @@ class CaseMaps:
             "rotation_deg": in_plane_angle_deg(plane),
             "offset_mm": offset_mm(plane),
         }
+
+
+def hold_small(
+    probability: Map, threshold: float, least_voxels: float
+) -> tuple[Map, int]:
+    """Hold components of fewer voxels below the threshold; also returns how many."""
+    component, _ = ndimage.label(probability >= threshold, TOUCHING)
+    small = np.bincount(component.ravel()) < least_voxels
+    small[0] = False
+    held = np.minimum(probability, max(threshold - HELD_BELOW, 0.0))
+    held = np.where(small[component], held, probability).astype(probability.dtype)
+    return held, int(small.sum())
 
 
 class MidlineJudgement(NamedTuple):

@@ -162,6 +162,7 @@ def predict_scans(
     hu_range: tuple[float, float] | None = None,
     viewer: bool = True,
     dicom: bool = False,
+    least_lesion_ml: float | None = None,
 ) -> dict[Path, str]:
     """Predict scans one after the other; a scan that fails does not stop the rest.
 
@@ -175,6 +176,7 @@ def predict_scans(
         hu_range: HU to which the values were clipped before.
         viewer: whether to write `viewer.html`, which holds the scan itself.
         dicom: write DICOM segmentations and a report, too; scans have to be series.
+        least_lesion_ml: smaller lesions are left out; None: the recipe's.
 
     Returns:
         What went wrong, a sentence for each scan that failed.
@@ -186,7 +188,7 @@ def predict_scans(
     check_hu_range(hu_range)
     if dicom:
         check_can_write()
-    system = load_system(run, samples, tta=tta)
+    system = load_system(run, samples, tta=tta, least_lesion_ml=least_lesion_ml)
     folders = result_folders(scans, out)
     failures = {}
     for scan, folder in track(folders.items(), description="predict"):
@@ -253,6 +255,7 @@ def _predict_read(system: System, scan: RawScan) -> Prediction:
         "run": system.names[0],
         "steps": system.model.run.steps,
         "tta": settings_to_json(tta),
+        "least_lesion_ml": recipe.least_lesion_ml,
     }
     facts["versions"] = versions()
     images = {name: scan.image.holding(one, name) for name, one in volumes.items()}
@@ -307,6 +310,7 @@ def _describe(
         "lesions": [one.to_json() for one in shown.lesions],
         "slices_counted": shown.counted,
         "threshold": maps.threshold,
+        "lesions_left_out": maps.left_out,
     }
     if maps.plane is not None:
         if maps.knows_sides:

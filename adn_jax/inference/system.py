@@ -127,7 +127,8 @@ class System:
         return ""
 
     def infer(self, case: PreparedCase) -> Inferred:
-        """Run one case through every member, and choose its threshold.
+        """Run one case through every member, choose its threshold, and leave out what
+        is too small to count.
 
         Dropout samples are the same for the same case and count.
         """
@@ -158,6 +159,8 @@ class System:
         if self.thresholds is not None:
             chosen = self.thresholds.of(maps.prediction, maps.spacing_mm)
             maps = replace(maps, threshold=chosen)
+        if model.recipe.least_lesion_ml > 0:
+            maps = maps.without_small(model.recipe.least_lesion_ml)
         if model.heads is not None:
             unlike = model.heads.flags(case, system.prepare)
             maps = replace(maps, flags=(*maps.flags, *unlike))
@@ -169,10 +172,12 @@ def load_system(
     samples: int = 0,
     ensemble: Sequence[Place] = (),
     tta: Mapping[str, Any] | None = None,
+    least_lesion_ml: float | None = None,
 ) -> System:
     """Read a run, and the further members of its ensemble.
 
-    `tta` replaces fields of `TtaSettings` in the recipe of each: `{"copies": 4}`.
+    `tta` replaces fields of `TtaSettings` in the recipe of each, `{"copies": 4}`, and
+    `least_lesion_ml` that field.
 
     Raises:
         UserError: no such run, one named twice, no dropout to sample, members of
@@ -196,6 +201,8 @@ def load_system(
     for member in runs:
         model = load_run(member)
         recipe = replace(model.recipe, tta=replace(model.recipe.tta, **tta or {}))
+        if least_lesion_ml is not None:
+            recipe = replace(recipe, least_lesion_ml=least_lesion_ml)
         check_recipe(recipe)
         members.append(replace(model, recipe=recipe))
     first = members[0].recipe

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adn_jax.inference.maps import judge_midline
+from adn_jax.inference.maps import hold_small, judge_midline
 from adn_jax.metrics.alignment import Plane, in_plane_angle_deg, in_world, turn_deg
 from adn_jax.pipeline.align import MidlineFit
 
@@ -78,3 +78,27 @@ def test_the_turn_is_against_the_patient_not_the_grid():
     tilted = np.eye(4)
     tilted[1:3, 1:3] = [[0.9, -np.sqrt(0.19)], [np.sqrt(0.19), 0.9]]
     assert turn_deg(in_world(plane(50.0), tilted @ UPRIGHT)) == pytest.approx(50.0)
+
+
+def test_small_lesions_are_held_below_the_threshold_and_the_rest_stays():
+    probability = np.random.default_rng(0).uniform(0, 0.4, (6, 8, 8)).astype(np.float32)
+    probability[1, 1, 1:3] = 0.9  # two voxels, and one that touches by a corner
+    probability[2, 2, 3] = 0.6
+    probability[4, 4:6, 4:6] = 0.99
+    probability[0, 7, 7] = 0.5
+    before = probability.copy()
+    held, count = hold_small(probability, 0.5, 3.5)
+    np.testing.assert_array_equal(probability, before)
+    found = held >= 0.5
+    assert count == 2
+    assert found.sum() == 4
+    assert found[4, 4:6, 4:6].all()
+    changed = held != before
+    np.testing.assert_array_equal(changed, (before >= 0.5) & ~found)
+    np.testing.assert_allclose(held[changed], 0.49)
+    everything, count = hold_small(before, 0.5, 0.0)
+    np.testing.assert_array_equal(everything, before)
+    assert count == 0
+    again, count = hold_small(before, 0.5, 3.0)
+    assert (again >= 0.5).sum() == 7
+    assert count == 1

@@ -55,6 +55,30 @@ def test_results_lie_on_the_scans_own_grid(tiny_run, reoriented, tmp_path):
     assert len(page) < 12e6
 
 
+def test_lesions_that_are_too_small_to_count_are_in_no_result(
+    tiny_run, reoriented, tmp_path
+):
+    options = ["--no-viewer", *out_of(tmp_path)]
+    main(["predict", str(tiny_run), str(reoriented), *options])
+    folder = tmp_path / "out" / "LSP"
+    before = json.loads((folder / "scan.json").read_text())
+    probability = load(folder, "probability").get_fdata()
+    assert before["lesions_left_out"] == 0
+    assert before["model"]["least_lesion_ml"] == 0.0
+    options += ["--least-lesion-ml", "1e4"]
+    main(["predict", str(tiny_run), str(reoriented), *options])
+    after = json.loads((folder / "scan.json").read_text())
+    assert before["lesion_volume_ml"] > 0
+    assert after["lesion_volume_ml"] == 0
+    assert after["lesions"] == []
+    assert after["lesions_left_out"] > 0
+    assert after["model"]["least_lesion_ml"] == 1e4
+    assert not load(folder, "lesion").get_fdata().any()
+    held = load(folder, "probability").get_fdata()
+    assert held.max() < 0.5
+    assert (held <= probability).all()
+
+
 @pytest.fixture(scope="module")
 def tilted_series(raw_head, tmp_path_factory):
     """The same head as a gantry tilted by 15 degrees and uneven slices show it."""
