@@ -35,8 +35,7 @@ IN_PLANE = np.ones((1, 3, 3), bool)
 
 IN_FILE = "counted from 1 as the file holds them"
 AS_TAKEN = (
-    "of the slices as they were taken, counted from 1, the nearest: the scan was "
-    "straightened"
+    "counted from 1 as they were taken, the nearest ones: the scan was straightened"
 )
 PREPARED = "of the prepared grid, counted from 1 at the foot"
 
