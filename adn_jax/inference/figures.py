@@ -345,6 +345,8 @@ def _found_in_words(shown: ShownScan) -> str:
     found += f" and {more} more" if more > 0 else ""
     infarct = f"predicted infarct {found}" if lesions else "no infarct predicted"
     threshold = f"threshold {shown.threshold:.2f}"
+    if shown.left_out:
+        threshold += f", {shown.left_out} too small to count left out"
     return f"{shown.name}: {infarct} ({threshold}). For research; not for diagnosis."
 
 

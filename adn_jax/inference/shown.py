@@ -90,6 +90,8 @@ class ShownScan:
     """First and last slice (index) with brain."""
     adds_up: bool = False
     """Whether P and Q are parts of A."""
+    left_out: int = 0
+    """Predicted lesions that were too small to count."""
     flags: tuple[str, ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
     """What else is said of it, by title."""
@@ -239,6 +241,7 @@ def _of_maps(
         "name": case.name,
         "window_hu": maps.window_hu,
         "threshold": maps.threshold,
+        "left_out": maps.left_out,
         "midline": plane and placed(plane, case.affine, case.volume.shape),
         "knows_sides": maps.knows_sides,
         "adds_up": maps.adds_up,

@@ -148,6 +148,15 @@ def test_numbers_and_rules_are_on_the_page(summary_of):
         assert expected in words
 
 
+def test_what_is_left_out_is_on_the_page(summary_of):
+    results = [result("a")]
+    summary = summary_of(results)
+    assert "Left out" not in render_report(summary, results, NONE, PREPARE)
+    summary["least_lesion_ml"] = 1.5
+    text = render_report(summary, results, NONE, PREPARE)
+    assert "predicted lesions of less than 1.5 mL" in text
+
+
 def test_real_data_has_no_midline_error(summary_of):
     results = [result("a", known=False)]
     summary = summary_of(results)

@@ -58,16 +58,18 @@ def test_results_lie_on_the_scans_own_grid(tiny_run, reoriented, tmp_path):
 def test_lesions_that_are_too_small_to_count_are_in_no_result(
     tiny_run, reoriented, tmp_path
 ):
-    options = ["--no-viewer", *out_of(tmp_path)]
-    main(["predict", str(tiny_run), str(reoriented), *options])
+    options = out_of(tmp_path)
+    main(["predict", str(tiny_run), str(reoriented), "--no-viewer", *options])
     folder = tmp_path / "out" / "LSP"
     before = json.loads((folder / "scan.json").read_text())
     probability = load(folder, "probability").get_fdata()
     assert before["lesions_left_out"] == 0
     assert before["model"]["least_lesion_ml"] == 0.0
-    options += ["--least-lesion-ml", "1e4"]
+    options += ("--least-lesion-ml", "1e4")
     main(["predict", str(tiny_run), str(reoriented), *options])
     after = json.loads((folder / "scan.json").read_text())
+    page = (folder / "viewer.html").read_text()
+    assert f"; {after['lesions_left_out']} too small to count left out." in page
     assert before["lesion_volume_ml"] > 0
     assert after["lesion_volume_ml"] == 0
     assert after["lesions"] == []
