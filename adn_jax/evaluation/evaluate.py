@@ -222,6 +222,7 @@ def evaluate_peer(
         "split": split,
         **summarise_results(results, manifest, empty, peer.name, THRESHOLD),
         "tta": None,
+        "least_lesion_ml": 0.0,
         "without_label": len(cases_of_split(manifest, split)) - len(results),
         "run": str(peer.folder),
         "members": [peer.name],

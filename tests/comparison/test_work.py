@@ -84,6 +84,7 @@ def test_scores_are_made_again_where_they_are_old(runs, job, children):
         {"empty": {"rule": "other"}},
         {"threshold": {"large": 0.3, "small": 0.2}},
         {"tta": [{"mirrored": True}]},
+        {"least_lesion_ml": 1.0},
     ):
         before = summary.read_text()
         change_json(summary, **old)

@@ -79,6 +79,7 @@ def summary_of(tiny_recipe, tmp_path):
                 uncertainty_source=uncertainty_source,
             ),
             "tta": None,
+            "least_lesion_ml": 0.0,
             "without_label": 0,
             "run": "run",
             "members": ["run", "other"]

@@ -58,6 +58,16 @@ def measured(monkeypatch):
     return asked
 
 
+def test_thresholds_are_chosen_among_all_lesions(tiny_run, data):
+    note(tiny_run, data=str(data))
+    every, none = (
+        evaluate_run(tiny_run, threshold="auto", least_lesion_ml=least).summary
+        for least in (0.0, 1e4)
+    )
+    assert none["predicted_ml"] != every["predicted_ml"]
+    assert none["threshold"] == every["threshold"]
+
+
 def test_thresholds_are_chosen_once_and_used(tiny_run, data, measured):
     note(tiny_run, data=str(data))
     plain = evaluate_run(tiny_run).summary
