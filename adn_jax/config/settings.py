@@ -48,9 +48,10 @@ products in TF32 on a GPU and by three of bfloat16 on a TPU ("high", bfloat16_3x
 bfloat16: maps in bfloat16, whose products are exact. Sums are float32 in all of them.
 """
 
-Remat = Literal["nothing", "norms", "blocks"]
+Remat = Literal["auto", "nothing", "norms", "blocks"]
 """What the gradient computes again instead of keeping it: nothing; the normalised maps;
-or every map inside a block, so that only what goes from block to block is kept."""
+or every map inside a block, so that only what goes from block to block is kept. "auto"
+is the normalised maps on a GPU, and nothing elsewhere."""
 
 SegmentInput = Literal["salient", "salient_triple", "aligned", "mirror_pair"]
 """What F sees."""
@@ -422,7 +423,7 @@ class SystemSettings:
     its products in TF32 (GPU) or three of bfloat16 (TPU), bfloat16 also its maps.
     Parameters, sums, geometry, losses and optimizer stay in float32, and so do T's
     products of float32."""
-    remat: Remat = "nothing"
+    remat: Remat = "auto"
     """What the gradients of the U-Nets compute again to need less memory."""
     prepare: PrepareSettings = field(default_factory=PrepareSettings)
     """Preparation of raw scans."""

@@ -31,11 +31,14 @@ from adn_jax.errors import UserError
 
 
 def used_settings(recipe: Recipe) -> Recipe:
-    """The recipe with the settings of parts that its system lacks at their defaults.
+    """The recipe with settings on which nothing depends at their defaults.
 
-    Without T those of its training and of its network, but for the limits that tell
-    whether heads turn in plane alone; without a tissue net and without D likewise.
+    Those are what is computed again to save memory, which changes rounding alone, and
+    those of parts that the system lacks: without T those of its training and of its
+    network, but for the limits that tell whether heads turn in plane alone; without a
+    tissue net and without D likewise.
     """
+    recipe = recipe.with_fields(remat=SystemSettings().remat)
     system = recipe.system
     if not system.alignment.network:
         limits = AlignmentNetSettings(

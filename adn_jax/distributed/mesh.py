@@ -72,6 +72,12 @@ def device_mesh(devices: int | None = None, spatial_shards: int = 1) -> Mesh:
     )
 
 
+def platform_in_use() -> str:
+    """Platform (cpu, gpu, tpu) of the mesh in use, else of this process's devices."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform
+
+
 def check_rows(rows: int, mesh: Mesh) -> None:
     """Raise `UserError` if the rows of a net's deepest maps cannot be shared."""
     shards = mesh.shape["spatial"]

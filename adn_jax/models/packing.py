@@ -11,9 +11,10 @@ spread out to match: more multiplications, by zeros, but fewer cycles. Parameter
 the same in both forms.
 """
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from adn_jax.distributed.mesh import platform_in_use
 
 LANES = 128
 """Channels that a TPU computes at once."""
@@ -30,7 +31,7 @@ def level_packs(widths: tuple[int, ...], columns: int) -> tuple[int, ...]:
     packs = []
     for level, features in enumerate(widths):
         pack = 1
-        if _is_for_tpu():
+        if platform_in_use() == "tpu":
             while (
                 2 * pack * features <= LANES
                 and 2 * pack <= MOST
@@ -39,13 +40,6 @@ def level_packs(widths: tuple[int, ...], columns: int) -> tuple[int, ...]:
                 pack *= 2
         packs.append(pack)
     return tuple(packs)
-
-
-def _is_for_tpu() -> bool:
-    """Whether the devices of the mesh in use, else those of the process, are TPUs."""
-    device = jax.sharding.get_abstract_mesh().abstract_device
-    platform = jax.default_backend() if device is None else device.platform
-    return platform == "tpu"
 
 
 def repack(

@@ -16,6 +16,7 @@ from adn_jax.config import Recipe
 from adn_jax.distributed.mesh import CASES, placed_shapes, replicated
 from adn_jax.geometry.rigid import Pose
 from adn_jax.models import network
+from adn_jax.models.blocks import remat_on
 from adn_jax.runtime.capacity import Demand, compile_to_fit, in_gb
 from adn_jax.training.runs import STAGE_MODES, initial_params, params_shapes, stages_of
 from adn_jax.training.stages import Stage, needs_search
@@ -227,7 +228,7 @@ def _lighter_kinds(
         ]
         nets = {"tissue": recipe.tissue_net, "joint": recipe.system.segment_net}
         net = nets.get(name)
-        now = KEPT_BY_REMAT[recipe.system.remat]
+        now = KEPT_BY_REMAT[remat_on(devices.platform, recipe.system.remat)]
         yield [
             Lighter(f"--remat {how}", kept / now)
             for how, kept in KEPT_BY_REMAT.items()

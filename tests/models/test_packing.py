@@ -27,7 +27,7 @@ from adn_jax.models.packing import (
 def for_tpu(monkeypatch):
     """Programs are traced as for a TPU; none of them stays in jax's caches."""
     jax.clear_caches()
-    monkeypatch.setattr(packing, "_is_for_tpu", lambda: True)
+    monkeypatch.setattr(packing, "platform_in_use", lambda: "tpu")
     yield
     jax.clear_caches()
 
@@ -157,9 +157,9 @@ def test_a_packed_network_is_the_plain_one(monkeypatch, settings):
         )
 
     found = []
-    for for_tpu in (False, True):
+    for platform in ("cpu", "tpu"):
         jax.clear_caches()
-        monkeypatch.setattr(packing, "_is_for_tpu", lambda for_tpu=for_tpu: for_tpu)
+        monkeypatch.setattr(packing, "platform_in_use", lambda named=platform: named)
         found.append(jax.jit(jax.value_and_grad(loss, (0, 1)))(params, volume))
     jax.clear_caches()
     plain, packed = (jax.tree.leaves(each) for each in found)

@@ -46,7 +46,7 @@ def compiler_answer(job, target):
     if target.chip.platform == "gpu":
         return Answer(step=step(80 if settings.batch == 8 else 2, cycles=0))
     at_once = settings.batch // settings.micro_batches
-    if job.stage == "joint" and at_once >= 4 and job.recipe.system.remat == "nothing":
+    if job.stage == "joint" and at_once >= 4 and job.recipe.system.remat == "auto":
         return Answer(refusal=Refusal(20 * GIB, 16 * GIB))
     return Answer(step=step(8, cycles=8_000_000 * at_once))
 

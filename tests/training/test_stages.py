@@ -6,9 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adn_jax.config import AlignmentSettings, AugmentSettings
+from adn_jax.config import AlignmentSettings, AugmentSettings, SystemSettings
 from adn_jax.geometry.rigid import Pose
 from adn_jax.metrics.overlap import dice
+from adn_jax.models.blocks import remat_on
 from adn_jax.training import stages
 from adn_jax.training.runs import initial_params
 from adn_jax.training.stages import (
@@ -62,6 +63,15 @@ def test_the_recipe_says_what_is_computed_again(name, remat):
     inputs = frozen, batch_of(0), jax.random.key(2), jnp.int32(0)
     traced = jax.make_jaxpr(lambda params: stage.loss(params, *inputs))(params)
     assert ("remat" in str(traced)) == (remat == "norms")
+
+
+@pytest.mark.parametrize("platform", ["cpu", "tpu", "gpu"])
+def test_norms_are_computed_again_on_a_gpu_unless_the_recipe_says_otherwise(platform):
+    assert remat_on(platform, SystemSettings().remat) == (
+        "norms" if platform == "gpu" else "nothing"
+    )
+    assert remat_on(platform, "nothing") == "nothing"
+    assert remat_on(platform, "blocks") == "blocks"
 
 
 @pytest.mark.parametrize("soft_labels", [True, False])

@@ -125,6 +125,12 @@ def test_another_recipe_in_the_folder(data, tmp_path):
         train(replace(RECIPE, seed=1), data, tmp_path / "run")
 
 
+def test_what_is_computed_again_may_change_behind_a_finished_stage(data, tmp_path):
+    train(RECIPE, data, tmp_path / "run")
+    finish(tmp_path / "run", "align", "joint")
+    assert train(RECIPE.with_fields(remat="blocks"), data, tmp_path / "run") == 0
+
+
 def test_a_run_without_a_finished_stage_may_change(data, tmp_path, capsys):
     run = tmp_path / "run"
     train(RECIPE, data, run)

@@ -21,7 +21,7 @@ from adn_jax.training.updates import (
 from tests.training.tiny import tiny_recipe, write_heads
 
 GB = 10**9
-FULL = Recipe("full", joint=StageSettings(batch=8))
+FULL = Recipe("full", joint=StageSettings(batch=8)).with_fields(remat="nothing")
 
 
 def advice(there, recipe=FULL, platform="gpu", count=1):
@@ -44,6 +44,14 @@ def test_settings_are_joined_where_no_single_one_is_enough():
     said = advice(there=8)
     assert "--joint.micro-batches 8 --remat norms (about 8.0 GB)" not in said
     assert "--joint.micro-batches 8 --remat blocks (about 5.5 GB)" in said
+
+
+def test_a_gpu_computes_norms_again_of_itself():
+    by_itself = FULL.with_fields(remat="auto")
+    said = advice(there=70, recipe=by_itself)
+    assert "--remat norms" not in said
+    assert "--remat blocks (about 52.4 GB)" in said
+    assert "--remat norms" in advice(there=70, recipe=by_itself, platform="tpu")
 
 
 def test_on_a_cpu_only_smaller_batches_and_maps_help():
