@@ -18,6 +18,7 @@ from typing import Any
 
 from adn_jax.benchmarks.job import Device, ObservedMemory
 from adn_jax.runtime.jobs import usable_processors
+from adn_jax.runtime.platform import processor_name
 
 CUDNN = "nvidia-cudnn"
 """Begin of the name of the wheels that carry cuDNN for jax."""
@@ -61,14 +62,6 @@ def this_machine() -> Machine:
         system=platform.platform(),
         python=platform.python_version(),
     )
-
-
-def processor_name() -> str:
-    """The processor as it calls itself."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.is_file() else []
-    names = [line.split(":", 1)[1] for line in lines if line.startswith("model name")]
-    return names[0].strip() if names else platform.processor() or platform.machine()
 
 
 def nvidia_driver() -> str | None:

@@ -20,6 +20,7 @@ from adn_jax.evaluation.evaluate import (
     evaluate_run,
 )
 from adn_jax.evaluation.report import format_number
+from adn_jax.runtime.platform import keep_compiled
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ def main(arguments: Sequence[str]) -> None:
             "nothing to score was given; name the folder of a run, or the predictions "
             "of another tool with --predictions DIR --data DIR."
         )
+    keep_compiled()
     print_evaluation(
         evaluate_run(
             run,

@@ -14,6 +14,7 @@ from adn_jax.errors import UserError
 from adn_jax.inference.predict import predict_scans
 from adn_jax.io.files import is_there
 from adn_jax.io.paths import Place, is_remote
+from adn_jax.runtime.platform import keep_compiled
 from adn_jax.training.runs import BUNDLED
 
 
@@ -53,6 +54,7 @@ class Predict:
 def main(arguments: Sequence[str]) -> None:
     """Run the verb; exit code 2 if any scan failed, after doing the others."""
     command = parse(Predict, "predict", arguments)
+    keep_compiled()
     model, scans = model_and_scans(command)
     failures = predict_scans(
         model,

@@ -10,7 +10,11 @@ from adn_jax.data.manifest import has_manifest, parse_fold
 from adn_jax.distributed.hosts import is_first, join_processes
 from adn_jax.distributed.mesh import spread_over_cores
 from adn_jax.io.paths import Place
-from adn_jax.runtime.platform import enable_determinism, keep_freed_memory
+from adn_jax.runtime.platform import (
+    enable_determinism,
+    keep_compiled,
+    keep_freed_memory,
+)
 from adn_jax.training.runs import Run, stages_of
 from adn_jax.training.train import train
 
@@ -72,6 +76,8 @@ def main(arguments: Sequence[str]) -> None:
     keep_freed_memory()
     if command.deterministic:
         enable_determinism()
+    if not command.dry_run:
+        keep_compiled(command.run if command.coordinator else None)
     join_processes(command.coordinator, command.processes, command.process_id)
     if not command.coordinator:
         stages = recipe.align, recipe.tissue, recipe.joint

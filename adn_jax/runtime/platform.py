@@ -1,18 +1,23 @@
 """What a process runs on: versions, memory, cuDNN, determinism.
 
-On a CPU memory is kept between steps and given back after compiling. Versions of cuDNN
-whose bfloat16 3D convolutions are wrong or slow are refused.
+On a CPU memory is kept between steps and given back after compiling. Compiled programs
+are kept for the next start. Versions of cuDNN whose bfloat16 3D convolutions are wrong
+or slow are refused.
 """
 
 import ctypes
 import os
 import platform
+import re
 from importlib import metadata
 from importlib.metadata import entry_points, version
 from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 from adn_jax.config import Precision
 from adn_jax.errors import UserError
+from adn_jax.io.paths import Place
 
 LEAST = (9, 15)
 """First version without wrong results on large volumes (pytorch#163539, 9.10) and
@@ -30,6 +35,9 @@ COMPILER_OPTIONS: dict[str, dict[str, str | bool]] = {
     "gpu": {"xla_gpu_force_conv_nhwc": True},
 }
 """What XLA is told for each platform, beside the user's own flags."""
+
+MOST_COMPILED = 4 << 30
+"""Bytes of compiled programs that the user's cache keeps, those used last."""
 
 ARENA_MAX, MMAP_MAX, TRIM_THRESHOLD = -8, -4, -1
 """Numbers of options in glibc's malloc.h."""
@@ -72,6 +80,42 @@ def installed_cudnn() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def processor_name() -> str:
+    """The processor as it calls itself."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.is_file() else []
+    names = [line.split(":", 1)[1] for line in lines if line.startswith("model name")]
+    return names[0].strip() if names else platform.processor() or platform.machine()
+
+
+def keep_compiled(run: Place | None = None) -> None:
+    """Keep what is compiled for later processes that compile the same.
+
+    It is kept in the user's cache, `MOST_COMPILED` bytes of it and apart for each kind
+    of processor, for its programs may not run on another; with `run`, in that folder,
+    which all processes of a training see. A place that jax was given
+    (JAX_COMPILATION_CACHE_DIR) stays, and JAX_ENABLE_COMPILATION_CACHE=0 keeps nothing.
+    Call it before anything is compiled.
+    """
+    import jax  # not at the top: see `check_cudnn`
+
+    config: Any = jax.config  # its attributes are made when jax is imported
+    if config.jax_compilation_cache_dir is not None:
+        return
+    if run is None:
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        kind = re.sub(r"\W+", "-", processor_name()).strip("-")
+        place = Path(home) / "adn-jax" / "compiled" / kind
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+        except OSError:  # no home, or a read-only one: compiled at each start
+            return
+        config.update("jax_compilation_cache_max_size", MOST_COMPILED)
+    else:
+        place = run / "compiled"
+    config.update("jax_compilation_cache_dir", str(place))
 
 
 def versions() -> dict[str, str]:

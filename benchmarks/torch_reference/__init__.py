@@ -13,11 +13,11 @@ from adn_jax.benchmarks.job import Device, Job, StepFigures
 from adn_jax.benchmarks.machine import (
     MemoryMeter,
     process_meter,
-    processor_name,
     time_call,
     time_calls,
 )
 from adn_jax.errors import UserError
+from adn_jax.runtime.platform import processor_name
 
 DEVICES = {"cpu": "cpu", "gpu": "cuda"}
 """PyTorch's name of the device for each platform of jax."""
