@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
-from sklearn.metrics import roc_auc_score
 
 ASYMMETRY_THRESHOLD = 0.025
 """A voxel is asymmetric where A exceeds this (2 HU of the window 0 to 80)."""
@@ -56,6 +55,8 @@ def auroc(score: Float[np.ndarray, " n"], truth: Bool[np.ndarray, " n"]) -> floa
     """Area under the ROC curve by ranks; NaN where `truth` has one value only."""
     if truth.all() or not truth.any():
         return float("nan")
+    from sklearn.metrics import roc_auc_score  # a second, which predicting never needs
+
     return float(roc_auc_score(truth, score))
 
 
