@@ -1,8 +1,9 @@
 """Parts that the networks share: group normalisation, pooling, dropout, layers."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +17,9 @@ from adn_jax.config import Remat, UNetSettings
 from adn_jax.distributed.mesh import platform_in_use
 from adn_jax.errors import UserError
 from adn_jax.models.convolution import KEPT, convolve, convolve_relu
+from adn_jax.models.convolution_cpu import after
 from adn_jax.models.packing import packed_head, packed_kernel, repack, tile_channels
-from adn_jax.models.precision import add_to_channels
+from adn_jax.models.precision import add_to_channels, products_in_use
 from adn_jax.types import Key, Params
 
 Volume = Float[Array, "b z y x c"]
@@ -241,13 +243,49 @@ def remat_on(platform: str, remat: Remat) -> Remat:
     return "nothing" if platform in ("cpu", "tpu") else "norms"
 
 
-def recomputed(block: type[nn.Module], remat: Remat) -> type[nn.Module]:
-    """A kind of block whose gradient computes some of its maps a second time."""
-    remat = remat_on(platform_in_use(), remat)
-    if remat == "nothing":
-        return block
-    by_name = jax.checkpoint_policies.save_only_these_names(KEPT)
-    return nn.remat(block, policy=by_name if remat == "norms" else None)
+def apply_block(
+    block: nn.Module, volume: Volume, remat: Remat
+) -> Float[Array, "b z y x o"]:
+    """Apply a block, whose gradient computes some of its maps a second time."""
+    platform = platform_in_use()
+    remat = remat_on(platform, remat)
+    if remat == "nothing" or block.is_initializing():
+        return block(volume)
+    alone = block.clone(parent=None)
+
+    def apply(params: Params, volume: Volume) -> Float[Array, "b z y x o"]:
+        maps: Any = alone.apply({"params": params}, volume)
+        return maps
+
+    if remat == "norms":
+        by_name = jax.checkpoint_policies.save_only_these_names(KEPT)
+        again = jax.checkpoint(apply, policy=by_name)
+    elif platform == "cpu":
+        again = _recomputed_later(apply)
+    else:
+        again = jax.checkpoint(apply)
+    return again(block.variables["params"], volume)
+
+
+def _recomputed_later(
+    apply: Callable[[Params, Volume], Float[Array, "b z y x o"]],
+) -> Callable[[Params, Volume], Float[Array, "b z y x o"]]:
+    """As `jax.checkpoint`, whose barrier CPUs' compiler takes away: it would find both
+    computations equal, do one and keep its maps. Here the second needs the cotangent.
+    """
+    products = products_in_use()
+    later = jax.custom_vjp(apply)
+
+    def backward(inputs, cotangent):
+        params, volume = inputs
+        volume = after(volume, cotangent[:, :1, :1, :1, :1])
+        with jax.default_matmul_precision(products):
+            return jax.vjp(apply, params, volume)[1](cotangent)
+
+    later.defvjp(
+        lambda params, volume: (apply(params, volume), (params, volume)), backward
+    )
+    return later
 
 
 def draw_kernels(key: Key, params: Params) -> Params:

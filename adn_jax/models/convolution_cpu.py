@@ -48,15 +48,15 @@ def convolve_slices(volume, kernel, *, padding, finish=lambda rows, start: rows)
         strip = volume[:, :, max(first, 0) : last]
         if start:
             # else all strips are held in memory together
-            strip = _after(strip, out[:, :1, start - 1 : start, :1, :1])
+            strip = after(strip, out[:, :1, start - 1 : start, :1, :1])
         edges = (max(-first, 0), max(last - volume.shape[2], 0))
         strip = finish(_convolve_strip(strip, kernel, padding, edges), start)
         out = lax.dynamic_update_slice_in_dim(out, strip, start, axis=2)
     # what comes next would be fused with the last strip, which then costs a copy of all
-    return _after(out, out[:, :1, -1:, :1, :1])
+    return after(out, out[:, :1, -1:, :1, :1])
 
 
-def _after(volume, values):
+def after(volume, values):
     """The volume, not before the values (one a case) are there: an order CPUs keep.
 
     Their compiler takes optimization barriers away before it fuses and schedules.

@@ -19,12 +19,12 @@ from adn_jax.models.blocks import (
     NormConvolution,
     Volume,
     add_bias,
+    apply_block,
     convolution_kernel,
     draw_kernels,
     dropout,
     level_logits,
     max_pool,
-    recomputed,
     refuse_misfit,
 )
 from adn_jax.models.convolution import convolve_upsampled, convolve_upsampled_packed
@@ -91,19 +91,12 @@ class DoubleConvolution(nn.Module):
 
 
 def _level_block(
-    settings: UNetSettings,
-    remat: Remat,
-    features: int,
-    middle: int,
-    pack: int,
-    name: str,
+    settings: UNetSettings, features: int, middle: int, pack: int, name: str
 ) -> nn.Module:
     """The block of one level; a double convolution has `middle` maps inside."""
     if settings.kind == "residual_unet":
-        residual = recomputed(ResidualBlock, remat)
-        return residual(features, settings.groups, pack, name=name)
-    double = recomputed(DoubleConvolution, remat)
-    return double(middle, features, settings.groups, pack, name=name)
+        return ResidualBlock(features, settings.groups, pack, name=name)
+    return DoubleConvolution(middle, features, settings.groups, pack, name=name)
 
 
 class UNet(nn.Module):
@@ -126,7 +119,6 @@ class UNet(nn.Module):
         """
         settings, widths = self.settings, self.settings.widths
         packs = level_packs(widths, volume.shape[3])
-        block = partial(_level_block, settings, self.remat)
         volume = repack(volume, 1, packs[0])
         skips = []
         for level, (features, pack) in enumerate(zip(widths, packs, strict=True)):
@@ -135,7 +127,8 @@ class UNet(nn.Module):
                 volume = max_pool(volume, flat=flat, pack=above)
                 volume = repack(volume, max(above // 2, 1), pack)
             middle = max(volume.shape[-1] // pack, features // 2)
-            volume = block(features, middle, pack, f"encoder_{level}")(volume)
+            block = _level_block(settings, features, middle, pack, f"encoder_{level}")
+            volume = apply_block(block, volume, self.remat)
             volume = dropout(volume, settings.dropout, key, level)
             skips.append(volume)
         decoded = [skips.pop()]
@@ -152,7 +145,8 @@ class UNet(nn.Module):
                 )
                 sides = [repack(skip, pack, 1), upsampled]
                 joined = repack(jnp.concatenate(sides, axis=-1), 1, pack)
-            volume = block(features, features, pack, f"decoder_{level}")(joined)
+            block = _level_block(settings, features, features, pack, f"decoder_{level}")
+            volume = apply_block(block, joined, self.remat)
             volume = dropout(volume, settings.dropout, key, len(widths) + level)
             decoded.append(volume)
         return level_logits(settings, decoded, packs)
