@@ -107,7 +107,8 @@ class Program:
 
 def make_program(job: Job) -> Program:
     """The program of a job, not yet compiled."""
-    mesh, trains = make_mesh(job.devices), job.what != "inference"
+    trains = job.what != "inference"
+    mesh = make_mesh(job.devices, share_rows=job.batch == 1 and not trains)
     parts = getattr(job.recipe, job.what).micro_batches if trains else 1
     check_batch(job.batch, mesh, "the batch", parts)
     arrays = draw_cases(job.recipe.system.prepare.shape, job.batch)
@@ -116,14 +117,17 @@ def make_program(job: Job) -> Program:
     return make(job, batch, mesh)
 
 
-def make_mesh(devices: int) -> Mesh:
-    """The first `devices` devices; `UserError` where there are fewer."""
+def make_mesh(devices: int, share_rows: bool = False) -> Mesh:
+    """The first `devices` devices, which share cases, or rows as `predict` has them.
+
+    Raises `UserError` if there are fewer.
+    """
     if devices > jax.device_count():
         raise UserError(
             f"{devices} devices are wanted and jax sees {jax.device_count()} "
             f"({jax.devices()[0].device_kind}); lower --devices."
         )
-    return device_mesh(devices)
+    return device_mesh(devices, devices if share_rows else 1)
 
 
 def _make_training(job: Job, batch: Batch, mesh: Mesh) -> Program:

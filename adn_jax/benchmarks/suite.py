@@ -21,7 +21,8 @@ from adn_jax.benchmarks.machine import load_average, this_machine
 from adn_jax.benchmarks.record import FIGURES, Plan, Record, Result
 from adn_jax.config.serialization import settings_from_json, settings_to_json
 from adn_jax.errors import UserError
-from adn_jax.runtime.jobs import sharing_processors
+from adn_jax.inference.system import sharing_devices
+from adn_jax.runtime.jobs import sharing_processors, usable_processors
 
 
 def run_plan(
@@ -90,17 +91,20 @@ def planned_jobs(plan: Plan, caches: Path) -> Iterator[tuple[int, Job]]:
 
 
 def fit_machine(job: Job, plan: Plan, peaks: PeakFigures) -> Job:
-    """The job with what is known of the machine; on a CPU with the devices of `train`.
+    """The job with what is known of the machine; on a CPU with as many devices as
+    `train` and `predict` take there.
 
     Where the plan says how many devices, so many they are.
     """
     platform, rates = peaks.device.platform, (peaks.flops, peaks.bytes_a_second)
     job = replace(job, platform=platform, peaks=rates)
-    trains_ours = job.form == "jit" and job.what != "inference"
-    if plan.devices is None and platform == "cpu" and trains_ours:
-        parts = getattr(job.recipe, job.what).micro_batches
-        return replace(job, devices=sharing_processors(job.batch // parts))
-    return job
+    if plan.devices is not None or platform != "cpu" or job.form != "jit":
+        return job
+    if job.what == "inference":
+        shared = sharing_devices(job.recipe.system, usable_processors())
+        return replace(job, devices=shared if job.batch == 1 else 1)
+    parts = getattr(job.recipe, job.what).micro_batches
+    return replace(job, devices=sharing_processors(job.batch // parts))
 
 
 def batch_of(plan: Plan, what: What) -> int:

@@ -20,6 +20,7 @@ from adn_jax.evaluation.evaluate import (
     evaluate_run,
 )
 from adn_jax.evaluation.report import format_number
+from adn_jax.inference.system import spread_scans
 from adn_jax.runtime.platform import keep_compiled
 
 
@@ -78,6 +79,7 @@ def main(arguments: Sequence[str]) -> None:
             "of another tool with --predictions DIR --data DIR."
         )
     keep_compiled()
+    spread_scans(run)
     print_evaluation(
         evaluate_run(
             run,

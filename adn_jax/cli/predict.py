@@ -12,6 +12,7 @@ from adn_jax.cli.arguments import WhereRun, given, parse
 from adn_jax.config import TtaSettings
 from adn_jax.errors import UserError
 from adn_jax.inference.predict import predict_scans
+from adn_jax.inference.system import spread_scans
 from adn_jax.io.files import is_there
 from adn_jax.io.paths import Place, is_remote
 from adn_jax.runtime.platform import keep_compiled
@@ -56,6 +57,7 @@ def main(arguments: Sequence[str]) -> None:
     command = parse(Predict, "predict", arguments)
     keep_compiled()
     model, scans = model_and_scans(command)
+    spread_scans(model)
     failures = predict_scans(
         model,
         scans,

@@ -10,6 +10,7 @@ from adn_jax.data.manifest import has_manifest, parse_fold
 from adn_jax.distributed.hosts import is_first, join_processes
 from adn_jax.distributed.mesh import spread_over_cores
 from adn_jax.io.paths import Place
+from adn_jax.runtime.jobs import sharing_processors
 from adn_jax.runtime.platform import (
     enable_determinism,
     keep_compiled,
@@ -82,7 +83,8 @@ def main(arguments: Sequence[str]) -> None:
     if not command.coordinator:
         stages = recipe.align, recipe.tissue, recipe.joint
         parts = (stage.batch // stage.micro_batches for stage in stages)
-        spread_over_cores(*(command.spatial_shards * part for part in parts))
+        shared = (command.spatial_shards * part for part in parts)
+        spread_over_cores(sharing_processors(*shared))
     runs = [
         *((stage, command.pretrained) for stage in stages_of(recipe)),
         *(("align", command.align_run), ("tissue", command.tissue_run)),

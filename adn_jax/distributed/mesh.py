@@ -7,6 +7,7 @@ have the same cases and share the rows (y) of the maps in the U-Nets.
 import math
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -17,7 +18,6 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 from jaxtyping import Array, Float, Shaped
 
 from adn_jax.errors import UserError
-from adn_jax.runtime.jobs import sharing_processors
 from adn_jax.types import Index
 
 Tree = TypeVar("Tree")
@@ -37,18 +37,20 @@ ROWS = PartitionSpec("data", None, "spatial")
 """How a volume lies whose rows are shared."""
 
 
-def spread_over_cores(*batches: int) -> None:
-    """Make a CPU as many devices as cores can share every one of these batches.
+def spread_over_cores(devices: int) -> None:
+    """Make a CPU so many devices, one a core of those that can share the work.
 
     XLA keeps part of a program for a CPU on one core; a device a core, each with its
-    share of the cases, uses all. Another number that the user chose (by JAX's setting
-    or XLA's flag) stays, and accelerators are as they are. Call it before jax is used.
+    share of the cases or rows, uses all. Another number that the user chose (by JAX's
+    setting or XLA's flag) stays, and so does that of a jax that is in use already;
+    accelerators are as they are.
     """
     chosen = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     # jax makes its settings attributes when it is imported
-    devices = jax.config.jax_num_cpu_devices  # ty: ignore[missing-attribute]
-    if not chosen and devices < 0:
-        jax.config.update("jax_num_cpu_devices", sharing_processors(*batches))
+    given = jax.config.jax_num_cpu_devices  # ty: ignore[missing-attribute]
+    if not chosen and given < 0:
+        with suppress(RuntimeError):  # jax is in use
+            jax.config.update("jax_num_cpu_devices", devices)
 
 
 def device_mesh(devices: int | None = None, spatial_shards: int = 1) -> Mesh:
@@ -128,38 +130,39 @@ def _arrange(volume: Maps, how: PartitionSpec) -> Maps:
     return jax.lax.with_sharding_constraint(volume, how)
 
 
-def halo_exchange(
-    function: Callable[[Volume, jax.Array], Result], halo: int
-) -> Callable[[Volume, jax.Array], Result]:
+def halo_exchange(function: Callable[..., Result], halo: int) -> Callable[..., Result]:
     """The function (volume, weights) -> volume, by each device on its own rows.
 
-    Each takes `halo` rows of its neighbours (zeros outside) and drops from the result,
-    which may have more rows a row, what comes of them. It is for what XLA's partitioner
-    does at a cost: maps that are for a while a row larger, which it gathers, and
-    weights that grow before they are used, whose gradient it sums in that form.
+    `function(rows, weights, *others, halo)` gets a device's rows between `halo` rows of
+    each of its neighbours (zeros outside) and gives what comes of its own; `halo` is 0,
+    and `rows` are all, where nothing is shared. Of the others, volumes or None, it gets
+    its own rows. It is for what XLA's partitioner does at a cost: maps that are for a
+    while a row larger, which it gathers, and weights that grow before they are used,
+    whose gradient it sums in that form.
     """
 
-    def apply(own: Volume, weights: jax.Array) -> Result:
+    def apply(own: Volume, weights: jax.Array, *others: Volume | None) -> Result:
         sharing = jax.sharding.get_abstract_mesh().shape["spatial"]
         if sharing == 1:
-            return function(own, weights)
+            return function(own, weights, *others, halo=0)
         # a device's rows between the rows next to them, zeros at the ends
         down = [(device, device + 1) for device in range(sharing - 1)]
         up = [(device + 1, device) for device in range(sharing - 1)]
         above = jax.lax.ppermute(own[:, :, -halo:], "spatial", down)
         below = jax.lax.ppermute(own[:, :, :halo], "spatial", up)
         rows = jnp.concatenate([above, own, below], axis=2)
-        out = function(rows, weights)
-        extra = halo * out.shape[2] // rows.shape[2]
-        return out[:, :, extra:-extra]
+        return function(rows, weights, *others, halo=halo)
 
-    def by_each(volume: Volume, weights: jax.Array) -> Result:
+    def by_each(volume: Volume, weights: jax.Array, *others: Volume | None) -> Result:
         if not _is_shared(volume):
-            return function(volume, weights)
+            return function(volume, weights, *others, halo=0)
         shared = jax.shard_map(
-            apply, in_specs=(ROWS, PartitionSpec()), out_specs=ROWS, check_vma=False
+            apply,
+            in_specs=(ROWS, PartitionSpec(), *([ROWS] * len(others))),
+            out_specs=ROWS,
+            check_vma=False,
         )
-        return shared(volume, weights)
+        return shared(volume, weights, *others)
 
     return by_each
 

@@ -4,6 +4,7 @@ What is scored may be a run alone, with dropout samples, or an ensemble of runs;
 come back as NumPy arrays.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,9 +16,20 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from adn_jax.config import Recipe, SystemSettings, TtaSettings
+from adn_jax.config import (
+    Recipe,
+    SegmentNetSettings,
+    SystemSettings,
+    TtaSettings,
+)
 from adn_jax.config.validation import check_recipe
 from adn_jax.data.cases import PreparedCase
+from adn_jax.distributed.mesh import (
+    device_mesh,
+    placed_shapes,
+    replicated,
+    spread_over_cores,
+)
 from adn_jax.errors import UserError
 from adn_jax.geometry.rigid import half_extents_mm, mid_plane
 from adn_jax.inference.maps import (
@@ -47,8 +59,9 @@ from adn_jax.pipeline.align import (
 )
 from adn_jax.pipeline.tta import averaged_prediction, further_copies
 from adn_jax.runtime.capacity import compile_to_fit
+from adn_jax.runtime.jobs import usable_processors
 from adn_jax.runtime.platform import check_cudnn, return_freed_memory
-from adn_jax.training.runs import TrainedModel, load_run
+from adn_jax.training.runs import Run, TrainedModel, load_run
 from adn_jax.types import Key, Matrix, Volume
 
 CHAIN_MAPS = (
@@ -66,6 +79,10 @@ CHAIN_MAPS = (
 MOST_OUTSIDE = 0.001
 """From this fraction of a head outside the system's box it is seen whole: less is the
 rim of a skull-stripped brain."""
+
+
+SHARED_FROM = 2**19
+"""Voxels of X from which on the devices of a CPU share a scan."""
 
 
 class Inference(NamedTuple):
@@ -240,23 +257,25 @@ def has_dropout(recipe: Recipe) -> bool:
 
     Networks that see patches go over a scan without dropout.
     """
-    system = recipe.system
-    nets = [system.segment_net] + [system.disentangle_net] * system.disentangles
-    return any(network(net).has_dropout for net in nets)
+    return any(network(net).has_dropout for net in nets_of(recipe.system))
+
+
+def nets_of(system: SystemSettings) -> list[SegmentNetSettings]:
+    """F and, where it is part of the system, D."""
+    return [system.segment_net] + [system.disentangle_net] * system.disentangles
 
 
 @cache
-def _compiled_sampler(system: SystemSettings) -> jax.stages.Compiled:
+def _compiled_sampler(
+    system: SystemSettings,
+) -> Callable[[AdnParams, Volume, Key], Volume]:
     """O of one pass with dropout for one scan, as `compiled_chain`."""
 
-    @jax.jit
     def sample_prediction(params: AdnParams, volume: Volume, key: Key) -> Volume:
         return apply_adn(params, volume, system, key=key).prediction
 
     key = jax.eval_shape(lambda: jax.random.key(0))
-    return _compile_for_scan(
-        sample_prediction.lower(*abstract_inputs(system), key), system
-    )
+    return _compile_for_scan(sample_prediction, (*abstract_inputs(system), key), system)
 
 
 def infer_case(
@@ -372,7 +391,6 @@ def _truth_maps(case: PreparedCase, alignment: Alignment) -> dict[str, Mask]:
     return truth
 
 
-@partial(jax.jit, static_argnames="system")
 def infer(params: AdnParams, volume: Volume, system: SystemSettings) -> Inference:
     """The whole chain for a batch, and what is known about its mid-lines."""
     first = Alignment.of(first_pose(params.align, volume, system), system).matrix
@@ -391,21 +409,57 @@ def compiled_chain(system: SystemSettings) -> Callable[[AdnParams, Volume], Infe
     Raises `MemoryShortageError` if the chain needs more than there is.
     """
     check_cudnn(system.precision)
-    return _compile_for_scan(infer.lower(*abstract_inputs(system), system), system)
+    chain = partial(infer, system=system)
+    return _compile_for_scan(chain, abstract_inputs(system), system)
 
 
 def _compile_for_scan(
-    lowered: jax.stages.Lowered, system: SystemSettings
-) -> jax.stages.Compiled:
-    """Compile a program, and give the memory back that this took: on a CPU half a
-    gigabyte, which would lie beside the program's own."""
+    function: Callable[..., Any], inputs: tuple[Any, ...], system: SystemSettings
+) -> Callable[..., Any]:
+    """Compile a function of one scan, and give the memory back that this took: on a CPU
+    half a gigabyte, which would lie beside the program's own.
+
+    Several devices of a CPU share the scan's rows (`sharing_devices`); inputs and
+    results are nevertheless those of one device.
+    """
+    on_cpu = jax.default_backend() == "cpu"
+    shards = sharing_devices(system, jax.local_device_count()) if on_cpu else 1
+    mesh = device_mesh(shards, shards)
+    everywhere = replicated(mesh)
+    with jax.set_mesh(mesh):
+        jitted = jax.jit(function, out_shardings=everywhere)
+        lowered = jitted.lower(*placed_shapes(inputs, everywhere))
     program = compile_to_fit(
         lowered,
         f"a scan on the grid {' x '.join(map(str, system.prepare.shape))}",
         advice=lambda *_: "end other programs, or take a machine with more memory",
     )
     return_freed_memory()
-    return program
+
+    def run(*given: Any) -> Any:
+        results = program(*jax.device_put(given, everywhere))
+        return jax.tree.map(lambda leaf: leaf.addressable_data(0), results)
+
+    return run
+
+
+def sharing_devices(system: SystemSettings, there: int) -> int:
+    """How many of a CPU's devices share the rows of a scan: one, unless it is large.
+
+    XLA computes a convolution to few maps on one core of a device. Programs of small
+    maps take longer to compile for several than the scans gain.
+    """
+    nets, shape = [network(net) for net in nets_of(system)], system.aligned_shape
+    if math.prod(shape) < SHARED_FROM or any(net.sees_patches for net in nets):
+        return 1
+    rows = math.gcd(system.prepare.shape[1], *(net.deepest_rows(shape) for net in nets))
+    return max(count for count in range(1, there + 1) if rows % count == 0)
+
+
+def spread_scans(run: Place) -> None:
+    """Let all cores of a CPU share the scans of a run; call it before jax is used."""
+    system = Run.open(run).recipe.system
+    spread_over_cores(sharing_devices(system, usable_processors()))
 
 
 def abstract_inputs(system: SystemSettings) -> tuple[AdnParams, jax.ShapeDtypeStruct]:

@@ -132,13 +132,19 @@ def _convolve_relu_whole(volume, kernel, shortcut, *, convolve):
 
 
 def _convolve_relu_slices(volume, kernel, shortcut):
-    def finish(rows, start):
-        part = None
-        if shortcut is not None:
-            part = lax.slice_in_dim(shortcut, start, start + rows.shape[2], axis=2)
-        return _finish(rows, part)
+    """Devices that share rows go through their own in strips: XLA's partitioner would
+    share out each strip."""
 
-    return convolve_slices(volume, kernel, padding=(1, 1, 1), finish=finish)
+    def convolved(rows, weights, shortcut, halo):
+        def finish(strip, start):
+            part = None
+            if shortcut is not None:
+                part = lax.slice_in_dim(shortcut, start, start + strip.shape[2], axis=2)
+            return _finish(strip, part)
+
+        return convolve_slices(rows, weights, padding=(1, 1 - halo, 1), finish=finish)
+
+    return halo_exchange(convolved, halo=1)(volume, kernel, shortcut)
 
 
 def _finish(out, shortcut):
@@ -232,10 +238,16 @@ def convolve_upsampled(
     Devices that share rows share these too. Where `flat`, y and x alone double.
     """
 
-    def upsampled(own: Volume, weights: Kernel) -> Features:
-        return _convolve_upsampled(own, weights, flat, products_in_use())
+    def upsampled(rows: Volume, weights: Kernel, halo: int) -> Features:
+        maps = _convolve_upsampled(rows, weights, flat, products_in_use())
+        return _without_halo(maps, 2 * halo)
 
     return halo_exchange(upsampled, halo=1)(volume, kernel)
+
+
+def _without_halo(maps, rows):
+    """The maps without so many rows at both ends."""
+    return maps[:, :, rows : maps.shape[2] - rows]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -348,7 +360,7 @@ def convolve_upsampled_packed(
     off; a packed row keeps its place. What is laid out anew are whole rows.
     """
 
-    def upsampled(own: Array, weights: Array) -> Array:
+    def upsampled(own: Array, weights: Array, halo: int) -> Array:
         # output, tap of the kernel, small voxel
         fold = jnp.array(
             [[[1, 0, 0], [0, 1, 0], [0, 1, 0]], [[0, 1, 0], [0, 1, 0], [0, 0, 1]]],
@@ -363,9 +375,10 @@ def convolve_upsampled_packed(
         b, z, y, x, _ = rows.shape
         slices = len(along_z)
         blocks = rows.reshape(b, z, y, x, slices, 2, -1)
-        return blocks.transpose(0, 1, 4, 2, 5, 3, 6).reshape(
+        maps = blocks.transpose(0, 1, 4, 2, 5, 3, 6).reshape(
             b, slices * z, 2 * y, x, -1
         )
+        return _without_halo(maps, 2 * halo)
 
     return halo_exchange(upsampled, halo=1)(volume, kernel)
 

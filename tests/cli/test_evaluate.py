@@ -45,6 +45,11 @@ def printed(table):
     return " ".join(capture.get().split())
 
 
+@pytest.fixture(autouse=True)
+def no_run_is_read(monkeypatch):
+    monkeypatch.setattr(module, "spread_scans", lambda _: None)
+
+
 def test_arguments_reach_the_evaluation(monkeypatch, tmp_path, capsys):
     calls, asked = [], []
 

@@ -23,6 +23,7 @@ def called(monkeypatch, tmp_path):
         }
 
     monkeypatch.setattr(module, "predict_scans", predict_scans)
+    monkeypatch.setattr(module, "spread_scans", lambda _: None)
     return calls
 
 

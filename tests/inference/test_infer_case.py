@@ -7,13 +7,24 @@ import pytest
 
 from adn_jax.config import (
     AsymmetrySettings,
+    DeepMedicSettings,
     JointLossSettings,
+    PrepareSettings,
     StageSettings,
+    SystemSettings,
     TtaSettings,
+    UNetSettings,
 )
 from adn_jax.data.cases import read_case
 from adn_jax.inference import system as system_module
-from adn_jax.inference.system import infer_case, load_system, on_scan_grid
+from adn_jax.inference.system import (
+    infer_case,
+    load_system,
+    on_scan_grid,
+    sharing_devices,
+)
+from adn_jax.models import convolution_cpu
+from adn_jax.pipeline.adn import init_adn
 
 
 @pytest.fixture(scope="module")
@@ -136,3 +147,43 @@ def test_maps_of_a_box_lie_on_the_whole_grid(
     np.testing.assert_allclose(maps.aligned, inside, atol=1e-6)
     assert maps.aligned_prediction.shape == maps.prediction.shape
     np.testing.assert_array_equal(maps.aligned_lesion, whole.aligned_lesion)
+
+
+@pytest.fixture
+def programs_made_anew():
+    """Nothing that another test has compiled is used, nor the other way round."""
+    system_module.compiled_chain.cache_clear()
+    yield
+    system_module.compiled_chain.cache_clear()
+
+
+@pytest.mark.usefixtures("programs_made_anew")
+def test_devices_that_share_a_scan_find_what_one_finds(
+    tiny_data, tiny_recipe, monkeypatch
+):
+    net = UNetSettings(widths=(2, 4), groups=2)
+    recipe = tiny_recipe.with_fields(disentangle_net=net, segment_net=net)
+    params = init_adn(jax.random.key(3), recipe.system)
+    case = read_case(tiny_data / "turned")
+    alone, _ = infer_case(params, case, recipe)
+    system_module.compiled_chain.cache_clear()
+    monkeypatch.setattr(system_module, "SHARED_FROM", 0)
+    monkeypatch.setattr(convolution_cpu, "STRIP_BYTES", 2**16)
+    assert sharing_devices(recipe.system, jax.local_device_count()) == 2
+    shared, outputs = infer_case(params, case, recipe)
+    assert outputs.prediction.sharding.num_devices == 1
+    for name in ("prediction", "asymmetry", "pathological", "salient"):
+        np.testing.assert_allclose(
+            getattr(shared, name), getattr(alone, name), atol=2e-5, err_msg=name
+        )
+
+
+def test_devices_share_a_large_scan_whose_rows_they_divide():
+    large = SystemSettings()
+    assert [sharing_devices(large, there) for there in (1, 2, 3, 7)] == [1, 2, 2, 4]
+    boxed = replace(large, box=(32, 160, 128))  # 20 rows on the deepest level
+    assert [sharing_devices(boxed, there) for there in (3, 5, 8)] == [2, 4, 4]
+    small = replace(large, prepare=PrepareSettings(shape=(16, 64, 64)))
+    assert sharing_devices(small, 8) == 1
+    patches = replace(large, segment_net=DeepMedicSettings())
+    assert sharing_devices(patches, 8) == 1

@@ -243,6 +243,21 @@ def test_recomputing_gives_the_same_gradient_from_fewer_maps(kind, remat, share)
     assert optax.tree.norm(difference) < 1e-4 * optax.tree.norm(expected)
 
 
+def test_blocks_computed_again_save_memory_on_a_cpu():
+    settings = UNetSettings(widths=(8, 16))
+    params = init_unet(KEY, settings)
+    volume = jnp.zeros((1, 8, 32, 32, 1))
+
+    def temporaries(remat):
+        def loss(params):
+            return apply_unet(params, volume, settings, key=KEY, remat=remat).sum()
+
+        program = jax.jit(jax.grad(loss)).lower(params).compile()
+        return program.memory_analysis().temp_size_in_bytes
+
+    assert temporaries("blocks") < 0.75 * temporaries("nothing")
+
+
 def test_tiles_of_a_network_of_windows():
     settings = DeepMedicSettings()
     assert network(settings).patches((40, 256, 45)).inference.inner == (41, 45, 45)

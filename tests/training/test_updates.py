@@ -54,9 +54,12 @@ def test_a_gpu_computes_norms_again_of_itself():
     assert "--remat norms" in advice(there=70, recipe=by_itself, platform="tpu")
 
 
-def test_on_a_cpu_only_smaller_batches_and_maps_help():
+def test_on_a_cpu_smaller_batches_and_blocks_help():
     said = advice(there=30, platform="cpu", count=2)
     assert said == "set --joint.batch 2 (about 21.0 GB)"
+    said = advice(there=45, platform="cpu", count=2)
+    assert "--remat blocks (about 37.0 GB)" in said
+    assert "norms" not in said
     said = advice(there=13, platform="cpu", count=2)
     assert said == "set --joint.batch 1 (about 11.0 GB)"
 
