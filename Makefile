@@ -36,7 +36,7 @@ bench: .venv/torch
 	        --precision bfloat16 --input synthetic --budget --layers \
 	        --out $(BENCH)/full; \
 	    $(BIN)/adn benchmark configs/adn_reference.py --what joint --repeats 20 \
-	        --precision bfloat16 --remat norms --out $(BENCH)/remat; \
+	        --precision bfloat16 --remat nothing --out $(BENCH)/remat; \
 	    XLA_FLAGS="$$XLA_FLAGS --xla_gpu_deterministic_ops=true" \
 	    $(BIN)/adn benchmark configs/adn_reference.py --what joint --repeats 20 \
 	        --precision bfloat16 --out $(BENCH)/deterministic; \

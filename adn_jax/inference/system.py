@@ -84,6 +84,9 @@ rim of a skull-stripped brain."""
 SHARED_FROM = 2**19
 """Voxels of X from which on the devices of a CPU share a scan."""
 
+MOST_SHARING = 8
+"""With more a device's part of the deepest maps is hardly larger than its borders."""
+
 
 class Inference(NamedTuple):
     """What one program says of a batch of scans."""
@@ -453,7 +456,8 @@ def sharing_devices(system: SystemSettings, there: int) -> int:
     if math.prod(shape) < SHARED_FROM or any(net.sees_patches for net in nets):
         return 1
     rows = math.gcd(system.prepare.shape[1], *(net.deepest_rows(shape) for net in nets))
-    return max(count for count in range(1, there + 1) if rows % count == 0)
+    counts = range(1, min(there, MOST_SHARING) + 1)
+    return max(count for count in counts if rows % count == 0)
 
 
 def spread_scans(run: Place) -> None:
