@@ -110,6 +110,11 @@ def _is_shared(volume: Maps) -> bool:
     return cases % mesh.shape["data"] == 0 and rows % mesh.shape["spatial"] == 0
 
 
+def shares_rows(volume: Maps) -> bool:
+    """Whether several devices of the mesh now in use have rows of each case."""
+    return _is_shared(volume) and jax.sharding.get_abstract_mesh().shape["spatial"] > 1
+
+
 def shard_rows(volume: Volume) -> Volume:
     """The same volume, its rows (y) shared by the devices along `spatial` from here."""
     return _arrange(volume, ROWS)

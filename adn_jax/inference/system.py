@@ -436,6 +436,7 @@ def _compile_for_scan(
         lowered,
         f"a scan on the grid {' x '.join(map(str, system.prepare.shape))}",
         advice=lambda *_: "end other programs, or take a machine with more memory",
+        devices=shards,
     )
     return_freed_memory()
 

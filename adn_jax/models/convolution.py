@@ -15,7 +15,7 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
-from adn_jax.distributed.mesh import halo_exchange
+from adn_jax.distributed.mesh import halo_exchange, shares_rows
 from adn_jax.models.convolution_cpu import convolve_slices, kernel_gradient_slices
 from adn_jax.models.packing import packed_upsampling
 from adn_jax.models.precision import products_in_use
@@ -144,6 +144,8 @@ def _convolve_relu_slices(volume, kernel, shortcut):
 
         return convolve_slices(rows, weights, padding=(1, 1 - halo, 1), finish=finish)
 
+    if not shares_rows(volume):
+        return convolved(volume, kernel, shortcut, halo=0)
     return halo_exchange(convolved, halo=1)(volume, kernel, shortcut)
 
 

@@ -105,12 +105,12 @@ def keep_compiled(run: Place | None = None) -> None:
     if config.jax_compilation_cache_dir is not None:
         return
     if run is None:
-        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         kind = re.sub(r"\W+", "-", processor_name()).strip("-")
-        place = Path(home) / "adn-jax" / "compiled" / kind
         try:
+            home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+            place = Path(home) / "adn-jax" / "compiled" / kind
             place.mkdir(parents=True, exist_ok=True)
-        except OSError:  # no home, or a read-only one: compiled at each start
+        except (OSError, RuntimeError):  # no home, or a read-only one
             return
         config.update("jax_compilation_cache_max_size", MOST_COMPILED)
     else:
