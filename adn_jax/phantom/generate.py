@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from rich.progress import TimeRemainingColumn
 from scipy import ndimage
+from threadpoolctl import threadpool_limits
 
 from adn_jax.errors import UserError
 from adn_jax.io.files import atomic_path, read_json, write_json
@@ -76,6 +77,7 @@ def draw_scan(rng: np.random.Generator, difficulty: Difficulty) -> PhantomScan:
     )
 
 
+@threadpool_limits.wrap(limits=1, user_api="blas")  # sums depend on their number
 def build_phantom(
     seed: int, index: int, difficulty: Difficulty, infarcts: bool = True
 ) -> Phantom:

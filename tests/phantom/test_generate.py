@@ -7,6 +7,7 @@ from hashlib import sha256
 import nibabel
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from adn_jax.errors import UserError
 from adn_jax.phantom.generate import (
@@ -161,6 +162,16 @@ def test_same_seed_same_bytes_for_any_number_of_cases_or_workers(tmp_path):
         "validation": ["phantom_0001"],
         "test": ["phantom_0002"],
     }
+
+
+def test_a_phantom_does_not_depend_on_the_threads_of_blas():
+    drawn = []
+    for threads in (1, 2):
+        with threadpool_limits(threads, "blas"):
+            drawn.append(build_phantom(5, 0, TINY))
+    one, two = drawn
+    for name in ("ct", "grey", "pathological"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
 
 
 def test_another_seed_is_another_head():
