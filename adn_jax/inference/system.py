@@ -59,7 +59,7 @@ from adn_jax.pipeline.align import (
 )
 from adn_jax.pipeline.tta import averaged_prediction, further_copies
 from adn_jax.runtime.capacity import compile_to_fit
-from adn_jax.runtime.jobs import usable_processors
+from adn_jax.runtime.jobs import largest_divisor, usable_processors
 from adn_jax.runtime.platform import check_cudnn, return_freed_memory
 from adn_jax.training.runs import Run, TrainedModel, load_run
 from adn_jax.types import Key, Matrix, Volume
@@ -457,8 +457,7 @@ def sharing_devices(system: SystemSettings, there: int) -> int:
     if math.prod(shape) < SHARED_FROM or any(net.sees_patches for net in nets):
         return 1
     rows = math.gcd(system.prepare.shape[1], *(net.deepest_rows(shape) for net in nets))
-    counts = range(1, min(there, MOST_SHARING) + 1)
-    return max(count for count in counts if rows % count == 0)
+    return largest_divisor(rows, min(there, MOST_SHARING))
 
 
 def spread_scans(run: Place) -> None:

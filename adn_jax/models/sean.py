@@ -29,6 +29,7 @@ from adn_jax.models.blocks import (
 from adn_jax.models.convolution import convolve
 from adn_jax.models.patches import Patch
 from adn_jax.models.precision import map_type, multiplying, project
+from adn_jax.runtime.jobs import largest_divisor
 from adn_jax.types import Key, Params
 
 RUNNING_SHARE = 0.9
@@ -110,7 +111,7 @@ def window_count(size: int, most: int) -> int:
 
     A size of 15 divides into 3 windows, not 4; a prime above `most` stays whole.
     """
-    return max(count for count in range(1, most + 1) if size % count == 0)
+    return largest_divisor(size, most)
 
 
 class SymmetryNet(nn.Module):

@@ -219,5 +219,9 @@ def usable_processors() -> int:
 def sharing_processors(*batches: int) -> int:
     """The most processors that may be used over which every batch divides."""
     together = math.gcd(*batches)
-    counts = range(1, min(together, usable_processors()) + 1)
-    return max((count for count in counts if together % count == 0), default=1)
+    return largest_divisor(together, min(together, usable_processors()))
+
+
+def largest_divisor(number: int, most: int) -> int:
+    """The largest number up to `most` that divides one; 1 where `most` is less."""
+    return max((n for n in range(1, most + 1) if number % n == 0), default=1)
