@@ -48,8 +48,8 @@ lint: .venv/ready
 	$(BIN)/ty check --python .venv
 
 format: .venv/ready
-	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
 
 clean:
 	rm -rf .venv $(DEMO) $(BENCH)

@@ -9,6 +9,7 @@ from adn_jax.config.settings import (
     DeepMedicSettings,
     JointLossSettings,
     OptimizerSettings,
+    PatchNetSettings,
     Precision,
     PrepareSettings,
     ReadSettings,
@@ -21,7 +22,6 @@ from adn_jax.config.settings import (
     SystemSettings,
     TtaSettings,
     UNetSettings,
-    WindowNetSettings,
 )
 from adn_jax.config.stream import StreamSettings
 
@@ -34,6 +34,7 @@ __all__ = [
     "DeepMedicSettings",
     "JointLossSettings",
     "OptimizerSettings",
+    "PatchNetSettings",
     "Precision",
     "PrepareSettings",
     "ReadSettings",
@@ -47,5 +48,4 @@ __all__ = [
     "SystemSettings",
     "TtaSettings",
     "UNetSettings",
-    "WindowNetSettings",
 ]

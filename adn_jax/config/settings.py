@@ -193,8 +193,8 @@ class SymmetryNetSettings:
     """Share of them with lesion; the others are any slices of the brain."""
 
 
-WindowNetSettings = DeepMedicSettings | SymmetryNetSettings
-"""Networks that see windows of a volume, not the whole."""
+PatchNetSettings = DeepMedicSettings | SymmetryNetSettings
+"""Networks that see patches of a volume, not the whole."""
 
 SegmentNetSettings = UNetSettings | DeepMedicSettings | SymmetryNetSettings
 """Networks that can be F; `kind` tells which."""

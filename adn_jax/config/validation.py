@@ -11,6 +11,7 @@ from adn_jax.config import (
     AsymmetrySettings,
     DeepMedicSettings,
     JointLossSettings,
+    PatchNetSettings,
     Recipe,
     SegmentNetSettings,
     StageSettings,
@@ -117,15 +118,15 @@ def _check_system(recipe: Recipe) -> None:
     _check_levels(recipe.tissue_net, "tissue_net")
     if isinstance(net, DeepMedicSettings):
         _check_layers(net)
-    sees_windows = not isinstance(net, UNetSettings)
-    if sees_windows and recipe.joint_loss.extra:
+    sees_patches = isinstance(net, PatchNetSettings)
+    if sees_patches and recipe.joint_loss.extra:
         raise UserError(
-            f"joint_loss.extra is given, but a {net.kind} trains on windows, of which "
+            f"joint_loss.extra is given, but a {net.kind} trains on patches, of which "
             "terms of your own know nothing; leave them out."
         )
-    if system.disentangles and sees_windows:
+    if system.disentangles and sees_patches:
         raise UserError(
-            f"segment_net is a {net.kind}, which trains on windows; D needs the whole "
+            f"segment_net is a {net.kind}, which trains on patches; D needs the whole "
             "head, so set segment_input to 'aligned' or 'mirror_pair'."
         )
 

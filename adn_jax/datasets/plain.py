@@ -20,7 +20,7 @@ from adn_jax.scans.read import find_nifti
 SPM_MAPS = {"grey": "c1", "white": "c2", "csf": "c3"}
 
 
-def looks_plain(folder: Path) -> bool:
+def looks_like_plain(folder: Path) -> bool:
     """Whether a folder in it holds a scan."""
     return any(_find_case(path) is not None for path in folder.glob("*/"))
 

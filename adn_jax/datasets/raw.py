@@ -37,7 +37,7 @@ VOLUME_ENDINGS = (
 """Of files that hold a volume, whether it can be read here or not."""
 
 TissueMaps = Mapping[str, Image]
-"""Probability maps under the names of `atlas.TISSUES`."""
+"""Probability maps under the names in `TISSUES`."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from adn_jax.datasets.aisd.files import looks_like_aisd
 from adn_jax.datasets.aisd.find import find_aisd
 from adn_jax.datasets.bids import find_bids, looks_like_bids
 from adn_jax.datasets.nnunet import find_nnunet, looks_like_nnunet
-from adn_jax.datasets.plain import find_plain, looks_plain
+from adn_jax.datasets.plain import find_plain, looks_like_plain
 from adn_jax.datasets.raw import RawDataset
 from adn_jax.errors import UserError
 from adn_jax.io.files import check_fetched
@@ -25,7 +25,7 @@ LAYOUTS: dict[str, tuple[Callable[[Path], bool], Finder]] = {
     "aisd": (looks_like_aisd, find_aisd),
     "nnunet": (looks_like_nnunet, by_folder(find_nnunet)),
     "bids": (looks_like_bids, by_folder(find_bids)),
-    "plain": (looks_plain, by_folder(find_plain)),
+    "plain": (looks_like_plain, by_folder(find_plain)),
 }
 """Layout -> whether a folder shows its signs, and how to find its cases."""
 

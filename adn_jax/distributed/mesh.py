@@ -86,7 +86,7 @@ def check_rows(rows: int, mesh: Mesh) -> None:
     if rows % shards:
         fitting = divisors(math.gcd(rows, shards))
         raise UserError(
-            f"--spatial-shards is {shards}, but the deepest maps of a U-Net have "
+            f"--spatial-shards is {shards}, but the deepest maps of the networks have "
             f"{rows} rows (y), which {shards} devices cannot share; set it to "
             f"{fitting}, or choose another --prepare.shape."
         )

@@ -109,7 +109,7 @@ def segmentation_loss(
     step: Step,
     spacing_mm: tuple[float, float, float] = VOXELS,
 ) -> Loss:
-    """L_F alone, of any probabilities and labels: what networks of windows lower."""
+    """L_F alone, of any probabilities and labels: what networks of patches lower."""
     terms = segmentation_terms(probability, label, settings, step, spacing_mm)
     return terms.total, terms.values
 

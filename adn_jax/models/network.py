@@ -8,12 +8,12 @@ from jaxtyping import Array, Float, Float32
 
 from adn_jax.config import (
     DeepMedicSettings,
+    PatchNetSettings,
     Precision,
     Remat,
     SegmentNetSettings,
     SymmetryNetSettings,
     UNetSettings,
-    WindowNetSettings,
 )
 from adn_jax.models.deepmedic import apply_deepmedic, deepmedic_patch, init_deepmedic
 from adn_jax.models.patches import Patch, Sizes, over_patches
@@ -25,7 +25,7 @@ from adn_jax.types import Key, Params
 class PatchForm(NamedTuple):
     """How a network that sees patches of a volume learns and covers it."""
 
-    settings: WindowNetSettings
+    settings: PatchNetSettings
     apply: Callable[..., tuple[Float32[Array, "n z2 y2 x2 1"], Params]]
     """(params, patches, settings, key=, precision=) -> logits of the patches' inner
     voxels, and the next running statistics. A key switches to training: dropout, and
@@ -44,8 +44,13 @@ class Network:
     init_params: Callable[..., Params]
     """(key, settings, inputs) -> parameters."""
     check: Callable[[Sizes, Any], None]
+    whole: Callable[..., tuple[Float32[Array, "b _z _y _x outputs"], ...]] | None = None
+    """(params, volume, settings, key=, precision=, remat=) -> what `apply` gives; None
+    for a network that sees patches."""
     patch_form: Callable[[Any, Sizes], PatchForm] | None = None
     """Of the settings and a volume's shape; None where volumes are seen whole."""
+    halvings: int = 0
+    """How often maps of a volume that is seen whole are halved along y."""
     has_dropout: bool = False
     """Whether a key changes what `apply` gives."""
 
@@ -68,7 +73,7 @@ class Network:
 
     def deepest_rows(self, shape_zyx: Sizes) -> int:
         """Rows (y) of the smallest maps of a volume that is seen whole."""
-        return shape_zyx[1] // 2 ** (len(self.settings.widths) - 1)
+        return shape_zyx[1] // 2**self.halvings
 
     def patches(self, shape_zyx: Sizes) -> PatchForm:
         """The patches of volumes of a shape, of a network that sees patches."""
@@ -91,8 +96,8 @@ class Network:
         first. A key switches dropout on; a network that sees patches goes over the
         volume patch by patch, without dropout.
         """
-        if self.patch_form is None:
-            return apply_unet_levels(
+        if self.whole is not None:
+            return self.whole(
                 params,
                 volume,
                 self.settings,
@@ -115,12 +120,19 @@ def network(settings: SegmentNetSettings) -> Network:
     """The network of some settings."""
     match settings:
         case UNetSettings():
-            dropout = settings.dropout > 0
-            return Network(settings, init_unet, check_unet_shape, has_dropout=dropout)
+            return Network(
+                settings,
+                init_unet,
+                check_unet_shape,
+                whole=apply_unet_levels,
+                halvings=len(settings.widths) - 1,
+                has_dropout=settings.dropout > 0,
+            )
         case DeepMedicSettings():
-            return Network(settings, init_deepmedic, lambda *_: None, _deepmedic_form)
+            form = _deepmedic_form
+            return Network(settings, init_deepmedic, lambda *_: None, patch_form=form)
         case SymmetryNetSettings():
-            return Network(settings, init_sean, check_slices, _sean_form)
+            return Network(settings, init_sean, check_slices, patch_form=_sean_form)
 
 
 def _deepmedic_form(settings: DeepMedicSettings, shape_zyx: Sizes) -> PatchForm:

@@ -81,16 +81,16 @@ def _check_pretrained(stage: str, recipe: Recipe, folder: Place) -> None:
     It has to be finished, of the same settings, and trained on volumes with the same
     HU window and voxel size; T also on the same grid.
     """
-    network, remedy, needed = {
-        "align": (
-            "T",
-            "choose a recipe with --alignment.network",
-            ("alignment_net", "alignment.centre", "prepare.shape"),
-        ),
-        "tissue": ("tissue net", "set --tissue-source network", ("tissue_net",)),
-        "joint": ("pair of D and F", "give another recipe", FORM_OF_JOINT),
+    network, needed = {
+        "align": ("T", ("alignment_net", "alignment.centre", "prepare.shape")),
+        "tissue": ("tissue net", ("tissue_net",)),
+        "joint": ("pair of D and F", FORM_OF_JOINT),
     }[stage]
-    if stage not in stages_of(recipe):
+    if stage not in stages_of(recipe):  # every recipe has the joint stage
+        remedy = {
+            "align": "choose a recipe with --alignment.network",
+            "tissue": "set --tissue-source network",
+        }[stage]
         raise UserError(
             f"{OPTIONS[stage]} is given, but the recipe {recipe.name!r} uses no "
             f"{network} that is trained; {remedy}, or leave it out."

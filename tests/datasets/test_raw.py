@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from adn_jax.config import PrepareSettings, ReadSettings
-from adn_jax.datasets.plain import find_plain, looks_plain
+from adn_jax.datasets.plain import find_plain, looks_like_plain
 from adn_jax.datasets.raw import (
     FileCase,
     RawCase,
@@ -87,11 +87,11 @@ def test_splits_beside_the_cases(tmp_path):
 
 
 def test_plain_cases(tmp_path):
-    assert not looks_plain(tmp_path)
+    assert not looks_like_plain(tmp_path)
     for name in ("b/ct.nii", "a/dicom/1", "c/other.nii", ".hidden/ct.nii"):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).touch()
-    assert looks_plain(tmp_path)
+    assert looks_like_plain(tmp_path)
     dataset = find_plain(tmp_path)
     assert [case.name for case in dataset.cases] == ["a", "b", "c"]
     with pytest.raises(UserError, match=r"it has other.nii but no ct.nii.gz"):

@@ -1,4 +1,4 @@
-"""F that sees windows of a head: its update, its statistics, its whole training."""
+"""F that sees patches of a head: its update, its statistics, its whole training."""
 
 from dataclasses import replace
 
