@@ -57,6 +57,9 @@ class Evaluate:
     validation split of the run's data, one for small infarcts apart."""
     least_lesion_ml: float | None = None
     """Predicted lesions of less are left out as chance; default: the recipe's."""
+    least_ppv: float | None = None
+    """Predicted lesions that are true in a smaller fraction of cases, as measured for
+    the model, are left out; default: the model's own bound; 0 shows all."""
     tta: TtaSettings = field(default_factory=TtaSettings)
     """Test-time augmentation; fields that are not given are the recipe's."""
 
@@ -92,6 +95,7 @@ def main(arguments: Sequence[str]) -> None:
             command.threshold,
             command.out,
             command.least_lesion_ml,
+            command.least_ppv,
         )
     )
 
@@ -108,6 +112,7 @@ def _evaluate_peer(
         "--ensemble": command.ensemble,
         "--threshold auto": command.threshold != "recipe",
         "--least-lesion-ml": command.least_lesion_ml is not None,
+        "--least-ppv": command.least_ppv is not None,
         "--tta": tta,
     }
     for name, value in asked.items():

@@ -31,7 +31,8 @@ class ExportModel:
     """Platforms that StableHLO is lowered for."""
     heads: Where | None = None
     """Of weights, a prepared data set whose training cases stand for what the run has
-    learnt: predict flags scans that are unlike them."""
+    learnt: predict flags scans that are unlike them. Their labels tell how often its
+    lesions are true (of cases that it has learnt from, those for validation do)."""
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -45,6 +45,9 @@ class Predict:
     """Passes with dropout that tell how sure the prediction is (uncertainty.nii.gz)."""
     least_lesion_ml: float | None = None
     """Predicted lesions of less are left out as chance; default: the recipe's."""
+    least_ppv: float | None = None
+    """Predicted lesions that are true in a smaller fraction of cases, as measured for
+    the model, are left out; default: the model's own bound; 0 shows all."""
     viewer: bool = True
     """Write viewer.html, a page that shows the scan and all maps in any browser; it
     holds the scan itself."""
@@ -69,6 +72,7 @@ def main(arguments: Sequence[str]) -> None:
         command.viewer,
         command.dicom,
         command.least_lesion_ml,
+        command.least_ppv,
     )
     for sentence in failures.values():
         print(f"adn: {sentence}", file=sys.stderr)

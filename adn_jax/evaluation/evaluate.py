@@ -69,6 +69,7 @@ def evaluate_run(
     threshold: ThresholdRule = "recipe",
     out: Place | str | None = None,
     least_lesion_ml: float | None = None,
+    least_ppv: float | None = None,
 ) -> Evaluation:
     """Score a finished run; writes `RUN/evaluation/<split>/` and `RUN/index.html`.
 
@@ -88,6 +89,8 @@ def evaluate_run(
         threshold: "auto" chooses thresholds on the validation split of the run's data.
         out: folder of the results in place of `RUN/evaluation`.
         least_lesion_ml: smaller predicted lesions are left out; None: the recipe's.
+        least_ppv: predicted lesions that are more rarely true are left out
+            (`data.known_lesions`); None: as the run has it.
 
     Raises:
         UserError: no run, no data, another grid, no such split, no labelled case, no
@@ -98,7 +101,7 @@ def evaluate_run(
         raise UserError(
             "the package's own folder is no place for results; give --out FOLDER."
         )
-    system = load_system(run, samples, ensemble, tta, least_lesion_ml)
+    system = load_system(run, samples, ensemble, tta, least_lesion_ml, least_ppv)
     manifest = find_data(system.model.run, data)
     check_grid(system.model.recipe, manifest)
     check_unseen([member.run for member in system.members], split, data)
@@ -141,6 +144,9 @@ def _evaluate_system(
         "empty": empty,
         "format": RESULT_FORMAT,
     }
+    known = settings_to_json(system.known_lesions)
+    if known is not None:
+        state["known_lesions"] = known
     results = _labelled_results(
         manifest,
         split,
@@ -162,6 +168,7 @@ def _evaluate_system(
         **more,
         "tta": settings_to_json(system.tta),
         "least_lesion_ml": model.recipe.least_lesion_ml,
+        "known_lesions": known,
         "without_label": len(cases_of_split(manifest, split)) - len(results),
         "run": model.run.folder.name,
         "members": list(system.names),
@@ -223,6 +230,7 @@ def evaluate_peer(
         **summarise_results(results, manifest, empty, peer.name, THRESHOLD),
         "tta": None,
         "least_lesion_ml": 0.0,
+        "known_lesions": None,
         "without_label": len(cases_of_split(manifest, split)) - len(results),
         "run": str(peer.folder),
         "members": [peer.name],

@@ -264,7 +264,9 @@ def _validation_parts(
     for member, manifest in zip(system.members, manifests, strict=True):
         check_grid(member.recipe, manifest)
     every_lesion = tuple(
-        replace(member, recipe=replace(member.recipe, least_lesion_ml=0.0))
+        replace(
+            member, recipe=replace(member.recipe, least_lesion_ml=0.0), lesions=None
+        )
         for member in system.members
     )
     system = replace(system, members=every_lesion, samples=0, thresholds=None)

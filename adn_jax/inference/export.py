@@ -5,7 +5,7 @@ jax.export it is the whole chain; ONNX is written through the PyTorch form of th
 (folder `benchmarks/`) and takes the pose from outside where the system searches it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
@@ -14,19 +14,22 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import export
 from jaxtyping import Array, Float
 from rich.progress import track
 
-from adn_jax.config import Recipe, SystemSettings
+from adn_jax.config import SystemSettings
 from adn_jax.config.serialization import settings_to_json
-from adn_jax.data.cases import read_case
+from adn_jax.data.cases import PreparedCase, read_case
 from adn_jax.data.known_heads import KnownHeads
-from adn_jax.data.manifest import check_grid, read_manifest
+from adn_jax.data.known_lesions import HeadLesions, KnownLesions
+from adn_jax.data.manifest import Manifest, check_grid, read_manifest
 from adn_jax.errors import UserError
-from adn_jax.inference.system import MOST_OUTSIDE, tta_of
+from adn_jax.inference.maps import PredictedLesions
+from adn_jax.inference.system import MOST_OUTSIDE, infer_case, tta_of
 from adn_jax.io.files import atomic_path, write_json
-from adn_jax.io.paths import Place
+from adn_jax.io.paths import Place, spelled_out
 from adn_jax.pipeline.adn import AdnParams, apply_adn
 from adn_jax.runtime.named import named_function
 from adn_jax.runtime.platform import versions
@@ -90,16 +93,17 @@ def export_model(
         format: stablehlo (read by `jax.export.deserialize`), onnx, or weights.
         platforms: for which StableHLO is lowered.
         heads: of weights, a prepared data set; its training cases stand for what the
-            run has learnt, and scans unlike them are flagged (`data.known_heads`).
+            run has learnt, and scans unlike them are flagged (`data.known_heads`). If
+            they have labels, the run itself not having learnt from them, they tell how
+            often its lesions are true (`data.known_lesions`).
 
     Raises:
         UserError: no finished run, another folder, a package that is missing, a system
             that the format cannot hold, or heads for a program.
     """
     if format == "weights":
-        source = Run.open(run)
-        known = None if heads is None else measure_training_cases(source.recipe, heads)
-        write_small_run(source, out, known)
+        known = () if heads is None else measure_heads(load_run(run), heads)
+        write_small_run(Run.open(run), out, *known)
         return out / WEIGHTS
     if heads is not None:
         raise UserError(
@@ -124,16 +128,45 @@ def export_model(
     return out / FILES[format]
 
 
-def measure_training_cases(recipe: Recipe, data: Place | str) -> KnownHeads:
-    """The ranges of a data set's training cases.
+def measure_heads(
+    model: TrainedModel, data: Place | str
+) -> tuple[KnownHeads, KnownLesions | None]:
+    """The ranges of a data set's training cases, and how often lesions that the model
+    predicts are true: in the same cases, or, if it has learnt from them, in those for
+    validation.
 
-    Raises `UserError` if they were prepared on another grid than the recipe's.
+    Raises `UserError` if they were prepared on another grid than the model's.
     """
     manifest = read_manifest(data)
-    check_grid(recipe, manifest)
-    names = track(manifest.splits["train"], "heads", transient=True)
-    cases = (read_case(manifest.case_folder(name)) for name in names)
-    return KnownHeads.of(cases, manifest.settings)
+    check_grid(model.recipe, manifest)
+    heads = KnownHeads.of(_cases_of(manifest, "train"), manifest.settings)
+    has_learnt_them = (
+        model.run.data == spelled_out(manifest.folder)
+        or model.run.cases_sha256 == manifest.digest
+    )
+    unseen = _cases_of(manifest, "validation" if has_learnt_them else "train")
+    found = [find_lesions(model, case) for case in unseen if case.lesion is not None]
+    return heads, KnownLesions.of(found)
+
+
+def _cases_of(manifest: Manifest, split: str) -> Iterator[PreparedCase]:
+    """The cases of a split, with progress."""
+    for name in track(manifest.splits.get(split, ()), split, transient=True):
+        yield read_case(manifest.case_folder(name))
+
+
+def find_lesions(model: TrainedModel, case: PreparedCase) -> HeadLesions:
+    """The lesions that a model predicts in a case with a label, if they are not too
+    small to count."""
+    maps, _ = infer_case(model.params, case, model.recipe)
+    assert maps.lesion is not None
+    found = PredictedLesions.of(maps.prediction, maps.threshold, maps.spacing_mm)
+    hit = np.isin(np.arange(len(found.volume_ml)) + 1, found.number[maps.lesion])
+    large = found.volume_ml >= model.recipe.least_lesion_ml
+    return HeadLesions(
+        *(each[large] for each in (found.volume_ml, found.probability, hit)),
+        has_infarct=bool(maps.lesion.any()),
+    )
 
 
 def to_stablehlo(model: TrainedModel, platforms: Sequence[Platform]) -> bytes:
@@ -213,8 +246,8 @@ def describe_program(
         "threshold": recipe.threshold,
         "least_lesion_ml": recipe.least_lesion_ml,
         "not_in_it": "preparation of the scan, test-time augmentation (tta), leaving "
-        "out lesions below least_lesion_ml, and the judgement whether there is a "
-        "mid-line",
+        "out lesions too small or too doubtful to count, and the judgement whether "
+        "there is a mid-line",
         "tta": settings_to_json(tta_of([recipe])),
         "recipe": recipe.name,
         "run": model.run.folder.name,

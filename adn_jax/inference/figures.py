@@ -346,7 +346,7 @@ def _found_in_words(shown: ShownScan) -> str:
     infarct = f"predicted infarct {found}" if lesions else "no infarct predicted"
     threshold = f"threshold {shown.threshold:.2f}"
     if shown.left_out:
-        threshold += f", {shown.left_out} too small to count left out"
+        threshold += f", {shown.left_out} too small or doubtful to count left out"
     return f"{shown.name}: {infarct} ({threshold}). For research; not for diagnosis."
 
 

@@ -7,15 +7,16 @@ information is the part of it that comes from their disagreement; the rest is
 uncertainty that each of them has.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from scipy import ndimage
 from scipy.special import entr
 
+from adn_jax.data.known_lesions import KnownLesions
 from adn_jax.io.image import Affine
 from adn_jax.metrics.alignment import (
     Plane,
@@ -54,13 +55,18 @@ UNKNOWN_SIDES = (
 )
 
 HELD_BELOW = 0.01
-"""Small lesions are held so far below the threshold: more than probabilities are
-rounded by when they are stored."""
+"""Lesions that do not count are held so far below the threshold: more than
+probabilities are rounded by when they are stored."""
 
 SMALL_ML = 10.0
 """Predicted volume on the prepared grid below which a case is small."""
 
 Map = Float[np.ndarray, "z y x"]
+
+LesionRule = Callable[
+    [Float[np.ndarray, " n"], Float[np.ndarray, " n"]], Bool[np.ndarray, " n"]
+]
+"""Which lesions count, of their volumes in mL and their mean probabilities."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +106,10 @@ class CaseMaps:
     aligned_lesion: Mask | None = None
     aligned_truth: Mask | None = None
     """Where the infarct darkened the scan (phantoms), on X's grid."""
+    known_lesions: KnownLesions | None = None
+    """How often lesions are true; None: nobody measured it."""
     left_out: int = 0
-    """Predicted lesions that were too small to count (`without_small`)."""
+    """Predicted lesions that do not count (`counting`)."""
 
     @property
     def predicted(self) -> Mask:
@@ -113,16 +121,20 @@ class CaseMaps:
         """Infarct mask on X's grid."""
         return self.aligned_prediction >= self.threshold
 
-    def without_small(self, least_ml: float) -> "CaseMaps":
-        """The same without predicted lesions (26-connected) of less than `least_ml`.
+    def counting(self, counts: LesionRule) -> "CaseMaps":
+        """The same with the predicted lesions (26-connected) alone that count.
 
-        Their probability is held below the threshold, on either grid.
+        The probability of the others is held below the threshold, on either grid.
         """
-        least = least_ml * 1000.0 / float(np.prod(self.spacing_mm))
-        prediction, count = hold_small(self.prediction, self.threshold, least)
-        aligned, _ = hold_small(self.aligned_prediction, self.threshold, least)
+        prediction, aligned = (
+            hold_back(probability, self.threshold, self.spacing_mm, counts)
+            for probability in (self.prediction, self.aligned_prediction)
+        )
         return replace(
-            self, prediction=prediction, aligned_prediction=aligned, left_out=count
+            self,
+            prediction=prediction[0],
+            aligned_prediction=aligned[0],
+            left_out=prediction[1],
         )
 
     @property
@@ -160,16 +172,37 @@ class CaseMaps:
         }
 
 
-def hold_small(
-    probability: Map, threshold: float, least_voxels: float
+class PredictedLesions(NamedTuple):
+    """The predicted lesions of a map: its 26-connected components."""
+
+    number: Int[np.ndarray, "z y x"]
+    """Of the lesion that each voxel belongs to, from 1 on; 0: none."""
+    volume_ml: Float[np.ndarray, " n"]
+    probability: Float[np.ndarray, " n"]
+    """Means over their voxels."""
+
+    @classmethod
+    def of(
+        cls, probability: Map, threshold: float, spacing_mm: Spacing
+    ) -> "PredictedLesions":
+        """Those where the probability reaches a threshold."""
+        number, count = ndimage.label(probability >= threshold, TOUCHING)
+        sizes = np.bincount(number.ravel(), minlength=count + 1)[1:]
+        summed = np.bincount(number.ravel(), probability.ravel(), count + 1)[1:]
+        volume = sizes * float(np.prod(spacing_mm)) / 1000.0
+        return cls(number, volume, summed / sizes)
+
+
+def hold_back(
+    probability: Map, threshold: float, spacing_mm: Spacing, counts: LesionRule
 ) -> tuple[Map, int]:
-    """Hold components of fewer voxels below the threshold; also returns how many."""
-    component, _ = ndimage.label(probability >= threshold, TOUCHING)
-    small = np.bincount(component.ravel()) < least_voxels
-    small[0] = False
+    """Hold lesions that do not count below the threshold; also returns how many."""
+    lesions = PredictedLesions.of(probability, threshold, spacing_mm)
+    left_out = ~counts(lesions.volume_ml, lesions.probability)
     held = np.minimum(probability, max(threshold - HELD_BELOW, 0.0))
-    held = np.where(small[component], held, probability).astype(probability.dtype)
-    return held, int(small.sum())
+    inside = np.concatenate([[False], left_out])[lesions.number]
+    held = np.where(inside, held, probability).astype(probability.dtype)
+    return held, int(left_out.sum())
 
 
 class MidlineJudgement(NamedTuple):

@@ -163,6 +163,7 @@ def predict_scans(
     viewer: bool = True,
     dicom: bool = False,
     least_lesion_ml: float | None = None,
+    least_ppv: float | None = None,
 ) -> dict[Path, str]:
     """Predict scans one after the other; a scan that fails does not stop the rest.
 
@@ -177,6 +178,8 @@ def predict_scans(
         viewer: whether to write `viewer.html`, which holds the scan itself.
         dicom: write DICOM segmentations and a report, too; scans have to be series.
         least_lesion_ml: smaller lesions are left out; None: the recipe's.
+        least_ppv: lesions that are more rarely true are left out
+            (`data.known_lesions`); None: as the run has it.
 
     Returns:
         What went wrong, a sentence for each scan that failed.
@@ -188,7 +191,9 @@ def predict_scans(
     check_hu_range(hu_range)
     if dicom:
         check_can_write()
-    system = load_system(run, samples, tta=tta, least_lesion_ml=least_lesion_ml)
+    system = load_system(
+        run, samples, tta=tta, least_lesion_ml=least_lesion_ml, least_ppv=least_ppv
+    )
     folders = result_folders(scans, out)
     failures = {}
     for scan, folder in track(folders.items(), description="predict"):
@@ -256,6 +261,7 @@ def _predict_read(system: System, scan: RawScan) -> Prediction:
         "steps": system.model.run.steps,
         "tta": settings_to_json(tta),
         "least_lesion_ml": recipe.least_lesion_ml,
+        "known_lesions": settings_to_json(system.known_lesions),
     }
     facts["versions"] = versions()
     images = {name: scan.image.holding(one, name) for name, one in volumes.items()}

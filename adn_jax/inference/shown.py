@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Num, Shaped
 from scipy import ndimage
 
 from adn_jax.data.cases import PreparedCase
+from adn_jax.data.known_lesions import KnownLesions
 from adn_jax.inference.maps import CaseMaps, Uncertainty
 from adn_jax.io.image import Affine, Image, in_order_of
 from adn_jax.metrics.alignment import Plane, placed
@@ -57,6 +58,8 @@ class FoundLesion:
     means: dict[str, float]
     """Means over its voxels, as far as the maps are there: `mean_hu` (without bone),
     `mean_probability`, `uncertainty_bits`, `mutual_information_bits`."""
+    ppv: float | None = None
+    """Fraction of such lesions that were infarcts (`KnownLesions`); None: not known."""
 
     def to_json(self) -> dict[str, Any]:
         """What `scan.json` says of it."""
@@ -90,8 +93,10 @@ class ShownScan:
     """First and last slice (index) with brain."""
     adds_up: bool = False
     """Whether P and Q are parts of A."""
+    known_lesions: KnownLesions | None = None
+    """How often lesions are true; None: nobody measured it."""
     left_out: int = 0
-    """Predicted lesions that were too small to count."""
+    """Predicted lesions that were too small or too doubtful to count."""
     flags: tuple[str, ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
     """What else is said of it, by title."""
@@ -202,19 +207,25 @@ class ShownScan:
         index = np.argwhere(inside) + [part.start for part in box]
         hu = self.hu[box][inside]
         places = index[:, ::-1] @ self.affine[:3, :3].T + self.affine[:3, 3]
+        means = {
+            "mean_hu": _mean_of(hu[(hu > AIR_HU) & (hu <= BRIGHTEST_HU)]),
+            **{
+                name: _mean_of(volume[box][inside])
+                for name, volume in maps.items()
+                if volume is not None
+            },
+        }
+        volume = volume_ml(inside, self.spacing_mm)
+        ppv = None
+        if self.known_lesions is not None:
+            ppv = float(self.known_lesions.ppv(volume, means["mean_probability"]))
         return FoundLesion(
-            volume_ml=volume_ml(inside, self.spacing_mm),
+            volume_ml=volume,
             side=self._side_of(places),
             slices=(self.slices[box[0].start], self.slices[box[0].stop - 1]),
             centre_mm=tuple(places[_middle_of(index)].round(2).tolist()),
-            means={
-                "mean_hu": _mean_of(hu[(hu > AIR_HU) & (hu <= BRIGHTEST_HU)]),
-                **{
-                    name: _mean_of(volume[box][inside])
-                    for name, volume in maps.items()
-                    if volume is not None
-                },
-            },
+            means=means,
+            ppv=ppv,
         )
 
     def _side_of(self, places_mm: Float[np.ndarray, "n 3"]) -> Side | None:
@@ -241,6 +252,7 @@ def _of_maps(
         "name": case.name,
         "window_hu": maps.window_hu,
         "threshold": maps.threshold,
+        "known_lesions": maps.known_lesions,
         "left_out": maps.left_out,
         "midline": plane and placed(plane, case.affine, case.volume.shape),
         "knows_sides": maps.knows_sides,

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from adn_jax.config import (
     Recipe,
@@ -24,6 +24,7 @@ from adn_jax.config import (
 )
 from adn_jax.config.validation import check_recipe
 from adn_jax.data.cases import PreparedCase
+from adn_jax.data.known_lesions import KnownLesions
 from adn_jax.distributed.mesh import (
     device_mesh,
     placed_shapes,
@@ -146,9 +147,30 @@ class System:
             return f"ensemble of {len(self.members)} runs: {', '.join(self.names)}"
         return ""
 
+    @property
+    def known_lesions(self) -> KnownLesions | None:
+        """How often its lesions are true; None if nobody measured it.
+
+        That holds for a run alone and the threshold with which it was measured.
+        """
+        as_measured = len(self.members) == 1 and self.thresholds is None
+        return self.model.lesions if as_measured else None
+
+    def counts(
+        self,
+        volume_ml: Float[np.ndarray, " n"],
+        probability: Float[np.ndarray, " n"],
+    ) -> Bool[np.ndarray, " n"]:
+        """Which predicted lesions are neither too small nor too rarely true."""
+        large = volume_ml >= self.model.recipe.least_lesion_ml
+        known = self.known_lesions
+        if known is None:
+            return large
+        return large & (known.ppv(volume_ml, probability) >= known.least_ppv)
+
     def infer(self, case: PreparedCase) -> Inferred:
-        """Run one case through every member, choose its threshold, and leave out what
-        is too small to count.
+        """Run one case through every member, choose its threshold, and leave out
+        lesions that do not count.
 
         Dropout samples are the same for the same case and count.
         """
@@ -179,8 +201,8 @@ class System:
         if self.thresholds is not None:
             chosen = self.thresholds.of(maps.prediction, maps.spacing_mm)
             maps = replace(maps, threshold=chosen)
-        if model.recipe.least_lesion_ml > 0:
-            maps = maps.without_small(model.recipe.least_lesion_ml)
+        if model.recipe.least_lesion_ml > 0 or self.known_lesions is not None:
+            maps = replace(maps.counting(self.counts), known_lesions=self.known_lesions)
         if model.heads is not None:
             unlike = model.heads.flags(case, system.prepare)
             maps = replace(maps, flags=(*maps.flags, *unlike))
@@ -193,15 +215,17 @@ def load_system(
     ensemble: Sequence[Place] = (),
     tta: Mapping[str, Any] | None = None,
     least_lesion_ml: float | None = None,
+    least_ppv: float | None = None,
 ) -> System:
     """Read a run, and the further members of its ensemble.
 
-    `tta` replaces fields of `TtaSettings` in the recipe of each, `{"copies": 4}`, and
-    `least_lesion_ml` that field.
+    `tta` replaces fields of `TtaSettings` in the recipe of each, `{"copies": 4}`,
+    `least_lesion_ml` that field, and `least_ppv` that of the run's known lesions.
 
     Raises:
         UserError: no such run, one named twice, no dropout to sample, members of
-            different grids, a number of copies below 0.
+            different grids, a number of copies below 0, a PPV of lesions of which
+            nothing is known.
     """
     if samples < 0:
         raise UserError(f"samples is {samples}; give 0 for none, or a positive number.")
@@ -225,6 +249,8 @@ def load_system(
             recipe = replace(recipe, least_lesion_ml=least_lesion_ml)
         check_recipe(recipe)
         members.append(replace(model, recipe=recipe))
+    if least_ppv is not None:
+        members[0] = _with_least_ppv(members[0], least_ppv)
     first = members[0].recipe
     if samples and not has_dropout(first):
         raise UserError(
@@ -243,6 +269,19 @@ def load_system(
                     "needs runs of one prepared grid."
                 )
     return System(tuple(members), tuple(one.name for one in runs), samples)
+
+
+def _with_least_ppv(model: TrainedModel, least_ppv: float) -> TrainedModel:
+    """The model with another bound on how often its lesions have to be true."""
+    if not 0.0 <= least_ppv <= 1.0:
+        raise UserError(f"least_ppv is {least_ppv}; give a fraction from 0 to 1.")
+    if model.lesions is None:
+        raise UserError(
+            f"least_ppv is given, but nobody measured how often lesions of "
+            f"{model.run.folder} are true; leave it out, or measure it with adn "
+            "export-model RUN OUT --format weights --heads DIR."
+        )
+    return replace(model, lesions=replace(model.lesions, least_ppv=least_ppv))
 
 
 def tta_of(recipes: Sequence[Recipe]) -> tuple[TtaSettings | None, ...] | None:

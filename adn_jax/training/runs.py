@@ -22,6 +22,7 @@ from adn_jax.config import Recipe
 from adn_jax.config.serialization import differing_fields, settings_to_json
 from adn_jax.config.validation import recipe_from_json, used_settings
 from adn_jax.data.known_heads import KnownHeads
+from adn_jax.data.known_lesions import KnownLesions
 from adn_jax.data.manifest import Fold, parse_fold
 from adn_jax.distributed.mesh import placed_shapes
 from adn_jax.errors import UserError
@@ -312,6 +313,8 @@ class TrainedModel:
     """Where it comes from."""
     heads: KnownHeads | None = None
     """What heads it was trained on, where that was measured."""
+    lesions: KnownLesions | None = None
+    """How often its lesions are true, where that was measured."""
 
 
 def load_run(run: Place | str) -> TrainedModel:
@@ -323,8 +326,8 @@ def load_run(run: Place | str) -> TrainedModel:
     opened = Run.open(run)
     params = opened.all_params()
     adn = adn_params(params.get("align"), params["joint"])
-    heads = KnownHeads.read(opened.folder)
-    return TrainedModel(opened.recipe, adn, params.get("tissue"), opened, heads)
+    known = KnownHeads.read(opened.folder), KnownLesions.read(opened.folder)
+    return TrainedModel(opened.recipe, adn, params.get("tissue"), opened, *known)
 
 
 def write_run(
@@ -348,12 +351,16 @@ def check_vacant(folder: Place) -> None:
 
 
 def write_small_run(
-    source: Run, folder: Place, heads: KnownHeads | None = None
+    source: Run,
+    folder: Place,
+    heads: KnownHeads | None = None,
+    lesions: KnownLesions | None = None,
 ) -> None:
     """Make a run of few MB of a finished one, whole or not at all.
 
     It has the recipe, and the best weights of each stage in half precision; every verb
-    that uses a run takes it. With `heads` it tells of scans that are unlike them.
+    that uses a run takes it. With `heads` it tells of scans that are unlike them, with
+    `lesions` how often its lesions are true.
 
     Raises `UserError` if `folder` is taken or a stage of `source` is not finished.
     """
@@ -366,8 +373,9 @@ def write_small_run(
         for stage, params in stages.items():
             facts = {**source.finished[stage], "sha256": checksum(params)}
             small.mark_finished(stage, facts)
-        if heads is not None:
-            heads.write(temporary)
+        for known in (heads, lesions):
+            if known is not None:
+                known.write(temporary)
 
 
 def initial_params(key: Key, recipe: Recipe, stage: str) -> Params:

@@ -8,12 +8,13 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from adn_jax.cli.main import main
 from adn_jax.data.cases import read_case
 from adn_jax.errors import UserError
 from adn_jax.inference import export as module
-from adn_jax.inference.export import MEANINGS, chain_maps, export_model
+from adn_jax.inference.export import MEANINGS, chain_maps, export_model, find_lesions
 from adn_jax.inference.system import infer_case, load_system
 from adn_jax.training.runs import load_run
 from tests.training.tiny import write_heads
@@ -118,6 +119,26 @@ def test_weights_are_a_small_run(tiny_run, tmp_path, capsys):
         np.testing.assert_allclose(one, other, rtol=2**-11, atol=1e-7)
     with pytest.raises(UserError, match="choose a new one"):
         export_model(tiny_run, out, "weights")
+
+
+def test_lesions_are_found_and_held_to_the_label(tiny_run, cases):
+    model, case = load_run(tiny_run), cases[0]
+    maps, _ = infer_case(model.params, case, model.recipe)
+    parts, count = ndimage.label(maps.predicted, np.ones((3, 3, 3)))
+    sizes = np.bincount(parts.ravel())[1:] * np.prod(case.spacing_mm) / 1000
+    median = float(np.median(sizes))
+    found = find_lesions(model, case)
+    np.testing.assert_allclose(found.volume_ml, sizes)
+    expected = [bool(maps.lesion[parts == one + 1].any()) for one in range(count)]
+    assert found.hit.tolist() == expected
+    assert found.has_infarct == maps.lesion.any()
+    strict = replace(model, recipe=replace(model.recipe, least_lesion_ml=median))
+    large = find_lesions(strict, case)
+    np.testing.assert_allclose(large.volume_ml, sizes[sizes >= median])
+    healthy = replace(case, lesion=np.zeros_like(case.lesion))
+    found = find_lesions(model, healthy)
+    assert not found.hit.any()
+    assert not found.has_infarct
 
 
 @pytest.mark.slow

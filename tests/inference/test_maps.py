@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adn_jax.inference.maps import hold_small, judge_midline
+from adn_jax.inference.maps import PredictedLesions, hold_back, judge_midline
 from adn_jax.metrics.alignment import Plane, in_plane_angle_deg, in_world, turn_deg
 from adn_jax.pipeline.align import MidlineFit
 
@@ -80,6 +80,34 @@ def test_the_turn_is_against_the_patient_not_the_grid():
     assert turn_deg(in_world(plane(50.0), tilted @ UPRIGHT)) == pytest.approx(50.0)
 
 
+def larger_than(least_ml):
+    return lambda volume_ml, _: volume_ml >= least_ml
+
+
+SPACING = (10.0, 10.0, 10.0)  # a voxel has a millilitre
+
+
+def test_predicted_lesions_have_volumes_and_mean_probabilities():
+    probability = np.zeros((4, 6, 6), np.float32)
+    probability[0, 0, 0:2] = 0.5, 0.9
+    probability[1, 1, 2] = 1.0  # touches it by a corner
+    probability[3, 4, 4] = 0.75
+    found = PredictedLesions.of(probability, 0.5, SPACING)
+    np.testing.assert_allclose(found.volume_ml, [3.0, 1.0])
+    np.testing.assert_allclose(found.probability, [0.8, 0.75])
+    assert (found.number > 0).sum() == 4
+    nothing = PredictedLesions.of(0 * probability, 0.5, SPACING)
+    assert len(nothing.volume_ml) == len(nothing.probability) == 0
+
+
+def test_lesions_count_by_their_mean_probability_too():
+    probability = np.zeros((4, 6, 6), np.float32)
+    probability[0, 0, :2], probability[3, 4:, 4:] = 0.9, 0.6
+    held, count = hold_back(probability, 0.5, SPACING, lambda _, mean: mean > 0.8)
+    assert count == 1
+    np.testing.assert_array_equal(held >= 0.5, probability == np.float32(0.9))
+
+
 def test_small_lesions_are_held_below_the_threshold_and_the_rest_stays():
     probability = np.random.default_rng(0).uniform(0, 0.4, (6, 8, 8)).astype(np.float32)
     probability[1, 1, 1:3] = 0.9  # two voxels, and one that touches by a corner
@@ -87,7 +115,7 @@ def test_small_lesions_are_held_below_the_threshold_and_the_rest_stays():
     probability[4, 4:6, 4:6] = 0.99
     probability[0, 7, 7] = 0.5
     before = probability.copy()
-    held, count = hold_small(probability, 0.5, 3.5)
+    held, count = hold_back(probability, 0.5, SPACING, larger_than(3.5))
     np.testing.assert_array_equal(probability, before)
     found = held >= 0.5
     assert count == 2
@@ -96,9 +124,9 @@ def test_small_lesions_are_held_below_the_threshold_and_the_rest_stays():
     changed = held != before
     np.testing.assert_array_equal(changed, (before >= 0.5) & ~found)
     np.testing.assert_allclose(held[changed], 0.49)
-    everything, count = hold_small(before, 0.5, 0.0)
+    everything, count = hold_back(before, 0.5, SPACING, larger_than(0.0))
     np.testing.assert_array_equal(everything, before)
     assert count == 0
-    again, count = hold_small(before, 0.5, 3.0)
+    again, count = hold_back(before, 0.5, SPACING, larger_than(3.0))
     assert (again >= 0.5).sum() == 7
     assert count == 1

@@ -7,8 +7,10 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK
+from scipy.special import expit
 
 from adn_jax.cli.main import main
+from adn_jax.data.known_lesions import KnownLesions
 from adn_jax.errors import UserError
 from adn_jax.inference import predict as module
 from adn_jax.inference.predict import (
@@ -18,6 +20,7 @@ from adn_jax.inference.predict import (
     result_folders,
     result_names,
 )
+from adn_jax.training.runs import Run, write_small_run
 from tests.scans.dicom.files import write_series
 
 
@@ -69,7 +72,8 @@ def test_lesions_that_are_too_small_to_count_are_in_no_result(
     main(["predict", str(tiny_run), str(reoriented), *options])
     after = json.loads((folder / "scan.json").read_text())
     page = (folder / "viewer.html").read_text()
-    assert f"; {after['lesions_left_out']} too small to count left out." in page
+    told = f"; {after['lesions_left_out']} too small or doubtful to count left out."
+    assert told in page
     assert before["lesion_volume_ml"] > 0
     assert after["lesion_volume_ml"] == 0
     assert after["lesions"] == []
@@ -79,6 +83,68 @@ def test_lesions_that_are_too_small_to_count_are_in_no_result(
     held = load(folder, "probability").get_fdata()
     assert held.max() < 0.5
     assert (held <= probability).all()
+
+
+@pytest.fixture(scope="module")
+def measured_run(tiny_run, tmp_path_factory):
+    """A small run that tells how often its lesions are true: hardly, or nearly always,
+    for one of more than 15 mL."""
+    folder = tmp_path_factory.mktemp("measured") / "run"
+    known = KnownLesions(100, 90, -27.1, 10.0, 0.0, least_ppv=0.25)
+    write_small_run(Run.open(tiny_run), folder, lesions=known)
+    return folder
+
+
+def test_lesions_that_are_rarely_true_are_in_no_result(
+    measured_run, reoriented, tmp_path
+):
+    command = ["predict", str(measured_run), str(reoriented), *out_of(tmp_path)]
+    main([*command, "--least-ppv", "0"])
+    folder = tmp_path / "out" / "LSP"
+    everything = json.loads((folder / "scan.json").read_text())
+    assert everything["lesions_left_out"] == 0
+    assert everything["model"]["known_lesions"]["least_ppv"] == 0
+    for lesion in everything["lesions"]:
+        expected = expit(10 * np.log(lesion["volume_ml"]) - 27.1)
+        assert lesion["ppv"] == pytest.approx(expected)
+    doubtful = [one for one in everything["lesions"] if one["ppv"] < 0.25]
+    main(command)
+    told = json.loads((folder / "scan.json").read_text())
+    assert told["model"]["known_lesions"]["least_ppv"] == 0.25
+    assert len(told["lesions"]) + len(doubtful) == len(everything["lesions"])
+    assert told["lesions_left_out"] == len(doubtful)
+    main([*command, "--least-ppv", "1"])
+    nothing = json.loads((folder / "scan.json").read_text())
+    assert nothing["lesions"] == []
+    assert nothing["lesions_left_out"] == len(everything["lesions"]) > 0
+    assert not load(folder, "lesion").get_fdata().any()
+
+
+def test_the_page_tells_how_often_such_lesions_are_true(
+    measured_run, reoriented, tmp_path
+):
+    options = out_of(tmp_path)
+    main(["predict", str(measured_run), str(reoriented), "--least-ppv", "0", *options])
+    folder = tmp_path / "out" / "LSP"
+    lesion, *_ = json.loads((folder / "scan.json").read_text())["lesions"]
+    page = (folder / "viewer.html").read_text()
+    assert "<td>{:.0f} %</td>".format(100 * lesion["ppv"]) in page
+    assert "marked in 100 heads with a known answer" in page
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [("0.5", "nobody measured how often lesions of"), ("2", "give a fraction from 0")],
+)
+def test_a_ppv_that_means_nothing(
+    tiny_run, reoriented, tmp_path, capsys, value, sentence
+):
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", str(tiny_run), str(reoriented), "--least-ppv", value,
+              *out_of(tmp_path)])  # fmt: skip
+    assert stop.value.code == 2
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.fixture(scope="module")
