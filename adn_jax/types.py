@@ -45,10 +45,17 @@ Key = PRNGKeyArray
 Params = Any
 """A pytree of network parameters."""
 
-Record = TypeVar("Record")
+Scalar = Float[Array, ""]
+
+Step = Integer[Array, ""]
+"""Updates done."""
+
+Tree = TypeVar("Tree")
+
+ArrayDataclass = TypeVar("ArrayDataclass")
 
 
-def register_arrays(record: type[Record]) -> type[Record]:
+def register_arrays(record: type[ArrayDataclass]) -> type[ArrayDataclass]:
     """Make a frozen dataclass of arrays a pytree.
 
     Fields with the metadata `static` are no leaves: programs are compiled for them.
@@ -60,13 +67,13 @@ def register_arrays(record: type[Record]) -> type[Record]:
     names = [each.name for each in fields(described) if each.name not in static]
 
     def with_keys(
-        tree: Record,
+        tree: ArrayDataclass,
     ) -> tuple[list[tuple[Any, Any]], tuple[Hashable, ...]]:
         attribute = jax.tree_util.GetAttrKey
         leaves = [(attribute(name), getattr(tree, name)) for name in names]
         return leaves, tuple(getattr(tree, name) for name in static)
 
-    def build(fixed: tuple[Hashable, ...], children: Iterable[Any]) -> Record:
+    def build(fixed: tuple[Hashable, ...], children: Iterable[Any]) -> ArrayDataclass:
         tree = object.__new__(record)
         values = (*children, *fixed)
         for name, value in zip([*names, *static], values, strict=True):

@@ -94,12 +94,27 @@ def test_workers_never_import_jax(place):
         assert not closure(path) & {"jax", "flax", "optax", "orbax"}, path
 
 
-def test_a_public_name_has_one_home():
+def defined_names(path: Path) -> set[str]:
+    """Functions, classes, constants and type aliases of a module."""
+    names = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            inside = [part for target in targets for part in ast.walk(target)]
+            names |= {
+                part.id
+                for part in inside
+                if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)
+            }
+    return names
+
+
+def test_a_name_has_one_home():
     homes: dict[str, list[str]] = {}
     for path in MODULES:
-        for node in ast.parse(path.read_text()).body:
-            named = isinstance(node, ast.FunctionDef | ast.ClassDef)
-            if named and node.name != "main" and not node.name.startswith("_"):
-                homes.setdefault(node.name, []).append(str(path.relative_to(PACKAGE)))
-    assert len(homes) > 500
+        for name in defined_names(path) - {"__all__", "main"}:
+            homes.setdefault(name, []).append(str(path.relative_to(PACKAGE)))
+    assert len(homes) > 2000
     assert {name: found for name, found in homes.items() if len(found) > 1} == {}

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from adn_jax.config import Recipe
+from adn_jax.data.cases import CaseArrays
 from adn_jax.report.tables import digits
 from adn_jax.runtime.capacity import CompiledMemory
 
@@ -44,10 +45,6 @@ TITLES: dict[What, str] = {
     "joint": "Train step of D and F",
     "inference": "Inference, I to O",
 }
-
-
-CaseArrays = dict[str, np.ndarray]
-"""`volume`, `lesion`, `tissue` (z y x) and `case`, as `data.batches` reads them."""
 
 
 LESION_RADIUS = 0.25

@@ -43,7 +43,7 @@ from adn_jax.data.batches import make_batch, open_split, train_batches
 from adn_jax.data.cases import PreparedCase, write_case
 from adn_jax.data.manifest import Manifest, read_manifest
 from adn_jax.distributed.mesh import (
-    CASES,
+    CASE_SPEC,
     check_batch,
     device_mesh,
     place_cases,
@@ -301,7 +301,7 @@ def matrix_flops(size: int, precision: Precision, mesh: Mesh) -> float:
     def draw(key: Array) -> Float[Array, "d n n"]:
         return jax.random.normal(key, (devices, size, size), map_type(precision))
 
-    sharding = NamedSharding(mesh, CASES)
+    sharding = NamedSharding(mesh, CASE_SPEC)
     left, right = (
         jax.jit(draw, out_shardings=sharding)(jax.random.key(seed)) for seed in (0, 1)
     )
@@ -317,7 +317,7 @@ def copy_rate(size: int, mesh: Mesh) -> float:
     It is changed in its place (donated), on each device its own.
     """
     shape = (mesh.shape["data"], size // 4)
-    sharding = NamedSharding(mesh, CASES)
+    sharding = NamedSharding(mesh, CASE_SPEC)
     array = [jax.jit(partial(jnp.zeros, shape), out_shardings=sharding)()]
     change = jax.jit(lambda values: values + 1, donate_argnums=0)
 

@@ -23,7 +23,7 @@ from adn_jax.config import Recipe
 from adn_jax.models.cost import LayerCost, step_flops, step_networks
 from adn_jax.report.tables import NONE, Section, bytes_text, digits, rate, seconds
 
-LEAST_SHARE = 0.005
+LEAST_TIME_SHARE = 0.005
 """Rows of a budget with less of the step's time are left to the sum."""
 
 
@@ -66,7 +66,7 @@ def budget_section(budget: Budget, what: What) -> Section:
         math.fsum(getattr(row, name) for row in budget.rows)
         for name in ("seconds", "share", "compute_floor", "memory_floor")
     ]
-    shown = [row for row in budget.rows if row.share >= LEAST_SHARE]
+    shown = [row for row in budget.rows if row.share >= LEAST_TIME_SHARE]
     rows = []
     for row in (*shown, BudgetRow("all", "", "", *sums)):
         times = (f"{1000 * row.seconds:.2f}", f"{row.share:.1%}")

@@ -35,7 +35,7 @@ from adn_jax.runtime.jobs import progress_bar
 TORCH = "benchmarks.torch_reference:measure"
 """The PyTorch reference, in a checkout of the repository."""
 
-SPEED_SECONDS = 3600.0
+JOB_SPEED_SECONDS = 3600.0
 """The time left is estimated from the speed over this time: a job takes minutes."""
 
 
@@ -123,7 +123,7 @@ def run(plan: Plan, command: str, out: Path | None, records: list[Record]) -> No
     progress = progress_bar(
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        speed_estimate_period=SPEED_SECONDS,
+        speed_estimate_period=JOB_SPEED_SECONDS,
         transient=True,
     )
     task = progress.add_task("", total=count_jobs(plan))

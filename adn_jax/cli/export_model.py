@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from adn_jax.cli.arguments import Where, WhereRun, parse
-from adn_jax.inference.export import Format, Platform, export_model
+from adn_jax.inference.export import ExportPlatform, Format, export_model
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class ExportModel:
     """stablehlo: the whole chain, for jax.export.deserialize. onnx: through the PyTorch
     form of the chain, so in a checkout with adn-jax[onnx]; where the system searches
     the pose, it is a second input. weights: a run of few MB in half precision."""
-    platforms: tuple[Platform, ...] = ("cpu", "cuda", "tpu")
+    platforms: tuple[ExportPlatform, ...] = ("cpu", "cuda", "tpu")
     """Platforms that StableHLO is lowered for."""
     heads: Where | None = None
     """Of weights, a prepared data set whose training cases stand for what the run has

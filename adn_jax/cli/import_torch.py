@@ -5,22 +5,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import tyro
 
 from adn_jax.cli.arguments import parse
-from adn_jax.config import AlignmentNetSettings, Recipe, UNetSettings
+from adn_jax.config import Recipe
 from adn_jax.config.recipe_file import load_recipe
 from adn_jax.config.serialization import sections
 from adn_jax.errors import UserError
 from adn_jax.io.files import check_fetched
-from adn_jax.models.torch_names import from_torch, torch_widths
+from adn_jax.models.torch_names import State, TorchNetSettings, from_torch, torch_widths
 from adn_jax.pipeline.adn import AdnParams
 from adn_jax.training.runs import write_run
 from adn_jax.types import Params
-
-Settings = UNetSettings | AlignmentNetSettings
-State = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -77,7 +73,9 @@ def import_networks(command: ImportTorch) -> tuple[Recipe, AdnParams, Params]:
     return recipe, adn, params.get("tissue_net")
 
 
-def fitted_settings(settings: Settings, state: State, network: str) -> Settings:
+def fitted_settings(
+    settings: TorchNetSettings, state: State, network: str
+) -> TorchNetSettings:
     """The settings with the widths and outputs of a state dict."""
     widths = torch_widths(state, settings)
     if not widths:

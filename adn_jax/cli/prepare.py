@@ -16,7 +16,7 @@ from adn_jax.config.validation import check_recipe
 from adn_jax.errors import counted
 from adn_jax.prepare.dataset import log_manifest, orphaned_cases, prepare_dataset
 
-Settings = tyro.conf.OmitArgPrefixes[PrepareSettings]
+PrepareOptions = tyro.conf.OmitArgPrefixes[PrepareSettings]
 Reading = tyro.conf.OmitArgPrefixes[ReadSettings]
 
 
@@ -43,7 +43,7 @@ class PrepareCommand:
     scheduler: str = ""
     """Address of a Dask scheduler: its cluster prepares the cases. All its machines
     must see RAW and OUT under the same names."""
-    settings: Settings = field(default_factory=PrepareSettings)
+    settings: PrepareOptions = field(default_factory=PrepareSettings)
     """How a raw scan becomes a prepared case."""
     reading: Reading = field(default_factory=ReadSettings)
     """How raw data is found and read."""
@@ -91,7 +91,11 @@ def command_for(arguments: Sequence[str]) -> type[PrepareCommand]:
     path = first_look.parse_known_args(list(arguments))[0].recipe
     if path is None:
         return PrepareCommand
-    settings = ("settings", Settings, field(default=load_recipe(path).system.prepare))
+    settings = (
+        "settings",
+        PrepareOptions,
+        field(default=load_recipe(path).system.prepare),
+    )
     changed: type[Any] = make_dataclass(
         "PrepareCommand",
         [settings],

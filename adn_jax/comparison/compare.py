@@ -28,6 +28,7 @@ from adn_jax.evaluation.summary import (
 from adn_jax.io.files import read_json
 from adn_jax.metrics.disentanglement import Disentanglement
 from adn_jax.report.pages import format_number
+from adn_jax.report.tables import NONE
 
 
 class Published(NamedTuple):
@@ -68,9 +69,6 @@ DIGITS = {"dice": 3, "hd95_mm": 1}
 
 
 NAMES = {"dice": "Dice", "hd95_mm": "HD95 mm"}
-
-
-NONE = "–"
 
 
 ALIGNED = {True: "yes", False: "no", None: NONE}

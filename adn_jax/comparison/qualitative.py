@@ -31,7 +31,7 @@ from adn_jax.report.panels import (
     side_label,
 )
 
-PICTURED = 5
+PICTURED_BY_DEFAULT = 5
 """Cases in the figure where none are chosen."""
 
 
@@ -47,7 +47,9 @@ class PicturedScan:
 
 
 def spread_cases(
-    dice: Float[np.ndarray, " cases"], names: Sequence[str], count: int = PICTURED
+    dice: Float[np.ndarray, " cases"],
+    names: Sequence[str],
+    count: int = PICTURED_BY_DEFAULT,
 ) -> list[str]:
     """Cases spread evenly from the best Dice to the worst; undefined ones last."""
     ranked = np.argsort(-np.nan_to_num(dice, nan=-1.0), kind="stable")

@@ -41,7 +41,7 @@ OF_P = {
 }
 """Scores of the disentanglement, and their names in the table."""
 
-COLOURS = ("#3b6ea5", "#c2410c", "#2e7d5b", "#7c4d9e", "#8a6d1a", "#4b5563")
+CURVE_COLOURS = ("#3b6ea5", "#c2410c", "#2e7d5b", "#7c4d9e", "#8a6d1a", "#4b5563")
 
 MARKERS = "osD^vP"
 
@@ -183,7 +183,7 @@ def _draw_curve(axes: Axes, places: np.ndarray, curve: Curve, number: int) -> No
         for place, each in zip(places, curve.estimates, strict=True)
         if each is not None and each.mean is not None
     ]
-    colour = COLOURS[number % len(COLOURS)]
+    colour = CURVE_COLOURS[number % len(CURVE_COLOURS)]
     for place, each in known:
         if each.ci95 is not None:
             axes.vlines(place, *each.ci95, color=colour, alpha=0.55, linewidth=1.4)

@@ -43,9 +43,9 @@ TITLE = "Comparison of systems"
 
 BOXES = {"dice": ("Dice", (-0.03, 1.03)), "hd95_mm": ("HD95 in mm", None)}
 
-POINTS = "#6b7785"
+POINT_COLOUR = "#6b7785"
 
-LINE = "#1b2430"
+MEAN_COLOUR = "#1b2430"
 
 ROW_INCHES = 0.42
 
@@ -245,9 +245,11 @@ def box_figure(
     for place, row in zip(places, known, strict=True):
         # shifts keep points apart, the same for each case in every row
         shifts = SPREAD * (2 * (GOLDEN_RATIO * np.arange(row.size) % 1) - 1)
-        axes.scatter(row, place + shifts, s=9, color=POINTS, alpha=0.75, linewidth=0)
+        axes.scatter(
+            row, place + shifts, s=9, color=POINT_COLOUR, alpha=0.75, linewidth=0
+        )
         if row.size:
-            axes.plot(row.mean(), place, "D", color=LINE, markersize=4.2)
+            axes.plot(row.mean(), place, "D", color=MEAN_COLOUR, markersize=4.2)
     axes.set_yticks(places, names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlabel(f"{label}: points are cases, the line is the median, ◆ the mean")

@@ -84,12 +84,12 @@ Chances = Annotated[tuple[float, ...], within(0, 1)]
 ClipNorm = Annotated[
     float | None, Bound("above 0, or None", lambda norm: norm is None or norm > 0)
 ]
-Shape = Annotated[tuple[int, int, int], all_positive("three sizes above 0")]
+GridShape = Annotated[tuple[int, int, int], all_positive("three sizes above 0")]
 Box = Annotated[
     tuple[int, int, int] | None,
     Bound("three sizes above 0, or None", lambda box: not box or min(box) > 0),
 ]
-Spacing = Annotated[
+GridSpacing = Annotated[
     tuple[float, float, float], all_positive("three sizes in mm above 0")
 ]
 Window = Annotated[

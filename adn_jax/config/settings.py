@@ -20,6 +20,8 @@ from adn_jax.config.bounds import (
     DegreesXYZ,
     Fraction,
     Fractions,
+    GridShape,
+    GridSpacing,
     KernelSides,
     Labels,
     NonNegativeFloat,
@@ -31,8 +33,6 @@ from adn_jax.config.bounds import (
     PositiveInt,
     Prior,
     Seed,
-    Shape,
-    Spacing,
     Threshold,
     Widths,
     Window,
@@ -61,9 +61,9 @@ SegmentInput = Literal["salient", "salient_triple", "aligned", "mirror_pair"]
 class PrepareSettings:
     """How a raw scan becomes a prepared case."""
 
-    shape: Shape = (40, 256, 256)
+    shape: GridShape = (40, 256, 256)
     """Voxels of the prepared grid (z y x)."""
-    spacing_mm: Spacing = (5.0, 1.2, 1.2)
+    spacing_mm: GridSpacing = (5.0, 1.2, 1.2)
     """Voxel size of the prepared grid in mm (z y x)."""
     window_hu: Window = (0.0, 80.0)
     """HU that become 0 and 1; the usual brain window (not stated in the paper)."""

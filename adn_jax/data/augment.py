@@ -19,10 +19,8 @@ from adn_jax.geometry.rigid import (
     half_extents_mm,
 )
 from adn_jax.geometry.sampler import mirror, sample
+from adn_jax.synthesis.draw import DARKEST
 from adn_jax.types import Batch, Key, Volume
-
-DARKEST = 1 / 1024
-"""Least intensity that brightness and noise leave in the brain: 0 is outside it."""
 
 
 class Variation(NamedTuple):
@@ -62,7 +60,7 @@ def augment(
     if settings.mirror:
         batch = _mirror_some(batch, drawn.flip)
     if settings.rotation_deg > 0 or settings.translation > 0 or settings.zoom > 0:
-        batch = _move(batch, drawn, spacing_mm)
+        batch = _move_cases(batch, drawn, spacing_mm)
     return replace(batch, volume=_recolour(batch.volume, drawn, settings))
 
 
@@ -141,7 +139,7 @@ def _mirror_some_poses(pose: Pose, flips: Bool[Array, " b"]) -> Pose:
     return jax.tree.map(chosen, pose.mirrored(), pose)
 
 
-def _move(
+def _move_cases(
     batch: Batch, drawn: Variation, spacing_mm: tuple[float, float, float]
 ) -> Batch:
     """Rotate about z, shift and zoom in plane, about the centre of the volume."""

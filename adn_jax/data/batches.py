@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from adn_jax.data.cases import VOLUME_FILES, read_volumes
+from adn_jax.data.cases import VOLUME_FILES, CaseArrays, read_volumes
 from adn_jax.data.manifest import Manifest
 from adn_jax.distributed.hosts import own_share, share_size
 from adn_jax.errors import UserError, counted
@@ -35,7 +35,7 @@ CASES_IN_MEMORY = 2000
 """How many they may be if most of them are memory maps: a process may map only some
 65,000 files."""
 
-ABSENT = -1
+ABSENT_CASE = -1
 """In place of a case's index: it could not be read."""
 
 REMEDIES = {
@@ -44,9 +44,6 @@ REMEDIES = {
     "another run's tissue net (--tissue-source network --tissue-run RUN)",
 }
 """What to do if a case lacks a volume that training needs."""
-
-CaseArrays = dict[str, np.ndarray]
-"""`volume`, `lesion`, `tissue` (z y x) and `case`, the index in the data set."""
 
 ToDevices = Callable[[np.ndarray], jax.Array]
 """Puts one array of a batch on its devices."""
@@ -139,7 +136,7 @@ class Split:
 
     def check_present(self, case: np.ndarray) -> None:
         """Raise `UserError` if a process could not read its share of the cases."""
-        if (case == ABSENT).any():
+        if (case == ABSENT_CASE).any():
             raise UserError(
                 f"a case of {self.manifest.folder} could not be read by a process, "
                 "which names it; restore it, then run the same command again: it "
@@ -274,7 +271,7 @@ def _to_batches(
             "volume": np.zeros(shape, np.float32),
             "lesion": labels,
             "tissue": labels,
-            "case": np.full(count, ABSENT, np.int32),
+            "case": np.full(count, ABSENT_CASE, np.int32),
         }
         yield from repeat(make_batch(absent, place))
 

@@ -20,7 +20,7 @@ from adn_jax.io.image import Image, from_zyx, read_image, write_image
 from adn_jax.io.nifti import open_nifti, read_voxels
 from adn_jax.io.paths import Source
 
-FORMAT = 1
+CASE_FORMAT = 1
 """Version of the files of a prepared case."""
 
 VOLUME_FILES = {
@@ -34,7 +34,8 @@ VOLUME_FILES = {
 
 NATIVE_LESION = "lesion_native.nii.gz"
 
-Volume = Shaped[np.ndarray, "z y x"]
+CaseArrays = dict[str, np.ndarray]
+"""`volume`, `lesion`, `tissue` (z y x) and `case`, the index in the data set."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def write_case(
         if native_lesion is not None:
             write_image(temporary / NATIVE_LESION, native_lesion)
         content = {
-            "format": FORMAT,
+            "format": CASE_FORMAT,
             "name": case.name,
             "geometry": case.geometry,
             "quality": case.quality,
@@ -177,7 +178,7 @@ def read_case(folder: Source) -> PreparedCase:
 
 def read_volumes(
     folder: Source, names: Collection[str], content: Mapping[str, Any] | None = None
-) -> dict[str, Volume]:
+) -> dict[str, Shaped[np.ndarray, "z y x"]]:
     """Those of the volumes `names` of a `PreparedCase` that it has, as `read_case`.
 
     `content` is that of `case.json`, if it has been read.

@@ -20,7 +20,7 @@ from adn_jax.io.paths import Place
 KNOWN_HEADS = "heads.json"
 """In a run: the ranges of the heads it was trained on, where they were measured."""
 
-BRIGHT_HU = 55.0
+BRIGHT_DEEP_HU = 55.0
 """Brighter than grey matter of any scanner: blood, contrast medium or calcium."""
 
 INSIDE_MM = 6.0
@@ -65,7 +65,7 @@ def measure_head(case: PreparedCase, settings: PrepareSettings) -> dict[str, flo
         "dark_hu": float(dark),
         "median_hu": float(median),
         "bright_hu": float(np.percentile(hu[deep if deep.any() else inside], 95)),
-        "bright_ml": float((hu[deep] > BRIGHT_HU).sum() * voxel_ml),
+        "bright_ml": float((hu[deep] > BRIGHT_DEEP_HU).sum() * voxel_ml),
         "noise_hu": float(noise),
     }
 

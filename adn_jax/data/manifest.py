@@ -25,7 +25,7 @@ from adn_jax.errors import UserError, one_line
 from adn_jax.io.files import atomic_path, is_there, read_json, write_json
 from adn_jax.io.paths import Place, Source, as_place
 
-FORMAT = 1
+MANIFEST_FORMAT = 1
 """Version of `manifest.json`."""
 
 SPLITS = ("train", "validation", "test")
@@ -33,7 +33,7 @@ SPLITS = ("train", "validation", "test")
 SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}
 """Shares of a drawn split."""
 
-OPTIONS = "group_size:1,zstd"
+SHARD_OPTIONS = "group_size:1,zstd"
 """A record is read and unpacked without its neighbours."""
 
 OPEN_SHARDS = 512
@@ -101,7 +101,7 @@ class Manifest:
     def write(self) -> None:
         """Write `manifest.json` into the data set's folder."""
         content = {
-            "format": FORMAT,
+            "format": MANIFEST_FORMAT,
             "settings": settings_to_json(self.settings),
             "cases": self.cases,
             "splits": self.splits,
@@ -301,7 +301,7 @@ def write_shard(path: Place, folders: Sequence[Path]) -> None:
     """Pack the folders of cases into one file, whole or not at all."""
     with atomic_path(path) as temporary:
         try:
-            writer = ArrayRecordWriter(str(temporary), OPTIONS)
+            writer = ArrayRecordWriter(str(temporary), SHARD_OPTIONS)
             for folder in folders:
                 writer.write(zipped(folder))
             writer.close()

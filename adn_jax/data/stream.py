@@ -19,7 +19,7 @@ from adn_jax.data.batches import ToDevices
 from adn_jax.data.cases import PreparedCase, read_volumes, write_case
 from adn_jax.data.manifest import Manifest
 from adn_jax.distributed.hosts import own_share
-from adn_jax.distributed.mesh import CASES, replicate
+from adn_jax.distributed.mesh import CASE_SPEC, replicate
 from adn_jax.io.image import from_zyx
 from adn_jax.phantom.generate import case_name, claim_folder, split_cases
 from adn_jax.synthesis.atlas import HeadAtlas, load_head_atlas
@@ -93,8 +93,8 @@ def _compiled(
         draw = jax.shard_map(
             draw,
             mesh=mesh,
-            in_specs=(everywhere, CASES, everywhere, everywhere),
-            out_specs=CASES,
+            in_specs=(everywhere, CASE_SPEC, everywhere, everywhere),
+            out_specs=CASE_SPEC,
             check_vma=False,
         )
     return jax.jit(draw)

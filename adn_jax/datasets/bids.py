@@ -130,7 +130,7 @@ def find_bids(folder: Path) -> RawDataset:
                 lost[subject.name] = FileCase(subject.name, absent)
             files.setdefault(subject.name, []).extend(_nifti_files(found))
     found = {
-        name: lost.get(name) or _find_case(name, files[name], root)
+        name: lost.get(name) or _find_bids_case(name, files[name], root)
         for name in sorted(files)
     }
     cases = tuple(case for case in found.values() if case is not None)
@@ -143,13 +143,14 @@ def find_bids(folder: Path) -> RawDataset:
         folder=root,
         layout="bids",
         cases=cases,
-        splits=given_splits(root) or _find_splits(root, [case.name for case in cases]),
+        splits=given_splits(root)
+        or _find_bids_splits(root, [case.name for case in cases]),
         left_out={
             name: "it has no scan named *_ct.nii.gz or *_ncct.nii.gz."
             for name, case in found.items()
             if case is None
         },
-        remarks=_label_remarks(cases, root),
+        remarks=_bids_label_remarks(cases, root),
     )
 
 
@@ -180,7 +181,7 @@ def _parse_name(path: Path) -> BidsFile | None:
     return BidsFile(path, entities, suffix)
 
 
-def _find_case(name: str, files: Sequence[BidsFile], root: Path) -> RawCase | None:
+def _find_bids_case(name: str, files: Sequence[BidsFile], root: Path) -> RawCase | None:
     """The files of a subject; None without a scan, refused where two could be meant."""
     scans = [file for file in files if file.suffix in SCAN_SUFFIXES]
     if not scans:
@@ -296,7 +297,7 @@ def _is_tissue(file: BidsFile, label: str) -> int | None:
     return 0 if shows_tissue else None
 
 
-def _find_splits(root: Path, names: Sequence[str]) -> dict[str, list[str]] | None:
+def _find_bids_splits(root: Path, names: Sequence[str]) -> dict[str, list[str]] | None:
     """The column `split` of participants.tsv; None where there is none."""
     path = root / "participants.tsv"
     if not is_there(path):
@@ -320,7 +321,7 @@ def _find_splits(root: Path, names: Sequence[str]) -> dict[str, list[str]] | Non
     return splits if any(splits.values()) else None
 
 
-def _label_remarks(cases: Sequence[RawCase], root: Path) -> tuple[str, ...]:
+def _bids_label_remarks(cases: Sequence[RawCase], root: Path) -> tuple[str, ...]:
     """What the report should say of the lesion labels that were found, or not."""
     cases = [case for case in cases if isinstance(case, FileCase)]
     labels = [_parse_name(case.lesion) for case in cases if case.lesion is not None]

@@ -77,9 +77,9 @@ def find_nnunet(folder: Path) -> RawDataset:
     return RawDataset(
         folder=root,
         layout="nnunet",
-        cases=tuple(_find_case(name, train, test, about) for name in names),
-        splits=given_splits(root) or _find_splits(root, train, test),
-        remarks=_label_remarks(about),
+        cases=tuple(_find_nnunet_case(name, train, test, about) for name in names),
+        splits=given_splits(root) or _find_nnunet_splits(root, train, test),
+        remarks=_nnunet_label_remarks(about),
     )
 
 
@@ -172,7 +172,9 @@ def _read_part(root: Path, part: str, about: Description) -> Subset:
     return Subset(part, images, labels)
 
 
-def _find_case(name: str, train: Subset, test: Subset, about: Description) -> RawCase:
+def _find_nnunet_case(
+    name: str, train: Subset, test: Subset, about: Description
+) -> RawCase:
     """The files of one case; a `RefusedCase` where they contradict each other."""
     if name in train.names & test.names:
         return RefusedCase(
@@ -194,7 +196,9 @@ def _find_case(name: str, train: Subset, test: Subset, about: Description) -> Ra
     return FileCase(name, images[about.channel], lesion=label)
 
 
-def _find_splits(root: Path, train: Subset, test: Subset) -> dict[str, Sequence[str]]:
+def _find_nnunet_splits(
+    root: Path, train: Subset, test: Subset
+) -> dict[str, Sequence[str]]:
     """Training, validation (fold 0 of `splits_final.json`) and test cases."""
     only_train = sorted(train.names - test.names)
     tested = {"test": sorted(test.names - train.names)}
@@ -217,7 +221,7 @@ def _find_splits(root: Path, train: Subset, test: Subset) -> dict[str, Sequence[
     return {**chosen, **tested}
 
 
-def _label_remarks(about: Description) -> tuple[str, ...]:
+def _nnunet_label_remarks(about: Description) -> tuple[str, ...]:
     """Where there are several labels, which they are: the label rule chooses."""
     named = {
         name: value for name, value in about.labels.items() if value not in (0, "0")

@@ -22,7 +22,7 @@ SPM_MAPS = {"grey": "c1", "white": "c2", "csf": "c3"}
 
 def looks_like_plain(folder: Path) -> bool:
     """Whether a folder in it holds a scan."""
-    return any(_find_case(path) is not None for path in folder.glob("*/"))
+    return any(_find_plain_case(path) is not None for path in folder.glob("*/"))
 
 
 def find_plain(folder: Path) -> RawDataset:
@@ -31,7 +31,7 @@ def find_plain(folder: Path) -> RawDataset:
     A folder with NIfTI files but no scan among them is a refused case, to be named.
     """
     folders = sorted(path for path in folder.iterdir() if path.is_dir())
-    cases = [case for path in folders if (case := _find_case(path)) is not None]
+    cases = [case for path in folders if (case := _find_plain_case(path)) is not None]
     cases += [FileCase(path.name, path) for path in folder.iterdir() if is_lost(path)]
     if not cases:
         what = "is empty" if not any(folder.iterdir()) else "holds no case"
@@ -58,7 +58,7 @@ def find_plain(folder: Path) -> RawDataset:
     )
 
 
-def _find_case(folder: Path) -> FileCase | None:
+def _find_plain_case(folder: Path) -> FileCase | None:
     """The files of a case folder; None where there is no scan in it."""
     dicom = folder / "dicom"
     scan = find_nifti(folder)

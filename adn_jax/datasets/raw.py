@@ -23,7 +23,7 @@ LARGEST_LABEL = 5
 """AISD's labels: 0 background, 1 remote, 2 clear acute, 3 blurred acute, 4 invisible
 acute, 5 general infarct."""
 
-ROUNDING = 0.02
+LABEL_ROUNDING = 0.02
 """How far a stored label may be off its integer: half a step of 5 / 255 at most, which
 a scan's scale factor or an 8-bit scaling leaves."""
 
@@ -90,7 +90,8 @@ def infarct_mask(
     Raises `UserError` for values that are neither 0 to 5 nor among `infarct_labels`.
     """
     values = np.rint(label.voxels)
-    off = ~np.isclose(label.voxels, values, rtol=0, atol=ROUNDING)  # NaN is off, too
+    # NaN is off, too
+    off = ~np.isclose(label.voxels, values, rtol=0, atol=LABEL_ROUNDING)
     check_values(np.where(off, label.voxels, values), infarct_labels, "lesion label")
     return np.isin(values, infarct_labels).astype(np.uint8)
 

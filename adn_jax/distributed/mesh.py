@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,22 +18,18 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 from jaxtyping import Array, Float, Shaped
 
 from adn_jax.errors import UserError
-from adn_jax.types import Index
+from adn_jax.types import Index, Tree, Volume
 
-Tree = TypeVar("Tree")
+AnyVolume = Shaped[Array, "b z y x *c"]
 
-Volume = Float[Array, "b z y x c"]
-
-Maps = Shaped[Array, "b z y x *c"]
-
-Result = Float[Array, "b z2 y2 x2 o"]
+OutputVolume = Float[Array, "b z2 y2 x2 o"]
 
 AXES = ("data", "spatial")
 
-CASES = PartitionSpec("data")
+CASE_SPEC = PartitionSpec("data")
 """How a batch lies: each device has some cases whole."""
 
-ROWS = PartitionSpec("data", None, "spatial")
+ROW_SPEC = PartitionSpec("data", None, "spatial")
 """How a volume lies whose rows are shared."""
 
 
@@ -97,7 +93,7 @@ def divisors(number: int) -> str:
     return " or ".join(str(s) for s in range(1, number + 1) if number % s == 0)
 
 
-def _is_shared(volume: Maps) -> bool:
+def _is_shared(volume: AnyVolume) -> bool:
     """Whether the devices of the mesh now in use (`jax.set_mesh`) share a volume.
 
     They do in one of our meshes that has many devices, over which cases and rows
@@ -110,32 +106,34 @@ def _is_shared(volume: Maps) -> bool:
     return cases % mesh.shape["data"] == 0 and rows % mesh.shape["spatial"] == 0
 
 
-def shares_rows(volume: Maps) -> bool:
+def shares_rows(volume: AnyVolume) -> bool:
     """Whether several devices of the mesh now in use have rows of each case."""
     return _is_shared(volume) and jax.sharding.get_abstract_mesh().shape["spatial"] > 1
 
 
 def shard_rows(volume: Volume) -> Volume:
     """The same volume, its rows (y) shared by the devices along `spatial` from here."""
-    return _arrange(volume, ROWS)
+    return _arrange(volume, ROW_SPEC)
 
 
-def replicate_rows(volume: Maps) -> Maps:
+def replicate_rows(volume: AnyVolume) -> AnyVolume:
     """The same volume, which stays whole on each device that shares its rows later.
 
     Without this constraint XLA may shard the rows here and all-gather them later.
     """
-    return _arrange(volume, CASES)
+    return _arrange(volume, CASE_SPEC)
 
 
-def _arrange(volume: Maps, how: PartitionSpec) -> Maps:
+def _arrange(volume: AnyVolume, how: PartitionSpec) -> AnyVolume:
     """The same volume, laid out so if devices share it."""
     if not _is_shared(volume):
         return volume
     return jax.lax.with_sharding_constraint(volume, how)
 
 
-def halo_exchange(function: Callable[..., Result], halo: int) -> Callable[..., Result]:
+def halo_exchange(
+    function: Callable[..., OutputVolume], halo: int
+) -> Callable[..., OutputVolume]:
     """The function (volume, weights) -> volume, by each device on its own rows.
 
     `function(rows, weights, *others, halo)` gets a device's rows between `halo` rows of
@@ -146,7 +144,7 @@ def halo_exchange(function: Callable[..., Result], halo: int) -> Callable[..., R
     whose gradient it sums in that form.
     """
 
-    def apply(own: Volume, weights: jax.Array, *others: Volume | None) -> Result:
+    def apply(own: Volume, weights: jax.Array, *others: Volume | None) -> OutputVolume:
         sharing = jax.sharding.get_abstract_mesh().shape["spatial"]
         if sharing == 1:
             return function(own, weights, *others, halo=0)
@@ -158,13 +156,15 @@ def halo_exchange(function: Callable[..., Result], halo: int) -> Callable[..., R
         rows = jnp.concatenate([above, own, below], axis=2)
         return function(rows, weights, *others, halo=halo)
 
-    def by_each(volume: Volume, weights: jax.Array, *others: Volume | None) -> Result:
+    def by_each(
+        volume: Volume, weights: jax.Array, *others: Volume | None
+    ) -> OutputVolume:
         if not _is_shared(volume):
             return function(volume, weights, *others, halo=0)
         shared = jax.shard_map(
             apply,
-            in_specs=(ROWS, PartitionSpec(), *([ROWS] * len(others))),
-            out_specs=ROWS,
+            in_specs=(ROW_SPEC, PartitionSpec(), *([ROW_SPEC] * len(others))),
+            out_specs=ROW_SPEC,
             check_vma=False,
         )
         return shared(volume, weights, *others)
@@ -173,8 +173,8 @@ def halo_exchange(function: Callable[..., Result], halo: int) -> Callable[..., R
 
 
 def ring_reduce(
-    function: Callable[[Volume, Array, Index, Index, int], Result], wanted: int
-) -> Callable[[Volume, Array], Result]:
+    function: Callable[[Volume, Array, Index, Index, int], OutputVolume], wanted: int
+) -> Callable[[Volume, Array], OutputVolume]:
     """(volume, one array a case) -> `wanted` rows, which may depend on any others.
 
     `function(block, array, source, target, count)` is what a block of rows, from
@@ -183,7 +183,7 @@ def ring_reduce(
     device holds a whole map.
     """
 
-    def apply(own: Volume, array: Array) -> Result:
+    def apply(own: Volume, array: Array) -> OutputVolume:
         sharing = jax.sharding.get_abstract_mesh().shape["spatial"]
         here, rows = jax.lax.axis_index("spatial"), own.shape[2]
         count = wanted // sharing
@@ -196,12 +196,12 @@ def ring_reduce(
             total += function(block, array, source * rows, here * count, count)
         return total
 
-    def by_each(volume: Volume, array: Array) -> Result:
+    def by_each(volume: Volume, array: Array) -> OutputVolume:
         sharing = jax.sharding.get_abstract_mesh().shape.get("spatial", 1)
         if sharing == 1 or wanted % sharing or not _is_shared(volume):
             return function(volume, array, 0, 0, wanted)
         spread = jax.shard_map(
-            apply, in_specs=(ROWS, CASES), out_specs=ROWS, check_vma=False
+            apply, in_specs=(ROW_SPEC, CASE_SPEC), out_specs=ROW_SPEC, check_vma=False
         )
         return spread(volume, array)
 
@@ -247,5 +247,5 @@ def place_cases(array: np.ndarray, mesh: Mesh) -> jax.Array:
 
     On several hosts each gives its own share of the cases.
     """
-    sharding = NamedSharding(mesh, CASES)
+    sharding = NamedSharding(mesh, CASE_SPEC)
     return jax.make_array_from_process_local_data(sharding, array)

@@ -25,10 +25,10 @@ from adn_jax.training.runs import Run
 EXTREMES = 3
 """Cases that are named at each end."""
 
-POINTS = 300
+CURVE_POINTS = 300
 """Points of a curve; each is the mean of the updates since the one before."""
 
-SCORES = {
+VALIDATION_SCORES = {
     "dice": "Dice of validation heads",
     "unmatched": "asymmetry left in validation heads",
 }
@@ -140,7 +140,9 @@ def find_curves(run: Run) -> list[TrainingCurve]:
     for stage in run.stages:
         best = run.finished.get(stage, {}).get("best_step")
         wanted = [("train", "loss", "loss", None)]
-        wanted += [("validation", name, said, best) for name, said in SCORES.items()]
+        wanted += [
+            ("validation", name, said, best) for name, said in VALIDATION_SCORES.items()
+        ]
         for split, name, said, kept in wanted:
             points = _points(log, stage, split, name)
             if len(points):
@@ -158,8 +160,8 @@ def _points(
 
 
 def _thinned(points: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "m 2"]:
-    """At most `POINTS` of them: means of equally many, at the last one's step."""
-    blocks = np.array_split(points, min(POINTS, len(points)))
+    """At most `CURVE_POINTS` of them: means of equally many, at the last one's step."""
+    blocks = np.array_split(points, min(CURVE_POINTS, len(points)))
     return np.array([(block[-1, 0], block[:, 1].mean()) for block in blocks])
 
 

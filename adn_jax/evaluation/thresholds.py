@@ -37,7 +37,7 @@ FEW_CASES = 8
 """With fewer validation cases a choice is called weak."""
 
 
-Curve = Float[np.ndarray, " candidates"]
+ThresholdCurve = Float[np.ndarray, " candidates"]
 """A number for each of `CANDIDATES`."""
 
 
@@ -45,7 +45,7 @@ CURVES_FORMAT = 1
 """Version of the file: raise it when its numbers change."""
 
 
-Record = dict[str, Any]
+MeasuredCase = dict[str, Any]
 """Of one validation case: its name, Dice at each candidate by grid ("native" where its
 label is there, and "prepared"), and the predicted mL on the prepared grid."""
 
@@ -54,9 +54,9 @@ label is there, and "prepared"), and the predicted mL on the prepared grid."""
 class CaseCurves:
     """What each candidate makes of one validation case."""
 
-    dice: Curve
+    dice: ThresholdCurve
     """NaN where prediction and label are both empty."""
-    predicted_ml: Curve
+    predicted_ml: ThresholdCurve
 
 
 @dataclass(frozen=True)
@@ -68,27 +68,27 @@ class Choice:
     """Validation cases."""
     small_cases: int
     """Those of them that are small."""
-    dice: Curve
+    dice: ThresholdCurve
     """Mean Dice of all cases at each candidate."""
-    small_dice: Curve
+    small_dice: ThresholdCurve
     """The same of the small ones; NaN without any."""
 
 
 def dice_curve(
     probability: Float[np.ndarray, "*shape"], lesion: Bool[np.ndarray, "*shape"]
-) -> Curve:
+) -> ThresholdCurve:
     """Dice at each candidate; NaN where prediction and label are both empty."""
     hits, predicted = (_counts_above(p) for p in (probability[lesion], probability))
     total = predicted + np.count_nonzero(lesion)
     return np.where(total > 0, 2.0 * hits / np.maximum(total, 1), np.nan)
 
 
-def volume_curve(probability: Map, spacing_mm: Spacing) -> Curve:
+def volume_curve(probability: Map, spacing_mm: Spacing) -> ThresholdCurve:
     """Predicted volume in mL at each candidate."""
     return _counts_above(probability) * float(np.prod(spacing_mm) / 1000.0)
 
 
-def _counts_above(probability: Float[np.ndarray, "*shape"]) -> Curve:
+def _counts_above(probability: Float[np.ndarray, "*shape"]) -> ThresholdCurve:
     """How many voxels have at least each candidate's probability."""
     edges = np.asarray(CANDIDATES, probability.dtype)
     reached = np.searchsorted(edges, probability.ravel(), side="right")
@@ -118,7 +118,7 @@ def choose_thresholds(
     )
 
 
-def _mean_dice(cases: Sequence[CaseCurves], rule: EmptyRule) -> Curve:
+def _mean_dice(cases: Sequence[CaseCurves], rule: EmptyRule) -> ThresholdCurve:
     """Mean over cases at each candidate, by the rule for empty masks; NaN of none."""
     scores = np.array([case.dice for case in cases], float)
     scores = scores.reshape(len(cases), len(CANDIDATES))
@@ -128,7 +128,7 @@ def _mean_dice(cases: Sequence[CaseCurves], rule: EmptyRule) -> Curve:
     return np.where(count > 0, np.nansum(scores, 0) / np.maximum(count, 1), np.nan)
 
 
-def best_candidate(scores: Curve, near: float) -> int:
+def best_candidate(scores: ThresholdCurve, near: float) -> int:
     """Place of the highest score, of equal ones that next to the threshold `near`."""
     filled = np.nan_to_num(scores, nan=-1.0)
     equal = np.flatnonzero(filled >= filled.max() - 1e-9)
@@ -220,7 +220,7 @@ def choose_on_validation(
     return choose_from(known["cases"], system.model.recipe.threshold, empty)
 
 
-def measure_case(system: System, manifest: Manifest, name: str) -> Record | None:
+def measure_case(system: System, manifest: Manifest, name: str) -> MeasuredCase | None:
     """What each candidate makes of a case; None where it has no label."""
     files = manifest.case_folder(name)
     case = read_case(files)
@@ -236,7 +236,9 @@ def measure_case(system: System, manifest: Manifest, name: str) -> Record | None
     return {"case": name, "dice": dice, "predicted_ml": volume}
 
 
-def choose_from(records: Sequence[Record], fixed: float, empty: EmptyRule) -> Chosen:
+def choose_from(
+    records: Sequence[MeasuredCase], fixed: float, empty: EmptyRule
+) -> Chosen:
     """The choice on the native grid, unless a case has no label there."""
     if not records:
         raise UserError(

@@ -42,10 +42,10 @@ MAKER = "adn-jax"
 NAMING = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 """What nothing can refer to an image without."""
 
-LEVELS = 255
+MAX_FRACTIONAL_VALUE = 255
 """Steps of a fractional segmentation from probability 0 to 1."""
 
-FILES = {
+DICOM_FILES = {
     "lesion": "lesion_seg.dcm",
     "probability": "probability_seg.dcm",
     "report": "report_sr.dcm",
@@ -119,9 +119,9 @@ def write_dicom(folder: Path, scan: RawScan, found: Found) -> dict[str, Any]:
     made = {"lesion": lesion, "probability": probability, "report": report}
     folder.mkdir()
     for name, dataset in made.items():
-        dataset.save_as(folder / FILES[name])
+        dataset.save_as(folder / DICOM_FILES[name])
     return {
-        "files": {name: f"{folder.name}/{file}" for name, file in FILES.items()},
+        "files": {name: f"{folder.name}/{file}" for name, file in DICOM_FILES.items()},
         "lesion_volume_ml": volume_ml,
         "counted": "each slice as thick as half the way to both of its neighbours",
         "evenly_spaced": scan.taken is None,
@@ -229,7 +229,7 @@ def _segmentation(
         source_images=sources,
         pixel_array=in_frames(getattr(found, name), frames, sources),
         segmentation_type="BINARY" if binary else "FRACTIONAL",
-        max_fractional_value=LEVELS,
+        max_fractional_value=MAX_FRACTIONAL_VALUE,
         segment_descriptions=[described],
         content_label=name.upper(),
         content_description=PURPOSE,

@@ -41,18 +41,21 @@ from adn_jax.training.runs import (
     write_small_run,
 )
 
-Program = Literal["stablehlo", "onnx"]
+ProgramFormat = Literal["stablehlo", "onnx"]
 
-Format = Literal[Program, "weights"]
+Format = Literal[ProgramFormat, "weights"]
 
-Platform = Literal["cpu", "cuda", "rocm", "tpu"]
+ExportPlatform = Literal["cpu", "cuda", "rocm", "tpu"]
 
-Maps = dict[str, Float[Array, "*b z y x"] | Float[Array, "*b 4 4"]]
+ExportedMaps = dict[str, Float[Array, "*b z y x"] | Float[Array, "*b 4 4"]]
 
 DESCRIPTION = "model.json"
 """Says what goes in and what comes out; the sign of an exported model."""
 
-FILES: dict[Program, str] = {"stablehlo": "model.stablehlo", "onnx": "model.onnx"}
+EXPORT_FILES: dict[ProgramFormat, str] = {
+    "stablehlo": "model.stablehlo",
+    "onnx": "model.onnx",
+}
 
 VOLUME = (
     "I: prepared scan, HU window mapped to 0 to 1, 0 outside the brain; x grows to the "
@@ -80,7 +83,7 @@ def export_model(
     run: Place | str,
     out: Path,
     format: Format = "stablehlo",  # noqa: A002
-    platforms: Sequence[Platform] = ("cpu", "cuda", "tpu"),
+    platforms: Sequence[ExportPlatform] = ("cpu", "cuda", "tpu"),
     heads: Place | str | None = None,
 ) -> Path:
     """Write `out/model.stablehlo` or `out/model.onnx`, and `out/model.json`.
@@ -117,7 +120,7 @@ def export_model(
     model = load_run(run)
     with atomic_path(out) as temporary:
         temporary.mkdir()
-        path = temporary / FILES[format]
+        path = temporary / EXPORT_FILES[format]
         about: dict[str, Any] = {"inputs": ["volume"], "platforms": list(platforms)}
         if format == "stablehlo":
             path.write_bytes(to_stablehlo(model, platforms))
@@ -125,7 +128,7 @@ def export_model(
             about = named_function(*ONNX_WRITER, "writer of ONNX")(model, path)
         described = describe_program(model, format, about.pop("inputs"))
         write_json(temporary / DESCRIPTION, described | about)
-    return out / FILES[format]
+    return out / EXPORT_FILES[format]
 
 
 def measure_heads(
@@ -169,7 +172,7 @@ def find_lesions(model: TrainedModel, case: PreparedCase) -> HeadLesions:
     )
 
 
-def to_stablehlo(model: TrainedModel, platforms: Sequence[Platform]) -> bytes:
+def to_stablehlo(model: TrainedModel, platforms: Sequence[ExportPlatform]) -> bytes:
     """The chain as `jax.export` serialises it: {"volume": (b, z, y, x)} to `MEANINGS`.
 
     The number of cases is free: they go through the chain one after the other, as
@@ -182,7 +185,7 @@ def to_stablehlo(model: TrainedModel, platforms: Sequence[Platform]) -> bytes:
         )
     params, system = model.params, model.recipe.system
 
-    def chain(volume: Float[Array, "z y x"]) -> Maps:
+    def chain(volume: Float[Array, "z y x"]) -> ExportedMaps:
         maps, outside = chain_maps(params, volume[None], system)
         if system.box is not None:  # as `infer_scan`: a larger head is seen whole
             whole = partial(chain_maps, params, volume[None], replace(system, box=None))
@@ -191,7 +194,7 @@ def to_stablehlo(model: TrainedModel, platforms: Sequence[Platform]) -> bytes:
         return {name: one[0] for name, one in maps.items()}
 
     @jax.jit
-    def run(volume: Float[Array, "b z y x"]) -> Maps:
+    def run(volume: Float[Array, "b z y x"]) -> ExportedMaps:
         return jax.lax.map(chain, volume)
 
     sizes = ", ".join(map(str, ("b", *system.prepare.shape)))
@@ -201,7 +204,7 @@ def to_stablehlo(model: TrainedModel, platforms: Sequence[Platform]) -> bytes:
 
 def chain_maps(
     params: AdnParams, volume: Float[Array, "b z y x"], system: SystemSettings
-) -> tuple[Maps, Float[Array, " b"]]:
+) -> tuple[ExportedMaps, Float[Array, " b"]]:
     """The outputs of the chain that `MEANINGS` names, without channels, those of X on
     the whole grid about its box; and the fraction of each head outside that."""
     outputs = apply_adn(params, volume[..., None], system)
@@ -214,7 +217,7 @@ def chain_maps(
 
 
 def describe_program(
-    model: TrainedModel, form: Program, inputs: Sequence[str]
+    model: TrainedModel, form: ProgramFormat, inputs: Sequence[str]
 ) -> dict[str, Any]:
     """What goes into an exported model and what comes out, as JSON values."""
     recipe = model.recipe

@@ -21,7 +21,7 @@ from adn_jax.report.panels import (
     MIDLINE,
     PREDICTION,
     SIGNED,
-    Box,
+    BoundingBox,
     Extent,
     Sheet,
     caption,
@@ -48,7 +48,7 @@ RIM_VOXELS = 2
 UPRIGHT = Plane(np.array([1.0, 0.0, 0.0]), np.zeros(3))
 CONVENTION = "Axial, front up, patient's left on the image's right."
 DISPLAYED = f"{CONVENTION} CT {DISPLAY_HU[0]:.0f} to {DISPLAY_HU[1]:.0f} HU."
-UNITS = "Maps: black is 0, brightest the value in the corner; Q is blue below 0."
+MAP_SCALE = "Maps: black is 0, brightest the value in the corner; Q is blue below 0."
 NOT_HU = "P: 0 to 1, not HU; Q, blue below 0, and X̂ are made with it."
 
 SHORT_TITLES = {
@@ -86,12 +86,12 @@ class CaseArtist:
     maps: CaseMaps
 
     @property
-    def scan_box(self) -> Box:
+    def scan_box(self) -> BoundingBox:
         """The head on I's grid."""
         return head_box(self.maps.volume, self.maps.spacing_mm[1:])
 
     @property
-    def aligned_box(self) -> Box:
+    def aligned_box(self) -> BoundingBox:
         """The head on X's grid, centred on the mid-line."""
         box = head_box(self.maps.aligned, self.maps.spacing_mm[1:])
         reach = np.abs(box[:, 0]).max()
@@ -208,7 +208,7 @@ def segmentation_figure(cases: Sequence[CaseMaps], captions: Sequence[str]) -> F
         for axes in panels:
             artist.ct(axes, artist.maps.aligned, z)
         artist.aligned_outlines(panels[1], z)
-    _finish(sheet, [boxes, boxes], extent, captions=captions)
+    _finish_sheet(sheet, [boxes, boxes], extent, captions=captions)
     footer(sheet, DISPLAYED, _outlines_of(cases))
     return sheet.figure
 
@@ -228,8 +228,8 @@ def maps_figure(cases: Sequence[CaseMaps], names: Sequence[str]) -> Figure:
         artist.outline(panels[1], maps.aligned_lesion, z, LABEL)
         artist.outline(panels[2], maps.aligned_predicted, z, PREDICTION)
         artist.volumes(dict(zip(shown, panels[3:], strict=True)), z)
-    _finish(sheet, boxes, extent, names)
-    footer(sheet, f"{DISPLAYED} {UNITS} {artists[0].note}")
+    _finish_sheet(sheet, boxes, extent, names)
+    footer(sheet, f"{DISPLAYED} {MAP_SCALE} {artists[0].note}")
     return sheet.figure
 
 
@@ -249,7 +249,7 @@ def overview_figure(maps: CaseMaps) -> Figure:
     if maps.plane:
         draw_midline(panels["volume"], maps.plane, maps.height_mm(z))
         draw_midline(panels["aligned"], UPRIGHT, 0.0)
-    _finish(sheet, [boxes], extent)
+    _finish_sheet(sheet, [boxes], extent)
     legend = {**artist.midline_legend, **_outlines_of([maps])}
     footer(sheet, f"{DISPLAYED} {artist.note}", legend)
     return sheet.figure
@@ -269,7 +269,7 @@ def alignment_figure(cases: Sequence[CaseMaps], captions: Sequence[str]) -> Figu
             draw_midline(above, maps.plane, maps.height_mm(z))
         artist.ct(below, maps.aligned, z)
         draw_midline(below, UPRIGHT, 0.0)
-    _finish(sheet, [scan_boxes, boxes], extent, ["scan I", "aligned X"], captions)
+    _finish_sheet(sheet, [scan_boxes, boxes], extent, ["scan I", "aligned X"], captions)
     footer(sheet, DISPLAYED, {"mid-line": MIDLINE})
     return sheet.figure
 
@@ -388,14 +388,14 @@ def uncertainty_figure(
         artist.outline(outlined, maps.predicted, z, PREDICTION)
         artist.uncertainty(uncertain, entropy, z)
     names = ["scan I", "label, prediction", "uncertainty, to 1 bit"]
-    _finish(sheet, [boxes] * 3, extent, names, captions)
+    _finish_sheet(sheet, [boxes] * 3, extent, names, captions)
     footer(sheet, DISPLAYED, _outlines_of(cases))
     return sheet.figure
 
 
-def _finish(
+def _finish_sheet(
     sheet: Sheet,
-    boxes: Sequence[Sequence[Box]],
+    boxes: Sequence[Sequence[BoundingBox]],
     extent: Extent,
     names: Sequence[str] = (),
     captions: Sequence[str] = (),

@@ -63,14 +63,14 @@ IN_HU = {
 
 PROBABILITY_STEP, MAP_STEP, SCAN_STEP = 1 / 1024, 1 / 64, 1 / 8
 
-STEPS = {
+VALUE_STEPS = {
     "lesion": 0.0,
     **dict.fromkeys(("probability", "uncertainty"), PROBABILITY_STEP),
     **dict.fromkeys(("ct", "salient", "compensated"), SCAN_STEP),
 }
 """Steps in which volumes are stored (0: as they are); of other maps `MAP_STEP` (HU)."""
 
-AS_TAKEN = (
+AS_TAKEN_NOTE = (
     "the scan was straightened from its slices; *_as_taken.nii.gz lie on the slices of "
     "the series as they were taken, the other files on the straightened grid"
 )
@@ -116,7 +116,7 @@ class Prediction:
             for images, ending in ((self.images, ""), (self.as_taken, "_as_taken")):
                 for name, image in images.items():
                     path = temporary / f"{name}{ending}.nii.gz"
-                    write_image(path, image, STEPS.get(name, MAP_STEP))
+                    write_image(path, image, VALUE_STEPS.get(name, MAP_STEP))
             figure = scan_figure(self.shown)
             save_figure(figure, temporary / "figure.png")
             if viewer:
@@ -240,7 +240,7 @@ def _predict_read(system: System, scan: RawScan) -> Prediction:
         volumes["uncertainty"] = native(uncertainty.entropy)
         further["mutual_information"] = native(uncertainty.mutual_information)
     shown = ShownScan.of_scan(scan, case, maps, volumes | further)
-    facts = _describe(scan, case, maps, shown)
+    facts = _describe_case(scan, case, maps, shown)
     if uncertainty is not None:
         facts["uncertainty"] = system.uncertainty_source
     facts["window_hu"] = list(settings.window_hu)
@@ -253,7 +253,7 @@ def _predict_read(system: System, scan: RawScan) -> Prediction:
         taken = _lesion_of(probability, maps.threshold)
         as_taken = {name: place.holding(one, name) for name, one in taken.items()}
         as_taken = {"ct": place, **as_taken}
-        facts["as_taken"] = AS_TAKEN
+        facts["as_taken"] = AS_TAKEN_NOTE
     tta = system.tta and system.tta[0]
     facts["model"] = {
         "recipe": recipe.name,
@@ -301,7 +301,7 @@ def _maps_on_scan(
     return {**moved, **synthetic, "ct": hu}
 
 
-def _describe(
+def _describe_case(
     scan: RawScan, case: PreparedCase, maps: CaseMaps, shown: ShownScan
 ) -> dict[str, Any]:
     """Lesions, pose of the head, flags and quality.

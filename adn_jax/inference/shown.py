@@ -26,9 +26,9 @@ Side = Literal["left", "right", "both"]
 ONE_SIDED = 0.9
 """From this fraction of its volume on one side a lesion is called one-sided."""
 
-AIR_HU = -1000.0
+OUTSIDE_BRAIN_HU = -1000.0
 """Stands outside the brain in prepared cases; from here down nothing is measured."""
-SKIN_HU = -400
+HEAD_HU = -400
 HEAD_PIXEL_MM = 2.0
 """Pixels in which the head is looked for."""
 HEAD_RIM_MM = 6.0
@@ -149,7 +149,7 @@ class ShownScan:
             volumes["uncertainty"] = uncertainty.entropy
         hu = maps.window_hu[0] + width * case.volume
         return cls(
-            hu=np.where(brain, hu, np.float32(AIR_HU)),
+            hu=np.where(brain, hu, np.float32(OUTSIDE_BRAIN_HU)),
             affine=case.affine,
             volumes={
                 "lesion": maps.predicted,
@@ -208,7 +208,7 @@ class ShownScan:
         hu = self.hu[box][inside]
         places = index[:, ::-1] @ self.affine[:3, :3].T + self.affine[:3, 3]
         means = {
-            "mean_hu": _mean_of(hu[(hu > AIR_HU) & (hu <= BRIGHTEST_HU)]),
+            "mean_hu": _mean_of(hu[(hu > OUTSIDE_BRAIN_HU) & (hu <= BRIGHTEST_HU)]),
             **{
                 name: _mean_of(volume[box][inside])
                 for name, volume in maps.items()
@@ -311,7 +311,7 @@ def head_mask(
     It is looked for in pixels of about 2 mm. Everything, if nothing is dense.
     """
     step = max(1, round(HEAD_PIXEL_MM / max(spacing_mm[1:])))
-    dense = hu[:, ::step, ::step] > SKIN_HU
+    dense = hu[:, ::step, ::step] > HEAD_HU
     parts, count = ndimage.label(ndimage.binary_opening(dense, IN_PLANE), TOUCHING)
     if not count:
         return np.ones(hu.shape, bool)

@@ -28,7 +28,7 @@ from adn_jax.prepare.resample import box_around, shift_origin, spacing_of
 from adn_jax.report.pages import page_environment
 from adn_jax.report.panels import LABEL, PREDICTION
 
-AIR_HU = -1024
+OUTSIDE_HEAD_HU = -1024
 """Stands outside the head, where table and head rest are left out."""
 EDGE_MM = 0.9
 """How wide the edges of masks are drawn, a pixel at least."""
@@ -153,7 +153,7 @@ PARTS_OF_A = {
 }
 """P and Q where they add up to A."""
 
-SYNTHETIC = {
+SYNTHETIC_SCANS = {
     "anatomical": ("X̂ = X + Q", "the scan as the model that marks infarcts sees it"),
     "pathological": ("X̃ = X + P", "the scan with the infarct filled up"),
 }
@@ -191,7 +191,9 @@ def viewer_page(shown: ShownScan, still: bytes) -> str:
     return environment.get_template("viewer.html").render(
         shown=shown,
         layers=layers,
-        synthetic={name: one for name, one in SYNTHETIC.items() if name in layers},
+        synthetic={
+            name: one for name, one in SYNTHETIC_SCANS.items() if name in layers
+        },
         windows=windows,
         spacing_mm=spacing_of(affine),
         volumes={
@@ -226,7 +228,7 @@ def head_alone(
     box = box_around(shown.head, 1)
     outside = ~shown.head[box]
     part: dict[str, Any] = {"ct": shown.hu[box].astype(np.float32)}
-    part["ct"][outside] = AIR_HU
+    part["ct"][outside] = OUTSIDE_HEAD_HU
     for name in LAYERS:
         if name in shown.volumes:
             part[name] = np.where(outside, np.float32(0), shown.volumes[name][box])
@@ -255,7 +257,7 @@ def packed(
     """A volume as base64 of gzipped NIfTI: the scan (no layer) in whole HU, masks as 1
     and at their edge 2, maps in 255 steps of their largest value."""
     if layer is None:
-        whole = np.rint(volume).clip(AIR_HU, np.iinfo(np.int16).max)
+        whole = np.rint(volume).clip(OUTSIDE_HEAD_HU, np.iinfo(np.int16).max)
         return _nifti(whole.astype(np.int16), affine)
     if layer.is_mask:
         mask, pixel_mm = volume > 0, max(spacing_of(affine)[1:])

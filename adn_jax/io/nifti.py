@@ -22,7 +22,7 @@ from adn_jax.errors import UserError, one_line
 from adn_jax.io.files import check_fetched
 from adn_jax.io.paths import Source, read_bytes
 
-UNREADABLE = (
+UNREADABLE_NIFTI = (
     OSError,
     EOFError,
     ValueError,
@@ -54,7 +54,7 @@ FARTHEST_MM = 10_000.0
 FLATTEST = 0.01
 """Least volume that three axes of length 1 must span."""
 
-CHUNK = 1 << 22
+GZIP_CHUNK = 1 << 22
 
 
 def open_nifti(path: Source) -> nib.Nifti1Image:
@@ -70,7 +70,7 @@ def open_nifti(path: Source) -> nib.Nifti1Image:
         raise UserError(
             f"{path} does not exist; give the path of a NIfTI file."
         ) from error
-    except UNREADABLE as error:
+    except UNREADABLE_NIFTI as error:
         raise UserError(
             f"{path} is not a readable NIfTI file ({one_line(error)}); "
             "restore or convert it."
@@ -251,7 +251,7 @@ def read_voxels(image: nib.Nifti1Image, dtype: type) -> Shaped[np.ndarray, "..."
             check_gzip(file.filename)
         with np.errstate(over="ignore", invalid="ignore"):  # becomes infinite
             return np.asanyarray(image.dataobj).astype(dtype, copy=False)
-    except UNREADABLE as error:
+    except UNREADABLE_NIFTI as error:
         raise UserError(
             f"{image.get_filename()} is truncated or damaged ({one_line(error)}); "
             "copy or convert it again."
@@ -262,5 +262,5 @@ def check_gzip(path: str | None) -> None:
     """Read a compressed file to its end: only there does gzip compare its checksum."""
     if path is not None and path.lower().endswith(".gz"):
         with gzip.open(path) as file:
-            while file.read(CHUNK):
+            while file.read(GZIP_CHUNK):
                 pass

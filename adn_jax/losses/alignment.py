@@ -4,12 +4,9 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from adn_jax.geometry.rigid import Pose
-from adn_jax.types import Volume, register_arrays
-
-Scalar = Float[Array, ""]
+from adn_jax.types import Scalar, Volume, register_arrays
 
 LEAST_IN_VIEW = 0.01
 """Share of the head below which `mirror_in_view` stops rising."""

@@ -7,16 +7,13 @@ authors' code (train.py) differ, each reading is a term of its own.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from adn_jax.geometry.sampler import mirror
 from adn_jax.losses.segmentation import cross_entropy, generalised_dice
 from adn_jax.pipeline.adn import AdnOutputs, Targets
-from adn_jax.types import Volume
+from adn_jax.types import Scalar, Volume
 
-Scalar = Float[Array, ""]
-
-LEAST_SHARE = 1e-4
+LEAST_INFARCT_SHARE = 1e-4
 """Share of the grid that `size_by_volume` takes for the volume of smaller infarcts."""
 
 
@@ -69,7 +66,7 @@ def size_by_volume(outputs: AdnOutputs, targets: Targets) -> Scalar:
     axes = (1, 2, 3, 4)
     found = jnp.mean(_pathological(outputs), axes)
     true = jnp.mean(targets.aligned_lesion, axes)
-    return jnp.mean(jnp.abs(found - true) / jnp.maximum(true, LEAST_SHARE))
+    return jnp.mean(jnp.abs(found - true) / jnp.maximum(true, LEAST_INFARCT_SHARE))
 
 
 def symmetric(

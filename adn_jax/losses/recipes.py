@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Integer
+from jaxtyping import Array, Bool, Float
 
 from adn_jax.config import AlignLossSettings, JointLossSettings
 from adn_jax.config.schedules import Schedule, parse_schedule
@@ -28,11 +28,11 @@ from adn_jax.losses.segmentation import (
 )
 from adn_jax.pipeline.adn import AdnOutputs, Targets
 from adn_jax.runtime.named import named_function
-from adn_jax.types import Volume
+from adn_jax.types import Step, Volume
 
-Metrics = dict[str, Float[Array, ""]]
+TermValues = dict[str, Float[Array, ""]]
 
-Loss = tuple[Float[Array, ""], Metrics]
+LossAndTerms = tuple[Float[Array, ""], TermValues]
 
 ALIGNMENT = {
     "mirror": alignment.mirror_loss,
@@ -68,8 +68,6 @@ DISENTANGLEMENT = {
 }
 """Terms of L_D, from `AdnOutputs` and `Targets`."""
 
-Step = Integer[Array, ""] | int
-
 Factor = Float[Array, ""] | float
 
 
@@ -77,11 +75,11 @@ Factor = Float[Array, ""] | float
 class Terms:
     """Terms that count: value and weight of each by its name, and the weighted sum."""
 
-    values: Metrics
+    values: TermValues
     weights: dict[str, Factor]
     total: Float[Array, ""]
 
-    def weighted(self) -> Metrics:
+    def weighted(self) -> TermValues:
         """Each value times its weight."""
         return {name: self.weights[name] * value for name, value in self.values.items()}
 
@@ -106,9 +104,9 @@ def segmentation_loss(
     probability: Volume,
     label: Volume,
     settings: JointLossSettings,
-    step: Step,
+    step: Step | int,
     spacing_mm: tuple[float, float, float] = VOXELS,
-) -> Loss:
+) -> LossAndTerms:
     """L_F alone, of any probabilities and labels: what networks of patches lower."""
     terms = segmentation_terms(probability, label, settings, step, spacing_mm)
     return terms.total, terms.values
@@ -118,7 +116,7 @@ def segmentation_terms(
     probability: Volume,
     label: Volume,
     settings: JointLossSettings,
-    step: Step,
+    step: Step | int,
     spacing_mm: tuple[float, float, float] = VOXELS,
 ) -> Terms:
     """Every term of L_F that has a weight, computed once."""
@@ -130,9 +128,9 @@ def joint_loss(
     outputs: AdnOutputs,
     targets: Targets,
     settings: JointLossSettings,
-    step: Step,
+    step: Step | int,
     spacing_mm: tuple[float, float, float] = VOXELS,
-) -> Loss:
+) -> LossAndTerms:
     """L_F + lambda L_D + extra terms, which train D and F together (equation 6).
 
     In the first `warm_start_steps` steps L_F of D's output against T(G), named
@@ -161,9 +159,9 @@ def weighted_joint_terms(
     outputs: AdnOutputs,
     targets: Targets,
     settings: JointLossSettings,
-    step: Step,
+    step: Step | int,
     spacing_mm: tuple[float, float, float] = VOXELS,
-) -> Metrics:
+) -> TermValues:
     """What each term adds to the total of `joint_loss` in this update, by its name.
 
     A term of L_D counts with its own weight times lambda. In the warm start the terms
@@ -187,7 +185,7 @@ def _joint_terms(
     outputs: AdnOutputs,
     targets: Targets,
     settings: JointLossSettings,
-    step: Step,
+    step: Step | int,
     spacing_mm: tuple[float, float, float],
 ) -> JointTerms:
     """Every term of the joint loss that has a weight, computed once."""
@@ -243,8 +241,8 @@ def align_loss(
     pose: Pose,
     search_pose: Pose,
     settings: AlignLossSettings,
-    step: Step,
-) -> Loss:
+    step: Step | int,
+) -> LossAndTerms:
     """L_T of X, X', I, X' warped back to I's grid, T's pose and the search's.
 
     In the first `warm_start_steps` steps the pose regression stands alone, with the
@@ -277,7 +275,7 @@ def _prediction(
 def _terms(
     table: Mapping[str, Callable[..., Float[Array, ""]]],
     settings: AlignLossSettings | JointLossSettings,
-    step: Step,
+    step: Step | int,
     *inputs: Any,
 ) -> Terms:
     """The terms of a table that have a weight in `settings`."""
@@ -286,7 +284,7 @@ def _terms(
     return _weigh(values, {name: _weight(name, settings, step) for name in counted})
 
 
-def _weigh(values: Metrics, weights: dict[str, Factor]) -> Terms:
+def _weigh(values: TermValues, weights: dict[str, Factor]) -> Terms:
     total = jnp.zeros((), jnp.float32)
     for name, value in values.items():
         total = total + weights[name] * value
@@ -294,13 +292,13 @@ def _weigh(values: Metrics, weights: dict[str, Factor]) -> Terms:
 
 
 def _weight(
-    name: str, settings: AlignLossSettings | JointLossSettings, step: Step
+    name: str, settings: AlignLossSettings | JointLossSettings, step: Step | int
 ) -> Factor:
     return getattr(settings, name) * factor_of(name, settings.schedules, step)
 
 
 def _extra(
-    settings: AlignLossSettings | JointLossSettings, step: Step, *inputs: Any
+    settings: AlignLossSettings | JointLossSettings, step: Step | int, *inputs: Any
 ) -> Terms:
     """The user's terms; one that is named twice counts with the sum of its weights."""
     terms = [term for text in settings.extra if (term := resolve_term(text)).weight]
@@ -312,7 +310,7 @@ def _extra(
     return _weigh({term.name: term(*inputs) for term in terms}, weights)
 
 
-def factor_at(schedule: Schedule, step: Step) -> Float[Array, ""]:
+def factor_at(schedule: Schedule, step: Step | int) -> Float[Array, ""]:
     """Factor of a weight in an update (`step` updates are done before it).
 
     It is the first factor up to the first step, the second from the second step on,
@@ -324,7 +322,7 @@ def factor_at(schedule: Schedule, step: Step) -> Float[Array, ""]:
     return schedule.from_factor + change * share
 
 
-def factor_of(name: str, schedules: tuple[str, ...], step: Step) -> Factor:
+def factor_of(name: str, schedules: tuple[str, ...], step: Step | int) -> Factor:
     """Product of all schedules of a term; the plain number 1 where it has none."""
     factor: Factor = 1.0
     for schedule in map(parse_schedule, schedules):
@@ -353,8 +351,8 @@ class ExtraTerm:
             ) from error
         if not isinstance(value, float | jax.Array) or jnp.shape(value) != ():
             raise UserError(
-                f"the loss term {self.name} gives {_describe(value)}; one number is "
-                "wanted, so take a mean or a sum."
+                f"the loss term {self.name} gives {_describe_value(value)}; one number "
+                "is wanted, so take a mean or a sum."
             )
         return jnp.asarray(value, jnp.float32)
 
@@ -385,7 +383,7 @@ def resolve_term(text: str) -> ExtraTerm:
     return ExtraTerm(f"{module}:{function}", found, weight)
 
 
-def _describe(value: Any) -> str:
+def _describe_value(value: Any) -> str:
     if isinstance(value, jax.Array):
         return f"an array of shape {value.shape}"
     return f"a {type(value).__name__}"

@@ -25,7 +25,7 @@ FOCUS = 3 / 4
 VOXELS = (1.0, 1.0, 1.0)
 """Voxel size with which distances are counted in voxels."""
 
-Mask = Bool[Array, "b z y x"]
+BatchMask = Bool[Array, "b z y x"]
 
 Distance = Float[Array, "b z y x"]
 
@@ -114,7 +114,9 @@ def _bounded_log(probability: Volume) -> Volume:
     return jnp.where(positive, jnp.log(jnp.where(positive, probability, 1)), LOWEST_LOG)
 
 
-def signed_distance(inside: Mask, spacing_mm: tuple[float, float, float]) -> Distance:
+def signed_distance(
+    inside: BatchMask, spacing_mm: tuple[float, float, float]
+) -> Distance:
     """Distance in mm to the nearest voxel on the other side, negative inside.
 
     Distances are between voxel centres, so the surface lies half a voxel from either
@@ -132,7 +134,9 @@ def signed_distance(inside: Mask, spacing_mm: tuple[float, float, float]) -> Dis
     return jnp.where(has_surface, jnp.where(inside, -to_outside, to_inside), 0)
 
 
-def squared_distance(mask: Mask, spacing_mm: tuple[float, float, float]) -> Distance:
+def squared_distance(
+    mask: BatchMask, spacing_mm: tuple[float, float, float]
+) -> Distance:
     """Squared distance in mm^2 of each voxel to the nearest of `mask`; inf without any.
 
     Axis by axis each voxel takes the least, over its line, of what was found so far and

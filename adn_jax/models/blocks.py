@@ -20,9 +20,7 @@ from adn_jax.models.convolution import KEPT, convolve, convolve_relu
 from adn_jax.models.convolution_cpu import after
 from adn_jax.models.packing import packed_head, packed_kernel, repack, tile_channels
 from adn_jax.models.precision import add_to_channels, products_in_use
-from adn_jax.types import Key, Params
-
-Volume = Float[Array, "b z y x c"]
+from adn_jax.types import Key, Params, Volume
 
 EPSILON = 1e-5
 SPACE = (1, 2, 3)

@@ -19,8 +19,8 @@ from adn_jax.distributed.mesh import halo_exchange, shares_rows
 from adn_jax.models.convolution_cpu import convolve_slices, kernel_gradient_slices
 from adn_jax.models.packing import packed_upsampling
 from adn_jax.models.precision import products_in_use
+from adn_jax.types import Volume
 
-Volume = Float[Array, "b z y x c"]
 Features = Float[Array, "b z1 y1 x1 o"]
 Kernel = Float[Array, "d h w c o"]
 Padding = tuple[int, int, int]
@@ -128,7 +128,7 @@ _convolve_relu.defvjp(_convolve_relu_forward, _convolve_relu_backward)
 
 
 def _convolve_relu_whole(volume, kernel, shortcut, *, convolve):
-    return _finish(convolve(volume, kernel, padding=(1, 1, 1)), shortcut)
+    return _add_shortcut(convolve(volume, kernel, padding=(1, 1, 1)), shortcut)
 
 
 def _convolve_relu_slices(volume, kernel, shortcut):
@@ -140,7 +140,7 @@ def _convolve_relu_slices(volume, kernel, shortcut):
             part = None
             if shortcut is not None:
                 part = lax.slice_in_dim(shortcut, start, start + strip.shape[2], axis=2)
-            return _finish(strip, part)
+            return _add_shortcut(strip, part)
 
         return convolve_slices(rows, weights, padding=(1, 1 - halo, 1), finish=finish)
 
@@ -149,7 +149,7 @@ def _convolve_relu_slices(volume, kernel, shortcut):
     return halo_exchange(convolved, halo=1)(volume, kernel, shortcut)
 
 
-def _finish(out, shortcut):
+def _add_shortcut(out, shortcut):
     return jax.nn.relu(out if shortcut is None else out + shortcut)
 
 

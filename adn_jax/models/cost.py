@@ -25,7 +25,7 @@ from adn_jax.models import (
 from adn_jax.models.blocks import Head
 from adn_jax.models.precision import map_type
 
-What = Literal["align", "tissue", "joint", "inference"]
+StepKind = Literal["align", "tissue", "joint", "inference"]
 """A train step of T, of the tissue net, of D and F, or the chain T, D, F."""
 
 PASSES = {
@@ -180,7 +180,7 @@ def _trace(apply: Callable[..., Any], *shapes: Any) -> tuple[LayerCost, ...]:
     return tuple(costs)
 
 
-def step_networks(recipe: Recipe, what: What) -> tuple[NetworkCost, ...]:
+def step_networks(recipe: Recipe, what: StepKind) -> tuple[NetworkCost, ...]:
     """The networks that one step of `what` runs, as far as the recipe uses them."""
     if not isinstance(recipe.system.segment_net, UNetSettings):
         raise UserError(
@@ -215,7 +215,7 @@ def step_networks(recipe: Recipe, what: What) -> tuple[NetworkCost, ...]:
     return tuple(networks)
 
 
-def step_flops(recipe: Recipe, what: What, batch: int) -> float:
+def step_flops(recipe: Recipe, what: StepKind, batch: int) -> float:
     """Multiplications and additions of the layers in one step, plain form.
 
     Frozen networks count forward, trained ones also the gradients of every kernel and
@@ -225,7 +225,7 @@ def step_flops(recipe: Recipe, what: What, batch: int) -> float:
     return float(batch * sum(sum(network.flops.values()) for network in networks))
 
 
-def step_bytes(recipe: Recipe, what: What, batch: int) -> float:
+def step_bytes(recipe: Recipe, what: StepKind, batch: int) -> float:
     """Memory traffic that one step needs at least, without any copy or transpose.
 
     It is that of a program whose convolutions stand alone (as cuDNN's do) and whose

@@ -26,9 +26,9 @@ from adn_jax.models.blocks import (
     dropout,
 )
 from adn_jax.models.convolution import convolve
-from adn_jax.models.patches import Patch, Sizes
+from adn_jax.models.patches import Patch
 from adn_jax.models.precision import map_type, multiplying, repeat
-from adn_jax.types import Key, Params
+from adn_jax.types import Key, Params, Shape
 
 BATCHES = 60
 """Updates over which the statistics of inference are averaged."""
@@ -152,7 +152,7 @@ def _add_earlier(
     return volume + jnp.pad(earlier, ((0, 0),) * 4 + ((0, missing),))
 
 
-def centre(volume: Volume, sizes: Sizes) -> Float[Array, "b z1 y1 x1 c"]:
+def centre(volume: Volume, sizes: Shape) -> Float[Array, "b z1 y1 x1 c"]:
     """The inner `sizes` voxels of maps."""
     for axis, size in enumerate(sizes, start=1):
         first = (volume.shape[axis] - size) // 2
@@ -161,7 +161,7 @@ def centre(volume: Volume, sizes: Sizes) -> Float[Array, "b z1 y1 x1 c"]:
 
 
 def every(
-    windows: Volume, step: int, inner: Sizes, shrinks: int
+    windows: Volume, step: int, inner: Shape, shrinks: int
 ) -> Float[Array, "b z1 y1 x1 c"]:
     """Take every `step`-th voxel around the centre, for maps that cover `inner`.
 
@@ -192,7 +192,7 @@ def _joined_halo(settings: DeepMedicSettings) -> int:
     return sum(side // 2 for side in settings.joined_kernels)
 
 
-def deepmedic_patch(settings: DeepMedicSettings, side: int | Sizes) -> Patch:
+def deepmedic_patch(settings: DeepMedicSettings, side: int | Shape) -> Patch:
     """What the network predicts and sees at once.
 
     `side` is odd, one for all axes or one for each. Where it is a multiple of every

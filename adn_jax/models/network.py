@@ -16,10 +16,10 @@ from adn_jax.config import (
     UNetSettings,
 )
 from adn_jax.models.deepmedic import apply_deepmedic, deepmedic_patch, init_deepmedic
-from adn_jax.models.patches import Patch, Sizes, over_patches
+from adn_jax.models.patches import Patch, over_patches
 from adn_jax.models.sean import apply_sean, check_slices, init_sean, sean_patch
 from adn_jax.models.unets import apply_unet_levels, check_unet_shape, init_unet
-from adn_jax.types import Key, Params
+from adn_jax.types import Key, Params, Shape
 
 
 class PatchForm(NamedTuple):
@@ -43,11 +43,11 @@ class Network:
     settings: SegmentNetSettings
     init_params: Callable[..., Params]
     """(key, settings, inputs) -> parameters."""
-    check: Callable[[Sizes, Any], None]
+    check: Callable[[Shape, Any], None]
     whole: Callable[..., tuple[Float32[Array, "b _z _y _x outputs"], ...]] | None = None
     """(params, volume, settings, key=, precision=, remat=) -> what `apply` gives; None
     for a network that sees patches."""
-    patch_form: Callable[[Any, Sizes], PatchForm] | None = None
+    patch_form: Callable[[Any, Shape], PatchForm] | None = None
     """Of the settings and a volume's shape; None where volumes are seen whole."""
     halvings: int = 0
     """How often maps of a volume that is seen whole are halved along y."""
@@ -63,7 +63,7 @@ class Network:
         """Draw the parameters for `inputs` channels."""
         return self.init_params(key, self.settings, inputs)
 
-    def check_shape(self, shape_zyx: Sizes) -> None:
+    def check_shape(self, shape_zyx: Shape) -> None:
         """Refuse a volume whose sizes do not fit, and name sizes that do.
 
         Raises:
@@ -71,11 +71,11 @@ class Network:
         """
         self.check(shape_zyx, self.settings)
 
-    def deepest_rows(self, shape_zyx: Sizes) -> int:
+    def deepest_rows(self, shape_zyx: Shape) -> int:
         """Rows (y) of the smallest maps of a volume that is seen whole."""
         return shape_zyx[1] // 2**self.halvings
 
-    def patches(self, shape_zyx: Sizes) -> PatchForm:
+    def patches(self, shape_zyx: Shape) -> PatchForm:
         """The patches of volumes of a shape, of a network that sees patches."""
         if self.patch_form is None:
             raise TypeError(f"a {self.settings.kind} sees volumes as a whole")
@@ -135,7 +135,7 @@ def network(settings: SegmentNetSettings) -> Network:
             return Network(settings, init_sean, check_slices, patch_form=_sean_form)
 
 
-def _deepmedic_form(settings: DeepMedicSettings, shape_zyx: Sizes) -> PatchForm:
+def _deepmedic_form(settings: DeepMedicSettings, shape_zyx: Shape) -> PatchForm:
     """In inference, along an axis that one tile covers, it is no longer than needed."""
     z, y, x = (min(settings.tile, size // 2 * 2 + 1) for size in shape_zyx)
     return PatchForm(
@@ -146,6 +146,6 @@ def _deepmedic_form(settings: DeepMedicSettings, shape_zyx: Sizes) -> PatchForm:
     )
 
 
-def _sean_form(settings: SymmetryNetSettings, shape_zyx: Sizes) -> PatchForm:
+def _sean_form(settings: SymmetryNetSettings, shape_zyx: Shape) -> PatchForm:
     patch = sean_patch(settings, shape_zyx)
     return PatchForm(settings, apply_sean, training=patch, inference=patch)

@@ -10,19 +10,19 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Integer, Key, Shaped
 
-Sizes = tuple[int, int, int]
+from adn_jax.types import Shape
 
 
 class Patch(NamedTuple):
     """What a network predicts and sees at once, in voxels along z, y and x."""
 
-    inner: Sizes
+    inner: Shape
     """Voxels that it predicts."""
-    margin: Sizes
+    margin: Shape
     """Voxels that it sees more, on either side."""
 
     @property
-    def outer(self) -> Sizes:
+    def outer(self) -> Shape:
         """All voxels that it sees."""
         sizes = zip(self.inner, self.margin, strict=True)
         z, y, x = (inner + 2 * margin for inner, margin in sizes)

@@ -13,8 +13,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32
 
 from adn_jax.config import Precision
-
-Maps = Float[Array, "b z y x c"]
+from adn_jax.types import Volume
 
 PRODUCTS = {"float32": "highest", "tensorfloat32": "high", "bfloat16": "default"}
 """What jax calls the products of each precision. "high" is TF32 on a GPU and three
@@ -38,7 +37,7 @@ def products_in_use() -> str | None:
 
 
 @jax.custom_vjp
-def add_to_channels(maps: Maps, bias: Float32[Array, " c"]) -> Maps:
+def add_to_channels(maps: Volume, bias: Float32[Array, " c"]) -> Volume:
     """maps + bias in the type of the maps; the bias's gradient is summed in float32."""
     return maps + bias.astype(maps.dtype)
 
@@ -54,7 +53,7 @@ def _add_backward(_, cotangent):
 add_to_channels.defvjp(_add_forward, _add_backward)
 
 
-def project(maps: Maps, kernel: Float32[Array, "c o"]) -> Float[Array, "b z y x o"]:
+def project(maps: Volume, kernel: Float32[Array, "c o"]) -> Float[Array, "b z y x o"]:
     """maps @ kernel in the type of the maps; the kernel's gradient is float32."""
     return _project(maps, kernel, products_in_use())
 
@@ -82,7 +81,7 @@ _project.defvjp(_project_forward, _project_backward)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
-def repeat(maps: Maps, times: tuple[int, int, int]) -> Float[Array, "b z2 y2 x2 c"]:
+def repeat(maps: Volume, times: tuple[int, int, int]) -> Float[Array, "b z2 y2 x2 c"]:
     """Repeat each voxel along z, y and x; its gradient is summed in float32."""
     for axis, count in enumerate(times, start=1):
         maps = jnp.repeat(maps, count, axis=axis) if count > 1 else maps

@@ -39,14 +39,14 @@ RULES = {
 }
 """For each network, replacements in order that turn a path of ours into their name."""
 
-LEVELS = {
+LEVEL_KERNELS = {
     "residual_unet": "encoder_{}/conv_3/convolution/kernel",
     "unet": "encoder_{}/conv_2/convolution/kernel",
     "alignment_net": "stage_{}/down/kernel",
 }
 """For each network, the parameter that tells a level's feature maps."""
 
-Settings = UNetSettings | AlignmentNetSettings
+TorchNetSettings = UNetSettings | AlignmentNetSettings
 State = Mapping[str, np.ndarray]
 
 
@@ -68,7 +68,7 @@ def _from_torch_layout(value: np.ndarray) -> np.ndarray:
 
 
 def _expected_params(
-    settings: Settings, inputs: int = 1
+    settings: TorchNetSettings, inputs: int = 1
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes of a network's parameters by path, without computing anything."""
     if isinstance(settings, AlignmentNetSettings):
@@ -80,7 +80,7 @@ def _expected_params(
 
 
 def from_torch(
-    state: State, settings: Settings, network: str, inputs: int = 1
+    state: State, settings: TorchNetSettings, network: str, inputs: int = 1
 ) -> Params:
     """Turn a state dict of the authors' networks into our parameters.
 
@@ -127,7 +127,7 @@ def from_torch(
     )
 
 
-def to_torch(params: Params, settings: Settings) -> dict[str, np.ndarray]:
+def to_torch(params: Params, settings: TorchNetSettings) -> dict[str, np.ndarray]:
     """Turn our parameters into a state dict of the authors' networks."""
     return {
         _torch_name(path, _kind(settings)): to_torch_layout(np.asarray(value))
@@ -135,14 +135,14 @@ def to_torch(params: Params, settings: Settings) -> dict[str, np.ndarray]:
     }
 
 
-def torch_widths(state: State, settings: Settings) -> tuple[int, ...]:
+def torch_widths(state: State, settings: TorchNetSettings) -> tuple[int, ...]:
     """Feature maps of each level in a state dict of theirs; empty: another network."""
     kind = _kind(settings)
-    names = (_torch_name(LEVELS[kind].format(level), kind) for level in count())
+    names = (_torch_name(LEVEL_KERNELS[kind].format(level), kind) for level in count())
     return tuple(len(state[name]) for name in takewhile(state.__contains__, names))
 
 
-def _kind(settings: Settings) -> str:
+def _kind(settings: TorchNetSettings) -> str:
     return getattr(settings, "kind", "alignment_net")
 
 

@@ -31,8 +31,7 @@ from adn_jax.phantom.head import (
 from adn_jax.phantom.infarct import add_infarcts
 from adn_jax.phantom.settings import EASY, Difficulty
 from adn_jax.runtime.jobs import progress_bar, worker_count
-
-AIR_HU = -1000.0
+from adn_jax.scans.hounsfield import AIR_HU
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ LATTICE_HALF_MM = 128.0
 
 HEAD_CENTRE_MM = np.array([0.0, -15.0, 8.0])
 
-VENTRICLE_MM = np.array([14.0, -15.0, 14.0])
+PHANTOM_VENTRICLE_MM = np.array([14.0, -15.0, 14.0])
 
 VENTRICLE_REACH_MM = 20.0
 
@@ -37,9 +37,9 @@ DEEP_TISSUE_HU = ((-2.2, -1.9, -1.0, -0.5, 1.0, 1.4), (-900, -80, -70, 45, 60, 6
 """Below the skull base a random texture becomes air, fat, muscle, bone in this order.
 """
 
-Points = Float[np.ndarray, "3 z y x"]
+GridPoints = Float[np.ndarray, "3 z y x"]
 
-Scalar = Float[np.ndarray, "z y x"]
+HeadMap = Float[np.ndarray, "z y x"]
 
 Values = Float[Any, "*shape"]
 """Arrays of NumPy or JAX: drawn heads use the same functions."""
@@ -59,10 +59,10 @@ class SamplePoints:
 class PhantomHead:
     """A healthy head at the sample points of a scan; fractions add up to at most 1."""
 
-    grey: Scalar
-    white: Scalar
-    csf: Scalar
-    ct: Scalar
+    grey: HeadMap
+    white: HeadMap
+    csf: HeadMap
+    ct: HeadMap
 
 
 def sample_points(slice_mm: float, difficulty: Difficulty) -> SamplePoints:
@@ -112,8 +112,8 @@ def random_lattice(
 
 
 def evaluate_lattice(
-    lattice: Float[np.ndarray, "n n n"], points: Points, length_mm: float
-) -> Scalar:
+    lattice: Float[np.ndarray, "n n n"], points: GridPoints, length_mm: float
+) -> HeadMap:
     """Cubic interpolation of a lattice at `points` (x y z in mm), variance near 1."""
     index = points[::-1] / length_mm + (len(lattice) - 1) / 2
     values = ndimage.map_coordinates(lattice, index, order=3, mode="nearest")
@@ -122,12 +122,12 @@ def evaluate_lattice(
 
 def sided_field(
     rng: np.random.Generator,
-    points: Points,
+    points: GridPoints,
     length_mm: float,
     shared: float,
     sided: float,
     odd: bool = False,
-) -> Scalar:
+) -> HeadMap:
     """Smooth random field: `shared` by both sides, plus `sided`, each side its own.
 
     The shared part is even in x, or odd: then it suits displacements along x.
@@ -157,7 +157,7 @@ def interpolation(
     return np.maximum(weights, 0).astype(np.float32)
 
 
-def refine(coarse: Float[np.ndarray, "k l m"], grid: SamplePoints) -> Scalar:
+def refine(coarse: Float[np.ndarray, "k l m"], grid: SamplePoints) -> HeadMap:
     """Values at the knots of a scan -> values at its sample points."""
     z, y, x = (interpolation(knots(axis), axis) for axis in (grid.z, grid.y, grid.x))
     return np.tensordot(z, y @ (coarse.astype(np.float32) @ x.T), 1)
@@ -168,7 +168,7 @@ def points_in_head(
     y: Float[np.ndarray, " y"],
     x: Float[np.ndarray, " x"],
     pose: Float[np.ndarray, "4 4"],
-) -> Points:
+) -> GridPoints:
     """Head coordinates (x y z) of all points with these scanner coordinates."""
     turn = pose[:3, :3].T.astype(np.float32)
     shift = (pose[:3, :3].T @ pose[:3, 3]).astype(np.float32)
@@ -194,11 +194,11 @@ def keep_mid_plane(moved: Values, resting: Values) -> Values:
 
 def _displacement(
     rng: np.random.Generator,
-    points: Points,
+    points: GridPoints,
     length_mm: float,
     shared: float,
     sided: float,
-) -> Points:
+) -> GridPoints:
     """Smooth random displacement of each point in mm (see `sided_field`)."""
     return np.stack(
         [
@@ -209,8 +209,8 @@ def _displacement(
 
 
 def _skull_map(
-    rng: np.random.Generator, points: Points, difficulty: Difficulty
-) -> Points:
+    rng: np.random.Generator, points: GridPoints, difficulty: Difficulty
+) -> GridPoints:
     """Map head coordinates to the template by size and a deformation of long waves."""
     scale = rng.uniform(*difficulty.head_scale) * rng.normal(1.0, 0.015, 3)
     resting = points / scale[:, None, None, None]
@@ -222,8 +222,8 @@ def _skull_map(
 
 
 def _brain_map(
-    rng: np.random.Generator, skull: Points, depth: Scalar, difficulty: Difficulty
-) -> Points:
+    rng: np.random.Generator, skull: GridPoints, depth: HeadMap, difficulty: Difficulty
+) -> GridPoints:
     """Add what moves inside the skull: shorter waves, and ventricles of any size.
 
     `depth` is the distance to the brain's surface in mm, where the brain keeps still.
@@ -236,7 +236,7 @@ def _brain_map(
     )
     moved = skull + waves * np.clip(depth / 20.0, 0.0, 1.0)
     for side, grown in zip((-1, 1), np.clip(growth, -0.3, 0.6), strict=True):
-        centre = VENTRICLE_MM * (side, 1, 1)
+        centre = PHANTOM_VENTRICLE_MM * (side, 1, 1)
         away = skull - centre[:, None, None, None]
         reach = np.exp(-(away**2).sum(0) / (2 * VENTRICLE_REACH_MM**2))
         moved -= grown * reach * away
@@ -260,7 +260,7 @@ def build_head(
     to_skull = np.stack([refine(axis, grid) for axis in skull_coarse])
     to_tissue = np.stack([refine(axis, grid) for axis in brain_coarse])
 
-    def field(length_mm: float, shared: float, sided: float) -> Scalar:
+    def field(length_mm: float, shared: float, sided: float) -> HeadMap:
         return refine(sided_field(rng, coarse, length_mm, shared, sided), grid)
 
     own = float(difficulty.asymmetry_mm > 0)
@@ -297,8 +297,12 @@ def build_head(
 
 
 def surroundings(
-    to_brain: Scalar, to_head: Scalar, cranial: Scalar, skull: Scalar, texture: Scalar
-) -> Scalar:
+    to_brain: HeadMap,
+    to_head: HeadMap,
+    cranial: HeadMap,
+    skull: HeadMap,
+    texture: HeadMap,
+) -> HeadMap:
     """CT numbers of skull, soft tissue and air, weighted by their share of a voxel.
 
     The skull has two dense tables and marrow between them; below its base lies the

@@ -8,9 +8,9 @@ from scipy.spatial.transform import Rotation
 from scipy.special import ndtri
 
 from adn_jax.phantom.head import (
-    Points,
+    GridPoints,
+    HeadMap,
     SamplePoints,
-    Scalar,
     evaluate_lattice,
     knots,
     points_in_head,
@@ -77,11 +77,11 @@ def blob_distance(
 
 def add_infarcts(
     rng: np.random.Generator,
-    tissue: Scalar,
+    tissue: HeadMap,
     pose: Float[np.ndarray, "4 4"],
     grid: SamplePoints,
     difficulty: Difficulty,
-) -> tuple[Scalar, Scalar, tuple[Infarct, ...]]:
+) -> tuple[HeadMap, HeadMap, tuple[Infarct, ...]]:
     """Draw the infarcts of a head into its `tissue` (grey and white matter, 0 to 1).
 
     Each grows outward from its centre through the tissue of one side until it has its
@@ -126,11 +126,11 @@ def grow(
     rng: np.random.Generator,
     volume_ml: float,
     free: np.ndarray,
-    position: Points,
+    position: GridPoints,
     coarse: Float[np.ndarray, "3 k l m"],
     grid: SamplePoints,
     side: int,
-) -> tuple[Scalar, Float[np.ndarray, "3"]]:
+) -> tuple[HeadMap, Float[np.ndarray, "3"]]:
     """Grow one irregular blob in the `free` tissue of a side (-1 left, 1 right).
 
     Returns how far each point lies inside its border (mm, negative outside), and the

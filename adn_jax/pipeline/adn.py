@@ -30,7 +30,7 @@ from adn_jax.types import (
     register_arrays,
 )
 
-TISSUES = (1, 2, 3)
+TISSUE_VALUES = (1, 2, 3)
 """Label values of grey matter, white matter and CSF."""
 
 
@@ -308,7 +308,7 @@ def make_targets(
         with jax.named_scope("tissue"):
             tissue = one_hot_tissue(moved[..., 0])
     else:
-        tissue = jnp.zeros((*aligned_lesion.shape[:4], len(TISSUES)), jnp.float32)
+        tissue = jnp.zeros((*aligned_lesion.shape[:4], len(TISSUE_VALUES)), jnp.float32)
     return Targets(lesion=batch.lesion, aligned_lesion=aligned_lesion, tissue=tissue)
 
 
@@ -316,5 +316,5 @@ def one_hot_tissue(
     labels: Integer[Array, "b z y x"] | Float[Array, "b z y x"],
 ) -> Float[Array, "b z y x 3"]:
     """Channels grey, white, CSF from labels 1, 2, 3."""
-    channels = jnp.stack([labels == tissue for tissue in TISSUES], axis=-1)
+    channels = jnp.stack([labels == tissue for tissue in TISSUE_VALUES], axis=-1)
     return jax.lax.stop_gradient(channels.astype(jnp.float32))

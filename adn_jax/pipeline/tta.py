@@ -20,7 +20,7 @@ from adn_jax.pipeline.adn import AdnParams, apply_adn
 from adn_jax.pipeline.align import Alignment
 from adn_jax.types import Volume
 
-Predict = Callable[[AdnParams, Volume, SystemSettings], Volume]
+Predictor = Callable[[AdnParams, Volume, SystemSettings], Volume]
 """From a scan to O."""
 
 
@@ -73,7 +73,7 @@ def averaged_prediction(
     system: SystemSettings,
     tta: TtaSettings,
     *,
-    predict: Predict = predict_scan,
+    predict: Predictor = predict_scan,
     first: Volume | None = None,
 ) -> Volume:
     """Mean of O over the scan as it lies and its `further_copies`.

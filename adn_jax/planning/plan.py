@@ -17,7 +17,7 @@ from adn_jax.planning.worker import Answer, CompileJob
 from adn_jax.runtime.capacity import Demand
 from adn_jax.training.updates import Devices, Lighter, lighter_settings
 
-PACKAGES = ("adn-jax", "jax", "jaxlib", "libtpu", "jax-cuda13-plugin")
+COMPILER_PACKAGES = ("adn-jax", "jax", "jaxlib", "libtpu", "jax-cuda13-plugin")
 """What decides what comes out."""
 
 Change = Callable[[str], tuple[Recipe, int]]
@@ -105,7 +105,7 @@ class Compiled:
 
 def installed() -> Iterator[tuple[str, str]]:
     """Versions of what compiles, as far as it is there."""
-    for package in PACKAGES:
+    for package in COMPILER_PACKAGES:
         try:
             yield package, version(package)
         except PackageNotFoundError:

@@ -6,11 +6,12 @@ from typing import Any, cast
 
 from adn_jax.config.serialization import settings_to_json
 from adn_jax.errors import UserError
-from adn_jax.models.cost import What, step_bytes, step_networks
+from adn_jax.models.cost import StepKind, step_bytes, step_networks
 from adn_jax.planning.plan import StepPlan, Trial, cases_of, cost_of_case, fits
 from adn_jax.planning.program import CompiledStep
-from adn_jax.planning.targets import GIB, Accelerators
+from adn_jax.planning.targets import Accelerators
 from adn_jax.report.tables import NONE, Section, seconds
+from adn_jax.runtime.jobs import GIB
 
 ESTIMATES = (
     "What compilers plan and estimate; nothing here ran on a chip. Floors are the "
@@ -26,7 +27,7 @@ def plan_sections(plans: Sequence[StepPlan]) -> list[Section]:
         here = [plan for plan in plans if plan.target == target]
         trials = [trial for plan in here for trial in plan.trials]
         notes = [note for plan in here for note in _notes(plan)]
-        found.append(_steps_section(target, trials, notes))
+        found.append(_trials_section(target, trials, notes))
         compiled = [(trial, trial.answer.step) for trial in trials]
         counted = [(trial, step) for trial, step in compiled if step and step.cycles]
         if counted:
@@ -35,14 +36,16 @@ def plan_sections(plans: Sequence[StepPlan]) -> list[Section]:
     return found
 
 
-def _steps_section(
+def _trials_section(
     target: Accelerators, trials: Sequence[Trial], notes: Sequence[str]
 ) -> Section:
     """A column for each step that was compiled."""
     chip = target.chip
     what = f"{target.devices} x {chip.name}" if target.devices > 1 else chip.name
     columns = [_figures(target, trial) for trial in trials]
-    rows = [(name, *(column.get(name, NONE) for column in columns)) for name in ROWS]
+    rows = [
+        (name, *(column.get(name, NONE) for column in columns)) for name in TRIAL_ROWS
+    ]
     return Section(
         f"{target.name}: {what}, {gib(target.room)} each",
         columns=("on each device", *(title_of(trial) for trial in trials)),
@@ -56,7 +59,7 @@ def title_of(trial: Trial) -> str:
     return f"{trial.job.stage} {trial.options}".strip()
 
 
-ROWS = (
+TRIAL_ROWS = (
     *("cases of all devices", "fits", "memory", "of it temporaries"),
     *("cycles", "time by cycles", "of it copies", "floor of compute"),
     *("floor of memory", "exchanged", "compiled in"),
@@ -113,7 +116,7 @@ def least_seconds(
     None for networks that are not counted (those that see patches).
     """
     job = trial.job
-    stage = cast(What, job.stage)
+    stage = cast(StepKind, job.stage)
     try:
         networks = step_networks(job.recipe, stage)
         numbers = step_bytes(job.recipe, stage, cases_of(job))

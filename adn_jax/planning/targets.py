@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from adn_jax.errors import UserError
-
-GIB = 1 << 30
+from adn_jax.runtime.jobs import GIB
 
 EXAMPLES = "v5e:4x4, v5p:2x2x1, v4:2x2x2, v6e:2x4, h100 or h200:8"
 

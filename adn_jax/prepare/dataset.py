@@ -40,9 +40,9 @@ from adn_jax.runtime.jobs import Outcome, Processes, attempt
 from adn_jax.scans.hounsfield import check_hu_range
 from adn_jax.scans.read import onto_scan
 
-VERSION = 3
+PREPARED_VERSION = 3
 """Raised when the same input would be prepared differently: all cases are redone."""
-READERS = 8
+CHECKSUM_READERS = 8
 """Threads that compare checksums: reading waits for the disk, not for Python."""
 OVERVIEWS = ("manifest.json", "quality.csv", "quality.html", "report.md")
 MOST_KINDS = 6
@@ -147,7 +147,7 @@ def _prepare_cases(
 ) -> dict[str, str]:
     """Prepare the cases that are not finished; returns why some failed, by name."""
     check = partial(is_prepared, out=out, settings=settings, reading=reading)
-    with ThreadPoolExecutor(READERS) as threads:
+    with ThreadPoolExecutor(CHECKSUM_READERS) as threads:
         checks = threads.map(check, dataset.cases)
         try:
             done = [*track(checks, "checking", len(dataset.cases), transient=True)]
@@ -194,7 +194,7 @@ def input_fingerprint(
     """
     anywhere = replace(reading, atlas="", aisd_unpack="", layout="auto")
     chosen = [settings_to_json(settings), settings_to_json(anywhere)]
-    total = hashlib.sha256(json.dumps([VERSION, case.name, *chosen]).encode())
+    total = hashlib.sha256(json.dumps([PREPARED_VERSION, case.name, *chosen]).encode())
     atlas = sorted(Path(reading.atlas).iterdir()) if reading.atlas else []
     for path in (*case.files(), *(path for path in atlas if is_there(path))):
         check_fetched(path)

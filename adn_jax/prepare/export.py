@@ -51,7 +51,7 @@ from adn_jax.runtime.jobs import Outcome, Processes, attempt
 RECORDS = "adn"
 """Folder of what was exported and from what; nnU-Net does not look at it."""
 FOLDERS = ("imagesTr", "labelsTr", "imagesTs", "labelsTs", RECORDS)
-VERSION = 1
+EXPORTED_VERSION = 1
 """Raised when the same case would be exported differently: all cases are redone."""
 ENDING = ".nii.gz"
 CASES_PER_SHARD = 128
@@ -156,7 +156,7 @@ def export_dataset(
 
 
 @dataclass(frozen=True)
-class Source:
+class ExportCase:
     """A case to export: its prepared folder, its part, and its raw case if wanted."""
 
     name: str
@@ -175,7 +175,7 @@ class Source:
 
 def _choose_sources(
     manifest: Manifest, grid: GridName, raw: Path | None, reading: ReadSettings
-) -> tuple[list[Source], dict[str, str]]:
+) -> tuple[list[ExportCase], dict[str, str]]:
     """The cases to export, and why others are not: no label to learn from, no split.
 
     On the native grid each has its raw case; None if the raw data set lacks it.
@@ -204,7 +204,7 @@ def _choose_sources(
         elif parts[name] == "Tr" and not labelled:
             left_out[name] = "it has no lesion label to learn from."
         else:
-            source = Source(name, folder, parts[name], labelled, cases.get(name))
+            source = ExportCase(name, folder, parts[name], labelled, cases.get(name))
             sources.append(source)
     return sources, left_out
 
@@ -246,30 +246,30 @@ class Target:
         """Where it is noted which files a case has, and of what they were made."""
         return self.folder / RECORDS / f"case_{name}.json"
 
-    def content(self, source: Source) -> dict[str, Any]:
+    def content(self, source: ExportCase) -> dict[str, Any]:
         """What the record of a whole case says.
 
         Checksums of everything that its files depend on, and of the files.
         """
-        made_of = json.dumps([VERSION, self.grid]).encode()
+        made_of = json.dumps([EXPORTED_VERSION, self.grid]).encode()
         made_of += (source.prepared / "case.json").read_bytes()
         return {
             "made_of": hashlib.sha256(made_of).hexdigest(),
             "files": {file: sha256(self.folder / file) for file in source.files},
         }
 
-    def holds(self, source: Source) -> bool:
+    def holds(self, source: ExportCase) -> bool:
         """Whether a case stands there whole, exported from the same prepared case."""
         try:
             return read_json(self.record_of(source.name)) == self.content(source)
         except (UserError, OSError):
             return False
 
-    def attempt(self, source: Source) -> Outcome:
+    def attempt(self, source: ExportCase) -> Outcome:
         """Export one case; returns its name and why it failed."""
         return attempt(source.name, partial(self.write, source))
 
-    def write(self, source: Source) -> None:
+    def write(self, source: ExportCase) -> None:
         """Write image and label of a case."""
         images = (
             self._native(source) if self.grid == "native" else self._prepared(source)
@@ -290,7 +290,7 @@ class Target:
                 (self.folder / file).unlink(missing_ok=True)
             record.unlink()
 
-    def _native(self, source: Source) -> list[Image]:
+    def _native(self, source: ExportCase) -> list[Image]:
         """The scan in HU and its label on its own grid, as they were prepared."""
         if source.raw is None:
             raise UserError(
@@ -312,7 +312,7 @@ class Target:
         lesion = read_native_lesion(source.prepared)
         return [scan] if lesion is None else [scan, onto_voxels(lesion, scan)]
 
-    def _prepared(self, source: Source) -> list[Image]:
+    def _prepared(self, source: ExportCase) -> list[Image]:
         """The prepared volume, its window units turned into HU, and its label."""
         case = read_case(source.prepared)
         low, high = self.settings.window_hu
@@ -325,7 +325,7 @@ class Target:
 
 
 def _export_cases(
-    sources: Sequence[Source], target: Target, processes: Processes
+    sources: Sequence[ExportCase], target: Target, processes: Processes
 ) -> dict[str, str]:
     """Export what is missing or changed, remove the rest; why some failed, by name."""
     for place in FOLDERS:  # nnU-Net would count what a killed run left

@@ -6,21 +6,18 @@ from math import inf
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, UInt8
+from jaxtyping import Float, Float32, UInt8
 from scipy import ndimage
 
 from adn_jax.io.image import Affine, Image
-from adn_jax.metrics.overlap import Spacing
+from adn_jax.metrics.overlap import Mask, Spacing
 from adn_jax.prepare.resample import Grid, box_around, shrink, spacing_of
+from adn_jax.prepare.skull_strip import RIM_MM
+from adn_jax.scans.hounsfield import HuVolume
 
 Quality = dict[str, Any]
 """Measures by name, which ends in the unit; fractions are from 0 to 1."""
 
-Volume = Float[np.ndarray, "z y x"]
-Mask = Bool[np.ndarray, "z y x"]
-
-RIM_MM = 5.0
-"""Left out at the edge of the mask: partial volume, bone, sinuses."""
 NOISE_SMOOTHING_MM = 3.0
 NOISE_SLICES = 16
 DETAIL_MM = (0.0, 1.0, 1.0)
@@ -28,11 +25,11 @@ DETAIL_MM = (0.0, 1.0, 1.0)
 METAL_MARGIN_MM = 10.0
 LEAST_KEPT = 0.7
 """Fraction of an infarct's volume that its label on the prepared grid should have."""
-WORKING_MM = (6.0, 4.0, 4.0)
+MIRROR_WORKING_MM = (6.0, 4.0, 4.0)
 """Voxels are averaged to about this size (z y x) first: noise goes, sulci go."""
 FEWEST_VOXELS = 100
-WINDOW_HU = (0.0, 80.0)
-STEPS = ((8.0, 6.0), (4.0, 3.0), (2.0, 1.5), (1.0, 0.75))
+MIRROR_WINDOW_HU = (0.0, 80.0)
+SEARCH_STEPS = ((8.0, 6.0), (4.0, 3.0), (2.0, 1.5), (1.0, 0.75))
 """Degrees and mm by which the search walks around the best line so far."""
 WALK = tuple((turn, shift) for turn in (-1, 0, 1) for shift in (-1, 0, 1))
 
@@ -202,7 +199,7 @@ def flags_of(quality: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def measure_quality(
-    hu: Volume, brain: UInt8[np.ndarray, "z y x"], affine: Affine, prepared: Grid
+    hu: HuVolume, brain: UInt8[np.ndarray, "z y x"], affine: Affine, prepared: Grid
 ) -> Quality:
     """Measures of a stripped scan on its own grid, for a prepared grid."""
     inside = brain.astype(bool)
@@ -253,7 +250,7 @@ def fraction_outside(inside: Mask, affine: Affine, grid: Grid) -> float:
     return float(1 - within.all(axis=1).mean())
 
 
-def noise_hu(hu: Volume, brain: Mask, spacing_mm: Spacing) -> float | None:
+def noise_hu(hu: HuVolume, brain: Mask, spacing_mm: Spacing) -> float | None:
     """Robust standard deviation of what is finer than 3 mm in the slice.
 
     From the median of the absolute value, so that the edges of sulci and ventricles
@@ -272,7 +269,7 @@ def noise_hu(hu: Volume, brain: Mask, spacing_mm: Spacing) -> float | None:
     return float(1.4826 * np.median(np.abs(fine[core])))
 
 
-def _measure_spots(hu: Volume, brain: Mask, affine: Affine) -> Quality:
+def _measure_spots(hu: HuVolume, brain: Mask, affine: Affine) -> Quality:
     """Volume of what no plain brain has: contrast agent, air and streaks, metal."""
     small, small_affine = shrink(hu, affine, DETAIL_MM)
     mask = shrink(brain.astype(np.float32), affine, DETAIL_MM)[0] > 0.5
@@ -293,16 +290,16 @@ def _window(radius_mm: float, spacing_mm: Spacing) -> tuple[int, ...]:
     return 1, *(2 * round(radius_mm / size) + 1 for size in spacing_mm[1:])
 
 
-def mirror_residual_hu(hu: Volume, brain: Mask, affine: Affine) -> float | None:
+def mirror_residual_hu(hu: HuVolume, brain: Mask, affine: Affine) -> float | None:
     """Mean |X - X'| in the brain, in HU, about the in-plane axis where it is least.
 
     X is the windowed scan, 0 outside the brain; X' its mirror image. The search starts
     from the long axis of the mask. Lesions, one-sided atrophy, a roll of the head and
     above all a mask that lacks a part make it larger. None for a mask of few voxels.
     """
-    inside = np.where(brain, np.clip(hu, *WINDOW_HU), 0).astype(np.float32)
-    small, grid = shrink(inside, affine, WORKING_MM)
-    fraction = shrink(brain.astype(np.float32), affine, WORKING_MM)[0]
+    inside = np.where(brain, np.clip(hu, *MIRROR_WINDOW_HU), 0).astype(np.float32)
+    small, grid = shrink(inside, affine, MIRROR_WORKING_MM)
+    fraction = shrink(brain.astype(np.float32), affine, MIRROR_WORKING_MM)[0]
     step_mm = np.array(spacing_of(grid)[1:])
     core = fraction > 0.5
     if np.count_nonzero(core) < FEWEST_VOXELS:
@@ -324,7 +321,7 @@ def mirror_residual_hu(hu: Volume, brain: Mask, affine: Affine) -> float | None:
 
     best = (long_axis_deg(flat, step_mm), 0.0)
     least = residual(*best)
-    for degrees, mm in STEPS:
+    for degrees, mm in SEARCH_STEPS:
         start = best
         for turn, shift in WALK:
             line = (start[0] + turn * degrees, start[1] + shift * mm)

@@ -16,6 +16,7 @@ from adn_jax.io.image import Affine
 from adn_jax.io.paths import Place
 from adn_jax.prepare.quality import MEASURES
 from adn_jax.prepare.resample import box_around, shrink, spacing_of
+from adn_jax.prepare.skull_strip import BONE_HU
 from adn_jax.report.pages import page_environment
 from adn_jax.report.tables import to_csv
 
@@ -23,16 +24,15 @@ COLUMNS = 8
 WIDTH = 1000
 """Pixels from left to right, at most."""
 MOST_SLICES = 48
-BONE_HU = 150.0
-MARGIN_MM = 10.0
+SHOWN_MARGIN_MM = 10.0
 """Shown around the skull."""
-WINDOW_HU = (-20.0, 100.0)
+SHOWN_WINDOW_HU = (-20.0, 100.0)
 LEAST_MARKED = 40
 """Pixels from left to right of a slice that has room for letters."""
 GREYS = 64
 """Shades from black to white: more are not seen, and files stay small."""
 BRAIN, LABELLED, MARKS = range(GREYS, GREYS + 3)
-COLOURS = ((63, 210, 255), (255, 90, 82), (255, 226, 122))
+MARK_COLOURS = ((63, 210, 255), (255, 90, 82), (255, 226, 122))
 """RGB of the brain's edge, of the label's, and of letters."""
 
 
@@ -69,7 +69,7 @@ def write_quality_page(
         cases=sorted(cases, key=lambda case: (-len(case.flags), case.name)),
         columns=columns,
         flagged=sum(bool(case.flags) for case in cases),
-        window=[f"{hu:.0f}" for hu in WINDOW_HU],
+        window=[f"{hu:.0f}" for hu in SHOWN_WINDOW_HU],
     )
     write_text(path, text)
 
@@ -90,7 +90,7 @@ def write_contact_sheet(
     rows = columns = slice(None)  # of skull and brain with a margin
     head = np.any((hu > BONE_HU) | (brain > 0), axis=0)
     if head.any():
-        margins = [round(MARGIN_MM / size) for size in spacing[1:]]
+        margins = [round(SHOWN_MARGIN_MM / size) for size in spacing[1:]]
         rows, columns = box_around(head, margins)
     every = -(-len(hu) // MOST_SLICES)
     part = (slice(None, None, every), rows, columns)
@@ -101,7 +101,7 @@ def write_contact_sheet(
         """The part of a volume in the picture's pixels, as it is seen."""
         return shrink(volume[part], affine, (0.0, side, side))[0][:, ::-1, ::-1]
 
-    low, high = WINDOW_HU
+    low, high = SHOWN_WINDOW_HU
     grey = shrunk(np.clip(hu, low, high))
     shades = np.rint((grey - low) * ((GREYS - 1) / (high - low))).astype(np.uint8)
     shades[_edge(shrunk(brain) > 0.5)] = BRAIN
@@ -110,7 +110,7 @@ def write_contact_sheet(
         shades[_edge(label)] = LABELLED
     picture = Image.fromarray(tile(shades), mode="P")
     ramp = np.repeat(np.rint(np.linspace(0, 255, GREYS)).astype(np.uint8), 3)
-    picture.putpalette(ramp.tolist() + [part for rgb in COLOURS for part in rgb])
+    picture.putpalette(ramp.tolist() + [part for rgb in MARK_COLOURS for part in rgb])
     _write_marks(picture, range(1, len(hu) + 1, every), shades.shape[1:], side)
     with atomic_path(path) as temporary:
         picture.save(temporary, format="png", optimize=True)

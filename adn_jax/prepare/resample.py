@@ -12,7 +12,7 @@ from adn_jax.io.image import Affine
 from adn_jax.metrics.overlap import Spacing
 
 FWHM_PER_SIGMA = 2.3548
-ROUNDING = 1e-4
+FACE_ROUNDING = 1e-4
 """Voxels by which a place on an outer face may lie beyond it: affines are rounded."""
 
 
@@ -49,7 +49,7 @@ class Grid:
             index = start + sum(
                 slope * step for slope, step in zip(row, steps, strict=True)
             )
-            within &= np.abs(index - (size - 1) / 2) <= size / 2 + ROUNDING
+            within &= np.abs(index - (size - 1) / 2) <= size / 2 + FACE_ROUNDING
         return within
 
 

@@ -21,8 +21,8 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree  # ty: ignore[missing-module-member]
 from scipy.special import sph_harm_y
 
-from adn_jax.metrics.overlap import Spacing
-from adn_jax.scans.hounsfield import FLOOR_HU
+from adn_jax.metrics.overlap import Mask, Spacing
+from adn_jax.scans.hounsfield import FLOOR_HU, HuVolume
 
 DIRECTIONS = 4000
 """Seen from the middle of a head they are 4 mm apart on the skull."""
@@ -47,11 +47,9 @@ SKIN_HU = -300.0
 OUTER_AIR_MM = 15
 """So much air in a row lies outside the head; less, between a flap and the brain."""
 WALL_MM = 8.0
-MARGIN_MM = 40.0
+SLICE_MARGIN_MM = 40.0
 """Added around the slices: the brain behind a gap may bulge, or leave the image."""
 
-Volume = Float[np.ndarray, "z y x"]
-Mask = Bool[np.ndarray, "z y x"]
 Rays = Bool[np.ndarray, " n"]
 """One value for each direction of `sphere`."""
 Radii = Float[np.ndarray, " n"]
@@ -94,7 +92,9 @@ class Gap:
         return wall
 
 
-def find_gap(hu: Volume, bone: Mask, spacing_mm: Spacing, bone_hu: float) -> Gap | None:
+def find_gap(
+    hu: HuVolume, bone: Mask, spacing_mm: Spacing, bone_hu: float
+) -> Gap | None:
     """The gaps of a skull that are large enough to lose brain; None: it has none.
 
     Nor is there a gap to close if the bone does not make a skull.
@@ -212,13 +212,13 @@ def _reach_of_brain(
     # The head ends where much air begins; the image, or its padding, may cut it before.
     off = RADII_MM - table[:, None]
     ahead = ndimage.maximum_filter1d(
-        (rays > SKIN_HU) & (off <= MARGIN_MM),
+        (rays > SKIN_HU) & (off <= SLICE_MARGIN_MM),
         OUTER_AIR_MM,
         axis=1,
         origin=-(OUTER_AIR_MM // 2),
         mode="constant",
     )
-    ends = (~ahead & (off >= -MARGIN_MM)).argmax(axis=1)
+    ends = (~ahead & (off >= -SLICE_MARGIN_MM)).argmax(axis=1)
     past = np.minimum(ends[:, None] + [2, 3, 4], len(RADII_MM) - 1)
     is_cut = (np.take_along_axis(rays, past, axis=1) <= FLOOR_HU).all(axis=1)
     skin = np.where(is_cut, np.inf, RADII_MM[ends])

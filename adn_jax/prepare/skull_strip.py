@@ -6,12 +6,12 @@ found and is no brain is refused with the reason.
 """
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, UInt8
 from scipy import ndimage
 
 from adn_jax.errors import UserError
 from adn_jax.io.image import Affine
-from adn_jax.metrics.overlap import Spacing
+from adn_jax.metrics.overlap import Mask, Spacing
 from adn_jax.prepare.resample import (
     Grid,
     box_around,
@@ -20,12 +20,18 @@ from adn_jax.prepare.resample import (
     shrink,
     spacing_of,
 )
-from adn_jax.prepare.skull_gaps import MARGIN_MM, Gap, disk, find_gap, rays_that_meet
-from adn_jax.scans.hounsfield import AIR_HU, BRAIN_HU, background_of, cut_ends
+from adn_jax.prepare.skull_gaps import (
+    SLICE_MARGIN_MM,
+    Gap,
+    disk,
+    find_gap,
+    rays_that_meet,
+)
+from adn_jax.scans.hounsfield import AIR_HU, BRAIN_HU, HuVolume, background_of, cut_ends
 
 SLICE_CM2 = (60.0, 320.0)
 """The largest slice: about 70 in a newborn, 130 to 200 in an adult."""
-LARGEST_ML = 3000.0
+LARGEST_BRAIN_ML = 3000.0
 RIM_AT_BONE = 0.6
 """Fraction of the rim, in the slice, with bone beside it: 0.98 and more in heads."""
 BESIDE_MM = 4.0
@@ -49,7 +55,7 @@ WORKING_MM = (2.5, 0.9, 0.9)
 MOST_BONE = 0.05
 """Fraction of a stripped scan that is bone inside its rim; of a head 0.17 and more."""
 RIM_MM = 5.0
-"""Bone and ringing at the edge of a stripped scan reach no deeper."""
+"""Bone, ringing, partial volume and sinuses at the edge of a brain reach no deeper."""
 BESIDE = ndimage.generate_binary_structure(2, 1)[None]
 """A voxel and its four neighbours in the slice."""
 START_CM2 = 15.0
@@ -66,12 +72,9 @@ STRIPPED = (
     "all that is left is taken for the brain"
 )
 
-Volume = Float[np.ndarray, "z y x"]
-Mask = Bool[np.ndarray, "z y x"]
-
 
 def find_brain(
-    hu: Volume, affine: Affine
+    hu: HuVolume, affine: Affine
 ) -> tuple[UInt8[np.ndarray, "z y x"], tuple[str, ...]]:
     """Mask of the brain (with CSF spaces and cerebellum) on the scan's grid.
 
@@ -107,7 +110,7 @@ def find_brain(
 
 
 def _extent_of_stripped(
-    hu: Volume, small: Float[np.ndarray, "z2 y2 x2"], spacing_mm: Spacing
+    hu: HuVolume, small: Float[np.ndarray, "z2 y2 x2"], spacing_mm: Spacing
 ) -> Mask | None:
     """All that a scan holds that was stripped before, without holes; None: it was not.
 
@@ -128,7 +131,7 @@ def _extent_of_stripped(
     return ndimage.binary_fill_holes(_largest_part(closed))
 
 
-def _tissue_of(hu: Volume) -> Mask | None:
+def _tissue_of(hu: HuVolume) -> Mask | None:
     """What differs from the background and is no fat; None: no one value surrounds it.
 
     Voxels that interpolation mixed with a background of air or less are left out.
@@ -139,9 +142,9 @@ def _tissue_of(hu: Volume) -> Mask | None:
     return (np.abs(hu - outside) > 1) & ((hu > FAT_HU) | (outside > FAT_HU))
 
 
-def _brain_behind(gap: Gap, hu: Volume, bone: Mask, spacing_mm: Spacing) -> Mask:
+def _brain_behind(gap: Gap, hu: HuVolume, bone: Mask, spacing_mm: Spacing) -> Mask:
     """The brain in a skull whose gaps a wall closes, which may lie beside the image."""
-    margins = [0, *(int(np.ceil(MARGIN_MM / size)) for size in spacing_mm[1:])]
+    margins = [0, *(int(np.ceil(SLICE_MARGIN_MM / size)) for size in spacing_mm[1:])]
     around = [(margin, margin) for margin in margins]
     wide = np.pad(hu, around, constant_values=AIR_HU)
     wall = gap.wall(wide.shape, spacing_mm, margins)
@@ -149,7 +152,7 @@ def _brain_behind(gap: Gap, hu: Volume, bone: Mask, spacing_mm: Spacing) -> Mask
     return found[tuple(slice(m, m + n) for m, n in zip(margins, hu.shape, strict=True))]
 
 
-def _brain_in_skull(hu: Volume, bone: Mask, spacing_mm: Spacing) -> Mask:
+def _brain_in_skull(hu: HuVolume, bone: Mask, spacing_mm: Spacing) -> Mask:
     """The brain without its rim inside a closed skull; `UserError` if it is none."""
     if not bone.any():
         raise UserError(
@@ -213,7 +216,7 @@ def follow_slices(core: Mask, spacing_mm: tuple[float, float]) -> Mask:
     return kept
 
 
-def with_rim(hu: Volume, coarse: Mask) -> Mask:
+def with_rim(hu: HuVolume, coarse: Mask) -> Mask:
     """Settle the rim on the scan's own voxels: one voxel of it may be part bone."""
     box = box_around(coarse, 3)
     hu, found = hu[box], np.zeros(coarse.shape, bool)
@@ -234,7 +237,7 @@ def _largest_part(mask: Mask) -> Mask:
 
 
 def check_is_brain(
-    hu: Volume, mask: Mask, spacing_mm: Spacing, bone: Mask | None = None
+    hu: HuVolume, mask: Mask, spacing_mm: Spacing, bone: Mask | None = None
 ) -> None:
     """Raise `UserError` unless size, surroundings and values are those of a brain.
 
@@ -243,12 +246,12 @@ def check_is_brain(
     voxel_cm2 = spacing_mm[1] * spacing_mm[2] / 100
     largest_cm2 = float(mask.sum(axis=(1, 2)).max() * voxel_cm2)
     volume_ml = float(mask.sum() * voxel_cm2 * spacing_mm[0] / 10)
-    if not SLICE_CM2[0] <= largest_cm2 <= SLICE_CM2[1] or volume_ml > LARGEST_ML:
+    if not SLICE_CM2[0] <= largest_cm2 <= SLICE_CM2[1] or volume_ml > LARGEST_BRAIN_ML:
         raise UserError(
             f"what lies inside the bone has {largest_cm2:.0f} cm² in its largest slice "
             f"and {volume_ml:.0f} mL; a brain has {SLICE_CM2[0]:.0f} to "
-            f"{SLICE_CM2[1]:.0f} cm² and at most {LARGEST_ML:.0f} mL; check that voxel "
-            "sizes are in mm, and give a CT of a whole head."
+            f"{SLICE_CM2[1]:.0f} cm² and at most {LARGEST_BRAIN_ML:.0f} mL; check that "
+            "voxel sizes are in mm, and give a CT of a whole head."
         )
     if bone is not None:
         fraction = rim_at_bone(mask, bone, spacing_mm[1:])

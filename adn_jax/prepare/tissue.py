@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, UInt8
+from jaxtyping import Float, Float32, UInt8
 from scipy import ndimage
 from scipy.special import ndtr
 
@@ -26,7 +26,7 @@ from adn_jax.io.image import (
     read_image,
     to_nifti,
 )
-from adn_jax.metrics.overlap import Spacing, dice
+from adn_jax.metrics.overlap import Mask, Spacing, dice
 from adn_jax.prepare.resample import (
     blur_sigma,
     box_around,
@@ -51,12 +51,12 @@ AFFINE_MM = (2.0, 2.0, 2.0)
 WARP_MM = (2.0, 3.6, 3.6)
 """The same for the elastic one: the atlas is smooth."""
 WARP_STEPS = (40, 40, 10)
-MARGIN_MM = 12.0
+ATLAS_MARGIN_MM = 12.0
 """Kept around the brain for the registration."""
 START_SPREAD_HU = 5.0
 SPREAD_HU = (2.0, 9.0)
 """Least and largest standard deviation of a tissue."""
-STEPS = 15
+EM_STEPS = 15
 """Of expectation and maximisation."""
 LAST_STEPS = 3
 """Steps at the end that leave means and spreads as they are."""
@@ -78,9 +78,8 @@ COUPLING = 2.0
 REACH = 3.0
 """Sigmas of the neighbourhood that are looked at."""
 
-Volume = Float32[np.ndarray, "z y x"]
-Mask = Bool[np.ndarray, "z y x"]
-Fractions = Float32[np.ndarray, "3 z y x"]
+Float32Volume = Float32[np.ndarray, "z y x"]
+TissueFractions = Float32[np.ndarray, "3 z y x"]
 """Of grey matter, white matter and CSF."""
 Three = Float32[np.ndarray, "3"]
 """A number for each tissue."""
@@ -90,12 +89,12 @@ Three = Float32[np.ndarray, "3"]
 class Atlas:
     """Probabilities of grey matter, white matter and CSF, 0 to 1, nearest RAS."""
 
-    maps: Fractions
+    maps: TissueFractions
     affine: Affine
 
     def lay_over(
-        self, hu: Volume, brain: Mask, affine: Affine
-    ) -> tuple[Fractions, float]:
+        self, hu: Float32Volume, brain: Mask, affine: Affine
+    ) -> tuple[TissueFractions, float]:
         """The maps on a scan's grid: affine (mean squares), then elastic (correlation).
 
         Also returns the Dice of its brain (more than one half of any tissue) and the
@@ -103,7 +102,7 @@ class Atlas:
         """
         ants = import_ants()
 
-        def to_ants(volume: Volume, affine: Affine):
+        def to_ants(volume: Float32Volume, affine: Affine):
             image = to_nifti(from_zyx(volume, affine, "volume"))
             image.header.set_xyzt_units("mm", "sec")
             return ants.from_nibabel_nifti(image)
@@ -212,10 +211,10 @@ def icbm_atlas() -> Atlas:
 
 
 def around(
-    volume: Volume, brain: Mask, affine: Affine
+    volume: Float32Volume, brain: Mask, affine: Affine
 ) -> tuple[Float32[np.ndarray, "z2 y2 x2"], Affine]:
     """A volume cut to the brain and a margin around it, and its affine."""
-    margins = [int(np.ceil(MARGIN_MM / size)) for size in spacing_of(affine)]
+    margins = [int(np.ceil(ATLAS_MARGIN_MM / size)) for size in spacing_of(affine)]
     box = box_around(brain, margins)
     return volume[box], shift_origin(affine, [one.start for one in box])
 
@@ -247,7 +246,7 @@ def strongest_tissue(
 
 
 def atlas_tissue(
-    hu: Volume,
+    hu: Float32Volume,
     brain: Mask,
     affine: Affine,
     slice_mm: float,
@@ -274,7 +273,9 @@ def atlas_tissue(
     return labels, overlap
 
 
-def blur_slices(maps: Fractions, slice_mm: float, grid_mm: float) -> Fractions:
+def blur_slices(
+    maps: TissueFractions, slice_mm: float, grid_mm: float
+) -> TissueFractions:
     """Maps as a scan with thicker slices than the prepared grid's would show them."""
     if slice_mm <= grid_mm:
         return maps
@@ -283,8 +284,12 @@ def blur_slices(maps: Fractions, slice_mm: float, grid_mm: float) -> Fractions:
 
 
 def mixture(
-    hu: Volume, brain: Mask, usable: Mask, priors: Fractions, spacing_mm: Spacing
-) -> Fractions:
+    hu: Float32Volume,
+    brain: Mask,
+    usable: Mask,
+    priors: TissueFractions,
+    spacing_mm: Spacing,
+) -> TissueFractions:
     """How much of each tissue every voxel of the brain is.
 
     A mixture of three Gaussians, and of what lies between grey matter and CSF, with the
@@ -298,7 +303,7 @@ def mixture(
     fractions = prior * brain
     mean = np.array(USUAL_HU, np.float32)
     spread = np.full(3, START_SPREAD_HU, np.float32)
-    for step in range(STEPS):
+    for step in range(EM_STEPS):
         # What each voxel is, by its HU, the atlas and what its neighbours are.
         pure, mixed = densities(hu, mean, spread)
         density = pure + mixed + np.float32(ANY_HU)
@@ -307,13 +312,15 @@ def mixture(
         fractions = np.exp(energy - energy.max(axis=0))
         fractions *= brain / fractions.sum(axis=0)
         # What HU the tissues have; of mixed voxels only the pure part tells.
-        if step < STEPS - LAST_STEPS:
+        if step < EM_STEPS - LAST_STEPS:
             sure = (fractions * pure / density)[:, usable]
             mean, spread = moments(hu[usable], sure)
     return fractions
 
 
-def densities(hu: Volume, mean: Three, spread: Three) -> tuple[Fractions, Fractions]:
+def densities(
+    hu: Float32Volume, mean: Three, spread: Three
+) -> tuple[TissueFractions, TissueFractions]:
     """Density of the HU of pure voxels, and of mixed ones, under each tissue.
 
     Mixed voxels are part grey matter, part CSF. All parts are equally likely; the one
@@ -344,7 +351,7 @@ def moments(
     return mean, np.clip(np.sqrt(square), *SPREAD_HU).astype(np.float32)
 
 
-def neighbours(fractions: Fractions, spacing_mm: Spacing) -> Fractions:
+def neighbours(fractions: TissueFractions, spacing_mm: Spacing) -> TissueFractions:
     """Mean fraction of each tissue around every voxel, the voxel itself left out."""
     sigma = [NEIGHBOURS_MM / size for size in spacing_mm]
     own = 1.0  # weight of the voxel itself in the Gaussian filter

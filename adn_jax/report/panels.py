@@ -19,11 +19,11 @@ from matplotlib.patheffects import withStroke
 
 from adn_jax.metrics.alignment import Plane
 
-Slice = Float[np.ndarray, "y x"]
+SliceImage = Float[np.ndarray, "y x"]
 
 SliceMask = Bool[np.ndarray, "y x"]
 
-Box = Float[np.ndarray, "2 2"]
+BoundingBox = Float[np.ndarray, "2 2"]
 """Lowest and highest (x, y) in mm from the grid's centre."""
 
 BACKGROUND = "#0b0d11"
@@ -54,7 +54,7 @@ PANEL_INCHES = 1.6
 NARROWEST_INCHES = 4.6
 """A sheet of one or two panels has larger ones, so that its footer fits."""
 
-GAP = 0.05
+GAP_INCHES = 0.05
 
 TITLE_INCHES = 0.34
 
@@ -66,7 +66,7 @@ FOOTER_INCHES = 0.36
 
 SIDE_INCHES = 0.24
 
-MARGIN_MM = 5.0
+EXTENT_MARGIN_MM = 5.0
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Sheet:
 
 def head_box(
     volume: Shaped[np.ndarray, "z y x"], spacing_yx: tuple[float, float]
-) -> Box:
+) -> BoundingBox:
     """The rectangle around all of the head."""
     outline = np.any(volume > 0, axis=0)
     if not outline.any():
@@ -100,10 +100,10 @@ def head_box(
     return (np.array([low, high]) - half) * spacing_yx[::-1]
 
 
-def common_extent(boxes: Sequence[Box]) -> Extent:
+def common_extent(boxes: Sequence[BoundingBox]) -> Extent:
     """Room for the largest of several heads, each centred on its own box."""
     width, height = np.max([box[1] - box[0] for box in boxes], axis=0)
-    return Extent(width / 2 + MARGIN_MM, height / 2 + MARGIN_MM)
+    return Extent(width / 2 + EXTENT_MARGIN_MM, height / 2 + EXTENT_MARGIN_MM)
 
 
 def dark_sheet(
@@ -116,12 +116,12 @@ def dark_sheet(
 ) -> Sheet:
     """A figure of equal panels with column titles, and room for captions at the end and
     for a heading."""
-    fitting = (NARROWEST_INCHES - 2 * SIDE_INCHES + GAP) / columns - GAP
+    fitting = (NARROWEST_INCHES - 2 * SIDE_INCHES + GAP_INCHES) / columns - GAP_INCHES
     panel_width = max(PANEL_INCHES, fitting)
     panel_height = panel_width * extent.half_height / extent.half_width
-    step = panel_height + GAP
-    top = (TITLE_INCHES if titles else GAP) + HEADING_INCHES * headed
-    width = 2 * SIDE_INCHES + columns * (panel_width + GAP) - GAP
+    step = panel_height + GAP_INCHES
+    top = (TITLE_INCHES if titles else GAP_INCHES) + HEADING_INCHES * headed
+    width = 2 * SIDE_INCHES + columns * (panel_width + GAP_INCHES) - GAP_INCHES
     height = top + rows * step + CAPTION_INCHES * captions + FOOTER_INCHES
     figure = Figure(figsize=(width, height), facecolor=BACKGROUND, dpi=160)
     panels = []
@@ -131,7 +131,7 @@ def dark_sheet(
             [
                 figure.add_axes(
                     (
-                        (SIDE_INCHES + column * (panel_width + GAP)) / width,
+                        (SIDE_INCHES + column * (panel_width + GAP_INCHES)) / width,
                         bottom / height,
                         panel_width / width,
                         panel_height / height,
@@ -148,7 +148,7 @@ def dark_sheet(
 
 def draw_slice(
     axes: Axes,
-    image: Slice,
+    image: SliceImage,
     spacing_yx: tuple[float, float],
     limits: tuple[float, float],
     colours: str | Colormap = "gray",
@@ -167,7 +167,9 @@ def draw_slice(
     axes.set_axis_off()
 
 
-def show_head(axes: Axes, box: Box, extent: Extent, marks: bool = False) -> None:
+def show_head(
+    axes: Axes, box: BoundingBox, extent: Extent, marks: bool = False
+) -> None:
     """Cut the panel to the head; `marks` adds R and L beside it."""
     x, y = box.mean(axis=0)
     axes.set_aspect("equal")

@@ -10,7 +10,7 @@ from typing import Any
 from adn_jax.errors import UserError, is_out_of_memory, one_line
 from adn_jax.runtime.platform import compiler_options
 
-OVERRIDE = "ADN_ANY_MEMORY"
+MEMORY_OVERRIDE = "ADN_ANY_MEMORY"
 """Variable of the environment that lets programs run whatever they plan for."""
 
 GB = 10**9
@@ -105,7 +105,7 @@ def check_memory(
     fixed = (planned.total - planned.temporaries) * sharing
     demand = Demand(fixed, planned.temporaries * sharing)
     there = memory_there(device)
-    if there is None or demand.total <= there or OVERRIDE in os.environ:
+    if there is None or demand.total <= there or MEMORY_OVERRIDE in os.environ:
         return
     owner = "this machine" if device.platform == "cpu" else f"a {device.device_kind}"
     raise _shortage(demand, there, what, advice, owner)
@@ -117,7 +117,7 @@ def _shortage(
     """The sentence for a program that needs more than there is."""
     return MemoryShortageError(
         f"{what} needs {in_gb(demand.total)} of memory, and {owner} has "
-        f"{in_gb(there)} for it; {advice(demand, there)}. ({OVERRIDE}=1 in the "
+        f"{in_gb(there)} for it; {advice(demand, there)}. ({MEMORY_OVERRIDE}=1 in the "
         "environment tries it all the same.)"
     )
 

@@ -23,7 +23,7 @@ LEAST = (9, 15)
 """First version without wrong results on large volumes (pytorch#163539, 9.10) and
 without the four times slower convolutions (pytorch#166643) of its forerunners."""
 
-OVERRIDE = "ADN_ANY_CUDNN"
+CUDNN_OVERRIDE = "ADN_ANY_CUDNN"
 """Variable of the environment that allows every version."""
 
 PACKAGES = ("adn-jax", "jax", "jaxlib", "flax", "numpy", "scipy", "nibabel")
@@ -52,7 +52,7 @@ def compiler_options() -> dict[str, str | bool] | None:
 
 def check_cudnn(precision: Precision) -> None:
     """Raise `UserError` if bfloat16 would run on too old a cuDNN."""
-    if precision != "bfloat16" or OVERRIDE in os.environ:
+    if precision != "bfloat16" or CUDNN_OVERRIDE in os.environ:
         return
     import jax  # not at the top: a peer's process, which uses this file, has no jax
 
@@ -64,8 +64,8 @@ def check_cudnn(precision: Precision) -> None:
             raise UserError(
                 f"{package} {release} is installed; below {wanted} its 3D convolutions "
                 "in bfloat16 are wrong on large volumes, or slow: pip install "
-                f"'{package}>={wanted}', or set --precision float32, or {OVERRIDE}=1 "
-                "in the environment to go on as it is."
+                f"'{package}>={wanted}', or set --precision float32, or "
+                f"{CUDNN_OVERRIDE}=1 in the environment to go on as it is."
             )
 
 

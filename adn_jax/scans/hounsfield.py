@@ -6,6 +6,8 @@ from scipy import ndimage
 
 from adn_jax.errors import UserError
 
+HuVolume = Float[np.ndarray, "z y x"]
+
 STORED_OFFSETS_HU = {
     1024.0: "without the rescale intercept; 1024 taken off",
     32_768.0: "as unsigned numbers around 32,768; 32,768 taken off",
@@ -38,9 +40,9 @@ BRAIN_HU = (12.0, 80.0)
 MOST_AT_END = 0.01
 """Share of the voxels at the lowest or highest value; where values were cut, more."""
 
-AIR_HU, BONE_HU = -1000.0, 1000.0
+AIR_HU, SOLID_BONE_HU = -1000.0, 1000.0
 
-RIM_MM, RIM_HU = 1.0, 120.0
+WHITE_RIM_MM, WHITE_RIM_HU = 1.0, 120.0
 """White this near to grey is part bone, part tissue: the brain reaches up to bone.
 (Measured on a real head: Dice of the brain mask with that from DICOM 0.99, else 0.97.)
 """
@@ -51,7 +53,7 @@ SOLID_AIR_MM = 4.0
 
 
 def to_window(
-    hu: Float[np.ndarray, "z y x"], window_hu: tuple[float, float]
+    hu: HuVolume, window_hu: tuple[float, float]
 ) -> Float32[np.ndarray, "z y x"]:
     """Map the HU window to [0, 1], clipped."""
     low, high = window_hu
@@ -197,8 +199,8 @@ def with_bone_and_air(
 ) -> Float32[np.ndarray, "z y x"]:
     """HU where white is bone with a rim of both, and black air where it is solid."""
     filled = hu.copy()
-    filled[white] = max(white_hu, RIM_HU)
-    filled[_without_rim(white, round(RIM_MM / pixel_mm))] = BONE_HU
+    filled[white] = max(white_hu, WHITE_RIM_HU)
+    filled[_without_rim(white, round(WHITE_RIM_MM / pixel_mm))] = SOLID_BONE_HU
     width = max(1, round(SOLID_AIR_MM / pixel_mm))
     solid = ndimage.grey_opening(black.view(np.uint8), (1, width, width))
     filled[solid == 1] = AIR_HU

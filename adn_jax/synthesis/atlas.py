@@ -44,7 +44,7 @@ COARSE_MM = 4
 DEEP_MM = 25.0
 """Distances are cut off here."""
 
-CANDIDATES = 512
+POINTS_PER_TERRITORY = 512
 """Points in each territory at which an infarct can begin."""
 
 TERRITORIES: dict[str, tuple[tuple[float, float, float], ...]] = {
@@ -254,5 +254,7 @@ def _territories(
     candidates = []
     for each in maps:
         within = points[(each > 1.0) & (depth > 3.0)]
-        candidates.append(within[generator.integers(len(within), size=CANDIDATES)])
+        candidates.append(
+            within[generator.integers(len(within), size=POINTS_PER_TERRITORY)]
+        )
     return np.stack(maps), np.stack(candidates)

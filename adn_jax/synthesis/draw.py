@@ -37,7 +37,7 @@ from adn_jax.types import Batch, HeadTruth, Key, register_arrays
 register_arrays(StreamSettings)
 
 DARKEST = 1 / 1024
-"""Least intensity in the brain: 0 is outside it."""
+"""Least intensity in the brain, also after brightness and noise: 0 is outside it."""
 
 
 def draw_heads(

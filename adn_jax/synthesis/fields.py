@@ -5,7 +5,7 @@ matrix products, which cost less than anything computed at each voxel.
 """
 
 import math
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from adn_jax.phantom.head import interpolation, knots
-from adn_jax.types import Key
+from adn_jax.types import Key, Tree
 
 REACH_MM = 130.0
 """A random lattice covers +- this in every direction; its edge goes on outside."""
@@ -21,7 +21,7 @@ REACH_MM = 130.0
 Bounds = tuple[float | Float[Array, ""], float | Float[Array, ""]]
 """The ends of an even draw."""
 
-Tree = TypeVar("Tree")
+Maps = Float[Array, "z y x"]
 
 Points = Float[Array, "3 *shape"]
 """Coordinates x, y, z in mm."""
@@ -142,9 +142,7 @@ def _neighbours(size: int) -> Float[np.ndarray, "n n"]:
     return (np.maximum(2 - apart, 0) / np.sqrt(6)).astype(np.float32)
 
 
-def grid_noise(
-    key: Key, shape: tuple[int, int, int], factor: int
-) -> Float[Array, "z y x"]:
+def grid_noise(key: Key, shape: tuple[int, int, int], factor: int) -> Maps:
     """Normal noise on a grid, independent every `factor` voxels in the slice."""
     z, y, x = shape
     coarse = white_noise(key, (z, -(-y // factor) + 1, -(-x // factor) + 1))

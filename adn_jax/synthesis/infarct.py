@@ -11,9 +11,9 @@ from scipy.special import ndtri
 from adn_jax.config.stream import StreamSettings
 from adn_jax.phantom.head import ramp
 from adn_jax.synthesis.atlas import (
-    CANDIDATES,
     COARSE_MM,
     LOW_MM,
+    POINTS_PER_TERRITORY,
     TERRITORY_NAMES,
     HeadAtlas,
 )
@@ -38,7 +38,7 @@ CHANCES = {
 }
 """Chance of each territory: small ones more often than in life, to be learnt."""
 
-LARGEST_ML = {
+LARGEST_INFARCT_ML = {
     "mca_deep": 40.0,
     "thalamus": 8.0,
     "brainstem": 5.0,
@@ -94,7 +94,9 @@ def draw_infarcts(key: Key, atlas: HeadAtlas, settings: StreamSettings) -> Infar
     first = jnp.where(drawn[2, 0] < 0.5, 1.0, -1.0)
     turned = (drawn[3] < settings.other_side).at[0].set(False)
     side = jnp.where(turned, -first, first)
-    centre = atlas.candidates[territory, (drawn[4] * CANDIDATES).astype(jnp.int32)]
+    centre = atlas.candidates[
+        territory, (drawn[4] * POINTS_PER_TERRITORY).astype(jnp.int32)
+    ]
     centre += COARSE_MM * (drawn[5:8].T - 0.5)
     centre = centre.at[:, 0].multiply(side)
     volume = _draw_volume_ml(keys[1], territory, settings)
@@ -133,7 +135,7 @@ def _draw_volume_ml(
     low, median, high = jnp.log(jnp.array(settings.infarct_quantiles_ml))
     normal = jax.random.normal(key, territory.shape)
     width = jnp.where(normal > 0, high - median, median - low) / ndtri(0.9)
-    largest = [LARGEST_ML.get(name, np.inf) for name in TERRITORY_NAMES]
+    largest = [LARGEST_INFARCT_ML.get(name, np.inf) for name in TERRITORY_NAMES]
     least, most = settings.infarct_limits_ml
     limits = jnp.minimum(jnp.array(largest)[territory], most)
     return jnp.clip(jnp.exp(median + width * normal), least, limits)

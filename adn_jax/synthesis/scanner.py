@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float
 from adn_jax.config.stream import StreamSettings
 from adn_jax.phantom.head import ramp
 from adn_jax.synthesis.fields import (
+    Maps,
     ScanGrid,
     between,
     grid_noise,
@@ -20,8 +21,6 @@ from adn_jax.synthesis.fields import (
 from adn_jax.synthesis.shape import ScanPose
 from adn_jax.synthesis.tissue import Anatomy
 from adn_jax.types import Key
-
-Maps = Float[Array, "z y x"]
 
 BAND_MM = np.array([-24.0, -32.0], np.float32)
 """Height of pons and petrous bones in the template: y, z."""
@@ -34,7 +33,7 @@ SULCUS_MM = 4.5
 MOST_GHOST = 0.4
 """Share of doubled contours at most."""
 
-SOFT_HU = 90.0
+BRIGHTEST_SOFT_HU = 90.0
 """What is brighter is part bone, which the preparation leaves out of the mean."""
 
 
@@ -164,7 +163,7 @@ def expose(
     hu = through_slices(
         slice_mix(grid, scanner), (hu + scanner.noise_hu * noise)[None]
     )[0]
-    return jnp.minimum(scanner.gain * hu + scanner.offset_hu, SOFT_HU)
+    return jnp.minimum(scanner.gain * hu + scanner.offset_hu, BRIGHTEST_SOFT_HU)
 
 
 def _blur(values: Maps) -> Maps:

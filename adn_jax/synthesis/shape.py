@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from adn_jax.config.stream import StreamSettings
 from adn_jax.geometry.rigid import rotation_matrix
-from adn_jax.phantom.head import keep_mid_plane
+from adn_jax.phantom.head import VENTRICLE_REACH_MM, keep_mid_plane
 from adn_jax.synthesis.atlas import COARSE_MM, LOW_MM, HeadAtlas
 from adn_jax.synthesis.fields import (
     Points,
@@ -31,9 +31,7 @@ BRAIN_ENDS_MM = (-62.0, 80.0)
 VENTRICLE_MM = np.array([14.0, -12.0, 14.0], np.float32)
 """Centre of the right lateral ventricle, from which it grows."""
 
-VENTRICLE_REACH_MM = 20.0
-
-GAP_MM = np.array([52.0, -5.0, 36.0], np.float32)
+GAP_CENTRE_MM = np.array([52.0, -5.0, 36.0], np.float32)
 """Middle of a right craniectomy."""
 
 GAP_RADIUS_MM = 38.0
@@ -174,7 +172,7 @@ def _bulge(key: Key, points: Points, settings: StreamSettings) -> Points:
     drawn = jax.random.uniform(key, (3,))
     amount = (drawn[0] < settings.craniectomy) * between(drawn[1], settings.bulge_mm)
     side = jnp.where(drawn[2] < 0.5, 1.0, -1.0)
-    middle = jnp.array(GAP_MM).at[0].multiply(side)
+    middle = jnp.array(GAP_CENTRE_MM).at[0].multiply(side)
     away = ((points - middle.reshape(3, 1, 1, 1)) ** 2).sum(0)
     reach = jnp.exp(-away / (2 * GAP_RADIUS_MM**2))
     outward = middle / jnp.linalg.norm(middle)

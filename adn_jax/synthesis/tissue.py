@@ -10,11 +10,9 @@ from jaxtyping import Array, Float
 from adn_jax.config.stream import StreamSettings
 from adn_jax.phantom.head import ramp
 from adn_jax.synthesis.atlas import LEVELS, TERRITORY_NAMES
-from adn_jax.synthesis.fields import Points, ball, between
+from adn_jax.synthesis.fields import Maps, Points, ball, between
 from adn_jax.synthesis.infarct import ANTERIOR, OLD, POSTERIOR, Infarcts
 from adn_jax.types import Key
-
-Maps = Float[Array, "z y x"]
 
 CALCIFICATIONS = (
     *((-23.0, -42.0, 8.0), (23.0, -42.0, 8.0), (0.0, -29.0, 2.0)),

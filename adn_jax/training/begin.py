@@ -35,7 +35,11 @@ Pretrained = Mapping[str, Place]
 """Stage -> the run that it is taken from instead of training it; of the joint stage,
 the run with whose weights its training begins."""
 
-OPTIONS = {"align": "--align-run", "tissue": "--tissue-run", "joint": "--pretrained"}
+RUN_OPTIONS = {
+    "align": "--align-run",
+    "tissue": "--tissue-run",
+    "joint": "--pretrained",
+}
 """How each is given on the command line."""
 
 FORM_OF_JOINT = (
@@ -58,7 +62,7 @@ def find_pretrained(
     finished = run.finished if run else {}
     for stage, source in given.items():
         if finished and known.get(stage) != run_name(source):
-            option = OPTIONS[stage]
+            option = RUN_OPTIONS[stage]
             before = (
                 f"with {option} {known[stage]}"
                 if stage in known
@@ -92,7 +96,7 @@ def _check_pretrained(stage: str, recipe: Recipe, folder: Place) -> None:
             "tissue": "set --tissue-source network",
         }[stage]
         raise UserError(
-            f"{OPTIONS[stage]} is given, but the recipe {recipe.name!r} uses no "
+            f"{RUN_OPTIONS[stage]} is given, but the recipe {recipe.name!r} uses no "
             f"{network} that is trained; {remedy}, or leave it out."
         )
     source = Run.open(folder)
@@ -247,7 +251,7 @@ def begin_run(
             changed = [*changed_settings(stage, run.recipe, recipe), *differing]
             before, now = run.pretrained.get(stage), sources.get(stage)
             if before != now:
-                changed.append(f"{OPTIONS[stage]} {before} -> {now}")
+                changed.append(f"{RUN_OPTIONS[stage]} {before} -> {now}")
             if changed and run.has_checkpoints(stage):
                 aside = run.set_aside(stage)
                 print(

@@ -61,7 +61,10 @@ WEIGHTS = "weights.npz"
 BUNDLED = Path(__file__).parents[1] / "bundled"
 """The model that comes with the package, a small run, trained on drawn heads alone."""
 
-PACKAGES = ("adn-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+RUN_PACKAGES = (
+    *("adn-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint"),
+    "numpy",
+)
 
 
 def run_place(text: str) -> Place:
@@ -165,7 +168,7 @@ class Run:
             **({} if cases_sha256 is None else {"cases_sha256": cases_sha256}),
             **{f"{stage}_run": source for stage, source in pretrained.items()},
             **({} if fold is None else {"fold": str(fold)}),
-            "versions": {package: version(package) for package in PACKAGES},
+            "versions": {package: version(package) for package in RUN_PACKAGES},
         }
         write_json(folder / "config.json", content)
         return run

@@ -39,8 +39,8 @@ from adn_jax.pipeline.align import Alignment, estimate_alignment, first_pose
 from adn_jax.training.runs import adn_params
 from adn_jax.training.steps import (
     STATISTICS,
-    Loss,
     LossAux,
+    LossFunction,
     Metrics,
     Scalar,
     Step,
@@ -48,7 +48,7 @@ from adn_jax.training.steps import (
 )
 from adn_jax.types import Batch, Key, Params, Volume
 
-Scores = Mapping[str, Float[Array, " b"]]
+CaseValues = Mapping[str, Float[Array, " b"]]
 """Named values of each case."""
 
 
@@ -62,8 +62,8 @@ class Stage:
 
     name: str
     settings: StageSettings
-    loss: Loss
-    evaluate: Callable[[Params, Any, Batch], Scores]
+    loss: LossFunction
+    evaluate: Callable[[Params, Any, Batch], CaseValues]
     """(params, frozen, batch) -> values of each case."""
     score: str
     """The value of `evaluate` that chooses the best weights."""
@@ -82,7 +82,7 @@ def make_stage(name: str, recipe: Recipe) -> Stage:
     else:
         loss = _patch_loss if in_patches else loss_of_joint
         evaluate, score = _evaluate_joint, "dice"
-        terms = partial(_patch_terms if in_patches else _joint_terms, recipe)
+        terms = partial(_patch_terms if in_patches else _terms_of_joint, recipe)
     settings = getattr(recipe, name)
     evaluate = partial(evaluate, recipe)
     return Stage(name, settings, partial(loss, recipe), evaluate, score, terms)
@@ -174,7 +174,7 @@ def _evaluate_align(
     params: Params,
     frozen: Any,  # noqa: ARG001
     batch: Batch,
-) -> Scores:
+) -> CaseValues:
     """How well T alone aligns each head."""
     pose = first_pose(params, batch.volume, recipe.system)
     aligned = Alignment.of(pose, recipe.system).warp(batch.volume)
@@ -225,7 +225,7 @@ def _tissue_loss(
 
 def _evaluate_tissue(
     recipe: Recipe, params: Params, frozen: Any, batch: Batch
-) -> Scores:
+) -> CaseValues:
     """Share of each head's tissue voxels that the tissue net gets right."""
     batch = _align_batch(recipe, frozen, batch)
     logits = apply_unet(
@@ -257,7 +257,7 @@ def loss_of_joint(
         return total, {**values, "dice": dice.mean()}
 
 
-def _joint_terms(
+def _terms_of_joint(
     recipe: Recipe, params: Params, frozen: Any, batch: Batch, key: Key, step: Step
 ) -> Metrics:
     """The weighted terms whose sum is `loss_of_joint`."""
@@ -279,7 +279,7 @@ def _run_joint(
 
 def _evaluate_joint(
     recipe: Recipe, params: Params, frozen: Any, batch: Batch
-) -> Scores:
+) -> CaseValues:
     """Dice of each case on the prepared grid."""
     adn = adn_params(frozen.get("align"), params)
     outputs = apply_adn(adn, batch.volume, recipe.system)

@@ -14,16 +14,11 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Sharding
-from jaxtyping import Array, Float, Integer
+from jaxtyping import Array
 
 from adn_jax.config import OptimizerSettings
 from adn_jax.runtime.platform import compiler_options
-from adn_jax.types import Batch, Key, Params, register_arrays
-
-Scalar = Float[Array, ""]
-
-Step = Integer[Array, ""]
-"""Updates done."""
+from adn_jax.types import Batch, Key, Params, Scalar, Step, register_arrays
 
 Metrics = Mapping[str, Scalar]
 """Named numbers of one update."""
@@ -31,7 +26,7 @@ Metrics = Mapping[str, Scalar]
 LossAux = Mapping[str, Any]
 """Named numbers, and under `STATISTICS` a part of the parameters."""
 
-Loss = Callable[[Params, Any, Batch, Key, Step], tuple[Scalar, LossAux]]
+LossFunction = Callable[[Params, Any, Batch, Key, Step], tuple[Scalar, LossAux]]
 """(params, frozen, batch, key, step) -> (total, what else was found)."""
 
 WeightedTerms = Callable[[Params, Any, Batch, Key, Step], Metrics]
@@ -130,7 +125,7 @@ TrainStep = Callable[[TrainState, Any, Batch], tuple[TrainState, Metrics]]
 
 
 def make_train_step(
-    loss: Loss,
+    loss: LossFunction,
     optimizer: optax.GradientTransformation,
     key: Key,
     sharding: Sharding | None = None,

@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.stages import Lowered, Wrapped
 
 from adn_jax.config import Recipe
-from adn_jax.distributed.mesh import CASES, placed_shapes, replicated
+from adn_jax.distributed.mesh import CASE_SPEC, placed_shapes, replicated
 from adn_jax.geometry.rigid import Pose
 from adn_jax.models import network
 from adn_jax.models.blocks import remat_on
@@ -115,7 +115,7 @@ def lower_update(
     frozen: dict[str, Any] = {each: params_shapes(recipe, each) for each in former}
     if stage.name == "align" and needs_search(recipe) and cases is not None:
         frozen["search"] = jax.eval_shape(lambda: Pose.identity(cases))
-    everywhere, over_cases = replicated(mesh), NamedSharding(mesh, CASES)
+    everywhere, over_cases = replicated(mesh), NamedSharding(mesh, CASE_SPEC)
     assert isinstance(update.step, Wrapped)  # not yet compiled
     with jax.set_mesh(mesh):
         return update.step.lower(

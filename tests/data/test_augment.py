@@ -8,9 +8,10 @@ import pytest
 from scipy import ndimage
 
 from adn_jax.config import AugmentSettings
-from adn_jax.data.augment import DARKEST, augment, augmented_pose, draw_all
+from adn_jax.data.augment import augment, augmented_pose, draw_all
 from adn_jax.geometry.rigid import Pose, half_extents_mm
 from adn_jax.geometry.sampler import mirror, sample
+from adn_jax.synthesis.draw import DARKEST
 from adn_jax.types import Batch
 from tests import golden
 from tests.training.tiny import SHAPE, head

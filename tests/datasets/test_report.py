@@ -5,7 +5,7 @@ import pytest
 from adn_jax.config import PrepareSettings, ReadSettings
 from adn_jax.data.cases import CaseFacts, read_facts
 from adn_jax.data.manifest import Manifest, read_manifest
-from adn_jax.datasets.aisd.facts import CONTRAST, MOST_SLICES, TILTED
+from adn_jax.datasets.aisd.facts import CONTRAST_NAMED, LONGEST_CT, TILTED
 from adn_jax.datasets.aisd.report import known_counts
 from adn_jax.datasets.raw import RawDataset, RefusedCase
 from adn_jax.datasets.recognise import find_dataset
@@ -91,8 +91,8 @@ def test_counts_agree_unless_what_is_missing_could_make_the_difference(
 def test_counts_that_are_too_high_never_agree():
     cases = [scan_facts(contrast=True)] * 33 + [scan_facts(slices=64)]
     found = {count.what: (here, ok) for count, here, ok in known_counts(cases)}
-    assert found[CONTRAST.what] == (33, False)
-    assert found[MOST_SLICES.what] == (64, False)
+    assert found[CONTRAST_NAMED.what] == (33, False)
+    assert found[LONGEST_CT.what] == (64, False)
 
 
 def test_slices_of_a_partial_download_tell_only_what_they_contradict():

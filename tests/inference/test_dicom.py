@@ -13,8 +13,8 @@ from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 from adn_jax.errors import UserError
 from adn_jax.inference import dicom as module
 from adn_jax.inference.dicom import (
-    FILES,
-    LEVELS,
+    DICOM_FILES,
+    MAX_FRACTIONAL_VALUE,
     Found,
     check_can_write,
     check_series,
@@ -76,11 +76,14 @@ def pixels_of(path, uids):
 
 def test_masks_and_probabilities_come_back_voxel_by_voxel(written):
     uids = slice_uids(written.scan)
-    lesion = pixels_of(written.folder / FILES["lesion"], uids)
+    lesion = pixels_of(written.folder / DICOM_FILES["lesion"], uids)
     np.testing.assert_array_equal(lesion, as_rows(written.found.lesion))
-    probability = pixels_of(written.folder / FILES["probability"], uids[::-1])[::-1]
+    path = written.folder / DICOM_FILES["probability"]
+    probability = pixels_of(path, uids[::-1])[::-1]
     np.testing.assert_allclose(
-        probability, as_rows(written.found.probability), atol=0.501 / LEVELS
+        probability,
+        as_rows(written.found.probability),
+        atol=0.501 / MAX_FRACTIONAL_VALUE,
     )
 
 
@@ -90,7 +93,7 @@ def test_every_frame_lies_where_its_image_does(written):
     for path in written.files:
         source = pydicom.dcmread(path)
         sources[source.SOPInstanceUID] = source
-    dataset = pydicom.dcmread(written.folder / FILES["lesion"])
+    dataset = pydicom.dcmread(written.folder / DICOM_FILES["lesion"])
     groups = dataset.PerFrameFunctionalGroupsSequence
     assert dataset.NumberOfFrames == len(groups) == len(sources)
     wanted = dict(
@@ -111,7 +114,7 @@ def test_objects_say_what_they_are(written):
         ("lesion", ExplicitVRLittleEndian),
         ("probability", RLELossless),
     ):
-        one = pydicom.dcmread(written.folder / FILES[name])
+        one = pydicom.dcmread(written.folder / DICOM_FILES[name])
         assert one.file_meta.TransferSyntaxUID == syntax
         assert one.ContentDescription == "For research; not for diagnosis"
         assert one.StudyInstanceUID == source.StudyInstanceUID
@@ -121,17 +124,17 @@ def test_objects_say_what_they_are(written):
         assert segment.SegmentedPropertyTypeCodeSequence[0].CodeValue == "55641003"
         assert segment.SegmentAlgorithmType == "AUTOMATIC"
     assert one.SegmentationFractionalType == "PROBABILITY"
-    assert one.MaximumFractionalValue == LEVELS
+    assert one.MaximumFractionalValue == MAX_FRACTIONAL_VALUE
 
 
 def test_the_report_refers_to_the_segment_and_tells_its_volume(written):
-    report = highdicom.sr.srread(written.folder / FILES["report"])
+    report = highdicom.sr.srread(written.folder / DICOM_FILES["report"])
     assert report.VerificationFlag == "UNVERIFIED"
     (group,) = report.content.get_volumetric_roi_measurement_groups()
     (volume,) = group.get_measurements()
     assert volume.unit.value == "mL"
     assert volume.value == pytest.approx(written.facts["lesion_volume_ml"])
-    lesion = pydicom.dcmread(written.folder / FILES["lesion"])
+    lesion = pydicom.dcmread(written.folder / DICOM_FILES["lesion"])
     segment, series = group.reference_type and group.referenced_segment
     assert segment.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == (
         lesion.SOPInstanceUID
@@ -156,13 +159,13 @@ def test_volumes_count_each_slice_by_its_neighbours(written):
 def test_our_own_reader_takes_it_as_a_label(written):
     if written.scan.taken is None:
         pytest.skip("slices that are a regular grid are read in the tests of labels")
-    path = written.folder / FILES["lesion"]
+    path = written.folder / DICOM_FILES["lesion"]
     label = read_segmentation(path, written.scan.taken, {1})
     np.testing.assert_array_equal(label, written.found.lesion)
 
 
 def test_volume_readers_see_all_slices_or_refuse(written):
-    path = written.folder / FILES["lesion"]
+    path = written.folder / DICOM_FILES["lesion"]
     image = SimpleITK.ReadImage(str(path))
     assert image.GetSize() == written.found.lesion.shape
     voxels = SimpleITK.GetArrayFromImage(image)
@@ -184,7 +187,7 @@ def test_nothing_found_is_written_too(tmp_path):
     scan = make_series(tmp_path / "series", "straight").scan
     found = found_of(scan.image.shape, empty=True)
     assert write_dicom(tmp_path / "out", scan, found)["lesion_volume_ml"] == 0
-    lesion = pixels_of(tmp_path / "out" / FILES["lesion"], slice_uids(scan))
+    lesion = pixels_of(tmp_path / "out" / DICOM_FILES["lesion"], slice_uids(scan))
     assert lesion.shape == (10, 64, 64)
     assert not lesion.any()
 
@@ -198,7 +201,7 @@ def test_frames_of_a_multi_frame_file(tmp_path):
     scan = read_scan(path.parent)
     found = found_of(scan.image.shape)
     write_dicom(tmp_path / "out", scan, found)
-    segmentation = highdicom.seg.segread(tmp_path / "out" / FILES["lesion"])
+    segmentation = highdicom.seg.segread(tmp_path / "out" / DICOM_FILES["lesion"])
     frames = segmentation.get_pixels_by_source_frame(
         named.SOPInstanceUID, range(1, 13), combine_segments=False
     )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import distance_transform_edt
 
-from adn_jax.distributed.mesh import ROWS, device_mesh
+from adn_jax.distributed.mesh import ROW_SPEC, device_mesh
 from adn_jax.losses.segmentation import (
     boundary,
     cross_entropy,
@@ -164,7 +164,7 @@ def test_boundary_over_two_devices_is_that_of_one(space):
     mesh = device_mesh(2, space)
     probability, label = random_map(14), random_map(15)
     expected = float(jax.jit(boundary)(probability, label))
-    rows = jax.sharding.NamedSharding(mesh, ROWS)
+    rows = jax.sharding.NamedSharding(mesh, ROW_SPEC)
     with jax.set_mesh(mesh):
         value = jax.jit(boundary)(*jax.device_put((probability, label), rows))
     assert value == pytest.approx(expected, rel=1e-5)

@@ -5,9 +5,9 @@ import pytest
 from adn_jax.cli.main import main
 from adn_jax.planning import plan as planning
 from adn_jax.planning.program import CompiledStep, Exchange, PartCycles
-from adn_jax.planning.targets import GIB
 from adn_jax.planning.worker import Answer, Refusal
 from adn_jax.runtime.capacity import CompiledMemory, compiler_wants
+from adn_jax.runtime.jobs import GIB
 from tests.cli.test_benchmark import CONFIG
 
 GRID = ["--prepare.shape", "8", "16", "16", "--precision", "bfloat16"]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adn_jax.prepare.quality_page import COLOURS, tile, write_contact_sheet
+from adn_jax.prepare.quality_page import MARK_COLOURS, tile, write_contact_sheet
 
 
 def picture_of(tmp_path, hu, brain, spacing=(5.0, 1.0, 1.0), lesion=None):
@@ -29,7 +29,7 @@ def test_front_is_up_and_the_brain_outlined(tmp_path):
     picture = picture_of(tmp_path, hu, brain)
     assert picture.shape == (10, 96, 3)
     assert (picture[0] == 255).all()
-    outline = (picture == COLOURS[0]).all(-1)
+    outline = (picture == MARK_COLOURS[0]).all(-1)
     # The outline reaches x = 4 to 9, counted from the patient's left, of 12.
     columns = np.flatnonzero(outline[:, :12].any(0))
     assert columns[[0, -1]].tolist() == [12 - 10, 12 - 5]
@@ -43,14 +43,14 @@ def test_the_label_is_outlined_and_slices_are_named(tmp_path):
     lesion[2, 40:50, 20:30] = 1  # on the patient's left, in front
     picture = picture_of(tmp_path, hu, brain, lesion=lesion)
     plain = picture_of(tmp_path, hu, brain)
-    drawn = np.argwhere((picture == COLOURS[1]).all(-1))
+    drawn = np.argwhere((picture == MARK_COLOURS[1]).all(-1))
     assert len(drawn) == 10 * 10 - 8 * 8
-    assert not (plain == COLOURS[1]).all(-1).any()
+    assert not (plain == MARK_COLOURS[1]).all(-1).any()
     width = picture.shape[1] // 8
     assert set(drawn[:, 1] // width) == {2}
     assert (drawn[:, 1] % width).min() > width / 2
     assert drawn[:, 0].max() < len(picture) / 2
-    marks = (picture == COLOURS[2]).all(-1)
+    marks = (picture == MARK_COLOURS[2]).all(-1)
     for place in range(4):  # a number above, R and L below, each at its side
         tile = marks[:, place * width : (place + 1) * width]
         assert tile[:15, :15].any()

@@ -43,7 +43,7 @@ def test_the_fingerprint_tells_whatever_a_case_depends_on(case, tmp_path, monkey
     for content in (b"one", b"two"):
         (tmp_path / "atlas" / "grey.nii").write_bytes(content)
         prints.add(input_fingerprint(case, SETTINGS, own_atlas))
-    monkeypatch.setattr(finished, "VERSION", 99)
+    monkeypatch.setattr(finished, "PREPARED_VERSION", 99)
     prints.add(input_fingerprint(case, SETTINGS, READING))
     assert len(prints) == 9
 

@@ -57,7 +57,7 @@ def test_devices_of_a_cpu_share_its_memory(memory):
 
 def test_it_can_be_tried_all_the_same(memory, monkeypatch):
     memory(1)
-    monkeypatch.setenv(capacity.OVERRIDE, "1")
+    monkeypatch.setenv(capacity.MEMORY_OVERRIDE, "1")
     check_memory(PLAN, "it", advice)
 
 

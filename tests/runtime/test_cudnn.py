@@ -23,7 +23,7 @@ def install(monkeypatch):
 
         monkeypatch.setattr(jax, "default_backend", lambda: backend)
         monkeypatch.setattr(metadata, "version", version)
-        monkeypatch.delenv(cudnn.OVERRIDE, raising=False)
+        monkeypatch.delenv(cudnn.CUDNN_OVERRIDE, raising=False)
 
     return pretend
 
@@ -46,7 +46,7 @@ def test_float32_and_another_backend_do_not_care(install):
 
 def test_the_user_may_go_on(install, monkeypatch):
     install(**OLD)
-    monkeypatch.setenv(cudnn.OVERRIDE, "1")
+    monkeypatch.setenv(cudnn.CUDNN_OVERRIDE, "1")
     cudnn.check_cudnn("bfloat16")
 
 

@@ -6,7 +6,7 @@ from adn_jax.errors import UserError
 from adn_jax.prepare.dataset import prepare_dataset
 from adn_jax.scans.hounsfield import (
     AIR_HU,
-    BONE_HU,
+    SOLID_BONE_HU,
     background_of,
     check_hounsfield,
     restore_clipped,
@@ -142,7 +142,7 @@ def head_of_one_slice():
 def test_bone_and_air_of_a_clipped_head_are_put_in_again(clip):
     hu = head_of_one_slice()
     filled, flag = restore_clipped(np.clip(hu, *clip), clip, 1.0, "a.nii")
-    assert (filled[:, 30, 50] == BONE_HU).all()
+    assert (filled[:, 30, 50] == SOLID_BONE_HU).all()
     assert (filled[hu == -1000] <= AIR_HU).mean() > 0.98
     np.testing.assert_array_equal(filled[hu == 35], 35)
     assert filled[0, 30, 30] == max(clip[0], -40)

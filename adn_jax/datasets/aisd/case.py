@@ -24,7 +24,7 @@ from adn_jax.scans.dicom.volume import DicomVolume, read_volume
 from adn_jax.scans.hounsfield import FLOOR_HU
 from adn_jax.scans.read import RawScan, in_hounsfield
 
-Stack = UInt8[np.ndarray, "z y x"]
+ByteVolume = UInt8[np.ndarray, "z y x"]
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class AisdCase:
         return CaseInput(replace(scan, flags=scan.flags + flags), lesion)
 
 
-def _read_label(folder: Path, infarct_labels: Sequence[int]) -> Stack:
+def _read_label(folder: Path, infarct_labels: Sequence[int]) -> ByteVolume:
     """Infarct (1) or not in the pixels of the PNG; `UserError` for other values."""
     values = read_stack(folder)
     check_values(values, infarct_labels, f"label in {folder}")
@@ -83,7 +83,7 @@ def _read_label(folder: Path, infarct_labels: Sequence[int]) -> Stack:
 
 
 def _from_pictures(
-    case: AisdCase, pictures: Stack, label: Stack, reading: ReadSettings
+    case: AisdCase, pictures: ByteVolume, label: ByteVolume, reading: ReadSettings
 ) -> tuple[RawScan, Image]:
     """Scan and label of a case without DICOM: HU and voxel size are assumed."""
     spacing, window = reading.aisd_spacing_mm, reading.aisd_window_hu
@@ -106,8 +106,8 @@ def _from_pictures(
 
 def _from_dicom(
     case: AisdCase,
-    pictures: Stack | None,
-    label: Stack,
+    pictures: ByteVolume | None,
+    label: ByteVolume,
     scratch: Path,
     reading: ReadSettings,
 ) -> tuple[RawScan, Image]:

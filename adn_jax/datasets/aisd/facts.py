@@ -52,13 +52,13 @@ TEST = Count("cases of the test set", 52, "README")
 
 SLICES = Count("CT slices", 10962, METADATA)
 
-FEWEST_SLICES = Count("slices of the shortest CT", 11, METADATA)
+SHORTEST_CT = Count("slices of the shortest CT", 11, METADATA)
 
-MOST_SLICES = Count("slices of the longest CT", 63, METADATA)
+LONGEST_CT = Count("slices of the longest CT", 63, METADATA)
 
 TILTED = Count("cases with a tilted gantry", 182, METADATA)
 
-CONTRAST = Count("cases whose protocol name speaks of contrast", 32, METADATA)
+CONTRAST_NAMED = Count("cases whose protocol name speaks of contrast", 32, METADATA)
 
 
 @dataclass(frozen=True)
@@ -259,7 +259,7 @@ ODDITIES = (
 )
 """Every known oddity of the download."""
 
-ROWS = {row.key: row for row in ODDITIES}
+ODDITY_BY_KEY = {row.key: row for row in ODDITIES}
 
 LEFT_OUT = {
     "broken": ("misregistered", "artifacts", "slab", "discarded", "orientation"),
@@ -274,11 +274,15 @@ FLAGGED = ("odd_label", "symmetric", *LEFT_OUT["broken"])
 
 def left_out(name: str, setting: str) -> str | None:
     """Why a case is left out on purpose; None where it is used."""
-    rows = [ROWS[key] for key in LEFT_OUT[setting] if name in ROWS[key].cases]
+    rows = [
+        ODDITY_BY_KEY[key]
+        for key in LEFT_OUT[setting]
+        if name in ODDITY_BY_KEY[key].cases
+    ]
     return f"{rows[0].what} ({rows[0].source})" if rows else None
 
 
 def flags(name: str) -> tuple[str, ...]:
     """What others noted about a case, a sentence each."""
-    rows = [ROWS[key] for key in FLAGGED if name in ROWS[key].cases]
+    rows = [ODDITY_BY_KEY[key] for key in FLAGGED if name in ODDITY_BY_KEY[key].cases]
     return tuple(f"AISD: {row.what} ({row.source})" for row in rows)

@@ -35,7 +35,7 @@ def find_aisd(folder: Path, reading: ReadSettings) -> RawDataset:
         if (reason := facts.left_out(name, reading.aisd_leave_out)) is not None
     }
     cases = tuple(
-        _find_case(name, inventory, use_dicom)
+        _find_aisd_case(name, inventory, use_dicom)
         for name in inventory.names
         if name not in reasons
     )
@@ -48,7 +48,7 @@ def find_aisd(folder: Path, reading: ReadSettings) -> RawDataset:
         folder=folder,
         layout="aisd",
         cases=cases,
-        splits=_find_splits(folder, [case.name for case in cases], reasons),
+        splits=_find_aisd_splits(folder, [case.name for case in cases], reasons),
         left_out=reasons,
         remarks=(
             "HU are read from DICOM" if use_dicom else "HU are guessed from 8-bit PNG",
@@ -77,7 +77,7 @@ def _unpacked_places(folder: Path, reading: ReadSettings) -> list[Path]:
     return [folder, target] if target.is_dir() else [folder]
 
 
-def _find_case(name: str, inventory: Inventory, use_dicom: bool) -> RawCase:
+def _find_aisd_case(name: str, inventory: Inventory, use_dicom: bool) -> RawCase:
     """One case, or why its files do not suffice."""
     masks, pictures = inventory.masks.get(name), inventory.pictures.get(name)
     copies = inventory.copies.get(name, ())
@@ -97,7 +97,9 @@ def _find_case(name: str, inventory: Inventory, use_dicom: bool) -> RawCase:
     return AisdCase(name, masks, pictures, copy, fixed)
 
 
-def _find_splits(folder: Path, names: Sequence[str], reasons: Mapping[str, str]) -> Any:
+def _find_aisd_splits(
+    folder: Path, names: Sequence[str], reasons: Mapping[str, str]
+) -> Any:
     """The split that lies beside the download, else the official one.
 
     `splits.json`, or a test case a line in `test.txt`; cases left out on purpose may be
@@ -149,8 +151,8 @@ def check_aisd(inventory: Inventory) -> tuple[str, ...]:
     if known and len(known) == len(slices):
         counts += [
             (facts.SLICES, sum(known)),
-            (facts.FEWEST_SLICES, min(known)),
-            (facts.MOST_SLICES, max(known)),
+            (facts.SHORTEST_CT, min(known)),
+            (facts.LONGEST_CT, max(known)),
         ]
     return (
         *(said(count, found) for count, found in counts),

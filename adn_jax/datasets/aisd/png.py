@@ -17,7 +17,7 @@ SLICE_NAME = re.compile(r"(\d+)\.png", re.IGNORECASE)
 EIGHT_BIT = {"L", "P", "LA", "RGB", "RGBA"}
 """Kinds of pictures (by Pillow's names) whose grey values are 0 to 255."""
 
-UNREADABLE = (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError)
+UNREADABLE_PNG = (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError)
 """What Pillow raises on damaged files."""
 
 
@@ -63,7 +63,7 @@ def read_slice(path: Path) -> UInt8[np.ndarray, "y x"]:
                 raise ValueError(f"it has {picture.mode} pixels instead of 8 bits")
             as_stored = picture.mode in {"L", "P"}
             return np.array(picture if as_stored else picture.convert("L"), np.uint8)
-    except UNREADABLE as error:
+    except UNREADABLE_PNG as error:
         raise UserError(
             f"{path} is no readable PNG ({error}); unpack the download again."
         ) from error

@@ -26,12 +26,12 @@ def known_counts(
     shares = (
         (facts.TILTED, sum(tilt >= TILTED_FROM_DEG for tilt in tilts)),
         (
-            facts.CONTRAST,
+            facts.CONTRAST_NAMED,
             sum(source["series"][0]["contrast"] is True for source in read),
         ),
     )
     slices = [source["slices"] for source in read]
-    fewest, most = facts.FEWEST_SLICES, facts.MOST_SLICES
+    fewest, most = facts.SHORTEST_CT, facts.LONGEST_CT
     return [
         *(
             (count, found, agreement(count.known - found, absent))

@@ -21,10 +21,8 @@ from rich.progress import (
 
 from adn_jax.datasets.aisd.files import CASE_ID, CT, MASKS, PICTURES, bare_name, part_of
 from adn_jax.errors import UserError
-from adn_jax.io.archive import ARCHIVE_ENDINGS, DAMAGED
+from adn_jax.io.archive import ARCHIVE_ENDINGS, CHUNK, DAMAGED
 from adn_jax.io.files import atomic_path, check_fetched, is_there, read_json, write_json
-
-CHUNK = 1 << 20
 
 GZIP_START = b"\x1f\x8b"
 

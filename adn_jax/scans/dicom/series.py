@@ -15,7 +15,7 @@ import numpy as np
 
 from adn_jax.scans.dicom.headers import Frame, Headers
 from adn_jax.scans.dicom.volumes import (
-    Volume,
+    SliceVolume,
     find_volumes,
     slice_heights,
     slice_normal,
@@ -191,7 +191,7 @@ def _judge_words(
     )
 
 
-def describe(volume: Volume) -> Series:
+def describe(volume: SliceVolume) -> Series:
     """Gather what the choice looks at."""
     frames = volume.frames
     first = frames[0]

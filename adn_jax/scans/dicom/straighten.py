@@ -106,7 +106,7 @@ def straighten(
     shape = (*(values.shape[:2] + way.room), len(values.T))
     upright = np.empty(shape, np.float32, order="F")
     for z, shift in enumerate(way.shifts):
-        upright[:, :, z] = _move(values[:, :, z], shift, way.room, outside)
+        upright[:, :, z] = _move_slice(values[:, :, z], shift, way.room, outside)
     return _between_slices(upright, stack.heights_mm, way.grid_mm), way.affine
 
 
@@ -210,7 +210,7 @@ def _with_distance(
     return changed
 
 
-def _move(
+def _move_slice(
     values: Float32[np.ndarray, "x y"],
     shift: Float[np.ndarray, "2"],
     room: Num[np.ndarray, "2"],

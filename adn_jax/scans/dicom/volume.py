@@ -46,7 +46,7 @@ BY_GDCM = {
 SAMPLE = 24
 """How many slices of a series are looked at for contrast agent."""
 
-GAP = 1.5
+GAP_FACTOR = 1.5
 """A gap wider than this many times its neighbours misses slices."""
 
 TURNED_MM = 0.5
@@ -241,7 +241,7 @@ def gap_flags(distances_mm: Float[np.ndarray, " gaps"]) -> tuple[str, ...]:
     """A sentence if slices are missing: single gaps wider than their neighbours."""
     padded = np.pad(distances_mm, 1, mode="reflect")
     around = np.maximum(padded[:-2], padded[2:])
-    wide = np.flatnonzero(distances_mm > GAP * around)
+    wide = np.flatnonzero(distances_mm > GAP_FACTOR * around)
     if not len(wide):
         return ()
     missing = int(np.round(distances_mm[wide] / around[wide] - 1).sum())

@@ -52,7 +52,7 @@ Stack = list[Slice]
 
 
 @dataclass(frozen=True)
-class Volume:
+class SliceVolume:
     """Images one above the other, in the order of their heights."""
 
     frames: tuple[Frame, ...]
@@ -64,13 +64,13 @@ class Volume:
     """Images of other acquisitions at these places."""
 
 
-def find_volumes(frames: Sequence[Frame]) -> list[Volume]:
+def find_volumes(frames: Sequence[Frame]) -> list[SliceVolume]:
     """Sort images of one kind, with one orientation, into volumes.
 
     Further acquisitions of the same technique are left out, others are further volumes.
     """
     if frames[0].position is None or frames[0].orientation is None:
-        return [Volume(tuple(frames))]
+        return [SliceVolume(tuple(frames))]
     slices = [*map(Slice, slice_heights(frames).tolist(), frames)]
     slices.sort(key=lambda one: _when_taken(one.frame))
     stacks = [
@@ -238,13 +238,13 @@ def _is_covered(height: float, taken_mm: Float[np.ndarray, "slices 2"]) -> bool:
     )
 
 
-def _to_volume(kept: Stack, again: Stack) -> Volume:
+def _to_volume(kept: Stack, again: Stack) -> SliceVolume:
     """Images in the order of their heights, and how many lie there besides."""
     kept = sorted(kept, key=lambda one: one.height)
     heights = np.array([one.height for one in kept])
     nearest = [int(np.argmin(abs(heights - one.height))) for one in again]
     counts = np.bincount(nearest, minlength=len(kept))
-    return Volume(
+    return SliceVolume(
         frames=tuple(one.frame for one in kept),
         repeated=int((counts > 0).sum()),
         volumes=1 + int(counts.max()),

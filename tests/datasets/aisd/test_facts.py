@@ -9,7 +9,7 @@ from adn_jax.datasets.aisd.facts import (
     FLAGGED,
     LEFT_OUT,
     ODDITIES,
-    ROWS,
+    ODDITY_BY_KEY,
     SOURCES,
     TEST_IDS,
     flags,
@@ -25,20 +25,20 @@ def test_the_official_test_set_has_52_cases():
 
 
 def test_every_row_is_whole_and_named_once():
-    assert len(ROWS) == len(ODDITIES)
+    assert len(ODDITY_BY_KEY) == len(ODDITIES)
     for row in ODDITIES:
         assert row.what, row.key
         assert row.done, row.key
         sources = {one.split(",")[0].split()[0] for one in row.source.split("; ")}
         assert sources <= set(SOURCES), row.key
         assert all(re.fullmatch(r"\d{7}", name) for name in row.cases)
-    assert set(ROWS) >= {key for keys in LEFT_OUT.values() for key in keys}
-    assert set(ROWS) >= set(FLAGGED)
-    assert ROWS["trunk"].cases == tuple(FIRST_SLICE)
+    assert set(ODDITY_BY_KEY) >= {key for keys in LEFT_OUT.values() for key in keys}
+    assert set(ODDITY_BY_KEY) >= set(FLAGGED)
+    assert ODDITY_BY_KEY["trunk"].cases == tuple(FIRST_SLICE)
 
 
 def test_broken_cases_are_seven_of_the_training_set():
-    broken = {name for key in LEFT_OUT["broken"] for name in ROWS[key].cases}
+    broken = {name for key in LEFT_OUT["broken"] for name in ODDITY_BY_KEY[key].cases}
     assert broken == {
         *("0073465", "0091684", "0091530", "0226130", "0226134", "0538651", "0538050")
     }
@@ -46,8 +46,8 @@ def test_broken_cases_are_seven_of_the_training_set():
 
 
 def test_cl_segnet_leaves_out_five_of_the_training_set():
-    assert len(ROWS["cl_segnet"].cases) == 5
-    assert not set(ROWS["cl_segnet"].cases) & TEST_IDS
+    assert len(ODDITY_BY_KEY["cl_segnet"].cases) == 5
+    assert not set(ODDITY_BY_KEY["cl_segnet"].cases) & TEST_IDS
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from adn_jax.datasets.aisd.png import (
     upright,
 )
 from adn_jax.errors import UserError
-from adn_jax.scans.hounsfield import AIR_HU, BONE_HU, RIM_HU
+from adn_jax.scans.hounsfield import AIR_HU, SOLID_BONE_HU, WHITE_RIM_HU
 from tests.datasets.aisd.download import write_pngs
 
 STACK = np.random.default_rng(0).integers(0, 256, (12, 6, 8), np.uint8)
@@ -79,7 +79,9 @@ def test_hu_are_linear_in_the_window_and_white_is_bone():
     values = np.full((1, 16, 16), 51, np.uint8)
     values[0, 2, 2:6] = [0, 102, 204, 255]
     hu = pseudo_hu(values, (-10.0, 90.0), 3.0)
-    np.testing.assert_allclose(hu[0, 2, 2:6], [AIR_HU, 30, 70, BONE_HU], atol=1e-4)
+    np.testing.assert_allclose(
+        hu[0, 2, 2:6], [AIR_HU, 30, 70, SOLID_BONE_HU], atol=1e-4
+    )
     assert hu.dtype == np.float32
 
 
@@ -88,9 +90,9 @@ def test_the_rim_of_bone_is_part_tissue():
     values[0, 8:20, 8:20] = 255
     values[0, :, 28:] = 255
     hu = pseudo_hu(values, (0.0, 80.0), 0.5)
-    assert (hu[0, 10:18, 10:18] == BONE_HU).all()
-    assert (hu[0, 8:10, 8:20] == RIM_HU).all()
-    assert (hu[0, :, 30:] == BONE_HU).all()
+    assert (hu[0, 10:18, 10:18] == SOLID_BONE_HU).all()
+    assert (hu[0, 8:10, 8:20] == WHITE_RIM_HU).all()
+    assert (hu[0, :, 30:] == SOLID_BONE_HU).all()
     wide = pseudo_hu(values, (-100.0, 200.0), 0.5)
     assert (wide[0, 8:10, 8:20] == 200).all()
 
