@@ -54,8 +54,9 @@ def test_arguments_reach_the_evaluation(monkeypatch, tmp_path, capsys):
     calls, asked = [], []
 
     def evaluate_run(*arguments):
-        *first, ensemble, tta, threshold, out, least = arguments
+        *first, ensemble, tta, threshold, out, least, ppv = arguments
         assert least == (3.0 if out else None)
+        assert ppv == (0.6 if out else None)
         assert out == (Path("O") if len(calls) == 4 else None)
         places = " ".join(map(str, ensemble)) or "()"
         calls.append((*map(str, first), places))
@@ -76,7 +77,7 @@ def test_arguments_reach_the_evaluation(monkeypatch, tmp_path, capsys):
     assert asked == [({}, "recipe")] * 4
     both = ["--tta.mirrored", "--tta.copies", "4"]
     main(["evaluate", "RUN", *both, "--threshold", "auto", "--out", "O",
-          "--least-lesion-ml", "3"])  # fmt: skip
+          "--least-lesion-ml", "3", "--least-ppv", "0.6"])  # fmt: skip
     main(["evaluate", "RUN", "--tta.mirrored"])
     main(["evaluate", "RUN", "--tta.no-mirrored", "--tta.copies=0"])
     main(["evaluate", "RUN", "--tta.turn-deg", "5"])
@@ -97,7 +98,7 @@ def test_former_options_are_read_and_the_present_ones_told(
     asked = []
 
     def evaluate_run(*arguments):
-        asked.append(arguments[-4])
+        asked.append(arguments[-5])
         return Evaluation(summary(), tmp_path)
 
     monkeypatch.setattr(module, "evaluate_run", evaluate_run)

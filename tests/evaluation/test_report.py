@@ -80,6 +80,7 @@ def summary_of(tiny_recipe, tmp_path):
             ),
             "tta": None,
             "least_lesion_ml": 0.0,
+            "known_lesions": None,
             "without_label": 0,
             "run": "run",
             "members": ["run", "other"]
@@ -155,7 +156,14 @@ def test_what_is_left_out_is_on_the_page(summary_of):
     assert "Left out" not in render_report(summary, results, NONE, PREPARE)
     summary["least_lesion_ml"] = 1.5
     text = render_report(summary, results, NONE, PREPARE)
-    assert "predicted lesions of less than 1.5 mL" in text
+    assert "predicted lesions of less than 1.5 mL</dd>" in text
+    summary["known_lesions"] = {"least_ppv": 0.55}
+    both = render_report(summary, results, NONE, PREPARE)
+    assert "less than 1.5 mL, and those of a volume and a" in both
+    assert "fewer than 55 % are infarcts</dd>" in both
+    summary["least_lesion_ml"] = 0.0
+    alone = " ".join(render_report(summary, results, NONE, PREPARE).split())
+    assert "predicted lesions of a volume and a probability with which" in alone
 
 
 def test_real_data_has_no_midline_error(summary_of):
