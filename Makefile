@@ -5,7 +5,7 @@ BIN := .venv/bin
 DEMO := demo
 BENCH := bench
 
-.PHONY: demo test bench lint format clean
+.PHONY: demo test compilers bench lint format clean
 
 demo: .venv/ready
 	$(BIN)/adn phantom $(DEMO)/raw --cases 68 --validation 8 --test 12 --seed 0
@@ -16,6 +16,11 @@ demo: .venv/ready
 test: export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.venv/compiled
 test: .venv/ready
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder $(ARGS)
+
+# What the compilers of TPUs and cards, which need no device, make of small forms of a step.
+# They stay apart from .venv, where jax would look for the devices.
+compilers: .venv/compilers/ready
+	.venv/compilers/bin/python -m pytest --noconftest tests/compilers $(ARGS)
 
 # Beside PyTorch: on a CPU one scan of full size and a small joint step (eager alone, for
 # torch.compile takes minutes there and is slower), on an accelerator the joint step and
@@ -61,6 +66,13 @@ clean:
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@
+
+.venv/compilers/ready: pyproject.toml requirements.txt
+	$(PYTHON) -m venv .venv/compilers
+	.venv/compilers/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	.venv/compilers/bin/pip install --quiet --disable-pip-version-check \
+	    --editable '.[plan-tpu,plan-cuda]' pytest beartype
 	touch $@
 
 .venv/torch: .venv/ready
