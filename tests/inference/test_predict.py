@@ -129,7 +129,7 @@ def test_the_page_tells_how_often_such_lesions_are_true(
     folder = tmp_path / "out" / "LSP"
     lesion, *_ = json.loads((folder / "scan.json").read_text())["lesions"]
     page = (folder / "viewer.html").read_text()
-    assert "<td>{:.0f} %</td>".format(100 * lesion["ppv"]) in page
+    assert "<td>{:.0f}%</td>".format(100 * lesion["ppv"]) in page
     assert "marked in 100 heads with a known answer" in page
 
 
