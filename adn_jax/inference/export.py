@@ -5,6 +5,7 @@ jax.export it is the whole chain; ONNX is written through the PyTorch form of th
 (folder `benchmarks/`) and takes the pose from outside where the system searches it.
 """
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -23,7 +24,7 @@ from adn_jax.config import SystemSettings
 from adn_jax.config.serialization import settings_to_json
 from adn_jax.data.cases import PreparedCase, read_case
 from adn_jax.data.known_heads import KnownHeads
-from adn_jax.data.known_lesions import HeadLesions, KnownLesions
+from adn_jax.data.known_lesions import ENOUGH, HeadLesions, KnownLesions
 from adn_jax.data.manifest import Manifest, check_grid, read_manifest
 from adn_jax.errors import UserError
 from adn_jax.inference.maps import PredictedLesions
@@ -37,6 +38,7 @@ from adn_jax.training.runs import (
     WEIGHTS,
     Run,
     TrainedModel,
+    check_vacant,
     load_run,
     write_small_run,
 )
@@ -105,6 +107,7 @@ def export_model(
             that the format cannot hold, or heads for a program.
     """
     if format == "weights":
+        check_vacant(out)  # before minutes of measuring
         known = () if heads is None else measure_heads(load_run(run), heads)
         write_small_run(Run.open(run), out, *known)
         return out / WEIGHTS
@@ -149,7 +152,17 @@ def measure_heads(
     )
     unseen = _cases_of(manifest, "validation" if has_learnt_them else "train")
     found = [find_lesions(model, case) for case in unseen if case.lesion is not None]
-    return heads, KnownLesions.of(found)
+    lesions = KnownLesions.of(found)
+    if lesions is None:
+        true = sum(np.count_nonzero(head.hit) for head in found)
+        false = sum(np.count_nonzero(~head.hit) for head in found)
+        print(
+            f"adn: how often its lesions are true is not told: in {len(found)} heads "
+            f"with labels it predicts {true} true and {false} false ones, and {ENOUGH} "
+            "of each are needed.",
+            file=sys.stderr,
+        )
+    return heads, lesions
 
 
 def _cases_of(manifest: Manifest, split: str) -> Iterator[PreparedCase]:

@@ -1,7 +1,7 @@
 """What compilers of TPUs and cards make of a small form of the joint step.
 
 `make compilers` installs them beside the package and runs this; nothing runs on a chip.
-The bounds are a little above what jax 0.10.2 and 0.12.0 give: they hold what was won.
+The bounds are a little above what jax 0.10.2 gives: they hold what was won.
 """
 
 from dataclasses import replace
@@ -18,6 +18,7 @@ from adn_jax.planning.targets import EXTRAS, parse_target
 from adn_jax.planning.worker import CompileJob
 
 REFERENCE = Path(__file__).parents[2] / "configs/adn_reference.py"
+
 
 def needs(platform):
     """Skip where its compiler is not installed."""

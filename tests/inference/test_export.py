@@ -143,11 +143,12 @@ def test_lesions_are_found_and_held_to_the_label(tiny_run, cases):
 
 @pytest.mark.slow
 def test_a_small_run_tells_of_heads_unlike_its_own(
-    tiny_run, tiny_data, cases, tmp_path
+    tiny_run, tiny_data, cases, tmp_path, capsys
 ):
     small = tmp_path / "small"
     arguments = ["export-model", str(tiny_run), str(small), "--format", "weights"]
     main([*arguments, "--heads", str(tiny_data)])
+    assert "how often its lesions are true is not told" in capsys.readouterr().err
     system, case = load_system(small), cases[0]
     bright = replace(case, volume=np.minimum(case.volume + case.brain, 1))
     (flag,) = [
