@@ -65,6 +65,8 @@ class FoundLesion:
         """What `scan.json` says of it."""
         found = asdict(self)
         means = found.pop("means")
+        if self.ppv is None:
+            found.pop("ppv")
         return {**found, **means}
 
 

@@ -32,25 +32,15 @@ def test_scans_reach_the_prediction(called, capsys):
     main(["predict", "RUN", "a.nii", "--out", "O", "--samples", "9"])
     main(["predict", "RUN", "a.nii", "--out", "O", "--tta.mirrored", "--poses", "4"])
     stated = ["--series", "native", "--hu-range", "-17", "80", "--no-viewer", "--dicom"]
-    stated += ["--least-lesion-ml", "2"]
+    stated += ["--least-lesion-ml", "2", "--least-ppv", "0.6"]
     main(["predict", "RUN", "dicom", "--out", "O", *stated])
     run, out, one = Path("RUN"), Path("O"), [Path("a.nii")]
+    copies, usual = {"mirrored": True, "copies": 4}, ("", None, True, False, None, None)
     assert called == [
-        (run, [*one, Path("dicom")], out, 0, {}, "", None, True, False, None),
-        (run, one, out, 9, {}, "", None, True, False, None),
-        (
-            run,
-            one,
-            out,
-            0,
-            {"mirrored": True, "copies": 4},
-            "",
-            None,
-            True,
-            False,
-            None,
-        ),
-        (run, [Path("dicom")], out, 0, {}, "native", (-17, 80), False, True, 2.0),
+        (run, [*one, Path("dicom")], out, 0, {}, *usual),
+        (run, one, out, 9, {}, *usual),
+        (run, one, out, 0, copies, *usual),
+        (run, [Path("dicom")], out, 0, {}, "native", (-17, 80), False, True, 2.0, 0.6),
     ]
     out = "2 scans are in O\n" + 3 * "1 scan is in O\n"
     assert capsys.readouterr().out == out
