@@ -27,7 +27,7 @@ from adn_jax.data.known_heads import KnownHeads
 from adn_jax.data.known_lesions import ENOUGH, HeadLesions, KnownLesions
 from adn_jax.data.manifest import Manifest, check_grid, read_manifest
 from adn_jax.errors import UserError
-from adn_jax.inference.maps import PredictedLesions
+from adn_jax.inference.maps import Lesions
 from adn_jax.inference.system import MOST_OUTSIDE, infer_case, tta_of
 from adn_jax.io.files import atomic_path, write_json
 from adn_jax.io.paths import Place, spelled_out
@@ -176,11 +176,12 @@ def find_lesions(model: TrainedModel, case: PreparedCase) -> HeadLesions:
     small to count."""
     maps, _ = infer_case(model.params, case, model.recipe)
     assert maps.lesion is not None
-    found = PredictedLesions.of(maps.prediction, maps.threshold, maps.spacing_mm)
-    hit = np.isin(np.arange(len(found.volume_ml)) + 1, found.number[maps.lesion])
-    large = found.volume_ml >= model.recipe.least_lesion_ml
+    found = Lesions.of(maps.predicted)
+    volume_ml = found.volumes_ml(maps.spacing_mm)
+    large = volume_ml >= model.recipe.least_lesion_ml
+    measures = volume_ml, found.means(maps.prediction), found.hits(maps.lesion)
     return HeadLesions(
-        *(each[large] for each in (found.volume_ml, found.probability, hit)),
+        *(each[large] for each in measures),
         has_infarct=bool(maps.lesion.any()),
     )
 

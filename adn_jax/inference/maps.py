@@ -172,33 +172,41 @@ class CaseMaps:
         }
 
 
-class PredictedLesions(NamedTuple):
-    """The predicted lesions of a map: its 26-connected components."""
+class Lesions(NamedTuple):
+    """The lesions of a mask: its 26-connected components."""
 
     number: Int[np.ndarray, "z y x"]
     """Of the lesion that each voxel belongs to, from 1 on; 0: none."""
-    volume_ml: Float[np.ndarray, " n"]
-    probability: Float[np.ndarray, " n"]
-    """Means over their voxels."""
+    voxels: Int[np.ndarray, " n"]
+    """How many each has."""
 
     @classmethod
-    def of(
-        cls, probability: Map, threshold: float, spacing_mm: Spacing
-    ) -> "PredictedLesions":
-        """Those where the probability reaches a threshold."""
-        number, count = ndimage.label(probability >= threshold, TOUCHING)
-        sizes = np.bincount(number.ravel(), minlength=count + 1)[1:]
-        summed = np.bincount(number.ravel(), probability.ravel(), count + 1)[1:]
-        volume = sizes * float(np.prod(spacing_mm)) / 1000.0
-        return cls(number, volume, summed / sizes)
+    def of(cls, mask: Mask) -> "Lesions":
+        """Number them."""
+        number, count = ndimage.label(mask, TOUCHING)
+        return cls(number, np.bincount(number.ravel(), minlength=count + 1)[1:])
+
+    def volumes_ml(self, spacing_mm: Spacing) -> Float[np.ndarray, " n"]:
+        """The volume of each."""
+        return self.voxels * float(np.prod(spacing_mm)) / 1000.0
+
+    def means(self, volume: Map) -> Float[np.ndarray, " n"]:
+        """The mean over each one's voxels."""
+        wide = volume.ravel().astype(np.float64)
+        size = len(self.voxels) + 1
+        return np.bincount(self.number.ravel(), wide, size)[1:] / self.voxels
+
+    def hits(self, label: Mask) -> Bool[np.ndarray, " n"]:
+        """Which share a voxel with a label."""
+        return np.isin(np.arange(1, len(self.voxels) + 1), self.number[label])
 
 
 def hold_back(
     probability: Map, threshold: float, spacing_mm: Spacing, counts: LesionRule
 ) -> tuple[Map, int]:
     """Hold lesions that do not count below the threshold; also returns how many."""
-    lesions = PredictedLesions.of(probability, threshold, spacing_mm)
-    left_out = ~counts(lesions.volume_ml, lesions.probability)
+    lesions = Lesions.of(probability >= threshold)
+    left_out = ~counts(lesions.volumes_ml(spacing_mm), lesions.means(probability))
     held = np.minimum(probability, max(threshold - HELD_BELOW, 0.0))
     inside = np.concatenate([[False], left_out])[lesions.number]
     held = np.where(inside, held, probability).astype(probability.dtype)
@@ -307,21 +315,16 @@ class Uncertainty(NamedTuple):
         self, predicted: Mask, spacing_mm: Spacing, lesion: Mask | None = None
     ) -> tuple[LesionUncertainty, ...]:
         """Every predicted lesion with its means, the largest first."""
-        parts, count = ndimage.label(predicted, TOUCHING)
-
-        def summed(weights: Float[np.ndarray, "z y x"]) -> Float[np.ndarray, " n"]:
-            return np.bincount(parts.ravel(), weights.ravel(), count + 1)[1:]
-
-        sizes = summed(predicted.astype(np.float64))
-        means = [summed(volume) / sizes for volume in self]
-        hits: list[bool | None] = [None] * count
+        parts = Lesions.of(predicted)
+        means = [parts.means(volume) for volume in self]
+        hits: list[bool | None] = [None] * len(parts.voxels)
         if lesion is not None:
-            hits = (summed(lesion.astype(np.float64)) > 0).tolist()
+            hits = parts.hits(lesion).tolist()
         found = [
-            LesionUncertainty(
-                *map(float, (size * np.prod(spacing_mm) / 1000.0, *of)), hit
+            LesionUncertainty(*map(float, (volume, *of)), hit)
+            for volume, hit, *of in zip(
+                parts.volumes_ml(spacing_mm), hits, *means, strict=True
             )
-            for size, hit, *of in zip(sizes, hits, *means, strict=True)
         ]
         return tuple(sorted(found, key=lambda one: one.volume_ml, reverse=True))
 

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adn_jax.inference.maps import PredictedLesions, hold_back, judge_midline
+from adn_jax.inference.maps import Lesions, hold_back, judge_midline
 from adn_jax.metrics.alignment import Plane, in_plane_angle_deg, in_world, turn_deg
 from adn_jax.pipeline.align import MidlineFit
 
@@ -92,12 +92,15 @@ def test_predicted_lesions_have_volumes_and_mean_probabilities():
     probability[0, 0, 0:2] = 0.5, 0.9
     probability[1, 1, 2] = 1.0  # touches it by a corner
     probability[3, 4, 4] = 0.75
-    found = PredictedLesions.of(probability, 0.5, SPACING)
-    np.testing.assert_allclose(found.volume_ml, [3.0, 1.0])
-    np.testing.assert_allclose(found.probability, [0.8, 0.75])
+    found = Lesions.of(probability >= 0.5)
+    np.testing.assert_allclose(found.volumes_ml(SPACING), [3.0, 1.0])
+    np.testing.assert_allclose(found.means(probability), [0.8, 0.75])
     assert (found.number > 0).sum() == 4
-    nothing = PredictedLesions.of(0 * probability, 0.5, SPACING)
-    assert len(nothing.volume_ml) == len(nothing.probability) == 0
+    label = np.zeros_like(probability, bool)
+    label[1, 1, 2] = label[2, 4, 4] = True
+    assert found.hits(label).tolist() == [True, False]
+    nothing = Lesions.of(probability > 1)
+    assert len(nothing.volumes_ml(SPACING)) == len(nothing.means(probability)) == 0
 
 
 def test_lesions_count_by_their_mean_probability_too():
