@@ -101,6 +101,11 @@ def evaluate_run(
         raise UserError(
             "the package's own folder is no place for results; give --out FOLDER."
         )
+    if least_ppv is not None and threshold == "auto":
+        raise UserError(
+            "least_ppv is given with a chosen threshold, but how often lesions are "
+            "true was measured for the recipe's; leave one of the two out."
+        )
     system = load_system(run, samples, ensemble, tta, least_lesion_ml, least_ppv)
     manifest = find_data(system.model.run, data)
     check_grid(system.model.recipe, manifest)

@@ -250,6 +250,11 @@ def load_system(
         check_recipe(recipe)
         members.append(replace(model, recipe=recipe))
     if least_ppv is not None:
+        if ensemble:
+            raise UserError(
+                "least_ppv is given with an ensemble, but how often lesions are true "
+                "was measured for a run alone; leave one of the two out."
+            )
         members[0] = _with_least_ppv(members[0], least_ppv)
     first = members[0].recipe
     if samples and not has_dropout(first):

@@ -148,6 +148,25 @@ def test_a_ppv_that_means_nothing(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--threshold", "auto"], "least_ppv is given with a chosen threshold"),
+        (["--ensemble", "{run}"], "least_ppv is given with an ensemble"),
+    ],
+)
+def test_a_ppv_of_what_nobody_measured(
+    measured_run, tiny_run, tiny_data, tmp_path, capsys, options, sentence
+):
+    options = [option.format(run=tiny_run) for option in options]
+    with pytest.raises(SystemExit) as stop:
+        main(["evaluate", str(measured_run), "--data", str(tiny_data), "--out",
+              str(tmp_path / "out"), "--least-ppv", "0.5", *options])  # fmt: skip
+    assert stop.value.code == 2
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.fixture(scope="module")
 def tilted_series(raw_head, tmp_path_factory):
     """The same head as a gantry tilted by 15 degrees and uneven slices show it."""
