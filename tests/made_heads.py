@@ -13,7 +13,6 @@ from adn_jax.io.image import Image, from_nifti
 
 SEMI_AXES_MM = (65.0, 85.0, 70.0)
 
-
 LESION_CENTRE_MM, LESION_RADIUS_MM = (10.0, -20.0, 35.0), 22.0
 
 

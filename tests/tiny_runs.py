@@ -31,12 +31,9 @@ from adn_jax.training.runs import write_run
 
 SHAPE = (8, 48, 40)
 
-
 SPACING = (12.0, 4.0, 4.0)
 
-
 ANGLES = {"turned": 12.0, "upright": 0.0, "healthy": -7.0, "tilted": 5.0}
-
 
 RECIPE = Recipe(
     name="tiny",

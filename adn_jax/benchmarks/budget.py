@@ -31,13 +31,11 @@ from adn_jax.models.cost import NetworkCost
 PARTS = ("augment", "align", "disentangle", "segment", "tissue", "loss", "optimizer")
 """Named scopes of the parts of a step; the outermost counts."""
 
-
 GRADIENTS = {
     "input_gradient": "input gradient",
     "kernel_gradient": "kernel gradient",
 }
 """Named scopes of the two halves of a convolution's own gradient."""
-
 
 KINDS = {
     "dropout": r"/dropout\b",
@@ -50,29 +48,21 @@ KINDS = {
 """Work of a network that is no convolution, by what its name stack holds; the first
 that fits. An activation takes the sum of a residual block with it."""
 
-
 CONVOLUTION = re.compile(r"convolution|conv(Forward|Backward)", re.IGNORECASE)
 
-
 PRODUCT = re.compile(r"dot|gemm|matmul", re.IGNORECASE)
-
 
 LAYER = re.compile(r"/(convolution|conv_\d+|down|head|up_\d+)/[^,]*$")
 """A product in a layer is its convolution, unless it is an einsum, which has commas."""
 
-
 CONTAINERS = {"while", "call", "conditional"}
 """Instructions whose time is that of others."""
 
-
 SAMPLING = {"gather", "scatter"}
-
 
 MOVING = {"copy", "transpose", "reshape", "slice", "pad", "concatenate"}
 
-
 REDUCING = {"reduce", "reduce-window"}
-
 
 Work = tuple[str, str, str]
 """Part of the system, kind of work, direction."""

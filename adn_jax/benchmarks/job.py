@@ -17,28 +17,22 @@ from adn_jax.runtime.capacity import CompiledMemory
 Task = Literal["peaks", "steps", "input", "budget"]
 """Peaks of the machine, steps of a system, steps with real input, or a profile."""
 
-
 What = Literal["align", "joint", "inference"]
 """Train step of T, train step of D and F, or the chain from a scan I to O."""
-
 
 PeerForm = Literal["eager", "bf16", "compiled"]
 """How the peer computes; of the PyTorch reference: operation by operation in float32
 (with TF32 where the recipe's precision has it), in bfloat16 by autocast with channels
 last, or through torch.compile."""
 
-
 Form = Literal["jit", PeerForm]
 """Our own compiled code, or a form of the peer."""
-
 
 Platform = Literal["cpu", "gpu", "tpu"]
 """Where both sides run."""
 
-
 SYNTHETIC = "synthetic"
 """Stands for a prepared data set that is made for the measurement."""
-
 
 TITLES: dict[What, str] = {
     "align": "Train step of T",
@@ -46,9 +40,13 @@ TITLES: dict[What, str] = {
     "inference": "Inference, I to O",
 }
 
-
 LESION_RADIUS = 0.25
 """Of the head's half-extents; about the share of a large infarct."""
+
+
+def side_of(form: Form) -> str:
+    """Whose code it is."""
+    return "ours" if form == "jit" else f"peer {form}"
 
 
 @dataclass(frozen=True)

@@ -23,17 +23,13 @@ from adn_jax.runtime.platform import processor_name
 CUDNN = "nvidia-cudnn"
 """Begin of the name of the wheels that carry cuDNN for jax."""
 
-
 PROCESS = Path("/proc/self")
-
 
 RESET_PEAK = "5"
 """What Linux takes in `clear_refs` to let the peak begin again at what is in use."""
 
-
 LEAST_SECONDS = 1.0
 """Short calls are repeated for at least so long."""
-
 
 MOST_CALLS = 200
 

@@ -66,18 +66,14 @@ from adn_jax.types import Batch, Key, Params, Volume
 ENDLESS_STEPS = 10**6
 """The decay's length in steps: it has no end while a benchmark runs."""
 
-
 MATRIX_SIZE = {"cpu": 2048, "gpu": 16384, "tpu": 16384}
 """Rows and columns of the matrices on one device."""
-
 
 COPY_BYTES = {"cpu": 2**28, "gpu": 2**32, "tpu": 2**32}
 """Size of the array on one device: far more than any cache holds."""
 
-
 LEAST_CASES = 8
 """Cases of a made-up data set, or as many as a batch has."""
-
 
 BLOCKS = 3
 """Blocks of steps with real input and with fixed input, in turn."""

@@ -31,9 +31,7 @@ PEER_FORMS: dict[Precision, tuple[PeerForm, ...]] = {
 }
 """Forms of the peer that a recipe is compared with, by its precision."""
 
-
 Figures = PeakFigures | StepFigures | InputFigures | Budget
-
 
 FIGURES = {
     "peaks": PeakFigures,

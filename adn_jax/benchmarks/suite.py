@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from adn_jax.benchmarks.job import Job, PeakFigures, What
+from adn_jax.benchmarks.job import Job, PeakFigures, What, side_of
 from adn_jax.benchmarks.machine import load_average, this_machine
 from adn_jax.benchmarks.record import FIGURES, Plan, Record, Result
 from adn_jax.config.serialization import settings_from_json, settings_to_json
@@ -130,8 +130,7 @@ def job_words(job: Job, number: int) -> str:
     """A job in a few words, for the progress."""
     if job.task != "steps":
         return f"{job.what}, {job.task}"
-    side = "ours" if job.form == "jit" else f"peer {job.form}"
-    return f"{job.what}, {side}, round {number}"
+    return f"{job.what}, {side_of(job.form)}, round {number}"
 
 
 def run_job(job: Job) -> Result:

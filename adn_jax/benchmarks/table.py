@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from adn_jax.benchmarks.budget import Budget, BudgetRow
 from adn_jax.benchmarks.job import (
     TITLES,
-    Form,
     InputFigures,
     PeakFigures,
     StepFigures,
     What,
     quartiles,
+    side_of,
 )
 from adn_jax.benchmarks.record import (
     Line,
@@ -25,7 +25,6 @@ from adn_jax.report.tables import NONE, Section, bytes_text, digits, rate, secon
 
 LEAST_TIME_SHARE = 0.005
 """Rows of a budget with less of the step's time are left to the sum."""
-
 
 RAN = (PeakFigures, StepFigures)
 """Figures that tell with what they were measured."""
@@ -175,12 +174,12 @@ def _steps_section(record: Record, what: What) -> Section:
     table = [(name, *(show(line) for line in lines)) for name, show in ROWS]
     beside = [
         f"Ours takes {fastest.time:.2f} of the time of the fastest peer "
-        f"({_system_name(fastest.form)}) and {fastest.memory:.2f} of its memory."
+        f"({side_of(fastest.form)}) and {fastest.memory:.2f} of its memory."
         for fastest in compare_with_peers(lines)[:1]
     ]
     return Section(
         f"{TITLES[what]}: {recipe.name}, {batch}{grid}, {recipe.system.precision}",
-        columns=("", *(_system_name(line.form) for line in lines)),
+        columns=("", *(side_of(line.form) for line in lines)),
         rows=tuple(row for row in table if set(row[1:]) - {NONE}),
         notes=(*beside, *_notes_of_jobs(record, what)),
     )
@@ -195,7 +194,7 @@ def _notes_of_jobs(record: Record, what: What) -> list[str]:
             continue
         if result.failure:
             part = "" if job.task == "steps" else f", {job.task}"
-            notes.append(f"{_system_name(job.form)}{part}: {result.failure}")
+            notes.append(f"{side_of(job.form)}{part}: {result.failure}")
         elif isinstance(found, InputFigures):
             alone = digits(job.batch / found.pipeline_s)
             notes.append(
@@ -205,8 +204,3 @@ def _notes_of_jobs(record: Record, what: What) -> list[str]:
                 f"{found.real_s / found.fixed_s:.3f} of it."
             )
     return notes
-
-
-def _system_name(form: Form) -> str:
-    """Whose code it is."""
-    return "ours" if form == "jit" else f"torch {form}"

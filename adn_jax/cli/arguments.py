@@ -38,7 +38,6 @@ Where = Annotated[Place, _place_argument("DIR", to_place)]
 WhereRun = Annotated[Place, _place_argument("RUN", run_place)]
 """The folder of a run, or `bundled`."""
 
-
 TTA_RENAMED = {
     "--mirrored": ("--tta.mirrored",),
     "--poses": ("--tta.copies",),

@@ -9,7 +9,7 @@ import tyro
 
 from adn_jax.cli.arguments import parse
 from adn_jax.config.recipe_file import load_recipe
-from adn_jax.errors import counted
+from adn_jax.errors import UserError, counted
 from adn_jax.phantom.generate import write_phantoms
 from adn_jax.phantom.settings import PRESETS
 
@@ -24,8 +24,9 @@ class PhantomCommand:
     """How many phantoms."""
     seed: int = 0
     """The same seed gives the same files."""
-    difficulty: Literal["easy", "hard"] = "easy"
-    """Easy: clear infarcts, small files. Hard: infarcts and anatomy as in patients."""
+    difficulty: Literal["easy", "hard"] | None = None
+    """Easy, as if not given: clear infarcts, small files. Hard: infarcts and anatomy as
+    in patients."""
     stream: Path | None = None
     """Config whose heads are drawn, as a training without data draws them: OUT becomes
     a prepared data set on its grid, in the place of raw scans of a difficulty."""
@@ -42,11 +43,13 @@ def main(arguments: Sequence[str]) -> None:
     command = parse(PhantomCommand, "phantom", arguments)
     kind, parts = "drawn", (command.validation, command.test)
     if command.stream is None:
-        kind, preset = command.difficulty, PRESETS[command.difficulty]
+        kind = command.difficulty or "easy"
+        preset = PRESETS[kind]
         splits = write_phantoms(
             command.out, command.cases, command.seed, preset, *parts, command.workers
         )
     else:
+        _check_stream(command)
         from adn_jax.data.stream import write_drawn_heads  # the others need no JAX
 
         recipe = load_recipe(command.stream)
@@ -59,3 +62,13 @@ def main(arguments: Sequence[str]) -> None:
         f"{command.seed}; {counts}) {'is' if command.cases == 1 else 'are'} in "
         f"{command.out}"
     )
+
+
+def _check_stream(command: PhantomCommand) -> None:
+    """Raise `UserError` if an option is given that a stream of heads does not have."""
+    for name in ("difficulty", "workers"):
+        if getattr(command, name) is not None:
+            raise UserError(
+                f"--{name} is given with --stream, which draws heads as its config "
+                "says, in this process; leave one of the two out."
+            )

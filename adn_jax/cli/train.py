@@ -81,7 +81,7 @@ def main(arguments: Sequence[str]) -> None:
         keep_compiled(command.run if command.coordinator else None)
     join_processes(command.coordinator, command.processes, command.process_id)
     if not command.coordinator:
-        stages = recipe.align, recipe.tissue, recipe.joint
+        stages = (getattr(recipe, name) for name in stages_of(recipe))
         parts = (stage.batch // stage.micro_batches for stage in stages)
         shared = (command.spatial_shards * part for part in parts)
         spread_over_cores(sharing_processors(*shared))

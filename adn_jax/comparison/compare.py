@@ -52,24 +52,18 @@ TABLE_1 = {
 }
 """Name of our recipe -> row, in the paper's order."""
 
-
 GRID_SCORES = ("dice", "hd95_mm", "label_ml")
 """Scores that exist on each grid."""
-
 
 COMPARED = ("dice", "hd95_mm")
 """Scores that are tested against the reference."""
 
-
 SIZES_ML = (5.0, 30.0)
 """Label volumes that part small from medium, and medium from large infarcts."""
 
-
 DIGITS = {"dice": 3, "hd95_mm": 1}
 
-
 NAMES = {"dice": "Dice", "hd95_mm": "HD95 mm"}
-
 
 ALIGNED = {True: "yes", False: "no", None: NONE}
 

@@ -25,14 +25,14 @@ from adn_jax.data.manifest import Manifest, has_manifest, read_manifest
 from adn_jax.distributed.preemption import interrupt_on_sigterm
 from adn_jax.errors import UserError
 from adn_jax.evaluation.case import EMPTY_RULES
-from adn_jax.inference.system import infer_case, tta_of
+from adn_jax.inference.system import load_system, tta_of
 from adn_jax.io.files import read_json
 from adn_jax.io.paths import Place, is_remote, spelled_out
 from adn_jax.metrics.overlap import Mask
 from adn_jax.pipeline.align import aligns
 from adn_jax.prepare.dataset import log_manifest, prepare_dataset
 from adn_jax.runtime.jobs import progress_bar
-from adn_jax.training.runs import Run, changed_settings, load_run, stages_of
+from adn_jax.training.runs import Run, changed_settings, stages_of
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,10 @@ class PlannedRun:
         return self.folder.name
 
     def masks(self, manifest: Manifest, cases: Sequence[str]) -> list[Mask]:
-        """What it marks in some cases, on the prepared grid."""
-        model = load_run(self.folder)
+        """What it marks in some cases, on the prepared grid, as it was scored."""
+        system = load_system(self.folder)
         return [
-            infer_case(model.params, read_case(files), model.recipe)[0].predicted
+            system.infer(read_case(files)).maps.predicted
             for files in map(manifest.case_folder, cases)
         ]
 

@@ -49,10 +49,9 @@ def read_pairs(option_name: str, texts: Iterable[str]) -> dict[str, str]:
         spelled = _spelled(name)
         if (now := present_name(spelled)) != spelled:
             tell_renamed(name.strip(), now)
-            name = now
-        if name in pairs:
-            raise UserError(f"{option_name} has {name!r} twice; give it once.")
-        pairs[name] = value
+        if now in pairs:
+            raise UserError(f"{option_name} has {now!r} twice; give it once.")
+        pairs[now] = value
     return pairs
 
 

@@ -135,6 +135,11 @@ def value_from_json(hint: Any, value: Any, where: str) -> Any:
                 value_from_json(hint, item, f"{where}[{index}]")
                 for index, (hint, item) in enumerate(zip(hints, value, strict=True))
             )
+    if kind is Mapping and isinstance(value, Mapping):
+        return {
+            name: value_from_json(choices[1], item, f"{where}.{name}")
+            for name, item in value.items()
+        }
     if hint is float and type(value) in {int, float}:
         return float(value)
     if hint in {int, bool, str} and type(value) is hint:

@@ -50,6 +50,7 @@ def demo_size(recipe: Recipe) -> Recipe:
             recipe.align,
             steps=100,
             batch=16,
+            micro_batches=1,
             validate_every=50,
             augment=replace(
                 recipe.align.augment,
@@ -60,6 +61,7 @@ def demo_size(recipe: Recipe) -> Recipe:
             recipe.tissue,
             steps=min(recipe.tissue.steps, 300),
             batch=2,
+            micro_batches=1,
             validate_every=75,
             optimizer=_demo_optimizer(recipe.tissue.optimizer),
         ),
@@ -67,6 +69,7 @@ def demo_size(recipe: Recipe) -> Recipe:
             recipe.joint,
             steps=300,
             batch=2,
+            micro_batches=1,
             validate_every=75,
             optimizer=_demo_optimizer(recipe.joint.optimizer),
         ),

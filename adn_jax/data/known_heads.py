@@ -12,6 +12,7 @@ import numpy as np
 from scipy.ndimage import binary_erosion
 
 from adn_jax.config import PrepareSettings
+from adn_jax.config.serialization import settings_from_json
 from adn_jax.data.cases import PreparedCase
 from adn_jax.errors import UserError
 from adn_jax.io.files import is_there, read_json, write_json
@@ -105,9 +106,7 @@ class KnownHeads:
         path = run / KNOWN_HEADS
         if not is_there(path):
             return None
-        content = read_json(path)
-        ranges = content["ranges"].items()
-        return cls(content["heads"], {name: tuple(ends) for name, ends in ranges})
+        return settings_from_json(cls, read_json(path), str(path))
 
     def write(self, run: Place) -> None:
         """Note them in a run's folder."""

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.special import expit
 
+from adn_jax.config.serialization import settings_from_json
 from adn_jax.io.files import is_there, read_json, write_json
 from adn_jax.io.paths import Place
 
@@ -94,7 +95,9 @@ class KnownLesions:
     def read(cls, run: Place) -> "KnownLesions | None":
         """Those noted in a run's folder; None if nobody measured them."""
         path = run / KNOWN_LESIONS
-        return cls(**read_json(path)) if is_there(path) else None
+        if not is_there(path):
+            return None
+        return settings_from_json(cls, read_json(path), str(path))
 
     def write(self, run: Place) -> None:
         """Note them in a run's folder."""

@@ -28,9 +28,7 @@ from adn_jax.prepare.case import to_native
 
 EmptyRule = Literal["penalise", "leave_out"]
 
-
 Empty = Literal["none", "label", "prediction", "both"]
-
 
 EMPTY_RULES: dict[EmptyRule, str] = {
     "penalise": "Label and prediction both empty: Dice 1, lesion F1 1, HD95 0 mm. One "

@@ -115,7 +115,7 @@ def evaluate_run(
     folder = parent / (f"{split}-ensemble" if ensemble else split)
     more = {}
     if threshold == "auto":
-        chosen = choose_on_validation(system, data, _made_by(system), empty)
+        chosen = choose_on_validation(system, data, parent, _made_by(system), empty)
         system = replace(system, thresholds=chosen.choice.thresholds)
         more = {"threshold": chosen.to_json(cases)}
     evaluation = _evaluate_system(system, manifest, split, folder, empty, more)

@@ -36,15 +36,11 @@ from adn_jax.runtime.platform import versions
 
 SeedsByCases = Float[np.ndarray, "seeds cases"]
 
-
 RESAMPLES = 10_000
-
 
 SEED = 0
 
-
 Summary = dict[str, float | int | list[float] | None]
-
 
 CALIBRATION = {"ece": expected_calibration_error, "brier": brier_score}
 """Scores of calibration that a single case has voxels enough for."""

@@ -32,18 +32,14 @@ from adn_jax.training.runs import Run
 CANDIDATES = tuple(round(0.05 * step, 2) for step in range(1, 20))
 """Thresholds to choose from."""
 
-
 FEW_CASES = 8
 """With fewer validation cases a choice is called weak."""
-
 
 ThresholdCurve = Float[np.ndarray, " candidates"]
 """A number for each of `CANDIDATES`."""
 
-
 CURVES_FORMAT = 1
 """Version of the file: raise it when its numbers change."""
-
 
 MeasuredCase = dict[str, Any]
 """Of one validation case: its name, Dice at each candidate by grid ("native" where its
@@ -182,6 +178,7 @@ class Chosen:
 def choose_on_validation(
     system: System,
     data: Place | None,
+    folder: Place,
     state: Any,
     empty: EmptyRule,
 ) -> Chosen:
@@ -193,6 +190,7 @@ def choose_on_validation(
     Args:
         system: what is to be scored.
         data: the data set to take where a run's own one is not there.
+        folder: where what was measured is kept for the next time.
         state: what the predictions depend on, as JSON values.
         empty: rule for empty masks.
 
@@ -209,7 +207,6 @@ def choose_on_validation(
     ]
     key = fingerprint(state, checksums, CANDIDATES, CURVES_FORMAT)
     suffix = "-ensemble" if len(system.members) > 1 else ""
-    folder = system.model.run.folder / "evaluation"
     path = folder / f"validation-thresholds{suffix}.json"
     known: dict[str, Any] = read_json(path) if path.is_file() else {}
     if known.get("key") != key:

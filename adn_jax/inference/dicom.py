@@ -106,7 +106,7 @@ def write_dicom(folder: Path, scan: RawScan, found: Found) -> dict[str, Any]:
     """
     import highdicom
 
-    sources = read_sources(scan.frames)
+    sources = read_sources(scan.frames, scan.image.spacing_mm[2])
     volume_ml = taken_volume_ml(found.lesion, scan)
     tracking = highdicom.UID(), f"infarct by {MAKER}"
     with warnings.catch_warnings():
@@ -128,8 +128,10 @@ def write_dicom(folder: Path, scan: RawScan, found: Found) -> dict[str, Any]:
     }
 
 
-def read_sources(frames: Sequence[Frame]) -> list[Dataset]:
+def read_sources(frames: Sequence[Frame], distance_mm: float) -> list[Dataset]:
     """The headers of the files of a series, what may be empty filled in.
+
+    Slices that tell no thickness count as thick as they are apart: results need one.
 
     Raises `UserError` where nothing can refer to them.
     """
@@ -158,6 +160,8 @@ def read_sources(frames: Sequence[Frame]) -> list[Dataset]:
         for keyword in MAY_BE_EMPTY:
             if keyword not in source:
                 setattr(source, keyword, "")
+        if "NumberOfFrames" not in source and not source.get("SliceThickness"):
+            source.SliceThickness = distance_mm
     return sources
 
 
@@ -264,10 +268,10 @@ def _report(
     found: Found,
 ) -> "highdicom.sr.ComprehensiveSR":
     """The report: volume of the infarct in the brain, referring to its segment."""
-    from highdicom import sr
+    from highdicom import UID, sr
 
     device = sr.DeviceObserverIdentifyingAttributes(
-        uid=tracking[0], name=MAKER, manufacturer_name=MAKER, model_name=found.recipe
+        uid=UID(), name=MAKER, manufacturer_name=MAKER, model_name=found.recipe
     )
     # not ReferencedSegment.from_segmentation: it looks for the segment's number in each
     # frame, and a segmentation with one segment says it once for all

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -18,7 +18,7 @@ from adn_jax.errors import UserError, is_out_of_memory, memory_sentence
 from adn_jax.inference.dicom import Found, check_can_write, check_series, write_dicom
 from adn_jax.inference.figures import as_webp, save_figure, scan_figure
 from adn_jax.inference.maps import CaseMaps
-from adn_jax.inference.shown import ShownScan, Side, side_in_words
+from adn_jax.inference.shown import ShownScan
 from adn_jax.inference.system import (
     System,
     as_map,
@@ -29,7 +29,6 @@ from adn_jax.inference.viewer import write_viewer
 from adn_jax.io.files import atomic_path, none_for_nan, write_json
 from adn_jax.io.image import Image, write_image
 from adn_jax.io.paths import Place
-from adn_jax.metrics.overlap import Mask
 from adn_jax.pipeline.adn import AdnOutputs
 from adn_jax.prepare.case import prepare_scan, to_native, to_slices
 from adn_jax.runtime.capacity import MemoryShortageError
@@ -148,7 +147,7 @@ def predict(model: TrainedModel, path: Path | str) -> Prediction:
     Raises:
         UserError: the path is no head CT, or no brain is found in it.
     """
-    system = System((model,), (model.recipe.name,))
+    system = System((model,))
     return _predict_read(system, read_scan(path))
 
 
@@ -320,26 +319,13 @@ def _describe_case(
     }
     if maps.plane is not None:
         if maps.knows_sides:
-            facts["lesion_side"] = lesion_side(maps.aligned_predicted)
+            facts["lesion_side"] = shown.lesion_side
         pose = maps.pose(case.affine)
         facts["head_rotation_deg"] = pose["rotation_deg"]
         facts["head_offset_mm"] = pose["offset_mm"]
         facts["pose_signs"] = POSE_SIGNS
     facts["flags"] = [*case.flags, *maps.flags]
     return {**facts, "quality": case.quality, "source": case.source}
-
-
-def lesion_side(aligned: Mask) -> Side | Literal["none"]:
-    """The patient's side of a mask on X's grid: left, right, both or none.
-
-    x grows to the patient's right, and X's mid-line is the middle of x.
-    """
-    if not aligned.any():
-        return "none"
-    width = aligned.shape[2]
-    right = np.count_nonzero(aligned[:, :, (width + 1) // 2 :])
-    left = np.count_nonzero(aligned[:, :, : width // 2])
-    return side_in_words(int(left), int(right))
 
 
 def result_folders(scans: Sequence[Path], out: Path) -> dict[Path, Path]:

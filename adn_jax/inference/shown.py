@@ -199,6 +199,17 @@ class ShownScan:
         ]
         return tuple(sorted(found, key=lambda one: one.volume_ml, reverse=True))
 
+    @property
+    def lesion_side(self) -> Side | Literal["none"] | None:
+        """The patient's side of all lesions together; None if it is not known."""
+        if not self.lesions:
+            return "none"
+        return self._side_of(self._places_of(np.argwhere(self.volumes["lesion"] > 0)))
+
+    def _places_of(self, index: Num[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
+        """Voxels (z y x) in mm (RAS+)."""
+        return index[:, ::-1] @ self.affine[:3, :3].T + self.affine[:3, 3]
+
     def _measure(self, box: tuple[slice, ...], inside: Mask) -> FoundLesion:
         """One lesion, the mask `inside` of a box."""
         maps = {
@@ -208,7 +219,7 @@ class ShownScan:
         }
         index = np.argwhere(inside) + [part.start for part in box]
         hu = self.hu[box][inside]
-        places = index[:, ::-1] @ self.affine[:3, :3].T + self.affine[:3, 3]
+        places = self._places_of(index)
         means = {
             "mean_hu": _mean_of(hu[(hu > OUTSIDE_BRAIN_HU) & (hu <= BRIGHTEST_HU)]),
             **{

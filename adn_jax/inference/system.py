@@ -40,7 +40,7 @@ from adn_jax.inference.maps import (
     Uncertainty,
     judge_midline,
 )
-from adn_jax.io.paths import Place
+from adn_jax.io.paths import Place, spelled_out
 from adn_jax.metrics.alignment import Plane
 from adn_jax.metrics.disentanglement import PATHOLOGY_THRESHOLD
 from adn_jax.metrics.overlap import Mask
@@ -81,7 +81,6 @@ MOST_OUTSIDE = 0.001
 """From this fraction of a head outside the system's box it is seen whole: less is the
 rim of a skull-stripped brain."""
 
-
 SHARED_FROM = 2**19
 """Voxels of X from which on the devices of a CPU share a scan."""
 
@@ -121,8 +120,6 @@ class System:
     """
 
     members: tuple[TrainedModel, ...]
-    names: tuple[str, ...]
-    """Names of the members' runs."""
     samples: int = 0
     """Passes with dropout, of the scan itself; 0: none."""
     thresholds: Thresholds | None = None
@@ -132,6 +129,11 @@ class System:
     def tta(self) -> tuple[TtaSettings | None, ...] | None:
         """Test-time augmentation of each member (`tta_of`)."""
         return tta_of([member.recipe for member in self.members])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the members' runs."""
+        return tuple(member.run.folder.name for member in self.members)
 
     @property
     def model(self) -> TrainedModel:
@@ -235,11 +237,12 @@ def load_system(
             "--samples and --ensemble."
         )
     runs = (run, *ensemble)
-    twice = [member for member, times in Counter(runs).items() if times > 1]
-    if twice:
+    known = {spelled_out(member): member for member in runs}
+    if len(known) < len(runs):
+        twice = Counter(map(spelled_out, runs)).most_common(1)[0][0]
         raise UserError(
-            f"{twice[0]} is in the ensemble twice, so it would count twice; name each "
-            "run once."
+            f"{known[twice]} is in the ensemble twice, so it would count twice; name "
+            "each run once."
         )
     members = []
     for member in runs:
@@ -273,7 +276,7 @@ def load_system(
                     f"{other} works on {name} {here}, {run} on {wanted}; an ensemble "
                     "needs runs of one prepared grid."
                 )
-    return System(tuple(members), tuple(one.name for one in runs), samples)
+    return System(tuple(members), samples)
 
 
 def _with_least_ppv(model: TrainedModel, least_ppv: float) -> TrainedModel:

@@ -58,8 +58,11 @@ def to_place(text: str) -> Place:
 
 
 def as_place(place: Place | str) -> Place:
-    """A place as it is, or the one that a text names (`to_place`)."""
-    return to_place(place) if isinstance(place, str) else place
+    """A place, or the one that a text names (`to_place`); one such as `.` or `RUN/..`
+    by its own name, under which results speak of it."""
+    place = to_place(place) if isinstance(place, str) else place
+    nameless = place.name in ("", "..") and not is_remote(place)
+    return place.resolve() if nameless else place
 
 
 def is_remote(place: Place) -> bool:

@@ -143,8 +143,9 @@ class Atlas:
         return maps, dice(maps.sum(axis=0) > 0.5, brain)
 
 
+@cache
 def load_atlas(folder: str) -> Atlas:
-    """The atlas of a folder; empty: ICBM 152.
+    """The atlas of a folder; empty: ICBM 152. Each is read once a process.
 
     Raises `UserError` unless the folder holds just the three maps, on one grid.
     """
@@ -184,11 +185,10 @@ def load_atlas(folder: str) -> Atlas:
     return Atlas(np.clip(maps, 0, 1), upright[0][1])
 
 
-@cache
 def icbm_atlas() -> Atlas:
     """ICBM 152 from nilearn's wheel; what of the brain is neither tissue is CSF.
 
-    Read once a process; the maps cannot be written to.
+    The maps cannot be written to.
     """
     from nilearn import datasets  # seconds, which every worker process would pay
 

@@ -237,7 +237,7 @@ def _lighter_kinds(
     ]
     if recipe.system.precision != "bfloat16":
         yield [Lighter("--precision bfloat16", 0.5)]
-    step = 1 if on_cpu else parts * devices.data
+    step = parts if on_cpu else parts * devices.data
     yield [
         Lighter(f"--{name}.batch {fewer}", fewer / batch)
         for fewer in range(batch - step, 0, -step)

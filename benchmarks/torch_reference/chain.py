@@ -16,9 +16,7 @@ from benchmarks.torch_reference.networks import make_alignment_net, make_unet
 
 Map = Float[Tensor, "b 1 z y x"]
 
-
 Channels = Float[Tensor, "b c z y x"]
-
 
 Matrix = Float[Tensor, "b 4 4"]
 

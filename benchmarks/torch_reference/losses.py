@@ -15,17 +15,13 @@ from benchmarks.torch_reference.chain import Map, Outputs, Pose, mirror
 
 Scalar = Float[Tensor, ""]
 
-
 Loss = tuple[Scalar, dict[str, Scalar]]
-
 
 LEAST_IN_VIEW = 0.01
 """Share of the head below which `mirror_in_view` stops rising."""
 
-
 ONLY_OURS = ("focal_tversky", "boundary", "size_by_volume")
 """Terms that the reference does not have."""
-
 
 SMALLEST_WEIGHT = 1e-6
 """Lower bound in the generalised Dice loss."""
@@ -149,12 +145,10 @@ ALIGNMENT = {
     "pose_regression": pose_regression,
 }
 
-
 SEGMENTATION = {
     "cross_entropy": F.binary_cross_entropy,
     "generalised_dice": generalised_dice,
 }
-
 
 DISENTANGLEMENT = {
     "tissue": tissue,

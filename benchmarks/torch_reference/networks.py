@@ -11,19 +11,14 @@ from adn_jax.config import AlignmentNetSettings, UNetSettings
 
 Volume = Float[Tensor, "b c z y x"]
 
-
 Features = Float[Tensor, "b o z y x"]
-
 
 Skip = Float[Tensor, "b k z2 y2 x2"]
 
-
 Joined = Float[Tensor, "b o z2 y2 x2"]
-
 
 CHANNELS_PER_GROUP = 4
 """Of the normalisation in T."""
-
 
 IDENTITY_START = 0.01
 """Share of the last layer's usual weights that T keeps to start at the identity."""

@@ -16,7 +16,6 @@ from benchmarks.torch_reference.training import Trainer, align_step, joint_step
 
 Call = Callable[[], object]
 
-
 Place = Callable[[nn.Module], nn.Module]
 
 

@@ -28,7 +28,6 @@ from benchmarks.torch_reference.losses import (
 
 Values = dict[str, Tensor]
 
-
 TISSUES = (1, 2, 3)
 """Label values of grey matter, white matter and CSF."""
 

@@ -23,7 +23,7 @@ def test_a_column_for_each_system():
     assert "Threads 4 and 2, load average 0.3 before and 2.1 after." in machine.notes[2]
     assert machine.notes[3].endswith("adn benchmark c.py")
     assert joint.title.startswith("Train step of D and F: tiny, batch 2, 16 x 16 x 16")
-    assert joint.columns == ("", "ours", "torch eager")
+    assert joint.columns == ("", "ours", "peer eager")
     rows = {name: values for name, *values in joint.rows}
     assert rows["call, median"] == ["350 ms", "650 ms"]
     assert rows["quartiles"] == ["275 to 400", "575 to 725"]
@@ -38,9 +38,9 @@ def test_a_column_for_each_system():
 def test_sentences_below_a_table():
     (_, joint) = report_sections(full_record())
     assert joint.notes == (
-        "Ours takes 0.54 of the time of the fastest peer (torch eager) and 0.50 of its "
+        "Ours takes 0.54 of the time of the fastest peer (peer eager) and 0.50 of its "
         "memory.",
-        "torch compiled: no compiler; install one.",
+        "peer compiled: no compiler; install one.",
         "Input: the pipeline alone gives 200 scans/s; a step takes 300 ms with one "
         "batch and 309 ms with a new one from disk each time, 1.030 of it.",
     )
@@ -70,8 +70,8 @@ def test_terminal_and_markdown_tell_the_same():
     terminal, markdown = printed(found), to_markdown(found)
     for text in (terminal, markdown):
         assert "350 ms" in text
-        assert "torch compiled: no compiler; install one." in text
+        assert "peer compiled: no compiler; install one." in text
     assert "…" not in terminal
     assert (
-        "|  | ours | torch eager |\n| --- | ---: | ---: |\n| call, median |" in markdown
+        "|  | ours | peer eager |\n| --- | ---: | ---: |\n| call, median |" in markdown
     )

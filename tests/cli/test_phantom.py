@@ -44,6 +44,16 @@ def test_no_cases_is_one_sentence_and_code_2(tmp_path, capsys):
     assert not (tmp_path / "heads").exists()
 
 
+@pytest.mark.parametrize("option", [("--difficulty", "easy"), ("--workers", "2")])
+def test_what_a_stream_has_not_is_refused(tmp_path, capsys, option):
+    stream = ["--stream", "configs/bundled.py", *option]
+    with pytest.raises(SystemExit) as stop:
+        main(["phantom", str(tmp_path / "heads"), "--cases", "1", *stream])
+    assert stop.value.code == 2
+    assert f"{option[0]} is given with --stream" in capsys.readouterr().err
+    assert not (tmp_path / "heads").exists()
+
+
 def test_a_mistyped_option_is_code_2(tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["phantom", str(tmp_path), "--cases", "1", "--difficulti", "hard"])

@@ -80,6 +80,8 @@ def test_pairs():
         read_pairs("--set", ["a.b"])
     with pytest.raises(UserError, match="--over has 'a' twice"):
         read_pairs("--over", ["a=1", "a=2"])
+    with pytest.raises(UserError, match=r"joint_loss\.tissue' twice"):
+        read_pairs("--set", ["joint-loss.tissue=1", "joint_loss.tissue=2"])
 
 
 def test_options_of_train_as_a_comparison_takes_them():

@@ -5,7 +5,7 @@ import pytest
 
 from adn_jax.config import PrepareSettings
 from adn_jax.data.cases import PreparedCase
-from adn_jax.data.known_heads import IN_WORDS, KnownHeads, measure_head
+from adn_jax.data.known_heads import IN_WORDS, KNOWN_HEADS, KnownHeads, measure_head
 from adn_jax.errors import UserError
 
 SETTINGS = PrepareSettings(
@@ -94,6 +94,15 @@ def test_they_are_noted_in_a_run(known, tmp_path):
     known.write(tmp_path)
     assert KnownHeads.read(tmp_path) == known
     assert set(known.ranges) == set(IN_WORDS)
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", '{"heads": 3}', '{"heads": 3, "ranges": {"noise_hu": [1]}}']
+)
+def test_damaged_notes_of_heads_are_refused(tmp_path, content):
+    (tmp_path / KNOWN_HEADS).write_text(content)
+    with pytest.raises(UserError, match=r"heads\.json"):
+        KnownHeads.read(tmp_path)
 
 
 def test_no_head_to_measure_is_refused():

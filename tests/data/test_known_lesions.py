@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from adn_jax.data.known_lesions import ENOUGH, FALSE_HEADS, HeadLesions, KnownLesions
+from adn_jax.data.known_lesions import (
+    ENOUGH,
+    FALSE_HEADS,
+    KNOWN_LESIONS,
+    HeadLesions,
+    KnownLesions,
+)
+from adn_jax.errors import UserError
 
 TRUTH = KnownLesions(0, 0, -17.0, 1.0, 16.0, least_ppv=0.0)
 
@@ -73,6 +80,13 @@ def test_it_is_read_as_it_was_written(tmp_path):
     assert KnownLesions.read(tmp_path) is None
     known.write(tmp_path)
     assert KnownLesions.read(tmp_path) == known
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", '{"heads": 3}', '{"heads": "many"}'])
+def test_damaged_notes_of_lesions_are_refused(tmp_path, content):
+    (tmp_path / KNOWN_LESIONS).write_text(content)
+    with pytest.raises(UserError, match=r"lesions\.json"):
+        KnownLesions.read(tmp_path)
 
 
 def test_ppv_grows_with_volume_and_probability():

@@ -14,7 +14,6 @@ from adn_jax.errors import UserError
 
 NAMES = [f"case{index:03}" for index in range(40)]
 
-
 SOURCE = Path("splits.json")
 
 

@@ -17,27 +17,21 @@ ABOUT = json.dumps(
     {"channel_names": {"0": "CT"}, "labels": {"background": 0, "infarct": 1}}
 )
 
-
 PLAIN = ("p/ct.nii.gz", "p/lesion.nii.gz", "p/brain.nii.gz", "p/tissue/grey.nii.gz")
-
 
 BIDS = (
     "rawdata/sub-1/ses-1/sub-1_ses-1_ct.nii.gz",
     "derivatives/masks/sub-1/sub-1_lesion-mask.nii.gz",
 )
 
-
 NNUNET = ("imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
-
 
 AISD = (
     *("image/0073410/000.png", "mask/0073410/000.png"),
     *("dicom-0/0073410/CT/001", "dicom-0/0073410/CT/002"),
 )
 
-
 LAYOUTS = {"plain": PLAIN, "bids": BIDS, "nnunet": NNUNET, "aisd": AISD}
-
 
 EVERY_FILE = [(layout, file) for layout, files in LAYOUTS.items() for file in files]
 

@@ -11,7 +11,6 @@ from adn_jax.metrics.calibration import reliability
 
 GENERATOR = np.random.default_rng(2)
 
-
 MEMBERS = GENERATOR.random((5, 3, 4, 6)).astype(np.float32)
 
 

@@ -14,13 +14,10 @@ from adn_jax.scans.read import RawScan
 INFARCT_MM = np.array([-40.0, 26.0, 14.0])
 """Middle of what is found: on the patient's left, in front, above the middle."""
 
-
 CLOT_MM = np.array([28.0, -34.0, 14.0])
 """Middle of a white ball in the CT: on the right, at the back, at the same height."""
 
-
 SETTINGS = PrepareSettings(shape=(24, 50, 44), spacing_mm=(6.0, 4.0, 4.0))
-
 
 ORIENTATIONS = ["RAS", "LPS", "LAS", "PIR", "SAL", "AIR"]
 

@@ -23,7 +23,7 @@ from adn_jax.inference.dicom import (
 )
 from adn_jax.scans.dicom.segmentation import read_segmentation
 from adn_jax.scans.read import read_scan
-from tests.scans.dicom.files import head_of_blocks, save, write_enhanced
+from tests.scans.dicom.files import head_of_blocks, save, write_enhanced, write_series
 from tests.scans.dicom.test_segmentation import UNEVEN_MM, make_series
 
 KINDS = ["straight", "tilted and uneven"]
@@ -190,6 +190,22 @@ def test_nothing_found_is_written_too(tmp_path):
     lesion = pixels_of(tmp_path / "out" / DICOM_FILES["lesion"], slice_uids(scan))
     assert lesion.shape == (10, 64, 64)
     assert not lesion.any()
+
+
+@pytest.mark.parametrize("thickness", [None, 0])
+def test_slices_that_tell_no_thickness_are_as_thick_as_they_are_apart(
+    tmp_path, thickness
+):
+    paths = write_series(tmp_path / "in", head_of_blocks(10), SliceThickness=thickness)
+    scan = read_scan(paths[0].parent)
+    found = found_of(scan.image.shape)
+    write_dicom(tmp_path / "out", scan, found)
+    for name in ("lesion", "probability"):
+        one = pydicom.dcmread(tmp_path / "out" / DICOM_FILES[name])
+        (shared,) = one.SharedFunctionalGroupsSequence
+        assert shared.PixelMeasuresSequence[0].SliceThickness == 5.0
+    lesion = pixels_of(tmp_path / "out" / DICOM_FILES["lesion"], slice_uids(scan))
+    np.testing.assert_array_equal(lesion, as_rows(found.lesion))
 
 
 def test_frames_of_a_multi_frame_file(tmp_path):

@@ -15,7 +15,6 @@ from adn_jax.errors import UserError
 from adn_jax.inference import predict as module
 from adn_jax.inference.predict import (
     UNITS,
-    lesion_side,
     predict_scans,
     result_folders,
     result_names,
@@ -365,13 +364,3 @@ def test_nothing_but_older_results_is_replaced(tmp_path):
     (tmp_path / "notes" / "scan.json").write_text("{}")
     folder = result_folders([Path("notes.nii.gz")], tmp_path)
     assert folder == {Path("notes.nii.gz"): tmp_path / "notes"}
-
-
-def test_side_is_the_patients():
-    mask = np.zeros((2, 4, 10), bool)
-    assert lesion_side(mask) == "none"
-    mask[:, :, 6:9] = True
-    assert lesion_side(mask) == "right"
-    assert lesion_side(mask[:, :, ::-1]) == "left"
-    mask[:, :, 1] = True
-    assert lesion_side(mask) == "both"

@@ -96,9 +96,24 @@ def test_sides_are_those_of_the_mid_line_found(columns, side):
     lesion[1, 18:22, slice(*columns)] = True
     turn = np.deg2rad(10)
     plane = Plane(np.array([np.cos(turn), np.sin(turn), 0]), np.array([1.0, 0, 0]))
-    assert made_up(lesion, midline=plane).lesions[0].side == side
+    shown = made_up(lesion, midline=plane)
+    assert shown.lesions[0].side == shown.lesion_side == side
     unknown = made_up(lesion, midline=plane, knows_sides=False)
     assert unknown.lesions[0].side is None
+    assert unknown.lesion_side is None
+
+
+def test_the_side_is_that_of_all_lesions_together():
+    lesion = np.zeros((3, 40, 40), bool)
+    plane = Plane(np.array([1.0, 0, 0]), np.zeros(3))
+    assert made_up(lesion, midline=plane).lesion_side == "none"
+    lesion[1, 10:20, 4:9] = True
+    lesion[2, 30, 30] = True  # a splinter
+    shown = made_up(lesion, midline=plane)
+    assert [one.side for one in shown.lesions] == ["left", "right"]
+    assert shown.lesion_side == "left"
+    lesion[1, 10:20, 30:35] = True
+    assert made_up(lesion, midline=plane).lesion_side == "both"
 
 
 def test_a_plane_is_carried_to_the_scanner_and_back():

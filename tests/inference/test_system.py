@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -120,8 +121,15 @@ def test_what_has_no_uncertainty_is_one_sentence(
 
 
 def test_a_run_counts_once(tiny_run):
-    with pytest.raises(UserError, match=r"run is in the ensemble twice.*each run once"):
-        load_system(tiny_run, ensemble=[tiny_run])
+    other_way = tiny_run.parent / "absent" / ".." / tiny_run.name
+    for again in (tiny_run, other_way):
+        with pytest.raises(UserError, match=r"run is in the ensemble twice.*run once"):
+            load_system(tiny_run, ensemble=[again])
+
+
+def test_a_run_has_its_folders_name(tiny_run, monkeypatch):
+    monkeypatch.chdir(tiny_run)
+    assert load_system(Path()).names == load_system(tiny_run).names == ("run",)
 
 
 def test_members_learned_from_the_same_cases(tiny_run, twin_run, tiny_data):

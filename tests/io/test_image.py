@@ -17,7 +17,6 @@ from adn_jax.io.image import (
 
 SHAPE = (5, 6, 7)
 
-
 SPACING = (0.5, 0.5, 5.0)
 
 

@@ -51,7 +51,6 @@ def test_checksum_of_the_compressed_stream_is_compared(tmp_path):
 
 VALUES = np.arange(512, dtype=np.int16).reshape(8, 8, 8)
 
-
 AFFINE = np.array([[-0.5, 0, 0, 60], [0, 0.4, 3, -70], [0, -0.3, 4, 9], [0, 0, 0, 1]])
 
 

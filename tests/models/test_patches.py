@@ -83,12 +83,9 @@ def test_over_patches_holds_the_maps_of_one_window():
 
 SHAPE = (6, 20, 24)
 
-
 SQUARE = Patch((3, 5, 5), (4, 4, 4))
 
-
 VOXEL = Patch((1, 1, 1), (0, 0, 0))
-
 
 COUNT = 24_000
 

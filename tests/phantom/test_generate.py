@@ -25,7 +25,6 @@ from adn_jax.phantom.settings import EASY, HARD
 
 TINY = replace(EASY, in_plane=48, slice_mm=(8.0, 10.0))
 
-
 TINY_HARD = replace(HARD, in_plane=48, slice_mm=(8.0, 10.0))
 
 

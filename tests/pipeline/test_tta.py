@@ -20,9 +20,7 @@ from tests.pipeline.heads import small_recipe, symmetric_head, turned_heads
 
 AVERAGING = TtaSettings(mirrored=True, copies=4)
 
-
 RECIPE = replace(small_recipe(network=False), tta=AVERAGING)
-
 
 PLAIN = RECIPE.with_fields(
     tissue_source="none",
@@ -31,9 +29,7 @@ PLAIN = RECIPE.with_fields(
     alignment=AlignmentSettings(network=False),
 )
 
-
 NOTHING = AdnParams(align=None, disentangle=None, segment=None)
-
 
 HEADS = turned_heads([8.0, -3.0], [0.1, 0.0], RECIPE)
 

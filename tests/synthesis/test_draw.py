@@ -27,7 +27,6 @@ PLAIN = StreamSettings(
 WIDE = StreamSettings()
 KEY = jax.random.key(3)
 
-
 run = jax.jit(partial(draw_heads, prepare=PREPARE))
 
 

@@ -37,9 +37,7 @@ DEEPMEDIC = DeepMedicSettings(
     tile=9,
 )
 
-
 SEAN = SymmetryNetSettings(widths=(2, 4), windows=(2, 2), samples=2)
-
 
 NETS = pytest.mark.parametrize("net", [DEEPMEDIC, SEAN], ids=lambda net: net.kind)
 

@@ -25,14 +25,11 @@ from tests.training.tiny import drop_volume, tiny_recipe, write_heads
 
 SHORT = StageSettings(steps=2, batch=2, validate_every=2)
 
-
 RECIPE = tiny_recipe(
     tissue_source="network", align=SHORT, joint=SHORT, tissue=StageSettings()
 )
 
-
 NO_TISSUE = replace(RECIPE.joint_loss, tissue=0.0)
-
 
 NO_NET = replace(RECIPE, tissue_source="none", joint_loss=NO_TISSUE)
 

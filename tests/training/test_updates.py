@@ -64,6 +64,13 @@ def test_on_a_cpu_smaller_batches_and_blocks_help():
     assert said == "set --joint.batch 1 (about 11.0 GB)"
 
 
+def test_a_smaller_batch_divides_over_the_micro_batches():
+    parts = FULL.with_fields(joint=StageSettings(batch=4, micro_batches=2))
+    said = advice(there=30, recipe=parts, platform="cpu")
+    assert "--joint.batch 3" not in said
+    assert "--joint.batch 1" not in said
+
+
 def test_devices_with_a_case_each_can_share_its_rows():
     recipe = FULL.with_fields(joint=StageSettings(batch=4), precision="bfloat16")
     said = advice(there=50, recipe=recipe, platform="tpu", count=4)

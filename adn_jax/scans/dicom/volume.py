@@ -16,7 +16,12 @@ import numpy as np
 import pydicom
 from jaxtyping import Float, Float32, Num
 from pydicom.pixels import iter_pixels
-from pydicom.uid import AllTransferSyntaxes, RLELossless
+from pydicom.uid import (
+    AllTransferSyntaxes,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    RLELossless,
+)
 
 from adn_jax.errors import UserError, one_line
 from adn_jax.io.files import check_fetched, files_below
@@ -179,7 +184,7 @@ def _decode(
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # pydicom tells of every odd value
-                dataset = pydicom.dcmread(path, force=True)
+                dataset = _read_file(path)
                 if dataset.file_meta.get("TransferSyntaxUID") in BY_GDCM:
                     compressed[path] = indices
                 else:
@@ -192,6 +197,16 @@ def _decode(
         else:
             fill(path, images)
     return values, damaged
+
+
+def _read_file(path: Path) -> pydicom.FileDataset:
+    """A file with the transfer syntax that old ones do not name."""
+    dataset = pydicom.dcmread(path, force=True)
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        implicit, _ = dataset.original_encoding
+        syntax = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+        dataset.file_meta.TransferSyntaxUID = syntax
+    return dataset
 
 
 def _common_frame(frames: Sequence[Frame]) -> Frame:

@@ -15,9 +15,7 @@ from adn_jax.config import (
 
 SHAPE = (4, 8, 12)
 
-
 NET = UNetSettings("unet", widths=(2,), groups=2, dropout=0.0)
-
 
 RECIPE = Recipe(
     name="tiny",

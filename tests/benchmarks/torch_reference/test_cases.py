@@ -24,12 +24,9 @@ from benchmarks.torch_reference import cases as reference  # noqa: E402
 
 SPACING = RECIPE.system.prepare.spacing_mm
 
-
 ALL = AugmentSettings(translation=0.2)
 
-
 KEY = jax.random.key(3)
-
 
 BOTH = ("lesion", "tissue")
 

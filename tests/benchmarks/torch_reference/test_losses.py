@@ -20,12 +20,10 @@ from benchmarks.torch_reference import chain, losses  # noqa: E402
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 
-
 PAPER, AUTHORS, OURS = (
     replace(load_recipe(CONFIGS / f"{name}.py").joint_loss, warm_start_steps=2)
     for name in ("adn_paper", "adn_reference", "adn")
 )
-
 
 ALIGN = AlignLossSettings(
     mirror=2.0, mirror_in_view=0.5, reconstruction=3.0, pose_regression=0.25

@@ -27,7 +27,6 @@ from benchmarks.torch_reference.parameters import state_of  # noqa: E402
 
 UNET = UNetSettings(widths=(2, 4), outputs=3, groups=2)
 
-
 T_NET = AlignmentNetSettings(
     widths=(2, 8),
     rotation_limit_deg=(10.0, 20.0, 30.0),

@@ -42,15 +42,11 @@ from benchmarks.torch_reference.parameters import state_of  # noqa: E402
 
 STILL = AugmentSettings(gamma=0.0, mirror=False, rotation_deg=0.0)
 
-
 OPTIMIZER = OptimizerSettings(learning_rate=1e-2, weight_decay=0.1)
-
 
 STAGE = StageSettings(steps=3, augment=STILL, optimizer=OPTIMIZER)
 
-
 PAPER = replace(RECIPE, joint=STAGE, joint_loss=JointLossSettings(warm_start_steps=1))
-
 
 AUTHORS = RECIPE.with_fields(
     tissue_source="network",
@@ -69,7 +65,6 @@ AUTHORS = RECIPE.with_fields(
     joint=replace(STAGE, optimizer=replace(OPTIMIZER, clip_norm=0.01)),
     asymmetry=AsymmetrySettings("positive_part", "clipped"),
 )
-
 
 ALIGN = replace(
     RECIPE,

@@ -25,7 +25,6 @@ from tests.datasets.aisd.download import (
 
 NAME = "0073410"
 
-
 SETTINGS = PrepareSettings()
 
 

@@ -36,7 +36,6 @@ from tests.datasets.aisd.download import (
 
 SETTINGS = PrepareSettings(shape=(16, 48, 40), spacing_mm=(10.0, 4.5, 4.5))
 
-
 TEST_CASES = {PLAIN, TILTED, UNEVEN, EMPTY_LABEL}
 
 

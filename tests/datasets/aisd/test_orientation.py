@@ -15,7 +15,6 @@ from tests.datasets.aisd.download import fake_head
 
 HEAD = fake_head()
 
-
 HU = HEAD.hu.astype(np.float32)
 
 

@@ -21,12 +21,9 @@ from pydicom.uid import (
 
 INTERCEPT = -1024
 
-
 SPACING_MM = 2.5
 
-
 DISTANCE_MM = 5.0
-
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 

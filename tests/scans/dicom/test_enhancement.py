@@ -7,7 +7,6 @@ from tests.scans.dicom.files import head_of_blocks, uid, write_series
 
 VOXEL_MM = (2.5, 2.5, 5.0)
 
-
 PLAIN = head_of_blocks()
 
 

@@ -16,7 +16,6 @@ from tests.scans.dicom.files import uid, write_series
 
 UNEVEN_MM = (0, 5, 10, 15, 20, 26, 33, 40, 47, 54)
 
-
 LESION_HU, BRAIN_HU = 2000, 30
 
 

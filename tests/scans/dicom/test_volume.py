@@ -18,6 +18,7 @@ from scipy import ndimage
 from adn_jax.errors import UserError
 from adn_jax.io.image import to_nifti
 from adn_jax.scans.dicom import decode, volume
+from adn_jax.scans.dicom.headers import PREAMBLE
 from adn_jax.scans.dicom.volume import gap_flags, read_volume
 from adn_jax.scans.read import read_scan
 from tests.scans.dicom.files import (
@@ -32,15 +33,11 @@ from tests.scans.dicom.files import (
 
 HU = head_of_blocks()
 
-
 EVEN = [5.0 * index for index in range(8)]
-
 
 GAP = [0.0, 5, 10, 20, 25, 30, 35, 40]
 
-
 UNEVEN = [0.0, 2.5, 5, 7.5, 10, 17.5, 25, 32.5]
-
 
 FIRST = np.array([80.0, 60.0, 0.0])
 """Where the maker puts its first voxel, in RAS."""
@@ -89,6 +86,17 @@ def test_slices_are_read_however_they_are_written(tmp_path, way):
         "slice_distances_mm": [5.0, 5.0],
         "straightened": False,
     }
+
+
+@pytest.mark.parametrize("group", [2, 8])
+def test_old_files_without_preamble_or_meta_header(tmp_path, group):
+    for path in write_series(tmp_path, HU):
+        content = path.read_bytes()[PREAMBLE + 4 :]
+        if group == 8:
+            length = int.from_bytes(content[8:12], "little")
+            content = content[12 + length :]
+        path.write_bytes(content)
+    assert_upright(read_scan(tmp_path))
 
 
 def test_one_series_out_of_a_folder_with_everything(tmp_path):

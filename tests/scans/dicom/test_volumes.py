@@ -14,13 +14,10 @@ from tests.scans.dicom.files import head_of_blocks, uid, write_series
 
 SOFT = head_of_blocks(12)
 
-
 OTHER = SOFT[:, ::-1]
 """What must not be mixed with it: the same head, lying the other way round."""
 
-
 EVEN = [5.0 * index for index in range(12)]
-
 
 UIDS = [uid("other", index) for index in range(40)]
 
@@ -121,7 +118,6 @@ PLACES = {
     "one slice": EVEN[5:6],
 }
 
-
 ORDERS = {
     "numbered on": {},
     "numbered anew": {"first": 1},
@@ -176,9 +172,7 @@ def test_a_whole_acquisition_counts_more_than_one_that_was_broken_off(tmp_path):
 
 BASE = [2.5 * index for index in range(8)]
 
-
 VERTEX = [20.0 + 5 * index for index in range(6)]
-
 
 STACKS = {
     "one after the other": {},

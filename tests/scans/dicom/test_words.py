@@ -165,7 +165,6 @@ WITHOUT = [
     "cranio direto",
 ]
 
-
 WITH = [
     "CRANEO CON CONTRASTE",
     "CRANEO C/C",
@@ -267,7 +266,6 @@ WITH = [
     "SIN/CON CONTRASTE",
 ]
 
-
 SILENT = [
     "Head 5.0 H30s",
     "HeadSeq",
@@ -299,7 +297,6 @@ SILENT = [
     "sans MAR",
     "DE CRANIO",
 ]
-
 
 HEADS = [
     "CABEZA",
@@ -343,7 +340,6 @@ HEADS = [
     "ncct",
     "HERSENEN",
 ]
-
 
 OTHERS = [
     "CUELLO",
