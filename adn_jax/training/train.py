@@ -1,11 +1,10 @@
 """Trains every stage of a recipe that is not finished yet."""
 
 import math
-from collections.abc import Collection
 from contextlib import ExitStack
 from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -91,18 +90,12 @@ def train(
         cases = partial(DrawnHeads, recipe.stream, recipe.system.prepare)
     else:
         cases = partial(prepared_cases, data, folder, recipe, fold, workers, reading)
+    plan = partial(_plan, recipe, folder, fold, pretrained, mesh)
     with sync_errors():
-        known = Run.find(folder)
-        pretrained = find_pretrained(recipe, folder, known, pretrained)
-        taken = pretrained.keys() & TAKEN_STAGES
-        trained = [name for name in stages_of(recipe) if name not in taken]
-        check_stages(recipe, mesh, trained)
         check_paths(data, folder)
-        check_run(known, recipe, fold)
-        finished = known.finished if known else {}
-        left = [name for name in trained if name not in finished]
+        planned = plan()
         if dry_run and (data is None or has_manifest(data)):
-            _check_manifest(known, recipe, cases(), left, mesh)
+            _check_manifest(planned, recipe, cases(), mesh)
     if dry_run:
         return 0
     begun = None
@@ -111,14 +104,14 @@ def train(
             with sync_errors():
                 if is_first():
                     claim.enter_context(only_one(folder))
-                    # another process may have had the folder until now
-                    if known is None:
-                        known = Run.find(folder)
-                    else:
-                        known.refresh()
+                    planned = (
+                        plan()
+                    )  # another process may have had the folder until now
                     manifest = cases()
-                    _check_manifest(known, recipe, manifest, left, mesh)
-                    begun = begin_run(known, folder, recipe, manifest, fold, pretrained)
+                    _check_manifest(planned, recipe, manifest, mesh)
+                    begun = begin_run(
+                        planned.run, folder, recipe, manifest, fold, planned.pretrained
+                    )
             return _train_stages(begun, data, folder, fold, mesh)
     except OSError as error:
         raise UserError(
@@ -127,23 +120,45 @@ def train(
         ) from error
 
 
+class _Plan(NamedTuple):
+    """What is left to train in a folder."""
+
+    run: Run | None
+    """The one that was begun there."""
+    pretrained: dict[str, Place]
+    """Stages taken from other runs, and the run with whose weights `joint` begins."""
+    left: list[str]
+    """Stages to train."""
+
+
+def _plan(
+    recipe: Recipe, folder: Place, fold: Fold | None, given: Pretrained, mesh: Mesh
+) -> _Plan:
+    """Read the folder; `UserError` if what it holds and the recipe do not go together,
+    or the recipe cannot be trained on these devices."""
+    run = Run.find(folder)
+    pretrained = find_pretrained(recipe, folder, run, given)
+    taken = pretrained.keys() & TAKEN_STAGES
+    trained = [name for name in stages_of(recipe) if name not in taken]
+    check_stages(recipe, mesh, trained)
+    check_run(run, recipe, fold)
+    finished = run.finished if run else {}
+    return _Plan(run, pretrained, [name for name in trained if name not in finished])
+
+
 def _check_manifest(
-    run: Run | None,
-    recipe: Recipe,
-    manifest: Manifest | DrawnHeads,
-    stages: Collection[str],
-    mesh: Mesh,
+    plan: _Plan, recipe: Recipe, manifest: Manifest | DrawnHeads, mesh: Mesh
 ) -> None:
     """Raise `UserError` unless the cases suffice for the stages to train, and are those
     that the finished ones were trained on."""
-    digest = manifest.digest
+    run, digest = plan.run, manifest.digest
     if run is not None and run.finished and run.cases_sha256 not in {None, digest}:
         now = manifest.folder or "drawn heads"
         raise UserError(
             f"{run.folder} was begun with other cases or splits than {now} has now; "
             "restore the data set or choose another --run folder."
         )
-    for name in stages:
+    for name in plan.left:
         _open_cases(name, recipe, manifest, mesh)
 
 
@@ -225,10 +240,10 @@ def _train_stages(
             if searched and isinstance(training, Split):
                 batch = stage.settings.batch
                 frozen["search"] = search_table(run.recipe, training, batch, mesh)
-            update, source = updates.pop(name), run.pretrained.get(name)
-            if source and not run.has_checkpoints(name):
-                source_run = Run.open(run_place(source))
-                update = begin_with(update, source_run.params(name))
+            update, begun_from = updates.pop(name), run.pretrained.get(name)
+            if begun_from and not run.has_checkpoints(name):
+                params = Run.open(run_place(begun_from)).params(name)
+                update = begin_with(update, params)
             signal = train_stage(stage, run, training, validation, frozen, mesh, update)
         if signal:
             return signal

@@ -1,17 +1,16 @@
 import errno
 import fcntl
 import json
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from adn_jax.config import StageSettings
-from adn_jax.data.manifest import (
-    Fold,
-    read_manifest,
-)
+from adn_jax.data.manifest import Fold, read_manifest
 from adn_jax.errors import UserError
+from adn_jax.io.files import only_one
 from adn_jax.prepare import dataset
 from adn_jax.training import train as module
 from adn_jax.training.runs import Run
@@ -114,6 +113,25 @@ def save_something(run, stage):
 
 def begun_with(run):
     return json.loads((run / "config.json").read_text())["recipe"]
+
+
+def test_a_run_that_another_process_began_meanwhile_is_kept(
+    data, tmp_path, monkeypatch
+):
+    """The folder is looked at before the lock is held, and again behind it."""
+
+    @contextmanager
+    def after_another(folder):
+        with only_one(folder):
+            Run.create(folder, replace(RECIPE, seed=1), data)
+            finish(folder, "align")
+            yield
+
+    monkeypatch.setattr(module, "only_one", after_another)
+    run = tmp_path / "run"
+    with pytest.raises(UserError, match=r"other settings \(seed 1 -> 0\)"):
+        train(RECIPE, data, run)
+    assert Run.open(run).recipe.seed == 1
 
 
 def test_another_recipe_in_the_folder(data, tmp_path):
