@@ -1,4 +1,4 @@
-"""`adn`, small enough for two CPU cores: the recipe of `make demo`.
+"""`adn_parts`, small enough for two CPU cores: the recipe of `make demo`.
 
 Command:  make demo
 Hardware: 2 CPU cores.
@@ -13,6 +13,6 @@ from adn_jax.config.sizes import demo_size
 
 
 def get_config() -> Recipe:
-    """`adn` on a 16 x 64 x 64 grid with 8 base maps."""
-    adn = load_recipe(Path(__file__).with_name("adn.py"))
-    return replace(demo_size(adn), name="demo")
+    """`adn_parts` on a 16 x 64 x 64 grid with 8 base maps."""
+    parts = load_recipe(Path(__file__).with_name("adn_parts.py"))
+    return replace(demo_size(parts), name="demo")

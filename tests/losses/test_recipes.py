@@ -14,6 +14,7 @@ from adn_jax.cli.train import Train
 from adn_jax.config import AlignLossSettings, JointLossSettings
 from adn_jax.config.fields import read_pairs
 from adn_jax.config.recipe_file import load_recipe
+from adn_jax.config.sizes import demo_size
 from adn_jax.errors import UserError
 from adn_jax.losses.recipes import (
     ALIGNMENT,
@@ -347,7 +348,7 @@ def test_commands_of_the_page_give_a_loss(command, monkeypatch):
     monkeypatch.syspath_prepend(ROOT)
     monkeypatch.chdir(ROOT)
     _, recipe = parse_with_recipe(Train, "train", shlex.split(command)[2:])
-    plain = load_recipe(ROOT / "configs" / "demo.py")
+    plain = demo_size(load_recipe(ROOT / "configs" / "adn.py"))
     assert recipe.joint_loss != plain.joint_loss
     total, values = joint_loss(*random_chain(), recipe.joint_loss, 250)
     assert np.isfinite(total)
