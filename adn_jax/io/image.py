@@ -23,6 +23,9 @@ SAME_VOXEL = 0.5
 SAME_SIZE = 0.5
 """The same for the extent of an axis: another voxel size is named as such."""
 
+ALIKE_MM = 1e-3
+"""By which numbers of two affines may differ that say the same."""
+
 SCANNER = 1
 """Code of a qform or sform that gives positions in the scanner (NIfTI-1)."""
 
@@ -72,6 +75,11 @@ class Image:
         forms = (self.header.get_sform(coded=True), self.header.get_qform(coded=True))
         others = [form for form, code in forms if form is not None and code > 0]
         return (self.affine, *others)
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether it is known where it lies: a header may set neither form."""
+        return self.header is None or len(self.places) > 1
 
     def holding(self, voxels: Shaped[np.ndarray, "x y z"], meaning: str) -> "Image":
         """Other values at the same place."""
@@ -154,17 +162,46 @@ def onto_voxels(image: Image, scan: Image) -> Image:
     that either header gives. No value is interpolated.
 
     Raises:
-        UserError: it lies elsewhere; the sentence says in what it differs.
+        UserError: it lies elsewhere, and in what it differs; its header says nothing of
+            where it lies, or two places that bring its values to different voxels.
     """
-    for place in image.places:
-        for scan_place in scan.places:
-            turned = in_order_of(replace(image, affine=place), scan_place)
-            if _misfit(turned, replace(scan, affine=scan_place)) == "":
-                return scan.holding(turned.voxels, image.meaning)
-    reason = _misfit(in_order_of(image, scan.affine), scan)
-    raise UserError(
-        f"the {image.meaning} {reason}; give one that was drawn on this scan."
+    if not image.is_placed and scan.is_placed:
+        raise UserError(
+            f"the {image.meaning} does not say where its voxels lie (neither sform nor "
+            "qform is set), so its left and right are not known; write it with the "
+            "scan's affine."
+        )
+    found = [
+        turned.voxels
+        for place, scan_place in _pairs_of_places(image, scan)
+        if not _misfit(
+            turned := in_order_of(replace(image, affine=place), scan_place),
+            replace(scan, affine=scan_place),
+        )
+    ]
+    if not found:
+        reason = _misfit(in_order_of(image, scan.affine), scan)
+        raise UserError(
+            f"the {image.meaning} {reason}; give one that was drawn on this scan."
+        )
+    if any(not np.array_equal(found[0], other) for other in found[1:]):
+        raise UserError(
+            f"the {image.meaning} fits the scan in two ways, as sform and qform "
+            "disagree; write both files with one place (sform and qform alike)."
+        )
+    return scan.holding(found[0], image.meaning)
+
+
+def _pairs_of_places(image: Image, scan: Image) -> list[tuple[Affine, Affine]]:
+    """Which place of an image may be which of a scan's: form by form if their headers
+    are alike, else each with each."""
+    alike = len(image.places) == len(scan.places) and all(
+        np.allclose(one, other, atol=ALIKE_MM)
+        for one, other in zip(image.places, scan.places, strict=True)
     )
+    if alike:
+        return list(zip(image.places, scan.places, strict=True))
+    return list(product(image.places, scan.places))
 
 
 def in_order_of(image: Image, affine: Affine) -> Image:

@@ -59,8 +59,10 @@ class Adn(nn.Module):
             if system.alignment.network
             else None
         )
-        self.disentangle = make_unet(system.disentangle_net)
-        self.segment = make_unet(system.segment_net)
+        self.disentangle = make_unet(
+            system.disentangle_net, system.disentangle_channels
+        )
+        self.segment = make_unet(system.segment_net, system.segment_channels)
 
     def forward(self, volume: Map) -> Outputs:
         """Run T, the asymmetry split, D and F on prepared scans I."""
@@ -80,12 +82,18 @@ class Adn(nn.Module):
             asymmetry = F.relu(mirrored - aligned)
             if rim := system.asymmetry.rim_voxels(system.prepare.spacing_mm):
                 asymmetry = asymmetry * within_both_sides(aligned, mirrored, rim)
-        probability = torch.sigmoid(run(self.disentangle, aligned, system))
+        sides = (aligned, mirrored)
+        seen = sides if system.disentangle_input == "mirror_pair" else sides[:1]
+        probability = torch.sigmoid(run(self.disentangle, torch.cat(seen, 1), system))
         is_part = system.asymmetry.pathological == "part"
         pathological = asymmetry * probability if is_part else probability
         anatomical = anatomical_asymmetry(asymmetry, pathological, system.asymmetry)
         salient = aligned + anatomical
-        aligned_prediction = torch.sigmoid(run(self.segment, salient, system))
+        triple = system.segment_input == "salient_triple"
+        seen = (salient, *sides) if triple else (salient,)
+        aligned_prediction = torch.sigmoid(
+            run(self.segment, torch.cat(seen, 1), system)
+        )
         return Outputs(
             pose=pose,
             matrix=matrix,

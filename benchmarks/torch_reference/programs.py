@@ -95,13 +95,12 @@ def make_joint(recipe: Recipe, batch: int, device: str, place: Place) -> Call:
 
 def make_adn(recipe: Recipe, place: Place) -> Adn:
     """T, D and F on their device; `UserError` for what the peer does not have."""
-    seen = recipe.system.disentangle_input, recipe.system.segment_input
-    if seen != ("aligned", "salient"):
+    if not recipe.system.disentangles:
         raise UserError(
-            f"the PyTorch peer computes ADN, whose D sees X and F X_hat, and "
-            f"{recipe.name} has other inputs; leave --peer out, or choose a recipe of "
-            "ADN."
+            f"the PyTorch peer computes ADN, and {recipe.name} has no D; leave --peer "
+            "out, or choose a recipe of ADN."
         )
+    refuse_above_0(recipe.system, ("zscore_in_brain",), "system")
     refuse_levels(recipe.system.disentangle_net, "disentangle_net")
     refuse_levels(recipe.system.segment_net, "segment_net")
     adn = Adn(recipe.system)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pydicom
-from jaxtyping import Float, Float32, Num
+from jaxtyping import Float, Float32, Int, Num
 from pydicom.pixels import iter_pixels
 from pydicom.uid import (
     AllTransferSyntaxes,
@@ -103,6 +103,7 @@ def read_volume(path: Path, series: str = "", where: Path | None = None) -> Dico
     hu, value_flags = to_hounsfield(stack.values)
     stack = replace(stack, values=hu)
     distances = np.diff(stack.heights_mm)
+    skipped = _skipped_numbers(frames, distances)
     record = choice_record(found, chosen, series) | {
         "copies_left_out": headers.copies,
         "geometry": {
@@ -116,7 +117,7 @@ def read_volume(path: Path, series: str = "", where: Path | None = None) -> Dico
     }
     damaged = headers.damaged + len(chosen.files) - len(whole.files)
     flags = choice_flags(found, chosen, damaged)
-    flags += _turned_flags(frames) + gap_flags(distances) + value_flags
+    flags += _turned_flags(frames) + gap_flags(distances, skipped) + value_flags
     return DicomVolume(stack, frames, record, flags)
 
 
@@ -252,16 +253,52 @@ def _turned_flags(frames: Sequence[Frame]) -> tuple[str, ...]:
     )
 
 
-def gap_flags(distances_mm: Float[np.ndarray, " gaps"]) -> tuple[str, ...]:
-    """A sentence if slices are missing: single gaps wider than their neighbours."""
-    padded = np.pad(distances_mm, 1, mode="reflect")
-    around = np.maximum(padded[:-2], padded[2:])
-    wide = np.flatnonzero(distances_mm > GAP_FACTOR * around)
-    if not len(wide):
+def gap_flags(
+    distances_mm: Float[np.ndarray, " gaps"], skipped: Int[np.ndarray, " gaps"]
+) -> tuple[str, ...]:
+    """A sentence if slices are missing: gaps wider than those around them, or slices
+    that the numbers of the images count (`skipped`, in each gap)."""
+    missing = np.maximum(_missing_by_width(distances_mm), skipped)
+    gaps = np.flatnonzero(missing)
+    if not len(gaps):
         return ()
-    missing = int(np.round(distances_mm[wide] / around[wide] - 1).sum())
-    after = ", ".join(str(1 + index) for index in wide)
+    after = ", ".join(str(1 + index) for index in gaps)
     return (
-        f"missing slices: about {missing}, after slice {after} (gaps up to "
-        f"{distances_mm[wide].max():.1f} mm); what lies there is interpolated",
+        f"missing slices: about {missing.sum()}, after slice {after} (gaps up to "
+        f"{distances_mm[gaps].max():.1f} mm); what lies there is interpolated",
     )
+
+
+def _missing_by_width(
+    distances_mm: Float[np.ndarray, " gaps"],
+) -> Int[np.ndarray, " gaps"]:
+    """How many slices each gap misses, as far as its width tells.
+
+    Slices are often planned closer at the base than at the vertex, so that a step from
+    one distance to another is none; alike gaps count if both gaps around them are
+    narrower, a single one also at an end.
+    """
+    missing = np.zeros(len(distances_mm), int)
+    steps = np.abs(np.diff(np.log(distances_mm))) > np.log(GAP_FACTOR)
+    for alike in np.split(np.arange(len(distances_mm)), np.flatnonzero(steps) + 1):
+        ends = alike[0] - 1, alike[-1] + 1
+        around = [distances_mm[at] for at in ends if 0 <= at < len(distances_mm)]
+        if len(around) == 2 or (len(alike) == len(around) == 1):
+            wider = distances_mm[alike] / max(around)
+            if wider.min() > GAP_FACTOR:
+                missing[alike] = np.rint(wider - 1)
+    return missing
+
+
+def _skipped_numbers(
+    frames: Sequence[Frame], distances_mm: Float[np.ndarray, " gaps"]
+) -> Int[np.ndarray, " gaps"]:
+    """How many slices each gap misses, as far as numbers of images are skipped where
+    a gap is wider than a slice is thick."""
+    steps = np.diff([frame.number("InstanceNumber") for frame in frames])
+    thickness = max(frame.thickness_mm or 0.0 for frame in frames)
+    in_order = (steps >= 1).all() or (steps <= -1).all()
+    if not thickness or not in_order:
+        return np.zeros(len(distances_mm), int)
+    room = np.where(distances_mm > GAP_FACTOR * thickness, distances_mm / thickness, 1)
+    return np.rint(np.minimum(np.abs(steps), room) - 1).astype(int)

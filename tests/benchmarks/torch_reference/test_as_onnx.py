@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from adn_jax.config import AlignmentSettings
+from adn_jax.config import AlignmentSettings, AsymmetrySettings
 from adn_jax.errors import UserError
 from adn_jax.inference.export import MEANINGS, export_model
 from adn_jax.pipeline.adn import apply_adn, init_adn
@@ -26,6 +26,15 @@ pytest.importorskip("onnxscript")
 onnxruntime = pytest.importorskip("onnxruntime")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
+BOTH_SIDES = RECIPE.with_fields(
+    asymmetry=AsymmetrySettings(pathological="part", rim_mm=2.4),
+    disentangle_input="mirror_pair",
+    segment_input="salient_triple",
+    disentangle_net=replace(NET, groups=1),
+    segment_net=replace(NET, groups=1),
+)
+"""As `adn_parts`: D and F see X', too, and P is a part of A."""
+
 SEARCHED = AlignmentSettings(search_limit_deg=4.0, refine_steps=3)
 
 
@@ -34,8 +43,9 @@ SEARCHED = AlignmentSettings(search_limit_deg=4.0, refine_steps=3)
     [
         (RECIPE, ["volume"]),
         (RECIPE.with_fields(alignment=SEARCHED), ["volume", "matrix"]),
+        (BOTH_SIDES, ["volume"]),
     ],
-    ids=["whole", "pose given"],
+    ids=["whole", "pose given", "both sides"],
 )
 def test_onnxruntime_computes_our_maps(recipe, inputs, tmp_path):
     params = draw_params(partial(init_adn, system=recipe.system))
@@ -60,11 +70,12 @@ def test_onnxruntime_computes_our_maps(recipe, inputs, tmp_path):
 
 
 def test_a_system_without_pytorch_form_is_refused(tmp_path):
-    triple = RECIPE.with_fields(
-        segment_input="salient_triple", segment_net=replace(NET, groups=1)
+    plain = RECIPE.with_fields(
+        segment_input="aligned",
+        joint_loss=replace(RECIPE.joint_loss, regularisation=0.0),
     )
-    params = draw_params(partial(init_adn, system=triple.system))
-    write_run(tmp_path / "run", triple, params)
-    with pytest.raises(UserError, match="other inputs; take --format stablehlo"):
+    params = draw_params(partial(init_adn, system=plain.system))
+    write_run(tmp_path / "run", plain, params)
+    with pytest.raises(UserError, match="has no D; take --format stablehlo"):
         export_model(tmp_path / "run", tmp_path / "out", "onnx")
     assert not (tmp_path / "out").exists()

@@ -1,6 +1,6 @@
 """The peer's chain equals ours: every map between the scan and the prediction."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 
 import jax
@@ -11,6 +11,7 @@ from adn_jax.config import AlignmentNetSettings, AlignmentSettings, AsymmetrySet
 from adn_jax.errors import UserError
 from adn_jax.pipeline.adn import apply_adn, init_adn
 from tests.benchmarks.torch_reference.ours import (
+    NET,
     RECIPE,
     SHAPE,
     by_name,
@@ -33,6 +34,12 @@ RECIPES = {
     ),
     "in a box": RECIPE.with_fields(box=(2, 4, 8)),
     "parts of A": RECIPE.with_fields(asymmetry=AsymmetrySettings(pathological="part")),
+    "both sides": RECIPE.with_fields(
+        disentangle_input="mirror_pair",
+        segment_input="salient_triple",
+        disentangle_net=replace(NET, groups=1),
+        segment_net=replace(NET, groups=1),
+    ),
     "out of plane": RECIPE.with_fields(
         alignment_net=AlignmentNetSettings((2,), (10.0, 20.0, 30.0), (0.1, 0.2, 0.3))
     ),

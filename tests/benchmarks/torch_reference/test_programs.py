@@ -100,7 +100,8 @@ def no_compiler(*_):
 @pytest.mark.parametrize("option", ["in_plane_levels", "deep_supervision"])
 @pytest.mark.parametrize("network", ["disentangle_net", "segment_net", "tissue_net"])
 def test_options_of_levels_are_refused(network, option):
-    net = replace(getattr(TINY, network), **{option: 1})
+    owner = TINY if network == "tissue_net" else TINY.system
+    net = replace(getattr(owner, network), **{option: 1})
     with pytest.raises(UserError, match=rf"no {option}, but {network}\.{option} is 1;"):
         programs.make_program(
             "joint", TINY.with_fields(**{network: net}), 1, "cpu", "eager"
@@ -117,8 +118,8 @@ def test_options_of_levels_are_refused(network, option):
         ),
         (
             "optimizer",
-            {"average": 0.9},
-            r"no average, but STAGE\.optimizer\.average is",
+            {"ema_decay": 0.9},
+            r"no ema_decay, but STAGE\.optimizer\.ema_decay is",
         ),
         (
             "optimizer",

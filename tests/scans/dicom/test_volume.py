@@ -146,6 +146,19 @@ def test_missing_slices_are_interpolated_and_flagged(tmp_path):
     assert scan.source["geometry"]["slice_distances_mm"] == [5.0, 10.0]
 
 
+def test_every_second_slice_missing_is_told_by_the_numbers(tmp_path):
+    paths = write_series(tmp_path / "in", head_of_blocks(16))
+    for path in paths[1::2]:
+        path.unlink()
+    (flag,) = read_scan(tmp_path / "in").flags
+    assert flag.startswith("missing slices: about 7, after slice 1, 2, 3, 4, 5, 6, 7 ")
+
+
+def test_thin_slices_far_apart_by_plan_are_no_flag(tmp_path):
+    write_series(tmp_path, HU, z_mm=[10.0 * index for index in range(8)])
+    assert read_scan(tmp_path).flags == ()
+
+
 def test_slices_that_lie_unevenly_by_plan_are_no_flag(tmp_path):
     write_series(tmp_path, HU, z_mm=UNEVEN)
     scan = read_scan(tmp_path)
@@ -170,10 +183,12 @@ def test_slices_that_lie_unevenly_by_plan_are_no_flag(tmp_path):
         ((15, 5, 5, 5), "missing slices: about 2, after slice 1"),
         ((5, 5, 5, 10), "missing slices: about 1, after slice 4"),
         ((5, 10, 5, 10, 5), "missing slices: about 2, after slice 2, 4"),
+        ((4, 4, 8, 8, 4, 4), "missing slices: about 2, after slice 3, 4"),
+        ((2.5, 2.5, 5, 5, 7.5, 7.5), None),
     ],
 )
 def test_gaps(distances, missing):
-    flags = gap_flags(np.array(distances, float))
+    flags = gap_flags(np.array(distances, float), np.zeros(len(distances), int))
     assert bool(flags) == (missing is not None)
     assert not flags or flags[0].startswith(missing)
 
