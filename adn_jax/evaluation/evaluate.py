@@ -29,6 +29,7 @@ from adn_jax.evaluation.report import (
 from adn_jax.evaluation.source import (
     case_checksums,
     cases_of_split,
+    check_not_learnt,
     check_unseen,
     find_data,
     fingerprint,
@@ -111,6 +112,9 @@ def evaluate_run(
     check_grid(system.model.recipe, manifest)
     check_unseen([member.run for member in system.members], split, data)
     cases = cases_of_split(manifest, split)
+    if data is not None:
+        for member in system.members:
+            check_not_learnt(member.run, manifest, cases)
     parent = run / "evaluation" if out is None else as_place(out)
     folder = parent / (f"{split}-ensemble" if ensemble else split)
     more = {}

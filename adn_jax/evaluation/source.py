@@ -2,15 +2,12 @@
 
 import hashlib
 import json
+import sys
 from collections.abc import Sequence
 from typing import Any
 
-from adn_jax.data.manifest import (
-    Fold,
-    Manifest,
-    read_manifest,
-)
-from adn_jax.errors import UserError
+from adn_jax.data.manifest import Fold, Manifest, has_manifest, read_manifest
+from adn_jax.errors import UserError, few_of
 from adn_jax.io.files import read_json
 from adn_jax.io.paths import Place, Source, to_place
 from adn_jax.training.runs import Run
@@ -31,13 +28,12 @@ def find_data(run: Run, data: Place | None) -> Manifest:
             f"{run.folder} was trained on {run.data}, which is not there any more; "
             "give the prepared data set with --data DIR."
         )
-    manifest = read_manifest(trained_on)
-    found = _as_trained(run, manifest)
-    if run.fold and found is manifest:
+    found = _as_trained(run, read_manifest(trained_on))
+    if run.cases_sha256 not in {None, found.digest}:
         raise UserError(
             f"{trained_on} has other cases or splits than when {run.folder} was "
-            "trained on a fold of it, which cannot be told any more; restore it, or "
-            "give it with --data DIR to score its own splits."
+            "trained on it, so that those to be scored may be among them; restore it, "
+            "or give it with --data DIR to score its own splits."
         )
     return found
 
@@ -105,6 +101,37 @@ def check_unseen(runs: Sequence[Run], split: str, data: Place | None) -> None:
                 "runs of one data set, or give one that none has seen with --data "
                 "DIR."
             )
+
+
+def check_not_learnt(run: Run, manifest: Manifest, cases: Sequence[str]) -> None:
+    """Raise `UserError` where a run has learnt from cases that another data set, or the
+    same with other splits, has elsewhere; tell it if that cannot be known."""
+    digest = _as_trained(run, manifest).digest
+    if run.data is None or run.cases_sha256 in {None, digest}:
+        return
+    trained_on = to_place(run.data)
+    known = read_manifest(trained_on) if has_manifest(trained_on) else None
+    if known is None or _as_trained(run, known).digest != run.cases_sha256:
+        print(
+            f"adn: which cases {run.folder} has learnt from is not known any more; "
+            f"those of {manifest.folder} may be among them.",
+            file=sys.stderr,
+        )
+        return
+    learnt = _as_trained(run, known).splits.get("train", ())
+    seen = [
+        name
+        for name in cases
+        if name in learnt
+        and case_checksums(known.case_folder(name))
+        == case_checksums(manifest.case_folder(name))
+    ]
+    if seen:
+        raise UserError(
+            f"{run.folder} has learnt from {few_of(seen)}, so that scores of this "
+            f"split of {manifest.folder} would tell too much; score cases that it has "
+            "not learnt from."
+        )
 
 
 def case_checksums(files: Source) -> dict[str, str] | None:

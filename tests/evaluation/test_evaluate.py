@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from adn_jax.evaluation.report import Pictures, pictured
 from adn_jax.inference.system import infer_case
 from adn_jax.metrics.overlap import dice
 from adn_jax.training.runs import load_run
+from tests.evaluation.noted import note
 
 
 @pytest.fixture
@@ -157,3 +159,35 @@ def test_pictured_cases_run_from_best_to_worst(tiny_run, tiny_data):
     scores = [result.grids["native"].dice for result in pictured(results, "native")]
     assert scores == sorted(scores, reverse=True)
     assert np.isfinite(scores).all()
+
+
+@pytest.mark.usefixtures("few_figures")
+def test_cases_that_the_run_has_learnt_from_are_refused(tiny_run, tiny_data, tmp_path):
+    learnt = read_manifest(tiny_data)
+    note(tiny_run, data=str(tiny_data), cases_sha256=learnt.digest)
+    assert evaluate_run(tiny_run).summary["cases"] == 3
+    other = tmp_path / "other"
+    shutil.copytree(tiny_data, other)
+    trained, *_ = learnt.splits["train"]
+    splits = {**learnt.splits, "test": (trained,)}
+    replace(learnt, folder=other, splits=splits).write()
+    with pytest.raises(UserError, match=rf"has learnt from {trained}, so that scores"):
+        evaluate_run(tiny_run, other)
+
+
+@pytest.mark.usefixtures("few_figures")
+def test_a_data_set_that_changed_since_the_training_is_refused(
+    tiny_run, tiny_data, tmp_path, capsys
+):
+    data = tmp_path / "data"
+    shutil.copytree(tiny_data, data)
+    known = read_manifest(data)
+    note(tiny_run, data=str(data), cases_sha256=known.digest)
+    first, *others = known.splits["train"]
+    test = (*known.splits["test"], first)
+    splits = {"train": tuple(others), "validation": (), "test": test}
+    replace(known, splits=splits).write()
+    with pytest.raises(UserError, match="has other cases or splits than when"):
+        evaluate_run(tiny_run)
+    assert evaluate_run(tiny_run, data).summary["cases"] == 4
+    assert "has learnt from is not known any more" in capsys.readouterr().err
