@@ -88,7 +88,7 @@ class Frame:
     orientation: tuple[float, ...] | None
     pixel_spacing_mm: tuple[float, ...] | None
     thickness_mm: float | None
-    rescale: tuple[float, float]
+    rescale: tuple[float, float] | None
     """Slope and intercept from stored values to HU."""
     header: dict[str, str]
     """The remaining elements by keyword; several values are joined by a backslash."""
@@ -223,7 +223,7 @@ def _frame_of(
     """One image with its place."""
     thickness = numbers(places, "SliceThickness", 1)
     slope = numbers(places, "RescaleSlope", 1) or (1.0,)
-    intercept = numbers(places, "RescaleIntercept", 1) or (0.0,)
+    intercept = numbers(places, "RescaleIntercept", 1)
     return Frame(
         path=path,
         index=index,
@@ -233,7 +233,7 @@ def _frame_of(
         orientation=numbers(places, "ImageOrientationPatient", 6),
         pixel_spacing_mm=numbers(places, "PixelSpacing", 2),
         thickness_mm=thickness[0] if thickness else None,
-        rescale=(slope[0] or 1.0, intercept[0]),
+        rescale=None if intercept is None else (slope[0] or 1.0, intercept[0]),
         header=header,
     )
 

@@ -98,7 +98,8 @@ def read_volume(path: Path, series: str = "", where: Path | None = None) -> Dico
     if rivals:
         found = told_by_vessels(found, rivals, [*map(bright_ml, rivals)])
     chosen = choose(found, series, where)
-    values, whole = _read_slices(chosen, where)
+    rescaled, rescale_flags = _with_rescale(chosen)
+    values, whole = _read_slices(rescaled, where)
     stack, frames = _place_slices(values, whole)
     hu, value_flags = to_hounsfield(stack.values)
     stack = replace(stack, values=hu)
@@ -117,7 +118,12 @@ def read_volume(path: Path, series: str = "", where: Path | None = None) -> Dico
     }
     damaged = headers.damaged + len(chosen.files) - len(whole.files)
     flags = choice_flags(found, chosen, damaged)
-    flags += _turned_flags(frames) + gap_flags(distances, skipped) + value_flags
+    flags += (
+        rescale_flags
+        + _turned_flags(frames)
+        + gap_flags(distances, skipped)
+        + value_flags
+    )
     return DicomVolume(stack, frames, record, flags)
 
 
@@ -134,6 +140,24 @@ def bright_ml(series: Series) -> float:
     assert frames[0].pixel_spacing_mm is not None  # the series is usable
     down, across = frames[0].pixel_spacing_mm
     return vessels_ml(hu, (across, down, distance))
+
+
+def _with_rescale(series: Series) -> tuple[Series, tuple[str, ...]]:
+    """The series with the usual rescale in slices that tell none, and a sentence if
+    there are such; none is made up if no slice tells one."""
+    told = [frame.rescale for frame in series.frames if frame.rescale is not None]
+    lacking = len(series.frames) - len(told)
+    if not told or not lacking:
+        return series, ()
+    usual = mode(told)
+    frames = (
+        frame if frame.rescale else replace(frame, rescale=usual)
+        for frame in series.frames
+    )
+    return replace(series, frames=tuple(frames)), (
+        f"{lacking} of {len(series.frames)} slices tell no rescale intercept; that of "
+        f"the others, {usual[1]:g}, is used",
+    )
 
 
 def _read_slices(
@@ -176,7 +200,7 @@ def _decode(
 
     def fill(path: Path, images: Iterable[Num[np.ndarray, "rows columns"]]) -> None:
         for z, image in zip(slices[path], images, strict=True):
-            slope, intercept = frames[z].rescale
+            slope, intercept = frames[z].rescale or (1.0, 0.0)
             values[:, :, z] = image[::-1].T * slope + intercept
 
     damaged, compressed = {}, {}

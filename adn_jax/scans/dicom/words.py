@@ -62,9 +62,14 @@ NATIVE = (
 
 NATIVE_WORDS = re.compile(NATIVE)
 
+STUDY = (
+    r"(?:(?:(?<![A-Z])|(?<=HEAD)|(?<=NECK))CT[APV](?![A-Z])|\bCTA(?=HEAD)|"
+    r"ANGIO[A-Z]*|АНГИО[А-Я]*)"
+)
+"""Names what an examination is for; it has series without contrast, too."""
+
 ENHANCED = (
-    r"(?:(?:(?<![A-Z])|(?<=HEAD)|(?<=NECK))CT[APV](?![A-Z])|\bCTA(?=HEAD)|\bCECT\b|"
-    rf"{CONTRAST}|{WITH}[ .]?{AGENT}|\b[SZС][ .]{AGENT}|ANGIO|АНГИО|"
+    rf"(?:{STUDY}|\bCECT\b|{CONTRAST}|{WITH}[ .]?{AGENT}|\b[SZС][ .]{AGENT}|"
     r"\bKONTR\b|\b(?:C|IV|KM) ?\(?\+|\(\+\) ?C\b|(?<![^ ])\+ ?C\b|POST.?C|"
     r"ENHANCED|TEHOST|VEI?N(?:OU?S|EUX)|"
     r"ARTERI|SPATPHASE|PERF|BOLUS|\bMIP\b|\bKM\b|\bM\.?D\.?C\b|\bCIV\b|\b[CM](?:MDC|KM)\b|"
@@ -73,6 +78,8 @@ ENHANCED = (
 )
 
 CONTRAST_WORDS = re.compile(ENHANCED)
+
+STUDY_WORDS = re.compile(STUDY)
 
 BOTH_WORDS = re.compile(
     r"W/ ?WO\b|W/?O ?(AND|&) ?W\b|\bW ?(AND|&) ?W/?O|\b[CS]/[CS]\.? ?CONTRAS|"
@@ -134,9 +141,10 @@ def _speaks_of_contrast(text: str) -> bool | None:
     if NATIVE_WORDS.search(text):
         return False
     rest = WITHOUT_WORDS.sub(" ", text)
-    if CONTRAST_WORDS.search(rest):
+    without = rest != text
+    if CONTRAST_WORDS.search(STUDY_WORDS.sub(" ", rest) if without else rest):
         return True
-    return None if rest == text else False
+    return False if without else None
 
 
 def is_head(*texts: str) -> bool | None:

@@ -260,6 +260,17 @@ def test_missing_rescale_intercept(tmp_path):
     assert "1024 taken off" in scan.flags[0]
 
 
+def test_slices_without_the_intercept_of_the_others(tmp_path):
+    for path in write_series(tmp_path, HU)[::3]:
+        dataset = pydicom.dcmread(path)
+        del dataset.RescaleIntercept
+        dataset.save_as(path)
+    scan = read_scan(tmp_path)
+    assert_upright(scan)
+    (flag,) = scan.flags
+    assert flag.startswith("3 of 8 slices tell no rescale intercept; that of the other")
+
+
 def test_a_damaged_file_is_a_missing_slice(tmp_path):
     paths = write_series(tmp_path, HU)
     paths[3].write_bytes(paths[3].read_bytes()[:300])
