@@ -141,7 +141,7 @@ def _write_dice(axes: Axes, dice: float) -> None:
 
 
 def _label_of(case: PreparedCase) -> Mask:
-    """The label on the prepared grid; nothing where there is none."""
+    """The label on the prepared grid; nothing if there is none."""
     if case.lesion is None:
         return np.zeros(case.volume.shape, bool)
     return np.asarray(case.lesion) >= 0.5

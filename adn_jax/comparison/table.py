@@ -79,14 +79,14 @@ def write_table(
     """Write everything; returns what is for the terminal.
 
     Args:
-      runs: the scored runs.
-      scores: what they scored.
-      manifest: the data set.
-      out: folder of the comparison.
-      reference: name of the system that the others are compared with.
-      split: the split that was scored.
-      cases: cases of the qualitative figure; none: spread by the reference's Dice.
-      missing: sentences on the runs that are missing.
+        runs: the scored runs.
+        scores: what they scored.
+        manifest: the data set.
+        out: folder of the comparison.
+        reference: name of the system that the others are compared with.
+        split: the split that was scored.
+        cases: cases of the qualitative figure; none: spread by the reference's Dice.
+        missing: sentences on the runs that are missing.
     """
     check_cases(cases, scores.cases)
     rows = compare(scores, reference)
@@ -215,11 +215,11 @@ def box_figure(
     """A box (quartiles, median; whiskers to 1.5 of its length) and points of cases.
 
     Args:
-      values: a number a case for every system, NaN where it is not defined.
-      names: the systems, first on top.
-      label: what the numbers are.
-      reference: its median is a line over all rows; None: no such line.
-      limits: ends of the axis; None: by the data.
+        values: a number a case for every system, NaN where it is not defined.
+        names: the systems, first on top.
+        label: what the numbers are.
+        reference: its median is a line over all rows; None: no such line.
+        limits: ends of the axis; None: by the data.
     """
     known = [row[~np.isnan(row)] for row in values]
     height = 1.0 + ROW_INCHES * len(names)

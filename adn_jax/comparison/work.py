@@ -95,7 +95,7 @@ class Shard:
 
 
 def read_shard(text: str) -> Shard:
-    """A shard from text such as 0/4; `UserError` where it is none."""
+    """A shard from text such as 0/4; `UserError` if it is none."""
     index, slash, count = text.partition("/")
     if slash and index.isdecimal() and count.isdecimal() and int(index) < int(count):
         return Shard(int(index), int(count))
@@ -209,7 +209,7 @@ def complete(
 ) -> Completed:
     """Do the runs of this machine (None: all), and say on stderr which failed.
 
-    Raises `UserError`, before anything is trained, where a run could not be.
+    Raises `UserError`, before anything is trained, if a run could not be.
     """
     mine = runs if mine is None else mine
     check_runs(mine, job)
@@ -221,7 +221,7 @@ def complete(
 
 
 def check_runs(runs: Sequence[PlannedRun], job: RunJob) -> None:
-    """Raise `UserError` where the folder of a run holds another, or one could not be
+    """Raise `UserError` if the folder of a run holds another, or one could not be
     trained: each system is tried in a process of its own, up to its first update."""
     for run in runs:
         if why := stranger(run, job):

@@ -166,7 +166,7 @@ class CaseResult:
     """Sums over the voxels of the "brain", and over those of them "near" a lesion;
     empty for masks."""
     uncertainty: CaseUncertainty | None = None
-    """None where it was not asked for."""
+    """None if it was not asked for."""
 
     def to_json(self) -> dict[str, Any]:
         """The result as JSON values, None for NaN."""
@@ -280,7 +280,7 @@ def native_lesion(
     prediction: Map, case: PreparedCase, files: Source
 ) -> NativeLesion | None:
     """The prediction taken to the scan's own grid by linear interpolation, beside the
-    label; None where the label is not there."""
+    label; None if the label is not there."""
     lesion = read_native_lesion(files)
     if lesion is None:
         return None

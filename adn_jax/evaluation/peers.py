@@ -127,7 +127,7 @@ def find_files(
     called so, alone (MONAI) or as `probability.nii.gz` or `lesion.nii.gz` (ours).
     `known` are all names of cases: what belongs to a longer one is not the shorter's.
 
-    Raises `UserError` where a case has no file or several.
+    Raises `UserError` if a case has no file or several.
     """
     entries: dict[str, list[Path]] = {case: [] for case in known}
     for path in sorted(folder.iterdir()):

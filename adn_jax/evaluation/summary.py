@@ -243,7 +243,7 @@ def _summarise_grid(
 def _summarise_alignment(
     results: Sequence[CaseResult], what: str
 ) -> dict[str, Any] | None:
-    """Errors of the final plane, those of each earlier stage beside it; None where
+    """Errors of the final plane, those of each earlier stage beside it; None if
     the truth is not known."""
     known = [result.alignment for result in results if result.alignment]
     if not known:
@@ -258,7 +258,7 @@ def _summarise_alignment(
 def _summarise_disentanglement(
     results: Sequence[CaseResult], window_width_hu: float
 ) -> dict[str, Any] | None:
-    """Statistics of the disentanglement scores; None where no case has one."""
+    """Statistics of the disentanglement scores; None if no case has one."""
     known = [result for result in results if result.disentanglement]
     if not known:
         return None

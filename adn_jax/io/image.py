@@ -110,7 +110,7 @@ def from_nifti(image: nib.Nifti1Image, meaning: str, dtype: type = np.float32) -
 
 
 def read_image(path: Source, meaning: str, dtype: type = np.float32) -> Image:
-    """Read a NIfTI file whole; `UserError` where it is damaged or no single volume."""
+    """Read a NIfTI file whole; `UserError` if it is damaged or no single volume."""
     return from_nifti(open_nifti(path), meaning, dtype)
 
 

@@ -60,7 +60,7 @@ GZIP_CHUNK = 1 << 22
 def open_nifti(path: Source) -> nib.Nifti1Image:
     """Open a NIfTI-1 or NIfTI-2 file; the voxels stay on disk until asked for.
 
-    The affine is in mm, whatever unit the header names. Raises `UserError` where the
+    The affine is in mm, whatever unit the header names. Raises `UserError` if the
     file is missing, damaged or no NIfTI, or has no usable affine.
     """
     check_fetched(path)
@@ -168,7 +168,7 @@ def _has_usable_size(affine: Float[np.ndarray, "4 4"], shape: Sequence[int]) -> 
 
 
 def _check_affine(image: nib.Nifti1Image, path: Source) -> None:
-    """Raise `UserError` where positions in mm are unknown or absurd."""
+    """Raise `UserError` if positions in mm are unknown or absurd."""
     if not _has_usable_size(image.affine, image.shape):
         numbers = np.array2string(image.affine[:3], precision=3, separator=" ")
         raise UserError(
@@ -243,7 +243,7 @@ def read_voxels(image: nib.Nifti1Image, dtype: type) -> Shaped[np.ndarray, "..."
     """The voxels of an opened image in its own axis order, as `dtype`.
 
     A memory map where the file is uncompressed and already of that type.
-    Raises `UserError` where the data is truncated or damaged.
+    Raises `UserError` if the data is truncated or damaged.
     """
     file = image.file_map["image"]
     try:

@@ -89,7 +89,7 @@ class JointTerms:
     """The terms of the joint loss in one update.
 
     `warm_start` is L_F of D's output, and `warm` whether it takes the place of L_D now;
-    both are None where there is no warm start. Without L_D `disentanglement` is empty.
+    both are None if there is no warm start. Without L_D `disentanglement` is empty.
     """
 
     segmentation: Terms
@@ -340,7 +340,7 @@ class ExtraTerm:
     weight: float
 
     def __call__(self, *inputs: Any) -> Float[Array, ""]:
-        """Value of the term; `UserError` where it fails or is not one number."""
+        """Value of the term; `UserError` if it fails or is not one number."""
         try:
             value = self.function(*inputs)
         except Exception as error:
@@ -361,7 +361,7 @@ class ExtraTerm:
 def resolve_term(text: str) -> ExtraTerm:
     """Import the function of `module:function` or `module:function:weight`.
 
-    The weight is 1 where none is given. Raises `UserError` where the text has another
+    The weight is 1 if none is given. Raises `UserError` if the text has another
     form, or the module or function cannot be had.
     """
     parts = text.split(":")

@@ -33,11 +33,11 @@ def convolve(volume: Volume, kernel: Kernel, padding: int | Padding) -> Features
     """Convolve (correlate, as torch does) with stride 1.
 
     Args:
-      volume: feature maps.
-      kernel: sides d, h, w of at least padding + 1 taps each; the type of its
-        gradient, which is summed in float32, is its own.
-      padding: zeros on both ends of each axis (one number: of all), which grows by
-        2 * padding - taps + 1.
+        volume: feature maps.
+        kernel: sides d, h, w of at least padding + 1 taps each; the type of its
+            gradient, which is summed in float32, is its own.
+        padding: zeros on both ends of each axis (one number: of all), which grows by
+            2 * padding - taps + 1.
     """
     return _convolve(volume, kernel, _of_each_axis(padding), products_in_use())
 

@@ -82,17 +82,17 @@ def train_stage(
     """Train a stage to its end, from its latest checkpoint if there is one.
 
     Args:
-      stage: loss, validation and settings.
-      run: its recipe, and where it is saved.
-      train: cases to learn from.
-      validation: held-out cases that choose the best weights.
-      frozen: what the stage's functions need besides the trained parameters.
-      mesh: devices; the batch is split over them.
-      update: the stage's compiled step; None: it is compiled at its first call.
+        stage: loss, validation and settings.
+        run: its recipe, and where it is saved.
+        train: cases to learn from.
+        validation: held-out cases that choose the best weights.
+        frozen: what the stage's functions need besides the trained parameters.
+        mesh: devices; the batch is split over them.
+        update: the stage's compiled step; None: it is compiled at its first call.
 
     Returns:
-      0 when the stage is finished, else the number of the signal that stopped it;
-      its last state is saved then.
+        0 when the stage is finished, else the number of the signal that stopped it;
+        its last state is saved then.
     """
     settings, everywhere = stage.settings, replicated(mesh)
     place = partial(place_cases, mesh=mesh)

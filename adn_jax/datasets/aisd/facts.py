@@ -273,7 +273,7 @@ FLAGGED = ("odd_label", "symmetric", *LEFT_OUT["broken"])
 
 
 def left_out(name: str, setting: str) -> str | None:
-    """Why a case is left out on purpose; None where it is used."""
+    """Why a case is left out on purpose; None if it is used."""
     rows = [
         ODDITY_BY_KEY[key]
         for key in LEFT_OUT[setting]

@@ -43,7 +43,7 @@ def known_counts(
 
 
 def agreement(missing: int, absent: int, each: float = 1) -> bool | None:
-    """Whether nothing is missing of a known figure; None where the cases that are
+    """Whether nothing is missing of a known figure; None if the cases that are
     absent, each of which can make up for so much, may hold what is missing."""
     if missing == 0:
         return True

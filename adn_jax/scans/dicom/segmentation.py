@@ -55,7 +55,7 @@ def read_segmentation(
 
 
 def _read_segments(path: Path) -> list[Segment]:
-    """The frames of a segmentation; `UserError` where it is damaged or another file."""
+    """The frames of a segmentation; `UserError` if it is damaged or another file."""
     try:
         dataset = pydicom.dcmread(path)
         if dataset.SOPClassUID in {SegmentationStorage, LABEL_MAP}:
