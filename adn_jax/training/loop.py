@@ -20,7 +20,7 @@ from jax.sharding import Mesh, Sharding
 from adn_jax.config import StageSettings
 from adn_jax.config.serialization import settings_to_json
 from adn_jax.config.validation import recipe_from_json
-from adn_jax.data.batches import Cases, epoch_batches, train_batches
+from adn_jax.data.batches import Cases, train_batches
 from adn_jax.distributed.hosts import (
     SharedStop,
     catch_stop_of_any,
@@ -231,7 +231,7 @@ def make_validation(
 
     def validate(params: Params) -> dict[str, float]:
         found: dict[str, list[float]] = {}
-        for batch, count in epoch_batches(split, stage.settings.batch, place):
+        for batch, count in split.once(stage.settings.batch, place):
             case, values = jax.device_get(evaluate(params, frozen, batch))
             split.check_present(case)
             for name, per_case in values.items():

@@ -15,7 +15,7 @@ from rich.progress import track
 
 from adn_jax.config import ReadSettings, Recipe
 from adn_jax.config.validation import check_recipe
-from adn_jax.data.batches import Cases, Split, epoch_batches, open_split
+from adn_jax.data.batches import Cases, Split, open_split
 from adn_jax.data.manifest import Fold, Manifest, has_manifest, read_manifest
 from adn_jax.data.stream import DrawnHeads
 from adn_jax.distributed.hosts import is_first, sync_errors
@@ -263,7 +263,7 @@ def search_table(recipe: Recipe, split: Split, batch: int, mesh: Mesh) -> Pose:
     search = jax.jit(search_cases, out_shardings=replicated(mesh))
     shape = (2, len(split.manifest.cases), 3)
     rotation, translation = np.zeros(shape, np.float32)
-    batches = epoch_batches(split, batch, partial(place_cases, mesh=mesh))
+    batches = split.once(batch, partial(place_cases, mesh=mesh))
     total = math.ceil(len(split) / batch)
     for cases, count in track(batches, "search", total, transient=True):
         case, pose = jax.device_get(search(cases))
