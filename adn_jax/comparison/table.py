@@ -24,14 +24,14 @@ from adn_jax.comparison.compare import (
 )
 from adn_jax.comparison.peers import PeerRun
 from adn_jax.comparison.qualitative import (
+    PICTURED_BY_DEFAULT,
     check_cases,
     predict_chosen,
     qualitative_figure,
-    spread_cases,
 )
 from adn_jax.comparison.work import PlannedRun
 from adn_jax.data.manifest import Manifest
-from adn_jax.evaluation.report import data_uri
+from adn_jax.evaluation.report import data_uri, spread_cases
 from adn_jax.evaluation.summary import mean_of_seeds
 from adn_jax.inference.figures import BAR, MEDIAN, save_figure
 from adn_jax.io.files import write_json, write_text
@@ -169,7 +169,9 @@ def _write_pictures(
         for score, (label, limits) in BOXES.items()
     }
     ranking = scores.systems[place or 0].tables["dice"]
-    chosen = cases or spread_cases(mean_of_seeds(ranking), scores.cases)
+    chosen = cases or spread_cases(
+        mean_of_seeds(ranking), scores.cases, PICTURED_BY_DEFAULT
+    )
     shared = set.intersection(*(set(each.seeds) for each in scores.systems))
     shown = [run for run in runs if not shared or run.seed == min(shared)]
     first = [

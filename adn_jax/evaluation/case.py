@@ -11,9 +11,15 @@ from adn_jax.data.cases import PreparedCase, read_native_lesion
 from adn_jax.inference.maps import CaseMaps, LesionUncertainty, Map, Uncertainty
 from adn_jax.inference.system import System
 from adn_jax.io.files import nan_for_none, none_for_nan
+from adn_jax.io.image import Image
 from adn_jax.io.paths import Source
 from adn_jax.metrics.alignment import Plane, alignment_error, true_plane
-from adn_jax.metrics.calibration import Reliability, near_lesion, reliability
+from adn_jax.metrics.calibration import (
+    Reliability,
+    mean_or_nan,
+    near_lesion,
+    reliability,
+)
 from adn_jax.metrics.disentanglement import auroc, disentanglement
 from adn_jax.metrics.overlap import (
     Mask,
@@ -99,11 +105,6 @@ def score_uncertainty(
         error_auroc=auroc(entropy, wrong),
         lesions=uncertainty.lesions(maps.predicted, maps.spacing_mm, lesion),
     )
-
-
-def mean_or_nan(values: Float[np.ndarray, " n"]) -> float:
-    """The mean; NaN of no values."""
-    return float(values.mean(dtype=np.float64)) if values.size else float("nan")
 
 
 def score_masks(
@@ -205,6 +206,15 @@ class NativeLesion(NamedTuple):
     lesion: Mask
     spacing_mm: Spacing
 
+    @classmethod
+    def of(cls, values: Float[np.ndarray, "i j k"], label: Image) -> "NativeLesion":
+        """Of a prediction and a label in the order of the scan's file."""
+        return cls(
+            values.transpose(2, 1, 0),
+            label.voxels.transpose(2, 1, 0) > 0,
+            label.spacing_mm[::-1],
+        )
+
 
 def evaluate_case(
     system: System, case: PreparedCase, files: Source, empty: EmptyRule
@@ -284,11 +294,7 @@ def native_lesion(
     lesion = read_native_lesion(files)
     if lesion is None:
         return None
-    return NativeLesion(
-        to_native(prediction, case.geometry).transpose(2, 1, 0),
-        lesion.voxels.transpose(2, 1, 0) > 0,
-        lesion.spacing_mm[::-1],
-    )
+    return NativeLesion.of(to_native(prediction, case.geometry), lesion)
 
 
 def _score_alignment(

@@ -1,8 +1,8 @@
 """Figures of an evaluation, and one page about it: no file beside it, no network."""
 
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
 import numpy as np
@@ -44,6 +44,8 @@ from adn_jax.report.pages import format_number, page_environment
 DISENTANGLED = ("asymmetry", "pathological", "anatomical")
 PICTURED = 6
 """Cases in the figures, spread from the best to the worst."""
+
+Spread = TypeVar("Spread")
 
 
 def reliability_figure(brain: Reliability, near: Reliability) -> Figure:
@@ -230,13 +232,18 @@ def _save_figures(drawn: Mapping[str, Figure], folder: Place) -> dict[str, Place
 
 
 def pictured(results: Sequence[CaseResult], grid: str) -> list[CaseResult]:
-    """Cases spread evenly from the best Dice to the worst."""
-    ranked = sorted(
-        results, key=lambda result: np.nan_to_num(-result.grids[grid].dice, nan=1.0)
-    )
-    count = min(PICTURED, len(ranked))
+    """The cases that are shown."""
+    return spread_cases([each.grids[grid].dice for each in results], results, PICTURED)
+
+
+def spread_cases(
+    dice: Iterable[float], cases: Sequence[Spread], count: int
+) -> list[Spread]:
+    """Cases spread evenly from the best Dice to the worst; undefined ones last."""
+    ranked = np.argsort(-np.nan_to_num(np.array([*dice]), nan=-1.0), kind="stable")
+    count = min(count, len(ranked))
     places = np.linspace(0, len(ranked) - 1, count).round().astype(int)
-    return [ranked[place] for place in places]
+    return [cases[ranked[place]] for place in places]
 
 
 def render_report(

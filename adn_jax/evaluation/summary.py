@@ -15,7 +15,6 @@ from adn_jax.evaluation.case import (
     SCORES,
     CaseResult,
     EmptyRule,
-    mean_or_nan,
 )
 from adn_jax.io.files import none_for_nan
 from adn_jax.metrics.calibration import (
@@ -25,6 +24,7 @@ from adn_jax.metrics.calibration import (
     brier_score,
     expected_calibration_error,
     maximum_calibration_error,
+    mean_or_nan,
 )
 from adn_jax.metrics.disentanglement import (
     ASYMMETRY_THRESHOLD,

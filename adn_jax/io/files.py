@@ -118,6 +118,11 @@ def is_there(path: Source) -> bool:
     return path.is_file() or is_dangling(path)
 
 
+def is_vacant(folder: Place) -> bool:
+    """Whether a folder is absent or empty."""
+    return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+
+
 def is_dangling(path: Source) -> bool:
     """Whether it is a link to nothing; in an object store there are no links."""
     return isinstance(path, Path) and path.is_symlink() and not path.exists()

@@ -8,10 +8,10 @@ from adn_jax.comparison.qualitative import (
     PicturedScan,
     largest_slice,
     qualitative_figure,
-    spread_cases,
 )
 from adn_jax.comparison.sweep import Curve, axis_places, sweep_figure
 from adn_jax.comparison.table import box_figure
+from adn_jax.evaluation.report import spread_cases
 from adn_jax.report.panels import LABEL, PREDICTION
 from tests.training.tiny import head
 
