@@ -13,12 +13,11 @@ from scipy import ndimage
 from adn_jax.data.cases import PreparedCase
 from adn_jax.data.known_lesions import KnownLesions
 from adn_jax.inference.maps import CaseMaps, Uncertainty
-from adn_jax.io.image import Affine, Image, in_order_of
+from adn_jax.io.image import Affine, Image, in_order_of, spacing_of
 from adn_jax.metrics.alignment import Plane, placed
 from adn_jax.metrics.calibration import mean_or_nan
 from adn_jax.metrics.overlap import TOUCHING, Mask, Spacing, volume_ml
 from adn_jax.prepare.case import BRIGHTEST_HU
-from adn_jax.prepare.resample import spacing_of
 from adn_jax.scans.dicom.straighten import straightening
 from adn_jax.scans.read import RawScan
 

@@ -12,7 +12,7 @@ from adn_jax.config import PrepareSettings
 from adn_jax.data.cases import PreparedCase
 from adn_jax.datasets.raw import TISSUES, CaseInput
 from adn_jax.errors import UserError
-from adn_jax.io.image import Affine, Image, nearest_ras
+from adn_jax.io.image import Affine, Image, nearest_ras, spacing_of
 from adn_jax.prepare.quality import flags_of, measure_lesion, measure_quality
 from adn_jax.prepare.resample import (
     Grid,
@@ -21,7 +21,6 @@ from adn_jax.prepare.resample import (
     fill_beyond,
     resample,
     shift_origin,
-    spacing_of,
     take_nearest,
 )
 from adn_jax.prepare.skull_strip import find_brain
