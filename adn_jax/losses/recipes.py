@@ -350,9 +350,14 @@ class ExtraTerm:
                 "follows from it are None)."
             ) from error
         if not isinstance(value, float | jax.Array) or jnp.shape(value) != ():
+            found = (
+                f"an array of shape {value.shape}"
+                if isinstance(value, jax.Array)
+                else f"a {type(value).__name__}"
+            )
             raise UserError(
-                f"the loss term {self.name} gives {_describe_value(value)}; one number "
-                "is wanted, so take a mean or a sum."
+                f"the loss term {self.name} gives {found}; one number is wanted, so "
+                "take a mean or a sum."
             )
         return jnp.asarray(value, jnp.float32)
 
@@ -381,9 +386,3 @@ def resolve_term(text: str) -> ExtraTerm:
         )
     found = named_function(module, function, "loss term")
     return ExtraTerm(f"{module}:{function}", found, weight)
-
-
-def _describe_value(value: Any) -> str:
-    if isinstance(value, jax.Array):
-        return f"an array of shape {value.shape}"
-    return f"a {type(value).__name__}"
