@@ -168,16 +168,9 @@ def _write_pictures(
         )
         for score, (label, limits) in BOXES.items()
     }
-    ranking = scores.systems[place or 0].tables["dice"]
-    chosen = cases or spread_cases(
-        mean_of_seeds(ranking), scores.cases, PICTURED_BY_DEFAULT
-    )
-    shared = set.intersection(*(set(each.seeds) for each in scores.systems))
-    shown = [run for run in runs if not shared or run.seed == min(shared)]
-    first = [
-        next(run for run in shown if run.system == each.system)
-        for each in scores.systems
-    ]
+    ranking = mean_of_seeds(scores.systems[place or 0].tables["dice"])
+    chosen = cases or spread_cases(ranking, scores.cases, PICTURED_BY_DEFAULT)
+    first = _first_runs(runs, scores)
     drawn["fig3"] = qualitative_figure(
         predict_chosen(first, scores, manifest, chosen),
         names,
@@ -204,6 +197,18 @@ def _write_pictures(
             f"The slice with most of the label, as scanned; runs with seed {seed}. "
             f"Dice is that of the whole scan on {grid}.",
         ),
+    ]
+
+
+def _first_runs(
+    runs: Sequence[PlannedRun | PeerRun], scores: Scores
+) -> list[PlannedRun | PeerRun]:
+    """A run of each system, all of one seed if they have one in common."""
+    shared = set.intersection(*(set(each.seeds) for each in scores.systems))
+    shown = [run for run in runs if not shared or run.seed == min(shared)]
+    return [
+        next(run for run in shown if run.system == each.system)
+        for each in scores.systems
     ]
 
 
