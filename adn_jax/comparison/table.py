@@ -169,7 +169,8 @@ def _write_pictures(
         for score, (label, limits) in BOXES.items()
     }
     ranking = mean_of_seeds(scores.systems[place or 0].tables["dice"])
-    chosen = cases or spread_cases(ranking, scores.cases, PICTURED_BY_DEFAULT)
+    spread = spread_cases(ranking, PICTURED_BY_DEFAULT)
+    chosen = cases or [scores.cases[place] for place in spread]
     first = _first_runs(runs, scores)
     drawn["fig3"] = qualitative_figure(
         predict_chosen(first, scores, manifest, chosen),

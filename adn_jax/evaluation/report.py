@@ -2,7 +2,7 @@
 
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import numpy as np
@@ -44,8 +44,6 @@ from adn_jax.report.pages import format_number, page_environment
 DISENTANGLED = ("asymmetry", "pathological", "anatomical")
 PICTURED = 6
 """Cases in the figures, spread from the best to the worst."""
-
-Spread = TypeVar("Spread")
 
 
 def reliability_figure(brain: Reliability, near: Reliability) -> Figure:
@@ -233,17 +231,17 @@ def _save_figures(drawn: Mapping[str, Figure], folder: Place) -> dict[str, Place
 
 def pictured(results: Sequence[CaseResult], grid: str) -> list[CaseResult]:
     """The cases that are shown."""
-    return spread_cases([each.grids[grid].dice for each in results], results, PICTURED)
+    dice = [each.grids[grid].dice for each in results]
+    return [results[place] for place in spread_cases(dice, PICTURED)]
 
 
-def spread_cases(
-    dice: Iterable[float], cases: Sequence[Spread], count: int
-) -> list[Spread]:
-    """Cases spread evenly from the best Dice to the worst; undefined ones last."""
+def spread_cases(dice: Iterable[float], count: int) -> list[int]:
+    """Places of cases spread evenly from the best Dice to the worst; undefined ones
+    last."""
     ranked = np.argsort(-np.nan_to_num(np.array([*dice]), nan=-1.0), kind="stable")
     count = min(count, len(ranked))
-    places = np.linspace(0, len(ranked) - 1, count).round().astype(int)
-    return [cases[ranked[place]] for place in places]
+    steps = np.linspace(0, len(ranked) - 1, count).round().astype(int)
+    return ranked[steps].tolist()
 
 
 def render_report(

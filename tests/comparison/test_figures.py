@@ -32,8 +32,8 @@ def test_boxes_show_quartiles_and_every_defined_case():
 
 def test_cases_are_spread_from_best_to_worst():
     dice = np.array([0.2, NAN, 0.9, 0.5, 0.7])
-    assert spread_cases(dice, "abcde", 3) == ["c", "d", "b"]
-    assert spread_cases(dice, "abcde", 9) == ["c", "e", "d", "a", "b"]
+    assert spread_cases(dice, 3) == [2, 3, 1]
+    assert spread_cases(dice, 9) == [2, 4, 3, 0, 1]
 
 
 def outlines(axes):

@@ -63,7 +63,7 @@ class Match:
 
     `explained` is the share of the pictures' variance that HU explain in it,
     `as_stored` without any turn, `runner_up` in the best other orientation; all None
-    where there are no pictures.
+    if there are no pictures.
     """
 
     turn: Turn = Turn()
