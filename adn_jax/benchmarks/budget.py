@@ -80,7 +80,7 @@ def record_profile(run: Callable[[], object], steps: int) -> tuple[ProfileData, 
     """Profile `steps` calls of `run`, each until its result is there.
 
     Returns:
-      The profile, and the seconds of a call on the clock.
+        The profile, and the seconds of a call on the clock.
     """
     options = ProfileOptions()
     options.python_tracer_level = 0
@@ -209,12 +209,13 @@ def step_budget(
     """Profile `steps` calls of a compiled step and split their time up.
 
     Args:
-      run: makes one call of `compiled`, of no other program; called before.
-      compiled: the step's executable. Where it may come from the persistent cache, that
-        has to keep names apart (`jax_compilation_cache_include_metadata_in_key`), or
-        they may be those of older code.
-      hardware: what the floors are counted with; None: floors are 0.
-      steps: calls to profile.
+        run: makes one call of `compiled`, of no other program; called before.
+        compiled: the step's executable. Where it may come from the persistent cache,
+            that has to keep names apart
+            (`jax_compilation_cache_include_metadata_in_key`), or they may be those of
+            older code.
+        hardware: what the floors are counted with; None: floors are 0.
+        steps: calls to profile.
 
     With several devices, times are those of the average device.
     """

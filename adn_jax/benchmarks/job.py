@@ -167,7 +167,7 @@ def quartiles(step: Spread) -> str:
 
 
 def draw_cases(shape_zyx: tuple[int, int, int], count: int) -> CaseArrays:
-    """Cases 0 to `count` - 1 side by side, as `data.batches.stack_cases` gives them."""
+    """Cases 0 to `count` - 1 side by side, as `data.batches.Split.stack` gives them."""
     cases = [draw_case(shape_zyx, index) for index in range(count)]
     return {name: np.stack([case[name] for case in cases]) for name in cases[0]}
 

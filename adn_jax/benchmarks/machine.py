@@ -43,7 +43,7 @@ class Machine:
     """Those that a process may use."""
     memory_gb: float
     driver: str | None
-    """Version of NVIDIA's driver; None where there is none."""
+    """Version of NVIDIA's driver; None if there is none."""
     system: str
     python: str
 
@@ -61,7 +61,7 @@ def this_machine() -> Machine:
 
 
 def nvidia_driver() -> str | None:
-    """Version of NVIDIA's driver; None where there is none."""
+    """Version of NVIDIA's driver; None if there is none."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return None

@@ -179,11 +179,11 @@ def compile_program(program: Program) -> tuple[float, float, CompiledMemory]:
     """Compile a program in place.
 
     Returns:
-      Seconds to trace and lower, seconds to compile (or to read the persistent
-      cache), and the memory that the compiler plans for.
+        Seconds to trace and lower, seconds to compile (or to read the persistent
+        cache), and the memory that the compiler plans for.
 
     Raises:
-      MemoryShortageError: it is more than there is.
+        MemoryShortageError: it is more than there is.
     """
     assert isinstance(program.function, Wrapped)  # not yet compiled
     start = time.perf_counter()
@@ -204,7 +204,7 @@ def compile_program(program: Program) -> tuple[float, float, CompiledMemory]:
 
 
 def check_result(result: Any) -> None:
-    """Raise `UserError` where a result is not finite: its time would mean nothing."""
+    """Raise `UserError` if a result is not finite: its time would mean nothing."""
     if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(result)):
         raise UserError(
             "the result is not finite, so that its time means nothing; lower the "

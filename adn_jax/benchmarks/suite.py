@@ -34,13 +34,13 @@ def run_plan(
     """Measure everything; first of all the machine's peaks.
 
     Args:
-      plan: what to measure.
-      command: the command line, for the record.
-      begin: told before each job what it is.
-      keep: given the record after each job.
+        plan: what to measure.
+        command: the command line, for the record.
+        begin: told before each job what it is.
+        keep: given the record after each job.
 
     Raises:
-      UserError: not even the peaks can be measured.
+        UserError: not even the peaks can be measured.
     """
     begin("peaks of the machine")
     now, load = datetime.now(UTC).isoformat(timespec="seconds"), load_average()

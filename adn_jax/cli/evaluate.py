@@ -1,6 +1,6 @@
 """`adn evaluate RUN`: score a run, write its report, print the headline."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -152,61 +152,50 @@ def headline(summary: Mapping[str, Any]) -> Table:
     )
     for column in ("score", "mean", "95 % interval", "median", "beside it"):
         table.add_column(column, justify="left" if column == "score" else "right")
-    prepared = summary["grids"]["prepared"]
+    for row in headline_rows(summary):
+        table.add_row(*row)
+    return table
+
+
+def headline_rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """The rows of `headline`; none for what was not measured."""
+    prepared = format_number(summary["grids"]["prepared"]["dice"]["mean"], 3)
     pooled = format_number(summary["hd95_pooled_mm"]["mean"], 1)
-    table.add_row(
-        "Dice",
-        *mean_row(summary["dice"], 3),
-        f"prepared grid {format_number(prepared['dice']['mean'], 3)}",
-    )
-    table.add_row(
-        "HD95 mm",
-        *mean_row(summary["hd95_mm"], 1),
-        f"pooled {pooled}",
-    )
+    yield "Dice", *mean_row(summary["dice"], 3), f"prepared grid {prepared}"
+    yield "HD95 mm", *mean_row(summary["hd95_mm"], 1), f"pooled {pooled}"
     if summary["empty"]["decided"]:
-        table.add_row(*empty_row(summary["empty"], summary["cases"]))
-    table.add_row("lesion F1", *mean_row(summary["lesion_f1"], 3), "")
-    error = summary["alignment_error_deg"]
-    if error:
+        yield empty_row(summary["empty"], summary["cases"])
+    yield "lesion F1", *mean_row(summary["lesion_f1"], 3), ""
+    if error := summary["alignment_error_deg"]:
         first = "network_alone" if "network_alone" in error else "first_guess"
-        table.add_row(
+        yield (
             "mid-line error °",
             format_number(error["mean"]),
             f"p95 {format_number(error['p95'])}",
             format_number(error["median"]),
             f"{first.replace('_', ' ')} {format_number(error[first]['median'])}",
         )
-    split_up = summary["disentanglement"]
-    if split_up:
-        table.add_row(
-            "AUROC of P",
-            *mean_row(split_up["auroc"], 3),
-            f"of A {format_number(split_up['auroc_asymmetry']['mean'], 3)}",
-        )
-        table.add_row(
-            "share of min(P, A)",
-            *mean_row(split_up["mass_share"], 3),
-            f"of A {format_number(split_up['mass_share_asymmetry']['mean'], 3)}",
-        )
-    calibration = summary["calibration"]
-    if calibration:
-        table.add_row(
+    if split_up := summary["disentanglement"]:
+        of_a = format_number(split_up["auroc_asymmetry"]["mean"], 3)
+        yield "AUROC of P", *mean_row(split_up["auroc"], 3), f"of A {of_a}"
+        of_a = format_number(split_up["mass_share_asymmetry"]["mean"], 3)
+        share = mean_row(split_up["mass_share"], 3)
+        yield "share of min(P, A)", *share, f"of A {of_a}"
+    if calibration := summary["calibration"]:
+        yield (
             "calibration error",
             format_number(calibration["ece"], 4),
             f"near lesions {format_number(calibration['ece_near'], 4)}",
             "",
             f"Brier {format_number(calibration['brier'], 4)}",
         )
-    uncertainty = summary["uncertainty"]
-    if uncertainty:
-        table.add_row(
+    if uncertainty := summary["uncertainty"]:
+        yield (
             "AUROC of uncertainty",
             *mean_row(uncertainty["error_auroc"], 3),
             f"false lesions {format_number(uncertainty['false_lesion_auroc'], 3)} "
             f"({uncertainty['false_lesions']} of {uncertainty['lesions']})",
         )
-    return table
 
 
 def empty_row(empty: Mapping[str, Any], cases: int) -> tuple[str, ...]:

@@ -109,12 +109,12 @@ def read_scores(
     """Read the scores of finished runs.
 
     Args:
-      runs: scored runs.
-      split: the split they were scored on.
-      grid: native or prepared; empty: native where every run has it.
+        runs: scored runs.
+        split: the split they were scored on.
+        grid: native or prepared; empty: native where every run has it.
 
     Raises:
-      UserError: there is no run, runs have different cases, or lack the grid.
+        UserError: there is no run, runs have different cases, or lack the grid.
     """
     if not runs:
         raise UserError("no run is finished, so there is nothing to compare.")
@@ -171,7 +171,7 @@ def interval_text(
 
 @dataclass(frozen=True)
 class Estimate:
-    """Mean of a score over cases and seeds; None where there are too few."""
+    """Mean of a score over cases and seeds; None if there are too few."""
 
     mean: float | None
     ci95: tuple[float, float] | None

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -44,18 +43,6 @@ class PicturedScan:
     """One for each system."""
     dice: tuple[float, ...]
     """Dice of the whole scan, of the same runs."""
-
-
-def spread_cases(
-    dice: Float[np.ndarray, " cases"],
-    names: Sequence[str],
-    count: int = PICTURED_BY_DEFAULT,
-) -> list[str]:
-    """Cases spread evenly from the best Dice to the worst; undefined ones last."""
-    ranked = np.argsort(-np.nan_to_num(dice, nan=-1.0), kind="stable")
-    count = min(count, len(ranked))
-    places = np.linspace(0, len(ranked) - 1, count).round().astype(int)
-    return [names[ranked[place]] for place in places]
 
 
 def check_cases(chosen: Sequence[str], names: Sequence[str]) -> None:
@@ -141,7 +128,7 @@ def _write_dice(axes: Axes, dice: float) -> None:
 
 
 def _label_of(case: PreparedCase) -> Mask:
-    """The label on the prepared grid; nothing where there is none."""
+    """The label on the prepared grid; nothing if there is none."""
     if case.lesion is None:
         return np.zeros(case.volume.shape, bool)
     return np.asarray(case.lesion) >= 0.5

@@ -69,13 +69,13 @@ def plan_settings(
     """Every combination of the values, the last field's changing fastest.
 
     Args:
-      config: the config file.
-      base: what it gives at the chosen size.
-      recipe: the same with the settings of the command line.
-      over: field -> values, separated by commas.
+        config: the config file.
+        base: what it gives at the chosen size.
+        recipe: the same with the settings of the command line.
+        over: field -> values, separated by commas.
 
     Raises:
-      UserError: an unknown field, a value that it cannot have, or none.
+        UserError: an unknown field, a value that it cannot have, or none.
     """
     if not over:
         raise UserError(

@@ -24,14 +24,14 @@ from adn_jax.comparison.compare import (
 )
 from adn_jax.comparison.peers import PeerRun
 from adn_jax.comparison.qualitative import (
+    PICTURED_BY_DEFAULT,
     check_cases,
     predict_chosen,
     qualitative_figure,
-    spread_cases,
 )
 from adn_jax.comparison.work import PlannedRun
 from adn_jax.data.manifest import Manifest
-from adn_jax.evaluation.report import data_uri
+from adn_jax.evaluation.report import data_uri, spread_cases
 from adn_jax.evaluation.summary import mean_of_seeds
 from adn_jax.inference.figures import BAR, MEDIAN, save_figure
 from adn_jax.io.files import write_json, write_text
@@ -79,14 +79,14 @@ def write_table(
     """Write everything; returns what is for the terminal.
 
     Args:
-      runs: the scored runs.
-      scores: what they scored.
-      manifest: the data set.
-      out: folder of the comparison.
-      reference: name of the system that the others are compared with.
-      split: the split that was scored.
-      cases: cases of the qualitative figure; none: spread by the reference's Dice.
-      missing: sentences on the runs that are missing.
+        runs: the scored runs.
+        scores: what they scored.
+        manifest: the data set.
+        out: folder of the comparison.
+        reference: name of the system that the others are compared with.
+        split: the split that was scored.
+        cases: cases of the qualitative figure; none: spread by the reference's Dice.
+        missing: sentences on the runs that are missing.
     """
     check_cases(cases, scores.cases)
     rows = compare(scores, reference)
@@ -168,14 +168,10 @@ def _write_pictures(
         )
         for score, (label, limits) in BOXES.items()
     }
-    ranking = scores.systems[place or 0].tables["dice"]
-    chosen = cases or spread_cases(mean_of_seeds(ranking), scores.cases)
-    shared = set.intersection(*(set(each.seeds) for each in scores.systems))
-    shown = [run for run in runs if not shared or run.seed == min(shared)]
-    first = [
-        next(run for run in shown if run.system == each.system)
-        for each in scores.systems
-    ]
+    ranking = mean_of_seeds(scores.systems[place or 0].tables["dice"])
+    spread = spread_cases(ranking, PICTURED_BY_DEFAULT)
+    chosen = cases or [scores.cases[place] for place in spread]
+    first = _first_runs(runs, scores)
     drawn["fig3"] = qualitative_figure(
         predict_chosen(first, scores, manifest, chosen),
         names,
@@ -205,6 +201,18 @@ def _write_pictures(
     ]
 
 
+def _first_runs(
+    runs: Sequence[PlannedRun | PeerRun], scores: Scores
+) -> list[PlannedRun | PeerRun]:
+    """A run of each system, all of one seed if they have one in common."""
+    shared = set.intersection(*(set(each.seeds) for each in scores.systems))
+    shown = [run for run in runs if not shared or run.seed == min(shared)]
+    return [
+        next(run for run in shown if run.system == each.system)
+        for each in scores.systems
+    ]
+
+
 def box_figure(
     values: Sequence[Float[np.ndarray, " cases"]],
     names: Sequence[str],
@@ -215,11 +223,11 @@ def box_figure(
     """A box (quartiles, median; whiskers to 1.5 of its length) and points of cases.
 
     Args:
-      values: a number a case for every system, NaN where it is not defined.
-      names: the systems, first on top.
-      label: what the numbers are.
-      reference: its median is a line over all rows; None: no such line.
-      limits: ends of the axis; None: by the data.
+        values: a number a case for every system, NaN where it is not defined.
+        names: the systems, first on top.
+        label: what the numbers are.
+        reference: its median is a line over all rows; None: no such line.
+        limits: ends of the axis; None: by the data.
     """
     known = [row[~np.isnan(row)] for row in values]
     height = 1.0 + ROW_INCHES * len(names)

@@ -27,11 +27,11 @@ from adn_jax.errors import UserError
 from adn_jax.evaluation.case import EMPTY_RULES
 from adn_jax.inference.system import load_system, tta_of
 from adn_jax.io.files import read_json
-from adn_jax.io.paths import Place, is_remote, spelled_out
+from adn_jax.io.paths import Place, spelled_out
 from adn_jax.metrics.overlap import Mask
 from adn_jax.pipeline.align import aligns
-from adn_jax.prepare.dataset import log_manifest, prepare_dataset
 from adn_jax.runtime.jobs import progress_bar
+from adn_jax.training.begin import check_on_disk, prepare_into
 from adn_jax.training.runs import Run, changed_settings, stages_of
 
 
@@ -95,7 +95,7 @@ class Shard:
 
 
 def read_shard(text: str) -> Shard:
-    """A shard from text such as 0/4; `UserError` where it is none."""
+    """A shard from text such as 0/4; `UserError` if it is none."""
     index, slash, count = text.partition("/")
     if slash and index.isdecimal() and count.isdecimal() and int(index) < int(count):
         return Shard(int(index), int(count))
@@ -209,7 +209,7 @@ def complete(
 ) -> Completed:
     """Do the runs of this machine (None: all), and say on stderr which failed.
 
-    Raises `UserError`, before anything is trained, where a run could not be.
+    Raises `UserError`, before anything is trained, if a run could not be.
     """
     mine = runs if mine is None else mine
     check_runs(mine, job)
@@ -221,7 +221,7 @@ def complete(
 
 
 def check_runs(runs: Sequence[PlannedRun], job: RunJob) -> None:
-    """Raise `UserError` where the folder of a run holds another, or one could not be
+    """Raise `UserError` if the folder of a run holds another, or one could not be
     trained: each system is tried in a process of its own, up to its first update."""
     for run in runs:
         if why := stranger(run, job):
@@ -343,15 +343,9 @@ def prepared_data(
     """
     if has_manifest(data):
         return read_manifest(data)
-    if is_remote(data):
-        raise UserError(
-            f"{data} is no prepared data set (it has no manifest.json), and raw data "
-            "is prepared from disk to disk only; run `adn prepare` first."
-        )
+    check_on_disk(data)
     reading = ReadSettings(aisd_unpack=str(out / "unpacked"), hu_range=hu_range)
-    manifest = prepare_dataset(Path(data), out / "prepared", settings, workers, reading)
-    log_manifest(manifest)
-    return manifest
+    return prepare_into(out, data, settings, workers, reading)
 
 
 def missing_sentences(

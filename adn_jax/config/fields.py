@@ -28,7 +28,7 @@ def set_fields(recipe: Recipe, texts: dict[str, str]) -> Recipe:
     `-` stands for `_` in names; the parts of a tuple are separated by spaces.
 
     Raises:
-      UserError: no such field, with the nearest name, or a value that it cannot have.
+        UserError: no such field, with the nearest name, or a value that it cannot have.
     """
     for name, text in texts.items():
         recipe = _set_field(recipe, field_name(recipe, name), text)

@@ -163,11 +163,11 @@ class DeepMedicSettings:
     prior: Prior = None
     """Output probability before training, set by the last bias; None: near 0.5."""
     samples: PositiveInt = 4
-    """Windows of each case that an update learns from."""
+    """Patches of each case that an update learns from."""
     lesion_fraction: Fraction = 0.5
     """Share of them around a lesion voxel; the others are around brain without."""
     side: OddInt = 21
-    """Voxels that a window of training predicts along each axis."""
+    """Voxels that a patch of training predicts along each axis."""
     tile: OddInt = 45
     """The same in inference, a multiple of every step."""
 

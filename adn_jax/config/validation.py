@@ -105,7 +105,7 @@ def check_recipe(recipe: Recipe) -> None:
 
 
 def _check_system(recipe: Recipe) -> None:
-    """Raise `UserError` where the parts of the system do not go together."""
+    """Raise `UserError` if the parts of the system do not go together."""
     system, net = recipe.system, recipe.system.segment_net
     _check_box(system)
     if not system.disentangles and recipe.joint_loss.regularisation:
@@ -165,7 +165,7 @@ def _check_schedules(loss: AlignLossSettings | JointLossSettings, where: str) ->
 
 
 def _check_levels(settings: SegmentNetSettings, where: str) -> None:
-    """Raise `UserError` where a U-Net's options need levels that it does not have."""
+    """Raise `UserError` if a U-Net's options need levels that it does not have."""
     if not isinstance(settings, UNetSettings):
         return
     if settings.deep_supervision and where != "segment_net":
@@ -185,7 +185,7 @@ def _check_levels(settings: SegmentNetSettings, where: str) -> None:
 
 
 def _check_layers(settings: DeepMedicSettings) -> None:
-    """Raise `UserError` where DeepMedic's lists of layers do not go together."""
+    """Raise `UserError` if DeepMedic's lists of layers do not go together."""
     joined = len(settings.joined_widths)
     wanted = {"joined_kernels": joined, "dropout": joined + 1}
     for name, count in wanted.items():

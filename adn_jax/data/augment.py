@@ -48,13 +48,13 @@ def augment(
     What is known of drawn heads moves along, too, the pose by rigid motions alone.
 
     Args:
-      key: randomness of this step; the case's index is folded in.
-      batch: prepared cases.
-      settings: ranges; whatever is 0 is left out.
-      spacing_mm: voxel size (z y x); the rotation is a true one in mm.
+        key: randomness of this step; the case's index is folded in.
+        batch: prepared cases.
+        settings: ranges; whatever is 0 is left out.
+        spacing_mm: voxel size (z y x); the rotation is a true one in mm.
 
     Returns:
-      The varied batch, the volume still in [0, 1] and 0 outside the brain.
+        The varied batch, the volume still in [0, 1] and 0 outside the brain.
     """
     drawn = draw_all(key, batch.case, settings)
     if settings.mirror:

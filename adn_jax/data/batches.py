@@ -63,8 +63,13 @@ class Cases(Protocol):
         """Batches from a step on, each a function of the seed and the step."""
         ...
 
-    def once(self, batch: int, place: ToDevices) -> Iterator[tuple[Batch, int]]:
-        """Every case once, in order: batches and how many of their cases count."""
+    def once(
+        self, batch: int, place: ToDevices = jnp.asarray
+    ) -> Iterator[tuple[Batch, int]]:
+        """Every case once, in order: batches and how many of their cases count.
+
+        The last batch is filled up with its last case, so that all have one shape.
+        """
         ...
 
     def names_in(self, batch: int, seed: int, step: int) -> tuple[str, ...]:
@@ -174,8 +179,10 @@ class Split:
         iterator.set_state({"next_index": start_step})
         return _to_batches(iterator, self, batch, place)
 
-    def once(self, batch: int, place: ToDevices) -> Iterator[tuple[Batch, int]]:
-        """As `epoch_batches`."""
+    def once(
+        self, batch: int, place: ToDevices = jnp.asarray
+    ) -> Iterator[tuple[Batch, int]]:
+        """As of `Cases`."""
         starts = range(0, len(self), batch)
         counts = [min(batch, len(self) - start) for start in starts]
         cases = (np.arange(start, start + batch)[own_share(batch)] for start in starts)
@@ -239,16 +246,6 @@ def train_batches(
 def bytes_of_share(split: Split, batch: int) -> int:
     """What a process's share of a batch takes: CT in float32, two labels in bytes."""
     return 6 * share_size(batch) * math.prod(split.manifest.settings.shape)
-
-
-def epoch_batches(
-    split: Cases, batch: int, place: ToDevices = jnp.asarray
-) -> Iterator[tuple[Batch, int]]:
-    """Every case once, in order: batches and how many of their cases count.
-
-    The last batch is filled up with its last case, so that all have one shape.
-    """
-    return split.once(batch, place)
 
 
 def _to_batches(

@@ -16,7 +16,7 @@ from jaxtyping import Float, Float32, Shaped, UInt8
 
 from adn_jax.errors import UserError
 from adn_jax.io.files import atomic_path, is_there, read_json, write_json
-from adn_jax.io.image import Image, from_zyx, read_image, write_image
+from adn_jax.io.image import Image, from_zyx, read_image, spacing_of, write_image
 from adn_jax.io.nifti import open_nifti, read_voxels
 from adn_jax.io.paths import Source
 
@@ -71,8 +71,7 @@ class PreparedCase:
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
         """Voxel size (z y x)."""
-        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
-        return z, y, x
+        return spacing_of(self.affine)
 
 
 @dataclass(frozen=True)

@@ -168,7 +168,7 @@ def read_manifest(folder: Place | str) -> Manifest:
 
 
 def check_grid(recipe: Recipe, manifest: Manifest) -> None:
-    """Raise `UserError` where the data set was prepared unlike the run's."""
+    """Raise `UserError` if the data set was prepared unlike the run's."""
     for name in ("shape", "spacing_mm", "window_hu"):
         here, wanted = (
             getattr(manifest.settings, name),

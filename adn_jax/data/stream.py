@@ -52,7 +52,9 @@ class HeadStream:
         for step in count(start_step):
             yield self._draw(key, step * batch + np.arange(batch), place)
 
-    def once(self, batch: int, place: ToDevices) -> Iterator[tuple[Batch, int]]:
+    def once(
+        self, batch: int, place: ToDevices = jnp.asarray
+    ) -> Iterator[tuple[Batch, int]]:
         """The held-out heads in order, the last batch filled up with the last."""
         key, total = self._key(self.settings.validation_seed), len(self)
         for start in range(0, total, batch):

@@ -114,7 +114,7 @@ def _subjects_in(place: Path) -> list[Path]:
 
 
 def find_bids(folder: Path) -> RawDataset:
-    """One case a subject; `UserError` where there is none.
+    """One case a subject; `UserError` if there is none.
 
     Of several scans of a subject that with a lesion label in its own session is taken,
     then the first session and run; one with contrast agent (`ce-`) last. `case.json`
@@ -172,7 +172,7 @@ def _nifti_files(paths: Iterable[Path]) -> list[BidsFile]:
 
 
 def _parse_name(path: Path) -> BidsFile | None:
-    """What a name says; None where it is no NIfTI file's."""
+    """What a name says; None if it is no NIfTI file's."""
     ending = next((end for end in NIFTI_ENDINGS if path.name.endswith(end)), None)
     if ending is None:
         return None
@@ -234,7 +234,7 @@ def _order_of_scan(scan: BidsFile, files: Sequence[BidsFile]) -> tuple[Any, ...]
 
 
 def distance(scan: BidsFile, file: BidsFile) -> tuple[int, int] | None:
-    """How far a file is from a scan by its name; None where it is of another grid.
+    """How far a file is from a scan by its name; None if it is of another grid.
 
     First counts the session: the scan's (0), none (1), another (2); then whether
     `space-` says outright that it lies on the scan's grid (0). A mask of ISLES'24 is of
@@ -251,9 +251,9 @@ def distance(scan: BidsFile, file: BidsFile) -> tuple[int, int] | None:
 
 
 def nearest(scan: BidsFile, files: Sequence[BidsFile], kind: Kind) -> Path | None:
-    """The file of a kind that belongs to a scan; None where there is none.
+    """The file of a kind that belongs to a scan; None if there is none.
 
-    Raises `UserError` where two files are equally near.
+    Raises `UserError` if two files are equally near.
     """
     near = sorted(
         (
@@ -298,7 +298,7 @@ def _is_tissue(file: BidsFile, label: str) -> int | None:
 
 
 def _find_bids_splits(root: Path, names: Sequence[str]) -> dict[str, list[str]] | None:
-    """The column `split` of participants.tsv; None where there is none."""
+    """The column `split` of participants.tsv; None if there is none."""
     path = root / "participants.tsv"
     if not is_there(path):
         return None

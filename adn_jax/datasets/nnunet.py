@@ -58,7 +58,7 @@ def find_nnunet(folder: Path) -> RawDataset:
 
     Training cases are those of `imagesTr`, test cases those of `imagesTs`; fold 0 of a
     `splits_final.json` beside them says which training cases validate. Raises
-    `UserError` where the folders, `dataset.json` or the channels do not fit.
+    `UserError` if the folders, `dataset.json` or the channels do not fit.
     """
     root = _dataset_folder(folder)
     about = _read_description(root / "dataset.json")

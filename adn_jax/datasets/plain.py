@@ -26,7 +26,7 @@ def looks_like_plain(folder: Path) -> bool:
 
 
 def find_plain(folder: Path) -> RawDataset:
-    """The cases of a folder by name; `UserError` where there are none.
+    """The cases of a folder by name; `UserError` if there are none.
 
     A folder with NIfTI files but no scan among them is a refused case, to be named.
     """
@@ -59,7 +59,7 @@ def find_plain(folder: Path) -> RawDataset:
 
 
 def _find_plain_case(folder: Path) -> FileCase | None:
-    """The files of a case folder; None where there is no scan in it."""
+    """The files of a case folder; None if there is no scan in it."""
     dicom = folder / "dicom"
     scan = find_nifti(folder)
     if scan is None and (dicom.is_dir() or is_dangling(dicom)):

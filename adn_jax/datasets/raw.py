@@ -60,7 +60,7 @@ class CaseInput:
 def native_label(label: Image, scan: RawScan, infarct_labels: Sequence[int]) -> Image:
     """Infarct (1) or not (0) on the scan's grid.
 
-    Raises `UserError` for odd values, or where the label was not drawn on the scan.
+    Raises `UserError` for odd values, or if the label was not drawn on the scan.
     """
     infarct = label.holding(infarct_mask(label, infarct_labels), label.meaning)
     placed = onto_scan(infarct, scan)
@@ -70,7 +70,7 @@ def native_label(label: Image, scan: RawScan, infarct_labels: Sequence[int]) -> 
 def segmented_label(path: Path, scan: RawScan, infarct_labels: Sequence[int]) -> Image:
     """Infarct (1) or not (0) on the scan's grid, of a DICOM segmentation of its series.
 
-    The numbers of segments are the label's values. Raises `UserError` where it is none,
+    The numbers of segments are the label's values. Raises `UserError` if it is none,
     or was not drawn on the scan.
     """
     if scan.taken is not None:
@@ -127,7 +127,7 @@ class RawCase(Protocol):
         """Every input file, in a fixed order: a change of one prepares it again."""
 
     def load(self, settings: PrepareSettings, reading: ReadSettings) -> CaseInput:
-        """Read the case; `UserError` where it cannot be used, and why."""
+        """Read the case; `UserError` if it cannot be used, and why."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class RawDataset:
 
 @dataclass(frozen=True)
 class FileCase:
-    """A case of separate files; None where there is none.
+    """A case of separate files; None if there is none.
 
     `choice` is what `case.json` should say of how the files were chosen, `unread` the
     volumes beside the scan that are not read.
@@ -216,7 +216,7 @@ class RefusedCase:
 
 
 def _check_alone(path: Path | None) -> None:
-    """Raise `UserError` where a file has a twin of another ending: which counts?"""
+    """Raise `UserError` if a file has a twin of another ending: which counts?"""
     if path is None:
         return
     endings, name = (*NIFTI_ENDINGS, SEGMENTATION_ENDING), path.name
@@ -280,7 +280,7 @@ def _label_flags(
 
 
 def _open_tissue(name: str, maps: Mapping[str, Path] | None) -> TissueMaps | None:
-    """The given tissue maps; `UserError` where only some of the three exist."""
+    """The given tissue maps; `UserError` if only some of the three exist."""
     if not maps:
         return None
     if missing := [tissue for tissue in TISSUES if tissue not in maps]:

@@ -33,7 +33,7 @@ LAYOUTS: dict[str, tuple[Callable[[Path], bool], Finder]] = {
 def find_dataset(
     folder: Path, layout: str = "auto", reading: ReadSettings | None = None
 ) -> RawDataset:
-    """The cases of a raw data set; `UserError` where there are none.
+    """The cases of a raw data set; `UserError` if there are none.
 
     `layout` "auto" takes what the folder looks like, "plain" if like nothing else.
     `reading` says which cases of AISD are used and from which files (None: defaults).
@@ -48,7 +48,7 @@ def find_dataset(
 def layout_of(folder: Path) -> str:
     """The layout whose signs a folder shows; "plain" where it shows none.
 
-    Raises `UserError` where it shows the signs of several.
+    Raises `UserError` if it shows the signs of several.
     """
     found = [layout for layout, (shows, _) in LAYOUTS.items() if shows(folder)]
     if len(found) > 1:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from adn_jax.data.cases import CaseFacts, PreparedCase
 from adn_jax.data.manifest import Manifest
-from adn_jax.datasets.aisd.report import known_table, oddity_table
+from adn_jax.datasets.aisd.facts import known_table, oddity_table
 from adn_jax.datasets.raw import RawDataset
 from adn_jax.io.files import write_text
 from adn_jax.io.paths import Place

@@ -23,13 +23,13 @@ def join_processes(
     """Join the other processes; call it before jax is used. An empty address: alone.
 
     Args:
-      coordinator: host:port of process 0, or "auto": jax asks SLURM, Open MPI,
-        Kubernetes or the TPU pod, which then also tells the two numbers.
-      processes: how many there are.
-      process_id: number of this one, from 0.
+        coordinator: host:port of process 0, or "auto": jax asks SLURM, Open MPI,
+            Kubernetes or the TPU pod, which then also tells the two numbers.
+        processes: how many there are.
+        process_id: number of this one, from 0.
 
     Raises:
-      UserError: the three do not go together, or the others are not reached.
+        UserError: the three do not go together, or the others are not reached.
     """
     numbers = processes, process_id
     if not coordinator:

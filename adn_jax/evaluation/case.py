@@ -11,9 +11,15 @@ from adn_jax.data.cases import PreparedCase, read_native_lesion
 from adn_jax.inference.maps import CaseMaps, LesionUncertainty, Map, Uncertainty
 from adn_jax.inference.system import System
 from adn_jax.io.files import nan_for_none, none_for_nan
+from adn_jax.io.image import Image
 from adn_jax.io.paths import Source
 from adn_jax.metrics.alignment import Plane, alignment_error, true_plane
-from adn_jax.metrics.calibration import Reliability, near_lesion, reliability
+from adn_jax.metrics.calibration import (
+    Reliability,
+    mean_or_nan,
+    near_lesion,
+    reliability,
+)
 from adn_jax.metrics.disentanglement import auroc, disentanglement
 from adn_jax.metrics.overlap import (
     Mask,
@@ -101,11 +107,6 @@ def score_uncertainty(
     )
 
 
-def mean_or_nan(values: Float[np.ndarray, " n"]) -> float:
-    """The mean; NaN of no values."""
-    return float(values.mean(dtype=np.float64)) if values.size else float("nan")
-
-
 def score_masks(
     prediction: Mask, lesion: Mask, spacing_mm: Spacing, rule: EmptyRule = "penalise"
 ) -> GridScores:
@@ -166,7 +167,7 @@ class CaseResult:
     """Sums over the voxels of the "brain", and over those of them "near" a lesion;
     empty for masks."""
     uncertainty: CaseUncertainty | None = None
-    """None where it was not asked for."""
+    """None if it was not asked for."""
 
     def to_json(self) -> dict[str, Any]:
         """The result as JSON values, None for NaN."""
@@ -204,6 +205,15 @@ class NativeLesion(NamedTuple):
     probability: Map
     lesion: Mask
     spacing_mm: Spacing
+
+    @classmethod
+    def of(cls, values: Float[np.ndarray, "i j k"], label: Image) -> "NativeLesion":
+        """Of a prediction and a label in the order of the scan's file."""
+        return cls(
+            values.transpose(2, 1, 0),
+            label.voxels.transpose(2, 1, 0) > 0,
+            label.spacing_mm[::-1],
+        )
 
 
 def evaluate_case(
@@ -280,15 +290,11 @@ def native_lesion(
     prediction: Map, case: PreparedCase, files: Source
 ) -> NativeLesion | None:
     """The prediction taken to the scan's own grid by linear interpolation, beside the
-    label; None where the label is not there."""
+    label; None if the label is not there."""
     lesion = read_native_lesion(files)
     if lesion is None:
         return None
-    return NativeLesion(
-        to_native(prediction, case.geometry).transpose(2, 1, 0),
-        lesion.voxels.transpose(2, 1, 0) > 0,
-        lesion.spacing_mm[::-1],
-    )
+    return NativeLesion.of(to_native(prediction, case.geometry), lesion)
 
 
 def _score_alignment(

@@ -61,12 +61,7 @@ class Peer:
         prepared, native = onto_both(values, case.geometry, lesion)
         if lesion is None:
             return prepared, None
-        own = NativeLesion(
-            native.transpose(2, 1, 0),
-            lesion.voxels.transpose(2, 1, 0) > 0,
-            lesion.spacing_mm[::-1],
-        )
-        return prepared, own
+        return prepared, NativeLesion.of(native, lesion)
 
     def maps(self, case: PreparedCase, files: Source) -> CaseMaps:
         """What a figure shows: the scan as it lies, its label, the prediction."""
@@ -127,7 +122,7 @@ def find_files(
     called so, alone (MONAI) or as `probability.nii.gz` or `lesion.nii.gz` (ours).
     `known` are all names of cases: what belongs to a longer one is not the shorter's.
 
-    Raises `UserError` where a case has no file or several.
+    Raises `UserError` if a case has no file or several.
     """
     entries: dict[str, list[Path]] = {case: [] for case in known}
     for path in sorted(folder.iterdir()):

@@ -1,7 +1,7 @@
 """Figures of an evaluation, and one page about it: no file beside it, no network."""
 
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -230,13 +230,18 @@ def _save_figures(drawn: Mapping[str, Figure], folder: Place) -> dict[str, Place
 
 
 def pictured(results: Sequence[CaseResult], grid: str) -> list[CaseResult]:
-    """Cases spread evenly from the best Dice to the worst."""
-    ranked = sorted(
-        results, key=lambda result: np.nan_to_num(-result.grids[grid].dice, nan=1.0)
-    )
-    count = min(PICTURED, len(ranked))
-    places = np.linspace(0, len(ranked) - 1, count).round().astype(int)
-    return [ranked[place] for place in places]
+    """The cases that are shown."""
+    dice = [each.grids[grid].dice for each in results]
+    return [results[place] for place in spread_cases(dice, PICTURED)]
+
+
+def spread_cases(dice: Iterable[float], count: int) -> list[int]:
+    """Places of cases spread evenly from the best Dice to the worst; undefined ones
+    last."""
+    ranked = np.argsort(-np.nan_to_num(np.array([*dice]), nan=-1.0), kind="stable")
+    count = min(count, len(ranked))
+    steps = np.linspace(0, len(ranked) - 1, count).round().astype(int)
+    return ranked[steps].tolist()
 
 
 def render_report(

@@ -62,7 +62,7 @@ def cases_of_split(manifest: Manifest, split: str) -> tuple[str, ...]:
 
 
 def labelled_cases(manifest: Manifest, split: str) -> tuple[str, ...]:
-    """Those cases of a split that can be scored; `UserError` where there are none."""
+    """Those cases of a split that can be scored; `UserError` if there are none."""
     lacking = set(manifest.lacking.get("lesion", ()))
     cases = cases_of_split(manifest, split)
     labelled = tuple(name for name in cases if name not in lacking)
@@ -80,7 +80,7 @@ def no_label(manifest: Manifest, split: str) -> UserError:
 
 
 def check_unseen(runs: Sequence[Run], split: str, data: Place | None) -> None:
-    """Raise `UserError` where members of an ensemble learned from the cases that are to
+    """Raise `UserError` if members of an ensemble learned from the cases that are to
     be scored: folds that took turns, or, unless `data` is given, runs of other cases or
     splits than the first's, whose cases are scored."""
     if split == "validation" and len({run.fold for run in runs}) > 1:

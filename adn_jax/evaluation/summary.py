@@ -15,7 +15,6 @@ from adn_jax.evaluation.case import (
     SCORES,
     CaseResult,
     EmptyRule,
-    mean_or_nan,
 )
 from adn_jax.io.files import none_for_nan
 from adn_jax.metrics.calibration import (
@@ -25,6 +24,7 @@ from adn_jax.metrics.calibration import (
     brier_score,
     expected_calibration_error,
     maximum_calibration_error,
+    mean_or_nan,
 )
 from adn_jax.metrics.disentanglement import (
     ASYMMETRY_THRESHOLD,
@@ -243,7 +243,7 @@ def _summarise_grid(
 def _summarise_alignment(
     results: Sequence[CaseResult], what: str
 ) -> dict[str, Any] | None:
-    """Errors of the final plane, those of each earlier stage beside it; None where
+    """Errors of the final plane, those of each earlier stage beside it; None if
     the truth is not known."""
     known = [result.alignment for result in results if result.alignment]
     if not known:
@@ -258,7 +258,7 @@ def _summarise_alignment(
 def _summarise_disentanglement(
     results: Sequence[CaseResult], window_width_hu: float
 ) -> dict[str, Any] | None:
-    """Statistics of the disentanglement scores; None where no case has one."""
+    """Statistics of the disentanglement scores; None if no case has one."""
     known = [result for result in results if result.disentanglement]
     if not known:
         return None

@@ -51,7 +51,7 @@ class CaseCurves:
     """What each candidate makes of one validation case."""
 
     dice: ThresholdCurve
-    """NaN where prediction and label are both empty."""
+    """NaN if prediction and label are both empty."""
     predicted_ml: ThresholdCurve
 
 
@@ -194,7 +194,7 @@ def choose_on_validation(
         state: what the predictions depend on, as JSON values.
         empty: rule for empty masks.
 
-    Raises `UserError` where there is no labelled validation case.
+    Raises `UserError` if there is no labelled validation case.
     """
     cases = [
         (part, manifest, name)
@@ -218,7 +218,7 @@ def choose_on_validation(
 
 
 def measure_case(system: System, manifest: Manifest, name: str) -> MeasuredCase | None:
-    """What each candidate makes of a case; None where it has no label."""
+    """What each candidate makes of a case; None if it has no label."""
     files = manifest.case_folder(name)
     case = read_case(files)
     if case.lesion is None:

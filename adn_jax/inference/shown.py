@@ -13,11 +13,11 @@ from scipy import ndimage
 from adn_jax.data.cases import PreparedCase
 from adn_jax.data.known_lesions import KnownLesions
 from adn_jax.inference.maps import CaseMaps, Uncertainty
-from adn_jax.io.image import Affine, Image, in_order_of
+from adn_jax.io.image import Affine, Image, in_order_of, spacing_of
 from adn_jax.metrics.alignment import Plane, placed
+from adn_jax.metrics.calibration import mean_or_nan
 from adn_jax.metrics.overlap import TOUCHING, Mask, Spacing, volume_ml
 from adn_jax.prepare.case import BRIGHTEST_HU
-from adn_jax.prepare.resample import spacing_of
 from adn_jax.scans.dicom.straighten import straightening
 from adn_jax.scans.read import RawScan
 
@@ -221,9 +221,9 @@ class ShownScan:
         hu = self.hu[box][inside]
         places = self._places_of(index)
         means = {
-            "mean_hu": _mean_of(hu[(hu > OUTSIDE_BRAIN_HU) & (hu <= BRIGHTEST_HU)]),
+            "mean_hu": mean_or_nan(hu[(hu > OUTSIDE_BRAIN_HU) & (hu <= BRIGHTEST_HU)]),
             **{
-                name: _mean_of(volume[box][inside])
+                name: mean_or_nan(volume[box][inside])
                 for name, volume in maps.items()
                 if volume is not None
             },
@@ -293,11 +293,6 @@ def slice_numbers(scan: RawScan) -> tuple[int, ...]:
         heights = straightening(scan.taken).grid_mm[index]
         index = abs(scan.taken.heights_mm - heights[:, None]).argmin(axis=1)
     return tuple((index + 1).tolist())
-
-
-def _mean_of(values: Shaped[np.ndarray, " n"]) -> float:
-    """The mean; NaN of no values."""
-    return float(values.mean(dtype=np.float64)) if values.size else float("nan")
 
 
 def _middle_of(index: Num[np.ndarray, "n 3"]) -> int:

@@ -95,7 +95,7 @@ class Inference(NamedTuple):
     first_matrix: Matrix
     """M before the search and the refinement."""
     fit: MidlineFit | None
-    """How well the mid-line is known; None where none is sought."""
+    """How well the mid-line is known; None if none is sought."""
     outside: Float[Array, " b"]
     """Fraction of each head outside the system's box."""
 

@@ -22,9 +22,9 @@ from scipy import ndimage
 
 from adn_jax.inference.shown import IN_PLANE, ShownScan
 from adn_jax.io.files import write_text
-from adn_jax.io.image import SCANNER, Affine
+from adn_jax.io.image import SCANNER, Affine, spacing_of
 from adn_jax.io.paths import Place
-from adn_jax.prepare.resample import box_around, shift_origin, spacing_of
+from adn_jax.prepare.resample import box_around, shift_origin
 from adn_jax.report.pages import page_environment
 from adn_jax.report.panels import LABEL, PREDICTION
 

@@ -34,7 +34,7 @@ def unpack(archive: Path, folder: Path) -> Path:
     """Unpack the plain files of an archive into a new folder, numbered, and return it.
 
     Names inside are not used, so that none can lead outside; links and devices are
-    left out. Raises `UserError` where the archive is damaged or far too large.
+    left out. Raises `UserError` if the archive is damaged or far too large.
     """
     folder.mkdir(parents=True)
     left = LARGEST_BYTES
@@ -69,7 +69,7 @@ def contents(archive: Path) -> Iterator[IO[bytes]]:
 
 
 def _check_room(left: int, index: int, archive: Path) -> None:
-    """Raise `UserError` where an archive unpacks to more than a few scans would."""
+    """Raise `UserError` if an archive unpacks to more than a few scans would."""
     if left < 0 or index >= MOST_FILES:
         raise UserError(
             f"{archive} unpacks to more than {LARGEST_BYTES // 10**9} GB or "

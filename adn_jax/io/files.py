@@ -101,7 +101,7 @@ def write_json(path: Place, value: Any) -> None:
 
 
 def read_json(path: Source) -> Any:
-    """Read a JSON file; `UserError` where it is missing, not fetched or damaged."""
+    """Read a JSON file; `UserError` if it is missing, not fetched or damaged."""
     check_fetched(path)
     try:
         return json.loads(read_bytes(path))
@@ -118,13 +118,18 @@ def is_there(path: Source) -> bool:
     return path.is_file() or is_dangling(path)
 
 
+def is_vacant(folder: Place) -> bool:
+    """Whether a folder is absent or empty."""
+    return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+
+
 def is_dangling(path: Source) -> bool:
     """Whether it is a link to nothing; in an object store there are no links."""
     return isinstance(path, Path) and path.is_symlink() and not path.exists()
 
 
 def check_fetched(path: Source) -> None:
-    """Raise `UserError` where only the name of a file is here, not what it holds.
+    """Raise `UserError` if only the name of a file is here, not what it holds.
 
     DataLad, git-annex and Git LFS keep links or lines of text in place of files that
     were not fetched.
@@ -192,7 +197,7 @@ def nan_for_none(value: Any) -> Any:
 def only_one(folder: Place) -> Generator[None]:
     """Hold a folder, made where it is missing, until the block or the process ends.
 
-    Raises `UserError` where another process holds it, and where nothing can be
+    Raises `UserError` if another process holds it, and if nothing can be
     written into it. Object stores know no locks: there a folder goes unguarded.
     """
     if is_remote(folder):

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Shaped
 
 from adn_jax.errors import UserError
-from adn_jax.io.nifti import open_nifti, read_voxels
+from adn_jax.io.nifti import open_nifti, read_voxels, steps_mm, unit_axes
 from adn_jax.io.paths import Source
 
 SAME_VOXEL = 0.5
@@ -61,7 +61,7 @@ class Image:
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
         """Voxel size along each axis, in the order of the file."""
-        return tuple(np.linalg.norm(self.affine[:3, :3], axis=0).tolist())
+        return tuple(steps_mm(self.affine).tolist())
 
     @property
     def places(self) -> tuple[Affine, ...]:
@@ -88,6 +88,12 @@ class Image:
         return replace(self, voxels=voxels, meaning=meaning)
 
 
+def spacing_of(affine: Affine) -> tuple[float, float, float]:
+    """Voxel size in mm (z y x)."""
+    x, y, z = steps_mm(affine).tolist()
+    return z, y, x
+
+
 def from_nifti(image: nib.Nifti1Image, meaning: str, dtype: type = np.float32) -> Image:
     """An opened NIfTI image with its voxels as `dtype`.
 
@@ -110,7 +116,7 @@ def from_nifti(image: nib.Nifti1Image, meaning: str, dtype: type = np.float32) -
 
 
 def read_image(path: Source, meaning: str, dtype: type = np.float32) -> Image:
-    """Read a NIfTI file whole; `UserError` where it is damaged or no single volume."""
+    """Read a NIfTI file whole; `UserError` if it is damaged or no single volume."""
     return from_nifti(open_nifti(path), meaning, dtype)
 
 
@@ -206,7 +212,7 @@ def _pairs_of_places(image: Image, scan: Image) -> list[tuple[Affine, Affine]]:
 
 def in_order_of(image: Image, affine: Affine) -> Image:
     """The image with its axes permuted and flipped to run as those of an affine."""
-    directions, wanted = (_unit_axes(one) for one in (image.affine, affine))
+    directions, wanted = (unit_axes(one) for one in (image.affine, affine))
     cosines = np.linalg.inv(wanted) @ directions  # row: wanted axis, column: own axis
     order = max(
         permutations(range(3)),
@@ -221,11 +227,6 @@ def in_order_of(image: Image, affine: Affine) -> Image:
     voxels = image.voxels.transpose(order)
     voxels = voxels[tuple(slice(None, None, -1 if flip else 1) for flip in flips)]
     return Image(voxels, image.affine @ step, image.meaning)
-
-
-def _unit_axes(affine: Affine) -> Float[np.ndarray, "3 3"]:
-    """Directions of the voxel axes, a column each, of length 1."""
-    return affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
 
 
 def _corners_of(shape: tuple[int, ...]) -> Float[np.ndarray, "4 8"]:

@@ -60,7 +60,7 @@ GZIP_CHUNK = 1 << 22
 def open_nifti(path: Source) -> nib.Nifti1Image:
     """Open a NIfTI-1 or NIfTI-2 file; the voxels stay on disk until asked for.
 
-    The affine is in mm, whatever unit the header names. Raises `UserError` where the
+    The affine is in mm, whatever unit the header names. Raises `UserError` if the
     file is missing, damaged or no NIfTI, or has no usable affine.
     """
     check_fetched(path)
@@ -154,11 +154,21 @@ def unit_of(header: nib.Nifti1Header) -> tuple[str, float]:
     return UNITS_MM.get(int(header["xyzt_units"]) % 8, ("mm", 1.0))
 
 
+def steps_mm(affine: Float[np.ndarray, "4 4"]) -> Float[np.ndarray, "3"]:
+    """Voxel size along each axis, in the order of the file."""
+    return np.linalg.norm(affine[:3, :3], axis=0)
+
+
+def unit_axes(affine: Float[np.ndarray, "4 4"]) -> Float[np.ndarray, "3 3"]:
+    """Directions of the voxel axes, a column each, of length 1."""
+    return affine[:3, :3] / steps_mm(affine)
+
+
 def _has_usable_size(affine: Float[np.ndarray, "4 4"], shape: Sequence[int]) -> bool:
     """Whether voxels and volume have the size of a scan, in mm."""
     if not np.isfinite(affine).all():
         return False
-    steps = np.linalg.norm(affine[:3, :3], axis=0)
+    steps = steps_mm(affine)
     extent = steps * (*shape, 1, 1, 1)[:3]
     if steps.min() < VOXEL_MM[0] or steps.max() > VOXEL_MM[1]:
         return False
@@ -168,7 +178,7 @@ def _has_usable_size(affine: Float[np.ndarray, "4 4"], shape: Sequence[int]) -> 
 
 
 def _check_affine(image: nib.Nifti1Image, path: Source) -> None:
-    """Raise `UserError` where positions in mm are unknown or absurd."""
+    """Raise `UserError` if positions in mm are unknown or absurd."""
     if not _has_usable_size(image.affine, image.shape):
         numbers = np.array2string(image.affine[:3], precision=3, separator=" ")
         raise UserError(
@@ -209,7 +219,7 @@ def header_flags(path: Path) -> tuple[str, ...]:
 
 def _slant_deg(affine: Float[np.ndarray, "4 4"]) -> float:
     """How many degrees two axes of an affine are off a right angle, at most."""
-    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    axes = unit_axes(affine)
     cosines = (axes.T @ axes)[np.triu_indices(3, 1)]
     return float(np.rad2deg(np.arcsin(np.clip(abs(cosines).max(), 0, 1))))
 
@@ -236,14 +246,14 @@ def _corner_distance(
         return 0.0
     corners = np.array(list(product(*((0, n - 1) for n in (*shape, 1, 1)[:3]), [1])))
     apart = np.linalg.norm((other - one) @ corners.T, axis=0).max()
-    return float(apart / np.linalg.norm(one[:3, :3], axis=0).min())
+    return float(apart / steps_mm(one).min())
 
 
 def read_voxels(image: nib.Nifti1Image, dtype: type) -> Shaped[np.ndarray, "..."]:
     """The voxels of an opened image in its own axis order, as `dtype`.
 
     A memory map where the file is uncompressed and already of that type.
-    Raises `UserError` where the data is truncated or damaged.
+    Raises `UserError` if the data is truncated or damaged.
     """
     file = image.file_map["image"]
     try:

@@ -78,7 +78,7 @@ def spelled_out(place: Place) -> str:
 def read_bytes(source: Source) -> bytes:
     """What a file holds.
 
-    Raises `FileNotFoundError` where there is none, `UserError` where it cannot be read.
+    Raises `FileNotFoundError` if there is none, `UserError` if it cannot be read.
     """
     try:
         return source.read_bytes()
@@ -94,7 +94,7 @@ def read_bytes(source: Source) -> bytes:
 def upload(here: Path, place: Place) -> None:
     """Copy a file, or what a folder holds, to an object store.
 
-    Each file there is whole or as it was. Raises `UserError` where the store refuses.
+    Each file there is whole or as it was. Raises `UserError` if the store refuses.
     """
     try:
         store, name = fsspec.core.url_to_fs(str(place))

@@ -89,7 +89,7 @@ class JointTerms:
     """The terms of the joint loss in one update.
 
     `warm_start` is L_F of D's output, and `warm` whether it takes the place of L_D now;
-    both are None where there is no warm start. Without L_D `disentanglement` is empty.
+    both are None if there is no warm start. Without L_D `disentanglement` is empty.
     """
 
     segmentation: Terms
@@ -340,7 +340,7 @@ class ExtraTerm:
     weight: float
 
     def __call__(self, *inputs: Any) -> Float[Array, ""]:
-        """Value of the term; `UserError` where it fails or is not one number."""
+        """Value of the term; `UserError` if it fails or is not one number."""
         try:
             value = self.function(*inputs)
         except Exception as error:
@@ -350,9 +350,14 @@ class ExtraTerm:
                 "follows from it are None)."
             ) from error
         if not isinstance(value, float | jax.Array) or jnp.shape(value) != ():
+            found = (
+                f"an array of shape {value.shape}"
+                if isinstance(value, jax.Array)
+                else f"a {type(value).__name__}"
+            )
             raise UserError(
-                f"the loss term {self.name} gives {_describe_value(value)}; one number "
-                "is wanted, so take a mean or a sum."
+                f"the loss term {self.name} gives {found}; one number is wanted, so "
+                "take a mean or a sum."
             )
         return jnp.asarray(value, jnp.float32)
 
@@ -361,7 +366,7 @@ class ExtraTerm:
 def resolve_term(text: str) -> ExtraTerm:
     """Import the function of `module:function` or `module:function:weight`.
 
-    The weight is 1 where none is given. Raises `UserError` where the text has another
+    The weight is 1 if none is given. Raises `UserError` if the text has another
     form, or the module or function cannot be had.
     """
     parts = text.split(":")
@@ -381,9 +386,3 @@ def resolve_term(text: str) -> ExtraTerm:
         )
     found = named_function(module, function, "loss term")
     return ExtraTerm(f"{module}:{function}", found, weight)
-
-
-def _describe_value(value: Any) -> str:
-    if isinstance(value, jax.Array):
-        return f"an array of shape {value.shape}"
-    return f"a {type(value).__name__}"

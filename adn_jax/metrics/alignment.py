@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from adn_jax.io.image import Affine
+from adn_jax.io.nifti import steps_mm, unit_axes
 
 
 class Plane(NamedTuple):
@@ -41,13 +42,12 @@ def true_plane(
         affine: voxel indices (x, y, z) of the prepared grid to world (mm, RAS).
         shape_zyx: voxels of the prepared grid.
     """
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
     centre = (np.array(shape_zyx[::-1]) - 1) / 2
-    grid_to_world = affine[:3, :3] / spacing
     head_origin = np.linalg.solve(affine, head_to_world[:, 3])[:3]
     across = np.linalg.inv(head_to_world[:3, :3])[0]
-    normal = grid_to_world.T @ across
-    return Plane(normal / np.linalg.norm(normal), (head_origin - centre) * spacing)
+    normal = unit_axes(affine).T @ across
+    point = (head_origin - centre) * steps_mm(affine)
+    return Plane(normal / np.linalg.norm(normal), point)
 
 
 def in_world(plane: Plane, affine: Affine) -> Plane:
@@ -56,7 +56,7 @@ def in_world(plane: Plane, affine: Affine) -> Plane:
 
     A tilt of the slices is left out (swing and twist): it is no turn of the head.
     """
-    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    axes = unit_axes(affine)
     angle = np.arctan2(axes[1, 0] - axes[0, 1], axes[0, 0] + axes[1, 1])
     c, s = np.cos(angle), np.sin(angle)
     about_z = np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
@@ -79,7 +79,7 @@ def _axes_and_centre(
     affine: Affine, shape_zyx: tuple[int, int, int]
 ) -> tuple[Float[np.ndarray, "3 3"], Float[np.ndarray, "3"]]:
     """Directions of a grid's axes, a column each, and its centre in world mm."""
-    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    axes = unit_axes(affine)
     middle = (np.array(shape_zyx[::-1]) - 1) / 2
     return axes, affine[:3, :3] @ middle + affine[:3, 3]
 

@@ -7,7 +7,7 @@ single cases add up to those of a data set.
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
 BINS = 15
 """Equal bins of [0, 1], as many as Guo et al. (2017) take."""
@@ -111,3 +111,8 @@ def _mean_over_voxels(total: Float[np.ndarray, " bins"], sums: Reliability) -> f
     """Sum over the bins, a voxel; NaN without voxels."""
     voxels = int(sums.count.sum())
     return float(total.sum()) / voxels if voxels else float("nan")
+
+
+def mean_or_nan(values: Shaped[np.ndarray, " n"]) -> float:
+    """The mean; NaN of no values."""
+    return float(values.mean(dtype=np.float64)) if values.size else float("nan")

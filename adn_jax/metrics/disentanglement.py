@@ -20,7 +20,7 @@ class Disentanglement(NamedTuple):
 
     auroc: float
     """Chance that P is higher at a pathological than at an anatomical asymmetric
-    voxel (ties count half); NaN where a case lacks one of the two kinds."""
+    voxel (ties count half); NaN if a case lacks one of the two kinds."""
     auroc_asymmetry: float
     """The same for A."""
     mass_share: float
@@ -52,7 +52,7 @@ def disentanglement(
 
 
 def auroc(score: Float[np.ndarray, " n"], truth: Bool[np.ndarray, " n"]) -> float:
-    """Area under the ROC curve by ranks; NaN where `truth` has one value only."""
+    """Area under the ROC curve by ranks; NaN if `truth` has one value only."""
     if truth.all() or not truth.any():
         return float("nan")
     from sklearn.metrics import roc_auc_score  # a second, which predicting never needs
@@ -63,6 +63,6 @@ def auroc(score: Float[np.ndarray, " n"], truth: Bool[np.ndarray, " n"]) -> floa
 def mass_share(
     mass: Float[np.ndarray, "z y x"], where: Bool[np.ndarray, "z y x"]
 ) -> float:
-    """Share of the sum of a map that lies on a mask; NaN where the sum is 0."""
+    """Share of the sum of a map that lies on a mask; NaN if the sum is 0."""
     total = float(np.sum(mass, dtype=np.float64))
     return float(np.sum(mass[where], dtype=np.float64)) / total if total else np.nan

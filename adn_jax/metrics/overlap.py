@@ -24,7 +24,7 @@ PERCENTILE = 95.0
 
 
 def dice(prediction: Mask, lesion: Mask) -> float:
-    """Dice coefficient 2 |B and G| / (|B| + |G|); NaN where both are empty.
+    """Dice coefficient 2 |B and G| / (|B| + |G|); NaN if both are empty.
 
     >>> lesion = np.zeros((4, 8, 8), bool)
     >>> lesion[1:3, 2:6, 2:6] = True
@@ -57,18 +57,18 @@ class LesionCounts:
 
     @property
     def recall(self) -> float:
-        """Found share of the true lesions; NaN where there are none."""
+        """Found share of the true lesions; NaN if there are none."""
         return self.found / self.true if self.true else float("nan")
 
     @property
     def precision(self) -> float:
-        """Right share of the predicted lesions; NaN where there are none."""
+        """Right share of the predicted lesions; NaN if there are none."""
         return self.right / self.predicted if self.predicted else float("nan")
 
     @property
     def f1(self) -> float:
         """Harmonic mean of precision and recall; 0 where only one side has lesions,
-        NaN where neither has."""
+        NaN if neither has."""
         if not self.true and not self.predicted:
             return float("nan")
         if not self.found:

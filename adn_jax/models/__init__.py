@@ -1,6 +1,7 @@
 """The networks as pure functions of parameters: `network(settings)`, and T's.
 
-No other part of the package knows how the networks are built.
+Other parts ask `network(settings)`; only benchmarks, the counts of cost and memory and
+the import of PyTorch weights look inside.
 """
 
 from adn_jax.models.alignment_net import apply_alignment_net, init_alignment_net

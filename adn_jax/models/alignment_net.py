@@ -111,7 +111,7 @@ def apply_alignment_net(
     at each: a pose turns a head by the angle that it says.
 
     Raises:
-      UserError: the volume is too small for the stages.
+        UserError: the volume is too small for the stages.
     """
     _check_shape(volume.shape[1:4], settings)
     with multiplying("float32"):

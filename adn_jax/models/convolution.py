@@ -33,13 +33,15 @@ def convolve(volume: Volume, kernel: Kernel, padding: int | Padding) -> Features
     """Convolve (correlate, as torch does) with stride 1.
 
     Args:
-      volume: feature maps.
-      kernel: sides d, h, w of at least padding + 1 taps each; the type of its
-        gradient, which is summed in float32, is its own.
-      padding: zeros on both ends of each axis (one number: of all), which grows by
-        2 * padding - taps + 1.
+        volume: feature maps.
+        kernel: sides d, h, w of at least padding + 1 taps each; the type of its
+            gradient, which is summed in float32, is its own.
+        padding: zeros on both ends of each axis (one number: of all), which grows by
+            2 * padding - taps + 1.
     """
-    return _convolve(volume, kernel, _of_each_axis(padding), products_in_use())
+    if isinstance(padding, int):
+        padding = (padding, padding, padding)
+    return _convolve(volume, kernel, padding, products_in_use())
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -52,10 +54,6 @@ def _convolve(volume, kernel, padding, products):
             tpu=partial(_convolve_planes, padding=padding),
             default=partial(_convolve_volume, padding=padding),
         )
-
-
-def _of_each_axis(padding: int | Padding) -> Padding:
-    return (padding, padding, padding) if isinstance(padding, int) else padding
 
 
 def _convolve_forward(volume, kernel, padding, products):
@@ -305,7 +303,9 @@ def _upsampled_transposed(volume, kernel, *, flat):
     """The transpose of a convolution of four taps with stride 2, for which cuDNN has a
     program of its own: no map is laid out anew. An output sees two of the four taps
     along each axis, as many as folded."""
-    big = jnp.zeros(_upsampled_shape(volume, kernel, flat), volume.dtype)
+    b, z, y, x, _ = volume.shape
+    shape = b, z if flat else 2 * z, 2 * y, 2 * x, kernel.shape[-1]
+    big = jnp.zeros(shape, volume.dtype)
     halve = partial(_halve, kernel=_transposed_kernel(kernel, flat, volume.dtype))
     _, pull_back = jax.vjp(partial(halve, flat=flat), big)
     return pull_back(volume)[0]
@@ -342,11 +342,6 @@ def _halve(volume, kernel, *, flat):
         padding=[(1, 1)] * 3,
         dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
     )
-
-
-def _upsampled_shape(volume, kernel, flat):
-    b, z, y, x, _ = volume.shape
-    return b, z if flat else 2 * z, 2 * y, 2 * x, kernel.shape[-1]
 
 
 def convolve_upsampled_packed(

@@ -142,7 +142,7 @@ def layer_costs(
     """The layers of a network that multiply, for one volume of `inputs` channels.
 
     Raises:
-      UserError: the volume does not fit the network.
+        UserError: the volume does not fit the network.
     """
     key = jax.random.key(0)
     volume = jax.ShapeDtypeStruct((1, *shape_zyx, inputs), jnp.float32)

@@ -48,7 +48,7 @@ class Network:
     """(params, volume, settings, key=, precision=, remat=) -> what `apply` gives; None
     for a network that sees patches."""
     patch_form: Callable[[Any, Shape], PatchForm] | None = None
-    """Of the settings and a volume's shape; None where volumes are seen whole."""
+    """Of the settings and a volume's shape; None if volumes are seen whole."""
     halvings: int = 0
     """How often maps of a volume that is seen whole are halved along y."""
     has_dropout: bool = False
@@ -67,7 +67,7 @@ class Network:
         """Refuse a volume whose sizes do not fit, and name sizes that do.
 
         Raises:
-          UserError: the sizes do not fit.
+            UserError: the sizes do not fit.
         """
         self.check(shape_zyx, self.settings)
 

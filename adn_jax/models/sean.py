@@ -64,7 +64,7 @@ def apply_sean(
     Feature maps have the type `precision`, norms compute in float32.
 
     Raises:
-      UserError: y or x does not halve as often as the levels need.
+        UserError: y or x does not halve as often as the levels need.
     """
     check_slices(windows.shape[1:4], settings)
     network = SymmetryNet(settings)
@@ -86,7 +86,7 @@ def sean_patch(settings: SymmetryNetSettings, shape_zyx: tuple[int, int, int]) -
     """What the network predicts at once, one slice, and what it sees around it.
 
     Raises:
-      UserError: y or x does not halve as often as the levels need.
+        UserError: y or x does not halve as often as the levels need.
     """
     check_slices(shape_zyx, settings)
     return Patch(inner=(1, *shape_zyx[1:]), margin=(settings.neighbours, 0, 0))

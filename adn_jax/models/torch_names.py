@@ -85,14 +85,14 @@ def from_torch(
     """Turn a state dict of the authors' networks into our parameters.
 
     Args:
-      state: their names (tests/golden/parameters_*.tsv) and arrays in their layout.
-      settings: the network that is wanted, with the widths of the state.
-      network: how an error calls it ("D").
-      inputs: channels of a U-Net's input.
+        state: their names (tests/golden/parameters_*.tsv) and arrays in their layout.
+        settings: the network that is wanted, with the widths of the state.
+        network: how an error calls it ("D").
+        inputs: channels of a U-Net's input.
 
     Raises:
-      UserError: names are missing or unknown, or shapes are others; all are listed.
-        Or ours has flat levels, for which theirs was not trained.
+        UserError: names are missing or unknown, or shapes are others; all are listed.
+            Or ours has flat levels, for which theirs was not trained.
     """
     if isinstance(settings, UNetSettings) and settings.in_plane_levels:
         raise UserError(

@@ -178,7 +178,7 @@ def apply_unet_levels(
     mesh in use share rows, they share those of every map.
 
     Raises:
-      UserError: a size of the volume does not halve as often as the levels need.
+        UserError: a size of the volume does not halve as often as the levels need.
     """
     check_unet_shape(volume.shape[1:4], settings)
     network = UNet(settings, remat)

@@ -21,7 +21,7 @@ from scipy import ndimage
 from threadpoolctl import threadpool_limits
 
 from adn_jax.errors import UserError
-from adn_jax.io.files import atomic_path, read_json, write_json
+from adn_jax.io.files import atomic_path, is_vacant, read_json, write_json
 from adn_jax.phantom.head import (
     average_slices,
     build_head,
@@ -248,7 +248,7 @@ def claim_folder(out: Path, settings: dict[str, Any]) -> None:
                 f"{out} holds phantoms of other settings ({', '.join(differing)}); "
                 "choose an empty folder, or delete this one."
             )
-    elif out.exists() and not (out.is_dir() and not any(out.iterdir())):
+    elif not is_vacant(out):
         raise UserError(
             f"{out} is not empty and holds no phantoms; choose an empty or new folder."
         )

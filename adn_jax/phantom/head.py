@@ -185,8 +185,8 @@ def keep_mid_plane(moved: Values, resting: Values) -> Values:
     """x after a displacement that fades towards x = 0, so that this plane stays there.
 
     Args:
-      moved: x of points after their displacement, in mm.
-      resting: x before it.
+        moved: x of points after their displacement, in mm.
+        resting: x before it.
     """
     free = resting**2 / (resting**2 + 100.0)
     return resting + free * (moved - resting)

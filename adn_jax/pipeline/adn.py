@@ -84,7 +84,7 @@ class Targets:
 
 
 def init_adn(key: Key, system: SystemSettings) -> AdnParams:
-    """Fresh parameters of T and D (None where the system does not use them), and F."""
+    """Fresh parameters of T and D (None if the system does not use them), and F."""
     align_key, disentangle_key, segment_key = jax.random.split(key, 3)
     align = disentangle = None
     if system.alignment.network:
@@ -107,13 +107,13 @@ def apply_adn(
     Systems without D, the baselines of Table 1, run the same chain: their F sees X.
 
     Args:
-      params: parameters of T, D and F; no gradient reaches T's.
-      volume: I, one channel in [0, 1] on the system's prepared grid.
-      system: networks, alignment and reading of the equations; static under jit.
-      key: randomness of dropout; None leaves out dropout and the side predictions.
+        params: parameters of T, D and F; no gradient reaches T's.
+        volume: I, one channel in [0, 1] on the system's prepared grid.
+        system: networks, alignment and reading of the equations; static under jit.
+        key: randomness of dropout; None leaves out dropout and the side predictions.
 
     Returns:
-      Every intermediate by its name; unused ones cost nothing under jit.
+        Every intermediate by its name; unused ones cost nothing under jit.
     """
     disentangle_key, segment_key = (
         (None, None) if key is None else jax.random.split(key)

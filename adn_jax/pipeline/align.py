@@ -169,9 +169,9 @@ def estimate_pose(params: Params, volume: Volume, system: SystemSettings) -> Pos
     """Pose of each head by all steps of the system; no gradient flows through it.
 
     Args:
-      params: parameters of T; None in a system without the network.
-      volume: I.
-      system: the steps and their settings; static under jit.
+        params: parameters of T; None in a system without the network.
+        volume: I.
+        system: the steps and their settings; static under jit.
     """
     volume = jax.lax.stop_gradient(volume)
     steps = system.alignment

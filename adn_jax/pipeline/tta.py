@@ -83,12 +83,12 @@ def averaged_prediction(
     for one is enough; inside another jit each is compiled in its place.
 
     Args:
-      params: parameters of the chain.
-      volume: I.
-      system: the chain.
-      tta: which copies; without any, O is what it was.
-      predict: runs the chain.
-      first: O of the scan as it lies, where it is known already.
+        params: parameters of the chain.
+        volume: I.
+        system: the chain.
+        tta: which copies; without any, O is what it was.
+        predict: runs the chain.
+        first: O of the scan as it lies, where it is known already.
     """
     total = predict(params, volume, system) if first is None else first
     weight = jnp.ones_like(total)

@@ -12,7 +12,7 @@ from adn_jax.config import PrepareSettings
 from adn_jax.data.cases import PreparedCase
 from adn_jax.datasets.raw import TISSUES, CaseInput
 from adn_jax.errors import UserError
-from adn_jax.io.image import Affine, Image, nearest_ras
+from adn_jax.io.image import Affine, Image, nearest_ras, spacing_of
 from adn_jax.prepare.quality import flags_of, measure_lesion, measure_quality
 from adn_jax.prepare.resample import (
     Grid,
@@ -21,7 +21,6 @@ from adn_jax.prepare.resample import (
     fill_beyond,
     resample,
     shift_origin,
-    spacing_of,
     take_nearest,
 )
 from adn_jax.prepare.skull_strip import find_brain
@@ -180,10 +179,7 @@ def to_native(
         Values in the order of the scan's file, for `Image.holding` of the scan.
     """
     affine = np.array(geometry["affine"], float)
-    scan = Grid(
-        tuple(geometry["native_shape"][::-1]),
-        np.array(geometry["native_affine"], float),
-    )
+    scan = _scan_grid(geometry)
     filled = fill_beyond(volume, affine, scan)
     return resample(filled, affine, scan, average=False).transpose(2, 1, 0)
 
@@ -197,10 +193,7 @@ def to_slices(
     linear interpolation would be a second one.
     """
     affine = np.array(geometry["affine"], float)
-    scan = Grid(
-        tuple(geometry["native_shape"][::-1]),
-        np.array(geometry["native_affine"], float),
-    )
+    scan = _scan_grid(geometry)
     filled = fill_beyond(volume, affine, scan)
     columns, rows, _ = stack.values.shape
     slices = np.empty(stack.values.shape, np.float32, order="F")
@@ -210,3 +203,9 @@ def to_slices(
         grid = Grid((1, rows, columns), one)
         slices[:, :, z] = resample(filled, affine, grid, average=False)[0].T
     return slices
+
+
+def _scan_grid(geometry: Mapping[str, Any]) -> Grid:
+    """The scan's own grid."""
+    shape, affine = geometry["native_shape"], geometry["native_affine"]
+    return Grid(tuple(shape[::-1]), np.array(affine, float))

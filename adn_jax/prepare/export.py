@@ -38,6 +38,7 @@ from adn_jax.distributed.preemption import interrupt_on_sigterm
 from adn_jax.errors import UserError
 from adn_jax.io.files import (
     atomic_path,
+    is_vacant,
     only_one,
     read_json,
     remove_remains,
@@ -234,7 +235,7 @@ class Target:
                     f"{found.get('grid')} grid; choose another --dataset-id or --name, "
                     "or delete it."
                 )
-        elif folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        elif not is_vacant(folder):
             raise UserError(
                 f"{folder} exists and was not exported from prepared cases; choose "
                 "another --dataset-id or --name."

@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Float, Float32, UInt8
 from scipy import ndimage
 
-from adn_jax.io.image import Affine, Image
+from adn_jax.io.image import Affine, Image, spacing_of
 from adn_jax.metrics.overlap import Mask, Spacing
-from adn_jax.prepare.resample import Grid, box_around, shrink, spacing_of
+from adn_jax.prepare.resample import Grid, box_around, shrink
 from adn_jax.prepare.skull_strip import RIM_MM
 from adn_jax.scans.hounsfield import HuVolume
 

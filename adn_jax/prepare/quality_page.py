@@ -12,10 +12,10 @@ from scipy import ndimage
 from adn_jax.data.cases import CaseFacts
 from adn_jax.data.manifest import Manifest
 from adn_jax.io.files import atomic_path, write_text
-from adn_jax.io.image import Affine
+from adn_jax.io.image import Affine, spacing_of
 from adn_jax.io.paths import Place
 from adn_jax.prepare.quality import MEASURES
-from adn_jax.prepare.resample import box_around, shrink, spacing_of
+from adn_jax.prepare.resample import box_around, shrink
 from adn_jax.prepare.skull_strip import BONE_HU
 from adn_jax.report.pages import page_environment
 from adn_jax.report.tables import to_csv

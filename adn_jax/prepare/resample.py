@@ -8,7 +8,8 @@ from jaxtyping import Bool, Float, Float32, Num, UInt8
 from scipy import ndimage
 
 from adn_jax.config import PrepareSettings
-from adn_jax.io.image import Affine
+from adn_jax.io.image import Affine, spacing_of
+from adn_jax.io.nifti import unit_axes
 from adn_jax.metrics.overlap import Spacing
 
 FWHM_PER_SIGMA = 2.3548
@@ -51,12 +52,6 @@ class Grid:
             )
             within &= np.abs(index - (size - 1) / 2) <= size / 2 + FACE_ROUNDING
         return within
-
-
-def spacing_of(affine: Affine) -> Spacing:
-    """Voxel size in mm (z y x)."""
-    x, y, z = np.linalg.norm(affine[:3, :3], axis=0).tolist()
-    return z, y, x
 
 
 def box_around(
@@ -102,8 +97,7 @@ def centred_grid(
     nearest ones that are (polar decomposition), so that a rotation of the prepared grid
     is one of the head.
     """
-    axes = scan_affine[:3, :3] / np.linalg.norm(scan_affine[:3, :3], axis=0)
-    left, _, right = np.linalg.svd(axes)
+    left, _, right = np.linalg.svd(unit_axes(scan_affine))
     affine = np.eye(4)
     affine[:3, :3] = (left @ right) * settings.spacing_mm[::-1]
     middle = (np.array(settings.shape[::-1]) - 1) / 2

@@ -10,16 +10,9 @@ from jaxtyping import Float, UInt8
 from scipy import ndimage
 
 from adn_jax.errors import UserError
-from adn_jax.io.image import Affine
+from adn_jax.io.image import Affine, spacing_of
 from adn_jax.metrics.overlap import Mask, Spacing
-from adn_jax.prepare.resample import (
-    Grid,
-    box_around,
-    resample,
-    shift_origin,
-    shrink,
-    spacing_of,
-)
+from adn_jax.prepare.resample import Grid, box_around, resample, shift_origin, shrink
 from adn_jax.prepare.skull_gaps import (
     SLICE_MARGIN_MM,
     Gap,

@@ -24,16 +24,11 @@ from adn_jax.io.image import (
     nearest_ras,
     onto_voxels,
     read_image,
+    spacing_of,
     to_nifti,
 )
 from adn_jax.metrics.overlap import Mask, Spacing, dice
-from adn_jax.prepare.resample import (
-    blur_sigma,
-    box_around,
-    shift_origin,
-    shrink,
-    spacing_of,
-)
+from adn_jax.prepare.resample import blur_sigma, box_around, shift_origin, shrink
 
 USUAL_HU = (37.0, 29.0, 8.0)
 """CT numbers of the tissues: they make a picture of the atlas that looks like a CT."""

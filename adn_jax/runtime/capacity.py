@@ -75,14 +75,14 @@ def compile_to_fit(lowered: Any, what: str, advice: Advice, devices: int = 1) ->
     """Compile a `jax.stages.Lowered`, and refuse a program that cannot run.
 
     Args:
-      lowered: the program.
-      what: how an error calls it ("stage joint").
-      advice: what makes it smaller.
-      devices: those of this process, which share one memory on a CPU.
+        lowered: the program.
+        what: how an error calls it ("stage joint").
+        advice: what makes it smaller.
+        devices: those of this process, which share one memory on a CPU.
 
     Raises:
-      MemoryShortageError: it needs more than there is. With `ADN_ANY_MEMORY` in the
-        environment it is tried all the same.
+        MemoryShortageError: it needs more than there is. With `ADN_ANY_MEMORY` in the
+            environment it is tried all the same.
     """
     try:
         program = lowered.compile(compiler_options())

@@ -97,7 +97,7 @@ def to_hounsfield(
 
 
 def check_hounsfield(hu: Float32[np.ndarray, "..."], name: str) -> None:
-    """Raise `UserError` where the values cannot be HU of a head: a picture, a mask."""
+    """Raise `UserError` if the values cannot be HU of a head: a picture, a mask."""
     low, high = float(hu.min()), float(hu.max())
     if low == high:
         raise UserError(
@@ -170,7 +170,7 @@ def restore_clipped(
 
     What reaches the upper end is taken for bone, what is solid at the lower end for
     air; a background of another value (a stripped scan's) stays. Also returns a
-    sentence on it. Raises `UserError` where the values do not fit the range.
+    sentence on it. Raises `UserError` if the values do not fit the range.
     """
     low, high = hu_range
     outside = background_of(hu)

@@ -26,9 +26,6 @@ from adn_jax.types import register_arrays
 LEVELS = (0.25, 0.55, 0.85)
 """Template share of brain from which a point is tissue: narrow to wide sulci."""
 
-CHANNELS = 2 * len(LEVELS) + 5
-"""Grey and white matter at each level, then the five maps of `HeadAtlas`."""
-
 LOW_MM, HIGH_MM = np.array([-80.0, -114.0, -70.0]), np.array([80.0, 82.0, 88.0])
 """Box of the maps (x y z): the brain and a margin."""
 

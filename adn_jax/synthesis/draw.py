@@ -50,16 +50,16 @@ def draw_heads(
     """Prepared heads with everything known of them, one for each number.
 
     Args:
-      key: randomness of the stream.
-      numbers: which heads; the same key and number give the same head, whatever else
-        is drawn beside.
-      atlas: `load_head_atlas` for the grid's spacing.
-      settings: ranges; traced, but for the largest number of infarcts.
-      prepare: grid and HU window; static.
+        key: randomness of the stream.
+        numbers: which heads; the same key and number give the same head, whatever else
+            is drawn beside.
+        atlas: `load_head_atlas` for the grid's spacing.
+        settings: ranges; traced, but for the largest number of infarcts.
+        prepare: grid and HU window; static.
 
     Returns:
-      The batch as training takes it, with `truth`; `case` holds the numbers. Numbers
-      below 0 give nothing but zeros.
+        The batch as training takes it, with `truth`; `case` holds the numbers. Numbers
+        below 0 give nothing but zeros.
     """
 
     def draw(number: Integer[Array, ""]) -> Batch:

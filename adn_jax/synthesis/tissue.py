@@ -134,13 +134,13 @@ def compose(
     """CT numbers of the tissues, of what age adds, and of infarcts.
 
     Args:
-      key: randomness of this head.
-      anatomy: what is at each voxel.
-      infarcts: as drawn.
-      soft: weight of the darkening of each infarct.
-      hard: share of each voxel that is this infarct.
-      blur_mm: half a voxel's size (x y z).
-      settings: ranges.
+        key: randomness of this head.
+        anatomy: what is at each voxel.
+        infarcts: as drawn.
+        soft: weight of the darkening of each infarct.
+        hard: share of each voxel that is this infarct.
+        blur_mm: half a voxel's size (x y z).
+        settings: ranges.
     """
     keys, points = jax.random.split(key, 6), anatomy.points
     holes = jnp.maximum(

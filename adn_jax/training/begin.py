@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jax.sharding import Mesh
 
-from adn_jax.config import ReadSettings, Recipe
+from adn_jax.config import PrepareSettings, ReadSettings, Recipe
 from adn_jax.config.serialization import differing_fields
 from adn_jax.data.manifest import Fold, Manifest, has_manifest, read_manifest
 from adn_jax.data.stream import DrawnHeads
@@ -137,7 +137,12 @@ def check_paths(data: Place | None, folder: Place) -> None:
         )
     if data is None or has_manifest(data):
         return
-    if is_remote(data) or is_remote(folder):
+    check_on_disk(data, folder)
+
+
+def check_on_disk(data: Place, *others: Place) -> None:
+    """Raise `UserError` unless raw data lies on a disk, and the other folders, too."""
+    if any(is_remote(place) for place in (data, *others)):
         raise UserError(
             f"{data} is no prepared data set (it has no manifest.json), and raw data "
             "is prepared from disk to disk only; run `adn prepare` first."
@@ -208,13 +213,7 @@ def prepared_cases(
     """The prepared data set with its fold; a raw one is prepared into the run first."""
     wanted = recipe.system.prepare
     if not has_manifest(data):
-        # readers of scans take half a second that prepared data never need
-        from adn_jax.prepare.dataset import log_manifest, prepare_dataset
-
-        prepared = Path(folder / "prepared")
-        manifest = prepare_dataset(Path(data), prepared, wanted, workers, reading)
-        log_manifest(manifest)
-        return manifest.with_fold(fold)
+        return prepare_into(folder, data, wanted, workers, reading).with_fold(fold)
     manifest = read_manifest(data)
     if wanted.tissue == "auto":
         wanted = replace(wanted, tissue=manifest.settings.tissue)
@@ -225,6 +224,23 @@ def prepared_cases(
             "prepare it again."
         )
     return manifest.with_fold(fold)
+
+
+def prepare_into(
+    folder: Place,
+    data: Place,
+    settings: PrepareSettings,
+    workers: int | None,
+    reading: ReadSettings | None,
+) -> Manifest:
+    """Prepare a raw data set into `folder/prepared`, and say what came of it."""
+    # readers of scans take half a second that prepared data never need
+    from adn_jax.prepare.dataset import log_manifest, prepare_dataset
+
+    prepared = Path(folder / "prepared")
+    manifest = prepare_dataset(Path(data), prepared, settings, workers, reading)
+    log_manifest(manifest)
+    return manifest
 
 
 def begin_run(

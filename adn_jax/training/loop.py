@@ -20,7 +20,7 @@ from jax.sharding import Mesh, Sharding
 from adn_jax.config import StageSettings
 from adn_jax.config.serialization import settings_to_json
 from adn_jax.config.validation import recipe_from_json
-from adn_jax.data.batches import Cases, epoch_batches, train_batches
+from adn_jax.data.batches import Cases, train_batches
 from adn_jax.distributed.hosts import (
     SharedStop,
     catch_stop_of_any,
@@ -82,17 +82,17 @@ def train_stage(
     """Train a stage to its end, from its latest checkpoint if there is one.
 
     Args:
-      stage: loss, validation and settings.
-      run: its recipe, and where it is saved.
-      train: cases to learn from.
-      validation: held-out cases that choose the best weights.
-      frozen: what the stage's functions need besides the trained parameters.
-      mesh: devices; the batch is split over them.
-      update: the stage's compiled step; None: it is compiled at its first call.
+        stage: loss, validation and settings.
+        run: its recipe, and where it is saved.
+        train: cases to learn from.
+        validation: held-out cases that choose the best weights.
+        frozen: what the stage's functions need besides the trained parameters.
+        mesh: devices; the batch is split over them.
+        update: the stage's compiled step; None: it is compiled at its first call.
 
     Returns:
-      0 when the stage is finished, else the number of the signal that stopped it;
-      its last state is saved then.
+        0 when the stage is finished, else the number of the signal that stopped it;
+        its last state is saved then.
     """
     settings, everywhere = stage.settings, replicated(mesh)
     place = partial(place_cases, mesh=mesh)
@@ -231,7 +231,7 @@ def make_validation(
 
     def validate(params: Params) -> dict[str, float]:
         found: dict[str, list[float]] = {}
-        for batch, count in epoch_batches(split, stage.settings.batch, place):
+        for batch, count in split.once(stage.settings.batch, place):
             case, values = jax.device_get(evaluate(params, frozen, batch))
             split.check_present(case)
             for name, per_case in values.items():

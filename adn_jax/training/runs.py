@@ -26,7 +26,7 @@ from adn_jax.data.known_lesions import KnownLesions
 from adn_jax.data.manifest import Fold, parse_fold
 from adn_jax.distributed.mesh import placed_shapes
 from adn_jax.errors import UserError
-from adn_jax.io.files import atomic_path, is_there, read_json, write_json
+from adn_jax.io.files import atomic_path, is_there, is_vacant, read_json, write_json
 from adn_jax.io.paths import Place, as_place, move_folder, spelled_out, to_place
 from adn_jax.models import init_unet
 from adn_jax.pipeline.adn import AdnParams, init_adn
@@ -347,7 +347,7 @@ def write_run(
 
 def check_vacant(folder: Place) -> None:
     """Raise `UserError` unless a new run can be made in a folder."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if not is_vacant(folder):
         raise UserError(
             f"{folder} already holds a run or other files; choose a new one."
         )

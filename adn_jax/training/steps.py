@@ -135,17 +135,17 @@ def make_train_step(
     """Compile (state, frozen, batch) -> (next state, values before the update).
 
     Args:
-      loss: what to lower; only its first argument is trained.
-      optimizer: how parameters follow the gradient.
-      key: the stage's randomness; the step is folded in, so nothing is stored.
-      sharding: where state and values live; None leaves it to the inputs.
-      micro_batches: parts of a batch that are computed one after the other.
-      ema_decay: decay of the state's EMA, if it has one.
+        loss: what to lower; only its first argument is trained.
+        optimizer: how parameters follow the gradient.
+        key: the stage's randomness; the step is folded in, so nothing is stored.
+        sharding: where state and values live; None leaves it to the inputs.
+        micro_batches: parts of a batch that are computed one after the other.
+        ema_decay: decay of the state's EMA, if it has one.
 
     Returns:
-      The step. It reuses the memory of the state that it is given. If the loss or its
-      gradient is not finite, it counts, but the rest of the state stays as it was. If a
-      case is absent it does not count either.
+        The step. It reuses the memory of the state that it is given. If the loss or its
+        gradient is not finite, it counts, but the rest of the state stays as it was. If
+        a case is absent it does not count either.
     """
 
     def train_step(
@@ -249,16 +249,16 @@ def make_term_gradients(
     """Compile the measurement of each term's gradient (see `_compare_gradients`).
 
     Args:
-      terms: the weighted terms whose sum is the loss; it is computed once, and gone
-        back through once for the sum and once for each term.
-      sharding: where the values live; None leaves it to the inputs.
-      micro_batches: as of the train step. With more than one, each way back computes
-        its part of the terms again, so that it needs no more memory than the step.
+        terms: the weighted terms whose sum is the loss; it is computed once, and gone
+            back through once for the sum and once for each term.
+        sharding: where the values live; None leaves it to the inputs.
+        micro_batches: as of the train step. With more than one, each way back computes
+            its part of the terms again, so that it needs no more memory than the step.
 
     Returns:
-      The measurement of one update, made before it: `params` and `step` are those of
-      its state, `key` is the stage's, into which the step is folded as in the update.
-      Nothing that it is given is changed or donated.
+        The measurement of one update, made before it: `params` and `step` are those of
+        its state, `key` is the stage's, into which the step is folded as in the update.
+        Nothing that it is given is changed or donated.
     """
 
     def forward(params: Params, frozen: Any, batch: Batch, key: Key, step: Step) -> Any:

@@ -15,7 +15,7 @@ from rich.progress import track
 
 from adn_jax.config import ReadSettings, Recipe
 from adn_jax.config.validation import check_recipe
-from adn_jax.data.batches import Cases, Split, epoch_batches, open_split
+from adn_jax.data.batches import Cases, Split, open_split
 from adn_jax.data.manifest import Fold, Manifest, has_manifest, read_manifest
 from adn_jax.data.stream import DrawnHeads
 from adn_jax.distributed.hosts import is_first, sync_errors
@@ -57,29 +57,29 @@ def train(
     """Train what is left of a recipe in the folder `run`.
 
     Args:
-      recipe: if a stage is finished, the one it was trained with, apart from what the
-        stage does not depend on.
-      data: a prepared data set, or a raw one, which is prepared into `run/prepared`;
-        None: heads are drawn on the device, by the recipe's `stream`.
-      run: folder of the run; made if it is absent.
-      workers: processes that prepare; None takes one a core.
-      pretrained: stages that are taken from other runs instead of training them, with
-        those runs, and the run with whose weights `joint` begins; those that the folder
-        was begun with are known.
-      spatial_shards: devices that share the rows of each case.
-      fold: which part of the training and validation cases validates, the others
-        train; None: the data set's own splits. With a finished stage the folder keeps
-        to its fold.
-      dry_run: check all that can be checked, and neither train nor write; the cases of
-        a raw data set cannot be before it is prepared.
-      reading: how a raw data set is found and read; None: the defaults.
+        recipe: if a stage is finished, the one it was trained with, apart from what the
+            stage does not depend on.
+        data: a prepared data set, or a raw one, which is prepared into `run/prepared`;
+            None: heads are drawn on the device, by the recipe's `stream`.
+        run: folder of the run; made if it is absent.
+        workers: processes that prepare; None takes one a core.
+        pretrained: stages that are taken from other runs instead of training them, with
+            those runs, and the run with whose weights `joint` begins; those that the
+            folder was begun with are known.
+        spatial_shards: devices that share the rows of each case.
+        fold: which part of the training and validation cases validates, the others
+            train; None: the data set's own splits. With a finished stage the folder
+            keeps to its fold.
+        dry_run: check all that can be checked, and neither train nor write; the cases
+            of a raw data set cannot be before it is prepared.
+        reading: how a raw data set is found and read; None: the defaults.
 
     Returns:
-      0 when every stage is finished, else the number of the signal that stopped it.
+        0 when every stage is finished, else the number of the signal that stopped it.
 
     Raises:
-      UserError: the recipe cannot work, the data does not fit it, or the folder
-        belongs to another run.
+        UserError: the recipe cannot work, the data does not fit it, or the folder
+            belongs to another run.
     """
     data, folder = None if data is None else as_place(data), as_place(run)
     check_recipe(recipe)
@@ -263,7 +263,7 @@ def search_table(recipe: Recipe, split: Split, batch: int, mesh: Mesh) -> Pose:
     search = jax.jit(search_cases, out_shardings=replicated(mesh))
     shape = (2, len(split.manifest.cases), 3)
     rotation, translation = np.zeros(shape, np.float32)
-    batches = epoch_batches(split, batch, partial(place_cases, mesh=mesh))
+    batches = split.once(batch, partial(place_cases, mesh=mesh))
     total = math.ceil(len(split) / batch)
     for cases, count in track(batches, "search", total, transient=True):
         case, pose = jax.device_get(search(cases))

@@ -8,10 +8,10 @@ from adn_jax.comparison.qualitative import (
     PicturedScan,
     largest_slice,
     qualitative_figure,
-    spread_cases,
 )
 from adn_jax.comparison.sweep import Curve, axis_places, sweep_figure
 from adn_jax.comparison.table import box_figure
+from adn_jax.evaluation.report import spread_cases
 from adn_jax.report.panels import LABEL, PREDICTION
 from tests.training.tiny import head
 
@@ -32,8 +32,8 @@ def test_boxes_show_quartiles_and_every_defined_case():
 
 def test_cases_are_spread_from_best_to_worst():
     dice = np.array([0.2, NAN, 0.9, 0.5, 0.7])
-    assert spread_cases(dice, "abcde", 3) == ["c", "d", "b"]
-    assert spread_cases(dice, "abcde", 9) == ["c", "e", "d", "a", "b"]
+    assert spread_cases(dice, 3) == [2, 3, 1]
+    assert spread_cases(dice, 9) == [2, 4, 3, 0, 1]
 
 
 def outlines(axes):

@@ -19,6 +19,7 @@ from adn_jax.comparison.work import (
 )
 from adn_jax.config import ReadSettings
 from adn_jax.errors import UserError
+from adn_jax.prepare import dataset
 from tests.comparison.made_up import LEVELS, made_up_rows, make_system, write_scored
 from tests.training.tiny import tiny_recipe
 
@@ -147,7 +148,7 @@ def test_raw_data_is_prepared_into_the_comparison(data, tmp_path, monkeypatch):
         asked.append(arguments)
         return prepared_data(data, tmp_path, settings, None)
 
-    monkeypatch.setattr(work, "prepare_dataset", prepare_dataset)
+    monkeypatch.setattr(dataset, "prepare_dataset", prepare_dataset)
     prepared_data(tmp_path / "raw", tmp_path, settings, 2, (-17.0, 80.0))
     reading = ReadSettings(
         aisd_unpack=str(tmp_path / "unpacked"), hu_range=(-17.0, 80.0)

@@ -5,12 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from adn_jax.data.batches import (
-    bytes_of_share,
-    epoch_batches,
-    open_split,
-    train_batches,
-)
+from adn_jax.data.batches import bytes_of_share, open_split, train_batches
 from adn_jax.errors import UserError
 from tests.training.tiny import SHAPE, drop_volume, head, write_heads
 
@@ -37,7 +32,7 @@ def test_processes_read_shares_of_the_same_batches(manifest, monkeypatch, proces
 
     def read():
         batches = train_batches(open_split(manifest, "train"), 4, seed=3)
-        passed = epoch_batches(open_split(manifest, "validation"), 4)
+        passed = open_split(manifest, "validation").once(4)
         return cases(batches, 4) + [batch.case.tolist() for batch, _ in passed]
 
     whole, shares = read(), []
@@ -74,7 +69,7 @@ def test_batch_holds_the_arrays_of_its_cases(manifest):
 
 
 def test_case_is_the_index_in_the_data_set(manifest):
-    batches = epoch_batches(open_split(manifest, "validation"), 2)
+    batches = open_split(manifest, "validation").once(2)
     assert [(b.case.tolist(), count) for b, count in batches] == [
         ([5, 6], 2),
         ([7, 7], 1),
@@ -140,7 +135,7 @@ def test_a_process_that_cannot_read_gives_absent_cases(tmp_path, monkeypatch, ca
     first = order.index([2])
     found = cases(train_batches(split, 2, seed=0), 8)
     assert found == order[:first] + [[-1]] * (8 - first)
-    passed = [(batch.case.tolist(), count) for batch, count in epoch_batches(split, 2)]
+    passed = [(batch.case.tolist(), count) for batch, count in split.once(2)]
     assert passed == [([0], 2), ([-1], 2), ([-1], 1)]
     assert capsys.readouterr().err.count("adn: ") == 2
     with pytest.raises(UserError, match=r"could not be read by a process.*restore it"):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from adn_jax.config import PrepareSettings, Recipe, StreamSettings, SystemSettings
-from adn_jax.data.batches import epoch_batches, train_batches
+from adn_jax.data.batches import train_batches
 from adn_jax.data.cases import read_case
 from adn_jax.data.manifest import read_manifest
 from adn_jax.data.stream import HeadStream, write_drawn_heads
@@ -43,7 +43,7 @@ def test_it_goes_on_where_it_stopped():
 
 def test_held_out_heads_are_the_same_each_time_and_all_have_an_infarct():
     held_out = replace(STREAM, purpose="validation")
-    once, again = (list(epoch_batches(held_out, batch=2)) for _ in range(2))
+    once, again = (list(held_out.once(batch=2)) for _ in range(2))
     assert_equal([batch for batch, _ in once], [batch for batch, _ in again])
     assert [count for _, count in once] == [2, 1]
     assert len(held_out) == 3

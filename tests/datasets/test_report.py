@@ -5,8 +5,7 @@ import pytest
 from adn_jax.config import PrepareSettings, ReadSettings
 from adn_jax.data.cases import CaseFacts, read_facts
 from adn_jax.data.manifest import Manifest, read_manifest
-from adn_jax.datasets.aisd.facts import CONTRAST_NAMED, LONGEST_CT, TILTED
-from adn_jax.datasets.aisd.report import known_counts
+from adn_jax.datasets.aisd.facts import CONTRAST_NAMED, LONGEST_CT, TILTED, known_counts
 from adn_jax.datasets.raw import RawDataset, RefusedCase
 from adn_jax.datasets.recognise import find_dataset
 from adn_jax.datasets.report import report, write_report

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from adn_jax.config import PrepareSettings
+from adn_jax.io.image import spacing_of
 from adn_jax.prepare.resample import (
     Grid,
     box_around,
@@ -13,7 +14,6 @@ from adn_jax.prepare.resample import (
     resample,
     shift_origin,
     shrink,
-    spacing_of,
 )
 
 

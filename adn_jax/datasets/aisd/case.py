@@ -52,7 +52,7 @@ class AisdCase:
         return found
 
     def load(self, settings: PrepareSettings, reading: ReadSettings) -> CaseInput:
-        """Read scan and label; `UserError` where they do not belong together."""
+        """Read scan and label; `UserError` if they do not belong together."""
         label = _read_label(self.masks, settings.infarct_labels)
         flags = facts.flags(self.name)
         if not label.any():

@@ -3,7 +3,12 @@
 The download: https://github.com/GriffinLiang/AISD (non-commercial use only).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
+
+from adn_jax.data.cases import CaseFacts, PreparedCase
+from adn_jax.report.tables import bullets, table
 
 SOURCES = {
     "README": "https://github.com/GriffinLiang/AISD at 653ff28",
@@ -59,6 +64,10 @@ LONGEST_CT = Count("slices of the longest CT", 63, METADATA)
 TILTED = Count("cases with a tilted gantry", 182, METADATA)
 
 CONTRAST_NAMED = Count("cases whose protocol name speaks of contrast", 32, METADATA)
+
+TILTED_FROM_DEG = 0.1
+
+AGREES = {True: "yes", False: "NO", None: "cannot tell"}
 
 
 @dataclass(frozen=True)
@@ -273,7 +282,7 @@ FLAGGED = ("odd_label", "symmetric", *LEFT_OUT["broken"])
 
 
 def left_out(name: str, setting: str) -> str | None:
-    """Why a case is left out on purpose; None where it is used."""
+    """Why a case is left out on purpose; None if it is used."""
     rows = [
         ODDITY_BY_KEY[key]
         for key in LEFT_OUT[setting]
@@ -286,3 +295,64 @@ def flags(name: str) -> tuple[str, ...]:
     """What others noted about a case, a sentence each."""
     rows = [ODDITY_BY_KEY[key] for key in FLAGGED if name in ODDITY_BY_KEY[key].cases]
     return tuple(f"AISD: {row.what} ({row.source})" for row in rows)
+
+
+def known_counts(
+    cases: Sequence[CaseFacts | PreparedCase],
+) -> list[tuple[Count, int, bool | None]]:
+    """What others counted, what was found in prepared cases, and whether both agree;
+    None: it cannot be told, for cases that are not prepared may make the difference."""
+    read = [case.source for case in cases if case.source.get("images") == "dicom"]
+    if not read:
+        return []
+    absent = max(0, CASES.known - len(read))
+    tilts = [abs(source["geometry"]["gantry_tilt_deg"]) for source in read]
+    shares = (
+        (TILTED, sum(tilt >= TILTED_FROM_DEG for tilt in tilts)),
+        (
+            CONTRAST_NAMED,
+            sum(source["series"][0]["contrast"] is True for source in read),
+        ),
+    )
+    slices = [source["slices"] for source in read]
+    fewest, most = SHORTEST_CT, LONGEST_CT
+    return [
+        *(
+            (count, found, agreement(count.known - found, absent))
+            for count, found in shares
+        ),
+        (fewest, min(slices), agreement(min(slices) - fewest.known, absent, inf)),
+        (most, max(slices), agreement(most.known - max(slices), absent, inf)),
+    ]
+
+
+def agreement(missing: int, absent: int, each: float = 1) -> bool | None:
+    """Whether nothing is missing of a known figure; None if the cases that are
+    absent, each of which can make up for so much, may hold what is missing."""
+    if missing == 0:
+        return True
+    return None if 0 < missing <= absent * each and absent else False
+
+
+def known_table(cases: Sequence[CaseFacts | PreparedCase]) -> str:
+    """The known counts beside what was found."""
+    return table(
+        ("what", "known", "here", "agrees", "source"),
+        [
+            (count.what, count.known, found, AGREES[agrees], count.source)
+            for count, found, agrees in known_counts(cases)
+        ],
+    )
+
+
+def oddity_table() -> str:
+    """Everything odd about the download, what is done about it, and who says so."""
+    rows = table(
+        ("what", "cases", "what is done", "source"),
+        [
+            (row.what, ", ".join(row.cases) or "any", row.done, row.source)
+            for row in ODDITIES
+        ],
+    )
+    sources = bullets(f"{name}: {at}" for name, at in SOURCES.items())
+    return f"{rows}\n\nSources:\n\n{sources}"

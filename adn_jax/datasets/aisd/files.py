@@ -149,7 +149,7 @@ def choose_copy(copies: Sequence[Copy]) -> tuple[Copy | None, tuple[str, ...]]:
     """The copy of a CT to read, and a sentence on each that is not.
 
     Of those that hold slices the last archive's counts: later archives complete the
-    earlier ones. None where all are empty.
+    earlier ones. None if all are empty.
     """
     full = [copy for copy in copies if copy.slices != 0]
     if not full:

@@ -16,7 +16,7 @@ from adn_jax.io.files import check_fetched, is_there
 
 
 def find_aisd(folder: Path, reading: ReadSettings) -> RawDataset:
-    """The cases of a download; `UserError` where parts are packed or missing.
+    """The cases of a download; `UserError` if parts are packed or missing.
 
     A case whose files are incomplete is kept as a refused one, so that it is named.
     """
@@ -60,7 +60,7 @@ def find_aisd(folder: Path, reading: ReadSettings) -> RawDataset:
 def _unpacked_places(folder: Path, reading: ReadSettings) -> list[Path]:
     """Where to look for cases: the folder, and where its archives are unpacked.
 
-    Raises `UserError` with the commands to run where archives may not be unpacked.
+    Raises `UserError` with the commands to run if archives may not be unpacked.
     """
     packed = packed_parts(folder, with_dicom=reading.aisd_images != "png")
     if packed and not reading.aisd_unpack:

@@ -63,7 +63,7 @@ class Match:
 
     `explained` is the share of the pictures' variance that HU explain in it,
     `as_stored` without any turn, `runner_up` in the best other orientation; all None
-    where there are no pictures.
+    if there are no pictures.
     """
 
     turn: Turn = Turn()
@@ -135,7 +135,7 @@ def match_label(
 ) -> Match:
     """How a label has to be turned to lie on the scan: as the pictures, else as stored.
 
-    Raises `UserError` where it cannot lie on it.
+    Raises `UserError` if it cannot lie on it.
     """
     if pictures is not None:
         return match_pictures(hu, pictures)
@@ -157,7 +157,7 @@ def match_pictures(
         pictures: the PNG, in any window.
 
     Raises:
-        UserError: where sizes differ, or no orientation is clearly the best.
+        UserError: sizes differ, or no orientation is clearly the best.
     """
     fitting = [turn for turn in turns() if turn.of(pictures).shape == hu.shape]
     if not fitting:

@@ -37,7 +37,7 @@ def slice_files(folder: Path) -> tuple[Path, ...]:
 def read_stack(folder: Path) -> UInt8[np.ndarray, "z y x"]:
     """Read slices 0 to n - 1 of a folder; rows go down, columns to the right.
 
-    Raises `UserError` where a slice is missing, damaged or of another size.
+    Raises `UserError` if a slice is missing, damaged or of another size.
     """
     files = slice_files(folder)
     numbers = [int(path.stem) for path in files]

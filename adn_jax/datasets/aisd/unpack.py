@@ -66,7 +66,7 @@ def unpack_part(archive: Path, target: Path) -> Path:
     left of it is kept, what another archive of that name left is removed.
 
     Raises:
-        UserError: where the archive is damaged, or the folder is not of our making.
+        UserError: the archive is damaged, or the folder is not of our making.
     """
     check_fetched(archive)
     part = bare_name(archive)

@@ -59,7 +59,7 @@ def choose(series: Sequence[Series], wanted: str, where: Path) -> Series:
         where: the folder, for messages.
 
     Raises:
-        UserError: where none or several match, or none is a CT volume. Several volumes
+        UserError: none or several match, or none is a CT volume. Several volumes
             of one series are no several matches.
     """
     if wanted:

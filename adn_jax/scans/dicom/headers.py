@@ -77,7 +77,7 @@ class Frame:
 
     `position` is where the centre of the first pixel lies, `orientation` the
     directions of its rows and columns, both in DICOM's axes (mm, to the patient's left,
-    back and head); None where the header does not say.
+    back and head); None if the header does not say.
     """
 
     path: Path

@@ -2,11 +2,11 @@
 
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pydicom
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, UInt8
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, SegmentationStorage
 
@@ -55,7 +55,7 @@ def read_segmentation(
 
 
 def _read_segments(path: Path) -> list[Segment]:
-    """The frames of a segmentation; `UserError` where it is damaged or another file."""
+    """The frames of a segmentation; `UserError` if it is damaged or another file."""
     try:
         dataset = pydicom.dcmread(path)
         if dataset.SOPClassUID in {SegmentationStorage, LABEL_MAP}:
@@ -87,12 +87,8 @@ def segments(dataset: Dataset) -> Iterator[Segment]:
             group = _group_of("SegmentIdentificationSequence", own, shared)
             found = {int(group.ReferencedSegmentNumber): values >= whole / 2}
         for number, mask in found.items():
-            yield Segment(number, _as_slice(mask, affine))
-
-
-def _as_slice(mask: Bool[np.ndarray, "rows columns"], affine: Any) -> Image:
-    """A frame as a volume of one slice."""
-    return Image(mask.T[:, :, None].astype(np.uint8), affine, "segmentation")
+            one_slice = mask.T[:, :, None].astype(np.uint8)
+            yield Segment(number, Image(one_slice, affine, "segmentation"))
 
 
 def _group_of(name: str, own: Dataset, shared: Dataset) -> Dataset:

@@ -59,7 +59,7 @@ KIND = (
 
 
 class Judgement(NamedTuple):
-    """What the words of a header tell; None where they do not."""
+    """What the words of a header tell; None if they do not."""
 
     original: bool
     localizer: bool

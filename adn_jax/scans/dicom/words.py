@@ -2,7 +2,7 @@
 
 Languages of sites that public data sets come from, with or without their accents, and
 how their abbreviations are written; none of it needs to be complete, as images are
-looked at where words do not decide (`enhancement`).
+looked at where words do not decide (`told_by_vessels`).
 """
 
 import re
@@ -148,7 +148,7 @@ def _speaks_of_contrast(text: str) -> bool | None:
 
 
 def is_head(*texts: str) -> bool | None:
-    """Whether it is a head by the first text that tells; None where none does."""
+    """Whether it is a head by the first text that tells; None if none does."""
     for text in map(plain, texts):
         if HEAD_WORDS.search(text):
             return True

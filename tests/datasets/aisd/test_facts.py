@@ -14,8 +14,8 @@ from adn_jax.datasets.aisd.facts import (
     TEST_IDS,
     flags,
     left_out,
+    oddity_table,
 )
-from adn_jax.datasets.aisd.report import oddity_table
 
 
 def test_the_official_test_set_has_52_cases():
