@@ -26,7 +26,7 @@ from adn_jax.distributed.preemption import interrupt_on_sigterm
 from adn_jax.errors import UserError
 from adn_jax.evaluation.case import EMPTY_RULES
 from adn_jax.inference.system import load_system, tta_of
-from adn_jax.io.files import read_json
+from adn_jax.io.files import failures_named, read_json
 from adn_jax.io.paths import Place, spelled_out
 from adn_jax.metrics.overlap import Mask
 from adn_jax.pipeline.align import aligns
@@ -406,10 +406,12 @@ def run_child(arguments: Sequence[str], log: Path) -> str:
     Ctrl-C and SIGTERM reach it once, so that it saves; this process waits for it.
     Returns why it failed, in one sentence; empty where it did not.
     """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    before = log.stat().st_size if log.exists() else 0
+    with failures_named(log.parent):
+        log.parent.mkdir(parents=True, exist_ok=True)
+        output = log.open("ab")
+        before = output.tell()
     with (
-        log.open("ab") as output,
+        output,
         subprocess.Popen(
             [sys.executable, "-m", "adn_jax", *arguments],
             stdin=subprocess.DEVNULL,

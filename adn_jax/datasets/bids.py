@@ -22,6 +22,7 @@ from adn_jax.datasets.raw import (
 )
 from adn_jax.errors import UserError
 from adn_jax.io.files import check_fetched, files_below, is_there
+from adn_jax.scans.dicom.words import has_contrast, is_sharp
 from adn_jax.scans.read import NIFTI_ENDINGS
 
 RAW_FOLDERS = ("rawdata", "raw_data")
@@ -186,7 +187,9 @@ def _find_bids_case(name: str, files: Sequence[BidsFile], root: Path) -> RawCase
     scans = [file for file in files if file.suffix in SCAN_SUFFIXES]
     if not scans:
         return None
-    scan = min(scans, key=partial(_order_of_scan, files=files))
+    order = partial(_order_of_scan, files=files)
+    scan = min(scans, key=order)
+    alike = [one for one in scans if order(one) == order(scan)]
     try:
         lesion = nearest(scan, files, _is_lesion)
         brain = nearest(scan, files, _is_brain)
@@ -204,6 +207,12 @@ def _find_bids_case(name: str, files: Sequence[BidsFile], root: Path) -> RawCase
         lesion=lesion,
         brain=brain,
         tissue=given or None,
+        flags=(
+            f"{len(alike)} scans could be meant; the first by name is read, "
+            f"{scan.path.name}",
+        )
+        if len(alike) > 1
+        else (),
         choice={
             "chosen": {
                 what: str(path.relative_to(root))
@@ -224,8 +233,10 @@ def _order_of_scan(scan: BidsFile, files: Sequence[BidsFile]) -> tuple[Any, ...]
         for file in files
     )
     session, run = (scan.entities.get(key, "") for key in ("ses", "run"))
+    said = " ".join(scan.entities.get(key, "") for key in ("acq", "rec", "desc"))
     return (
-        "ce" in scan.entities,
+        "ce" in scan.entities or has_contrast("", said) is True,
+        is_sharp("", said),
         scan.space != "",
         not labelled,
         (len(session), session),

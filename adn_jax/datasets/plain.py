@@ -1,5 +1,6 @@
 """The project's own layout: `<case>/ct.nii.gz` or `<case>/dicom/`, and labels."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from adn_jax.datasets.raw import (
@@ -15,6 +16,7 @@ from adn_jax.datasets.raw import (
 )
 from adn_jax.errors import UserError
 from adn_jax.io.files import is_dangling, is_there
+from adn_jax.scans.dicom.headers import starts_as_dicom
 from adn_jax.scans.read import find_nifti
 
 SPM_MAPS = {"grey": "c1", "white": "c2", "csf": "c3"}
@@ -28,7 +30,7 @@ def looks_like_plain(folder: Path) -> bool:
 def find_plain(folder: Path) -> RawDataset:
     """The cases of a folder by name; `UserError` if there are none.
 
-    A folder with NIfTI files but no scan among them is a refused case, to be named.
+    A folder with volumes but no scan among them is a refused case, to be named.
     """
     folders = sorted(path for path in folder.iterdir() if path.is_dir())
     cases = [case for path in folders if (case := _find_plain_case(path)) is not None]
@@ -41,26 +43,56 @@ def find_plain(folder: Path) -> RawDataset:
         )
     found = {case.name for case in cases}
     refused = [
-        RefusedCase(
-            path.name,
-            f"it has {files[0].name} but no ct.nii.gz and no dicom/; rename the scan.",
-        )
+        RefusedCase(path.name, why)
         for path in folders
-        if path.name not in found
-        and not path.name.startswith(".")
-        and (files := sorted(path.glob("*.nii*")))
+        if path.name not in found and (why := _why_no_case(path))
     ]
     return RawDataset(
         folder=folder,
         layout="plain",
         cases=tuple(sorted([*cases, *refused], key=lambda case: case.name)),
         splits=given_splits(folder),
+        remarks=_deeper_volumes(
+            path
+            for path in folders
+            if path.name not in found | {case.name for case in refused}
+            and not path.name.startswith(".")
+        ),
+    )
+
+
+def _why_no_case(folder: Path) -> str:
+    """Why a folder with a scan or volumes in it is no case; empty if it has none."""
+    if folder.name.startswith("."):
+        return ""
+    files = (path for path in sorted(folder.glob("[!.]*")) if path.is_file())
+    if any(starts_as_dicom(path) for path in files):
+        return "it has DICOM files, but not in a folder dicom/; move them into one."
+    if volumes := unread_volumes(folder, ()):
+        return (
+            f"it has {volumes[0].name} but no ct.nii.gz and no dicom/; rename the scan."
+        )
+    return ""
+
+
+def _deeper_volumes(folders: Iterable[Path]) -> tuple[str, ...]:
+    """A remark for each folder without volumes whose folders have some."""
+    deeper = [
+        folder.name
+        for folder in folders
+        if any(unread_volumes(path, ()) for path in folder.glob("[!.]*/"))
+    ]
+    return tuple(
+        f"{name}/ has volumes in folders of its own, which are not read; give {name} "
+        "itself as the data, or move its cases up"
+        for name in deeper
     )
 
 
 def _find_plain_case(folder: Path) -> FileCase | None:
     """The files of a case folder; None if there is no scan in it."""
-    dicom = folder / "dicom"
+    inner = (path for path in sorted(folder.glob("*")) if path.name.lower() == "dicom")
+    dicom = next(inner, folder / "dicom")
     scan = find_nifti(folder)
     if scan is None and (dicom.is_dir() or is_dangling(dicom)):
         scan = dicom

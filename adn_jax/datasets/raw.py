@@ -36,6 +36,9 @@ VOLUME_ENDINGS = (
 )
 """Of files that hold a volume, whether it can be read here or not."""
 
+LEAST_OF_A_MAP = -0.01
+"""Interpolation leaves probabilities a little below 0."""
+
 TissueMaps = Mapping[str, Image]
 """Probability maps under the names in `TISSUES`."""
 
@@ -151,8 +154,8 @@ class RawDataset:
 class FileCase:
     """A case of separate files; None if there is none.
 
-    `choice` is what `case.json` should say of how the files were chosen, `unread` the
-    volumes beside the scan that are not read.
+    `choice` is what `case.json` should say of how the files were chosen, `flags` what
+    is doubtful about it, `unread` the volumes beside the scan that are not read.
     """
 
     name: str
@@ -163,6 +166,7 @@ class FileCase:
     pathological: Path | None = None
     pose: Path | None = None
     choice: Mapping[str, Any] = field(default_factory=dict)
+    flags: tuple[str, ...] = ()
     unread: tuple[Path, ...] = ()
 
     def files(self) -> list[Path]:
@@ -179,7 +183,7 @@ class FileCase:
         for path in (self.scan, self.lesion, self.brain, *(self.tissue or {}).values()):
             _check_alone(path)
         scan = read_scan(self.scan, reading.series, reading.hu_range)
-        flags = (*scan.flags, *unread_flags(self.unread))
+        flags = (*scan.flags, *self.flags, *unread_flags(self.unread))
         scan = replace(scan, source={**scan.source, **self.choice}, flags=flags)
         lesion = None
         if self.lesion is not None:
@@ -289,8 +293,23 @@ def _open_tissue(name: str, maps: Mapping[str, Path] | None) -> TissueMaps | Non
             f"{', '.join(TISSUES)}, or none."
         )
     return {
-        tissue: read_image(path, f"map of {tissue}") for tissue, path in maps.items()
+        tissue: _read_map(path, f"map of {tissue}") for tissue, path in maps.items()
     }
+
+
+def _read_map(path: Path, meaning: str) -> Image:
+    """A map of a tissue, 0 where it has no number (SPM's have none beside the head).
+
+    Raises `UserError` for values below 0, which are no probabilities.
+    """
+    image = read_image(path, meaning)
+    values = np.nan_to_num(image.voxels, nan=0.0)
+    if (least := values.min()) < LEAST_OF_A_MAP:
+        raise UserError(
+            f"{path.name} has values down to {least:g}; give the {meaning} as a "
+            "probability."
+        )
+    return image.holding(values, meaning)
 
 
 def given_splits(folder: Path) -> Mapping[str, Sequence[str]] | None:

@@ -37,7 +37,7 @@ def atomic_path(path: Place) -> Generator[Path]:
     reported as `UserError`. In an object store each file of a folder is whole or
     absent, but not the folder: let a file written afterwards say that it is there.
     """
-    with _failures_named(path):
+    with failures_named(path):
         if is_remote(path):
             with at_hand(path.parent) as folder:
                 yield folder / path.name
@@ -59,14 +59,16 @@ def atomic_path(path: Place) -> Generator[Path]:
 
 
 @contextmanager
-def _failures_named(path: Place) -> Generator[None]:
+def failures_named(path: Place) -> Generator[None]:
     """What the file system refuses in the block becomes a `UserError` of `path`."""
     try:
         yield
     except OSError as error:
+        in_the_way = isinstance(error, (NotADirectoryError, FileExistsError))
+        advice = "" if in_the_way else "free space or "
         raise UserError(
-            f"{path} could not be written ({error.strerror or error}); free space or "
-            "choose another folder, then run the command again."
+            f"{path} could not be written ({error.strerror or error}); {advice}choose "
+            "another folder, then run the command again."
         ) from error
 
 
@@ -204,7 +206,7 @@ def only_one(folder: Place) -> Generator[None]:
         yield
         return
     path = folder / LOCK_FILE
-    with _failures_named(folder):
+    with failures_named(folder):
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:

@@ -144,6 +144,12 @@ def prepare_scan(
     elif given.tissue is not None and settings.tissue != "none":
         maps = np.stack([moved(given.tissue[name]) for name in TISSUES])
         tissue = strongest_tissue(maps, brain)
+        if not tissue.any():
+            raise UserError(
+                "the tissue maps leave every voxel of the brain without tissue; give "
+                "maps of this scan, or set tissue to atlas or none."
+            )
+        quality["tissue_share"] = float(np.mean(tissue[brain] > 0))
     return PreparedCase(
         name=scan.name,
         volume=np.where(brain, to_window(hu, settings.window_hu), np.float32(0)),

@@ -166,9 +166,23 @@ MEASURES = {
         low=0.9,
         style=".3f",
     ),
+    "tissue_share": Measure(
+        "tissue",
+        "Share of the brain that the given maps call grey or white matter or CSF.",
+        "the given maps tell the tissue of {:.0%} of the brain only",
+        low=0.7,
+        style=".0%",
+    ),
     "lesion_ml": Measure("infarct mL", "Volume of the labelled infarct."),
     "lesion_prepared_ml": Measure(
         "prepared mL", "Volume of the labelled infarct on the prepared grid."
+    ),
+    "lesion_share": Measure(
+        "infarct in brain",
+        "Share of the brain that is labelled infarct.",
+        "{:.0%} of the brain is labelled infarct; the label may be a mask of the brain",
+        high=0.4,
+        style=".0%",
     ),
     "lesion_outside_brain": Measure(
         "infarct off brain",
@@ -235,6 +249,7 @@ def measure_lesion(
     return {
         "lesion_ml": float(np.count_nonzero(native.voxels) * voxel_ml),
         "lesion_prepared_ml": float(np.count_nonzero(prepared) * prepared_voxel_ml),
+        "lesion_share": float(np.mean(prepared[brain])),
         "lesion_outside_brain": outside,
     }
 

@@ -14,6 +14,7 @@ from adn_jax.comparison.work import (
     train_command,
 )
 from adn_jax.config.fields import set_fields
+from adn_jax.errors import UserError
 from tests.comparison.made_up import make_system
 
 JOB = RunJob(Path("data"), "test", "demo", Path("logs"))
@@ -40,6 +41,12 @@ def test_a_child_leaves_a_log_and_a_sentence(tmp_path):
     assert "usage: adn VERB" in log.read_text()
     assert run_child(["dance"], log).startswith("adn VERB --help tells more")
     assert log.read_text().count("usage: adn VERB") == 2
+
+
+def test_a_log_that_cannot_be_written_is_one_sentence(tmp_path):
+    (tmp_path / "out").touch()
+    with pytest.raises(UserError, match=r"could not be written \(.*\); choose another"):
+        run_child(["--help"], tmp_path / "out" / "logs" / "run.log")
 
 
 def test_an_interrupt_reaches_the_child_once_and_waits(tmp_path, monkeypatch):

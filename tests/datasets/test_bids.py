@@ -91,11 +91,23 @@ def test_the_choice_is_recorded(tmp_path):
         (["ses-1_ce-iodine_ct", "ses-2_ct"], "ses-2_ct"),
         (["space-mni_ct", "run-2_ncct"], "run-2_ncct"),
         (["desc-preproc_CT", "T1w"], "desc-preproc_CT"),
+        (["acq-CTA_ct", "acq-NCCT_ct"], "acq-NCCT_ct"),
+        (["rec-bone_ct", "rec-soft_ct"], "rec-soft_ct"),
+        (["desc-bone_ct", "desc-preproc_ct"], "desc-preproc_ct"),
     ],
 )
 def test_which_scan_is_taken(tmp_path, files, chosen):
     touch(tmp_path, *(f"sub-a/sub-a_{name}.nii.gz" for name in files))
     assert only_case(tmp_path).scan.name == f"sub-a_{chosen}.nii.gz"
+
+
+def test_of_scans_that_could_all_be_meant_the_first_is_flagged(tmp_path):
+    touch(tmp_path, *(f"sub-a/sub-a_acq-{name}_ct.nii.gz" for name in ("one", "two")))
+    (flag,) = only_case(tmp_path).flags
+    assert (
+        flag
+        == "2 scans could be meant; the first by name is read, sub-a_acq-one_ct.nii.gz"
+    )
 
 
 @pytest.mark.parametrize(

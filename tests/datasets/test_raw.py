@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import nibabel as nib
 import numpy as np
@@ -7,14 +8,17 @@ import pytest
 from adn_jax.config import PrepareSettings, ReadSettings
 from adn_jax.datasets.plain import find_plain, looks_like_plain
 from adn_jax.datasets.raw import (
+    TISSUES,
     FileCase,
     RawCase,
     RefusedCase,
+    _open_tissue,
     given_splits,
     unread_flags,
 )
 from adn_jax.errors import UserError
 from tests.datasets.test_bids import touch
+from tests.scans.dicom.files import head_of_blocks, write_series
 
 SETTINGS, READING = PrepareSettings(), ReadSettings()
 
@@ -134,3 +138,37 @@ def test_volumes_of_other_names_are_told(tmp_path):
     )
     assert flag.endswith("c.nrrd and 1 more")
     assert unread_flags(()) == ()
+
+
+def test_folders_that_are_no_case_are_named(tmp_path, head):
+    (tmp_path / "good").mkdir()
+    head.ct.to_filename(tmp_path / "good" / "ct.nii")
+    shutil.copytree(tmp_path / "good", tmp_path / "site1" / "a")
+    for name in ("other", "slices", "notes"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "other" / "ct.nrrd").touch()
+    (tmp_path / "notes" / "read.txt").touch()
+    write_series(tmp_path / "slices", head_of_blocks())
+    write_series(tmp_path / "capitals" / "DICOM", head_of_blocks())
+    found = find_plain(tmp_path)
+    refused = {c.name: c.reason for c in found.cases if isinstance(c, RefusedCase)}
+    assert {case.name for case in found.cases} - refused.keys() == {"good", "capitals"}
+    assert refused.keys() == {"other", "slices"}
+    assert "ct.nrrd but no ct.nii.gz" in refused["other"]
+    assert "DICOM files, but not in a folder dicom/" in refused["slices"]
+    (remark,) = found.remarks
+    assert remark.startswith("site1/ has volumes in folders of its own")
+
+
+def test_tissue_maps_of_spm_have_no_number_beside_the_head(tmp_path):
+    for name in TISSUES:
+        values = np.full((4, 4, 4), np.nan, np.float32)
+        values[1:3] = 0.5
+        nib.Nifti1Image(values, np.eye(4)).to_filename(tmp_path / f"{name}.nii.gz")
+    paths = {name: tmp_path / f"{name}.nii.gz" for name in TISSUES}
+    for image in _open_tissue("a", paths).values():
+        assert np.isfinite(image.voxels).all()
+        assert image.voxels.sum() == 16
+    nib.Nifti1Image(values - 1, np.eye(4)).to_filename(paths["csf"])
+    with pytest.raises(UserError, match=r"csf\.nii\.gz has values down to -0\.5; give"):
+        _open_tissue("a", paths)

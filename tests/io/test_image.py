@@ -114,6 +114,38 @@ def test_a_label_by_the_scans_other_form_is_accepted(tmp_path):
     np.testing.assert_array_equal(onto_voxels(label, scan).voxels, scan.voxels)
 
 
+def centred(affine_of, codes=(1, 1)):
+    """A scan with its origin in the middle; its header says where by two affines."""
+    affine = np.diag([*SPACING, 1.0])
+    affine[:3, 3] = -affine[:3, :3] @ (np.array(SHAPE) - 1) / 2
+    values = np.arange(210, dtype=np.int16).reshape(SHAPE)
+    image = nib.Nifti1Image(values, affine)
+    image.set_qform(affine, codes[0])
+    image.set_sform(affine_of(affine), codes[1])
+    return from_nifti(image, "lesion label")
+
+
+def mirrored(affine):
+    return affine * [[-1], [1], [1], [1]]
+
+
+def test_a_label_that_says_nothing_of_its_place_is_refused():
+    """What nibabel makes up for it, x to the left, would fit a scan around 0."""
+    nowhere = centred(np.array, codes=(0, 0))
+    with pytest.raises(
+        UserError, match=r"does not say where .*neither sform nor qform"
+    ):
+        onto_voxels(nowhere, centred(np.array))
+    np.testing.assert_array_equal(onto_voxels(nowhere, nowhere).voxels, nowhere.voxels)
+
+
+def test_a_label_with_two_places_on_the_scan_is_refused():
+    two = centred(mirrored)
+    with pytest.raises(UserError, match="fits the scan in two ways"):
+        onto_voxels(two, centred(np.array))
+    np.testing.assert_array_equal(onto_voxels(two, two).voxels, two.voxels)
+
+
 def itk_corners(path):
     """Corner voxels in mm (RAS) as ITK lays them."""
     sitk = pytest.importorskip("SimpleITK")

@@ -318,3 +318,13 @@ def test_slices_as_taken_are_sampled_where_they_lie(heights, tilt):
     inner = (slice(1, -1),) * 3  # at the scan's faces values go on as they are
     np.testing.assert_allclose(taken[inner], stack.values[inner], atol=1e-3)
     np.testing.assert_allclose(taken[1:-1, 1:-1], stack.values[1:-1, 1:-1], atol=0.1)
+
+
+def test_maps_without_any_tissue_in_the_brain_are_refused(head, small_grid):
+    maps = {
+        name: one.holding(0 * one.voxels, name)
+        for name, one in tissue_maps(head).items()
+    }
+    given = CaseInput(scan_of(head), tissue=maps)
+    with pytest.raises(UserError, match="every voxel of the brain without tissue"):
+        prepare_scan(given, small_grid)

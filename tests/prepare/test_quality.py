@@ -133,9 +133,10 @@ def lesion_flags(prepared, brain):
 
 
 def test_a_lesion_out_of_place():
-    brain = np.zeros((2, 4, 4), bool)
+    brain = np.zeros((6, 4, 4), bool)
     brain[:, :3] = True
     inside, half = brain.copy(), np.ones_like(brain)
+    inside[2:] = half[2:] = False
     assert lesion_flags(inside, brain) == ()
     assert lesion_flags(half, brain) == (
         "25% of the infarct lies outside the brain mask",
@@ -146,6 +147,8 @@ def test_a_lesion_out_of_place():
     assert flag == "of the labelled infarct 2.0 of 8.0 mL are on the prepared grid"
     (flag,) = lesion_flags(np.zeros_like(brain), brain)
     assert flag == "the labelled infarct is lost on the prepared grid"
+    (flag,) = lesion_flags(brain, brain)
+    assert flag.startswith("100% of the brain is labelled infarct; the label may be a")
     assert measure_lesion(None, None, brain, 0.25) == {}
 
 
