@@ -34,6 +34,9 @@ PREFERRED = ("probability", "lesion")
 THRESHOLD = 0.5
 """From this value a voxel is infarct: in a mask, and of a probability."""
 
+BEYOND = 1e-4
+"""By how much a probability may lie beyond 0 and 1: rounding."""
+
 NAMED = 5
 """At most so many cases are named in a message."""
 
@@ -165,14 +168,15 @@ def _files_of(entries: Sequence[Path]) -> list[Path]:
 
 
 def read_values(path: Path) -> Image:
-    """Read a mask of 0 and 1, or probabilities.
+    """Read a mask of 0 and 1, or probabilities, which means in float32 may leave by a
+    little.
 
     Raises `UserError` for anything else.
     """
     image = read_image(path, f"prediction {path}")
     low, high = float(image.voxels.min()), float(image.voxels.max())
-    if low >= 0 and high <= 1:
-        return image
+    if low >= -BEYOND and high <= 1 + BEYOND:
+        return image.holding(image.voxels.clip(0, 1), image.meaning)
     what = "values that are no numbers"
     if np.isfinite(low) and np.isfinite(high):
         what = f"values from {low:g} to {high:g} (labels, logits, per cent?)"

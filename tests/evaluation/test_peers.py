@@ -11,7 +11,7 @@ from adn_jax.cli.main import main
 from adn_jax.data.cases import read_case, read_native_lesion
 from adn_jax.errors import UserError
 from adn_jax.evaluation.evaluate import evaluate_predictions, evaluate_run
-from adn_jax.evaluation.peers import find_files, onto_both
+from adn_jax.evaluation.peers import find_files, onto_both, read_values
 from adn_jax.inference.system import infer_case
 from adn_jax.io.image import Image, write_image
 from adn_jax.training.runs import load_run
@@ -188,6 +188,13 @@ def test_what_cannot_be_scored_is_refused(write_masks, tiny_data, tmp_path):
     path.unlink()
     refused(folder, tiny_data, r"no prediction of 1 of 3 cases \(upright\); give one")
     refused(tmp_path / "absent", tiny_data, "absent is no folder")
+
+
+def test_probabilities_may_be_off_by_their_rounding(tmp_path):
+    values = np.array([-1e-6, 0.5, 1 + 1e-6], np.float32).reshape(3, 1, 1)
+    nib.Nifti1Image(values, np.eye(4)).to_filename(tmp_path / "mean.nii")
+    read = read_values(tmp_path / "mean.nii").voxels
+    np.testing.assert_array_equal(read.ravel(), np.float32([0, 0.5, 1]))
 
 
 def test_the_verb_prints_the_headline(write_masks, tiny_data, capsys):
