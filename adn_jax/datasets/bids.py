@@ -189,7 +189,11 @@ def _find_bids_case(name: str, files: Sequence[BidsFile], root: Path) -> RawCase
         return None
     order = partial(_order_of_scan, files=files)
     scan = min(scans, key=order)
-    alike = [one for one in scans if order(one) == order(scan)]
+    alike = [
+        one
+        for one in scans
+        if one.path.parent == scan.path.parent and order(one) == order(scan)
+    ]
     try:
         lesion = nearest(scan, files, _is_lesion)
         brain = nearest(scan, files, _is_brain)
@@ -208,7 +212,7 @@ def _find_bids_case(name: str, files: Sequence[BidsFile], root: Path) -> RawCase
         brain=brain,
         tissue=given or None,
         flags=(
-            f"{len(alike)} scans could be meant; the first by name is read, "
+            f"{len(alike)} scans could be meant; the first found is read, "
             f"{scan.path.name}",
         )
         if len(alike) > 1

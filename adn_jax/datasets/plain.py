@@ -1,6 +1,7 @@
 """The project's own layout: `<case>/ct.nii.gz` or `<case>/dicom/`, and labels."""
 
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 
 from adn_jax.datasets.raw import (
@@ -16,7 +17,8 @@ from adn_jax.datasets.raw import (
 )
 from adn_jax.errors import UserError
 from adn_jax.io.files import is_dangling, is_there
-from adn_jax.scans.dicom.headers import starts_as_dicom
+from adn_jax.scans.dicom.headers import has_preamble
+from adn_jax.scans.dicom.series import FEWEST_SLICES
 from adn_jax.scans.read import find_nifti
 
 SPM_MAPS = {"grey": "c1", "white": "c2", "csf": "c3"}
@@ -30,7 +32,8 @@ def looks_like_plain(folder: Path) -> bool:
 def find_plain(folder: Path) -> RawDataset:
     """The cases of a folder by name; `UserError` if there are none.
 
-    A folder with volumes but no scan among them is a refused case, to be named.
+    A folder with volumes or slices but no scan under its name is a refused case, to be
+    named.
     """
     folders = sorted(path for path in folder.iterdir() if path.is_dir())
     cases = [case for path in folders if (case := _find_plain_case(path)) is not None]
@@ -65,10 +68,13 @@ def _why_no_case(folder: Path) -> str:
     """Why a folder with a scan or volumes in it is no case; empty if it has none."""
     if folder.name.startswith("."):
         return ""
+    volumes = unread_volumes(folder, ())
+    others = [path for path in volumes if path.suffix != SEGMENTATION_ENDING]
     files = (path for path in sorted(folder.glob("[!.]*")) if path.is_file())
-    if any(starts_as_dicom(path) for path in files):
+    slices = [*islice(filter(has_preamble, files), FEWEST_SLICES)]
+    if not others and len(slices) == FEWEST_SLICES:
         return "it has DICOM files, but not in a folder dicom/; move them into one."
-    if volumes := unread_volumes(folder, ()):
+    if volumes:
         return (
             f"it has {volumes[0].name} but no ct.nii.gz and no dicom/; rename the scan."
         )
@@ -76,16 +82,15 @@ def _why_no_case(folder: Path) -> str:
 
 
 def _deeper_volumes(folders: Iterable[Path]) -> tuple[str, ...]:
-    """A remark for each folder without volumes whose folders have some."""
-    deeper = [
-        folder.name
-        for folder in folders
-        if any(unread_volumes(path, ()) for path in folder.glob("[!.]*/"))
-    ]
+    """A remark for each folder that is no case, but has scans deeper down."""
     return tuple(
-        f"{name}/ has volumes in folders of its own, which are not read; give {name} "
-        "itself as the data, or move its cases up"
-        for name in deeper
+        f"{folder.name}/ has scans or volumes in folders of its own, which are not "
+        "read: a case is a folder with ct.nii.gz or dicom/ in it"
+        for folder in folders
+        if any(
+            unread_volumes(path, ()) or _find_plain_case(path)
+            for path in folder.glob("[!.]*/")
+        )
     )
 
 

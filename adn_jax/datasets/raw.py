@@ -36,8 +36,8 @@ VOLUME_ENDINGS = (
 )
 """Of files that hold a volume, whether it can be read here or not."""
 
-LEAST_OF_A_MAP = -0.01
-"""Interpolation leaves probabilities a little below 0."""
+LEAST_OF_A_MAP = -0.2
+"""Splines leave probabilities below 0 by less."""
 
 TissueMaps = Mapping[str, Image]
 """Probability maps under the names in `TISSUES`."""
@@ -300,16 +300,16 @@ def _open_tissue(name: str, maps: Mapping[str, Path] | None) -> TissueMaps | Non
 def _read_map(path: Path, meaning: str) -> Image:
     """A map of a tissue, 0 where it has no number (SPM's have none beside the head).
 
-    Raises `UserError` for values below 0, which are no probabilities.
+    Raises `UserError` for values far below 0, which are no probabilities.
     """
     image = read_image(path, meaning)
-    values = np.nan_to_num(image.voxels, nan=0.0)
+    values = np.nan_to_num(image.voxels, nan=0.0, posinf=0.0, neginf=0.0)
     if (least := values.min()) < LEAST_OF_A_MAP:
         raise UserError(
             f"{path.name} has values down to {least:g}; give the {meaning} as a "
             "probability."
         )
-    return image.holding(values, meaning)
+    return image.holding(values.clip(min=0.0), meaning)
 
 
 def given_splits(folder: Path) -> Mapping[str, Sequence[str]] | None:

@@ -7,6 +7,7 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO, StringIO
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -17,7 +18,7 @@ from matplotlib.figure import Figure
 from adn_jax.evaluation.report import data_uri, format_interval
 from adn_jax.inference.figures import BAR, MEDIAN
 from adn_jax.io.files import is_there, read_json, write_text
-from adn_jax.io.paths import Place, as_place, is_remote
+from adn_jax.io.paths import Place, is_remote
 from adn_jax.report.pages import format_number, page_environment
 from adn_jax.training.metric_log import METRICS, read_metrics
 from adn_jax.training.runs import Run
@@ -188,9 +189,9 @@ def draw_curve(curve: TrainingCurve) -> str:
 def quality_page(run: Run) -> str | None:
     """Where the quality page of the run's data is, from the run's folder; None if it
     has none that a page can lead to."""
-    if run.data is None or is_remote(run.folder):
+    if run.data is None or is_remote(run.folder) or is_remote(run.data):
         return None
-    page = as_place(run.data) / "quality.html"
-    if is_remote(page) or not is_there(page):
+    page = Path(run.data) / "quality.html"
+    if not is_there(page):
         return None
     return quote(os.path.relpath(page, run.folder.resolve()))

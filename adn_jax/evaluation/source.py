@@ -6,8 +6,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from adn_jax.data.manifest import Fold, Manifest, has_manifest, read_manifest
-from adn_jax.errors import UserError, few_of
+from adn_jax.data.cases import VOLUME_FILES
+from adn_jax.data.manifest import Fold, Manifest, read_manifest
+from adn_jax.errors import UserError, few_of, is_refusal
 from adn_jax.io.files import read_json
 from adn_jax.io.paths import Place, Source, to_place
 from adn_jax.training.runs import Run
@@ -32,7 +33,7 @@ def find_data(run: Run, data: Place | None) -> Manifest:
     if run.cases_sha256 not in {None, found.digest}:
         raise UserError(
             f"{trained_on} has other cases or splits than when {run.folder} was "
-            "trained on it, so that those to be scored may be among them; restore it, "
+            "trained on it, which may have learnt from those to be scored; restore it, "
             "or give it with --data DIR to score its own splits."
         )
     return found
@@ -104,34 +105,51 @@ def check_unseen(runs: Sequence[Run], split: str, data: Place | None) -> None:
 
 
 def check_not_learnt(run: Run, manifest: Manifest, cases: Sequence[str]) -> None:
-    """Raise `UserError` where a run has learnt from cases that another data set, or the
-    same with other splits, has elsewhere; tell it if that cannot be known."""
+    """Raise `UserError` if a run has learnt from the scans of cases that another data
+    set, or the same with other splits, has elsewhere; tell it if that is not known."""
     digest = _as_trained(run, manifest).digest
     if run.data is None or run.cases_sha256 in {None, digest}:
         return
-    trained_on = to_place(run.data)
-    known = read_manifest(trained_on) if has_manifest(trained_on) else None
-    if known is None or _as_trained(run, known).digest != run.cases_sha256:
+    try:
+        seen = _learnt_cases(run, to_place(run.data), manifest, cases)
+    except Exception as error:  # each store has errors of its own
+        if not is_refusal(error) and not isinstance(error, UserError):
+            raise
+        seen = None
+    if seen is None:
         print(
             f"adn: which cases {run.folder} has learnt from is not known any more; "
             f"those of {manifest.folder} may be among them.",
             file=sys.stderr,
         )
-        return
-    learnt = _as_trained(run, known).splits.get("train", ())
-    seen = [
-        name
-        for name in cases
-        if name in learnt
-        and case_checksums(known.case_folder(name))
-        == case_checksums(manifest.case_folder(name))
-    ]
-    if seen:
+    elif seen:
         raise UserError(
             f"{run.folder} has learnt from {few_of(seen)}, so that scores of this "
             f"split of {manifest.folder} would tell too much; score cases that it has "
             "not learnt from."
         )
+
+
+def _learnt_cases(
+    run: Run, trained_on: Place, manifest: Manifest, cases: Sequence[str]
+) -> list[str] | None:
+    """Those cases whose scan a run has learnt from; None if its data has changed."""
+    trained = _as_trained(run, read_manifest(trained_on))
+    if trained.digest != run.cases_sha256:
+        return None
+    return [
+        name
+        for name in cases
+        if name in trained.splits.get("train", ())
+        and _same_scan(trained.case_folder(name), manifest.case_folder(name))
+    ]
+
+
+def _same_scan(one: Source, other: Source) -> bool:
+    """Whether two cases hold one prepared scan, whatever their labels."""
+    file, _ = VOLUME_FILES["volume"]
+    known = [(case_checksums(case) or {}).get(file) for case in (one, other)]
+    return known[0] is not None and known[0] == known[1]
 
 
 def case_checksums(files: Source) -> dict[str, str] | None:

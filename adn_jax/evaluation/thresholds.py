@@ -25,7 +25,7 @@ from adn_jax.evaluation.source import (
 from adn_jax.inference.maps import SMALL_ML, Map, Thresholds
 from adn_jax.inference.system import System
 from adn_jax.io.files import none_for_nan, read_json, write_json
-from adn_jax.io.paths import Place, to_place
+from adn_jax.io.paths import Place
 from adn_jax.metrics.overlap import Spacing
 from adn_jax.training.runs import Run
 
@@ -271,14 +271,16 @@ def _validation_parts(
     system = replace(system, members=every_lesion, samples=0, thresholds=None)
     if len({cases_of_split(manifest, "validation") for manifest in manifests}) == 1:
         return [(system, manifests[0])]
-    alone = [
-        replace(system, members=(member,), names=(name,))
-        for member, name in zip(system.members, system.names, strict=True)
-    ]
+    alone = [replace(system, members=(member,)) for member in system.members]
     return list(zip(alone, manifests, strict=True))
 
 
 def _validation_data(run: Run, data: Place | None) -> Manifest:
-    """The data set that a run was trained on, else the given one."""
-    there = run.data is not None and to_place(run.data).is_dir()
-    return find_data(run, None if there else data)
+    """The data set that a run was trained on, if it is there as it was; else the given
+    one."""
+    try:
+        return find_data(run, None)
+    except UserError:
+        if data is None:
+            raise
+        return find_data(run, data)

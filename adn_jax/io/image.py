@@ -190,7 +190,7 @@ def onto_voxels(image: Image, scan: Image) -> Image:
         raise UserError(
             f"the {image.meaning} {reason}; give one that was drawn on this scan."
         )
-    if any(not np.array_equal(found[0], other) for other in found[1:]):
+    if any(not np.array_equal(found[0], other, equal_nan=True) for other in found[1:]):
         raise UserError(
             f"the {image.meaning} fits the scan in two ways, as sform and qform "
             "disagree; write both files with one place (sform and qform alike)."

@@ -65,7 +65,7 @@ def as_place(place: Place | str) -> Place:
     return place.resolve() if nameless else place
 
 
-def is_remote(place: Place) -> bool:
+def is_remote(place: Place | str) -> bool:
     """Whether a place is in an object store; epath has places on disks, too."""
     return "://" in str(place)
 

@@ -177,7 +177,7 @@ MEASURES = {
     "lesion_prepared_ml": Measure(
         "prepared mL", "Volume of the labelled infarct on the prepared grid."
     ),
-    "lesion_share": Measure(
+    "infarct_share": Measure(
         "infarct in brain",
         "Share of the brain that is labelled infarct.",
         "{:.0%} of the brain is labelled infarct; the label may be a mask of the brain",
@@ -249,7 +249,7 @@ def measure_lesion(
     return {
         "lesion_ml": float(np.count_nonzero(native.voxels) * voxel_ml),
         "lesion_prepared_ml": float(np.count_nonzero(prepared) * prepared_voxel_ml),
-        "lesion_share": float(np.mean(prepared[brain])),
+        "infarct_share": float(np.mean(prepared[brain])),
         "lesion_outside_brain": outside,
     }
 

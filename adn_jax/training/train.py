@@ -104,9 +104,8 @@ def train(
             with sync_errors():
                 if is_first():
                     claim.enter_context(only_one(folder))
-                    planned = (
-                        plan()
-                    )  # another process may have had the folder until now
+                    # another process may have had the folder until now
+                    planned = plan()
                     manifest = cases()
                     _check_manifest(planned, recipe, manifest, mesh)
                     begun = begin_run(

@@ -106,7 +106,7 @@ def test_of_scans_that_could_all_be_meant_the_first_is_flagged(tmp_path):
     (flag,) = only_case(tmp_path).flags
     assert (
         flag
-        == "2 scans could be meant; the first by name is read, sub-a_acq-one_ct.nii.gz"
+        == "2 scans could be meant; the first found is read, sub-a_acq-one_ct.nii.gz"
     )
 
 

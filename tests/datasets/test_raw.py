@@ -157,7 +157,7 @@ def test_folders_that_are_no_case_are_named(tmp_path, head):
     assert "ct.nrrd but no ct.nii.gz" in refused["other"]
     assert "DICOM files, but not in a folder dicom/" in refused["slices"]
     (remark,) = found.remarks
-    assert remark.startswith("site1/ has volumes in folders of its own")
+    assert remark.startswith("site1/ has scans or volumes in folders of its own")
 
 
 def test_tissue_maps_of_spm_have_no_number_beside_the_head(tmp_path):

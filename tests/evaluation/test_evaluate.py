@@ -191,3 +191,6 @@ def test_a_data_set_that_changed_since_the_training_is_refused(
         evaluate_run(tiny_run)
     assert evaluate_run(tiny_run, data).summary["cases"] == 4
     assert "has learnt from is not known any more" in capsys.readouterr().err
+    note(tiny_run, data="gs://nowhere-at-all/data")
+    assert evaluate_run(tiny_run, data).summary["cases"] == 4
+    assert "has learnt from is not known any more" in capsys.readouterr().err

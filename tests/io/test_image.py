@@ -146,6 +146,14 @@ def test_a_label_with_two_places_on_the_scan_is_refused():
     np.testing.assert_array_equal(onto_voxels(two, two).voxels, two.voxels)
 
 
+def test_values_that_are_no_number_are_carried_along(tmp_path):
+    path = tmp_path / "mask.nii"
+    values = np.where(np.arange(210).reshape(SHAPE) % 3, np.float32(np.nan), 1)
+    nib.Nifti1Image(values, np.diag([*SPACING, 1])).to_filename(path)
+    mask = read_image(path, "brain mask")
+    np.testing.assert_array_equal(onto_voxels(mask, mask).voxels, values)
+
+
 def itk_corners(path):
     """Corner voxels in mm (RAS) as ITK lays them."""
     sitk = pytest.importorskip("SimpleITK")

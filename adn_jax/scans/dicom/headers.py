@@ -88,8 +88,8 @@ class Frame:
     orientation: tuple[float, ...] | None
     pixel_spacing_mm: tuple[float, ...] | None
     thickness_mm: float | None
-    rescale: tuple[float, float] | None
-    """Slope and intercept from stored values to HU."""
+    rescale: tuple[float, float | None]
+    """Slope and intercept from stored values to HU; None: no intercept is told."""
     header: dict[str, str]
     """The remaining elements by keyword; several values are joined by a backslash."""
 
@@ -148,12 +148,21 @@ def read_headers(paths: Iterable[Path]) -> Headers:
 
 def starts_as_dicom(path: Path) -> bool:
     """Whether the first bytes are those of a DICOM file, with or without preamble."""
+    return has_preamble(path) or _first_bytes(path, 2) in BARE_STARTS
+
+
+def has_preamble(path: Path) -> bool:
+    """Whether a file is DICOM for sure: it says so behind the preamble."""
+    return _first_bytes(path, PREAMBLE + 4)[PREAMBLE:] == b"DICM"
+
+
+def _first_bytes(path: Path, count: int) -> bytes:
+    """The first bytes of a file; none if it cannot be read."""
     try:
         with path.open("rb") as file:
-            start = file.read(PREAMBLE + 4)
+            return file.read(count)
     except OSError:
-        return False
-    return start[PREAMBLE:] == b"DICM" or start[:2] in BARE_STARTS
+        return b""
 
 
 def _read_frames(path: Path) -> list[Frame]:
@@ -233,7 +242,7 @@ def _frame_of(
         orientation=numbers(places, "ImageOrientationPatient", 6),
         pixel_spacing_mm=numbers(places, "PixelSpacing", 2),
         thickness_mm=thickness[0] if thickness else None,
-        rescale=None if intercept is None else (slope[0] or 1.0, intercept[0]),
+        rescale=(slope[0] or 1.0, intercept[0] if intercept else None),
         header=header,
     )
 

@@ -129,6 +129,7 @@ def read_volume(path: Path, series: str = "", where: Path | None = None) -> Dico
 
 def bright_ml(series: Series) -> float:
     """Volume of bright vessels in a sample of the slices; 0 if they are damaged."""
+    series, _ = _with_rescale(series)
     count = min(len(series.frames), SAMPLE)
     sampled = np.linspace(0, len(series.frames) - 1, count).astype(int)
     frames = [series.frames[index] for index in sampled]
@@ -145,13 +146,13 @@ def bright_ml(series: Series) -> float:
 def _with_rescale(series: Series) -> tuple[Series, tuple[str, ...]]:
     """The series with the usual rescale in slices that tell none, and a sentence if
     there are such; none is made up if no slice tells one."""
-    told = [frame.rescale for frame in series.frames if frame.rescale is not None]
+    told = [one.rescale for one in series.frames if one.rescale[1] is not None]
     lacking = len(series.frames) - len(told)
     if not told or not lacking:
         return series, ()
     usual = mode(told)
     frames = (
-        frame if frame.rescale else replace(frame, rescale=usual)
+        replace(frame, rescale=usual) if frame.rescale[1] is None else frame
         for frame in series.frames
     )
     return replace(series, frames=tuple(frames)), (
@@ -200,8 +201,8 @@ def _decode(
 
     def fill(path: Path, images: Iterable[Num[np.ndarray, "rows columns"]]) -> None:
         for z, image in zip(slices[path], images, strict=True):
-            slope, intercept = frames[z].rescale or (1.0, 0.0)
-            values[:, :, z] = image[::-1].T * slope + intercept
+            slope, intercept = frames[z].rescale
+            values[:, :, z] = image[::-1].T * slope + (intercept or 0.0)
 
     damaged, compressed = {}, {}
     for path, places in slices.items():
@@ -299,30 +300,31 @@ def _missing_by_width(
     """How many slices each gap misses, as far as its width tells.
 
     Slices are often planned closer at the base than at the vertex, so that a step from
-    one distance to another is none; alike gaps count if both gaps around them are
-    narrower, a single one also at an end.
+    one distance to another is none; alike gaps count if those on both sides are
+    narrower and more, a single gap also at an end.
     """
     missing = np.zeros(len(distances_mm), int)
     steps = np.abs(np.diff(np.log(distances_mm))) > np.log(GAP_FACTOR)
-    for alike in np.split(np.arange(len(distances_mm)), np.flatnonzero(steps) + 1):
-        ends = alike[0] - 1, alike[-1] + 1
-        around = [distances_mm[at] for at in ends if 0 <= at < len(distances_mm)]
-        if len(around) == 2 or (len(alike) == len(around) == 1):
-            wider = distances_mm[alike] / max(around)
+    runs = np.split(np.arange(len(distances_mm)), np.flatnonzero(steps) + 1)
+    for before, run, after in zip([[], *runs], runs, [*runs[1:], []], strict=False):
+        around = np.r_[distances_mm[before[-1:]], distances_mm[after[:1]]]
+        inside = len(around) == 2 and len(before) + len(after) > len(run)
+        if inside or len(run) == len(around) == 1:
+            wider = distances_mm[run] / around.max()
             if wider.min() > GAP_FACTOR:
-                missing[alike] = np.rint(wider - 1)
+                missing[run] = np.rint(wider - 1)
     return missing
 
 
 def _skipped_numbers(
     frames: Sequence[Frame], distances_mm: Float[np.ndarray, " gaps"]
 ) -> Int[np.ndarray, " gaps"]:
-    """How many slices each gap misses, as far as numbers of images are skipped where
-    a gap is wider than a slice is thick."""
+    """How many slices each gap misses, as far as the numbers of the images skip as many
+    as would fill it, slice by slice."""
     steps = np.diff([frame.number("InstanceNumber") for frame in frames])
     thickness = max(frame.thickness_mm or 0.0 for frame in frames)
     in_order = (steps >= 1).all() or (steps <= -1).all()
     if not thickness or not in_order:
         return np.zeros(len(distances_mm), int)
-    room = np.where(distances_mm > GAP_FACTOR * thickness, distances_mm / thickness, 1)
-    return np.rint(np.minimum(np.abs(steps), room) - 1).astype(int)
+    fits = np.abs(distances_mm / thickness - np.abs(steps)) < GAP_FACTOR - 1
+    return np.where(fits, np.abs(steps) - 1, 0).astype(int)

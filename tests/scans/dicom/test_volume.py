@@ -185,6 +185,7 @@ def test_slices_that_lie_unevenly_by_plan_are_no_flag(tmp_path):
         ((5, 10, 5, 10, 5), "missing slices: about 2, after slice 2, 4"),
         ((4, 4, 8, 8, 4, 4), "missing slices: about 2, after slice 3, 4"),
         ((2.5, 2.5, 5, 5, 7.5, 7.5), None),
+        ((5, 5, 1, 5, 5, 5, 5, 1, 5, 5), None),
     ],
 )
 def test_gaps(distances, missing):
@@ -269,6 +270,19 @@ def test_slices_without_the_intercept_of_the_others(tmp_path):
     assert_upright(scan)
     (flag,) = scan.flags
     assert flag.startswith("3 of 8 slices tell no rescale intercept; that of the other")
+
+
+def test_a_slope_counts_without_an_intercept(tmp_path):
+    for path in write_series(tmp_path, HU):
+        dataset = pydicom.dcmread(path)
+        stored = dataset.pixel_array // 2
+        dataset.PixelData = stored.astype("<u2").tobytes()
+        dataset.RescaleSlope = 2
+        del dataset.RescaleIntercept
+        dataset.save_as(path)
+    scan = read_scan(tmp_path)
+    hu = HU - (HU.astype(int) + 1024) % 2
+    assert_upright(scan, hu)
 
 
 def test_a_damaged_file_is_a_missing_slice(tmp_path):
