@@ -48,7 +48,7 @@ RIM_VOXELS = 2
 UPRIGHT = Plane(np.array([1.0, 0.0, 0.0]), np.zeros(3))
 CONVENTION = "Axial, front up, patient's left on the image's right."
 DISPLAYED = f"{CONVENTION} CT {DISPLAY_HU[0]:.0f} to {DISPLAY_HU[1]:.0f} HU."
-MAP_SCALE = "Maps: black is 0, brightest the value in the corner; Q is blue below 0."
+MAP_SCALE = "Maps: black is 0, brightest the value in the corner."
 NOT_HU = "P: 0 to 1, not HU; Q, blue below 0, and X̂ are made with it."
 
 SHORT_TITLES = {
