@@ -27,7 +27,7 @@ from adn_jax.errors import UserError
 from adn_jax.evaluation.case import EMPTY_RULES
 from adn_jax.inference.system import load_system, tta_of
 from adn_jax.io.files import failures_named, read_json
-from adn_jax.io.paths import Place, spelled_out
+from adn_jax.io.paths import Place, check_apart, spelled_out
 from adn_jax.metrics.overlap import Mask
 from adn_jax.pipeline.align import aligns
 from adn_jax.runtime.jobs import progress_bar
@@ -341,6 +341,7 @@ def prepared_data(
     Archives of the AISD download are unpacked into `out/unpacked`. `hu_range` is the HU
     to which the scans of a raw data set were clipped.
     """
+    check_apart(out, data)
     if has_manifest(data):
         return read_manifest(data)
     check_on_disk(data)

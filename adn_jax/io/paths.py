@@ -75,6 +75,14 @@ def spelled_out(place: Place) -> str:
     return str(place if is_remote(place) else place.resolve())
 
 
+def check_apart(out: Place, data: Place) -> None:
+    """Raise `UserError` if results would be written among the data."""
+    if spelled_out(out) == spelled_out(data):
+        raise UserError(
+            f"{out} is the folder of the data itself; give another one for the results."
+        )
+
+
 def read_bytes(source: Source) -> bytes:
     """What a file holds.
 

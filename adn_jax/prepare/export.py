@@ -45,7 +45,7 @@ from adn_jax.io.files import (
     write_json,
 )
 from adn_jax.io.image import Image, from_zyx, onto_voxels, write_image
-from adn_jax.io.paths import Place, is_remote
+from adn_jax.io.paths import Place, check_apart, is_remote
 from adn_jax.prepare.dataset import input_fingerprint
 from adn_jax.runtime.jobs import Outcome, Processes, attempt
 
@@ -129,6 +129,7 @@ def export_dataset(
         raise UserError(f"--dataset-id is {dataset_id}; give a number from 1 to 999.")
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
         raise UserError(f"--name is {name!r}; use letters, digits, - and _.")
+    check_apart(out, prepared)
     folder = out / f"Dataset{dataset_id:03d}_{name}"
     manifest = read_manifest(prepared)
     if manifest.shards:

@@ -17,7 +17,7 @@ from adn_jax.data.stream import DrawnHeads
 from adn_jax.distributed.mesh import check_batch, check_rows
 from adn_jax.errors import UserError
 from adn_jax.io.files import check_fetched
-from adn_jax.io.paths import Place, is_remote
+from adn_jax.io.paths import Place, check_apart, is_remote
 from adn_jax.losses.recipes import resolve_term
 from adn_jax.models import network
 from adn_jax.training.runs import (
@@ -127,6 +127,7 @@ def check_no_fold(fold: Fold | None) -> None:
 def check_paths(data: Place | None, folder: Place) -> None:
     """Raise `UserError` if data cannot be read from or a run not be written to."""
     if data is not None:
+        check_apart(folder, data)
         check_fetched(data)
         if not data.is_dir():
             raise UserError(f"the data folder {data} does not exist; check --data.")

@@ -83,6 +83,12 @@ def test_missing_data(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_among_the_data_is_refused(data):
+    with pytest.raises(UserError, match="is the folder of the data itself"):
+        train(RECIPE, data, data / "absent" / "..")
+    assert not (data / "config.json").exists()
+
+
 def test_data_prepared_otherwise(data, tmp_path):
     finer = replace(RECIPE.system.prepare, spacing_mm=(5.0, 1.2, 1.2))
     with pytest.raises(UserError, match=r"other settings .*spacing_mm \(8\.0, 10\.0"):
