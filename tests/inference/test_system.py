@@ -10,6 +10,7 @@ import pytest
 
 from adn_jax.config import DeepMedicSettings, UNetSettings
 from adn_jax.data.cases import read_case
+from adn_jax.data.manifest import read_manifest
 from adn_jax.errors import UserError
 from adn_jax.evaluation import evaluate as module
 from adn_jax.evaluation.evaluate import evaluate_run
@@ -133,7 +134,10 @@ def test_a_run_has_its_folders_name(tiny_run, monkeypatch):
 
 
 def test_members_learned_from_the_same_cases(tiny_run, twin_run, tiny_data):
-    for run, digest in ((tiny_run, "one"), (twin_run, "other")):
+    for run, digest in (
+        (tiny_run, read_manifest(tiny_data).digest),
+        (twin_run, "other"),
+    ):
         note(run, data=str(tiny_data), cases_sha256=digest)
     with pytest.raises(UserError, match=r"twin was trained on other cases.*--data DIR"):
         evaluate_run(tiny_run, ensemble=[twin_run])
