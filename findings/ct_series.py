@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
@@ -46,3 +47,43 @@ def write_slice(
     one.file_meta.MediaStorageSOPClassUID = one.SOPClassUID
     one.file_meta.MediaStorageSOPInstanceUID = one.SOPInstanceUID
     one.save_as(Path(folder) / f"{instance:03d}.dcm", enforce_file_format=True)
+
+
+def write_segmentation(folder: str, depth: int) -> None:
+    """Write `folder`.dcm: a DICOM segmentation of the series of `depth` slices in
+    `folder`, a block of 10 x 10 pixels on its second to fourth slice."""
+    import highdicom as hd
+    from pydicom.sr.codedict import codes
+    from pydicom.sr.coding import Code
+
+    source = [dcmread(path) for path in sorted(Path(folder).iterdir())]
+    for each in source:  # highdicom copies them
+        each.PatientBirthDate = each.PatientSex = each.AccessionNumber = ""
+        each.ReferringPhysicianName = each.StudyID = ""
+    infarct = hd.seg.SegmentDescription(
+        segment_number=1,
+        segment_label="infarct",
+        segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
+        segmented_property_type=Code("55641003", "SCT", "Infarct"),
+        algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=hd.AlgorithmIdentificationSequence(
+            "made up", codes.DCM.ArtificialIntelligence, "1"
+        ),
+    )
+    mask = np.zeros((depth, SIZE, SIZE), np.uint8)
+    mask[1:4, 20:30, 20:30] = 1
+    hd.seg.Segmentation(
+        source_images=source,
+        pixel_array=mask,
+        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+        segment_descriptions=[infarct],
+        series_instance_uid=generate_uid(),
+        series_number=3,
+        sop_instance_uid=generate_uid(),
+        instance_number=1,
+        manufacturer="made up",
+        manufacturer_model_name="made up",
+        software_versions="1",
+        device_serial_number="1",
+        omit_empty_frames=False,
+    ).save_as(f"{folder}.dcm")

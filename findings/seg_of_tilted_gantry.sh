@@ -23,12 +23,8 @@ from pathlib import Path
 
 import highdicom as hd
 import numpy as np
-import pydicom
 import SimpleITK as sitk
-from ct_series import SIZE, write_slice
-from pydicom.sr.codedict import codes
-from pydicom.sr.coding import Code
-from pydicom.uid import generate_uid
+from ct_series import write_segmentation, write_slice
 
 print("highdicom", hd.__version__)
 
@@ -41,39 +37,7 @@ def read_segmentation(name, tilt_deg):
     for index in range(5):
         place = {"ImagePositionPatient": [-80, -80, 5 * index]}
         write_slice(name, 30, index, ImageOrientationPatient=[1, 0, 0, *down], **place)
-    source = [pydicom.dcmread(path) for path in sorted(Path(name).iterdir())]
-    for each in source:  # highdicom copies them
-        each.PatientBirthDate = each.PatientSex = each.AccessionNumber = ""
-        each.ReferringPhysicianName = each.StudyID = ""
-    algorithm = hd.AlgorithmIdentificationSequence(
-        "made up", codes.DCM.ArtificialIntelligence, "1"
-    )
-    infarct = hd.seg.SegmentDescription(
-        segment_number=1,
-        segment_label="infarct",
-        segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
-        segmented_property_type=Code("55641003", "SCT", "Infarct"),
-        algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
-        algorithm_identification=algorithm,
-    )
-    mask = np.zeros((5, SIZE, SIZE), np.uint8)
-    mask[1:4, 20:30, 20:30] = 1
-    segmentation = hd.seg.Segmentation(
-        source_images=source,
-        pixel_array=mask,
-        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-        segment_descriptions=[infarct],
-        series_instance_uid=generate_uid(),
-        series_number=3,
-        sop_instance_uid=generate_uid(),
-        instance_number=1,
-        manufacturer="made up",
-        manufacturer_model_name="made up",
-        software_versions="1",
-        device_serial_number="1",
-        omit_empty_frames=False,
-    )
-    segmentation.save_as(f"{name}.dcm")
+    write_segmentation(name, 5)
     made = ["--inputDICOM", f"{name}.dcm", "--outputDirectory", name, "-t", "nrrd"]
     done = subprocess.run(
         ["venv/bin/segimage2itkimage", *made], capture_output=True, text=True

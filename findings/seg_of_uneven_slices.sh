@@ -19,13 +19,8 @@ venv/bin/python -W ignore - <<'PYTHON'
 from pathlib import Path
 
 import highdicom as hd
-import numpy as np
-import pydicom
 import SimpleITK as sitk
-from ct_series import SIZE, write_slice
-from pydicom.sr.codedict import codes
-from pydicom.sr.coding import Code
-from pydicom.uid import generate_uid
+from ct_series import write_segmentation, write_slice
 
 print("SimpleITK", sitk.Version.VersionString(), "highdicom", hd.__version__)
 
@@ -35,39 +30,7 @@ def read_segmentation(name, heights_mm):
     Path(name).mkdir()
     for index, height in enumerate(heights_mm):
         write_slice(name, 30, index, ImagePositionPatient=[-80, -80, height])
-    source = [pydicom.dcmread(path) for path in sorted(Path(name).iterdir())]
-    for each in source:  # highdicom copies them
-        each.PatientBirthDate = each.PatientSex = each.AccessionNumber = ""
-        each.ReferringPhysicianName = each.StudyID = ""
-    algorithm = hd.AlgorithmIdentificationSequence(
-        "made up", codes.DCM.ArtificialIntelligence, "1"
-    )
-    infarct = hd.seg.SegmentDescription(
-        segment_number=1,
-        segment_label="infarct",
-        segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
-        segmented_property_type=Code("55641003", "SCT", "Infarct"),
-        algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
-        algorithm_identification=algorithm,
-    )
-    mask = np.zeros((len(heights_mm), SIZE, SIZE), np.uint8)
-    mask[1:4, 20:30, 20:30] = 1
-    segmentation = hd.seg.Segmentation(
-        source_images=source,
-        pixel_array=mask,
-        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-        segment_descriptions=[infarct],
-        series_instance_uid=generate_uid(),
-        series_number=3,
-        sop_instance_uid=generate_uid(),
-        instance_number=1,
-        manufacturer="made up",
-        manufacturer_model_name="made up",
-        software_versions="1",
-        device_serial_number="1",
-        omit_empty_frames=False,
-    )
-    segmentation.save_as(f"{name}.dcm")
+    write_segmentation(name, len(heights_mm))
     image = sitk.ReadImage(f"{name}.dcm")
     print(
         f"slices at {heights_mm} mm: spacing {image.GetSpacing()}, origin "
