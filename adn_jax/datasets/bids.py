@@ -117,9 +117,10 @@ def _subjects_in(place: Path) -> list[Path]:
 def find_bids(folder: Path) -> RawDataset:
     """One case a subject; `UserError` if there is none.
 
-    Of several scans of a subject that with a lesion label in its own session is taken,
-    then the first session and run; one with contrast agent (`ce-`) last. `case.json`
-    says which files were chosen.
+    Of several scans of a subject one without contrast agent and not for bone is taken,
+    by `ce-` and the words of `acq-`, `rec-` and `desc-`; then that with a lesion label
+    in its own session, then the first session and run. `case.json` says which files
+    were chosen.
     """
     root = _root_of(folder)
     files: dict[str, list[BidsFile]] = {}

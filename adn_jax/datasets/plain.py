@@ -26,7 +26,7 @@ SPM_MAPS = {"grey": "c1", "white": "c2", "csf": "c3"}
 
 def looks_like_plain(folder: Path) -> bool:
     """Whether a folder in it holds a scan."""
-    return any(_find_plain_case(path) is not None for path in folder.glob("*/"))
+    return any(_find_plain_case(path) is not None for path in folder.glob("[!.]*/"))
 
 
 def find_plain(folder: Path) -> RawDataset:
@@ -35,7 +35,7 @@ def find_plain(folder: Path) -> RawDataset:
     A folder with volumes or slices but no scan under its name is a refused case, to be
     named.
     """
-    folders = sorted(path for path in folder.iterdir() if path.is_dir())
+    folders = sorted(folder.glob("[!.]*/"))
     cases = [case for path in folders if (case := _find_plain_case(path)) is not None]
     cases += [FileCase(path.name, path) for path in folder.iterdir() if is_lost(path)]
     if not cases:
@@ -59,15 +59,12 @@ def find_plain(folder: Path) -> RawDataset:
             path
             for path in folders
             if path.name not in found | {case.name for case in refused}
-            and not path.name.startswith(".")
         ),
     )
 
 
 def _why_no_case(folder: Path) -> str:
     """Why a folder with a scan or volumes in it is no case; empty if it has none."""
-    if folder.name.startswith("."):
-        return ""
     volumes = unread_volumes(folder, ())
     others = [path for path in volumes if path.suffix != SEGMENTATION_ENDING]
     files = (path for path in sorted(folder.glob("[!.]*")) if path.is_file())
@@ -96,12 +93,8 @@ def _deeper_volumes(folders: Iterable[Path]) -> tuple[str, ...]:
 
 def _find_plain_case(folder: Path) -> FileCase | None:
     """The files of a case folder; None if there is no scan in it."""
-    inner = (path for path in sorted(folder.glob("*")) if path.name.lower() == "dicom")
-    dicom = next(inner, folder / "dicom")
-    scan = find_nifti(folder)
-    if scan is None and (dicom.is_dir() or is_dangling(dicom)):
-        scan = dicom
-    if scan is None or folder.name.startswith("."):
+    scan = find_nifti(folder) or _dicom_folder(folder)
+    if scan is None:
         return None
     pose = folder / "truth" / "pose.json"
     maps = {name: find_map(folder / "tissue", name) for name in TISSUES}
@@ -118,6 +111,12 @@ def _find_plain_case(folder: Path) -> FileCase | None:
         pose=pose if is_there(pose) else None,
         unread=unread_volumes(folder, (scan, lesion, brain)),
     )
+
+
+def _dicom_folder(folder: Path) -> Path | None:
+    """`dicom`, in letters of any case, or the link to nothing that stands for it."""
+    named = (path for path in sorted(folder.iterdir()) if path.name.lower() == "dicom")
+    return next((path for path in named if path.is_dir() or is_dangling(path)), None)
 
 
 def _segmentation_file(folder: Path) -> Path | None:

@@ -137,10 +137,11 @@ def _learnt_cases(
     trained = _as_trained(run, read_manifest(trained_on))
     if trained.digest != run.cases_sha256:
         return None
+    learnt = trained.splits.get("train", ())
     return [
         name
         for name in cases
-        if name in trained.splits.get("train", ())
+        if name in learnt
         and _same_scan(trained.case_folder(name), manifest.case_folder(name))
     ]
 

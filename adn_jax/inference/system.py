@@ -5,7 +5,6 @@ come back as NumPy arrays.
 """
 
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -237,13 +236,13 @@ def load_system(
             "--samples and --ensemble."
         )
     runs = (run, *ensemble)
-    known = {spelled_out(member): member for member in runs}
-    if len(known) < len(runs):
-        twice = Counter(map(spelled_out, runs)).most_common(1)[0][0]
-        raise UserError(
-            f"{known[twice]} is in the ensemble twice, so it would count twice; name "
-            "each run once."
-        )
+    spelled = [spelled_out(member) for member in runs]
+    for member, name in zip(runs, spelled, strict=True):
+        if spelled.count(name) > 1:
+            raise UserError(
+                f"{member} is in the ensemble twice, so it would count twice; name "
+                "each run once."
+            )
     members = []
     for member in runs:
         model = load_run(member)

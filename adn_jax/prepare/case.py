@@ -24,7 +24,7 @@ from adn_jax.prepare.resample import (
     take_nearest,
 )
 from adn_jax.prepare.skull_strip import find_brain
-from adn_jax.prepare.tissue import atlas_tissue, strongest_tissue
+from adn_jax.prepare.tissue import atlas_tissue, given_tissue
 from adn_jax.scans.dicom.straighten import SliceStack
 from adn_jax.scans.hounsfield import to_window
 from adn_jax.scans.read import onto_scan
@@ -143,13 +143,7 @@ def prepare_scan(
         quality["registration_overlap"] = overlap
     elif given.tissue is not None and settings.tissue != "none":
         maps = np.stack([moved(given.tissue[name]) for name in TISSUES])
-        tissue = strongest_tissue(maps, brain)
-        if not tissue.any():
-            raise UserError(
-                "the tissue maps leave every voxel of the brain without tissue; give "
-                "maps of this scan, or set tissue to atlas or none."
-            )
-        quality["tissue_share"] = float(np.mean(tissue[brain] > 0))
+        tissue, quality["tissue_share"] = given_tissue(maps, brain)
     return PreparedCase(
         name=scan.name,
         volume=np.where(brain, to_window(hu, settings.window_hu), np.float32(0)),

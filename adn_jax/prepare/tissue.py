@@ -240,6 +240,22 @@ def strongest_tissue(
     return np.where(brain, labels, 0).astype(np.uint8)
 
 
+def given_tissue(
+    maps: Float[np.ndarray, "3 z y x"], brain: Mask
+) -> tuple[UInt8[np.ndarray, "z y x"], float]:
+    """Labels 1 to 3 from given maps, and the share of the brain that has one.
+
+    Raises `UserError` if no voxel has.
+    """
+    labels = strongest_tissue(maps, brain)
+    if not labels.any():
+        raise UserError(
+            "the tissue maps leave every voxel of the brain without tissue; give maps "
+            "of this scan, or set tissue to atlas or none."
+        )
+    return labels, float(np.mean(labels[brain] > 0))
+
+
 def atlas_tissue(
     hu: Float32Volume,
     brain: Mask,
