@@ -90,7 +90,11 @@ def read_scan(
         )
     nifti = find_nifti(path)
     if nifti is not None:
-        return _read_nifti(scan_name(path), nifti, hu_range)
+        scan = _read_nifti(scan_name(path), nifti, hu_range)
+        if not series:
+            return scan
+        unused = f"the series {series!r} was asked for, but a NIfTI file has one only"
+        return replace(scan, flags=(*scan.flags, unused))
     if path.is_dir() and not any(path.iterdir()):
         raise UserError(f"{path} is empty; give a folder of DICOM files.")
     is_archive = path.is_file() and path.name.lower().endswith(ARCHIVE_ENDINGS)
@@ -119,7 +123,8 @@ def scan_name(path: Path) -> str:
             if name.lower().endswith(ending):
                 name = name[: -len(ending)]
                 break
-    return path.absolute().parent.name if name in {"ct", "dicom"} else name
+    inner = name == "ct" or name.lower() == "dicom"
+    return path.absolute().parent.name if inner else name
 
 
 def _read_nifti(

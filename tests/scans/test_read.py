@@ -145,6 +145,14 @@ def test_absurd_declared_size(tmp_path):
     assert "too many for a head scan" in refusal(path)
 
 
+def test_a_series_asked_of_a_nifti_file_is_flagged(tmp_path, head):
+    head.ct.to_filename(tmp_path / "a.nii")
+    plain, asked = (read_scan(tmp_path / "a.nii", series) for series in ("", "bone"))
+    assert asked.flags[len(plain.flags) :] == (
+        "the series 'bone' was asked for, but a NIfTI file has one only",
+    )
+
+
 def test_missing_rescale_intercept_is_corrected(tmp_path, head):
     stored = np.asarray(head.ct.dataobj).clip(-1024) + 1024
     scan = read_scan(save(tmp_path / "a.nii", stored, head.ct.affine))
@@ -176,6 +184,7 @@ def test_pictures_are_refused(tmp_path, values, words):
         ("p1.v2.dcm", "p1.v2"),
         ("case7/ct.nii.gz", "case7"),
         ("case7/dicom", "case7"),
+        ("case7/DICOM", "case7"),
     ],
 )
 def test_scans_are_named_after_their_file_or_case(path, name):
