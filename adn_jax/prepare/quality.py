@@ -39,7 +39,7 @@ class Measure:
     """A number of `case.json`: column of the quality page and rule of a flag.
 
     Values below `low` or above `high` are odd: `flag` says so, with the value in it.
-    `style` formats a value.
+    `style` formats a value. `rare`: it has a column only if some case's value is odd.
     """
 
     title: str
@@ -48,6 +48,7 @@ class Measure:
     low: float = -inf
     high: float = inf
     style: str = ".1f"
+    rare: bool = False
 
     def is_odd(self, value: float | int | None) -> bool:
         """Whether the value, if there is one, is out of the usual range."""
@@ -172,6 +173,7 @@ MEASURES = {
         "the given maps tell the tissue of {:.0%} of the brain only",
         low=0.7,
         style=".0%",
+        rare=True,
     ),
     "lesion_ml": Measure("infarct mL", "Volume of the labelled infarct."),
     "lesion_prepared_ml": Measure(
@@ -183,6 +185,7 @@ MEASURES = {
         "{:.0%} of the brain is labelled infarct; the label may be a mask of the brain",
         high=0.4,
         style=".0%",
+        rare=True,
     ),
     "lesion_outside_brain": Measure(
         "infarct off brain",

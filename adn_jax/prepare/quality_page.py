@@ -62,7 +62,11 @@ def write_quality_page(
     columns = {
         name: measure
         for name, measure in MEASURES.items()
-        if any(name in case.quality for case in cases)
+        if any(
+            name in case.quality
+            and (not measure.rare or measure.is_odd(case.quality[name]))
+            for case in cases
+        )
     }
     text = environment.get_template("quality.html").render(
         manifest=manifest,

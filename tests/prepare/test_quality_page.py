@@ -1,3 +1,4 @@
+from dataclasses import replace
 from html.parser import HTMLParser
 from urllib.parse import unquote
 
@@ -119,6 +120,16 @@ def test_failed_and_left_out_cases_are_at_the_top(page):
     few, many, _ = page.found("details")
     assert "open" in few
     assert "open" not in many
+
+
+@pytest.mark.parametrize(("share", "shown"), [(0.05, False), (0.97, True)])
+def test_a_rare_measure_has_a_column_if_it_is_odd(tmp_path, share, shown):
+    """More columns than these do not fit a page of 1,280 pixels."""
+    case = replace(CASES[0], quality={"brain_ml": 1400.0, "infarct_share": share})
+    manifest = Manifest(PrepareSettings(), (case.name,), {}, tmp_path)
+    write_quality_page(tmp_path / "quality.html", manifest, [case])
+    page = (tmp_path / "quality.html").read_text()
+    assert ("infarct in brain" in page) == shown
 
 
 def test_every_figure_sorts_and_is_explained(page):
