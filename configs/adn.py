@@ -1,9 +1,9 @@
 """ADN with what it took to train it: a better start, a refined pose, a P that stays.
 
 Command:  adn train configs/adn.py --data DIR --run RUN
-Hardware: one GPU with 80 GB, or several (the batch of 6 is split over them).
-Result:   not yet run at full size; on phantoms, smaller, `clerigues.py` and
-          `adn_strong.py` score higher (docs/results.md).
+Hardware: one GPU with 80 GB, or two; more need other --align.batch and --joint.batch.
+Result:   not yet run at full size; on phantoms, smaller, `adn_parts.py`, `clerigues.py`
+          and `adn_strong.py` score higher (docs/results.md).
 
 Beyond the paper: the head is centred by mass, T starts from the identity and first
 learns the answer of a coarse search, each scan's pose is refined on the mirror loss,

@@ -44,13 +44,21 @@ def main(runs: tyro.conf.Positional[list[Path]], split: str = "test") -> None:
 
 
 def of_case(model: TrainedModel, case: PreparedCase) -> tuple[float, float, float]:
-    """Dice of P, Dice of Y, and the share of Y's true voxels that P lacks (or NaN)."""
+    """Dice of P, Dice of Y, and the share of Y's true voxels that P lacks (or NaN).
+
+    A P that is a part of A counts as D's output does, by its share of A.
+    """
     maps, _ = infer_case(model.params, case, model.recipe)
+    pathological = maps.pathological
+    if maps.adds_up:
+        total = maps.asymmetry
+        nothing = np.zeros_like(total)
+        pathological = np.divide(pathological, total, out=nothing, where=total > 0)
     label, threshold = maps.aligned_lesion, model.recipe.threshold
     found = maps.aligned_prediction >= threshold
-    hit = maps.pathological[found & label]
+    hit = pathological[found & label]
     beyond = np.mean(hit < WITHOUT_P) if hit.size else np.nan
-    by_p = dice(maps.pathological >= threshold, label)
+    by_p = dice(pathological >= threshold, label)
     return by_p, dice(found, label), float(beyond)
 
 

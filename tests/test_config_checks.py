@@ -91,6 +91,18 @@ def test_differing_fields_name_the_place_and_both_values():
             r"stream\.noise_hu is \(5\.0, 1\.0\); .* a lowest and a highest",
         ),
         (
+            {"stream": StreamSettings(infarct_rim_mm=(-6.0, 6.0))},
+            r"stream\.infarct_rim_mm .* above 0",
+        ),
+        (
+            {"stream": StreamSettings(hardening_hu=(-1.0, 6.0))},
+            r"stream\.hardening_hu .* from 0 on",
+        ),
+        (
+            {"stream": StreamSettings(cut_mm=(300.0, 300.0))},
+            r"stream\.cut_mm .* at most 100",
+        ),
+        (
             {"stream": StreamSettings(infarcts=(0.5, 0.6))},
             r"stream\.infarcts .* add up to 1",
         ),

@@ -21,6 +21,16 @@ from adn_jax.training.runs import run_place
 Command = TypeVar("Command")
 
 
+def local_folder(text: str) -> Path:
+    """A folder on a disk; `UserError` for the address of an object store."""
+    if "://" in text:
+        raise UserError(
+            f"{text} is in an object store, but this command writes to a disk alone; "
+            "give a folder there and copy it afterwards."
+        )
+    return Path(text)
+
+
 def _place_argument(metavar: str, place_of: Callable[[str], Place]) -> Any:
     """How a place on the command line is read and shown."""
     return tyro.constructors.PrimitiveConstructorSpec(
@@ -34,6 +44,9 @@ def _place_argument(metavar: str, place_of: Callable[[str], Place]) -> Any:
 
 Where = Annotated[Place, _place_argument("DIR", to_place)]
 """A folder on the command line, here or in an object store."""
+
+LocalFolder = Annotated[Path, _place_argument("DIR", local_folder)]
+"""A folder on the command line, on a disk: for results that no store can take."""
 
 WhereRun = Annotated[Place, _place_argument("RUN", run_place)]
 """The folder of a run, or `bundled`."""

@@ -24,7 +24,7 @@ from adn_jax.benchmarks.record import (
 from adn_jax.benchmarks.suite import count_jobs, run_plan
 from adn_jax.benchmarks.table import report_sections
 from adn_jax.benchmarks.worker import peer_function
-from adn_jax.cli.arguments import parse_with_recipe
+from adn_jax.cli.arguments import LocalFolder, parse_with_recipe
 from adn_jax.config import Recipe
 from adn_jax.distributed.preemption import interrupt_on_sigterm
 from adn_jax.errors import UserError
@@ -69,7 +69,7 @@ class Benchmark:
     """List the operations of every layer."""
     budget: bool = False
     """Profile a few calls: where the time goes, beside what the machine allows."""
-    out: Path | None = None
+    out: LocalFolder | None = None
     """Folder for benchmark.json and benchmark.md; default: the terminal alone."""
 
 

@@ -37,7 +37,7 @@ class Evaluate:
     """Folder of a finished run, or bundled: the model that comes with the package."""
     model: WhereRun | None = None
     """The same as RUN."""
-    out: Path | None = None
+    out: Where | None = None
     """Folder for the results in place of RUN/evaluation."""
     predictions: Path | None = None
     """In place of RUN, masks or probabilities of another tool, <case>.nii.gz each, on

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from adn_jax.cli.arguments import parse
+from adn_jax.cli.arguments import LocalFolder, parse
 from adn_jax.config import ReadSettings
 from adn_jax.prepare.export import export_dataset
 
@@ -22,7 +22,7 @@ class ExportCommand:
 
     prepared: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PREPARED")]
     """A prepared data set."""
-    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
+    out: Annotated[LocalFolder, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """nnU-Net's folder of raw data sets (nnUNet_raw)."""
     raw: Path | None = None
     """The raw data set that was prepared; needed for the native grid."""

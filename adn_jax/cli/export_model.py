@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from adn_jax.cli.arguments import Where, WhereRun, parse
+from adn_jax.cli.arguments import LocalFolder, Where, WhereRun, parse
 from adn_jax.inference.export import ExportPlatform, Format, export_model
 
 
@@ -21,7 +20,7 @@ class ExportModel:
 
     run: Annotated[WhereRun, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of a finished run, or bundled."""
-    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
+    out: Annotated[LocalFolder, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """Folder for the model; a program of an earlier export is replaced."""
     format: Format = "stablehlo"
     """stablehlo: the whole chain, for jax.export.deserialize. onnx: through the PyTorch

@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import tyro
 
-from adn_jax.cli.arguments import parse
+from adn_jax.cli.arguments import LocalFolder, parse
 from adn_jax.config import Recipe
 from adn_jax.config.recipe_file import load_recipe
 from adn_jax.config.serialization import sections
@@ -23,7 +24,7 @@ from adn_jax.types import Params
 class ImportTorch:
     """Turn the authors' PyTorch checkpoints into a run for evaluate and predict."""
 
-    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    run: Annotated[LocalFolder, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of the new run."""
     t: Path
     """Checkpoint of network T (.pth with `state_dict`)."""
@@ -97,11 +98,18 @@ def network_state(checkpoint: Mapping[str, Any], key: str, network: str) -> Stat
             f"the checkpoint of {network} has no {key} (it has "
             f"{', '.join(map(str, checkpoint)) or 'nothing'}); give the authors' file."
         )
-    return {
+    state = {
         name.removeprefix("module."): value.float().numpy()
         for name, value in checkpoint[key].items()
         if hasattr(value, "float")
     }
+    for name, values in state.items():
+        if not np.isfinite(values).all():
+            raise UserError(
+                f"the checkpoint of {network} has values in {name} that are no finite "
+                "numbers, as of a training that diverged; give an earlier one."
+            )
+    return state
 
 
 def read_checkpoint(path: Path) -> Mapping[str, Any]:

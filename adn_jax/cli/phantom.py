@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from adn_jax.cli.arguments import parse
+from adn_jax.cli.arguments import LocalFolder, parse
 from adn_jax.config.recipe_file import load_recipe
 from adn_jax.errors import UserError, counted
 from adn_jax.phantom.generate import write_phantoms
@@ -18,7 +18,7 @@ from adn_jax.phantom.settings import PRESETS
 class PhantomCommand:
     """Make head phantoms: raw CT with lesion, tissue, pose and asymmetry known."""
 
-    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
+    out: Annotated[LocalFolder, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """Folder of the new raw data set; one made half-way is completed."""
     cases: int
     """How many phantoms."""

@@ -2,23 +2,27 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import jax
 from rich.console import Console
 from rich.progress import TimeElapsedColumn
 
-from adn_jax.cli.arguments import parse_with_recipe, with_present_names
+from adn_jax.cli.arguments import LocalFolder, parse_with_recipe, with_present_names
 from adn_jax.config import Recipe
 from adn_jax.config.sizes import Size
 from adn_jax.errors import UserError
 from adn_jax.io.files import write_json, write_text
 from adn_jax.planning.plan import Compiled, StepPlan, plan_step
 from adn_jax.planning.table import plan_sections, plans_json
-from adn_jax.planning.targets import check_compiler, parse_target
-from adn_jax.planning.worker import CompileJob
+from adn_jax.planning.targets import (
+    Accelerators,
+    check_compiler,
+    mesh_shape,
+    parse_target,
+)
 from adn_jax.report.tables import print_sections, to_markdown
 from adn_jax.runtime.jobs import progress_bar
+from adn_jax.training.begin import check_stages
 from adn_jax.training.runs import stages_of
 
 
@@ -27,8 +31,9 @@ class PlanCommand:
     """Compile the train steps of a recipe for accelerators that are not here.
 
     Their real compilers run on this machine and tell memory, cycles and what devices
-    exchange; a step of full size takes them ten minutes on two cores. Any setting of
-    the recipe can be changed, as in `adn train`.
+    exchange. A step of full size takes a TPU's 12 to 32 minutes on two cores, a card's
+    20 seconds. Any setting of the recipe can be changed, as in `adn train`. The exit
+    code is 1 if a step fits a target in none of the forms that were tried.
     """
 
     target: tuple[str, ...]
@@ -44,7 +49,7 @@ class PlanCommand:
     tries: int = 3
     """Where a step does not fit: forms of it that are compiled in search of one that
     does."""
-    out: Path | None = None
+    out: LocalFolder | None = None
     """Folder for plan.md and plan.json; the same command again compiles only what is
     missing there. Default: the terminal alone."""
 
@@ -55,27 +60,31 @@ def main(arguments: Sequence[str]) -> None:
     given = with_present_names(arguments)
 
     def parse(options: str = "") -> tuple[PlanCommand, Recipe]:
-        command, recipe = parse_with_recipe(
-            PlanCommand, "plan", [*given, *options.split()]
-        )
-        if command.cases_per_device is not None and ".batch" not in options:
-            recipe = with_cases(recipe, command, command.cases_per_device)
-        return command, recipe
+        return parse_with_recipe(PlanCommand, "plan", [*given, *options.split()])
 
-    def change(options: str) -> tuple[Recipe, int]:
+    def change(target: Accelerators, options: str = "") -> tuple[Recipe, int]:
         command, recipe = parse(options)
-        return recipe, command.spatial_shards
+        cases, shards = command.cases_per_device, command.spatial_shards
+        if cases is not None and ".batch" not in options:
+            recipe = with_batch(recipe, cases * target.devices // shards)
+        return recipe, shards
 
     command, recipe = parse()
+    if command.cases_per_device is not None and command.cases_per_device < 1:
+        raise UserError(
+            f"--cases-per-device is {command.cases_per_device}; it wants a number from "
+            "1 on."
+        )
     targets = [parse_target(text) for text in command.target]
-    for target in targets:
-        check_compiler(target)
     stages = command.stages or stages_of(recipe)
     if unknown := [stage for stage in stages if stage not in stages_of(recipe)]:
         raise UserError(
             f"--stages has {unknown[0]!r}; {recipe.name} trains "
             f"{', '.join(stages_of(recipe))}."
         )
+    for target in targets:
+        check_compiler(target)
+        _check_target(target, *change(target), stages)
     out = command.out
     compiled = Compiled(None if out is None else out / "compiled.json")
     plans: list[StepPlan] = []
@@ -87,9 +96,8 @@ def main(arguments: Sequence[str]) -> None:
 
         for target in targets:
             for stage in stages:
-                job = CompileJob(target.name, recipe, stage, command.spatial_shards)
                 plans.append(
-                    plan_step(target, job, change, compiled, command.tries, begin)
+                    plan_step(target, stage, change, compiled, command.tries, begin)
                 )
                 bar.advance(task)
                 if out is not None:
@@ -100,22 +108,21 @@ def main(arguments: Sequence[str]) -> None:
         raise SystemExit(1)
 
 
-def with_cases(recipe: Recipe, command: PlanCommand, cases: int) -> Recipe:
-    """The recipe with so many cases on each device of the targets.
+def _check_target(
+    target: Accelerators, recipe: Recipe, shards: int, stages: Sequence[str]
+) -> None:
+    """Raise `UserError` if a target cannot train these stages, before any of them is
+    compiled."""
+    try:
+        check_stages(recipe, mesh_shape(target, shards), stages)
+    except UserError as error:
+        raise UserError(f"{target.name}: {error}") from error
 
-    Raises `UserError` if the targets have different numbers of devices.
-    """
-    sizes = {parse_target(text).devices for text in command.target}
-    if len(sizes) > 1 or cases < 1:
-        raise UserError(
-            "--cases-per-device wants a number from 1 on, and targets with equally "
-            "many devices; plan for each of them by itself."
-        )
-    batch = cases * sizes.pop() // command.spatial_shards
+
+def with_batch(recipe: Recipe, batch: int) -> Recipe:
+    """The recipe with so many cases in an update of every stage."""
+    stages = ("align", "tissue", "joint")
     return replace(
         recipe,
-        **{
-            stage: replace(getattr(recipe, stage), batch=batch)
-            for stage in ("align", "tissue", "joint")
-        },
+        **{stage: replace(getattr(recipe, stage), batch=batch) for stage in stages},
     )

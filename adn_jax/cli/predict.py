@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from adn_jax.cli.arguments import WhereRun, given, parse
+from adn_jax.cli.arguments import LocalFolder, WhereRun, given, parse
 from adn_jax.config import TtaSettings
 from adn_jax.errors import UserError
 from adn_jax.inference.predict import predict_scans
@@ -28,8 +28,10 @@ class Predict:
         tyro.conf.Positional,
         tyro.conf.arg(metavar="[RUN] SCAN [SCAN ...]"),
     ]
-    """NIfTI files or folders of DICOM slices; before them the run that predicts."""
-    out: Path = Path("predictions")
+    """NIfTI files, folders of DICOM slices, multi-frame DICOM files, case folders, or
+    archives of a folder (.zip, .tar, .tar.gz, .tgz); before them the run that
+    predicts."""
+    out: LocalFolder = Path("predictions")
     """Folder for the results; a scan's older results are replaced."""
     model: WhereRun | None = None
     """The run that predicts, if it is not named before the scans; default: bundled, the

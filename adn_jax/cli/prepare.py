@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from adn_jax.cli.arguments import parse
+from adn_jax.cli.arguments import LocalFolder, parse
 from adn_jax.config import PrepareSettings, ReadSettings, Recipe, SystemSettings
 from adn_jax.config.recipe_file import load_recipe
 from adn_jax.config.validation import check_recipe
@@ -30,7 +30,7 @@ class PrepareCommand:
     raw: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RAW")]
     """Raw data set: folders <case>/ with ct.nii.gz or dicom/ in them, BIDS, nnU-Net
     raw, or the AISD download."""
-    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
+    out: Annotated[LocalFolder, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """Folder of the prepared data set."""
     recipe: Path | None = None
     """Config whose `prepare` section gives the defaults of the options below."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from adn_jax.cli.arguments import Where, parse_with_recipe
+from adn_jax.cli.arguments import LocalFolder, Where, parse_with_recipe
 from adn_jax.cli.table import Pairs
 from adn_jax.comparison.compare import read_scores
 from adn_jax.comparison.sweep import plan_settings, write_sweep
@@ -37,7 +37,7 @@ class Sweep:
 
     data: Where
     """Prepared data set, or a raw one (it is prepared into OUT/prepared first)."""
-    out: Path
+    out: LocalFolder
     """Folder of the sweep; the runs are in OUT/runs."""
     over: Pairs
     """A field and its values, as joint_loss.regularisation=0,1,10,100; given once more

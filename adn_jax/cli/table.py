@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 
-from adn_jax.cli.arguments import Where, parse
+from adn_jax.cli.arguments import LocalFolder, Where, parse
 from adn_jax.comparison.compare import paper_order, read_scores
 from adn_jax.comparison.peers import find_peer_runs, name_predictions
 from adn_jax.comparison.qualitative import check_cases
@@ -46,7 +46,7 @@ class Table:
 
     data: Annotated[Where, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
     """Prepared data set, or a raw one (it is prepared into OUT/prepared first)."""
-    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
+    out: Annotated[LocalFolder, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """Folder of the comparison; the runs are in OUT/runs/RECIPE-seedN."""
     recipes: tuple[Path, ...]
     """Config files; those of the paper's Table 1 are shown in its order."""
@@ -56,8 +56,9 @@ class Table:
     beside the seeds in their order."""
     seeds: tuple[int, ...] = (0,)
     """A run of each recipe is trained for each seed."""
-    reference: str = "adn"
-    """Name of the recipe, or of the predictions, that the others are compared with."""
+    reference: str | None = None
+    """Name of the recipe, or of the predictions, that the others are compared with;
+    default: adn if it is among them, else the first recipe."""
     size: Size = "full"
     """The recipes as they are, or on a small grid with few maps and steps."""
     shard: str = "0/1"
@@ -85,7 +86,7 @@ def main(arguments: Sequence[str]) -> None:
     command = parse(Table, "table", arguments)
     shard = read_shard(command.shard)
     predictions = name_predictions(command.predictions)
-    systems = find_systems(command, [name for name, _ in predictions])
+    systems, reference = find_systems(command, [name for name, _ in predictions])
     check_same_data(systems)
     runs = plan_runs(systems, command.seeds, command.out / "runs")
     mine = runs_of_shard(runs, shard)
@@ -108,7 +109,7 @@ def main(arguments: Sequence[str]) -> None:
             read_scores(rows, command.split, grid),
             manifest,
             command.out,
-            command.reference,
+            reference,
             command.split,
             command.cases,
             missing,
@@ -119,8 +120,11 @@ def main(arguments: Sequence[str]) -> None:
         raise SystemExit(2)
 
 
-def find_systems(command: Table, predicted: Sequence[str] = ()) -> list[Method]:
-    """The recipes at the chosen size with the chosen settings, in the paper's order.
+def find_systems(
+    command: Table, predicted: Sequence[str] = ()
+) -> tuple[list[Method], str]:
+    """The recipes at the chosen size with the chosen settings, in the paper's order,
+    and the name of the reference.
 
     `predicted` are names of other tools; none may be that of a recipe.
     """
@@ -130,6 +134,8 @@ def find_systems(command: Table, predicted: Sequence[str] = ()) -> list[Method]:
         base = at_size(load_recipe(config), command.size)
         recipe = set_fields(base, chosen)
         systems.append(Method(recipe.name, config, base, recipe))
+    if not systems:
+        raise UserError("--recipes names no config file; name one or more.")
     names = [system.name for system in systems]
     for name in predicted:
         if name in names:
@@ -137,9 +143,11 @@ def find_systems(command: Table, predicted: Sequence[str] = ()) -> list[Method]:
                 f"--predictions and --recipes both have {name!r}; call the predictions "
                 "otherwise, NAME=DIR."
             )
-    if names and command.reference not in (*names, *predicted):
+    known = [*names, *predicted]
+    reference = command.reference or ("adn" if "adn" in known else known[0])
+    if reference not in known:
         raise UserError(
-            f"--reference is {command.reference!r}, but the recipes are "
-            f"{', '.join([*names, *predicted])}; name one of them."
+            f"--reference is {reference!r}, but the recipes are {', '.join(known)}; "
+            "name one of them."
         )
-    return sorted(systems, key=lambda system: paper_order(system.name))
+    return sorted(systems, key=lambda system: paper_order(system.name)), reference

@@ -52,11 +52,26 @@ class PeerRun:
 
 
 def name_predictions(texts: Sequence[str]) -> list[tuple[str, Path]]:
-    """Name and folder of texts such as `nnunet=DIR`; a bare DIR is called as it is."""
-    named = []
+    """Name and folder of texts such as `nnunet=DIR`; a bare DIR is called as it is.
+
+    Raises `UserError` if two are called alike and not both by NAME=, which would make
+    seeds of one tool of them.
+    """
+    named, bare = [], set()
     for text in texts:
-        name, _, folder = text.rpartition("=")
-        named.append((name or Path(folder).absolute().name, Path(folder)))
+        given, _, folder = text.rpartition("=")
+        name = given or Path(folder).absolute().name
+        if not given:
+            bare.add(name)
+        named.append((name, Path(folder)))
+    for name in bare:
+        alike = [str(folder) for other, folder in named if other == name]
+        if len(alike) > 1:
+            raise UserError(
+                f"--predictions calls {' and '.join(alike)} both {name!r}; name them "
+                f"apart as NAME=DIR, or, if they are seeds of one tool, each "
+                f"{name}=DIR."
+            )
     return named
 
 

@@ -25,6 +25,7 @@ from adn_jax.data.manifest import Manifest, has_manifest, read_manifest
 from adn_jax.distributed.preemption import interrupt_on_sigterm
 from adn_jax.errors import UserError
 from adn_jax.evaluation.case import EMPTY_RULES
+from adn_jax.evaluation.source import split_sha256
 from adn_jax.inference.system import load_system, tta_of
 from adn_jax.io.files import failures_named, read_json
 from adn_jax.io.paths import Place, check_apart, spelled_out
@@ -292,10 +293,10 @@ def stranger(run: PlannedRun, job: RunJob) -> str:
         begun.check_same_recipe(run.recipe)
     except UserError as error:
         return _in_words_of(job, run, str(error))
-    if begun.cases_sha256 != read_manifest(job.data).digest:
+    if others := begun.other_cases(read_manifest(job.data)):
         return (
-            f"{run.folder} was trained with other cases or splits than {job.data} has; "
-            "choose another OUT."
+            f"{run.folder} was trained with {others} than {job.data} has now; choose "
+            "another OUT."
         )
     return ""
 
@@ -315,12 +316,11 @@ def is_scored(run: PlannedRun, job: RunJob) -> bool:
     steps = _trained_steps(run)
     if steps is None or not path.is_file():
         return False
-    summary = read_json(path)
-    cases = read_manifest(job.data).splits.get(job.split, ())
+    summary, manifest = read_json(path), read_manifest(job.data)
     return (
         summary["steps"] == steps
         and summary["data"] == spelled_out(job.data)
-        and summary["cases"] + summary["without_label"] == len(cases)
+        and summary.get("cases_sha256") == split_sha256(manifest, job.split)
         and summary["empty"]["rule"] == EMPTY_RULES["penalise"]
         and summary["threshold"] == run.recipe.threshold
         and summary.get("least_lesion_ml", 0.0) == run.recipe.least_lesion_ml

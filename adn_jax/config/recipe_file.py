@@ -11,12 +11,18 @@ from adn_jax.config.serialization import RENAMED, SYSTEM_FIELDS, sections
 from adn_jax.config.validation import check_recipe
 from adn_jax.errors import UserError
 from adn_jax.io.files import check_fetched
+from adn_jax.io.paths import find_modules_here
 
 
 def load_recipe(path: Path | str) -> Recipe:
-    """The recipe that `get_config()` of the Python file `path` returns, checked."""
+    """The recipe that `get_config()` of the Python file `path` returns, checked.
+
+    It may import modules from the folder of the call. Raises `UserError` if there is no
+    such file, it fails, or the recipe is not valid.
+    """
     path = Path(path)
     check_fetched(path)
+    find_modules_here()
     if not path.is_file():
         raise UserError(f"the config {path} does not exist; see configs/ for examples.")
     spec = importlib.util.spec_from_file_location(f"recipe_{path.stem}", path)

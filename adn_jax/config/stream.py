@@ -22,6 +22,15 @@ from adn_jax.config.bounds import (
 
 Sizes = Annotated[Range, all_positive("a lowest and a highest size above 0")]
 
+NonNegativeRange = Annotated[
+    Range, Bound("a lowest and a highest value from 0 on", lambda pair: pair[0] >= 0)
+]
+
+CutRange = Annotated[
+    NonNegativeRange,
+    Bound("at most 100, which leaves some of the brain", lambda pair: pair[1] <= 100),
+]
+
 Quantiles = Annotated[tuple[float, float, float], all_positive("three volumes above 0")]
 
 Counts = Annotated[
@@ -55,7 +64,7 @@ class StreamSettings:
     """Largest distance of the head's centre from the grid's, along x, y, z."""
     cut: Chance = 0.25
     """Chance that the field of view cuts the head above or below."""
-    cut_mm: Range = (5.0, 55.0)
+    cut_mm: CutRange = (5.0, 55.0)
     """Height that is cut off then."""
 
     scale: Sizes = (0.85, 0.97)
@@ -85,29 +94,29 @@ class StreamSettings:
 
     grey_hu: Range = (33.0, 43.0)
     """CT number of grey matter."""
-    contrast_hu: Range = (4.0, 10.0)
+    contrast_hu: NonNegativeRange = (4.0, 10.0)
     """Difference between grey and white matter."""
     csf_hu: Range = (2.0, 13.0)
     """CT number of cerebrospinal fluid."""
     regional_hu: NonNegativeFloat = 1.2
     """Standard deviation of tissue CT numbers between regions and sides."""
-    dark_white_hu: Range = (0.0, 12.0)
+    dark_white_hu: NonNegativeRange = (0.0, 12.0)
     """Darkening of ageing white matter (leukoaraiosis), on both sides."""
     dark_white_mm: Range = (-12.0, 14.0)
     """Distance from the ventricles that it reaches; below 0 there is little."""
     lacunes: Chance = 0.12
     """Chance of each of six old lacunes, not labelled."""
-    lacune_mm: Range = (1.5, 6.0)
+    lacune_mm: Sizes = (1.5, 6.0)
     """Their radius."""
     cyst: Chance = 0.08
     """Chance of an arachnoid cyst or a wide cistern, not labelled."""
     calcified: Chance = 0.5
     """Chance of each calcification: plexus, pineal gland, pallidum."""
-    calcified_hu: Range = (30.0, 250.0)
+    calcified_hu: NonNegativeRange = (30.0, 250.0)
     """Their CT number above the tissue's."""
-    dura_hu: Range = (5.0, 35.0)
+    dura_hu: NonNegativeRange = (5.0, 35.0)
     """CT number of falx and tentorium above the tissue's."""
-    vessel_hu: Range = (0.0, 14.0)
+    vessel_hu: NonNegativeRange = (0.0, 14.0)
     """CT number of the large arteries above the tissue's."""
 
     infarcts: Counts = (0.15, 0.5, 0.22, 0.13)
@@ -116,48 +125,48 @@ class StreamSettings:
     """Chance that a further infarct lies on the other side."""
     infarct_quantiles_ml: Quantiles = (1.5, 12.0, 110.0)
     """10th percentile, median and 90th percentile of an infarct's volume."""
-    infarct_limits_ml: Range = (0.3, 330.0)
+    infarct_limits_ml: Sizes = (0.3, 330.0)
     """Smallest and largest volume."""
-    infarct_loss_hu: Range = (2.0, 25.0)
+    infarct_loss_hu: Sizes = (2.0, 25.0)
     """Darkening of the core, from hyperacute to old; CSF density is the most."""
-    infarct_rim_mm: Range = (2.0, 12.0)
+    infarct_rim_mm: Sizes = (2.0, 12.0)
     """Width over which the darkening falls from all to nothing."""
     swelling_mm: Range = (-4.0, 7.0)
     """Displacement at the border of a large infarct: shrunken if old, else swollen."""
-    midline_mm: Range = (0.0, 9.0)
+    midline_mm: NonNegativeRange = (0.0, 9.0)
     """Shift of the mid-line by a large swollen infarct."""
     haemorrhage: Chance = 0.2
     """Chance of each of three spots of blood in an infarct."""
-    haemorrhage_hu: Range = (10.0, 40.0)
+    haemorrhage_hu: NonNegativeRange = (10.0, 40.0)
     """CT number of the blood above the tissue's."""
     dense_vessel: Chance = 0.3
     """Chance of a dense artery on the side of a fresh infarct."""
-    dense_vessel_hu: Range = (10.0, 35.0)
+    dense_vessel_hu: NonNegativeRange = (10.0, 35.0)
     """Its CT number above the tissue's."""
 
-    slice_mm: Range = (0.6, 10.0)
+    slice_mm: Sizes = (0.6, 10.0)
     """Slice thickness; slices thicker than the grid's blur it along z."""
     sharpness: Range = (-0.6, 0.8)
     """Reconstruction kernel: smooth below 0, with overshoot at edges above."""
-    noise_hu: Range = (0.3, 4.0)
+    noise_hu: NonNegativeRange = (0.3, 4.0)
     """Standard deviation of the noise in a voxel of the grid, more often low."""
     motion: Chance = 0.1
     """Chance of a moved head: slices that lie askew, doubled contours."""
     motion_mm: NonNegativeFloat = 2.5
     """Standard deviation of a slice's displacement then."""
-    hardening_hu: Range = (0.0, 14.0)
+    hardening_hu: NonNegativeRange = (0.0, 14.0)
     """Dark band between the petrous bones."""
-    streak_hu: Range = (0.0, 7.0)
+    streak_hu: NonNegativeRange = (0.0, 7.0)
     """Streaks of the skull base."""
     cupping_hu: Range = (-2.0, 7.0)
     """Brightening towards the skull."""
-    bone_hu: Range = (0.0, 90.0)
+    bone_hu: NonNegativeRange = (0.0, 90.0)
     """Brightening of the rim that is part bone."""
-    bone_mm: Range = (0.7, 3.0)
+    bone_mm: Sizes = (0.7, 3.0)
     """Depth of that rim; deeper where the skull lies aslant in thick slices."""
     mask_mm: Range = (-1.5, 1.5)
     """How far the skull strip's brain reaches beyond the true one."""
     offset_hu: Range = (-4.0, 4.0)
     """Error of the CT numbers."""
-    gain: Range = (0.92, 1.1)
+    gain: Sizes = (0.92, 1.1)
     """Factor of the CT numbers, as of another tube voltage."""

@@ -207,6 +207,11 @@ def read_native_lesion(folder: Source) -> Image | None:
     return read_image(path, "lesion label", np.uint8) if is_there(path) else None
 
 
+def case_checksums(files: Source) -> dict[str, str] | None:
+    """The checksums that preparation gave the files of a case."""
+    return read_json(files / "case.json").get("sha256")
+
+
 def check_sums(folder: Path) -> None:
     """Raise `UserError`, naming the file, if a case is not as it was written."""
     for file, expected in read_json(folder / "case.json")["sha256"].items():

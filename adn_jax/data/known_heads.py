@@ -121,7 +121,7 @@ class KnownHeads:
         return tuple(
             f"{IN_WORDS[name].format(_told(found[name]))}, unlike the {self.heads:,} "
             f"{stand} for what the model has learnt ({_told(least)} to {_told(most)}); "
-            "doubt its result"
+            "take its result with caution"
             for name, (least, most) in self.ranges.items()
             if not least <= found[name] <= most
         )

@@ -21,7 +21,12 @@ from adn_jax.data.manifest import Manifest
 from adn_jax.distributed.hosts import own_share
 from adn_jax.distributed.mesh import CASE_SPEC, replicate
 from adn_jax.io.image import from_zyx
-from adn_jax.phantom.generate import case_name, claim_folder, split_cases
+from adn_jax.phantom.generate import (
+    case_name,
+    check_seed,
+    claim_folder,
+    split_cases,
+)
 from adn_jax.synthesis.atlas import HeadAtlas, load_head_atlas
 from adn_jax.synthesis.draw import draw_heads
 from adn_jax.types import Batch, Key
@@ -120,6 +125,7 @@ class DrawnHeads:
     folder: None = None
     digest: str = "drawn"
     """In the place of a checksum over cases: the recipe says all of them."""
+    learnt_sha256: None = None
 
     def splits(self) -> tuple[HeadStream, HeadStream]:
         """Heads to learn from, and held-out ones."""
@@ -140,6 +146,7 @@ def write_drawn_heads(
     Its heads are none of those that a training draws, with any seed. Finished cases
     are kept. Raises `UserError` as `phantom.generate.write_phantoms` does.
     """
+    check_seed(seed)
     splits, prepare = split_cases(cases, validation, test), recipe.system.prepare
     made_of = {"stream": recipe.stream, "prepare": prepare}
     made_of = {name: settings_to_json(each) for name, each in made_of.items()}
@@ -157,7 +164,8 @@ def write_drawn_heads(
     healthy = tuple(name for name in names if not labels[name])
     chosen = {split: tuple(members) for split, members in splits.items()}
     lacking = {"infarct": healthy} if healthy else {}
-    Manifest(prepare, tuple(names), chosen, out, lacking=lacking).write()
+    manifest = Manifest(prepare, tuple(names), chosen, out, lacking=lacking)
+    manifest.with_checksum().write()
     return splits
 
 

@@ -20,6 +20,10 @@ from adn_jax.scans.read import NIFTI_ENDINGS
 CT_WORDS = {"ct", "ncct", "nect"}
 """Words in the name of a channel that say it is a CT without contrast agent."""
 
+OTHER_WORDS = {"cta", "ctp", "cbf", "cbv", "mtt", "tmax", "mr", "mri", "dwi", "adc"}
+OTHER_WORDS |= {"flair", "swi", "pd", "t1", "t2", "pet", "angiography", "perfusion"}
+"""Words in the name of a channel that say it is another image."""
+
 Channels = dict[str, Path]
 """Four-digit number of a channel -> its file."""
 
@@ -30,8 +34,8 @@ class Description:
 
     channel: str
     ending: str
-    labels: Mapping[str, Any]
-    """Name -> value, or values."""
+    labels: Mapping[int, str]
+    """Value -> name, without the background."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ def find_nnunet(folder: Path) -> RawDataset:
         layout="nnunet",
         cases=tuple(_find_nnunet_case(name, train, test, about) for name in names),
         splits=given_splits(root) or _find_nnunet_splits(root, train, test),
-        remarks=_nnunet_label_remarks(about),
+        label_names=about.labels,
     )
 
 
@@ -129,24 +133,43 @@ def _read_description(path: Path) -> Description:
             f"{path} says that files end in {ending!r}; convert them to NIfTI "
             f"({', '.join(NIFTI_ENDINGS)})."
         )
-    if all(str(key).isdigit() for key in labels):  # the first version: value -> name
-        labels = {name: value for value, name in labels.items()}
     if "ignore" in labels:
         raise UserError(
             f"{path} has a label `ignore` ({labels['ignore']}), but every voxel has to "
             "be infarct or not; complete these labels and remove it."
         )
-    return Description(_ct_channel(channels, path), ending, labels)
+    try:
+        names = _label_names(labels)
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"{path} has labels whose values are no whole numbers ({labels}); write "
+            'them as {"background": 0, "infarct": 1}.'
+        ) from error
+    return Description(_ct_channel(channels, path), ending, names)
+
+
+def _label_names(labels: Mapping[str, Any]) -> dict[int, str]:
+    """Value -> name, of names of values, names of regions (lists of values), or, as in
+    the first version, values with their names; without the background."""
+    if all(str(key).isdigit() for key in labels):
+        labels = {name: value for value, name in labels.items()}
+    names: dict[int, list[str]] = {}
+    for name, values in labels.items():
+        for value in values if isinstance(values, list) else [values]:
+            names.setdefault(int(value), []).append(name)
+    return {value: " and ".join(those) for value, those in names.items() if value}
 
 
 def _ct_channel(channels: Mapping[str, str], path: Path) -> str:
-    """Number of the channel that is the CT: the only one, or the only one so named."""
-    found = [
-        number
+    """Number of the channel that is the CT: the only one so named, or the only one if
+    its name is that of no other image."""
+    words = {
+        number: set(re.findall(r"t[12]|[a-z]+", str(name).lower()))
         for number, name in channels.items()
-        if len(channels) == 1
-        or CT_WORDS & set(re.findall(r"[a-z]+", str(name).lower()))
-    ]
+    }
+    found = [number for number, those in words.items() if CT_WORDS & those]
+    if len(channels) == 1:
+        found = [number for number, those in words.items() if not OTHER_WORDS & those]
     if len(found) != 1 or not found[0].isdigit():
         raise UserError(
             f"{path} names the channels {channels}, of which {len(found)} are a CT by "
@@ -219,16 +242,3 @@ def _find_nnunet_splits(
             f"{path} names {unknown[0]!r}, which is no training case; correct it."
         )
     return {**chosen, **tested}
-
-
-def _nnunet_label_remarks(about: Description) -> tuple[str, ...]:
-    """Where there are several labels, which they are: the label rule chooses."""
-    named = {
-        name: value for name, value in about.labels.items() if value not in (0, "0")
-    }
-    if len(named) < 2:
-        return ()
-    listed = ", ".join(f"{value} {name}" for name, value in named.items())
-    return (
-        f"the labels are {listed}; --infarct-labels says which of them are infarct.",
-    )

@@ -138,8 +138,8 @@ class RawDataset:
     """The cases of a raw data set.
 
     `splits` names them by split where the data set tells (None: drawn). `left_out` says
-    why a case is not used, on purpose; `remarks` is what the report should say of the
-    whole data set, a sentence each.
+    why a case is not used, on purpose; `remarks` is what should be known of the whole
+    data set, a sentence each; `label_names` what the values of its labels are called.
     """
 
     folder: Path
@@ -148,6 +148,21 @@ class RawDataset:
     splits: Mapping[str, Sequence[str]] | None = None
     left_out: Mapping[str, str] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
+    label_names: Mapping[int, str] = field(default_factory=dict)
+
+    def remarks_by(self, infarct_labels: Sequence[int]) -> tuple[str, ...]:
+        """The remarks, and which of several named label values count as infarct."""
+        if len(self.label_names) < 2:
+            return self.remarks
+        named = ", ".join(f"{value} {name}" for value, name in self.label_names.items())
+        values = ", ".join(
+            str(one) for one in self.label_names if one in infarct_labels
+        )
+        rule = (
+            f"the label values are {named}; as infarct count {values or 'none'} "
+            "(--infarct-labels)"
+        )
+        return (*self.remarks, rule)
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,9 @@ def report(
     """The text of the report."""
     is_aisd = dataset.layout == "aisd"
     sections = {
-        "The raw data set": bullets(dataset.remarks),
+        "The raw data set": bullets(
+            dataset.remarks_by(manifest.settings.infarct_labels)
+        ),
         "Beside known counts of the whole download": (
             known_table(cases) if is_aisd else ""
         ),

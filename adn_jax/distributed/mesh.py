@@ -14,7 +14,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
+from jax.sharding import (
+    AbstractMesh,
+    AxisType,
+    Mesh,
+    NamedSharding,
+    PartitionSpec,
+    Sharding,
+)
 from jaxtyping import Array, Float, Shaped
 
 from adn_jax.errors import UserError
@@ -76,7 +83,7 @@ def platform_in_use() -> str:
     return jax.default_backend() if device is None else device.platform
 
 
-def check_rows(rows: int, mesh: Mesh) -> None:
+def check_rows(rows: int, mesh: Mesh | AbstractMesh) -> None:
     """Raise `UserError` if the rows of a net's deepest maps cannot be shared."""
     shards = mesh.shape["spatial"]
     if rows % shards:
@@ -208,7 +215,9 @@ def ring_reduce(
     return by_each
 
 
-def check_batch(batch: int, mesh: Mesh, where: str, micro_batches: int = 1) -> None:
+def check_batch(
+    batch: int, mesh: Mesh | AbstractMesh, where: str, micro_batches: int = 1
+) -> None:
     """Raise `UserError` if a batch does not divide over parts and devices."""
     devices = mesh.shape["data"]
     count = micro_batches * devices

@@ -11,7 +11,7 @@ from adn_jax.data.cases import PreparedCase, read_native_lesion
 from adn_jax.inference.maps import CaseMaps, LesionUncertainty, Map, Uncertainty
 from adn_jax.inference.system import System
 from adn_jax.io.files import nan_for_none, none_for_nan
-from adn_jax.io.image import Image
+from adn_jax.io.image import Image, voxel_steps
 from adn_jax.io.paths import Source
 from adn_jax.metrics.alignment import Plane, alignment_error, true_plane
 from adn_jax.metrics.calibration import (
@@ -23,8 +23,9 @@ from adn_jax.metrics.calibration import (
 from adn_jax.metrics.disentanglement import auroc, disentanglement
 from adn_jax.metrics.overlap import (
     Mask,
-    Spacing,
+    VoxelSteps,
     count_lesions,
+    diagonal_mm,
     dice,
     hd95,
     surface_distances,
@@ -108,7 +109,7 @@ def score_uncertainty(
 
 
 def score_masks(
-    prediction: Mask, lesion: Mask, spacing_mm: Spacing, rule: EmptyRule = "penalise"
+    prediction: Mask, lesion: Mask, spacing_mm: VoxelSteps, rule: EmptyRule = "penalise"
 ) -> GridScores:
     """Score a predicted mask against a label on the same grid."""
     lesions = count_lesions(prediction, lesion)
@@ -139,7 +140,7 @@ def score_masks(
         return scores
     if empty == "both":
         return replace(scores, dice=1.0, lesion_f1=1.0, hd95_mm=0.0, hd95_pooled_mm=0.0)
-    diagonal = float(np.linalg.norm(np.multiply(lesion.shape, spacing_mm)))
+    diagonal = diagonal_mm(lesion.shape, spacing_mm)
     return replace(scores, hd95_mm=diagonal, hd95_pooled_mm=diagonal)
 
 
@@ -204,7 +205,7 @@ class NativeLesion(NamedTuple):
 
     probability: Map
     lesion: Mask
-    spacing_mm: Spacing
+    spacing_mm: VoxelSteps
 
     @classmethod
     def of(cls, values: Float[np.ndarray, "i j k"], label: Image) -> "NativeLesion":
@@ -212,7 +213,7 @@ class NativeLesion(NamedTuple):
         return cls(
             values.transpose(2, 1, 0),
             label.voxels.transpose(2, 1, 0) > 0,
-            label.spacing_mm[::-1],
+            voxel_steps(label.affine),
         )
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from rich.progress import track
 
 from adn_jax.config.serialization import settings_to_json
-from adn_jax.data.cases import PreparedCase, read_case, sha256
+from adn_jax.data.cases import PreparedCase, case_checksums, read_case, sha256
 from adn_jax.data.manifest import Manifest, check_grid, read_manifest
 from adn_jax.errors import UserError
 from adn_jax.evaluation.case import CaseResult, EmptyRule, evaluate_case, score_case
@@ -22,24 +22,31 @@ from adn_jax.evaluation.index import write_index
 from adn_jax.evaluation.peers import THRESHOLD, Peer, find_peer
 from adn_jax.evaluation.report import (
     Pictures,
+    remove_older,
     render_report,
     write_figures,
     write_peer_figures,
 )
 from adn_jax.evaluation.source import (
-    case_checksums,
     cases_of_split,
     check_not_learnt,
     check_unseen,
     find_data,
-    fingerprint,
     labelled_cases,
     no_label,
+    split_sha256,
 )
 from adn_jax.evaluation.summary import per_case_csv, summarise_results
 from adn_jax.evaluation.thresholds import choose_on_validation
 from adn_jax.inference.system import System, load_system
-from adn_jax.io.files import read_json, write_json, write_text
+from adn_jax.io.files import (
+    fingerprint,
+    is_there,
+    only_one,
+    read_json,
+    write_json,
+    write_text,
+)
 from adn_jax.io.paths import Place, Source, as_place, spelled_out
 from adn_jax.pipeline.align import aligns
 from adn_jax.training.runs import BUNDLED
@@ -95,7 +102,8 @@ def evaluate_run(
 
     Raises:
         UserError: no run, no data, another grid, no such split, no labelled case, no
-            dropout to sample, members that may have seen the cases.
+            dropout to sample, members that may have seen the cases, or scores of
+            another run or of other data where these are to be written.
     """
     run, data = as_place(run), None if data is None else as_place(data)
     if run == BUNDLED and out is None:
@@ -122,10 +130,33 @@ def evaluate_run(
         chosen = choose_on_validation(system, data, parent, _made_by(system), empty)
         system = replace(system, thresholds=chosen.choice.thresholds)
         more = {"threshold": chosen.to_json(cases)}
-    evaluation = _evaluate_system(system, manifest, split, folder, empty, more)
+    with only_one(folder):
+        _check_scores_there(
+            folder, manifest, split, "" if out is None else system.names[0]
+        )
+        evaluation = _evaluate_system(system, manifest, split, folder, empty, more)
     if out is None:
         write_index(system.model.run)
     return evaluation
+
+
+def _check_scores_there(
+    folder: Place, manifest: Manifest, split: str, run: str = ""
+) -> None:
+    """Raise `UserError` if a folder holds scores of cases from elsewhere, or, if its
+    name is given, of another run."""
+    path = folder / "summary.json"
+    if not is_there(path):
+        return
+    there = read_json(path)
+    moved = there.get("data") != spelled_out(manifest.folder)
+    if moved and there.get("cases_sha256") == split_sha256(manifest, split):
+        moved = False
+    if moved or (run and there.get("run") != run):
+        raise UserError(
+            f"{folder} holds the scores of {there.get('run')} on {there.get('data')}; "
+            "give another folder with --out, or remove this one."
+        )
 
 
 def _made_by(system: System) -> list[Any]:
@@ -182,6 +213,7 @@ def _evaluate_system(
         "run": model.run.folder.name,
         "members": list(system.names),
         "data": spelled_out(manifest.folder),
+        "cases_sha256": split_sha256(manifest, split),
         "steps": model.run.steps,
     }
     pictures = write_figures(system, manifest, results, summary["grid"], folder)
@@ -224,6 +256,14 @@ def evaluate_peer(
 ) -> Evaluation:
     """Score predictions that were found; arguments as of `evaluate_predictions`."""
     folder = peer.folder / "evaluation" / split
+    with only_one(folder):
+        return _evaluate_peer(peer, manifest, split, folder, empty)
+
+
+def _evaluate_peer(
+    peer: Peer, manifest: Manifest, split: str, folder: Path, empty: EmptyRule
+) -> Evaluation:
+    """Score predictions and write everything."""
 
     def score(case: PreparedCase, files: Source) -> CaseResult:
         prediction, native = peer.predict(case, files)
@@ -244,6 +284,7 @@ def evaluate_peer(
         "run": str(peer.folder),
         "members": [peer.name],
         "data": spelled_out(manifest.folder),
+        "cases_sha256": split_sha256(manifest, split),
         "steps": {},
     }
     pictures = write_peer_figures(peer, manifest, results, summary["grid"], folder)
@@ -295,4 +336,5 @@ def _write_results(
     write_text(folder / "per_case.csv", per_case_csv(results))
     report = render_report(summary, results, pictures, manifest.settings, index)
     write_text(folder / "report.html", report)
+    remove_older(folder, pictures, [result.name for result in results])
     write_json(folder / "summary.json", summary)

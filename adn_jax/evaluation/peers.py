@@ -20,7 +20,7 @@ from adn_jax.errors import UserError, counted, few_of
 from adn_jax.evaluation.case import NativeLesion
 from adn_jax.evaluation.source import labelled_cases
 from adn_jax.inference.maps import CaseMaps, Map
-from adn_jax.io.files import read_json
+from adn_jax.io.files import is_there, read_json
 from adn_jax.io.image import Image, by, nearest_ras, onto_voxels, read_image
 from adn_jax.io.paths import Source
 from adn_jax.prepare.case import to_native
@@ -122,7 +122,8 @@ def find_files(
     """The file of each of the `cases`.
 
     It is `<case>.nii.gz` (nnU-Net), one named `<case>_ANY.nii.gz`, or lies in a folder
-    called so, alone (MONAI) or as `probability.nii.gz` or `lesion.nii.gz` (ours).
+    called so, alone (MONAI) or as `probability.nii.gz` or `lesion.nii.gz` (ours;
+    the latter if `scan.json` tells a threshold that is not 0.5).
     `known` are all names of cases: what belongs to a longer one is not the shorter's.
 
     Raises `UserError` if a case has no file or several.
@@ -161,10 +162,19 @@ def _files_of(entries: Sequence[Path]) -> list[Path]:
         inside = [entry]
         if entry.is_dir():
             inside = sorted(p for p in entry.iterdir() if p.name.endswith(ENDINGS))
-            ours = [entry / f"{name}{end}" for name in PREFERRED for end in ENDINGS]
+            preferred = _preferred_of(entry)
+            ours = [entry / f"{name}{end}" for name in preferred for end in ENDINGS]
             inside = [path for path in ours if path in inside][:1] or inside
         found += inside
     return found
+
+
+def _preferred_of(folder: Path) -> Sequence[str]:
+    """`PREFERRED`; of a prediction by another threshold than ours the mask first, which
+    the probability would not give back."""
+    facts = folder / "scan.json"
+    threshold = read_json(facts).get("threshold") if is_there(facts) else THRESHOLD
+    return PREFERRED if threshold in {THRESHOLD, None} else PREFERRED[::-1]
 
 
 def read_values(path: Path) -> Image:

@@ -1,7 +1,7 @@
 """Figures of an evaluation, and one page about it: no file beside it, no network."""
 
 from base64 import b64encode
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -91,20 +91,21 @@ def score_figure(
     scatter.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     scatter.set(xlabel="lesion volume (mL)", ylabel="Dice", ylim=(-0.03, 1.03))
     bins = np.linspace(0, 1, 21)
-    histogram.hist(dice, bins=bins, orientation="horizontal", color=BAR, rwidth=0.88)
+    known = dice[~np.isnan(dice)]
+    histogram.hist(known, bins=bins, orientation="horizontal", color=BAR, rwidth=0.88)
     histogram.set_xlabel("cases")
     histogram.xaxis.get_major_locator().set_params(integer=True)
     for axes in (scatter, histogram):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25, linewidth=0.6)
         axes.set_axisbelow(True)
-        if dice.size:
-            axes.axhline(np.median(dice), color=MEDIAN, linewidth=1.2)
-    if dice.size:
-        note = f"median {np.median(dice):.2f}"
+        if known.size:
+            axes.axhline(np.median(known), color=MEDIAN, linewidth=1.2)
+    if known.size:
+        note = f"median {np.median(known):.2f}"
         scatter.annotate(
             note,
-            (0.01, np.median(dice)),
+            (0.01, np.median(known)),
             xycoords=("axes fraction", "data"),
             xytext=(0, 3),
             textcoords="offset points",
@@ -112,6 +113,13 @@ def score_figure(
             fontsize=8,
         )
     return figure
+
+
+FIGURES = (
+    *("overview", "maps", "segmentation", "alignment"),
+    *("scores", "calibration", "uncertainty"),
+)
+"""Names of the figures that an evaluation can have."""
 
 
 class Pictures(NamedTuple):
@@ -227,6 +235,20 @@ def _save_figures(drawn: Mapping[str, Figure], folder: Place) -> dict[str, Place
     for name, figure in drawn.items():
         save_figure(figure, paths[name])
     return paths
+
+
+def remove_older(folder: Place, pictures: Pictures, cases: Collection[str]) -> None:
+    """Remove pages and figures that an earlier evaluation left of these cases and that
+    are no more drawn: they would show other predictions beside the new scores."""
+    drawn_now = {
+        "scans": {f"{case}.html": case in pictures.pages for case in cases},
+        "figures": {f"{name}.png": name in pictures.figures for name in FIGURES},
+    }
+    for parent, is_new in drawn_now.items():
+        place = folder / parent
+        for path in list(place.iterdir()) if place.is_dir() else ():
+            if not is_new.get(path.name, True):
+                path.unlink()
 
 
 def pictured(results: Sequence[CaseResult], grid: str) -> list[CaseResult]:

@@ -1,15 +1,11 @@
 """Which cases a run is scored on: data set, fold and split; checks that they fit."""
 
-import hashlib
-import json
 import sys
 from collections.abc import Sequence
-from typing import Any
 
-from adn_jax.data.cases import VOLUME_FILES
-from adn_jax.data.manifest import Fold, Manifest, read_manifest
+from adn_jax.data.cases import VOLUME_FILES, case_checksums
+from adn_jax.data.manifest import Manifest, read_manifest
 from adn_jax.errors import UserError, few_of, is_refusal
-from adn_jax.io.files import read_json
 from adn_jax.io.paths import Place, Source, to_place
 from adn_jax.training.runs import Run
 
@@ -17,7 +13,7 @@ from adn_jax.training.runs import Run
 def find_data(run: Run, data: Place | None) -> Manifest:
     """The data set given, or the one the run was trained on; in the run's splits."""
     if data is not None:
-        return _as_trained(run, read_manifest(data))
+        return run.splits_of(read_manifest(data))
     if run.data is None:
         raise UserError(
             f"{run.folder} was trained on drawn heads, or not here, so it names no "
@@ -29,7 +25,7 @@ def find_data(run: Run, data: Place | None) -> Manifest:
             f"{run.folder} was trained on {run.data}, which is not there any more; "
             "give the prepared data set with --data DIR."
         )
-    found = _as_trained(run, read_manifest(trained_on))
+    found = run.splits_of(read_manifest(trained_on))
     if run.cases_sha256 not in {None, found.digest}:
         raise UserError(
             f"{trained_on} has other cases or splits than when {run.folder} was "
@@ -37,17 +33,6 @@ def find_data(run: Run, data: Place | None) -> Manifest:
             "or give it with --data DIR to score its own splits."
         )
     return found
-
-
-def _as_trained(run: Run, manifest: Manifest) -> Manifest:
-    """The data set in the splits of the run's fold, if it is the run's data set."""
-    if run.fold is None:
-        return manifest
-    cases = [*manifest.splits.get("train", ()), *manifest.splits.get("validation", ())]
-    if len(cases) < run.fold.count:
-        return manifest
-    folded = manifest.with_fold(run.fold)
-    return folded if run.cases_sha256 == folded.digest else manifest
 
 
 def cases_of_split(manifest: Manifest, split: str) -> tuple[str, ...]:
@@ -90,12 +75,12 @@ def check_unseen(runs: Sequence[Run], split: str, data: Place | None) -> None:
             "has trained some of them; score the ensemble on the test split, or each "
             "run alone."
         )
-    firsts: dict[Fold | None, Run] = {}
-    for run in runs:
-        if data is not None or run.cases_sha256 is None:
-            continue
-        first = firsts.setdefault(run.fold, run)
-        if run.cases_sha256 != first.cases_sha256:
+    first = runs[0]
+    if data is not None or first.data is None or len(runs) == 1:
+        return
+    manifest = read_manifest(to_place(first.data))
+    for run in runs[1:]:
+        if run.cases_sha256 not in {None, run.splits_of(manifest).digest}:
             raise UserError(
                 f"{run.folder} was trained on other cases or splits than "
                 f"{first.folder} and may have seen those that are to be scored; name "
@@ -107,11 +92,10 @@ def check_unseen(runs: Sequence[Run], split: str, data: Place | None) -> None:
 def check_not_learnt(run: Run, manifest: Manifest, cases: Sequence[str]) -> None:
     """Raise `UserError` if a run has learnt from the scans of cases that another data
     set, or the same with other splits, has elsewhere; tell it if that is not known."""
-    digest = _as_trained(run, manifest).digest
-    if run.data is None or run.cases_sha256 in {None, digest}:
+    if run.cases_sha256 in {None, run.splits_of(manifest).digest}:
         return
     try:
-        seen = _learnt_cases(run, to_place(run.data), manifest, cases)
+        seen = _learnt_cases(run, manifest, cases)
     except Exception as error:  # each store has errors of its own
         if not is_refusal(error) and not isinstance(error, UserError):
             raise
@@ -131,10 +115,13 @@ def check_not_learnt(run: Run, manifest: Manifest, cases: Sequence[str]) -> None
 
 
 def _learnt_cases(
-    run: Run, trained_on: Place, manifest: Manifest, cases: Sequence[str]
+    run: Run, manifest: Manifest, cases: Sequence[str]
 ) -> list[str] | None:
-    """Those cases whose scan a run has learnt from; None if its data has changed."""
-    trained = _as_trained(run, read_manifest(trained_on))
+    """Those cases whose scan a run has learnt from; None if its data has changed, or
+    the run does not say where it is."""
+    if run.data is None:
+        return None
+    trained = run.splits_of(read_manifest(to_place(run.data)))
     if trained.digest != run.cases_sha256:
         return None
     learnt = trained.splits.get("train", ())
@@ -153,12 +140,6 @@ def _same_scan(one: Source, other: Source) -> bool:
     return known[0] is not None and known[0] == known[1]
 
 
-def case_checksums(files: Source) -> dict[str, str] | None:
-    """The checksums that preparation gave the files of a case."""
-    return read_json(files / "case.json").get("sha256")
-
-
-def fingerprint(*values: Any) -> str:
-    """A checksum over JSON values."""
-    text = json.dumps(values, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+def split_sha256(manifest: Manifest, split: str) -> str:
+    """A checksum over the labelled cases of a split: scans, labels and maps."""
+    return manifest.files_sha256(labelled_cases(manifest, split))

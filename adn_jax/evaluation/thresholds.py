@@ -12,19 +12,17 @@ import numpy as np
 from jaxtyping import Bool, Float
 from rich.progress import track
 
-from adn_jax.data.cases import read_case
+from adn_jax.data.cases import case_checksums, read_case
 from adn_jax.data.manifest import Manifest, check_grid
 from adn_jax.errors import UserError
 from adn_jax.evaluation.case import EmptyRule, native_lesion
 from adn_jax.evaluation.source import (
-    case_checksums,
     cases_of_split,
     find_data,
-    fingerprint,
 )
 from adn_jax.inference.maps import SMALL_ML, Map, Thresholds
 from adn_jax.inference.system import System
-from adn_jax.io.files import none_for_nan, read_json, write_json
+from adn_jax.io.files import fingerprint, none_for_nan, read_json, write_json
 from adn_jax.io.paths import Place
 from adn_jax.metrics.overlap import Spacing
 from adn_jax.training.runs import Run

@@ -29,7 +29,7 @@ from adn_jax.data.manifest import Manifest, check_grid, read_manifest
 from adn_jax.errors import UserError
 from adn_jax.inference.maps import Lesions
 from adn_jax.inference.system import MOST_OUTSIDE, infer_case, tta_of
-from adn_jax.io.files import atomic_path, write_json
+from adn_jax.io.files import atomic_path, check_replaceable, write_json
 from adn_jax.io.paths import Place, spelled_out
 from adn_jax.pipeline.adn import AdnParams, apply_adn
 from adn_jax.runtime.named import named_function
@@ -116,10 +116,7 @@ def export_model(
             f"{heads} was given to be measured, but a program tells nothing of scans "
             "unlike them; take --format weights, or leave --heads out."
         )
-    if out.exists() and not (out / DESCRIPTION).is_file():
-        raise UserError(
-            f"{out} holds something else than an exported model; choose another OUT."
-        )
+    check_replaceable(out, DESCRIPTION, EXPORT_FILES.values())
     model = load_run(run)
     with atomic_path(out) as temporary:
         temporary.mkdir()
@@ -143,7 +140,7 @@ def measure_heads(
 
     Raises `UserError` if they were prepared on another grid than the model's.
     """
-    manifest = read_manifest(data)
+    manifest = model.run.splits_of(read_manifest(data))
     check_grid(model.recipe, manifest)
     heads = KnownHeads.of(_cases_of(manifest, "train"), manifest.settings)
     has_learnt_them = (

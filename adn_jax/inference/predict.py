@@ -26,7 +26,12 @@ from adn_jax.inference.system import (
     on_scan_grid,
 )
 from adn_jax.inference.viewer import write_viewer
-from adn_jax.io.files import atomic_path, none_for_nan, write_json
+from adn_jax.io.files import (
+    atomic_path,
+    check_replaceable,
+    none_for_nan,
+    write_json,
+)
 from adn_jax.io.image import Image, write_image
 from adn_jax.io.paths import Place
 from adn_jax.pipeline.adn import AdnOutputs
@@ -59,6 +64,18 @@ IN_HU = {
     "compensated": "HU of ct + P (X_tilde)",
 }
 """Units of the volumes made with P if it is a part of A."""
+
+FACTS, FIGURE, VIEWER, DICOM_FOLDER = "scan.json", "figure.png", "viewer.html", "dicom"
+"""What is written beside the volumes."""
+
+AS_TAKEN = "_as_taken"
+"""How the names of volumes end that lie on the slices of a series."""
+
+RESULTS = {
+    *(f"{name}{ending}.nii.gz" for name in UNITS for ending in ("", AS_TAKEN)),
+    *(FIGURE, VIEWER, DICOM_FOLDER),
+}
+"""What may lie beside `FACTS` in the results of a scan."""
 
 PROBABILITY_STEP, MAP_STEP, SCAN_STEP = 1 / 1024, 1 / 64, 1 / 8
 
@@ -106,25 +123,27 @@ class Prediction:
         them in a browser; whole or not at all.
 
         With `dicom` also `dicom/`: segmentations and a report that refer to the series
-        (`inference.dicom`). Raises `UserError` if the folder cannot be written, or
-        nothing can refer to the scan.
+        (`inference.dicom`). Raises `UserError` if the folder cannot be written,
+        nothing can refer to the scan, or the folder holds what is not of an earlier
+        prediction.
         """
+        check_replaceable(folder, FACTS, RESULTS)
         facts = dict(self.facts)
         with atomic_path(folder) as temporary:
             temporary.mkdir()
-            for images, ending in ((self.images, ""), (self.as_taken, "_as_taken")):
+            for images, ending in ((self.images, ""), (self.as_taken, AS_TAKEN)):
                 for name, image in images.items():
                     path = temporary / f"{name}{ending}.nii.gz"
                     write_image(path, image, VALUE_STEPS.get(name, MAP_STEP))
             figure = scan_figure(self.shown)
-            save_figure(figure, temporary / "figure.png")
+            save_figure(figure, temporary / FIGURE)
             if viewer:
-                write_viewer(temporary / "viewer.html", self.shown, as_webp(figure))
+                write_viewer(temporary / VIEWER, self.shown, as_webp(figure))
             if dicom:
                 facts["dicom"] = write_dicom(
-                    temporary / "dicom", self.scan, self._on_slices
+                    temporary / DICOM_FOLDER, self.scan, self._on_slices
                 )
-            write_json(temporary / "scan.json", none_for_nan(facts))
+            write_json(temporary / FACTS, none_for_nan(facts))
 
     @property
     def _on_slices(self) -> Found:
@@ -332,19 +351,19 @@ def result_folders(scans: Sequence[Path], out: Path) -> dict[Path, Path]:
     """Folder of results of each scan, by the scan's name.
 
     Only results of an earlier call may be replaced: `--out` next to the scans would
-    otherwise delete the case folder that holds a scan. Raises `UserError` if a folder
-    holds something else, or two scans would share it.
+    otherwise delete the case folder that holds a scan, or a mask that was corrected by
+    hand. Raises `UserError` if a folder holds something else, or two scans would share
+    it.
     """
     folders: dict[Path, Path] = {}
     for scan, name in zip(scans, result_names(scans), strict=True):
         folder = out / name
-        holds_scan = scan.resolve().is_relative_to(folder.resolve())
-        if folder.exists() and (holds_scan or not (folder / "scan.json").is_file()):
+        if folder.exists() and scan.resolve().is_relative_to(folder.resolve()):
             raise UserError(
-                f"the results of {scan} would replace {folder}, which holds "
-                f"{'the scan itself' if holds_scan else 'something else'}; "
-                "choose another --out."
+                f"the results of {scan} would replace {folder}, which holds the scan "
+                "itself; choose another --out."
             )
+        check_replaceable(folder, FACTS, RESULTS)
         for other, taken in folders.items():
             if taken == folder:
                 raise UserError(

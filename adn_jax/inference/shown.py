@@ -13,7 +13,7 @@ from scipy import ndimage
 from adn_jax.data.cases import PreparedCase
 from adn_jax.data.known_lesions import KnownLesions
 from adn_jax.inference.maps import CaseMaps, Uncertainty
-from adn_jax.io.image import Affine, Image, in_order_of, spacing_of
+from adn_jax.io.image import Affine, Image, in_order_of, spacing_of, voxel_steps
 from adn_jax.metrics.alignment import Plane, placed
 from adn_jax.metrics.calibration import mean_or_nan
 from adn_jax.metrics.overlap import TOUCHING, Mask, Spacing, volume_ml
@@ -228,7 +228,7 @@ class ShownScan:
                 if volume is not None
             },
         }
-        volume = volume_ml(inside, self.spacing_mm)
+        volume = volume_ml(inside, voxel_steps(self.affine))
         ppv = None
         if self.known_lesions is not None:
             ppv = float(self.known_lesions.ppv(volume, means["mean_probability"]))

@@ -333,7 +333,8 @@ def infer_case(
     """Run one case; the maps as NumPy, and the outputs still on the device.
 
     With test-time augmentation the predictions among the maps are the mean over all
-    copies. The outputs are those of the scan itself.
+    copies. The outputs are those of the scan itself. Raises `UserError` if the
+    prediction is not finite.
     """
     volume, system = as_batch(case.volume), recipe.system
     inference, flags = infer_scan(params, volume, system)
@@ -354,6 +355,11 @@ def infer_case(
         )
         volumes["prediction"] = mean
         volumes["aligned_prediction"] = warp(alignment, mean)
+    if not bool(jnp.isfinite(volumes["prediction"]).all()):
+        raise UserError(
+            f"the networks give values that are no numbers for {case.name}; their "
+            "weights are not usable (a training that diverged, a damaged file?)."
+        )
     midline, midline_flags = _midline(inference, case, system)
     found: dict[str, Any] = {
         **{name: as_map(one) for name, one in volumes.items()},

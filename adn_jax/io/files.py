@@ -1,6 +1,7 @@
 """Files that are whole or absent, and folders with one writer at a time."""
 
 import errno
+import hashlib
 import json
 import math
 import os
@@ -115,6 +116,12 @@ def read_json(path: Source) -> Any:
         ) from error
 
 
+def fingerprint(*values: Any) -> str:
+    """A checksum over JSON values."""
+    text = json.dumps(values, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def is_there(path: Source) -> bool:
     """Whether there is a file of this name, be it a link whose target is missing."""
     return path.is_file() or is_dangling(path)
@@ -123,6 +130,33 @@ def is_there(path: Source) -> bool:
 def is_vacant(folder: Place) -> bool:
     """Whether a folder is absent or empty."""
     return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+
+
+def check_replaceable(folder: Path, mark: str, names: Collection[str]) -> None:
+    """Raise `UserError` unless a folder, which is to be replaced, is vacant or holds
+    what an earlier call wrote and nothing else; hidden files aside.
+
+    Args:
+        folder: may be missing.
+        mark: the file by which such a folder is known.
+        names: every other file and folder that a call may write there.
+    """
+    if is_vacant(folder):
+        return
+    if not folder.is_dir():
+        raise UserError(f"{folder} is a file; choose another folder to write to.")
+    found = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    if foreign := sorted(found - {mark, *names}):
+        more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
+        raise UserError(
+            f"{folder} would be replaced, but holds {foreign[0]}{more}, not written "
+            "by this command; move that away, or choose another folder."
+        )
+    if mark not in found:
+        raise UserError(
+            f"{folder} would be replaced, but was not written by this command (it has "
+            f"no {mark}); choose another folder."
+        )
 
 
 def is_dangling(path: Source) -> bool:

@@ -29,6 +29,9 @@ ALIKE_MM = 1e-3
 SCANNER = 1
 """Code of a qform or sform that gives positions in the scanner (NIfTI-1)."""
 
+UPRIGHT = 1e-4
+"""Largest cosine between axes that counts as a right angle."""
+
 PLACE_FIELDS = (
     *("qform_code", "quatern_b", "quatern_c", "quatern_d"),
     *("qoffset_x", "qoffset_y", "qoffset_z"),
@@ -92,6 +95,17 @@ def spacing_of(affine: Affine) -> tuple[float, float, float]:
     """Voxel size in mm (z y x)."""
     x, y, z = steps_mm(affine).tolist()
     return z, y, x
+
+
+def voxel_steps(
+    affine: Affine,
+) -> tuple[float, float, float] | Float[np.ndarray, "3 3"]:
+    """Voxel size in mm (z y x); if the axes are not at right angles, their steps
+    (z y x) as columns (`metrics.overlap.VoxelSteps`)."""
+    steps = affine[:3, 2::-1]
+    sizes = spacing_of(affine)
+    cosines = (steps / sizes).T @ (steps / sizes) - np.eye(3)
+    return sizes if abs(cosines).max() < UPRIGHT else steps
 
 
 def from_nifti(image: nib.Nifti1Image, meaning: str, dtype: type = np.float32) -> Image:

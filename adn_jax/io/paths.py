@@ -1,6 +1,7 @@
 """Folders and files here or in an object store (gs://, s3://), by etils and fsspec."""
 
 import logging
+import sys
 import zipfile
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -21,6 +22,13 @@ Source = Place | zipfile.Path
 
 STORES = ("gs", "s3")
 """Object stores that are known, by how their addresses begin."""
+
+
+def find_modules_here() -> None:
+    """Let Python find modules in the folder of the call, where the script `adn`, unlike
+    `python -m adn_jax`, does not look."""
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)
 
 
 def to_place(text: str) -> Place:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Num
 from scipy import ndimage
 from scipy.spatial import KDTree
 
@@ -12,6 +12,10 @@ Mask = Bool[np.ndarray, "z y x"]
 
 Spacing = tuple[float, float, float]
 """Voxel size in mm, (z, y, x)."""
+
+VoxelSteps = Spacing | Float[np.ndarray, "3 3"]
+"""Voxel size in mm; of a grid whose axes lean, as a tilted gantry leaves it, the step
+in mm to the next voxel along z, y and x, a column each."""
 
 TOUCHING = np.ones((3, 3, 3), bool)
 """26-connectivity: voxels that share a corner belong to one lesion."""
@@ -37,9 +41,30 @@ def dice(prediction: Mask, lesion: Mask) -> float:
     return 2.0 * int(np.count_nonzero(prediction & lesion)) / int(total)
 
 
-def volume_ml(mask: Mask, spacing_mm: Spacing) -> float:
+def voxel_ml(spacing_mm: VoxelSteps) -> float:
+    """Volume of a voxel in millilitres."""
+    if isinstance(spacing_mm, tuple):
+        return float(np.prod(spacing_mm)) / 1000.0
+    return float(abs(np.linalg.det(spacing_mm))) / 1000.0
+
+
+def volume_ml(mask: Mask, spacing_mm: VoxelSteps) -> float:
     """Volume of a mask in millilitres."""
-    return float(np.count_nonzero(mask) * np.prod(spacing_mm) / 1000.0)
+    return int(np.count_nonzero(mask)) * voxel_ml(spacing_mm)
+
+
+def _to_mm(
+    index: Num[np.ndarray, "*n 3"], spacing_mm: VoxelSteps
+) -> Float[np.ndarray, "*n 3"]:
+    """Places of voxels (z, y, x) in mm from the first voxel, in some upright frame."""
+    if isinstance(spacing_mm, tuple):
+        return index * np.asarray(spacing_mm, float)
+    return index @ spacing_mm.T
+
+
+def diagonal_mm(shape: tuple[int, ...], spacing_mm: VoxelSteps) -> float:
+    """Length of the diagonal of a grid."""
+    return float(np.linalg.norm(_to_mm(np.array(shape), spacing_mm)))
 
 
 @dataclass(frozen=True)
@@ -103,8 +128,8 @@ class SurfaceDistances(NamedTuple):
     from_lesion: Float[np.ndarray, " n"]
 
 
-def surface_points_mm(mask: Mask, spacing_mm: Spacing) -> Float[np.ndarray, "n 3"]:
-    """Centres of the surface voxels, (z, y, x) in mm from the first voxel.
+def surface_points_mm(mask: Mask, spacing_mm: VoxelSteps) -> Float[np.ndarray, "n 3"]:
+    """Centres of the surface voxels, in mm from the first voxel.
 
     A voxel is on the surface if one of its six face neighbours is outside the mask or
     outside the image.
@@ -115,11 +140,11 @@ def surface_points_mm(mask: Mask, spacing_mm: Spacing) -> Float[np.ndarray, "n 3
     inside = mask[box[0]]
     edge = inside & ~ndimage.binary_erosion(inside)
     corner = np.array([part.start for part in box[0]])
-    return (np.argwhere(edge) + corner) * np.asarray(spacing_mm, float)
+    return _to_mm(np.argwhere(edge) + corner, spacing_mm)
 
 
 def surface_distances(
-    prediction: Mask, lesion: Mask, spacing_mm: Spacing
+    prediction: Mask, lesion: Mask, spacing_mm: VoxelSteps
 ) -> SurfaceDistances:
     """Distances between the surfaces of two masks, in both directions.
 

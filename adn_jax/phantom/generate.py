@@ -235,6 +235,12 @@ def split_cases(
     }
 
 
+def check_seed(seed: int) -> None:
+    """Raise `UserError` if phantoms cannot be drawn by a seed."""
+    if not 0 <= seed < 2**31:
+        raise UserError(f"--seed is {seed}; it has to be at least 0 and below 2^31.")
+
+
 def claim_folder(out: Path, settings: dict[str, Any]) -> None:
     """Note what is made in `out`; refuse a folder that holds anything else."""
     record = out / "phantoms.json"
@@ -280,6 +286,7 @@ def write_phantoms(
     process a processor. Raises `UserError` for counts that do not fit and for a folder
     that holds something else.
     """
+    check_seed(seed)
     out, splits = Path(out), split_cases(cases, validation, test)
     settings = {"seed": seed, "difficulty": asdict(difficulty), "splits": splits}
     workers = worker_count(workers, cases)

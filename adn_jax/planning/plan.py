@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ from adn_jax.training.updates import Devices, Lighter, lighter_settings
 COMPILER_PACKAGES = ("adn-jax", "jax", "jaxlib", "libtpu", "jax-cuda13-plugin")
 """What decides what comes out."""
 
-Change = Callable[[str], tuple[Recipe, int]]
-"""Options of the command line -> the recipe and the spatial shards that they give."""
+Change = Callable[[Accelerators, str], tuple[Recipe, int]]
+"""A target and further options of the command line -> the recipe and the spatial shards
+that they give."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def compile_apart(job: CompileJob, target: Accelerators) -> Answer:
 
 def plan_step(
     target: Accelerators,
-    asked: CompileJob,
+    stage: str,
     change: Change,
     compiled: Compiled,
     tries: int,
@@ -131,27 +132,26 @@ def plan_step(
 
     Args:
         target: what to compile for.
-        asked: the step with the settings that were given.
-        change: the recipe with some options changed.
+        stage: which step.
+        change: gives the recipe with some options changed.
         compiled: former answers, to which new ones are added.
         tries: forms that are compiled at most, each of them one that would fit by
             estimate.
         begin: told before each compilation what it is.
     """
 
-    def attempt(options: str, job: CompileJob) -> Trial:
-        begin(f"{job.target} {job.stage} {options}".strip())
+    def attempt(options: str) -> Trial:
+        begin(f"{target.name} {stage} {options}".strip())
+        recipe, shards = change(target, options)
+        job = CompileJob(target.name, recipe, stage, shards)
         return Trial(options, job, compiled.compile(job, target))
 
-    first = attempt("", asked)
+    first = attempt("")
     if first.answer.error:
-        raise UserError(f"{asked.stage} on {target.name}: {first.answer.error}")
+        raise UserError(f"{stage} on {target.name}: {first.answer.error}")
     trials = [first]
     if not fits(target, first):
-        for found in milder(target, first)[:tries]:
-            recipe, shards = change(found.options)
-            job = replace(asked, recipe=recipe, spatial_shards=shards)
-            trials.append(attempt(found.options, job))
+        trials += [attempt(each.options) for each in milder(target, first)[:tries]]
     return StepPlan(target, tuple(trials))
 
 

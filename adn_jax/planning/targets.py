@@ -7,6 +7,9 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from jax.sharding import AbstractMesh
+
+from adn_jax.distributed.mesh import AXES, divisors
 from adn_jax.errors import UserError
 from adn_jax.runtime.jobs import GIB
 
@@ -136,6 +139,20 @@ def compiler_environment(target: Accelerators) -> dict[str, str]:
         return given | quiet | alone
     flags = f"{given.get('XLA_FLAGS', '')} --xla_gpu_autotune_level=0".strip()
     return given | {"CUDA_VISIBLE_DEVICES": "-1", "XLA_FLAGS": flags}
+
+
+def mesh_shape(target: Accelerators, spatial_shards: int) -> AbstractMesh:
+    """How a training lies on all of a target's devices: sizes and names of the axes.
+
+    Raises `UserError` if so many devices cannot share the rows of a case.
+    """
+    devices = target.devices
+    if spatial_shards < 1 or devices % spatial_shards:
+        raise UserError(
+            f"--spatial-shards is {spatial_shards}, which does not divide the "
+            f"{devices} devices of {target.name}; set it to {divisors(devices)}."
+        )
+    return AbstractMesh((devices // spatial_shards, spatial_shards), AXES)
 
 
 def target_devices(target: Accelerators) -> list[Any]:

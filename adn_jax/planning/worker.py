@@ -16,10 +16,15 @@ from jax.sharding import AxisType, Mesh
 
 from adn_jax.config import Recipe
 from adn_jax.config.serialization import settings_from_json, settings_to_json
-from adn_jax.distributed.mesh import AXES, divisors
+from adn_jax.distributed.mesh import AXES
 from adn_jax.errors import UserError, is_out_of_memory
 from adn_jax.planning.program import CompiledStep, read_program
-from adn_jax.planning.targets import Accelerators, parse_target, target_devices
+from adn_jax.planning.targets import (
+    Accelerators,
+    mesh_shape,
+    parse_target,
+    target_devices,
+)
 from adn_jax.runtime.capacity import CompiledMemory, compiler_wants
 from adn_jax.runtime.platform import COMPILER_OPTIONS
 from adn_jax.training.begin import check_stages
@@ -85,14 +90,8 @@ def compile_step(job: CompileJob) -> CompiledStep | Refusal:
 
 def target_mesh(target: Accelerators, spatial_shards: int) -> Mesh:
     """The mesh of a training on all of a target's devices."""
-    devices = target_devices(target)
-    if spatial_shards < 1 or len(devices) % spatial_shards:
-        raise UserError(
-            f"--spatial-shards is {spatial_shards}, which does not divide the "
-            f"{len(devices)} devices of {target.name}; set it to "
-            f"{divisors(len(devices))}."
-        )
-    grid = np.array(devices).reshape(-1, spatial_shards)
+    sizes = mesh_shape(target, spatial_shards).axis_sizes
+    grid = np.array(target_devices(target)).reshape(sizes)
     return Mesh(grid, AXES, axis_types=(AxisType.Auto, AxisType.Auto))
 
 

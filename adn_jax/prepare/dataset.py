@@ -103,6 +103,8 @@ def prepare_dataset(
     choose = partial(choose_splits, dataset.splits, names, raw / "splits.json")
     choose()  # so is a wrong table
     check_output(out, names)
+    for remark in dataset.remarks_by(settings.infarct_labels):
+        print(f"adn: {remark}", file=sys.stderr)
     with interrupt_on_sigterm(), only_one(out):
         remove_half_cases(out, names)
         failed = _prepare_cases(dataset, out, settings, reading, processes)
@@ -112,6 +114,7 @@ def prepare_dataset(
         cases = [read_facts(out / name) for name in names if name not in failed]
         splits = choose(failed=failed)
         manifest = _make_manifest(dataset, out, settings, splits, failed, cases)
+        manifest = manifest.with_checksum()
         write_quality_table(out / "quality.csv", cases)
         manifest.write()
         write_quality_page(out / "quality.html", manifest, cases)

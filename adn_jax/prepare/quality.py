@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Float, Float32, UInt8
 from scipy import ndimage
 
-from adn_jax.io.image import Affine, Image, spacing_of
-from adn_jax.metrics.overlap import Mask, Spacing
+from adn_jax.io.image import Affine, Image, spacing_of, voxel_steps
+from adn_jax.metrics.overlap import Mask, Spacing, volume_ml, voxel_ml
 from adn_jax.prepare.resample import Grid, box_around, shrink
 from adn_jax.prepare.skull_strip import RIM_MM
 from adn_jax.scans.hounsfield import HuVolume
@@ -170,7 +170,7 @@ MEASURES = {
     "tissue_share": Measure(
         "tissue",
         "Share of the brain that the given maps call grey or white matter or CSF.",
-        "the given maps tell the tissue of {:.0%} of the brain only",
+        "the given maps label only {:.0%} of the brain",
         low=0.7,
         style=".0%",
         rare=True,
@@ -221,15 +221,16 @@ def measure_quality(
     """Measures of a stripped scan on its own grid, for a prepared grid."""
     inside = brain.astype(bool)
     spacing = spacing_of(affine)
+    slice_mm = 1000 * voxel_ml(voxel_steps(affine)) / (spacing[1] * spacing[2])
     areas_cm2 = inside.sum(axis=(1, 2)) * spacing[1] * spacing[2] / 100
     box = box_around(inside, [int(np.ceil(METAL_MARGIN_MM / mm)) for mm in spacing])
     near, near_brain = hu[box].astype(np.float32, copy=False), inside[box]
     return {
-        "brain_ml": float(inside.sum() * np.prod(spacing) / 1000),
+        "brain_ml": volume_ml(inside, voxel_steps(affine)),
         "slices": int(inside.shape[0]),
-        "slice_mm": round(spacing[0], 4),
+        "slice_mm": round(slice_mm, 4),
         "pixel_mm": round(float(np.sqrt(spacing[1] * spacing[2])), 4),
-        "brain_height_mm": float(np.count_nonzero(areas_cm2) * spacing[0]),
+        "brain_height_mm": float(np.count_nonzero(areas_cm2) * slice_mm),
         "first_slice_cm2": float(areas_cm2[0]),
         "last_slice_cm2": float(areas_cm2[-1]),
         "brain_outside_grid": fraction_outside(inside, affine, prepared),
@@ -247,10 +248,10 @@ def measure_lesion(
     """Volume of the labelled infarct, and how much of it lies outside the brain."""
     if native is None or prepared is None:
         return {}
-    voxel_ml = abs(np.linalg.det(native.affine[:3, :3])) / 1000
+    native_voxel_ml = voxel_ml(voxel_steps(native.affine))
     outside = float(np.mean(~brain[prepared])) if prepared.any() else 0.0
     return {
-        "lesion_ml": float(np.count_nonzero(native.voxels) * voxel_ml),
+        "lesion_ml": float(np.count_nonzero(native.voxels) * native_voxel_ml),
         "lesion_prepared_ml": float(np.count_nonzero(prepared) * prepared_voxel_ml),
         "infarct_share": float(np.mean(prepared[brain])),
         "lesion_outside_brain": outside,

@@ -1,12 +1,11 @@
 """Functions that a user names on the command line, `module:function`."""
 
 import importlib
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from adn_jax.errors import UserError
+from adn_jax.io.paths import find_modules_here
 
 
 def named_function(module: str, function: str, what: str) -> Callable[..., Any]:
@@ -15,8 +14,7 @@ def named_function(module: str, function: str, what: str) -> Callable[..., Any]:
     `what` is what the function is meant for, in messages. Raises `UserError` if the
     module cannot be imported or has no such function.
     """
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.append(here)  # the script `adn`, unlike `python -m`, lacks it
+    find_modules_here()
     try:
         found = importlib.import_module(module)
     except UserError:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 
 from adn_jax.config import PrepareSettings, ReadSettings, Recipe
 from adn_jax.config.serialization import differing_fields
@@ -150,7 +150,9 @@ def check_on_disk(data: Place, *others: Place) -> None:
         )
 
 
-def check_stages(recipe: Recipe, mesh: Mesh, trained: Collection[str]) -> None:
+def check_stages(
+    recipe: Recipe, mesh: Mesh | AbstractMesh, trained: Collection[str]
+) -> None:
     """Raise `UserError` if a stage of those to train cannot be trained so, or not on
     these devices, or a network of any stage does not fit."""
     for name in trained:
@@ -256,12 +258,11 @@ def begin_run(
 
     What unfinished stages have saved is set aside if they were begun otherwise.
     """
-    digest = manifest.digest
     sources = {stage: run_name(source) for stage, source in pretrained.items()}
     differing = []
     if run is not None:
-        if run.cases_sha256 not in {None, digest}:
-            differing.append("other cases or splits")
+        if others := run.other_cases(manifest):
+            differing.append(others)
         if run.fold != fold:
             differing.append(f"fold {run.fold} -> {fold}")
         for stage in [each for each in run.stages if each not in run.finished]:
@@ -279,7 +280,15 @@ def begin_run(
                 )
     same = run is not None and (run.recipe, run.pretrained) == (recipe, sources)
     if run is None or not same or differing:
-        run = Run.create(folder, recipe, manifest.folder, digest, fold, sources)
+        run = Run.create(
+            folder,
+            recipe,
+            manifest.folder,
+            manifest.digest,
+            manifest.learnt_sha256,
+            fold,
+            sources,
+        )
     for stage in pretrained.keys() & TAKEN_STAGES - run.finished.keys():
         copy_stage(stage, run, pretrained[stage])
     return run

@@ -23,7 +23,8 @@ from adn_jax.config.serialization import differing_fields, settings_to_json
 from adn_jax.config.validation import recipe_from_json, used_settings
 from adn_jax.data.known_heads import KnownHeads
 from adn_jax.data.known_lesions import KnownLesions
-from adn_jax.data.manifest import Fold, parse_fold
+from adn_jax.data.manifest import Fold, Manifest, parse_fold
+from adn_jax.data.stream import DrawnHeads
 from adn_jax.distributed.mesh import placed_shapes
 from adn_jax.errors import UserError
 from adn_jax.io.files import atomic_path, is_there, is_vacant, read_json, write_json
@@ -100,6 +101,8 @@ class Run:
     """The prepared data set it is trained on; None for imported weights."""
     cases_sha256: str | None = None
     """`digest` of that data set; None for imported weights and in old runs."""
+    learnt_sha256: str | None = None
+    """Checksum over the files of the cases that it learns from; None in old runs."""
     fold: Fold | None = None
     """Which part of the cases validates; None: the data set's own splits."""
     pretrained: Mapping[str, str] = field(default_factory=dict)
@@ -131,6 +134,7 @@ class Run:
             recipe=recipe_from_json(content["recipe"], f"{path}: recipe"),
             data=content.get("data"),
             cases_sha256=content.get("cases_sha256"),
+            learnt_sha256=content.get("learnt_sha256"),
             fold=parse_fold(content["fold"]) if content.get("fold") else None,
             pretrained={stage: run for stage, run in taken.items() if run},
             finished=read_finished(folder),
@@ -149,6 +153,7 @@ class Run:
         recipe: Recipe,
         data: Place | None = None,
         cases_sha256: str | None = None,
+        learnt_sha256: str | None = None,
         fold: Fold | None = None,
         pretrained: Mapping[str, str] = MappingProxyType({}),
     ) -> "Run":
@@ -158,6 +163,7 @@ class Run:
             recipe,
             None if data is None else spelled_out(data),
             cases_sha256,
+            learnt_sha256,
             fold,
             pretrained,
             read_finished(folder),
@@ -166,12 +172,32 @@ class Run:
             "recipe": settings_to_json(recipe),
             "data": run.data,
             **({} if cases_sha256 is None else {"cases_sha256": cases_sha256}),
+            **({} if learnt_sha256 is None else {"learnt_sha256": learnt_sha256}),
             **{f"{stage}_run": source for stage, source in pretrained.items()},
             **({} if fold is None else {"fold": str(fold)}),
             "versions": {package: version(package) for package in RUN_PACKAGES},
         }
         write_json(folder / "config.json", content)
         return run
+
+    def splits_of(self, manifest: Manifest) -> Manifest:
+        """A data set in the splits of the run's fold, if it is the run's data set."""
+        if self.fold is None:
+            return manifest
+        parts = (manifest.splits.get(name, ()) for name in ("train", "validation"))
+        if sum(map(len, parts)) < self.fold.count:
+            return manifest
+        folded = manifest.with_fold(self.fold)
+        return folded if self.cases_sha256 == folded.digest else manifest
+
+    def other_cases(self, data: Manifest | DrawnHeads) -> str:
+        """How the cases of a data set differ from those that the run was begun with, as
+        far as it is known; empty: they do not."""
+        if self.cases_sha256 not in {None, data.digest}:
+            return "other cases or splits"
+        if None in (pair := {self.learnt_sha256, data.learnt_sha256}) or len(pair) == 1:
+            return ""
+        return "other scans or labels"
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -361,8 +387,9 @@ def write_small_run(
 ) -> None:
     """Make a run of few MB of a finished one, whole or not at all.
 
-    It has the recipe, and the best weights of each stage in half precision; every verb
-    that uses a run takes it. With `heads` it tells of scans that are unlike them, with
+    It has the recipe, the best weights of each stage in half precision, and a checksum
+    of the cases that it learnt from, not where they are; every verb that uses a run
+    takes it. With `heads` it tells of scans that are unlike them, with
     `lesions` how often its lesions are true.
 
     Raises `UserError` if `folder` is taken or a stage of `source` is not finished.
@@ -371,7 +398,12 @@ def write_small_run(
     stages = source.all_params()
     with atomic_path(folder) as temporary:
         temporary.mkdir()
-        small = Run.create(temporary, source.recipe)
+        small = Run.create(
+            temporary,
+            source.recipe,
+            cases_sha256=source.cases_sha256,
+            fold=source.fold,
+        )
         write_weights(temporary / WEIGHTS, stages)
         for stage, params in stages.items():
             facts = {**source.finished[stage], "sha256": checksum(params)}

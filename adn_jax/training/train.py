@@ -150,12 +150,12 @@ def _check_manifest(
 ) -> None:
     """Raise `UserError` unless the cases suffice for the stages to train, and are those
     that the finished ones were trained on."""
-    run, digest = plan.run, manifest.digest
-    if run is not None and run.finished and run.cases_sha256 not in {None, digest}:
+    run = plan.run
+    if run is not None and run.finished and (others := run.other_cases(manifest)):
         now = manifest.folder or "drawn heads"
         raise UserError(
-            f"{run.folder} was begun with other cases or splits than {now} has now; "
-            "restore the data set or choose another --run folder."
+            f"{run.folder} was begun with {others} than {now} has now; restore the "
+            "data set or choose another --run folder."
         )
     for name in plan.left:
         _open_cases(name, recipe, manifest, mesh)

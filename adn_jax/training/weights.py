@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,9 @@ from adn_jax.errors import UserError
 from adn_jax.io.files import atomic_path
 from adn_jax.io.paths import Place, read_bytes
 from adn_jax.types import Params
+
+DAMAGED = (ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+"""What NumPy and zipfile raise of a file that was cut short or changed."""
 
 
 def write_weights(path: Place, stages: Mapping[str, Params]) -> None:
@@ -45,7 +49,7 @@ def read_weights(path: Place, stage: str, like: Params) -> Params:
     try:
         with np.load(io.BytesIO(read_bytes(path))) as arrays:
             found = {name: arrays[name] for name in arrays.files}
-    except (ValueError, zipfile.BadZipFile) as error:
+    except DAMAGED as error:
         raise UserError(f"{path} holds no readable weights; {advice}.") from error
     wanted = _named(stage, like)
     for name, leaf in wanted.items():

@@ -110,7 +110,7 @@ def make_adn(recipe: Recipe, place: Place) -> Adn:
 
 
 def refuse_levels(settings: UNetSettings, where: str) -> None:
-    """Raise `UserError` for a U-Net with flat levels or deep supervision."""
+    """Raise `UserError` for a U-Net with in-plane levels or deep supervision."""
     refuse_above_0(settings, ("in_plane_levels", "deep_supervision"), where)
 
 

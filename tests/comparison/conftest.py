@@ -6,6 +6,7 @@ import pytest
 
 from adn_jax.comparison.work import Method, PlannedRun, plan_runs
 from adn_jax.data.manifest import Manifest
+from adn_jax.io.files import write_json
 from tests.comparison.made_up import (
     CASES,
     LEVELS,
@@ -24,10 +25,12 @@ def systems() -> list[Method]:
 
 @pytest.fixture
 def data(tmp_path) -> Path:
-    """A data set that is nothing but its manifest."""
+    """A data set that is nothing but its manifest, and checksums of its cases."""
     folder = tmp_path / "data"
     settings = tiny_recipe().system.prepare
     splits = {"train": (), "validation": (), "test": CASES}
+    for case in CASES:
+        write_json(folder / case / "case.json", {"sha256": {"lesion": case}})
     Manifest(settings, CASES, splits, folder).write()
     return folder
 

@@ -42,6 +42,15 @@ def test_a_tool_is_named_or_called_as_its_folder():
     ]
 
 
+def test_two_tools_are_not_taken_for_seeds_of_one():
+    with pytest.raises(UserError, match=r"calls a/p and b/p both 'p'; name them apart"):
+        name_predictions(["a/p", "b/p"])
+    with pytest.raises(UserError, match=r"calls a/x and p both 'p'"):
+        name_predictions(["p=a/x", "p"])
+    seeds = name_predictions(["p=a/p", "p=b/p"])
+    assert seeds == [("p", Path("a/p")), ("p", Path("b/p"))]
+
+
 def test_folders_of_one_name_are_its_seeds(folders, manifest, monkeypatch):
     monkeypatch.setattr(module, "write_peer_figures", lambda *_: Pictures({}, {}))
     named = [("tool", folder) for folder in folders]

@@ -81,7 +81,7 @@ def test_scores_are_made_again_where_they_are_old(runs, job, children):
     for old in (
         {"data": "/elsewhere"},
         {"steps": {"align": 2, "joint": 1}},
-        {"cases": 3},
+        {"cases_sha256": "of other labels"},
         {"empty": {"rule": "other"}},
         {"threshold": {"large": 0.3, "small": 0.2}},
         {"tta": [{"mirrored": True}]},
@@ -94,6 +94,13 @@ def test_scores_are_made_again_where_they_are_old(runs, job, children):
     change_json(runs[1].folder / "stages.json", joint={"best_step": 4})
     assert do_runs(runs, job) == {}
     assert children == [("evaluate", "resunet_aligned-seed0")]
+
+
+def test_a_run_on_other_labels_is_not_taken(runs, job):
+    change_json(job.data / "manifest.json", learnt_sha256="now")
+    assert work.stranger(runs[0], job) == ""
+    change_json(runs[0].folder / "config.json", learnt_sha256="before")
+    assert "trained with other scans or labels than" in work.stranger(runs[0], job)
 
 
 def test_a_run_on_other_cases_is_not_taken(runs, job, children):

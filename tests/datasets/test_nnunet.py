@@ -52,7 +52,8 @@ def test_training_and_test_cases(root):
     dataset = find_nnunet(root)
     assert dataset.layout == "nnunet"
     assert dataset.splits == {"train": ["a", "b"], "test": ["c", "d"]}
-    assert dataset.remarks == ()
+    assert dataset.label_names == {1: "infarct"}
+    assert dataset.remarks_by((1,)) == ()
     cases = by_name(dataset)
     assert list(cases) == ["a", "b", "c", "d"]
     assert cases["a"].scan == root / "imagesTr/a_0000.nii.gz"
@@ -129,8 +130,17 @@ def test_a_case_whose_files_do_not_fit_fails_alone(root):
 def test_several_labels_are_named(root):
     labels = {"background": 0, "infarct": 1, "bleeding": 2}
     write_tree(root, about={**ABOUT, "labels": labels})
-    (remark,) = find_nnunet(root).remarks
-    assert remark.startswith("the labels are 1 infarct, 2 bleeding; --infarct-labels")
+    (remark,) = find_nnunet(root).remarks_by((1, 3))
+    assert remark == (
+        "the label values are 1 infarct, 2 bleeding; as infarct count 1 "
+        "(--infarct-labels)"
+    )
+
+
+def test_values_of_regions_have_the_names_of_all_of_them(root):
+    labels = {"background": 0, "penumbra": [1, 2], "core": [2]}
+    write_tree(root, about={**ABOUT, "labels": labels})
+    assert find_nnunet(root).label_names == {1: "penumbra", 2: "penumbra and core"}
 
 
 def test_description_of_the_first_version(root):
@@ -138,7 +148,21 @@ def test_description_of_the_first_version(root):
     write_tree(root, about=about)
     dataset = find_nnunet(root)
     assert len(dataset.cases) == 4
-    assert dataset.remarks == ()
+    assert dataset.label_names == {1: "infarct"}
+    assert dataset.remarks_by((1,)) == ()
+
+
+@pytest.mark.parametrize("name", ["CTA", "perfusion: CBF", "MRI_T1w", "DWI"])
+def test_an_only_channel_that_is_another_image_is_refused(root, name):
+    write_tree(root, about={**ABOUT, "channel_names": {"0": name}})
+    with pytest.raises(UserError, match="of which 0 are a CT by name"):
+        find_nnunet(root)
+
+
+@pytest.mark.parametrize("name", ["image", "scan", "NCCT", "ct1"])
+def test_an_only_channel_of_any_other_name_is_the_ct(root, name):
+    write_tree(root, about={**ABOUT, "channel_names": {"0": name}})
+    assert len(find_nnunet(root).cases) == 4
 
 
 @pytest.mark.parametrize(
@@ -148,6 +172,7 @@ def test_description_of_the_first_version(root):
         ({"channel_names": {"CT": "0"}}, "exactly one is wanted"),
         ({"labels": None}, "lacks or spoils channel_names or labels"),
         ({"labels": {"background": 0, "infarct": 1, "ignore": 2}}, "label `ignore`"),
+        ({"labels": {"background": 0, "infarct": "one"}}, "are no whole numbers"),
         ({"file_ending": ".nrrd"}, r"end in '\.nrrd'; convert them to NIfTI"),
         ({"dataset": {}}, "lists each case's files itself"),
     ],

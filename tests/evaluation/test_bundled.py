@@ -1,8 +1,13 @@
+from dataclasses import replace
+
 import pytest
 
+from adn_jax.data.manifest import read_manifest
 from adn_jax.errors import UserError
 from adn_jax.evaluation.evaluate import evaluate_run
+from adn_jax.evaluation.source import check_not_learnt
 from adn_jax.training.runs import BUNDLED, Run, load_run, write_small_run
+from tests.evaluation.noted import note
 
 
 def test_results_of_the_bundled_model_need_a_folder(tiny_data):
@@ -16,6 +21,22 @@ def test_a_small_run_is_scored_elsewhere(tiny_run, tiny_data, tmp_path):
     assert found.folder == tmp_path / "scores" / "test"
     assert (found.folder / "summary.json").exists()
     assert not (tmp_path / "small" / "evaluation").exists()
+
+
+def test_a_small_run_still_knows_that_it_has_learnt(
+    tiny_run, tiny_data, tmp_path, capsys
+):
+    learnt = read_manifest(tiny_data)
+    note(tiny_run, data=str(tiny_data), cases_sha256=learnt.digest, fold=None)
+    write_small_run(Run.open(tiny_run), tmp_path / "small")
+    small = Run.open(tmp_path / "small")
+    assert small.data is None
+    assert check_not_learnt(small, learnt, learnt.splits["test"]) is None
+    assert capsys.readouterr().err == ""
+    first, *others = learnt.splits["train"]
+    other = replace(learnt, splits={"train": tuple(others), "test": (first,)})
+    check_not_learnt(small, other, (first,))
+    assert "has learnt from is not known any more" in capsys.readouterr().err
 
 
 def test_the_bundled_model_is_small_and_can_be_loaded():

@@ -10,10 +10,12 @@ from adn_jax.data.cases import read_case
 from adn_jax.data.manifest import read_manifest
 from adn_jax.errors import UserError
 from adn_jax.evaluation import evaluate as module
+from adn_jax.evaluation import report
 from adn_jax.evaluation.case import CaseResult
 from adn_jax.evaluation.evaluate import evaluate_run
 from adn_jax.evaluation.report import Pictures, pictured
 from adn_jax.inference.system import infer_case
+from adn_jax.io.files import only_one
 from adn_jax.metrics.overlap import dice
 from adn_jax.training.runs import load_run
 from tests.evaluation.noted import note
@@ -52,7 +54,7 @@ def test_everything_is_written(tiny_run, tiny_data):
         rows = list(csv.DictReader(file))
     assert [row["case"] for row in rows] == ["turned", "upright", "healthy"]
     assert {"native_dice", "prepared_hd95_mm", "rotation_deg", "auroc"} <= set(rows[0])
-    assert not list(folder.rglob(".*"))
+    assert [path.name for path in folder.rglob(".*")] == [".lock"]
 
 
 @pytest.mark.usefixtures("few_figures")
@@ -194,3 +196,57 @@ def test_a_data_set_that_changed_since_the_training_is_refused(
     note(tiny_run, data="gs://nowhere-at-all/data")
     assert evaluate_run(tiny_run, data).summary["cases"] == 4
     assert "has learnt from is not known any more" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("few_figures")
+def test_scores_of_other_data_do_not_replace_the_runs_own(
+    tiny_run, tiny_data, tmp_path
+):
+    note(tiny_run, data=str(tiny_data))
+    evaluate_run(tiny_run)
+    page = tiny_run / "index.html"
+    assert "not of the run's own data" not in page.read_text()
+    moved = tmp_path / "moved"
+    shutil.copytree(tiny_data, moved)
+    assert evaluate_run(tiny_run, moved).summary["data"] == str(moved)
+    assert f"3 cases of {moved}, not of the run's own data" in " ".join(
+        page.read_text().split()
+    )
+    fewer = read_manifest(moved)
+    splits = {**fewer.splits, "test": fewer.splits["test"][:1]}
+    external = tmp_path / "external"
+    shutil.copytree(moved, external)
+    replace(fewer, splits=splits, folder=external).write()
+    with pytest.raises(UserError, match=rf"scores of run on {moved}; give another fol"):
+        evaluate_run(tiny_run, external)
+    found = evaluate_run(tiny_run, external, out=tmp_path / "scores")
+    assert found.summary["cases"] == 1
+
+
+@pytest.mark.usefixtures("few_figures")
+def test_a_folder_takes_the_scores_of_one_run(tiny_run, twin_run, tiny_data, tmp_path):
+    evaluate_run(tiny_run, tiny_data, out=tmp_path / "scores")
+    with pytest.raises(UserError, match="holds the scores of run on"):
+        evaluate_run(twin_run, tiny_data, out=tmp_path / "scores")
+    with (
+        only_one(tmp_path / "scores" / "test"),
+        pytest.raises(UserError, match="another process is writing into"),
+    ):
+        evaluate_run(tiny_run, tiny_data, out=tmp_path / "scores")
+
+
+def test_pages_of_an_earlier_evaluation_go(tiny_run, tiny_data, monkeypatch):
+    evaluate_run(tiny_run, tiny_data)
+    folder = tiny_run / "evaluation" / "test"
+    (folder / "figures" / "own.png").write_bytes(b"mine")
+    pages = {path.stem for path in (folder / "scans").iterdir()}
+    assert pages == {"turned", "upright", "healthy"}
+    monkeypatch.setattr(report, "PICTURED", 1)
+    (folder / "figures" / "uncertainty.png").write_bytes(b"of an ensemble")
+    evaluate_run(tiny_run, tiny_data)
+    (kept,) = (folder / "scans").iterdir()
+    figures = {path.stem for path in (folder / "figures").iterdir()}
+    assert {"own", "scores"} < figures
+    assert "uncertainty" not in figures
+    page = (tiny_run / "index.html").read_text()
+    assert page.count("/scans/") == page.count(f"/scans/{kept.name}")

@@ -95,7 +95,9 @@ def test_a_system_without_d_has_no_maps_of_it(plain_recipe, tiny_params, cases):
 
 def test_what_cannot_be_exported_is_one_sentence(tiny_run, tmp_path, monkeypatch):
     (tmp_path / "notes").mkdir()
-    with pytest.raises(UserError, match="holds something else than an exported model"):
+    (tmp_path / "notes" / "model.json").write_text("{}")
+    (tmp_path / "notes" / "group1-shard1of1.bin").write_bytes(b"of another tool")
+    with pytest.raises(UserError, match=r"holds group1-shard1of1\.bin, not"):
         export_model(tiny_run, tmp_path / "notes")
     with pytest.raises(UserError, match="is no run"):
         export_model(tmp_path / "absent", tmp_path / "out")

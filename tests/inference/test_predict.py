@@ -359,8 +359,18 @@ def test_nothing_but_older_results_is_replaced(tmp_path):
         with pytest.raises(UserError, match=r"would replace .*holds the scan itself"):
             result_folders([scan], tmp_path / "data")
     (tmp_path / "notes").mkdir()
-    with pytest.raises(UserError, match=r"replace .*notes, which holds something else"):
-        result_folders([Path("notes.nii.gz")], tmp_path)
+    scan, folder = Path("notes.nii.gz"), {Path("notes.nii.gz"): tmp_path / "notes"}
+    assert result_folders([scan], tmp_path) == folder
+    (tmp_path / "notes" / "ct.nii.gz").write_bytes(b"a scan of one's own")
+    with pytest.raises(UserError, match=r"was not written by .*no scan\.json"):
+        result_folders([scan], tmp_path)
     (tmp_path / "notes" / "scan.json").write_text("{}")
-    folder = result_folders([Path("notes.nii.gz")], tmp_path)
-    assert folder == {Path("notes.nii.gz"): tmp_path / "notes"}
+    (tmp_path / "notes" / ".DS_Store").write_bytes(b"")
+    assert result_folders([scan], tmp_path) == folder
+    (tmp_path / "notes" / "corrected.nii.gz").write_bytes(b"by hand")
+    with pytest.raises(UserError, match=r"holds corrected.nii.gz, not written by this"):
+        result_folders([scan], tmp_path)
+    (tmp_path / "notes").rename(tmp_path / "kept")
+    (tmp_path / "notes").write_text("text")
+    with pytest.raises(UserError, match="notes is a file"):
+        result_folders([scan], tmp_path)

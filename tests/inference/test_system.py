@@ -10,7 +10,7 @@ import pytest
 
 from adn_jax.config import DeepMedicSettings, UNetSettings
 from adn_jax.data.cases import read_case
-from adn_jax.data.manifest import read_manifest
+from adn_jax.data.manifest import Fold, read_manifest
 from adn_jax.errors import UserError
 from adn_jax.evaluation import evaluate as module
 from adn_jax.evaluation.evaluate import evaluate_run
@@ -142,6 +142,25 @@ def test_members_learned_from_the_same_cases(tiny_run, twin_run, tiny_data):
     with pytest.raises(UserError, match=r"twin was trained on other cases.*--data DIR"):
         evaluate_run(tiny_run, ensemble=[twin_run])
     assert evaluate_run(tiny_run, tiny_data, ensemble=[twin_run]).summary["cases"]
+
+
+def test_members_of_other_folds_learned_from_the_same_data(
+    tiny_run, twin_run, tiny_data
+):
+    manifest = read_manifest(tiny_data)
+    first, second = (manifest.with_fold(Fold(index, 2)).digest for index in (0, 1))
+    note(tiny_run, data=str(tiny_data), cases_sha256=first, fold="0/2")
+    note(twin_run, data=str(tiny_data), cases_sha256=second, fold="1/2")
+    assert evaluate_run(tiny_run, ensemble=[twin_run]).summary["cases"]
+    note(twin_run, data="elsewhere", cases_sha256="of other data", fold="1/2")
+    with pytest.raises(UserError, match="twin was trained on other cases"):
+        evaluate_run(tiny_run, ensemble=[twin_run])
+
+
+def test_weights_that_are_no_numbers_are_told(tiny_params, tiny_recipe, cases):
+    spoilt = jax.tree.map(lambda leaf: leaf * np.nan, tiny_params)
+    with pytest.raises(UserError, match=r"no numbers for .*their weights are not"):
+        infer_case(spoilt, cases[0], tiny_recipe)
 
 
 def test_members_share_a_grid(tiny_run, tiny_recipe, tiny_params, tmp_path):

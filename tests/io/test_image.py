@@ -12,6 +12,7 @@ from adn_jax.io.image import (
     onto_voxels,
     read_image,
     to_nifti,
+    voxel_steps,
     write_image,
 )
 
@@ -263,3 +264,13 @@ def test_order_of_a_turned_grid():
     turn[:3, :3] = Rotation.from_euler("zyx", [40, 10, -10], degrees=True).as_matrix()
     image = Image(np.arange(210).reshape(SHAPE), turn, "map")
     np.testing.assert_array_equal(in_order_of(image, np.eye(4)).voxels, image.voxels)
+
+
+def test_steps_of_upright_and_leaning_axes():
+    turn = np.array([[0.6, -0.8, 0], [0.8, 0.6, 0], [0, 0, 1]])
+    upright = np.eye(4)
+    upright[:3, :3] = turn @ np.diag([1.2, 0.9, 5.0])
+    assert voxel_steps(upright) == pytest.approx((5.0, 0.9, 1.2))
+    leaning = upright.copy()
+    leaning[:3, 2] += [0, -2.0, 0]
+    np.testing.assert_array_equal(voxel_steps(leaning), leaning[:3, [2, 1, 0]])

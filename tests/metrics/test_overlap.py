@@ -38,6 +38,14 @@ def test_volume_counts_millilitres():
     assert volume_ml(mask(), (5.0, 1.2, 1.2)) == 0.0
 
 
+def test_a_leaning_voxel_has_its_determinants_volume():
+    lean = np.tan(np.radians(22)) * 5.0
+    steps = np.array([[0, 0, 1.2], [-lean, 1.2, 0], [5.0, 0, 0]])  # x y z rows
+    box = mask(((0, 0, 0), (2, 5, 10)))
+    upright = volume_ml(box, (5.0, 1.2, 1.2))
+    assert volume_ml(box, steps) == pytest.approx(upright)
+
+
 def test_lesions_are_hit_by_one_shared_voxel():
     lesion = mask(((0, 0, 0), (2, 2, 2)), ((3, 6, 6), (2, 2, 2)))
     prediction = mask(

@@ -27,6 +27,21 @@ def test_one_voxel_shift_is_its_spacing():
             assert hd95(distances, convention) == pytest.approx(step)
 
 
+def test_distances_on_leaning_slices_are_those_between_places():
+    rng = np.random.default_rng(0)
+    steps = np.diag(SPACING) @ (np.eye(3) + rng.uniform(-0.4, 0.4, (3, 3)))
+    prediction, lesion = blobs(3), blobs(4)
+    places = [
+        np.argwhere(m & ~ndimage.binary_erosion(m)) @ steps.T
+        for m in (prediction, lesion)
+    ]
+    apart = np.linalg.norm(places[0][:, None] - places[1][None], axis=2)
+    forth, back = apart.min(axis=1), apart.min(axis=0)
+    found = surface_distances(prediction, lesion, steps)
+    np.testing.assert_allclose(np.sort(found.from_prediction), np.sort(forth))
+    np.testing.assert_allclose(np.sort(found.from_lesion), np.sort(back))
+
+
 def test_surface_leaves_out_the_core_and_keeps_the_image_border():
     full = np.ones((4, 5, 6), bool)
     assert len(surface_points_mm(full, SPACING)) == 4 * 5 * 6 - 2 * 3 * 4

@@ -191,6 +191,13 @@ def test_a_second_run_makes_only_what_is_missing(tmp_path):
     assert kept.stat().st_mtime_ns == kept_time
 
 
+@pytest.mark.parametrize("seed", [-1, 2**31])
+def test_a_seed_that_draws_nothing_claims_no_folder(tmp_path, seed):
+    with pytest.raises(UserError, match="it has to be at least 0"):
+        write_phantoms(tmp_path / "out", 1, seed)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_with_other_content_is_refused(tmp_path):
     (tmp_path / "scan.nii").write_text("a patient")
     with pytest.raises(UserError, match="is not empty and holds no phantoms; choose"):

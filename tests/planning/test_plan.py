@@ -113,7 +113,10 @@ def test_cards_are_told_their_layouts(capsys):
     ("options", "sentence"),
     [
         (["--stages", "segment"], "--stages has 'segment'; tiny trains"),
-        (["--cases-per-device", "0"], "--cases-per-device wants a number from 1 on"),
+        (
+            ["--cases-per-device", "0"],
+            "--cases-per-device is 0; it wants a number from 1 on",
+        ),
         (["--target", "v5"], "--target 'v5' is unknown"),
     ],
 )
@@ -132,6 +135,34 @@ def test_cases_per_device_make_the_batch(compiler):
         ]
     )
     assert compiler[0].recipe.align.batch == 6
+
+
+def test_cases_per_device_go_by_each_target(compiler):
+    main(
+        [
+            *("plan", CONFIG, *GRID, "--target", "v5e:4x4", "h200"),
+            *("--cases-per-device", "1", "--stages", "align"),
+        ]
+    )
+    assert [job.recipe.align.batch for job in compiler] == [16, 1]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--joint.batch", "6"], "v5e:4x4: joint.batch is 6, which does not divide"),
+        (["--spatial-shards", "3"], "does not divide the 16 devices of v5e:4x4"),
+    ],
+)
+def test_what_cannot_be_divided_is_said_before_anything_is_compiled(
+    options, sentence, compiler, capsys
+):
+    batch = ["--align.batch", "16", "--target", "v5e:4x4"]
+    with pytest.raises(SystemExit) as stop:
+        main(["plan", CONFIG, *GRID, *batch, *options])
+    assert stop.value.code == 2
+    assert sentence in capsys.readouterr().err
+    assert not compiler
 
 
 @pytest.mark.usefixtures("compiler")

@@ -47,6 +47,17 @@ def test_every_case_is_prepared(raw, small_grid, tmp_path):
     assert [line.split(",")[0] for line in table] == ["case", "a", "b"]
 
 
+def test_named_values_of_labels_are_told_before_any_work(
+    raw, small_grid, tmp_path, monkeypatch, capsys
+):
+    named = replace(find_dataset(raw), label_names={1: "bleeding", 4: "infarct"})
+    monkeypatch.setattr(dataset, "find_dataset", lambda *_: named)
+    prepare_dataset(raw, tmp_path / "out", small_grid, workers=1)
+    sentence = "the label values are 1 bleeding, 4 infarct; as infarct count 1"
+    assert sentence in capsys.readouterr().err
+    assert sentence in (tmp_path / "out" / "report.md").read_text()
+
+
 def test_two_processes_write_the_same_bytes(raw, small_grid, tmp_path):
     out = tmp_path / "out"
     prepare_dataset(raw, out, small_grid, workers=1)

@@ -30,6 +30,16 @@ def measure(hu, brain, affine):
     return quality, flags_of(quality)
 
 
+def test_slices_of_a_leaning_scan_are_as_thick_as_they_are_apart(scan):
+    hu, brain, affine = scan
+    upright, _ = measure(*scan)
+    leaning = affine.copy()
+    leaning[1, 2] = 2.4  # a gantry tilted by 22 degrees
+    tilted, _ = measure(hu, brain, leaning)
+    for name in ("brain_ml", "slice_mm", "brain_height_mm", "pixel_mm"):
+        assert tilted[name] == pytest.approx(upright[name], rel=1e-3)
+
+
 def test_a_plain_head_has_no_flag(scan):
     quality, flags = measure(*scan)
     assert flags == ()

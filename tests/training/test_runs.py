@@ -169,6 +169,7 @@ def test_weights_beyond_half_precision_are_refused(tmp_path):
     ("damage", "sentence"),
     [
         (lambda path: path.write_bytes(path.read_bytes()[:100]), "no readable"),
+        (lambda path: path.write_bytes(b""), "no readable"),
         (lambda path: np.savez(path, nothing=np.ones(1)), "no such array"),
     ],
 )

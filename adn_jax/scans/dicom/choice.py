@@ -211,7 +211,7 @@ def choice_flags(
     bright = [one.title for one in series if _is_bright(one) and one is not chosen]
     if bright:
         flags.append(
-            f"no word tells which series is without contrast agent; in {bright[0]} "
+            f"no header says which series is unenhanced; in {bright[0]} "
             "vessels are brighter, so it is not used"
         )
     flags += _kind_flags(series, chosen)

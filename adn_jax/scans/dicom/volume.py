@@ -156,7 +156,7 @@ def _with_rescale(series: Series) -> tuple[Series, tuple[str, ...]]:
         for frame in series.frames
     )
     return replace(series, frames=tuple(frames)), (
-        f"{lacking} of {len(series.frames)} slices tell no rescale intercept; that of "
+        f"{lacking} of {len(series.frames)} slices lack a Rescale Intercept; that of "
         f"the others, {usual[1]:g}, is used",
     )
 

@@ -69,7 +69,7 @@ def test_where_no_word_tells_the_images_do(tmp_path, first, more):
     assert scan.source["chosen"] == "5"
     assert scan.source["series"][1]["vessels_ml"] > 4
     assert scan.flags == (
-        "no word tells which series is without contrast agent; in "
+        "no header says which series is unenhanced; in "
         f"{first} (Pea) vessels are brighter, so it is not used",
     )
     assert "as its header or its vessels tell" in scan.source["why"]

@@ -269,7 +269,7 @@ def test_slices_without_the_intercept_of_the_others(tmp_path):
     scan = read_scan(tmp_path)
     assert_upright(scan)
     (flag,) = scan.flags
-    assert flag.startswith("3 of 8 slices tell no rescale intercept; that of the other")
+    assert flag.startswith("3 of 8 slices lack a Rescale Intercept; that of the other")
 
 
 def test_a_slope_counts_without_an_intercept(tmp_path):
