@@ -1,9 +1,11 @@
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from adn_jax.cli.arguments import parse_with_recipe
+from adn_jax.cli.main import main
 from adn_jax.config import Recipe
 from adn_jax.config.recipe_file import load_recipe
 from adn_jax.errors import UserError
@@ -33,6 +35,35 @@ def config(tmp_path):
 
 def test_recipe_of_a_file(config):
     assert load_recipe(config()) == Recipe(name="a", seed=4)
+
+
+def test_a_recipe_finds_modules_in_the_folder_of_the_call(
+    config, tmp_path, monkeypatch
+):
+    (tmp_path / "of_the_lab.py").write_text("NAME = 'theirs'\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [each for each in sys.path if each])
+    found = load_recipe(config("import of_the_lab\n    return Recipe(of_the_lab.NAME)"))
+    assert found.name == "theirs"
+
+
+@pytest.mark.parametrize("verb", ["predict", "phantom", "prepare", "export-model"])
+def test_results_are_not_written_into_a_folder_called_as_a_store(
+    verb, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    place = "gs://bucket/results"
+    rest = {
+        "predict": ["scan.nii.gz", "--out", place],
+        "phantom": [place, "--cases", "1"],
+        "prepare": ["raw", place],
+        "export-model": ["run", place],
+    }[verb]
+    with pytest.raises(SystemExit) as stop:
+        main([verb, *rest])
+    assert stop.value.code == 2
+    assert f"adn: {place} is in an object store, but" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from adn_jax.cli import table as module
 from adn_jax.cli.main import main
+from adn_jax.cli.table import Table, find_systems
 from adn_jax.comparison import work
 from adn_jax.config.sizes import demo_size
 from adn_jax.data.cases import read_case
@@ -116,6 +118,15 @@ def test_a_missing_run_is_exit_code_2(
         main(command)
     assert end.value.code == 2
     assert len(written) == 1
+
+
+def test_without_adn_the_first_recipe_is_the_reference(configs, tmp_path):
+    first, *_ = [each for each in configs if "adn" not in Path(each).stem]
+    given = Table(data=tmp_path, out=tmp_path / "o", recipes=(Path(first),))
+    (system,), reference = find_systems(given, ["nnunet"])
+    assert reference == system.name
+    every = replace(given, recipes=tuple(map(Path, configs)))
+    assert find_systems(every)[1] == "adn"
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from adn_jax.errors import UserError
 from adn_jax.evaluation.evaluate import evaluate_predictions, evaluate_run
 from adn_jax.evaluation.peers import find_files, onto_both, read_values
 from adn_jax.inference.system import infer_case
+from adn_jax.io.files import write_json
 from adn_jax.io.image import Image, write_image
 from adn_jax.training.runs import load_run
 
@@ -59,6 +60,20 @@ def test_our_own_probabilities_give_our_own_scores(tiny_run, tiny_data, tmp_path
             for folder in (tiny_run, tmp_path / "peer")
         )
         assert theirs["grids"] == mine["grids"]
+
+
+@pytest.mark.parametrize(("threshold", "wanted"), [(0.5, 0.5), (0.35, 1.0)])
+def test_a_prediction_by_another_threshold_counts_by_its_mask(
+    tmp_path, threshold, wanted
+):
+    folder = tmp_path / "a"
+    folder.mkdir()
+    voxels = np.full((2, 3, 4), 0.5, np.float32)
+    for name, values in (("probability", voxels), ("lesion", np.ones_like(voxels))):
+        write_image(folder / f"{name}.nii.gz", Image(values, np.eye(4), name))
+    write_json(folder / "scan.json", {"threshold": threshold})
+    found = find_files(tmp_path, ["a"], ["a"])
+    assert read_values(found["a"]).voxels.max() == wanted
 
 
 def test_a_mask_is_scored_as_it_lies(write_masks, tiny_data):
