@@ -28,7 +28,7 @@ def local_folder(text: str) -> Path:
             f"{text} is in an object store, but this command writes to a disk alone; "
             "give a folder there and copy it afterwards."
         )
-    return Path(text)
+    return Path(text).expanduser()
 
 
 def _place_argument(metavar: str, place_of: Callable[[str], Place]) -> Any:

@@ -84,7 +84,11 @@ def main(arguments: Sequence[str]) -> None:
         )
     for target in targets:
         check_compiler(target)
-        _check_target(target, *change(target), stages)
+        mesh = mesh_shape(target, command.spatial_shards)
+        try:
+            check_stages(change(target)[0], mesh, stages)
+        except UserError as error:
+            raise UserError(f"{target.name}: {error}") from error
     out = command.out
     compiled = Compiled(None if out is None else out / "compiled.json")
     plans: list[StepPlan] = []
@@ -106,17 +110,6 @@ def main(arguments: Sequence[str]) -> None:
     print_sections(plan_sections(plans), Console())
     if any(plan.best is None for plan in plans):
         raise SystemExit(1)
-
-
-def _check_target(
-    target: Accelerators, recipe: Recipe, shards: int, stages: Sequence[str]
-) -> None:
-    """Raise `UserError` if a target cannot train these stages, before any of them is
-    compiled."""
-    try:
-        check_stages(recipe, mesh_shape(target, shards), stages)
-    except UserError as error:
-        raise UserError(f"{target.name}: {error}") from error
 
 
 def with_batch(recipe: Recipe, batch: int) -> Recipe:

@@ -25,14 +25,13 @@ from adn_jax.data.manifest import Manifest, has_manifest, read_manifest
 from adn_jax.distributed.preemption import interrupt_on_sigterm
 from adn_jax.errors import UserError
 from adn_jax.evaluation.case import EMPTY_RULES
-from adn_jax.evaluation.source import split_sha256
 from adn_jax.inference.system import load_system, tta_of
 from adn_jax.io.files import failures_named, read_json
 from adn_jax.io.paths import Place, check_apart, spelled_out
 from adn_jax.metrics.overlap import Mask
 from adn_jax.pipeline.align import aligns
 from adn_jax.runtime.jobs import progress_bar
-from adn_jax.training.begin import check_on_disk, prepare_into
+from adn_jax.training.begin import check_on_disk, check_raw_options, prepare_into
 from adn_jax.training.runs import Run, changed_settings, stages_of
 
 
@@ -279,6 +278,9 @@ def _do_run(run: PlannedRun, peers: Sequence[PlannedRun], job: RunJob) -> str:
         if _trained_steps(run) is None:
             why = run_child(train_command(run, job, find_trained_t(run, peers)), log)
             why = why or stranger(run, job)  # its config file may have changed since
+        # scores of these cases as they were before, or lay elsewhere, are to go
+        summary = run.folder / "evaluation" / job.split / "summary.json"
+        summary.unlink(missing_ok=True)
         return why or run_child(evaluate_command(run, job), log)
     except UserError as error:
         return str(error)
@@ -317,10 +319,12 @@ def is_scored(run: PlannedRun, job: RunJob) -> bool:
     if steps is None or not path.is_file():
         return False
     summary, manifest = read_json(path), read_manifest(job.data)
+    cases = manifest.splits.get(job.split, ())
     return (
         summary["steps"] == steps
         and summary["data"] == spelled_out(job.data)
-        and summary.get("cases_sha256") == split_sha256(manifest, job.split)
+        and summary.get("files_sha256") == manifest.files_sha256.get(job.split)
+        and summary["cases"] + summary["without_label"] == len(cases)
         and summary["empty"]["rule"] == EMPTY_RULES["penalise"]
         and summary["threshold"] == run.recipe.threshold
         and summary.get("least_lesion_ml", 0.0) == run.recipe.least_lesion_ml
@@ -342,10 +346,11 @@ def prepared_data(
     to which the scans of a raw data set were clipped.
     """
     check_apart(out, data)
+    reading = ReadSettings(aisd_unpack=str(out / "unpacked"), hu_range=hu_range)
     if has_manifest(data):
+        check_raw_options(reading)
         return read_manifest(data)
     check_on_disk(data)
-    reading = ReadSettings(aisd_unpack=str(out / "unpacked"), hu_range=hu_range)
     return prepare_into(out, data, settings, workers, reading)
 
 

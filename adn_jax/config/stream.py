@@ -26,6 +26,10 @@ NonNegativeRange = Annotated[
     Range, Bound("a lowest and a highest value from 0 on", lambda pair: pair[0] >= 0)
 ]
 
+LimitRange = Annotated[
+    NonNegativeRange, Bound("the largest above 0", lambda pair: pair[1] > 0)
+]
+
 CutRange = Annotated[
     NonNegativeRange,
     Bound("at most 100, which leaves some of the brain", lambda pair: pair[1] <= 100),
@@ -106,7 +110,7 @@ class StreamSettings:
     """Distance from the ventricles that it reaches; below 0 there is little."""
     lacunes: Chance = 0.12
     """Chance of each of six old lacunes, not labelled."""
-    lacune_mm: Sizes = (1.5, 6.0)
+    lacune_mm: NonNegativeRange = (1.5, 6.0)
     """Their radius."""
     cyst: Chance = 0.08
     """Chance of an arachnoid cyst or a wide cistern, not labelled."""
@@ -125,9 +129,9 @@ class StreamSettings:
     """Chance that a further infarct lies on the other side."""
     infarct_quantiles_ml: Quantiles = (1.5, 12.0, 110.0)
     """10th percentile, median and 90th percentile of an infarct's volume."""
-    infarct_limits_ml: Sizes = (0.3, 330.0)
+    infarct_limits_ml: LimitRange = (0.3, 330.0)
     """Smallest and largest volume."""
-    infarct_loss_hu: Sizes = (2.0, 25.0)
+    infarct_loss_hu: NonNegativeRange = (2.0, 25.0)
     """Darkening of the core, from hyperacute to old; CSF density is the most."""
     infarct_rim_mm: Sizes = (2.0, 12.0)
     """Width over which the darkening falls from all to nothing."""

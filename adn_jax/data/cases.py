@@ -34,6 +34,12 @@ VOLUME_FILES = {
 
 NATIVE_LESION = "lesion_native.nii.gz"
 
+SCAN_AND_LABEL = (
+    *(VOLUME_FILES[name][0] for name in ("volume", "lesion", "brain")),
+    NATIVE_LESION,
+)
+"""Files by which two preparations of a case count as the same, whatever its maps."""
+
 CaseArrays = dict[str, np.ndarray]
 """`volume`, `lesion`, `tissue` (z y x) and `case`, the index in the data set."""
 

@@ -13,7 +13,6 @@ import zipfile
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +21,7 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 
 from adn_jax.config import PrepareSettings, Recipe
 from adn_jax.config.serialization import settings_from_json, settings_to_json
-from adn_jax.data.cases import case_checksums
+from adn_jax.data.cases import SCAN_AND_LABEL, case_checksums
 from adn_jax.errors import UserError, one_line
 from adn_jax.io.files import (
     atomic_path,
@@ -68,8 +67,8 @@ class Manifest:
     `lacking` names the cases without a lesion label, those without tissue maps, and
     ("infarct") those whose label marks no infarct. `flags` says what deserves a look.
     Packed cases lie in `shards`, in the order of `cases`, `cases_per_shard` in each.
-    `learnt_sha256` is the `files_sha256` of the cases to learn from and to validate on;
-    None in old data sets.
+    `files_sha256` has a checksum over the scans and labels of each split; empty in old
+    data sets.
     """
 
     settings: PrepareSettings
@@ -83,7 +82,7 @@ class Manifest:
     shards: tuple[str, ...] = ()
     cases_per_shard: int = 0
     flags: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    learnt_sha256: str | None = None
+    files_sha256: dict[str, str] = field(default_factory=dict)
 
     @cached_property
     def index(self) -> dict[str, int]:
@@ -96,17 +95,25 @@ class Manifest:
         cases = json.dumps([self.cases, self.splits], sort_keys=True)
         return hashlib.sha256(cases.encode()).hexdigest()
 
-    def files_sha256(self, names: Iterable[str]) -> str:
-        """A checksum over the files of cases: scans, labels and maps."""
-        folders = {name: self.case_folder(name) for name in sorted(names)}
-        return fingerprint(
-            {name: case_checksums(place) for name, place in folders.items()}
-        )
+    @property
+    def learnt_sha256(self) -> str | None:
+        """A checksum over the scans and labels to learn from and to validate on,
+        whatever the fold; None in old data sets."""
+        if not self.files_sha256:
+            return None
+        return fingerprint([self.files_sha256.get(split) for split in SPLITS[:2]])
 
-    def with_checksum(self) -> "Manifest":
-        """The same with `learnt_sha256`, from the files as they are now."""
-        names = (self.splits.get(name, ()) for name in ("train", "validation"))
-        return replace(self, learnt_sha256=self.files_sha256(chain(*names)))
+    def with_checksums(self) -> "Manifest":
+        """The same with `files_sha256`, by the checksums of each case."""
+        total = {}
+        for split, names in self.splits.items():
+            digest = hashlib.sha256()
+            for name in sorted(names):
+                files = case_checksums(self.case_folder(name)) or {}
+                known = {each: files.get(each) for each in SCAN_AND_LABEL}
+                digest.update(fingerprint(name, known).encode())
+            total[split] = digest.hexdigest()
+        return replace(self, files_sha256=total)
 
     def case_folder(self, name: str) -> Source:
         """Where the files of a case are read from; a packed case is in memory then."""
@@ -135,7 +142,7 @@ class Manifest:
             "shards": self.shards,
             "cases_per_shard": self.cases_per_shard,
             "flags": self.flags,
-            "learnt_sha256": self.learnt_sha256,
+            "files_sha256": self.files_sha256,
         }
         write_json(self.folder / "manifest.json", content)
 
@@ -188,7 +195,7 @@ def read_manifest(folder: Place | str) -> Manifest:
         shards,
         cases_per_shard,
         flags,
-        content.get("learnt_sha256"),
+        dict(content.get("files_sha256", {})),
     )
 
 

@@ -116,6 +116,10 @@ def _placed_atlas(
     return jax.tree.map(jnp.asarray, atlas) if mesh is None else replicate(atlas, mesh)
 
 
+DRAWN = "drawn"
+"""The digest of heads that were drawn: no case of any data set is among them."""
+
+
 @dataclass(frozen=True)
 class DrawnHeads:
     """What stands for a data set where heads are drawn: it has no folder."""
@@ -123,7 +127,7 @@ class DrawnHeads:
     settings: StreamSettings
     prepare: PrepareSettings
     folder: None = None
-    digest: str = "drawn"
+    digest: str = DRAWN
     """In the place of a checksum over cases: the recipe says all of them."""
     learnt_sha256: None = None
 
@@ -146,7 +150,7 @@ def write_drawn_heads(
     Its heads are none of those that a training draws, with any seed. Finished cases
     are kept. Raises `UserError` as `phantom.generate.write_phantoms` does.
     """
-    check_seed(seed)
+    check_seed(seed, 2**31)
     splits, prepare = split_cases(cases, validation, test), recipe.system.prepare
     made_of = {"stream": recipe.stream, "prepare": prepare}
     made_of = {name: settings_to_json(each) for name, each in made_of.items()}
@@ -165,7 +169,7 @@ def write_drawn_heads(
     chosen = {split: tuple(members) for split, members in splits.items()}
     lacking = {"infarct": healthy} if healthy else {}
     manifest = Manifest(prepare, tuple(names), chosen, out, lacking=lacking)
-    manifest.with_checksum().write()
+    manifest.with_checksums().write()
     return splits
 
 

@@ -9,6 +9,7 @@ import csv
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -314,18 +315,27 @@ def _is_tissue(file: BidsFile, label: str) -> int | None:
 
 
 def _find_bids_splits(root: Path, names: Sequence[str]) -> dict[str, list[str]] | None:
-    """The column `split` of participants.tsv; None if there is none."""
-    path = root / "participants.tsv"
-    if not is_there(path):
+    """The column `split` of participants.tsv, beside the subjects or above them; None
+    if there is none.
+
+    Raises `UserError` for a split of another name, a subject in two, or none that is
+    here.
+    """
+    places = (root / name / "participants.tsv" for name in ("", "rawdata"))
+    path = next(filter(is_there, places), None)
+    if path is None:
         return None
-    check_fetched(path)
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
-    told = {
-        f"sub-{(row.get('participant_id') or '').removeprefix('sub-')}": split
-        for row in rows
-        if (split := (row.get("split") or "").strip().lower()) not in {"", "n/a"}
-    }
+    told: dict[str, str] = {}
+    for row in _read_participants(path):
+        split = row.get("split", "").lower()
+        if split in {"", "n/a"}:
+            continue
+        name = f"sub-{row.get('participant_id', '').removeprefix('sub-')}"
+        if told.setdefault(name, split) != split:
+            raise UserError(
+                f"{path} puts {name} into the splits {told[name]} and {split}; leave "
+                "one."
+            )
     if unknown := sorted(set(told.values()) - set(SPLIT_NAMES)):
         raise UserError(
             f"{path} has a split named {unknown[0]!r}; use train, validation and test."
@@ -334,7 +344,29 @@ def _find_bids_splits(root: Path, names: Sequence[str]) -> dict[str, list[str]] 
     for name in names:
         if name in told:
             splits[SPLIT_NAMES[told[name]]].append(name)
-    return splits if any(splits.values()) else None
+    if told and not any(splits.values()):
+        raise UserError(
+            f"{path} has splits, but of none of the cases (it names "
+            f"{next(iter(told))}, the first case is {names[0]}); write its "
+            "participant_id as the folders are called."
+        )
+    return splits if told else None
+
+
+def _read_participants(path: Path) -> list[dict[str, str]]:
+    """The rows of participants.tsv, their columns in lower case; commas are taken for
+    tabs if there are none."""
+    check_fetched(path)
+    text = path.read_text(encoding="utf-8-sig", errors="replace")
+    delimiter = "\t" if "\t" in text.partition("\n")[0] else ","
+    return [
+        {
+            name.strip().lower(): value.strip()
+            for name, value in row.items()
+            if isinstance(name, str) and isinstance(value, str)
+        }
+        for row in csv.DictReader(StringIO(text, newline=""), delimiter=delimiter)
+    ]
 
 
 def _bids_label_remarks(cases: Sequence[RawCase], root: Path) -> tuple[str, ...]:

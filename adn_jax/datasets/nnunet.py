@@ -13,7 +13,7 @@ from adn_jax.datasets.raw import (
     RefusedCase,
     given_splits,
 )
-from adn_jax.errors import UserError
+from adn_jax.errors import UserError, few_of
 from adn_jax.io.files import check_fetched, is_dangling, is_there, read_json
 from adn_jax.scans.read import NIFTI_ENDINGS
 
@@ -84,6 +84,7 @@ def find_nnunet(folder: Path) -> RawDataset:
         cases=tuple(_find_nnunet_case(name, train, test, about) for name in names),
         splits=given_splits(root) or _find_nnunet_splits(root, train, test),
         label_names=about.labels,
+        remarks=_misnamed_images(root, about),
     )
 
 
@@ -152,7 +153,7 @@ def _label_names(labels: Mapping[str, Any]) -> dict[int, str]:
     """Value -> name, of names of values, names of regions (lists of values), or, as in
     the first version, values with their names; without the background."""
     if all(str(key).isdigit() for key in labels):
-        labels = {name: value for value, name in labels.items()}
+        return {int(value): str(name) for value, name in labels.items() if int(value)}
     names: dict[int, list[str]] = {}
     for name, values in labels.items():
         for value in values if isinstance(values, list) else [values]:
@@ -168,7 +169,7 @@ def _ct_channel(channels: Mapping[str, str], path: Path) -> str:
         for number, name in channels.items()
     }
     found = [number for number, those in words.items() if CT_WORDS & those]
-    if len(channels) == 1:
+    if not found and len(channels) == 1:
         found = [number for number, those in words.items() if not OTHER_WORDS & those]
     if len(found) != 1 or not found[0].isdigit():
         raise UserError(
@@ -193,6 +194,21 @@ def _read_part(root: Path, part: str, about: Description) -> Subset:
         if (match := re.fullmatch(rf"([^.].*){ending}", path.name))
     }
     return Subset(part, images, labels)
+
+
+def _misnamed_images(root: Path, about: Description) -> tuple[str, ...]:
+    """A remark for images that have no number of a channel, or another ending."""
+    odd = [
+        f"{path.parent.name}/{path.name}"
+        for path in sorted(root.glob("images[Tt][rs]/[!.]*"))
+        if path.name.endswith(NIFTI_ENDINGS)
+        and not re.fullmatch(rf".+_\d{{4}}{re.escape(about.ending)}", path.name)
+    ]
+    if not odd:
+        return ()
+    return (
+        f"not read, for images are called <case>_0000{about.ending}: {few_of(odd, 3)}",
+    )
 
 
 def _find_nnunet_case(

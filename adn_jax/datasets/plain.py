@@ -1,6 +1,6 @@
 """The project's own layout: `<case>/ct.nii.gz` or `<case>/dicom/`, and labels."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from itertools import islice
 from pathlib import Path
 
@@ -15,8 +15,9 @@ from adn_jax.datasets.raw import (
     is_lost,
     unread_volumes,
 )
-from adn_jax.errors import UserError
-from adn_jax.io.files import is_dangling, is_there
+from adn_jax.errors import UserError, few_of
+from adn_jax.io.archive import ARCHIVE_ENDINGS
+from adn_jax.io.files import files_below, is_dangling, is_there
 from adn_jax.scans.dicom.headers import has_preamble
 from adn_jax.scans.dicom.series import FEWEST_SLICES
 from adn_jax.scans.read import find_nifti
@@ -55,10 +56,13 @@ def find_plain(folder: Path) -> RawDataset:
         layout="plain",
         cases=tuple(sorted([*cases, *refused], key=lambda case: case.name)),
         splits=given_splits(folder),
-        remarks=_deeper_volumes(
-            path
-            for path in folders
-            if path.name not in found | {case.name for case in refused}
+        remarks=(
+            *_loose_volumes(folder),
+            *_deeper_volumes(
+                path
+                for path in folders
+                if path.name not in found | {case.name for case in refused}
+            ),
         ),
     )
 
@@ -67,15 +71,31 @@ def _why_no_case(folder: Path) -> str:
     """Why a folder with a scan or volumes in it is no case; empty if it has none."""
     volumes = unread_volumes(folder, ())
     others = [path for path in volumes if path.suffix != SEGMENTATION_ENDING]
-    files = (path for path in sorted(folder.glob("[!.]*")) if path.is_file())
+    files = [path for path in files_below(folder) if not path.name.startswith(".")]
     slices = [*islice(filter(has_preamble, files), FEWEST_SLICES)]
     if not others and len(slices) == FEWEST_SLICES:
-        return "it has DICOM files, but not in a folder dicom/; move them into one."
+        inside = slices[0].relative_to(folder).parent.as_posix()
+        where = "" if inside == "." else f" in {inside}/"
+        return f"it has DICOM files{where}, but no folder dicom/; move them into one."
+    packed = [each.name for each in files if each.name.endswith(ARCHIVE_ENDINGS)]
+    if packed and not volumes:
+        return f"it has {packed[0]} but no dicom/; unpack that into dicom/."
     if volumes:
         return (
             f"it has {volumes[0].name} but no ct.nii.gz and no dicom/; rename the scan."
         )
     return ""
+
+
+def _loose_volumes(folder: Path) -> tuple[str, ...]:
+    """A remark on volumes beside the case folders."""
+    loose = [path.name for path in unread_volumes(folder, ())]
+    if not loose:
+        return ()
+    return (
+        f"{few_of(loose, 3)} beside the folders of cases is not read: a case is a "
+        "folder with ct.nii.gz or dicom/ in it",
+    )
 
 
 def _deeper_volumes(folders: Iterable[Path]) -> tuple[str, ...]:
@@ -98,6 +118,9 @@ def _find_plain_case(folder: Path) -> FileCase | None:
         return None
     pose = folder / "truth" / "pose.json"
     maps = {name: find_map(folder / "tissue", name) for name in TISSUES}
+    flags = _spm_flags(folder / "tissue", maps.values())
+    if (series := _dicom_folder(folder)) and scan != series:
+        flags += (f"{series.name}/ is not read, for there is {scan.name}",)
     found = {name: path for name, path in maps.items() if path is not None}
     lesion = first_file(folder, "lesion") or _segmentation_file(folder)
     brain = first_file(folder, "brain")
@@ -109,6 +132,7 @@ def _find_plain_case(folder: Path) -> FileCase | None:
         tissue=found or None,
         pathological=first_file(folder / "truth", "pathological"),
         pose=pose if is_there(pose) else None,
+        flags=flags,
         unread=unread_volumes(folder, (scan, lesion, brain)),
     )
 
@@ -129,3 +153,14 @@ def find_map(folder: Path, tissue: str) -> Path | None:
     """A tissue map under its own name, or as SPM writes it (`c1*.nii`)."""
     spm = [*sorted(folder.glob(f"{SPM_MAPS[tissue]}*.nii*"))]
     return first_file(folder, tissue) or (spm[0] if spm else None)
+
+
+def _spm_flags(folder: Path, used: Collection[Path | None]) -> tuple[str, ...]:
+    """A flag for each of SPM's maps beside one of the same tissue that is used."""
+    starts = {path.name[:2] for path in used if path is not None}
+    return tuple(
+        f"{path.name} is not used, for another map of the tissue is there"
+        for start in sorted(starts & {*SPM_MAPS.values()})
+        for path in sorted(folder.glob(f"{start}*.nii*"))
+        if path not in used
+    )

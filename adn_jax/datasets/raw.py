@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Num, UInt8
 
 from adn_jax.config import PrepareSettings, ReadSettings
-from adn_jax.errors import UserError, few_of
+from adn_jax.errors import UserError, counted, few_of
 from adn_jax.io.files import files_below, is_dangling, is_there, read_json
 from adn_jax.io.image import Image, in_order_of, onto_voxels, read_image
 from adn_jax.scans.dicom.segmentation import read_segmentation
@@ -70,19 +70,25 @@ def native_label(label: Image, scan: RawScan, infarct_labels: Sequence[int]) -> 
     return placed.holding((placed.voxels >= 0.5).astype(np.uint8), label.meaning)
 
 
-def segmented_label(path: Path, scan: RawScan, infarct_labels: Sequence[int]) -> Image:
-    """Infarct (1) or not (0) on the scan's grid, of a DICOM segmentation of its series.
+def segmented_label(
+    path: Path, scan: RawScan, infarct_labels: Sequence[int]
+) -> tuple[Image, dict[int, int]]:
+    """Infarct (1) or not (0) on the scan's grid, of a DICOM segmentation of its series,
+    and how many pixels each segment marks.
 
     The numbers of segments are the label's values. Raises `UserError` if it is none,
-    or was not drawn on the scan.
+    has a segment of unknown meaning, or was not drawn on the scan.
     """
-    if scan.taken is not None:
-        marked = read_segmentation(path, scan.taken, infarct_labels)
-        straight = straighten_mask(replace(scan.taken, values=marked))
-        return scan.image.holding(straight, "lesion label")
     upright = in_order_of(scan.image, np.eye(4))
-    marked = read_segmentation(path, as_stack(upright), infarct_labels)
-    return onto_voxels(upright.holding(marked, "lesion label"), scan.image)
+    stack = as_stack(upright) if scan.taken is None else scan.taken
+    marked, pixels = read_segmentation(path, stack, infarct_labels)
+    filled = np.array([number for number, count in pixels.items() if count])
+    check_values(filled, infarct_labels, "lesion label")
+    if scan.taken is None:
+        lesion = upright.holding(marked, "lesion label")
+        return onto_voxels(lesion, scan.image), pixels
+    straight = straighten_mask(replace(stack, values=marked))
+    return scan.image.holding(straight, "lesion label"), pixels
 
 
 def infarct_mask(
@@ -150,19 +156,19 @@ class RawDataset:
     remarks: tuple[str, ...] = ()
     label_names: Mapping[int, str] = field(default_factory=dict)
 
-    def remarks_by(self, infarct_labels: Sequence[int]) -> tuple[str, ...]:
-        """The remarks, and which of several named label values count as infarct."""
+    def label_rule(self, infarct_labels: Sequence[int]) -> str:
+        """Which of several named label values count as infarct, in a sentence; empty
+        for one."""
         if len(self.label_names) < 2:
-            return self.remarks
+            return ""
         named = ", ".join(f"{value} {name}" for value, name in self.label_names.items())
         values = ", ".join(
             str(one) for one in self.label_names if one in infarct_labels
         )
-        rule = (
+        return (
             f"the label values are {named}; as infarct count {values or 'none'} "
             "(--infarct-labels)"
         )
-        return (*self.remarks, rule)
 
 
 @dataclass(frozen=True)
@@ -279,23 +285,32 @@ def read_label(
 ) -> tuple[Image, tuple[str, ...]]:
     """The infarct that a NIfTI or DICOM SEG file marks on a scan, and flags."""
     if path.name.lower().endswith(SEGMENTATION_ENDING):
-        lesion = segmented_label(path, scan, infarct_labels)
-        return lesion, _label_flags(True, lesion, infarct_labels)
-    label = read_image(path, "lesion label")
-    lesion = native_label(label, scan, infarct_labels)
-    return lesion, _label_flags(bool(label.voxels.any()), lesion, infarct_labels)
+        lesion, found = segmented_label(path, scan, infarct_labels)
+    else:
+        label = read_image(path, "lesion label")
+        lesion = native_label(label, scan, infarct_labels)
+        values, counts = np.unique(np.rint(label.voxels), return_counts=True)
+        found = dict(zip(values.astype(int).tolist(), counts.tolist(), strict=True))
+    return lesion, _label_flags(found, lesion, infarct_labels)
 
 
 def _label_flags(
-    is_labelled: bool, lesion: Image, infarct_labels: Sequence[int]
+    found: Mapping[int, int], lesion: Image, infarct_labels: Sequence[int]
 ) -> tuple[str, ...]:
-    """A flag where a label is empty, or nothing of it counts as infarct."""
-    if lesion.voxels.any():
-        return ()
-    if not is_labelled:
+    """A flag where a label is empty, or where not all of it counts as infarct; `found`
+    has the number of voxels of each value."""
+    marked = {value: count for value, count in found.items() if value and count}
+    if not marked:
         return ("the label is empty: it marks no infarct",)
     rule = ", ".join(map(str, infarct_labels))
-    return (f"no voxel of the label counts as infarct ({rule})",)
+    if not lesion.voxels.any():
+        return (f"no voxel of the label counts as infarct ({rule})",)
+    return tuple(
+        f"the value {value} of the label ({counted(count, 'voxel')}) does not count as "
+        f"infarct ({rule})"
+        for value, count in marked.items()
+        if value not in infarct_labels
+    )
 
 
 def _open_tissue(name: str, maps: Mapping[str, Path] | None) -> TissueMaps | None:

@@ -34,10 +34,9 @@ def report(
 ) -> str:
     """The text of the report."""
     is_aisd = dataset.layout == "aisd"
+    rule = dataset.label_rule(manifest.settings.infarct_labels)
     sections = {
-        "The raw data set": bullets(
-            dataset.remarks_by(manifest.settings.infarct_labels)
-        ),
+        "The raw data set": bullets([*dataset.remarks, *([rule] if rule else ())]),
         "Beside known counts of the whole download": (
             known_table(cases) if is_aisd else ""
         ),

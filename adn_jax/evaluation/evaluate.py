@@ -34,7 +34,6 @@ from adn_jax.evaluation.source import (
     find_data,
     labelled_cases,
     no_label,
-    split_sha256,
 )
 from adn_jax.evaluation.summary import per_case_csv, summarise_results
 from adn_jax.evaluation.thresholds import choose_on_validation
@@ -49,12 +48,12 @@ from adn_jax.io.files import (
 )
 from adn_jax.io.paths import Place, Source, as_place, spelled_out
 from adn_jax.pipeline.align import aligns
-from adn_jax.training.runs import BUNDLED
+from adn_jax.training.runs import BUNDLED, run_name
 
 ThresholdRule = Literal["recipe", "auto"]
 """Take the recipe's threshold, or choose two on the validation split."""
 
-RESULT_FORMAT = 3
+RESULT_FORMAT = 4
 """Version of the results of single cases: raise it when a score changes."""
 
 
@@ -123,17 +122,16 @@ def evaluate_run(
     if data is not None:
         for member in system.members:
             check_not_learnt(member.run, manifest, cases)
+    labelled_cases(manifest, split)  # before anything is written
     parent = run / "evaluation" if out is None else as_place(out)
     folder = parent / (f"{split}-ensemble" if ensemble else split)
     more = {}
-    if threshold == "auto":
-        chosen = choose_on_validation(system, data, parent, _made_by(system), empty)
-        system = replace(system, thresholds=chosen.choice.thresholds)
-        more = {"threshold": chosen.to_json(cases)}
     with only_one(folder):
-        _check_scores_there(
-            folder, manifest, split, "" if out is None else system.names[0]
-        )
+        _check_scores_there(folder, manifest, split, None if out is None else run)
+        if threshold == "auto":
+            chosen = choose_on_validation(system, data, parent, _made_by(system), empty)
+            system = replace(system, thresholds=chosen.choice.thresholds)
+            more = {"threshold": chosen.to_json(cases)}
         evaluation = _evaluate_system(system, manifest, split, folder, empty, more)
     if out is None:
         write_index(system.model.run)
@@ -141,18 +139,20 @@ def evaluate_run(
 
 
 def _check_scores_there(
-    folder: Place, manifest: Manifest, split: str, run: str = ""
+    folder: Place, manifest: Manifest, split: str, run: Place | None
 ) -> None:
-    """Raise `UserError` if a folder holds scores of cases from elsewhere, or, if its
-    name is given, of another run."""
+    """Raise `UserError` if a folder holds scores of other data, or, if one is given, of
+    another run; what old summaries do not say is taken for the same."""
     path = folder / "summary.json"
     if not is_there(path):
         return
     there = read_json(path)
-    moved = there.get("data") != spelled_out(manifest.folder)
-    if moved and there.get("cases_sha256") == split_sha256(manifest, split):
-        moved = False
-    if moved or (run and there.get("run") != run):
+    place, files = spelled_out(manifest.folder), manifest.files_sha256.get(split)
+    known = {None, files}
+    is_other = there.get("data") != place and there.get("files_sha256") not in known
+    if run is not None:
+        is_other |= there.get("run_folder") not in {None, run_name(run)}
+    if is_other:
         raise UserError(
             f"{folder} holds the scores of {there.get('run')} on {there.get('data')}; "
             "give another folder with --out, or remove this one."
@@ -211,9 +211,11 @@ def _evaluate_system(
         "known_lesions": known,
         "without_label": len(cases_of_split(manifest, split)) - len(results),
         "run": model.run.folder.name,
+        "run_folder": run_name(model.run.folder),
         "members": list(system.names),
         "data": spelled_out(manifest.folder),
-        "cases_sha256": split_sha256(manifest, split),
+        "own_data": model.run.cases_sha256 in {None, manifest.digest},
+        "files_sha256": manifest.files_sha256.get(split),
         "steps": model.run.steps,
     }
     pictures = write_figures(system, manifest, results, summary["grid"], folder)
@@ -284,7 +286,7 @@ def _evaluate_peer(
         "run": str(peer.folder),
         "members": [peer.name],
         "data": spelled_out(manifest.folder),
-        "cases_sha256": split_sha256(manifest, split),
+        "files_sha256": manifest.files_sha256.get(split),
         "steps": {},
     }
     pictures = write_peer_figures(peer, manifest, results, summary["grid"], folder)
@@ -336,5 +338,5 @@ def _write_results(
     write_text(folder / "per_case.csv", per_case_csv(results))
     report = render_report(summary, results, pictures, manifest.settings, index)
     write_text(folder / "report.html", report)
-    remove_older(folder, pictures, [result.name for result in results])
+    remove_older(folder, pictures)
     write_json(folder / "summary.json", summary)

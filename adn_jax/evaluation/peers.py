@@ -173,8 +173,10 @@ def _preferred_of(folder: Path) -> Sequence[str]:
     """`PREFERRED`; of a prediction by another threshold than ours the mask first, which
     the probability would not give back."""
     facts = folder / "scan.json"
-    threshold = read_json(facts).get("threshold") if is_there(facts) else THRESHOLD
-    return PREFERRED if threshold in {THRESHOLD, None} else PREFERRED[::-1]
+    told = read_json(facts) if is_there(facts) else None
+    threshold = told.get("threshold") if isinstance(told, dict) else None
+    is_other = isinstance(threshold, float) and threshold != THRESHOLD
+    return PREFERRED[::-1] if is_other else PREFERRED
 
 
 def read_values(path: Path) -> Image:

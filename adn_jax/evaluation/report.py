@@ -1,7 +1,7 @@
 """Figures of an evaluation, and one page about it: no file beside it, no network."""
 
 from base64 import b64encode
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -237,9 +237,10 @@ def _save_figures(drawn: Mapping[str, Figure], folder: Place) -> dict[str, Place
     return paths
 
 
-def remove_older(folder: Place, pictures: Pictures, cases: Collection[str]) -> None:
-    """Remove pages and figures that an earlier evaluation left of these cases and that
-    are no more drawn: they would show other predictions beside the new scores."""
+def remove_older(folder: Place, pictures: Pictures) -> None:
+    """Remove pages and figures that an earlier evaluation left and this one does not
+    draw: they would show other predictions beside the new scores."""
+    cases = [path.name.removesuffix(".json") for path in (folder / "cases").iterdir()]
     drawn_now = {
         "scans": {f"{case}.html": case in pictures.pages for case in cases},
         "figures": {f"{name}.png": name in pictures.figures for name in FIGURES},

@@ -29,7 +29,9 @@ from adn_jax.inference.viewer import write_viewer
 from adn_jax.io.files import (
     atomic_path,
     check_replaceable,
+    is_there,
     none_for_nan,
+    read_json,
     write_json,
 )
 from adn_jax.io.image import Image, write_image
@@ -127,7 +129,7 @@ class Prediction:
         nothing can refer to the scan, or the folder holds what is not of an earlier
         prediction.
         """
-        check_replaceable(folder, FACTS, RESULTS)
+        _check_results(folder, self.facts["scan"])
         facts = dict(self.facts)
         with atomic_path(folder) as temporary:
             temporary.mkdir()
@@ -167,7 +169,7 @@ def predict(model: TrainedModel, path: Path | str) -> Prediction:
         UserError: the path is no head CT, or no brain is found in it.
     """
     system = System((model,))
-    return _predict_read(system, read_scan(path))
+    return _predict_read(system, read_scan(path), path)
 
 
 def predict_scans(
@@ -241,11 +243,11 @@ def predict_and_write(
     scan = replace(read_scan(path, series, hu_range), name=folder.name)
     if dicom:
         check_series(scan, path)
-    _predict_read(system, scan).write(folder, viewer, dicom)
+    _predict_read(system, scan, path).write(folder, viewer, dicom)
 
 
-def _predict_read(system: System, scan: RawScan) -> Prediction:
-    """Everything that a system finds in a scan that was read."""
+def _predict_read(system: System, scan: RawScan, path: Path | str) -> Prediction:
+    """Everything that a system finds in a scan that was read from a path."""
     recipe = system.model.recipe
     settings = replace(recipe.system.prepare, tissue="none")  # not needed to predict
     case = prepare_scan(CaseInput(scan), settings)
@@ -258,7 +260,7 @@ def _predict_read(system: System, scan: RawScan) -> Prediction:
         volumes["uncertainty"] = native(uncertainty.entropy)
         further["mutual_information"] = native(uncertainty.mutual_information)
     shown = ShownScan.of_scan(scan, case, maps, volumes | further)
-    facts = _describe_case(scan, case, maps, shown)
+    facts = {"scan": _spelled_out(path), **_describe_case(scan, case, maps, shown)}
     if uncertainty is not None:
         facts["uncertainty"] = system.uncertainty_source
     facts["window_hu"] = list(settings.window_hu)
@@ -363,7 +365,7 @@ def result_folders(scans: Sequence[Path], out: Path) -> dict[Path, Path]:
                 f"the results of {scan} would replace {folder}, which holds the scan "
                 "itself; choose another --out."
             )
-        check_replaceable(folder, FACTS, RESULTS)
+        _check_results(folder, _spelled_out(scan))
         for other, taken in folders.items():
             if taken == folder:
                 raise UserError(
@@ -372,6 +374,24 @@ def result_folders(scans: Sequence[Path], out: Path) -> dict[Path, Path]:
                 )
         folders[scan] = folder
     return folders
+
+
+def _spelled_out(scan: Path | str) -> str:
+    """The path of a scan, by which its results are known."""
+    return str(Path(scan).resolve())
+
+
+def _check_results(folder: Path, scan: str) -> None:
+    """Raise `UserError` unless a folder is vacant or holds results of this scan alone;
+    those of old versions do not say whose they are."""
+    check_replaceable(folder, FACTS, RESULTS)
+    told = read_json(folder / FACTS) if is_there(folder / FACTS) else {}
+    other = told.get("scan", scan) if isinstance(told, dict) else scan
+    if other != scan:
+        raise UserError(
+            f"{folder} holds the results of {other}, which those of {scan} would "
+            "replace; give another --out, or remove them."
+        )
 
 
 def result_names(scans: Sequence[Path]) -> list[str]:

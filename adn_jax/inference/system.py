@@ -197,6 +197,7 @@ class System:
             )
             uncertainty = Uncertainty.of([maps.prediction, *map(as_map, others)])
             mean = uncertainty.probability
+            _check_finite(mean, case.name)
             aligned = warp(outputs.alignment.whole, as_batch(mean))
             maps = replace(maps, prediction=mean, aligned_prediction=as_map(aligned))
         if self.thresholds is not None:
@@ -355,11 +356,7 @@ def infer_case(
         )
         volumes["prediction"] = mean
         volumes["aligned_prediction"] = warp(alignment, mean)
-    if not bool(jnp.isfinite(volumes["prediction"]).all()):
-        raise UserError(
-            f"the networks give values that are no numbers for {case.name}; their "
-            "weights are not usable (a training that diverged, a damaged file?)."
-        )
+    _check_finite(volumes["prediction"], case.name)
     midline, midline_flags = _midline(inference, case, system)
     found: dict[str, Any] = {
         **{name: as_map(one) for name, one in volumes.items()},
@@ -382,6 +379,16 @@ def infer_case(
 def run_chain(params: AdnParams, volume: Volume, system: SystemSettings) -> Volume:
     """O of one scan itself."""
     return infer_scan(params, volume, system)[0].outputs.prediction
+
+
+def _check_finite(prediction: Volume | Map, case: str) -> None:
+    """Raise `UserError` if a prediction has values that are no numbers, which would
+    count as no infarct."""
+    if not np.isfinite(prediction).all():
+        raise UserError(
+            f"the networks give values that are no numbers for {case}; their weights "
+            "are not usable (a training that diverged, a damaged file?)."
+        )
 
 
 def infer_scan(

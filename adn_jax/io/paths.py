@@ -39,7 +39,7 @@ def to_place(text: str) -> Place:
     """
     store, is_address, _ = text.partition("://")
     if not is_address:
-        return Path(text)
+        return Path(text).expanduser()  # bash leaves --out=~/x as it is
     if store not in STORES:
         raise UserError(
             f"{text} is in no object store that is known here; give a folder on a "

@@ -4,6 +4,7 @@ They make the demo and the tests independent of patient data, and carry the trut
 no patient data has: which asymmetry is pathological, and how the head lies.
 """
 
+import math
 from collections.abc import Generator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -235,10 +236,11 @@ def split_cases(
     }
 
 
-def check_seed(seed: int) -> None:
-    """Raise `UserError` if phantoms cannot be drawn by a seed."""
-    if not 0 <= seed < 2**31:
-        raise UserError(f"--seed is {seed}; it has to be at least 0 and below 2^31.")
+def check_seed(seed: int, end: float = math.inf) -> None:
+    """Raise `UserError` if heads cannot be drawn by a seed: from 0 on, below `end`."""
+    if not 0 <= seed < end:
+        bound = "" if math.isinf(end) else f" and below {end}"
+        raise UserError(f"--seed is {seed}; it has to be at least 0{bound}.")
 
 
 def claim_folder(out: Path, settings: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from adn_jax.config import PrepareSettings
 from adn_jax.data.cases import PreparedCase
 from adn_jax.datasets.raw import TISSUES, CaseInput
 from adn_jax.errors import UserError
-from adn_jax.io.image import Affine, Image, nearest_ras, spacing_of
+from adn_jax.io.image import Affine, Image, nearest_ras
 from adn_jax.prepare.quality import flags_of, measure_lesion, measure_quality
 from adn_jax.prepare.resample import (
     Grid,
@@ -83,6 +83,14 @@ def strip_scan(given: CaseInput) -> StrippedScan:
     if given.brain is None:
         brain, flags = find_brain(hu, affine)
         return StrippedScan(hu, brain, affine, flags)
+    values = given.brain.voxels
+    low, top = float(np.nanmin(values)), float(np.nanmax(values))
+    if low < 0 or (top > 1 and not ((values == 0) | (values == top)).all()):
+        raise UserError(
+            f"the given brain mask has values from {low:g} to {top:g}, as a scan has "
+            "(FSL's bet writes the stripped scan, and its mask as *_mask); give a mask "
+            "of 0 and 1."
+        )
     brain = nearest_ras(onto_scan(given.brain, given.scan))[0] > 0.5
     if not brain.any():
         raise UserError(
@@ -138,7 +146,7 @@ def prepare_scan(
     quality |= measure_lesion(given.lesion, label, brain, grid.voxel_ml)
     tissue = None
     if settings.tissue == "atlas":
-        slice_mm = spacing_of(stripped.affine)[0]
+        slice_mm = quality["slice_mm"]
         tissue, overlap = atlas_tissue(hu, brain, grid.affine, slice_mm, label, atlas)
         quality["registration_overlap"] = overlap
     elif given.tissue is not None and settings.tissue != "none":

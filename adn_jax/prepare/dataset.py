@@ -14,7 +14,14 @@ from rich.progress import track
 
 from adn_jax.config import PrepareSettings, ReadSettings
 from adn_jax.config.serialization import settings_to_json
-from adn_jax.data.cases import CaseFacts, check_sums, read_facts, write_case
+from adn_jax.data.cases import (
+    VOLUME_FILES,
+    CaseFacts,
+    case_checksums,
+    check_sums,
+    read_facts,
+    write_case,
+)
 from adn_jax.data.manifest import SPLITS, Manifest, choose_splits
 from adn_jax.datasets.raw import RawCase, RawDataset
 from adn_jax.datasets.recognise import find_dataset
@@ -103,8 +110,10 @@ def prepare_dataset(
     choose = partial(choose_splits, dataset.splits, names, raw / "splits.json")
     choose()  # so is a wrong table
     check_output(out, names)
-    for remark in dataset.remarks_by(settings.infarct_labels):
-        print(f"adn: {remark}", file=sys.stderr)
+    remarks = () if dataset.layout == "aisd" else dataset.remarks
+    for said in (*remarks, dataset.label_rule(settings.infarct_labels)):
+        if said:
+            print(f"adn: {said}", file=sys.stderr)
     with interrupt_on_sigterm(), only_one(out):
         remove_half_cases(out, names)
         failed = _prepare_cases(dataset, out, settings, reading, processes)
@@ -114,7 +123,7 @@ def prepare_dataset(
         cases = [read_facts(out / name) for name in names if name not in failed]
         splits = choose(failed=failed)
         manifest = _make_manifest(dataset, out, settings, splits, failed, cases)
-        manifest = manifest.with_checksum()
+        manifest = with_twins(manifest.with_checksums())
         write_quality_table(out / "quality.csv", cases)
         manifest.write()
         write_quality_page(out / "quality.html", manifest, cases)
@@ -124,6 +133,11 @@ def prepare_dataset(
 
 def check_output(out: Path, names: Collection[str]) -> None:
     """Raise `UserError` if a case would replace what is no prepared case."""
+    if "quality" in names:
+        raise UserError(
+            "a case is called quality, as the folder of the cases' pictures is; rename "
+            "it."
+        )
     for name in names:
         place = out / name
         prepared = (place / "case.json").is_file()
@@ -270,6 +284,22 @@ def _make_manifest(
         flags={case.name: case.flags for case in cases if case.flags},
         lacking=lacking,
     )
+
+
+def with_twins(manifest: Manifest) -> Manifest:
+    """The data set with a flag for each case whose scan is that of a case in another
+    split: what is scored would have been learnt."""
+    file, _ = VOLUME_FILES["volume"]
+    first: dict[str, tuple[str, str]] = {}
+    flags = dict(manifest.flags)
+    for split, names in manifest.splits.items():
+        for name in names:
+            files = case_checksums(manifest.case_folder(name)) or {}
+            other, there = first.setdefault(files.get(file, name), (name, split))
+            if there != split:
+                said = f"the same scan is {other}, in the split {there}"
+                flags[name] = (*flags.get(name, ()), said)
+    return replace(manifest, flags=flags)
 
 
 def orphaned_cases(manifest: Manifest) -> list[str]:

@@ -123,6 +123,11 @@ def export_dataset(
             be, the disk is full, or no training case could be exported.
     """
     grid = ("prepared" if raw is None else "native") if grid is None else grid
+    if raw is None and reading not in {None, ReadSettings()}:
+        raise UserError(
+            "options of reading raw data are given without --raw; add that, or leave "
+            "them out."
+        )
     reading = ReadSettings() if reading is None else reading
     processes = Processes(workers)
     if not 1 <= dataset_id <= 999:

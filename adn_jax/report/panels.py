@@ -142,7 +142,9 @@ def dark_sheet(
             ]
         )
     for axes, title in zip(panels[0], titles, strict=False):
-        axes.set_title(title, color=INK, fontsize=9.5 if headed else 11, pad=6)
+        axes.set_title(
+            title, color=INK, fontsize=9.5 if headed else 11, pad=6, parse_math=False
+        )
     return Sheet(figure, panels, height)
 
 
@@ -267,6 +269,7 @@ def caption(axes: Axes, text: str) -> None:
         ha="center",
         va="top",
         transform=axes.transAxes,
+        parse_math=False,
     )
 
 
@@ -282,6 +285,7 @@ def side_label(axes: Axes, text: str) -> None:
         va="center",
         rotation=90,
         transform=axes.transAxes,
+        parse_math=False,
     )
 
 
@@ -294,7 +298,7 @@ def sheet_title(sheet: Sheet, text: str) -> None:
     """A line above the column titles."""
     width = sheet.figure.get_figwidth()
     place = SIDE_INCHES / width, 1 - 0.08 / sheet.height
-    sheet.figure.text(*place, text, color=INK, fontsize=10, va="top")
+    sheet.figure.text(*place, text, color=INK, fontsize=10, va="top", parse_math=False)
 
 
 def footer(sheet: Sheet, text: str, outlines: dict[str, str] | None = None) -> None:
@@ -304,7 +308,8 @@ def footer(sheet: Sheet, text: str, outlines: dict[str, str] | None = None) -> N
     shrink if they have to.
     """
     left = SIDE_INCHES / sheet.figure.get_figwidth()
-    note = sheet.figure.text(left, 0.1 / sheet.height, text, color=FAINT, fontsize=8)
+    place = left, 0.1 / sheet.height
+    note = sheet.figure.text(*place, text, color=FAINT, fontsize=8, parse_math=False)
     room = (1 - 2 * left) * sheet.figure.bbox.width
     note.set_fontsize(8 * min(1.0, room / note.get_window_extent().width))
     if not outlines:

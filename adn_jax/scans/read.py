@@ -13,6 +13,7 @@ from adn_jax.io.archive import ARCHIVE_ENDINGS, unpack
 from adn_jax.io.files import check_fetched, is_there
 from adn_jax.io.image import Image, onto_voxels, read_image
 from adn_jax.io.nifti import header_flags
+from adn_jax.io.paths import as_place
 from adn_jax.scans.dicom.headers import Frame, starts_as_dicom
 from adn_jax.scans.dicom.series import FEWEST_SLICES
 from adn_jax.scans.dicom.straighten import SliceStack, onto_slices, straighten
@@ -117,6 +118,7 @@ def find_nifti(path: Path) -> Path | None:
 
 def scan_name(path: Path) -> str:
     """The case folder's name for `ct.nii.gz` and `dicom/`, else the path's own."""
+    path = Path(as_place(path))
     name = path.name
     if not path.is_dir():
         for ending in (*NIFTI_ENDINGS[::-1], *ARCHIVE_ENDINGS, ".dcm"):

@@ -205,6 +205,15 @@ def check_run(run: Run | None, recipe: Recipe, fold: Fold | None) -> None:
         )
 
 
+def check_raw_options(reading: ReadSettings | None) -> None:
+    """Raise `UserError` for an option that only reading raw data heeds."""
+    if reading is not None and reading.hu_range is not None:
+        raise UserError(
+            "--hu-range is of raw data, but --data is prepared already, or heads are "
+            "drawn; leave it out, or give it to `adn prepare`."
+        )
+
+
 def prepared_cases(
     data: Place,
     folder: Place,
@@ -217,6 +226,7 @@ def prepared_cases(
     wanted = recipe.system.prepare
     if not has_manifest(data):
         return prepare_into(folder, data, wanted, workers, reading).with_fold(fold)
+    check_raw_options(reading)
     manifest = read_manifest(data)
     if wanted.tissue == "auto":
         wanted = replace(wanted, tissue=manifest.settings.tissue)

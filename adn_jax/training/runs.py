@@ -98,11 +98,13 @@ class Run:
     folder: Place
     recipe: Recipe
     data: str | None = None
-    """The prepared data set it is trained on; None for imported weights."""
+    """The prepared data set it is trained on; None for imported weights, drawn heads
+    and small runs."""
     cases_sha256: str | None = None
-    """`digest` of that data set; None for imported weights and in old runs."""
+    """`digest` of the cases it has learnt from; None for imported weights and in old
+    runs."""
     learnt_sha256: str | None = None
-    """Checksum over the files of the cases that it learns from; None in old runs."""
+    """`Manifest.learnt_sha256` of them; None for drawn heads and in old runs."""
     fold: Fold | None = None
     """Which part of the cases validates; None: the data set's own splits."""
     pretrained: Mapping[str, str] = field(default_factory=dict)

@@ -1,6 +1,5 @@
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -120,13 +119,17 @@ def test_a_missing_run_is_exit_code_2(
     assert len(written) == 1
 
 
-def test_without_adn_the_first_recipe_is_the_reference(configs, tmp_path):
-    first, *_ = [each for each in configs if "adn" not in Path(each).stem]
-    given = Table(data=tmp_path, out=tmp_path / "o", recipes=(Path(first),))
-    (system,), reference = find_systems(given, ["nnunet"])
-    assert reference == system.name
-    every = replace(given, recipes=tuple(map(Path, configs)))
-    assert find_systems(every)[1] == "adn"
+def test_without_adn_the_first_recipe_is_the_reference(tmp_path):
+    given = []
+    for name in ("unet", "deepmedic"):  # in the paper's order the other way round
+        changes = {"segment_input": "aligned", "tissue_source": "none"}
+        given.append(tmp_path / f"{name}.py")
+        given[-1].write_text(CONFIG.format(name=name, changes=changes))
+    table = Table(data=tmp_path, out=tmp_path / "o", recipes=tuple(given))
+    systems, reference = find_systems(table, ["nnunet"])
+    assert [system.name for system in systems] == ["deepmedic", "unet"]
+    assert reference == "unet"
+    assert find_systems(table, ["adn"])[1] == "adn"
 
 
 @pytest.mark.parametrize(

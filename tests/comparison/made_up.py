@@ -11,7 +11,6 @@ from adn_jax.comparison.work import Method, PlannedRun
 from adn_jax.config.serialization import settings_to_json
 from adn_jax.data.manifest import read_manifest
 from adn_jax.evaluation.case import EMPTY_RULES
-from adn_jax.evaluation.source import split_sha256
 from adn_jax.io.paths import spelled_out
 from adn_jax.training.runs import stages_of
 from tests.training.tiny import tiny_recipe
@@ -52,7 +51,7 @@ def write_scored(run: PlannedRun, data: Path, rows: list[dict]) -> None:
     }
     summary = {
         "cases": len(rows),
-        "cases_sha256": split_sha256(read_manifest(data), "test"),
+        "files_sha256": read_manifest(data).files_sha256["test"],
         "without_label": 0,
         "grid": "prepared",
         "grids": {"prepared": {"empty": {"label": 0, "prediction": 0, "both": 0}}},

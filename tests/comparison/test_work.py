@@ -81,7 +81,8 @@ def test_scores_are_made_again_where_they_are_old(runs, job, children):
     for old in (
         {"data": "/elsewhere"},
         {"steps": {"align": 2, "joint": 1}},
-        {"cases_sha256": "of other labels"},
+        {"files_sha256": "of other labels"},
+        {"cases": 3},
         {"empty": {"rule": "other"}},
         {"threshold": {"large": 0.3, "small": 0.2}},
         {"tta": [{"mirrored": True}]},
@@ -97,7 +98,6 @@ def test_scores_are_made_again_where_they_are_old(runs, job, children):
 
 
 def test_a_run_on_other_labels_is_not_taken(runs, job):
-    change_json(job.data / "manifest.json", learnt_sha256="now")
     assert work.stranger(runs[0], job) == ""
     change_json(runs[0].folder / "config.json", learnt_sha256="before")
     assert "trained with other scans or labels than" in work.stranger(runs[0], job)

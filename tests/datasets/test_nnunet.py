@@ -53,7 +53,7 @@ def test_training_and_test_cases(root):
     assert dataset.layout == "nnunet"
     assert dataset.splits == {"train": ["a", "b"], "test": ["c", "d"]}
     assert dataset.label_names == {1: "infarct"}
-    assert dataset.remarks_by((1,)) == ()
+    assert dataset.label_rule((1,)) == ""
     cases = by_name(dataset)
     assert list(cases) == ["a", "b", "c", "d"]
     assert cases["a"].scan == root / "imagesTr/a_0000.nii.gz"
@@ -130,8 +130,7 @@ def test_a_case_whose_files_do_not_fit_fails_alone(root):
 def test_several_labels_are_named(root):
     labels = {"background": 0, "infarct": 1, "bleeding": 2}
     write_tree(root, about={**ABOUT, "labels": labels})
-    (remark,) = find_nnunet(root).remarks_by((1, 3))
-    assert remark == (
+    assert find_nnunet(root).label_rule((1, 3)) == (
         "the label values are 1 infarct, 2 bleeding; as infarct count 1 "
         "(--infarct-labels)"
     )
@@ -141,6 +140,9 @@ def test_values_of_regions_have_the_names_of_all_of_them(root):
     labels = {"background": 0, "penumbra": [1, 2], "core": [2]}
     write_tree(root, about={**ABOUT, "labels": labels})
     assert find_nnunet(root).label_names == {1: "penumbra", 2: "penumbra and core"}
+    labels = {"0": "background", "1": "infarct", "2": "infarct"}  # the first version
+    write_tree(root, about={**ABOUT, "labels": labels})
+    assert find_nnunet(root).label_names == {1: "infarct", 2: "infarct"}
 
 
 def test_description_of_the_first_version(root):
@@ -149,7 +151,7 @@ def test_description_of_the_first_version(root):
     dataset = find_nnunet(root)
     assert len(dataset.cases) == 4
     assert dataset.label_names == {1: "infarct"}
-    assert dataset.remarks_by((1,)) == ()
+    assert dataset.label_rule((1,)) == ""
 
 
 @pytest.mark.parametrize("name", ["CTA", "perfusion: CBF", "MRI_T1w", "DWI"])
@@ -159,7 +161,7 @@ def test_an_only_channel_that_is_another_image_is_refused(root, name):
         find_nnunet(root)
 
 
-@pytest.mark.parametrize("name", ["image", "scan", "NCCT", "ct1"])
+@pytest.mark.parametrize("name", ["image", "scan", "NCCT", "ct1", "CT (PET/CT)"])
 def test_an_only_channel_of_any_other_name_is_the_ct(root, name):
     write_tree(root, about={**ABOUT, "channel_names": {"0": name}})
     assert len(find_nnunet(root).cases) == 4

@@ -17,6 +17,7 @@ from adn_jax.evaluation.report import Pictures, pictured
 from adn_jax.inference.system import infer_case
 from adn_jax.io.files import only_one
 from adn_jax.metrics.overlap import dice
+from adn_jax.prepare.export import pack_dataset
 from adn_jax.training.runs import load_run
 from tests.evaluation.noted import note
 
@@ -202,37 +203,72 @@ def test_a_data_set_that_changed_since_the_training_is_refused(
 def test_scores_of_other_data_do_not_replace_the_runs_own(
     tiny_run, tiny_data, tmp_path
 ):
-    note(tiny_run, data=str(tiny_data))
+    own, moved = tmp_path / "own", tmp_path / "moved"
+    shutil.copytree(tiny_data, own)
+    manifest = replace(read_manifest(own).with_checksums(), folder=own)
+    manifest.write()
+    note(tiny_run, data=str(own), cases_sha256=manifest.digest)
     evaluate_run(tiny_run)
+    shutil.copytree(own, moved)
+    assert evaluate_run(tiny_run, moved).summary["own_data"]
     page = tiny_run / "index.html"
-    assert "not of the run's own data" not in page.read_text()
-    moved = tmp_path / "moved"
-    shutil.copytree(tiny_data, moved)
-    assert evaluate_run(tiny_run, moved).summary["data"] == str(moved)
-    assert f"3 cases of {moved}, not of the run's own data" in " ".join(
-        page.read_text().split()
-    )
-    fewer = read_manifest(moved)
-    splits = {**fewer.splits, "test": fewer.splits["test"][:1]}
+    assert "other data than the run's own" not in page.read_text()
     external = tmp_path / "external"
-    shutil.copytree(moved, external)
-    replace(fewer, splits=splits, folder=external).write()
+    shutil.copytree(own, external)
+    splits = {"test": manifest.splits["test"][:1]}
+    replace(manifest, splits=splits, folder=external).with_checksums().write()
     with pytest.raises(UserError, match=rf"scores of run on {moved}; give another fol"):
         evaluate_run(tiny_run, external)
     found = evaluate_run(tiny_run, external, out=tmp_path / "scores")
-    assert found.summary["cases"] == 1
+    assert (found.summary["cases"], found.summary["own_data"]) == (1, False)
+    shutil.rmtree(tiny_run / "evaluation")
+    evaluate_run(tiny_run, external)
+    said = " ".join(page.read_text().split())
+    assert f"1 cases of {external}, other data than the run's own" in said
 
 
 @pytest.mark.usefixtures("few_figures")
 def test_a_folder_takes_the_scores_of_one_run(tiny_run, twin_run, tiny_data, tmp_path):
-    evaluate_run(tiny_run, tiny_data, out=tmp_path / "scores")
+    scores = tmp_path / "scores"
+    evaluate_run(tiny_run, tiny_data, out=scores)
     with pytest.raises(UserError, match="holds the scores of run on"):
-        evaluate_run(twin_run, tiny_data, out=tmp_path / "scores")
+        evaluate_run(twin_run, tiny_data, out=scores)
     with (
-        only_one(tmp_path / "scores" / "test"),
+        only_one(scores / "test"),
         pytest.raises(UserError, match="another process is writing into"),
     ):
-        evaluate_run(tiny_run, tiny_data, out=tmp_path / "scores")
+        evaluate_run(tiny_run, tiny_data, out=scores)
+
+
+def test_checksums_tell_scans_and_labels(tiny_data, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(tiny_data, data)
+    before = replace(read_manifest(data), folder=data).with_checksums()
+    assert before.files_sha256.keys() == before.splits.keys()
+    pack_dataset(before_written(before), tmp_path / "packed", cases_per_shard=2)
+    packed = read_manifest(tmp_path / "packed")
+    assert packed.files_sha256 == before.files_sha256
+    assert packed.with_checksums().files_sha256 == before.files_sha256
+
+    def noted(name, file):
+        about = data / name / "case.json"
+        content = json.loads(about.read_text())
+        content["sha256"][file] = "other"
+        about.write_text(json.dumps(content))
+        return before.with_checksums()
+
+    assert noted(before.splits["train"][0], "tissue.nii.gz") == before
+    tested = noted(before.splits["test"][0], "lesion_native.nii.gz")
+    assert tested.files_sha256["test"] != before.files_sha256["test"]
+    assert tested.learnt_sha256 == before.learnt_sha256
+    learnt = noted(before.splits["train"][0], "ct.nii")
+    assert learnt.learnt_sha256 != before.learnt_sha256
+
+
+def before_written(manifest):
+    """The folder of a data set with its manifest as it is now."""
+    manifest.write()
+    return manifest.folder
 
 
 def test_pages_of_an_earlier_evaluation_go(tiny_run, tiny_data, monkeypatch):
@@ -249,4 +285,4 @@ def test_pages_of_an_earlier_evaluation_go(tiny_run, tiny_data, monkeypatch):
     assert {"own", "scores"} < figures
     assert "uncertainty" not in figures
     page = (tiny_run / "index.html").read_text()
-    assert page.count("/scans/") == page.count(f"/scans/{kept.name}")
+    assert page.count("/scans/") == page.count(f"/scans/{kept.name}") > 0

@@ -163,6 +163,15 @@ def test_weights_that_are_no_numbers_are_told(tiny_params, tiny_recipe, cases):
         infer_case(spoilt, cases[0], tiny_recipe)
 
 
+def test_an_ensemble_with_a_spoilt_member_is_told(tiny_run, twin_run, cases):
+    system = load_system(tiny_run, ensemble=[twin_run])
+    first, second = system.members
+    spoilt = jax.tree.map(lambda leaf: leaf * np.nan, second.params)
+    system = replace(system, members=(first, replace(second, params=spoilt)))
+    with pytest.raises(UserError, match="no numbers for"):
+        system.infer(cases[0])
+
+
 def test_members_share_a_grid(tiny_run, tiny_recipe, tiny_params, tmp_path):
     coarse = replace(tiny_recipe.system.prepare, spacing_mm=(12.0, 8.0, 8.0))
     write_run(tmp_path / "coarse", tiny_recipe.with_fields(prepare=coarse), tiny_params)

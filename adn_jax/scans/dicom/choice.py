@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float32
 from scipy import ndimage
 
-from adn_jax.errors import UserError
+from adn_jax.errors import UserError, counted
 from adn_jax.scans.dicom.headers import Frame
 from adn_jax.scans.dicom.series import KIND, Series
 from adn_jax.scans.dicom.volumes import TECHNIQUE
@@ -79,13 +79,16 @@ def choose(series: Sequence[Series], wanted: str, where: Path) -> Series:
 
 
 def named(series: Sequence[Series], wanted: str, where: Path) -> Series:
-    """The one series with this number, or with this in its description."""
-    found = [one for one in series if one.facts["number"] == wanted] or [
-        one
-        for one in series
-        if wanted.lower() in one.facts["description"].lower()
-        or wanted.lower() in one.facts["protocol"].lower()
-    ]
+    """The one series with this number, or, if it is no number, with this in its
+    description."""
+    found = [one for one in series if one.facts["number"] == wanted]
+    if not wanted.isdigit():
+        found += [
+            one
+            for one in series
+            if wanted.lower() in one.facts["description"].lower()
+            or wanted.lower() in one.facts["protocol"].lower()
+        ]
     good = [one for one in found if not one.problem]
     if len({one.uid for one in good}) == 1:
         return max(good, key=_preference)
@@ -190,11 +193,12 @@ def choice_record(
 
 
 def choice_flags(
-    series: Sequence[Series], chosen: Series, damaged: int
+    series: Sequence[Series], chosen: Series, damaged: int, wanted: str = ""
 ) -> tuple[str, ...]:
     """What deserves a look in the choice, a sentence each.
 
-    `damaged` is how many files of the folder could not be read.
+    `damaged` is how many files of the folder could not be read, `wanted` the series
+    that was asked for.
     """
     facts = chosen.facts
     flags = [
@@ -215,6 +219,8 @@ def choice_flags(
             "vessels are brighter, so it is not used"
         )
     flags += _kind_flags(series, chosen)
+    if not wanted:
+        flags += _tie_flags(series, chosen)
     studies = sorted(
         {_study_of(one) for one in series if not one.problem}, key=lambda one: one[::-1]
     )
@@ -229,6 +235,26 @@ def choice_flags(
     return tuple(flags)
 
 
+def _tie_flags(series: Sequence[Series], chosen: Series) -> list[str]:
+    """A sentence if another series would have served as well as the one chosen."""
+    equal = [
+        one
+        for one in series
+        if one is not chosen
+        and not one.problem
+        and _standing(one) == _standing(chosen)
+        and one.facts["slices"] == chosen.facts["slices"]
+    ]
+    if not equal:
+        return []
+    first, more = equal[0], len(equal) - 1
+    others = f" and {counted(more, 'other')}" if more else ""
+    return [
+        f"the series {first.title}{others} would serve as well, the first by number is "
+        f"used; they differ in: {difference(first.frames[0], chosen.frames[0])}"
+    ]
+
+
 def _kind_flags(series: Sequence[Series], chosen: Series) -> list[str]:
     """A sentence on each other kind of image in the series, and on mixed kernels.
 
@@ -237,7 +263,9 @@ def _kind_flags(series: Sequence[Series], chosen: Series) -> list[str]:
     others = [
         one
         for one in series
-        if one is not chosen and one.uid == chosen.uid and not one.is_localizer
+        if one is not chosen
+        and (chosen.uid or _number_of(chosen)) == (one.uid or _number_of(one))
+        and not one.is_localizer
     ]
     flags = [
         f"images of another kind are in the series {chosen.title}, left out "
@@ -249,6 +277,11 @@ def _kind_flags(series: Sequence[Series], chosen: Series) -> list[str]:
         named = ", ".join(kernel or "none" for kernel in sorted(kernels))
         flags.append(f"stacks of slices with several kernels are joined: {named}")
     return flags
+
+
+def _number_of(series: Series) -> str:
+    """What tells series apart whose UID was blanked."""
+    return series.facts["number"]
 
 
 def difference(one: Frame, other: Frame) -> str:

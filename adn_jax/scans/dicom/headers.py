@@ -23,6 +23,9 @@ KEYWORDS = (
     "StudyTime",
     "AcquisitionDate",
     "AcquisitionTime",
+    "AcquisitionDateTime",
+    "ContentDate",
+    "ContentTime",
     "Modality",
     "ImageType",
     "SeriesNumber",
@@ -120,8 +123,8 @@ class Headers:
 
     frames: tuple[Frame, ...]
     copies: int = 0
-    """Images that were there twice: the same SOP instance at the same place (some
-    anonymisers give a whole series one instance)."""
+    """Images that were there twice: the same SOP instance at the same place with the
+    same header (some anonymisers give a whole series, or a study, one instance)."""
     damaged: int = 0
     """Files that start as DICOM but cannot be read."""
 
@@ -140,7 +143,7 @@ def read_headers(paths: Iterable[Path]) -> Headers:
             continue
         for frame in found:
             name = frame.header.get("SOPInstanceUID") or str(path)
-            place = (name, frame.index, frame.position)
+            place = (name, frame.index, frame.position, *sorted(frame.header.items()))
             copies += place in frames
             frames.setdefault(place, frame)
     return Headers(tuple(frames.values()), copies, damaged)

@@ -28,8 +28,9 @@ class Segment(NamedTuple):
 
 def read_segmentation(
     path: Path, stack: SliceStack, counted: Collection[int]
-) -> UInt8[np.ndarray, "x y z"]:
-    """1 where a segment that counts is marked, in the order of a stack's slices.
+) -> tuple[UInt8[np.ndarray, "x y z"], dict[int, int]]:
+    """1 where a segment that counts is marked, in the order of a stack's slices, and
+    how many pixels each segment marks.
 
     Args:
         path: a DICOM file of a segmentation: binary, fractional (from a half on) or a
@@ -41,6 +42,7 @@ def read_segmentation(
         UserError: it is no segmentation, or a frame lies on no slice of the series.
     """
     marked = np.zeros(stack.values.shape, np.uint8)
+    pixels: dict[int, int] = {}
     for number, frame in _read_segments(path):
         turned = in_order_of(frame, stack.affine)
         z = _slice_of(turned, stack)
@@ -49,9 +51,11 @@ def read_segmentation(
                 f"{path} marks segment {number} where the scan has no slice; give the "
                 "segmentation that was drawn on this series."
             )
+        found = int(np.count_nonzero(turned.voxels))
+        pixels[number] = pixels.get(number, 0) + found
         if number in counted:
             marked[:, :, z] |= turned.voxels[:, :, 0]
-    return marked
+    return marked, pixels
 
 
 def _read_segments(path: Path) -> list[Segment]:

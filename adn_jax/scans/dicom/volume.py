@@ -117,7 +117,7 @@ def read_volume(path: Path, series: str = "", where: Path | None = None) -> Dico
         },
     }
     damaged = headers.damaged + len(chosen.files) - len(whole.files)
-    flags = choice_flags(found, chosen, damaged)
+    flags = choice_flags(found, chosen, damaged, series)
     flags += (
         rescale_flags
         + _turned_flags(frames)

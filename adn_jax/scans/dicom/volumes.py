@@ -111,8 +111,11 @@ def slice_heights(frames: Sequence[Frame]) -> Float[np.ndarray, " slices"]:
 
 def _when_taken(frame: Frame) -> tuple[Any, ...]:
     """Sorts images by when they were taken, as far as their headers tell."""
-    time = frame.header.get("AcquisitionDate", "") + frame.header.get(
-        "AcquisitionTime", ""
+    told = frame.header.get
+    time = (
+        told("AcquisitionDate", "") + told("AcquisitionTime", "")
+        or told("AcquisitionDateTime", "")
+        or told("ContentDate", "") + told("ContentTime", "")
     )
     return (time, frame.number("AcquisitionNumber"), *number_of(frame))
 
