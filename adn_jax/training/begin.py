@@ -226,7 +226,6 @@ def prepared_cases(
     wanted = recipe.system.prepare
     if not has_manifest(data):
         return prepare_into(folder, data, wanted, workers, reading).with_fold(fold)
-    check_raw_options(reading)
     manifest = read_manifest(data)
     if wanted.tissue == "auto":
         wanted = replace(wanted, tissue=manifest.settings.tissue)

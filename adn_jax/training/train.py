@@ -31,6 +31,7 @@ from adn_jax.training.begin import (
     begin_run,
     check_no_fold,
     check_paths,
+    check_raw_options,
     check_run,
     check_stages,
     find_pretrained,
@@ -93,6 +94,8 @@ def train(
     plan = partial(_plan, recipe, folder, fold, pretrained, mesh)
     with sync_errors():
         check_paths(data, folder)
+        if data is None or has_manifest(data):
+            check_raw_options(reading)
         planned = plan()
         if dry_run and (data is None or has_manifest(data)):
             _check_manifest(planned, recipe, cases(), mesh)

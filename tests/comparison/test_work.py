@@ -149,6 +149,8 @@ def test_a_system_that_cannot_be_trained_is_named_before_any_is(runs, job, monke
 def test_raw_data_is_prepared_into_the_comparison(data, tmp_path, monkeypatch):
     settings = tiny_recipe().system.prepare
     assert prepared_data(data, tmp_path, settings, None).folder == data
+    with pytest.raises(UserError, match="--hu-range is of raw data"):
+        prepared_data(data, tmp_path, settings, None, (0.0, 80.0))
     asked = []
 
     def prepare_dataset(*arguments):

@@ -203,6 +203,37 @@ def test_splits_of_the_participants_table(tmp_path):
     assert find_bids(tmp_path).splits == {"train": ["sub-c"]}
 
 
+@pytest.mark.parametrize(
+    ("place", "text"),
+    [
+        ("rawdata/participants.tsv", "participant_id\tSplit\nsub-a\ttest\n"),
+        ("participants.tsv", "participant_id,split\nsub-a,test\n"),
+    ],
+)
+def test_a_table_of_splits_is_found_as_it_is_written(tmp_path, place, text):
+    touch(tmp_path, "rawdata/sub-a/sub-a_ct.nii.gz")
+    (tmp_path / place).write_text(text)
+    assert find_bids(tmp_path).splits == {
+        "train": [],
+        "validation": [],
+        "test": ["sub-a"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("sub-1\ttest\n", r"of none of the cases \(it names sub-1, the first case is"),
+        ("sub-001\ttest\nsub-001\ttrain\n", "puts sub-001 into the splits test and"),
+    ],
+)
+def test_a_table_of_splits_that_cannot_be_meant_is_refused(tmp_path, rows, message):
+    touch(tmp_path, "sub-001/sub-001_ct.nii.gz")
+    (tmp_path / "participants.tsv").write_text("participant_id\tsplit\n" + rows)
+    with pytest.raises(UserError, match=message):
+        find_bids(tmp_path)
+
+
 def test_what_is_no_bids_folder(tmp_path):
     assert not looks_like_bids(tmp_path)
     with pytest.raises(UserError, match="holds no data sets with folders of subjects"):

@@ -127,6 +127,13 @@ def test_a_case_whose_files_do_not_fit_fails_alone(root):
     assert by_name(dataset)["a"].files() == []
 
 
+def test_images_without_a_number_are_told(root):
+    for name in ("imagesTr/c3.nii.gz", "imagesTs/t2_0000.nii"):
+        (root / name).touch()
+    (remark,) = find_nnunet(root).remarks
+    assert remark.endswith(": imagesTr/c3.nii.gz, imagesTs/t2_0000.nii")
+
+
 def test_several_labels_are_named(root):
     labels = {"background": 0, "infarct": 1, "bleeding": 2}
     write_tree(root, about={**ABOUT, "labels": labels})

@@ -14,9 +14,11 @@ from adn_jax.datasets.raw import (
     RefusedCase,
     _open_tissue,
     given_splits,
+    read_label,
     unread_flags,
 )
 from adn_jax.errors import UserError
+from adn_jax.scans.read import read_scan
 from tests.datasets.test_bids import touch
 from tests.scans.dicom.files import head_of_blocks, write_series
 
@@ -155,9 +157,50 @@ def test_folders_that_are_no_case_are_named(tmp_path, head):
     assert {case.name for case in found.cases} - refused.keys() == {"good", "capitals"}
     assert refused.keys() == {"other", "slices"}
     assert "ct.nrrd but no ct.nii.gz" in refused["other"]
-    assert "DICOM files, but not in a folder dicom/" in refused["slices"]
+    assert "DICOM files, but no folder dicom/" in refused["slices"]
     (remark,) = found.remarks
     assert remark.startswith("site1/ has scans or volumes in folders of its own")
+
+
+def test_no_scan_goes_missing_without_a_word(tmp_path, head):
+    for name in ("both", "packed"):
+        (tmp_path / name).mkdir()
+    head.ct.to_filename(tmp_path / "both" / "ct.nii")
+    write_series(tmp_path / "both" / "dicom", head_of_blocks())
+    (tmp_path / "packed" / "dicom.zip").touch()
+    write_series(tmp_path / "deep" / "STUDY" / "SER", head_of_blocks(), name="IM{:04d}")
+    (tmp_path / "case7.nii.gz").touch()
+    found = find_plain(tmp_path)
+    cases = {case.name: case for case in found.cases}
+    assert cases["both"].flags == ("dicom/ is not read, for there is ct.nii",)
+    assert "it has dicom.zip but no dicom/" in cases["packed"].reason
+    assert "DICOM files in STUDY/SER/, but no folder dicom/" in cases["deep"].reason
+    (remark,) = found.remarks
+    assert remark.startswith("case7.nii.gz beside the folders of cases is not read")
+
+
+def test_a_value_that_does_not_count_is_flagged(tmp_path, head):
+    values = np.zeros(head.ct.shape, np.uint8)
+    values[4, 4, :3] = 1
+    values[5, 5, :2] = 4
+    label = nib.Nifti1Image(values, head.ct.affine)
+    for name, image in (("ct", head.ct), ("lesion", label)):
+        image.to_filename(tmp_path / f"{name}.nii")
+    scan = read_scan(tmp_path / "ct.nii")
+    lesion, flags = read_label(tmp_path / "lesion.nii", scan, (1, 2, 3, 5))
+    assert np.count_nonzero(lesion.voxels) == 3
+    assert flags == (
+        "the value 4 of the label (2 voxels) does not count as infarct (1, 2, 3, 5)",
+    )
+
+
+def test_of_two_maps_of_spm_the_one_not_used_is_told(tmp_path):
+    maps = ("c1old.nii", "c1scan.nii", "c2scan.nii", "c3scan.nii")
+    touch(tmp_path, "p/ct.nii.gz", *(f"p/tissue/{name}" for name in maps))
+    (case,) = find_plain(tmp_path).cases
+    assert case.tissue["grey"].name == "c1old.nii"
+    (flag,) = case.flags
+    assert flag.startswith("c1scan.nii is not used, for another map")
 
 
 def test_tissue_maps_of_spm_have_no_number_beside_the_head(tmp_path):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
+from matplotlib.text import Text
 
 from adn_jax.evaluation.report import score_figure
 from adn_jax.inference.figures import (
@@ -135,6 +136,18 @@ def test_score_figure_takes_volumes_from_zero_and_no_cases():
     dice, volume = np.array([0.2, 0.9, 1.0]), np.array([3.0, 80.0, 0.0])
     assert drawn(score_figure(dice, volume)).std() > 0.05
     assert drawn(score_figure(dice[:0], volume[:0])).std() > 0.01
+
+
+def test_scores_that_are_not_defined_have_no_part_in_the_median():
+    figure = score_figure(np.array([0.5, 0.7, np.nan]), np.array([3.0, 80.0, 0.0]))
+    (note,) = figure.axes[0].texts
+    assert note.get_text() == "median 0.60"
+
+
+def test_names_with_signs_of_mathematics_are_drawn_as_they_are(make_maps):
+    figure = maps_figure([make_maps()], ["x$_$y"])
+    assert drawn(figure).std() > 0.05
+    assert any("x$_$y" in text.get_text() for text in figure.findobj(Text))
 
 
 def test_figures_are_saved_whole(make_maps, tmp_path):

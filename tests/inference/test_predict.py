@@ -351,6 +351,16 @@ def test_scans_that_nothing_tells_apart_are_refused(tmp_path):
     }
 
 
+def test_results_of_another_scan_are_not_replaced(tmp_path):
+    (tmp_path / "out" / "CT").mkdir(parents=True)
+    facts = tmp_path / "out" / "CT" / "scan.json"
+    first, second = (tmp_path / name / "CT" for name in ("one", "two"))
+    facts.write_text(json.dumps({"scan": str(first.resolve())}))
+    assert result_folders([first], tmp_path / "out") == {first: tmp_path / "out" / "CT"}
+    with pytest.raises(UserError, match=r"holds the results of .*one/CT, which those"):
+        result_folders([second], tmp_path / "out")
+
+
 def test_nothing_but_older_results_is_replaced(tmp_path):
     case = tmp_path / "data" / "case_7"
     (case / "dicom").mkdir(parents=True)

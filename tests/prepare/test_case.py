@@ -278,6 +278,23 @@ def test_a_given_brain_mask_wins(head, small_grid):
     )
 
 
+@pytest.mark.parametrize("change", [lambda hu: hu.clip(min=0), lambda hu: hu])
+def test_a_stripped_scan_is_no_brain_mask(head, change):
+    """FSL's `bet ct brain` writes one, and the mask as brain_mask."""
+    inside = np.asarray(head.brain.dataobj)
+    stripped = change(np.asarray(head.ct.dataobj)) * inside
+    given = CaseInput(scan_of(head), brain=Image(stripped, head.ct.affine, "map"))
+    with pytest.raises(UserError, match=r"mask has values from .*as a scan has"):
+        strip_scan(given)
+
+
+def test_a_brain_mask_may_be_of_0_and_255(head):
+    inside = np.asarray(head.brain.dataobj)
+    mask = Image(255 * inside.astype(np.uint8), head.ct.affine, "map")
+    found = strip_scan(CaseInput(scan_of(head), brain=mask)).brain
+    np.testing.assert_array_equal(found, inside.T)
+
+
 def test_an_empty_brain_mask_is_refused(head):
     empty = Image(0 * np.asarray(head.brain.dataobj), head.ct.affine, "map")
     with pytest.raises(UserError, match="given brain mask is empty"):

@@ -47,6 +47,22 @@ def test_every_case_is_prepared(raw, small_grid, tmp_path):
     assert [line.split(",")[0] for line in table] == ["case", "a", "b"]
 
 
+def test_one_scan_in_two_splits_is_flagged(raw, small_grid, tmp_path):
+    shutil.copytree(raw / "a", raw / "copy")
+    splits = {"train": ["a", "b"], "test": ["copy"]}
+    (raw / "splits.json").write_text(json.dumps(splits))
+    manifest = prepare_dataset(raw, tmp_path / "out", small_grid, workers=1)
+    (flag,) = manifest.flags["copy"]
+    assert flag == "the same scan is a, in the split train"
+    assert read_manifest(tmp_path / "out").flags == manifest.flags
+
+
+def test_a_case_may_not_be_called_as_the_folder_of_pictures(raw, small_grid, tmp_path):
+    (raw / "a").rename(raw / "quality")
+    with pytest.raises(UserError, match="a case is called quality"):
+        prepare_dataset(raw, tmp_path / "out", small_grid, workers=1)
+
+
 def test_named_values_of_labels_are_told_before_any_work(
     raw, small_grid, tmp_path, monkeypatch, capsys
 ):

@@ -268,6 +268,7 @@ def test_what_is_not_its_own_is_never_touched(data, tmp_path):
     ("changes", "message"),
     [
         ({"grid": "native"}, r"native grid needs the scans themselves; give the raw"),
+        ({"reading": ReadSettings(series="7")}, r"reading raw data .* without --raw"),
         ({"dataset_id": 0}, r"--dataset-id is 0; give a number from 1 to 999"),
         ({"dataset_id": 1000}, r"--dataset-id is 1000"),
         ({"name": "a b"}, r"--name is 'a b'; use letters, digits"),

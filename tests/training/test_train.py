@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from adn_jax.config import StageSettings
+from adn_jax.config import ReadSettings, StageSettings
 from adn_jax.data.manifest import Fold, read_manifest
 from adn_jax.errors import UserError
 from adn_jax.io.files import only_one
@@ -265,6 +265,28 @@ def test_a_dry_run_checks_everything_and_writes_nothing(no_training, data, tmp_p
     assert no_training == []
     assert not (tmp_path / "run").exists()
     assert sorted(data.rglob("*")) == before
+
+
+def test_options_of_raw_data_are_not_ignored(data, tmp_path):
+    reading = ReadSettings(hu_range=(0.0, 80.0))
+    for given in (data, None):
+        with pytest.raises(UserError, match="--hu-range is of raw data"):
+            train(RECIPE, given, tmp_path / "run", reading=reading)
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_labels_than_at_the_start(data, tmp_path):
+    read_manifest(data).with_checksums().write()
+    train(RECIPE, data, tmp_path / "run")
+    finish(tmp_path / "run", "align")
+    trained = read_manifest(data).splits["train"][0]
+    about = data / trained / "case.json"
+    content = json.loads(about.read_text())
+    content["sha256"]["lesion.nii.gz"] = "of another label"
+    about.write_text(json.dumps(content))
+    read_manifest(data).with_checksums().write()
+    with pytest.raises(UserError, match="begun with other scans or labels"):
+        train(RECIPE, data, tmp_path / "run")
 
 
 def test_other_cases_than_at_the_start(data, tmp_path):

@@ -49,6 +49,9 @@ SURROUNDED = 0.9
 MOST_PIXELS = 0.05
 """Largest share of the image that a vessel takes."""
 
+SERIES_NAMES = {"SeriesInstanceUID", "SeriesNumber"}
+"""What tells series apart, and says nothing of their images."""
+
 
 def choose(series: Sequence[Series], wanted: str, where: Path) -> Series:
     """The series to read: the wanted one, or the best by `CRITERIA`, then most slices.
@@ -240,7 +243,7 @@ def _tie_flags(series: Sequence[Series], chosen: Series) -> list[str]:
     equal = [
         one
         for one in series
-        if one is not chosen
+        if not _is_part_of(one, chosen)
         and not one.problem
         and _standing(one) == _standing(chosen)
         and one.facts["slices"] == chosen.facts["slices"]
@@ -263,9 +266,7 @@ def _kind_flags(series: Sequence[Series], chosen: Series) -> list[str]:
     others = [
         one
         for one in series
-        if one is not chosen
-        and (chosen.uid or _number_of(chosen)) == (one.uid or _number_of(one))
-        and not one.is_localizer
+        if one is not chosen and _is_part_of(one, chosen) and not one.is_localizer
     ]
     flags = [
         f"images of another kind are in the series {chosen.title}, left out "
@@ -279,15 +280,19 @@ def _kind_flags(series: Sequence[Series], chosen: Series) -> list[str]:
     return flags
 
 
-def _number_of(series: Series) -> str:
-    """What tells series apart whose UID was blanked."""
-    return series.facts["number"]
+def _is_part_of(one: Series, other: Series) -> bool:
+    """Whether two are kinds of image of one series: by its UID, or, if that was
+    blanked, its number."""
+    if one.uid or other.uid:
+        return one.uid == other.uid
+    return one.facts["number"] == other.facts["number"]
 
 
 def difference(one: Frame, other: Frame) -> str:
-    """What the headers of two images differ in, word for word."""
+    """What the headers of two images differ in, word for word, but for the series."""
+    names = [name for name in (*KIND, *TECHNIQUE) if name not in SERIES_NAMES]
     texts = [
-        {name: frame.header.get(name) for name in (*KIND, *TECHNIQUE)}
+        {name: frame.header.get(name) for name in names}
         | {"SliceThickness": frame.thickness_mm}
         for frame in (one, other)
     ]

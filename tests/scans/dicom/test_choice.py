@@ -157,6 +157,43 @@ def test_several_patients_are_refused_and_several_studies_flagged(tmp_path):
     assert chosen_number(tmp_path, "4") == "4"
 
 
+def test_a_number_is_no_part_of_a_description(tmp_path):
+    write_series(tmp_path / "a", HU, number=3, SeriesDescription="Brain 1.25 Hr68")
+    assert "no series" in refusal(tmp_path, "2")
+    assert chosen_number(tmp_path, "1.25") == "3"
+
+
+def test_series_that_would_serve_as_well_are_told(tmp_path):
+    for number, kv in ((3, 80), (4, 120)):
+        uids = [uid("kv", number, index) for index in range(len(HU))]
+        tags = {"SOPInstanceUID": uids, "SeriesInstanceUID": uid("kv", number)}
+        write_series(tmp_path / str(number), HU, number=number, KVP=kv, **tags)
+    found = series_of(tmp_path)
+    chosen = choose(found, "", tmp_path)
+    (flag,) = choice_flags(found, chosen, 0)
+    assert flag.startswith("the series 4 ")
+    assert flag.endswith("they differ in: KVP 120.0 instead of 80.0")
+    assert choice_flags(found, chosen, 0, "3") == ()
+
+
+def test_images_of_another_header_are_no_copies(tmp_path):
+    """Some anonymisers give every image of a study one instance UID."""
+    for name, agent in (("a", "Ultravist"), ("b", "")):
+        write_series(
+            tmp_path / name,
+            HU,
+            number=3 if agent else 4,
+            SOPInstanceUID=uid("all"),
+            SeriesInstanceUID=uid(name),
+            ContrastBolusAgent=agent,
+        )
+    headers = read_headers(sorted(tmp_path.rglob("*.dcm")))
+    assert (len(headers.frames), headers.copies) == (2 * len(HU), 0)
+    assert chosen_number(tmp_path) == "4"
+    again = [*sorted(tmp_path.rglob("*.dcm"))] * 2
+    assert read_headers(again).copies == 2 * len(HU)
+
+
 def test_one_number_for_two_series_does_not_mix_them(tmp_path):
     write_series(tmp_path / "a", HU)
     write_series(

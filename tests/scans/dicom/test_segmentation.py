@@ -111,6 +111,26 @@ def test_segments_that_do_not_count_are_left_out(tilted, tmp_path):
     assert flags == ("no voxel of the label counts as infarct (2)",)
 
 
+@pytest.mark.parametrize(("number", "said"), [(4, "flag"), (6, "refused")])
+def test_a_segment_that_does_not_count_is_told(tilted, tmp_path, number, said):
+    path = write_seg(tmp_path / "lesion.dcm", tilted)
+    dataset = pydicom.dcmread(path)
+    half = len(dataset.PerFrameFunctionalGroupsSequence) // 2
+    for index, frame in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+        segment = pydicom.Dataset()
+        segment.ReferencedSegmentNumber = number if index >= half else 1
+        frame.SegmentIdentificationSequence = [segment]
+    dataset.save_as(path)
+    if said == "refused":
+        with pytest.raises(UserError, match="lesion label holds the value 6"):
+            read_label(path, tilted.scan, (1, 2, 3, 5))
+        return
+    label, (flag,) = read_label(path, tilted.scan, (1, 2, 3, 5))
+    assert label.voxels.any()
+    assert flag.startswith("the value 4 of the label (")
+    assert flag.endswith("does not count as infarct (1, 2, 3, 5)")
+
+
 def test_a_converted_scan_takes_the_segmentation_of_its_series(tmp_path):
     series = make_series(tmp_path / "series", "straight")
     path = write_seg(tmp_path / "lesion.dcm", series)
@@ -119,7 +139,8 @@ def test_a_converted_scan_takes_the_segmentation_of_its_series(tmp_path):
     file = nib.Nifti1Image(image.voxels, image.affine).as_reoriented(turn)
     file.to_filename(tmp_path / "ct.nii.gz")
     scan = read_scan(tmp_path / "ct.nii.gz")
-    label = segmented_label(path, scan, (1,))
+    label, pixels = segmented_label(path, scan, (1,))
+    assert pixels == {1: np.count_nonzero(series.truth)}
     np.testing.assert_array_equal(label.voxels > 0, scan.image.voxels > 1015)
 
 

@@ -379,6 +379,11 @@ def test_without_contrast(text):
     assert has_contrast("Ultravist 370", text) is True
 
 
+@pytest.mark.parametrize("text", ["Head Without and With", "CT HEAD W/O AND W"])
+def test_without_and_with_is_with(text):
+    assert has_contrast("", text) is True
+
+
 @pytest.mark.parametrize("text", WITH)
 def test_with_contrast(text):
     assert has_contrast("", text) is True
