@@ -116,7 +116,7 @@ def _placed_atlas(
     return jax.tree.map(jnp.asarray, atlas) if mesh is None else replicate(atlas, mesh)
 
 
-DRAWN = "drawn"
+DRAWN_DIGEST = "drawn"
 """The digest of heads that were drawn: no case of any data set is among them."""
 
 
@@ -127,7 +127,7 @@ class DrawnHeads:
     settings: StreamSettings
     prepare: PrepareSettings
     folder: None = None
-    digest: str = DRAWN
+    digest: str = DRAWN_DIGEST
     """In the place of a checksum over cases: the recipe says all of them."""
     learnt_sha256: None = None
 

@@ -20,8 +20,8 @@ from adn_jax.scans.read import NIFTI_ENDINGS
 CT_WORDS = {"ct", "ncct", "nect"}
 """Words in the name of a channel that say it is a CT without contrast agent."""
 
-OTHER_WORDS = {"cta", "ctp", "cbf", "cbv", "mtt", "tmax", "mr", "mri", "dwi", "adc"}
-OTHER_WORDS |= {"flair", "swi", "pd", "t1", "t2", "pet", "angiography", "perfusion"}
+OTHER_IMAGES = {"cta", "ctp", "cbf", "cbv", "mtt", "tmax", "mr", "mri", "dwi", "adc"}
+OTHER_IMAGES |= {"flair", "swi", "pd", "t1", "t2", "pet", "angiography", "perfusion"}
 """Words in the name of a channel that say it is another image."""
 
 Channels = dict[str, Path]
@@ -170,7 +170,7 @@ def _ct_channel(channels: Mapping[str, str], path: Path) -> str:
     }
     found = [number for number, those in words.items() if CT_WORDS & those]
     if not found and len(channels) == 1:
-        found = [number for number, those in words.items() if not OTHER_WORDS & those]
+        found = [number for number, those in words.items() if not OTHER_IMAGES & those]
     if len(found) != 1 or not found[0].isdigit():
         raise UserError(
             f"{path} names the channels {channels}, of which {len(found)} are a CT by "

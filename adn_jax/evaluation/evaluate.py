@@ -259,10 +259,10 @@ def evaluate_peer(
     """Score predictions that were found; arguments as of `evaluate_predictions`."""
     folder = peer.folder / "evaluation" / split
     with only_one(folder):
-        return _evaluate_peer(peer, manifest, split, folder, empty)
+        return _score_peer(peer, manifest, split, folder, empty)
 
 
-def _evaluate_peer(
+def _score_peer(
     peer: Peer, manifest: Manifest, split: str, folder: Path, empty: EmptyRule
 ) -> Evaluation:
     """Score predictions and write everything."""

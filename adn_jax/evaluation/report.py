@@ -115,7 +115,7 @@ def score_figure(
     return figure
 
 
-FIGURES = (
+FIGURE_NAMES = (
     *("overview", "maps", "segmentation", "alignment"),
     *("scores", "calibration", "uncertainty"),
 )
@@ -243,7 +243,7 @@ def remove_older(folder: Place, pictures: Pictures) -> None:
     cases = [path.name.removesuffix(".json") for path in (folder / "cases").iterdir()]
     drawn_now = {
         "scans": {f"{case}.html": case in pictures.pages for case in cases},
-        "figures": {f"{name}.png": name in pictures.figures for name in FIGURES},
+        "figures": {f"{name}.png": name in pictures.figures for name in FIGURE_NAMES},
     }
     for parent, is_new in drawn_now.items():
         place = folder / parent

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from adn_jax.data.cases import VOLUME_FILES, case_checksums
 from adn_jax.data.manifest import Manifest, read_manifest
-from adn_jax.data.stream import DRAWN
+from adn_jax.data.stream import DRAWN_DIGEST
 from adn_jax.errors import UserError, few_of, is_refusal
 from adn_jax.io.paths import Place, Source, to_place
 from adn_jax.training.runs import Run
@@ -93,7 +93,7 @@ def check_unseen(runs: Sequence[Run], split: str, data: Place | None) -> None:
 def check_not_learnt(run: Run, manifest: Manifest, cases: Sequence[str]) -> None:
     """Raise `UserError` if a run has learnt from the scans of cases that another data
     set, or the same with other splits, has elsewhere; tell it if that is not known."""
-    if run.cases_sha256 in {None, DRAWN, run.splits_of(manifest).digest}:
+    if run.cases_sha256 in {None, DRAWN_DIGEST, run.splits_of(manifest).digest}:
         return
     try:
         seen = _learnt_cases(run, manifest, cases)

@@ -70,11 +70,11 @@ IN_HU = {
 FACTS, FIGURE, VIEWER, DICOM_FOLDER = "scan.json", "figure.png", "viewer.html", "dicom"
 """What is written beside the volumes."""
 
-AS_TAKEN = "_as_taken"
+TAKEN_ENDING = "_as_taken"
 """How the names of volumes end that lie on the slices of a series."""
 
 RESULTS = {
-    *(f"{name}{ending}.nii.gz" for name in UNITS for ending in ("", AS_TAKEN)),
+    *(f"{name}{ending}.nii.gz" for name in UNITS for ending in ("", TAKEN_ENDING)),
     *(FIGURE, VIEWER, DICOM_FOLDER),
 }
 """What may lie beside `FACTS` in the results of a scan."""
@@ -133,7 +133,7 @@ class Prediction:
         facts = dict(self.facts)
         with atomic_path(folder) as temporary:
             temporary.mkdir()
-            for images, ending in ((self.images, ""), (self.as_taken, AS_TAKEN)):
+            for images, ending in ((self.images, ""), (self.as_taken, TAKEN_ENDING)):
                 for name, image in images.items():
                     path = temporary / f"{name}{ending}.nii.gz"
                     write_image(path, image, VALUE_STEPS.get(name, MAP_STEP))

@@ -29,7 +29,7 @@ ALIKE_MM = 1e-3
 SCANNER = 1
 """Code of a qform or sform that gives positions in the scanner (NIfTI-1)."""
 
-UPRIGHT = 1e-4
+RIGHT_ANGLE = 1e-4
 """Largest cosine between axes that counts as a right angle."""
 
 PLACE_FIELDS = (
@@ -105,7 +105,7 @@ def voxel_steps(
     steps = affine[:3, 2::-1]
     sizes = spacing_of(affine)
     cosines = (steps / sizes).T @ (steps / sizes) - np.eye(3)
-    return sizes if abs(cosines).max() < UPRIGHT else steps
+    return sizes if abs(cosines).max() < RIGHT_ANGLE else steps
 
 
 def from_nifti(image: nib.Nifti1Image, meaning: str, dtype: type = np.float32) -> Image:

@@ -4,7 +4,6 @@ They make the demo and the tests independent of patient data, and carry the trut
 no patient data has: which asymmetry is pathological, and how the head lies.
 """
 
-import math
 from collections.abc import Generator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -236,10 +235,10 @@ def split_cases(
     }
 
 
-def check_seed(seed: int, end: float = math.inf) -> None:
+def check_seed(seed: int, end: int | None = None) -> None:
     """Raise `UserError` if heads cannot be drawn by a seed: from 0 on, below `end`."""
-    if not 0 <= seed < end:
-        bound = "" if math.isinf(end) else f" and below {end}"
+    if seed < 0 or (end is not None and seed >= end):
+        bound = "" if end is None else f" and below {end}"
         raise UserError(f"--seed is {seed}; it has to be at least 0{bound}.")
 
 

@@ -14,7 +14,7 @@ from adn_jax.io.files import atomic_path
 from adn_jax.io.paths import Place, read_bytes
 from adn_jax.types import Params
 
-DAMAGED = (ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+UNREADABLE = (ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 """What NumPy and zipfile raise of a file that was cut short or changed."""
 
 
@@ -49,7 +49,7 @@ def read_weights(path: Place, stage: str, like: Params) -> Params:
     try:
         with np.load(io.BytesIO(read_bytes(path))) as arrays:
             found = {name: arrays[name] for name in arrays.files}
-    except DAMAGED as error:
+    except UNREADABLE as error:
         raise UserError(f"{path} holds no readable weights; {advice}.") from error
     wanted = _named(stage, like)
     for name, leaf in wanted.items():

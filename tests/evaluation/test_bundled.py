@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from adn_jax.data.manifest import read_manifest
-from adn_jax.data.stream import DRAWN
+from adn_jax.data.stream import DRAWN_DIGEST
 from adn_jax.errors import UserError
 from adn_jax.evaluation.evaluate import evaluate_run
 from adn_jax.evaluation.source import check_not_learnt
@@ -38,7 +38,7 @@ def test_a_small_run_still_knows_that_it_has_learnt(
     other = replace(learnt, splits={"train": tuple(others), "test": (first,)})
     check_not_learnt(small, other, (first,))
     assert "has learnt from is not known any more" in capsys.readouterr().err
-    note(tiny_run, cases_sha256=DRAWN, data=None)
+    note(tiny_run, cases_sha256=DRAWN_DIGEST, data=None)
     check_not_learnt(Run.open(tiny_run), other, (first,))
     assert capsys.readouterr().err == ""
 

@@ -160,7 +160,8 @@ def test_our_own_reader_takes_it_as_a_label(written):
     if written.scan.taken is None:
         pytest.skip("slices that are a regular grid are read in the tests of labels")
     path = written.folder / DICOM_FILES["lesion"]
-    label = read_segmentation(path, written.scan.taken, {1})
+    label, pixels = read_segmentation(path, written.scan.taken, {1})
+    assert pixels[1] == np.count_nonzero(written.found.lesion)
     np.testing.assert_array_equal(label, written.found.lesion)
 
 

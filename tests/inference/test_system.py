@@ -1,6 +1,7 @@
 """A run alone, with dropout samples, and together with other runs."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -145,31 +146,38 @@ def test_members_learned_from_the_same_cases(tiny_run, twin_run, tiny_data):
 
 
 def test_members_of_other_folds_learned_from_the_same_data(
-    tiny_run, twin_run, tiny_data
+    tiny_run, twin_run, tiny_data, tmp_path
 ):
     manifest = read_manifest(tiny_data)
-    first, second = (manifest.with_fold(Fold(index, 2)).digest for index in (0, 1))
-    note(tiny_run, data=str(tiny_data), cases_sha256=first, fold="0/2")
-    note(twin_run, data=str(tiny_data), cases_sha256=second, fold="1/2")
-    assert evaluate_run(tiny_run, ensemble=[twin_run]).summary["cases"]
+    first, *others = manifest.splits["test"]
+    splits = {"train": (*manifest.splits["train"], *others), "test": (first,)}
+    data = tmp_path / "data"
+    shutil.copytree(tiny_data, data)
+    manifest = replace(manifest, folder=data, splits=splits)
+    manifest.write()
+    one, other = (manifest.with_fold(Fold(index, 2)).digest for index in (0, 1))
+    note(tiny_run, data=str(data), cases_sha256=one, fold="0/2")
+    note(twin_run, data=str(data), cases_sha256=other, fold="1/2")
+    assert evaluate_run(tiny_run, ensemble=[twin_run]).summary["cases"] == 1
     note(twin_run, data="elsewhere", cases_sha256="of other data", fold="1/2")
     with pytest.raises(UserError, match="twin was trained on other cases"):
         evaluate_run(tiny_run, ensemble=[twin_run])
 
 
-def test_weights_that_are_no_numbers_are_told(tiny_params, tiny_recipe, cases):
+def test_weights_that_are_no_numbers_are_told(tiny_params, tiny_recipe, tiny_data):
     spoilt = jax.tree.map(lambda leaf: leaf * np.nan, tiny_params)
-    with pytest.raises(UserError, match=r"no numbers for .*their weights are not"):
-        infer_case(spoilt, cases[0], tiny_recipe)
+    case = read_case(tiny_data / "turned")
+    with pytest.raises(UserError, match=r"no numbers for turned; their weights are"):
+        infer_case(spoilt, case, tiny_recipe)
 
 
-def test_an_ensemble_with_a_spoilt_member_is_told(tiny_run, twin_run, cases):
+def test_an_ensemble_with_a_spoilt_member_is_told(tiny_run, twin_run, tiny_data):
     system = load_system(tiny_run, ensemble=[twin_run])
     first, second = system.members
     spoilt = jax.tree.map(lambda leaf: leaf * np.nan, second.params)
     system = replace(system, members=(first, replace(second, params=spoilt)))
     with pytest.raises(UserError, match="no numbers for"):
-        system.infer(cases[0])
+        system.infer(read_case(tiny_data / "turned"))
 
 
 def test_members_share_a_grid(tiny_run, tiny_recipe, tiny_params, tmp_path):
