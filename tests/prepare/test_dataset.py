@@ -49,7 +49,7 @@ def test_every_case_is_prepared(raw, small_grid, tmp_path):
 
 def test_one_scan_in_two_splits_is_flagged(raw, small_grid, tmp_path):
     shutil.copytree(raw / "a", raw / "copy")
-    splits = {"train": ["a", "b"], "test": ["copy"]}
+    splits = {"train": ["a"], "test": ["copy"]}
     (raw / "splits.json").write_text(json.dumps(splits))
     manifest = prepare_dataset(raw, tmp_path / "out", small_grid, workers=1)
     (flag,) = manifest.flags["copy"]
