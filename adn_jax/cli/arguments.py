@@ -15,7 +15,7 @@ from adn_jax.config.serialization import present_option, tell_renamed
 from adn_jax.config.sizes import Size, at_size
 from adn_jax.config.validation import check_recipe
 from adn_jax.errors import UserError
-from adn_jax.io.paths import Place, to_place
+from adn_jax.io.paths import Place, at_home, to_place
 from adn_jax.training.runs import run_place
 
 Command = TypeVar("Command")
@@ -28,7 +28,7 @@ def local_folder(text: str) -> Path:
             f"{text} is in an object store, but this command writes to a disk alone; "
             "give a folder there and copy it afterwards."
         )
-    return Path(text).expanduser()
+    return at_home(text)
 
 
 def _place_argument(metavar: str, place_of: Callable[[str], Place]) -> Any:

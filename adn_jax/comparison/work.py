@@ -278,10 +278,12 @@ def _do_run(run: PlannedRun, peers: Sequence[PlannedRun], job: RunJob) -> str:
         if _trained_steps(run) is None:
             why = run_child(train_command(run, job, find_trained_t(run, peers)), log)
             why = why or stranger(run, job)  # its config file may have changed since
+        if why:
+            return why
         # scores of these cases as they were before, or lay elsewhere, are to go
         summary = run.folder / "evaluation" / job.split / "summary.json"
         summary.unlink(missing_ok=True)
-        return why or run_child(evaluate_command(run, job), log)
+        return run_child(evaluate_command(run, job), log)
     except UserError as error:
         return str(error)
 

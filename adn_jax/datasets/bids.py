@@ -321,12 +321,16 @@ def _find_bids_splits(root: Path, names: Sequence[str]) -> dict[str, list[str]] 
     Raises `UserError` for a split of another name, a subject in two, or none that is
     here.
     """
-    places = (root / name / "participants.tsv" for name in ("", "rawdata"))
-    path = next(filter(is_there, places), None)
-    if path is None:
+    places = [root / name / "participants.tsv" for name in ("", *RAW_FOLDERS)]
+    tables = [(path, _read_participants(path)) for path in places if is_there(path)]
+    with_splits = [
+        (path, rows) for path, rows in tables if any(row.get("split") for row in rows)
+    ]
+    if not with_splits:
         return None
+    path, rows = with_splits[0]
     told: dict[str, str] = {}
-    for row in _read_participants(path):
+    for row in rows:
         split = row.get("split", "").lower()
         if split in {"", "n/a"}:
             continue

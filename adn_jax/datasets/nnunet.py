@@ -20,9 +20,11 @@ from adn_jax.scans.read import NIFTI_ENDINGS
 CT_WORDS = {"ct", "ncct", "nect"}
 """Words in the name of a channel that say it is a CT without contrast agent."""
 
-OTHER_IMAGES = {"cta", "ctp", "cbf", "cbv", "mtt", "tmax", "mr", "mri", "dwi", "adc"}
-OTHER_IMAGES |= {"flair", "swi", "pd", "t1", "t2", "pet", "angiography", "perfusion"}
-"""Words in the name of a channel that say it is another image."""
+ENHANCED_WORDS = {"cta", "ctp", "cbf", "cbv", "mtt", "tmax", "angiography", "perfusion"}
+"""Words that say it is a CT with contrast agent, or a map made of one."""
+
+OTHER_IMAGES = {"mr", "mri", "dwi", "adc", "flair", "swi", "pd", "t1", "t2", "pet"}
+"""Words that say it is no CT."""
 
 Channels = dict[str, Path]
 """Four-digit number of a channel -> its file."""
@@ -168,9 +170,14 @@ def _ct_channel(channels: Mapping[str, str], path: Path) -> str:
         number: set(re.findall(r"t[12]|[a-z]+", str(name).lower()))
         for number, name in channels.items()
     }
-    found = [number for number, those in words.items() if CT_WORDS & those]
+    found = [
+        number
+        for number, those in words.items()
+        if CT_WORDS & those and not ENHANCED_WORDS & those
+    ]
     if not found and len(channels) == 1:
-        found = [number for number, those in words.items() if not OTHER_IMAGES & those]
+        other = OTHER_IMAGES | ENHANCED_WORDS
+        found = [number for number, those in words.items() if not other & those]
     if len(found) != 1 or not found[0].isdigit():
         raise UserError(
             f"{path} names the channels {channels}, of which {len(found)} are a CT by "

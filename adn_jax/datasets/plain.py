@@ -17,7 +17,7 @@ from adn_jax.datasets.raw import (
 )
 from adn_jax.errors import UserError, few_of
 from adn_jax.io.archive import ARCHIVE_ENDINGS
-from adn_jax.io.files import files_below, is_dangling, is_there
+from adn_jax.io.files import is_dangling, is_there
 from adn_jax.scans.dicom.headers import has_preamble
 from adn_jax.scans.dicom.series import FEWEST_SLICES
 from adn_jax.scans.read import find_nifti
@@ -63,6 +63,7 @@ def find_plain(folder: Path) -> RawDataset:
                 for path in folders
                 if path.name not in found | {case.name for case in refused}
             ),
+            *_second_scans(cases),
         ),
     )
 
@@ -71,13 +72,18 @@ def _why_no_case(folder: Path) -> str:
     """Why a folder with a scan or volumes in it is no case; empty if it has none."""
     volumes = unread_volumes(folder, ())
     others = [path for path in volumes if path.suffix != SEGMENTATION_ENDING]
-    files = [path for path in files_below(folder) if not path.name.startswith(".")]
-    slices = [*islice(filter(has_preamble, files), FEWEST_SLICES)]
-    if not others and len(slices) == FEWEST_SLICES:
+    inner = _only_way_down(folder)
+    files = [path for path in sorted(inner.glob("[!.]*")) if path.is_file()]
+    slices = [] if others else [*islice(filter(has_preamble, files), FEWEST_SLICES)]
+    if len(slices) == FEWEST_SLICES:
         inside = slices[0].relative_to(folder).parent.as_posix()
         where = "" if inside == "." else f" in {inside}/"
         return f"it has DICOM files{where}, but no folder dicom/; move them into one."
-    packed = [each.name for each in files if each.name.endswith(ARCHIVE_ENDINGS)]
+    packed = [
+        path.name
+        for path in sorted(folder.glob("[!.]*"))
+        if path.is_file() and path.name.lower().endswith(ARCHIVE_ENDINGS)
+    ]
     if packed and not volumes:
         return f"it has {packed[0]} but no dicom/; unpack that into dicom/."
     if volumes:
@@ -85,6 +91,15 @@ def _why_no_case(folder: Path) -> str:
             f"it has {volumes[0].name} but no ct.nii.gz and no dicom/; rename the scan."
         )
     return ""
+
+
+def _only_way_down(folder: Path) -> Path:
+    """The first folder below that holds a file or several folders."""
+    while True:
+        inside = sorted(folder.glob("[!.]*"))
+        if len(inside) != 1 or not inside[0].is_dir() or inside[0].is_symlink():
+            return folder
+        folder = inside[0]
 
 
 def _loose_volumes(folder: Path) -> tuple[str, ...]:
@@ -96,6 +111,21 @@ def _loose_volumes(folder: Path) -> tuple[str, ...]:
         f"{few_of(loose, 3)} beside the folders of cases is not read: a case is a "
         "folder with ct.nii.gz or dicom/ in it",
     )
+
+
+def _second_scans(cases: Iterable[FileCase]) -> tuple[str, ...]:
+    """A remark on cases that have a NIfTI file, which is read, and `dicom/`."""
+    both = [
+        case.name for case in cases if case.scan.is_file() and _has_dicom(case.scan)
+    ]
+    if not both:
+        return ()
+    return (f"dicom/ is not read where there is ct.nii.gz: {few_of(both, 3)}",)
+
+
+def _has_dicom(scan: Path) -> bool:
+    """Whether the folder of a scan has a series, too."""
+    return _dicom_folder(scan.parent) is not None
 
 
 def _deeper_volumes(folders: Iterable[Path]) -> tuple[str, ...]:
@@ -119,8 +149,6 @@ def _find_plain_case(folder: Path) -> FileCase | None:
     pose = folder / "truth" / "pose.json"
     maps = {name: find_map(folder / "tissue", name) for name in TISSUES}
     flags = _spm_flags(folder / "tissue", maps.values())
-    if (series := _dicom_folder(folder)) and scan != series:
-        flags += (f"{series.name}/ is not read, for there is {scan.name}",)
     found = {name: path for name, path in maps.items() if path is not None}
     lesion = first_file(folder, "lesion") or _segmentation_file(folder)
     brain = first_file(folder, "brain")
@@ -156,7 +184,7 @@ def find_map(folder: Path, tissue: str) -> Path | None:
 
 
 def _spm_flags(folder: Path, used: Collection[Path | None]) -> tuple[str, ...]:
-    """A flag for each of SPM's maps beside one of the same tissue that is used."""
+    """A flag for each of SPM's maps beside another of the same tissue that is used."""
     starts = {path.name[:2] for path in used if path is not None}
     return tuple(
         f"{path.name} is not used, for another map of the tissue is there"

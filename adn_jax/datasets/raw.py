@@ -77,13 +77,11 @@ def segmented_label(
     and how many pixels each segment marks.
 
     The numbers of segments are the label's values. Raises `UserError` if it is none,
-    has a segment of unknown meaning, or was not drawn on the scan.
+    or was not drawn on the scan.
     """
     upright = in_order_of(scan.image, np.eye(4))
     stack = as_stack(upright) if scan.taken is None else scan.taken
     marked, pixels = read_segmentation(path, stack, infarct_labels)
-    filled = np.array([number for number, count in pixels.items() if count])
-    check_values(filled, infarct_labels, "lesion label")
     if scan.taken is None:
         lesion = upright.holding(marked, "lesion label")
         return onto_voxels(lesion, scan.image), pixels
@@ -289,7 +287,8 @@ def read_label(
     else:
         label = read_image(path, "lesion label")
         lesion = native_label(label, scan, infarct_labels)
-        values, counts = np.unique(np.rint(label.voxels), return_counts=True)
+        rounded = np.rint(label.voxels)
+        values, counts = np.unique(rounded[rounded != 0], return_counts=True)
         found = dict(zip(values.astype(int).tolist(), counts.tolist(), strict=True))
     return lesion, _label_flags(found, lesion, infarct_labels)
 

@@ -48,7 +48,7 @@ from adn_jax.io.files import (
 )
 from adn_jax.io.paths import Place, Source, as_place, spelled_out
 from adn_jax.pipeline.align import aligns
-from adn_jax.training.runs import BUNDLED, run_name
+from adn_jax.training.runs import BUNDLED, Run, run_name
 
 ThresholdRule = Literal["recipe", "auto"]
 """Take the recipe's threshold, or choose two on the validation split."""
@@ -142,21 +142,29 @@ def _check_scores_there(
     folder: Place, manifest: Manifest, split: str, run: Place | None
 ) -> None:
     """Raise `UserError` if a folder holds scores of other data, or, if one is given, of
-    another run; what old summaries do not say is taken for the same."""
+    another run: by their places, or, if they were moved, what they hold."""
     path = folder / "summary.json"
     if not is_there(path):
         return
     there = read_json(path)
     place, files = spelled_out(manifest.folder), manifest.files_sha256.get(split)
-    known = {None, files}
-    is_other = there.get("data") != place and there.get("files_sha256") not in known
-    if run is not None:
-        is_other |= there.get("run_folder") not in {None, run_name(run)}
+    is_moved = files is not None and there.get("files_sha256") == files
+    is_other = there.get("data") != place and not is_moved
+    if run is not None and there.get("run_folder") != run_name(run):
+        is_other |= there.get("run") != as_place(run).name
+        is_other |= there.get("steps") != Run.open(run).steps
     if is_other:
         raise UserError(
             f"{folder} holds the scores of {there.get('run')} on {there.get('data')}; "
             "give another folder with --out, or remove this one."
         )
+
+
+def _is_own(run: Run, manifest: Manifest) -> bool:
+    """Whether a data set is the one that a run has learnt from, as far as is known."""
+    if run.cases_sha256 is None:
+        return run.data in {None, spelled_out(manifest.folder)}
+    return not run.other_cases(manifest)
 
 
 def _made_by(system: System) -> list[Any]:
@@ -214,7 +222,7 @@ def _evaluate_system(
         "run_folder": run_name(model.run.folder),
         "members": list(system.names),
         "data": spelled_out(manifest.folder),
-        "own_data": model.run.cases_sha256 in {None, manifest.digest},
+        "own_data": _is_own(model.run, manifest),
         "files_sha256": manifest.files_sha256.get(split),
         "steps": model.run.steps,
     }

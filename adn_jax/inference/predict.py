@@ -1,6 +1,7 @@
 """Unseen scans segmented, with every result on the scan's own grid."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import takewhile
@@ -29,7 +30,6 @@ from adn_jax.inference.viewer import write_viewer
 from adn_jax.io.files import (
     atomic_path,
     check_replaceable,
-    is_there,
     none_for_nan,
     read_json,
     write_json,
@@ -377,17 +377,22 @@ def result_folders(scans: Sequence[Path], out: Path) -> dict[Path, Path]:
 
 
 def _spelled_out(scan: Path | str) -> str:
-    """The path of a scan, by which its results are known."""
-    return str(Path(scan).resolve())
+    """The path of a scan, by which its results are known; links stay as they are."""
+    return str(Path(scan).absolute())
 
 
 def _check_results(folder: Path, scan: str) -> None:
-    """Raise `UserError` unless a folder is vacant or holds results of this scan alone;
-    those of old versions do not say whose they are."""
+    """Raise `UserError` unless a folder is vacant or holds results of this scan alone.
+
+    Of a scan that is not where it was nobody knows whether it was another one; nor of
+    results of old versions, which do not say whose they are.
+    """
     check_replaceable(folder, FACTS, RESULTS)
-    told = read_json(folder / FACTS) if is_there(folder / FACTS) else {}
+    told: Any = None
+    with suppress(UserError):  # absent or damaged
+        told = read_json(folder / FACTS)
     other = told.get("scan", scan) if isinstance(told, dict) else scan
-    if other != scan:
+    if other != scan and Path(other).exists():
         raise UserError(
             f"{folder} holds the results of {other}, which those of {scan} would "
             "replace; give another --out, or remove them."

@@ -31,6 +31,14 @@ def find_modules_here() -> None:
         sys.path.append(here)
 
 
+def at_home(text: str) -> Path:
+    """A path; of `~/x`, which bash leaves as it is in --out=~/x, in the home folder."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{text} is in no home folder ({error}).") from error
+
+
 def to_place(text: str) -> Place:
     """The place that a command line names.
 
@@ -39,7 +47,7 @@ def to_place(text: str) -> Place:
     """
     store, is_address, _ = text.partition("://")
     if not is_address:
-        return Path(text).expanduser()  # bash leaves --out=~/x as it is
+        return at_home(text)
     if store not in STORES:
         raise UserError(
             f"{text} is in no object store that is known here; give a folder on a "

@@ -47,7 +47,7 @@ from adn_jax.runtime.jobs import Outcome, Processes, attempt
 from adn_jax.scans.hounsfield import check_hu_range
 from adn_jax.scans.read import onto_scan
 
-PREPARED_VERSION = 4
+PREPARED_VERSION = 5
 """Raised when the same input would be prepared differently: all cases are redone."""
 CHECKSUM_READERS = 8
 """Threads that compare checksums: reading waits for the disk, not for Python."""
@@ -126,6 +126,10 @@ def prepare_dataset(
         manifest = with_twins(manifest.with_checksums())
         write_quality_table(out / "quality.csv", cases)
         manifest.write()
+        for name, flags in manifest.flags.items():
+            for flag in flags:
+                if flag.startswith(SAME_SCAN):
+                    print(f"adn: {name}: {flag}", file=sys.stderr)
         write_quality_page(out / "quality.html", manifest, cases)
         write_report(out / "report.md", dataset, manifest, cases)
     return manifest
@@ -297,9 +301,12 @@ def with_twins(manifest: Manifest) -> Manifest:
             files = case_checksums(manifest.case_folder(name)) or {}
             other, there = first.setdefault(files.get(file, name), (name, split))
             if there != split:
-                said = f"the same scan is {other}, in the split {there}"
+                said = f"{SAME_SCAN} {other}, in the split {there}"
                 flags[name] = (*flags.get(name, ()), said)
     return replace(manifest, flags=flags)
+
+
+SAME_SCAN = "the same scan is"
 
 
 def orphaned_cases(manifest: Manifest) -> list[str]:

@@ -212,6 +212,7 @@ def test_splits_of_the_participants_table(tmp_path):
 )
 def test_a_table_of_splits_is_found_as_it_is_written(tmp_path, place, text):
     touch(tmp_path, "rawdata/sub-a/sub-a_ct.nii.gz")
+    (tmp_path / "participants.tsv").write_text("participant_id\tage\nsub-a\t70\n")
     (tmp_path / place).write_text(text)
     assert find_bids(tmp_path).splits == {
         "train": [],

@@ -161,7 +161,9 @@ def test_description_of_the_first_version(root):
     assert dataset.label_rule((1,)) == ""
 
 
-@pytest.mark.parametrize("name", ["CTA", "perfusion: CBF", "MRI_T1w", "DWI"])
+@pytest.mark.parametrize(
+    "name", ["CTA", "perfusion: CBF", "CT angiography", "MRI_T1w", "DWI"]
+)
 def test_an_only_channel_that_is_another_image_is_refused(root, name):
     write_tree(root, about={**ABOUT, "channel_names": {"0": name}})
     with pytest.raises(UserError, match="of which 0 are a CT by name"):

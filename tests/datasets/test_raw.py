@@ -172,11 +172,22 @@ def test_no_scan_goes_missing_without_a_word(tmp_path, head):
     (tmp_path / "case7.nii.gz").touch()
     found = find_plain(tmp_path)
     cases = {case.name: case for case in found.cases}
-    assert cases["both"].flags == ("dicom/ is not read, for there is ct.nii",)
+    assert cases["both"].scan.name == "ct.nii"
     assert "it has dicom.zip but no dicom/" in cases["packed"].reason
     assert "DICOM files in STUDY/SER/, but no folder dicom/" in cases["deep"].reason
-    (remark,) = found.remarks
-    assert remark.startswith("case7.nii.gz beside the folders of cases is not read")
+    loose, second = found.remarks
+    assert loose.startswith("case7.nii.gz beside the folders of cases is not read")
+    assert second == "dicom/ is not read where there is ct.nii.gz: both"
+
+
+def test_folders_of_other_things_are_no_failed_cases(tmp_path, head):
+    (tmp_path / "good").mkdir()
+    head.ct.to_filename(tmp_path / "good" / "ct.nii")
+    touch(tmp_path, "code/venv/lib/x.zip", "downloads/.git/y.tar.gz", "code/run.py")
+    for patient in ("a", "b"):
+        write_series(tmp_path / "sourcedata" / patient, head_of_blocks())
+    found = find_plain(tmp_path)
+    assert [case.name for case in found.cases] == ["good"]
 
 
 def test_a_value_that_does_not_count_is_flagged(tmp_path, head):

@@ -256,6 +256,7 @@ def check_values(folder, scan):
 
 def check_facts(facts, folder):
     """What scan.json says fits the files."""
+    assert Path(facts["scan"]).exists()
     lesion = load(folder, "lesion")
     voxel_ml = np.prod(lesion.header.get_zooms()) / 1000
     assert facts["lesion_volume_ml"] == pytest.approx(
@@ -355,10 +356,15 @@ def test_results_of_another_scan_are_not_replaced(tmp_path):
     (tmp_path / "out" / "CT").mkdir(parents=True)
     facts = tmp_path / "out" / "CT" / "scan.json"
     first, second = (tmp_path / name / "CT" for name in ("one", "two"))
-    facts.write_text(json.dumps({"scan": str(first.resolve())}))
+    first.mkdir(parents=True)
+    facts.write_text(json.dumps({"scan": str(first)}))
     assert result_folders([first], tmp_path / "out") == {first: tmp_path / "out" / "CT"}
     with pytest.raises(UserError, match=r"holds the results of .*one/CT, which those"):
         result_folders([second], tmp_path / "out")
+    first.rename(tmp_path / "moved")
+    assert result_folders([second], tmp_path / "out")
+    facts.write_text("{")
+    assert result_folders([second], tmp_path / "out")
 
 
 def test_nothing_but_older_results_is_replaced(tmp_path):

@@ -288,9 +288,18 @@ def test_a_stripped_scan_is_no_brain_mask(head, change):
         strip_scan(given)
 
 
-def test_a_brain_mask_may_be_of_0_and_255(head):
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda inside: 255 * inside.astype(np.uint8),
+        lambda inside: np.where(inside, 255.0, np.nan),
+        lambda inside: np.where(inside, 1.03, -0.02),
+        lambda inside: inside * (1 + np.arange(inside.size).reshape(inside.shape) % 40),
+    ],
+)
+def test_a_brain_mask_may_be_of_other_values(head, change):
     inside = np.asarray(head.brain.dataobj)
-    mask = Image(255 * inside.astype(np.uint8), head.ct.affine, "map")
+    mask = Image(change(inside), head.ct.affine, "map")
     found = strip_scan(CaseInput(scan_of(head), brain=mask)).brain
     np.testing.assert_array_equal(found, inside.T)
 

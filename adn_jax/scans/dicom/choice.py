@@ -49,7 +49,7 @@ SURROUNDED = 0.9
 MOST_PIXELS = 0.05
 """Largest share of the image that a vessel takes."""
 
-SERIES_NAMES = {"SeriesInstanceUID", "SeriesNumber"}
+SERIES_NAMES = {"StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber"}
 """What tells series apart, and says nothing of their images."""
 
 
@@ -85,7 +85,7 @@ def named(series: Sequence[Series], wanted: str, where: Path) -> Series:
     """The one series with this number, or, if it is no number, with this in its
     description."""
     found = [one for one in series if one.facts["number"] == wanted]
-    if not wanted.isdigit():
+    if not wanted.lstrip("-").isdigit():
         found += [
             one
             for one in series
@@ -252,9 +252,10 @@ def _tie_flags(series: Sequence[Series], chosen: Series) -> list[str]:
         return []
     first, more = equal[0], len(equal) - 1
     others = f" and {counted(more, 'other')}" if more else ""
+    said = difference(first.frames[0], chosen.frames[0], "nothing that is looked at")
     return [
-        f"the series {first.title}{others} would serve as well, the first by number is "
-        f"used; they differ in: {difference(first.frames[0], chosen.frames[0])}"
+        f"the series {first.title}{others} would serve as well as {chosen.title}, "
+        f"which is used; they differ in: {said}"
     ]
 
 
@@ -288,7 +289,9 @@ def _is_part_of(one: Series, other: Series) -> bool:
     return one.facts["number"] == other.facts["number"]
 
 
-def difference(one: Frame, other: Frame) -> str:
+def difference(
+    one: Frame, other: Frame, else_: str = "another size, place or direction"
+) -> str:
     """What the headers of two images differ in, word for word, but for the series."""
     names = [name for name in (*KIND, *TECHNIQUE) if name not in SERIES_NAMES]
     texts = [
@@ -301,7 +304,7 @@ def difference(one: Frame, other: Frame) -> str:
         for name, value in texts[0].items()
         if (value or "") != (texts[1][name] or "")
     ]
-    return "; ".join(different) or "another size, place or direction"
+    return "; ".join(different) or else_
 
 
 def _study_of(series: Series) -> tuple[str, str]:

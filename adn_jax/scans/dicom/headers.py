@@ -63,6 +63,11 @@ FRAME_KEYWORDS = {
 }
 """How frames of a multi-frame file call what a classic file says of itself."""
 
+OF_STUDY = {
+    *("PatientID", "StudyInstanceUID", "StudyDate", "StudyTime", "StudyDescription"),
+}
+"""Elements that an archive rewrites, and copies of an image may differ in."""
+
 PREAMBLE = 128
 
 BARE_STARTS = (b"\x02\x00", b"\x08\x00")
@@ -143,7 +148,8 @@ def read_headers(paths: Iterable[Path]) -> Headers:
             continue
         for frame in found:
             name = frame.header.get("SOPInstanceUID") or str(path)
-            place = (name, frame.index, frame.position, *sorted(frame.header.items()))
+            about = (each for each in frame.header.items() if each[0] not in OF_STUDY)
+            place = (name, frame.index, frame.position, *sorted(about))
             copies += place in frames
             frames.setdefault(place, frame)
     return Headers(tuple(frames.values()), copies, damaged)

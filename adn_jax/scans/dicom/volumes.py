@@ -112,12 +112,11 @@ def slice_heights(frames: Sequence[Frame]) -> Float[np.ndarray, " slices"]:
 def _when_taken(frame: Frame) -> tuple[Any, ...]:
     """Sorts images by when they were taken, as far as their headers tell."""
     told = frame.header.get
-    time = (
-        told("AcquisitionDate", "") + told("AcquisitionTime", "")
-        or told("AcquisitionDateTime", "")
-        or told("ContentDate", "") + told("ContentTime", "")
-    )
-    return (time, frame.number("AcquisitionNumber"), *number_of(frame))
+    taken = told("AcquisitionDateTime", "")
+    if told("AcquisitionTime"):
+        taken = told("AcquisitionDate", "") + told("AcquisitionTime", "")
+    made = told("ContentDate", "") + told("ContentTime", "")
+    return (taken, frame.number("AcquisitionNumber"), made, *number_of(frame))
 
 
 def number_of(frame: Frame) -> tuple[float, int]:

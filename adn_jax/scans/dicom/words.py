@@ -83,7 +83,9 @@ STUDY_WORDS = re.compile(STUDY)
 
 BOTH_WORDS = re.compile(
     r"W/ ?WO\b|W/?O ?(AND|&) ?W\b|\bW ?(AND|&) ?W/?O|\b[CS]/[CS]\.? ?CONTRAS|"
-    rf"{WITH}(?:{AND}| ){WITHOUT}|{WITHOUT}{AND}{WITH}\b|"
+    rf"{WITH}(?:{AND}| ){WITHOUT}|"
+    rf"{WITHOUT} (?:AND|UND|Y|E|ET|EN|OG|OCH|&) "
+    rf"(?:WITH|MIT|CON|COM|AVEC|MED|MET)(?: ?{AGENT}|$)|"
     rf"{NATIVE}[A-Z]*{AND}(?:[A-Z]+ )?{ENHANCED}|{ENHANCED}[A-Z]*{AND}{NATIVE}"
 )
 

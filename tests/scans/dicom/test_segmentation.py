@@ -111,8 +111,8 @@ def test_segments_that_do_not_count_are_left_out(tilted, tmp_path):
     assert flags == ("no voxel of the label counts as infarct (2)",)
 
 
-@pytest.mark.parametrize(("number", "said"), [(4, "flag"), (6, "refused")])
-def test_a_segment_that_does_not_count_is_told(tilted, tmp_path, number, said):
+@pytest.mark.parametrize("number", [4, 6])
+def test_a_segment_that_does_not_count_is_told(tilted, tmp_path, number):
     path = write_seg(tmp_path / "lesion.dcm", tilted)
     dataset = pydicom.dcmread(path)
     half = len(dataset.PerFrameFunctionalGroupsSequence) // 2
@@ -121,13 +121,9 @@ def test_a_segment_that_does_not_count_is_told(tilted, tmp_path, number, said):
         segment.ReferencedSegmentNumber = number if index >= half else 1
         frame.SegmentIdentificationSequence = [segment]
     dataset.save_as(path)
-    if said == "refused":
-        with pytest.raises(UserError, match="lesion label holds the value 6"):
-            read_label(path, tilted.scan, (1, 2, 3, 5))
-        return
     label, (flag,) = read_label(path, tilted.scan, (1, 2, 3, 5))
     assert label.voxels.any()
-    assert flag.startswith("the value 4 of the label (")
+    assert flag.startswith(f"the value {number} of the label (")
     assert flag.endswith("does not count as infarct (1, 2, 3, 5)")
 
 

@@ -384,6 +384,18 @@ def test_without_and_with_is_with(text):
     assert has_contrast("", text) is True
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("CCT ohne, nach Lyse", "CT HEAD W/O, POST OP", "HEAD WO / POST FOSSA"),
+        *("CT BRAIN WITHOUT, POST TPA", "CT brain without and with reformats"),
+        *("CT CRANE SANS, APRES THROMBOLYSE", "HEAD W/O, W/ REFORMATS"),
+    ],
+)
+def test_what_follows_without_may_be_something_else(text):
+    assert has_contrast("", text) is False
+
+
 @pytest.mark.parametrize("text", WITH)
 def test_with_contrast(text):
     assert has_contrast("", text) is True
