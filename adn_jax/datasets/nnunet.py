@@ -17,7 +17,7 @@ from adn_jax.errors import UserError, few_of
 from adn_jax.io.files import check_fetched, is_dangling, is_there, read_json
 from adn_jax.scans.read import NIFTI_ENDINGS
 
-CT_WORDS = {"ct", "ncct", "nect"}
+PLAIN_WORDS = {"ncct", "nect"}
 """Words in the name of a channel that say it is a CT without contrast agent."""
 
 ENHANCED_WORDS = {"cta", "ctp", "cbf", "cbv", "mtt", "tmax", "angiography", "perfusion"}
@@ -173,7 +173,7 @@ def _ct_channel(channels: Mapping[str, str], path: Path) -> str:
     found = [
         number
         for number, those in words.items()
-        if CT_WORDS & those and not ENHANCED_WORDS & those
+        if PLAIN_WORDS & those or ("ct" in those and not ENHANCED_WORDS & those)
     ]
     if not found and len(channels) == 1:
         other = OTHER_IMAGES | ENHANCED_WORDS

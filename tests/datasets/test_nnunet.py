@@ -99,11 +99,11 @@ def test_own_splits_win(root):
 
 
 def test_the_ct_among_several_channels(root):
-    names = {"0": "CTA", "1": "NCCT (brain)", "2": "CT perfusion Tmax"}
+    names = {"0": "CTA", "1": "NCCT (as the CTA lies)", "2": "CT"}
     write_tree(root, about={**ABOUT, "channel_names": names})
     with pytest.raises(UserError, match=r"of which 2 are a CT by name; exactly one"):
         find_nnunet(root)
-    names["2"] = "Tmax"
+    names["2"] = "CT perfusion Tmax"
     write_tree(root, "imagesTr/a_0001.nii.gz", about={**ABOUT, "channel_names": names})
     dataset = find_nnunet(root)
     assert by_name(dataset)["a"].scan == root / "imagesTr/a_0001.nii.gz"

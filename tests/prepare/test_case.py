@@ -282,7 +282,8 @@ def test_a_given_brain_mask_wins(head, small_grid):
 def test_a_stripped_scan_is_no_brain_mask(head, change):
     """FSL's `bet ct brain` writes one, and the mask as brain_mask."""
     inside = np.asarray(head.brain.dataobj)
-    stripped = change(np.asarray(head.ct.dataobj)) * inside
+    noise = np.random.default_rng(0).normal(0, 20, inside.shape).round()
+    stripped = change(np.asarray(head.ct.dataobj) + noise) * inside
     given = CaseInput(scan_of(head), brain=Image(stripped, head.ct.affine, "map"))
     with pytest.raises(UserError, match=r"mask has values from .*as a scan has"):
         strip_scan(given)
