@@ -79,10 +79,13 @@ def draw_params(recipe, seed=0):
     shapes = jax.eval_shape(lambda key: init_adn(key, recipe.system), jax.random.key(0))
     generator = np.random.default_rng(seed)
 
-    def draw(leaf):
-        return jnp.asarray(generator.normal(size=leaf.shape), leaf.dtype)
+    def draw(path, leaf):
+        values = generator.normal(size=leaf.shape)
+        if "var" in jax.tree_util.keystr(path[-1:]):  # of running statistics
+            values = abs(values)
+        return jnp.asarray(values, leaf.dtype)
 
-    params = jax.tree.map(draw, shapes)
+    params = jax.tree.map_with_path(draw, shapes)
     return replace(params, align=jax.tree.map(lambda leaf: 0.2 * leaf, params.align))
 
 
