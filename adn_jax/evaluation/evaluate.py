@@ -127,7 +127,8 @@ def evaluate_run(
     folder = parent / (f"{split}-ensemble" if ensemble else split)
     more = {}
     with only_one(folder):
-        _check_scores_there(folder, manifest, split, None if out is None else run)
+        own = None if out is None else system.model.run
+        _check_scores_there(folder, manifest, split, own)
         if threshold == "auto":
             chosen = choose_on_validation(system, data, parent, _made_by(system), empty)
             system = replace(system, thresholds=chosen.choice.thresholds)
@@ -139,7 +140,7 @@ def evaluate_run(
 
 
 def _check_scores_there(
-    folder: Place, manifest: Manifest, split: str, run: Place | None
+    folder: Place, manifest: Manifest, split: str, run: Run | None
 ) -> None:
     """Raise `UserError` if a folder holds scores of other data, or, if one is given, of
     another run: by their places, or, if they were moved, what they hold."""
@@ -150,9 +151,9 @@ def _check_scores_there(
     place, files = spelled_out(manifest.folder), manifest.files_sha256.get(split)
     is_moved = files is not None and there.get("files_sha256") == files
     is_other = there.get("data") != place and not is_moved
-    if run is not None and there.get("run_folder") != run_name(run):
-        is_other |= there.get("run") != as_place(run).name
-        is_other |= there.get("steps") != Run.open(run).steps
+    if run is not None and there.get("run_folder") != run_name(run.folder):
+        moved_here = there.get("run"), there.get("steps")
+        is_other |= moved_here != (run.folder.name, run.steps)
     if is_other:
         raise UserError(
             f"{folder} holds the scores of {there.get('run')} on {there.get('data')}; "

@@ -123,13 +123,13 @@ def prepare_dataset(
         cases = [read_facts(out / name) for name in names if name not in failed]
         splits = choose(failed=failed)
         manifest = _make_manifest(dataset, out, settings, splits, failed, cases)
-        manifest = with_twins(manifest.with_checksums())
+        twins = find_twins(manifest)
+        flags = {name: (*manifest.flags.get(name, ()), twins[name]) for name in twins}
+        manifest = replace(manifest, flags=manifest.flags | flags).with_checksums()
         write_quality_table(out / "quality.csv", cases)
         manifest.write()
-        for name, flags in manifest.flags.items():
-            for flag in flags:
-                if flag.startswith(SAME_SCAN):
-                    print(f"adn: {name}: {flag}", file=sys.stderr)
+        for name, said in twins.items():
+            print(f"adn: {name}: {said}", file=sys.stderr)
         write_quality_page(out / "quality.html", manifest, cases)
         write_report(out / "report.md", dataset, manifest, cases)
     return manifest
@@ -290,23 +290,19 @@ def _make_manifest(
     )
 
 
-def with_twins(manifest: Manifest) -> Manifest:
-    """The data set with a flag for each case whose scan is that of a case in another
-    split: what is scored would have been learnt."""
+def find_twins(manifest: Manifest) -> dict[str, str]:
+    """A sentence for each case whose scan is that of a case in another split: what is
+    scored would have been learnt."""
     file, _ = VOLUME_FILES["volume"]
     first: dict[str, tuple[str, str]] = {}
-    flags = dict(manifest.flags)
+    twins = {}
     for split, names in manifest.splits.items():
         for name in names:
             files = case_checksums(manifest.case_folder(name)) or {}
             other, there = first.setdefault(files.get(file, name), (name, split))
             if there != split:
-                said = f"{SAME_SCAN} {other}, in the split {there}"
-                flags[name] = (*flags.get(name, ()), said)
-    return replace(manifest, flags=flags)
-
-
-SAME_SCAN = "the same scan is"
+                twins[name] = f"the same scan is {other}, in the split {there}"
+    return twins
 
 
 def orphaned_cases(manifest: Manifest) -> list[str]:

@@ -290,7 +290,7 @@ def _is_part_of(one: Series, other: Series) -> bool:
 
 
 def difference(
-    one: Frame, other: Frame, else_: str = "another size, place or direction"
+    one: Frame, other: Frame, otherwise: str = "another size, place or direction"
 ) -> str:
     """What the headers of two images differ in, word for word, but for the series."""
     names = [name for name in (*KIND, *TECHNIQUE) if name not in SERIES_NAMES]
@@ -304,7 +304,7 @@ def difference(
         for name, value in texts[0].items()
         if (value or "") != (texts[1][name] or "")
     ]
-    return "; ".join(different) or else_
+    return "; ".join(different) or otherwise
 
 
 def _study_of(series: Series) -> tuple[str, str]:
