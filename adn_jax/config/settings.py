@@ -253,6 +253,11 @@ class AsymmetrySettings:
     """P is D's output s, whatever A is (paper), or the part A s of A, so that P and Q
     are darkenings that add up to A, neither below 0 (ours)."""
 
+    @property
+    def adds_up(self) -> bool:
+        """Whether P and Q are parts of A, in its unit."""
+        return self.pathological == "part"
+
     def rim_voxels(self, spacing_mm: tuple[float, float, float]) -> int:
         """Voxels of that rim on a grid of `spacing_mm` (z y x); 0 where A has none."""
         if self.rim_mm == 0:

@@ -110,19 +110,20 @@ def own_share(batch: int) -> slice:
     return slice(jax.process_index() * share, (jax.process_index() + 1) * share)
 
 
+_UPDATES = count()
+"""Of every stage of a training: jax names the update after which all end by its number,
+and one of the next stage with a smaller number would come after it never or late."""
+
+
 class SharedStop:
     """A notice to end that came to any of several processes (SIGTERM, or a cloud's).
 
     jax's own handler notes it, and tells all of them to end after the same update.
     """
 
-    def __init__(self) -> None:
-        """Before the first update."""
-        self.updates = count()
-
     def after_update(self) -> int:
         """Ask once after every update, in every process."""
-        notice = multihost_utils.reached_preemption_sync_point(next(self.updates))
+        notice = multihost_utils.reached_preemption_sync_point(next(_UPDATES))
         return signal.SIGTERM if notice else 0
 
 

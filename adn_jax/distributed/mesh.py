@@ -6,7 +6,7 @@ have the same cases and share the rows (y) of the maps in the U-Nets.
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -69,12 +69,21 @@ def device_mesh(devices: int | None = None, spatial_shards: int = 1) -> Mesh:
             f"--spatial-shards is {spatial_shards}, which does not divide the {local} "
             f"devices of a process; set it to {divisors(local)}."
         )
-    return jax.make_mesh(
-        (count // spatial_shards, spatial_shards),
+    grid = np.array(by_process(jax.devices())[:count])
+    return Mesh(
+        grid.reshape(count // spatial_shards, spatial_shards),
         AXES,
         axis_types=(AxisType.Auto, AxisType.Auto),
-        devices=jax.devices()[:count],
     )
+
+
+def by_process(devices: Sequence[Any]) -> list[Any]:
+    """Devices process by process, as `hosts.own_share` deals out cases.
+
+    `jax.make_mesh` follows the wires of a TPU slice instead, where the devices of
+    several processes take turns.
+    """
+    return sorted(devices, key=lambda device: (device.process_index, device.id))
 
 
 def platform_in_use() -> str:

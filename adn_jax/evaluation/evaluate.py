@@ -215,6 +215,7 @@ def _evaluate_system(
             system.uncertainty_source,
         ),
         **more,
+        "adds_up": model.recipe.system.asymmetry.adds_up,
         "tta": settings_to_json(system.tta),
         "least_lesion_ml": model.recipe.least_lesion_ml,
         "known_lesions": known,

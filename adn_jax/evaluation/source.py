@@ -3,11 +3,10 @@
 import sys
 from collections.abc import Sequence
 
-from adn_jax.data.cases import VOLUME_FILES, case_checksums
 from adn_jax.data.manifest import Manifest, read_manifest
-from adn_jax.data.stream import DRAWN_DIGEST
-from adn_jax.errors import UserError, few_of, is_refusal
-from adn_jax.io.paths import Place, Source, to_place
+from adn_jax.errors import UserError, few_of
+from adn_jax.io.paths import Place, to_place
+from adn_jax.training.learnt import learnt_cases
 from adn_jax.training.runs import Run
 
 
@@ -92,15 +91,12 @@ def check_unseen(runs: Sequence[Run], split: str, data: Place | None) -> None:
 
 def check_not_learnt(run: Run, manifest: Manifest, cases: Sequence[str]) -> None:
     """Raise `UserError` if a run has learnt from the scans of cases that another data
-    set, or the same with other splits, has elsewhere; tell it if that is not known."""
-    if run.cases_sha256 in {None, DRAWN_DIGEST, run.splits_of(manifest).digest}:
-        return
-    try:
-        seen = _learnt_cases(run, manifest, cases)
-    except Exception as error:  # each store has errors of its own
-        if not is_refusal(error) and not isinstance(error, UserError):
-            raise
-        seen = None
+    set, or the same with other splits, has elsewhere, or began with a run that has;
+    tell it if that is not known."""
+    own = run.splits_of(manifest)
+    if run.cases_sha256 == own.digest:  # its training cases may be scored as such
+        cases = [name for name in cases if name not in own.splits.get("train", ())]
+    seen = learnt_cases(run, manifest, cases)
     if seen is None:
         print(
             f"adn: which cases {run.folder} has learnt from is not known any more; "
@@ -113,29 +109,3 @@ def check_not_learnt(run: Run, manifest: Manifest, cases: Sequence[str]) -> None
             f"split of {manifest.folder} would tell too much; score cases that it has "
             "not learnt from."
         )
-
-
-def _learnt_cases(
-    run: Run, manifest: Manifest, cases: Sequence[str]
-) -> list[str] | None:
-    """Those cases whose scan a run has learnt from; None if its data has changed, or
-    the run does not say where it is."""
-    if run.data is None:
-        return None
-    trained = run.splits_of(read_manifest(to_place(run.data)))
-    if trained.digest != run.cases_sha256:
-        return None
-    learnt = trained.splits.get("train", ())
-    return [
-        name
-        for name in cases
-        if name in learnt
-        and _same_scan(trained.case_folder(name), manifest.case_folder(name))
-    ]
-
-
-def _same_scan(one: Source, other: Source) -> bool:
-    """Whether two cases hold one prepared scan, whatever their labels."""
-    file, _ = VOLUME_FILES["volume"]
-    known = [(case_checksums(case) or {}).get(file) for case in (one, other)]
-    return known[0] is not None and known[0] == known[1]

@@ -34,6 +34,7 @@ from adn_jax.io.paths import Place, spelled_out
 from adn_jax.pipeline.adn import AdnParams, apply_adn
 from adn_jax.runtime.named import named_function
 from adn_jax.runtime.platform import versions
+from adn_jax.training.learnt import learnt_cases
 from adn_jax.training.runs import (
     WEIGHTS,
     Run,
@@ -143,12 +144,25 @@ def measure_heads(
     manifest = model.run.splits_of(read_manifest(data))
     check_grid(model.recipe, manifest)
     heads = KnownHeads.of(_cases_of(manifest, "train"), manifest.settings)
-    has_learnt_them = (
-        model.run.data == spelled_out(manifest.folder)
-        or model.run.cases_sha256 == manifest.digest
-    )
+    learnt = learnt_cases(model.run, manifest, manifest.cases)
+    if learnt is None:
+        print(
+            "adn: how often its lesions are true is not told: which cases "
+            f"{model.run.folder} has learnt from is not known any more, and those of "
+            f"{manifest.folder} may be among them.",
+            file=sys.stderr,
+        )
+        return heads, None
+    train = set(manifest.splits.get("train", ()))
+    has_learnt_them = model.run.data == spelled_out(
+        manifest.folder
+    ) or not train.isdisjoint(learnt)
     unseen = _cases_of(manifest, "validation" if has_learnt_them else "train")
-    found = [find_lesions(model, case) for case in unseen if case.lesion is not None]
+    found = [
+        find_lesions(model, case)
+        for case in unseen
+        if case.lesion is not None and case.name not in learnt
+    ]
     lesions = KnownLesions.of(found)
     if lesions is None:
         true = sum(np.count_nonzero(head.hit) for head in found)

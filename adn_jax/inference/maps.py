@@ -108,6 +108,9 @@ class CaseMaps:
     """Where the infarct darkened the scan (phantoms), on X's grid."""
     known_lesions: KnownLesions | None = None
     """How often lesions are true; None: nobody measured it."""
+    ppv: Map | None = None
+    """PPV of the predicted lesion that each voxel of I's grid belongs to, NaN where it
+    is smaller than any measured one, 0 where there is none; None: not known."""
     left_out: int = 0
     """Predicted lesions that do not count (`counting`)."""
 
@@ -136,6 +139,15 @@ class CaseMaps:
             aligned_prediction=aligned[0],
             left_out=prediction[1],
         )
+
+    def telling(self, known: KnownLesions, least_ml: float) -> "CaseMaps":
+        """The same with the PPV of its lesions, of which `known` measured those of at
+        least `least_ml`."""
+        lesions = Lesions.of(self.predicted)
+        volume_ml = lesions.volumes_ml(self.spacing_mm)
+        ppv = known.ppv(volume_ml, lesions.means(self.prediction))
+        each = np.concatenate([[0.0], np.where(volume_ml < least_ml, np.nan, ppv)])
+        return replace(self, known_lesions=known, ppv=each[lesions.number])
 
     @property
     def window_width_hu(self) -> float:

@@ -13,7 +13,14 @@ from scipy import ndimage
 from adn_jax.data.cases import PreparedCase
 from adn_jax.data.known_lesions import KnownLesions
 from adn_jax.inference.maps import CaseMaps, Uncertainty
-from adn_jax.io.image import Affine, Image, in_order_of, spacing_of, voxel_steps
+from adn_jax.io.image import (
+    Affine,
+    Image,
+    from_zyx,
+    in_order_of,
+    spacing_of,
+    voxel_steps,
+)
 from adn_jax.metrics.alignment import Plane, placed
 from adn_jax.metrics.calibration import mean_or_nan
 from adn_jax.metrics.overlap import TOUCHING, Mask, Spacing, volume_ml
@@ -97,6 +104,8 @@ class ShownScan:
     """Whether P and Q are parts of A."""
     known_lesions: KnownLesions | None = None
     """How often lesions are true; None: nobody measured it."""
+    ppv: Image | None = None
+    """PPV of lesions where they were measured, on the prepared grid (`CaseMaps`)."""
     left_out: int = 0
     """Predicted lesions that were too small or too doubtful to count."""
     flags: tuple[str, ...] = ()
@@ -228,18 +237,23 @@ class ShownScan:
                 if volume is not None
             },
         }
-        volume = volume_ml(inside, voxel_steps(self.affine))
-        ppv = None
-        if self.known_lesions is not None:
-            ppv = float(self.known_lesions.ppv(volume, means["mean_probability"]))
         return FoundLesion(
-            volume_ml=volume,
+            volume_ml=volume_ml(inside, voxel_steps(self.affine)),
             side=self._side_of(places),
             slices=(self.slices[box[0].start], self.slices[box[0].stop - 1]),
             centre_mm=tuple(places[_middle_of(index)].round(2).tolist()),
             means=means,
-            ppv=ppv,
+            ppv=self._ppv_of(places),
         )
+
+    def _ppv_of(self, places_mm: Float[np.ndarray, "n 3"]) -> float | None:
+        """PPV of the lesion in which most of these places lie, if it is known."""
+        if self.ppv is None:
+            return None
+        values = _nearest(self.ppv, places_mm)
+        found, counts = np.unique(values[values != 0], return_counts=True)
+        ppv = float(found[np.argmax(counts)]) if len(found) else np.nan
+        return None if np.isnan(ppv) else ppv
 
     def _side_of(self, places_mm: Float[np.ndarray, "n 3"]) -> Side | None:
         """The patient's side of places, if it is known."""
@@ -266,11 +280,22 @@ def _of_maps(
         "window_hu": maps.window_hu,
         "threshold": maps.threshold,
         "known_lesions": maps.known_lesions,
+        "ppv": None if maps.ppv is None else from_zyx(maps.ppv, case.affine, "PPV"),
         "left_out": maps.left_out,
         "midline": plane and placed(plane, case.affine, case.volume.shape),
         "knows_sides": maps.knows_sides,
         "adds_up": maps.adds_up,
     }
+
+
+def _nearest(
+    image: Image, places_mm: Float[np.ndarray, "n 3"]
+) -> Shaped[np.ndarray, " inside"]:
+    """Values of the voxels nearest to those places (RAS+) that lie in an image."""
+    away = places_mm - image.affine[:3, 3]
+    index = np.rint(np.linalg.solve(image.affine[:3, :3], away.T)).astype(int)
+    inside = ((index >= 0) & (index < np.array(image.shape)[:, None])).all(axis=0)
+    return image.voxels[tuple(index[:, inside])]
 
 
 def _upright(image: Image) -> Image:

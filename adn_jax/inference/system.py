@@ -152,9 +152,10 @@ class System:
     def known_lesions(self) -> KnownLesions | None:
         """How often its lesions are true; None if nobody measured it.
 
-        That holds for a run alone and the threshold with which it was measured.
+        That holds for a run alone, its own threshold and test-time augmentation.
         """
-        as_measured = len(self.members) == 1 and self.thresholds is None
+        alone = len(self.members) == 1 and self.thresholds is None
+        as_measured = alone and not _averages_anew(self.model)
         return self.model.lesions if as_measured else None
 
     def counts(
@@ -203,8 +204,11 @@ class System:
         if self.thresholds is not None:
             chosen = self.thresholds.of(maps.prediction, maps.spacing_mm)
             maps = replace(maps, threshold=chosen)
-        if model.recipe.least_lesion_ml > 0 or self.known_lesions is not None:
-            maps = replace(maps.counting(self.counts), known_lesions=self.known_lesions)
+        known = self.known_lesions
+        if model.recipe.least_lesion_ml > 0 or known is not None:
+            maps = maps.counting(self.counts)
+        if known is not None:
+            maps = maps.telling(known, model.run.recipe.least_lesion_ml)
         if model.heads is not None:
             unlike = model.heads.flags(case, system.prepare)
             maps = replace(maps, flags=(*maps.flags, *unlike))
@@ -258,6 +262,12 @@ def load_system(
                 "least_ppv is given with an ensemble, but how often lesions are true "
                 "was measured for a run alone; leave one of the two out."
             )
+        if _averages_anew(members[0]):
+            raise UserError(
+                "least_ppv is given with another test-time augmentation than the run's "
+                "own, with which it was measured how often lesions are true; leave one "
+                "of the two out."
+            )
         members[0] = _with_least_ppv(members[0], least_ppv)
     first = members[0].recipe
     if samples and not has_dropout(first):
@@ -300,6 +310,11 @@ def tta_of(recipes: Sequence[Recipe]) -> tuple[TtaSettings | None, ...] | None:
         for settings in (recipe.tta for recipe in recipes)
     )
     return each if any(each) else None
+
+
+def _averages_anew(model: TrainedModel) -> bool:
+    """Whether its test-time augmentation is another than its run's own."""
+    return tta_of([model.recipe]) != tta_of([model.run.recipe])
 
 
 def has_dropout(recipe: Recipe) -> bool:
@@ -369,7 +384,7 @@ def infer_case(
         window_hu=system.prepare.window_hu,
         threshold=recipe.threshold,
         volume=np.asarray(case.volume),
-        adds_up=system.asymmetry.pathological == "part",
+        adds_up=system.asymmetry.adds_up,
         flags=(*midline_flags, *flags),
         **found,
     )

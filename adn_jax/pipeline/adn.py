@@ -192,7 +192,7 @@ def pathological_asymmetry(
     asymmetry: Volume, probability: Volume, settings: AsymmetrySettings
 ) -> Volume:
     """P: D's output itself, or the part of A that it names."""
-    return asymmetry * probability if settings.pathological == "part" else probability
+    return asymmetry * probability if settings.adds_up else probability
 
 
 def anatomical_asymmetry(

@@ -135,6 +135,26 @@ def prepare_dataset(
     return manifest
 
 
+def changed_cases(
+    raw: Path, manifest: Manifest, reading: ReadSettings | None = None
+) -> str:
+    """What of a raw data set would be prepared otherwise than it is in `manifest`, in
+    words; empty: nothing. Cases that could not be prepared are not tried again."""
+    reading = ReadSettings() if reading is None else reading
+    dataset = find_dataset(raw, reading.layout, reading)
+    names = [case.name for case in dataset.cases]
+    if new := {*names} ^ {*manifest.cases, *manifest.failed}:
+        return f"other cases: {few_of(sorted(new))}"
+    known = [case for case in dataset.cases if case.name in manifest.index]
+    redone = _unprepared(known, Path(manifest.folder), manifest.settings, reading)
+    if redone:
+        kinds = "other scans, labels or ways to read them"
+        return f"{kinds}: {few_of([case.name for case in redone])}"
+    table = raw / "splits.json"
+    splits = choose_splits(dataset.splits, names, table, failed=manifest.failed)
+    return "" if splits == manifest.splits else "other splits"
+
+
 def check_output(out: Path, names: Collection[str]) -> None:
     """Raise `UserError` if a case would replace what is no prepared case."""
     if "quality" in names:
@@ -167,17 +187,9 @@ def _prepare_cases(
     processes: Processes,
 ) -> dict[str, str]:
     """Prepare the cases that are not finished; returns why some failed, by name."""
-    check = partial(is_prepared, out=out, settings=settings, reading=reading)
-    with ThreadPoolExecutor(CHECKSUM_READERS) as threads:
-        checks = threads.map(check, dataset.cases)
-        try:
-            done = [*track(checks, "checking", len(dataset.cases), transient=True)]
-        except KeyboardInterrupt:
-            threads.shutdown(cancel_futures=True)
-            raise
-    todo = [case for case, whole in zip(dataset.cases, done, strict=True) if not whole]
-    if 0 < len(todo) < len(done):
-        print(f"finished already: {counted(len(done) - len(todo), 'case')}")
+    todo = _unprepared(dataset.cases, out, settings, reading)
+    if 0 < len(todo) < (total := len(dataset.cases)):
+        print(f"finished already: {counted(total - len(todo), 'case')}")
     if not todo:
         return {}
     if len(dataset.cases) == 1:  # no process of its own, unless a cluster is asked for
@@ -186,6 +198,24 @@ def _prepare_cases(
     folders = (dataset.folder, out)
     outcomes = processes.run("preparing", job, todo, folders)
     return {name: reason for name, reason in outcomes if reason}
+
+
+def _unprepared(
+    cases: Sequence[RawCase],
+    out: Path,
+    settings: PrepareSettings,
+    reading: ReadSettings,
+) -> list[RawCase]:
+    """Those cases that are not in `out` as they would be prepared now."""
+    check = partial(is_prepared, out=out, settings=settings, reading=reading)
+    with ThreadPoolExecutor(CHECKSUM_READERS) as threads:
+        checks = threads.map(check, cases)
+        try:
+            done = [*track(checks, "checking", len(cases), transient=True)]
+        except KeyboardInterrupt:
+            threads.shutdown(cancel_futures=True)
+            raise
+    return [case for case, whole in zip(cases, done, strict=True) if not whole]
 
 
 def is_prepared(

@@ -86,9 +86,8 @@ def draw_infarcts(key: Key, atlas: HeadAtlas, settings: StreamSettings) -> Infar
     most = len(settings.infarcts) - 1
     keys = jax.random.split(key, 4)
     drawn = jax.random.uniform(keys[0], (13, most))
-    count = jnp.searchsorted(
-        jnp.cumsum(jnp.array(settings.infarcts)), drawn[0, 0], side="right"
-    )
+    reached = jnp.cumsum(jnp.array(settings.infarcts))
+    count = jnp.searchsorted(reached, drawn[0, 0] * reached[-1], side="right")
     chances = np.cumsum([CHANCES[name] for name in TERRITORY_NAMES])
     territory = jnp.searchsorted(jnp.array(chances / chances[-1]), drawn[1])
     first = jnp.where(drawn[2, 0] < 0.5, 1.0, -1.0)

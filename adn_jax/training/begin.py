@@ -15,11 +15,12 @@ from adn_jax.config.serialization import differing_fields
 from adn_jax.data.manifest import Fold, Manifest, has_manifest, read_manifest
 from adn_jax.data.stream import DrawnHeads
 from adn_jax.distributed.mesh import check_batch, check_rows
-from adn_jax.errors import UserError
+from adn_jax.errors import UserError, few_of
 from adn_jax.io.files import check_fetched
 from adn_jax.io.paths import Place, check_apart, is_remote
 from adn_jax.losses.recipes import resolve_term
 from adn_jax.models import network
+from adn_jax.training.learnt import learnt_cases
 from adn_jax.training.runs import (
     TAKEN_STAGES,
     Run,
@@ -62,7 +63,7 @@ def find_pretrained(
     finished = run.finished if run else {}
     for stage, source in given.items():
         if finished and known.get(stage) != run_name(source):
-            option = RUN_OPTIONS[stage]
+            option = RUN_OPTIONS["joint" if "joint" in given else stage]
             before = (
                 f"with {option} {known[stage]}"
                 if stage in known
@@ -75,7 +76,9 @@ def find_pretrained(
     begun_with = {stage: run_place(text) for stage, text in known.items()}
     pretrained = {**begun_with, **given}
     for stage in pretrained.keys() - finished.keys():
-        _check_pretrained(stage, recipe, pretrained[stage])
+        same = run is not None and known.get(stage) == run_name(pretrained[stage])
+        if not (same and run.has_checkpoints(stage)):  # which has its weights by now
+            _check_pretrained(stage, recipe, pretrained[stage])
     return pretrained
 
 
@@ -112,6 +115,46 @@ def _check_pretrained(stage: str, recipe: Recipe, folder: Place) -> None:
             f"the {network} of {folder} does not fit this recipe "
             f"({'; '.join(differing)}); set these fields as they are there, or give "
             "another run."
+        )
+
+
+def check_held_out(pretrained: Place, data: Manifest | DrawnHeads) -> None:
+    """Raise `UserError` if the run with whose weights D and F begin has learnt from
+    cases that are held out now; tell it if that is not known."""
+    if isinstance(data, DrawnHeads):
+        return
+    held_out = [
+        name for split in ("validation", "test") for name in data.splits.get(split, ())
+    ]
+    seen = learnt_cases(Run.open(pretrained), data, held_out)
+    if seen is None:
+        print(
+            f"adn: which cases {pretrained} has learnt from is not known any more; "
+            f"those that {data.folder} holds out may be among them.",
+            file=sys.stderr,
+        )
+    elif seen:
+        raise UserError(
+            f"--pretrained is {pretrained}, which has learnt from {few_of(seen)}, held "
+            "out now to validate or test; give a run that has not, or the same splits "
+            "as there."
+        )
+
+
+def check_same_work(
+    run: Run, recipe: Recipe, data: Manifest | DrawnHeads, fold: Fold | None
+) -> None:
+    """Raise `UserError` if this process, of several, was given something else than the
+    one that began the run."""
+    differing = [*differing_fields(run.recipe, recipe)]
+    if others := run.other_cases(data):
+        differing.append(others)
+    if run.fold != fold:
+        differing.append(f"fold {run.fold} -> {fold}")
+    if differing:
+        raise UserError(
+            f"this process was called otherwise than the one that began {run.folder} "
+            f"({listed(differing)}); call all with the same recipe, options and data."
         )
 
 
@@ -247,9 +290,19 @@ def prepare_into(
 ) -> Manifest:
     """Prepare a raw data set into `folder/prepared`, and say what came of it."""
     # readers of scans take half a second that prepared data never need
-    from adn_jax.prepare.dataset import log_manifest, prepare_dataset
+    from adn_jax.prepare.dataset import changed_cases, log_manifest, prepare_dataset
 
     prepared = Path(folder / "prepared")
+    run = Run.find(folder)
+    if run is not None and run.finished and has_manifest(prepared):
+        manifest = read_manifest(prepared)
+        if changed := changed_cases(Path(data), manifest, reading):
+            raise UserError(
+                f"{data} is not as it was when {folder} was trained on it ({changed}), "
+                f"and preparing it again would replace {prepared}; restore it, or "
+                "choose another --run folder."
+            )
+        return manifest
     manifest = prepare_dataset(Path(data), prepared, settings, workers, reading)
     log_manifest(manifest)
     return manifest

@@ -7,7 +7,7 @@ validation and stop stands; below it is what a `Session` does at each of them.
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
@@ -236,9 +236,15 @@ def make_validation(
             split.check_present(case)
             for name, per_case in values.items():
                 found.setdefault(name, []).extend(per_case[:count].tolist())
-        return {name: math.fsum(each) / len(each) for name, each in found.items()}
+        return {name: mean_of_known(each) for name, each in found.items()}
 
     return validate
+
+
+def mean_of_known(values: Sequence[float]) -> float:
+    """The mean of those that are not NaN; NaN if all are."""
+    known = [value for value in values if not math.isnan(value)]
+    return math.fsum(known) / len(known) if known else math.nan
 
 
 @dataclass

@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from orbax.checkpoint.utils import is_checkpoint_finalized
 
 from adn_jax.config import Recipe
 from adn_jax.config.serialization import differing_fields, settings_to_json
@@ -48,7 +49,7 @@ STAGE_NEEDS = {
     "align": NEEDS_OF_T,
     "tissue": (
         *NEEDS_OF_T,
-        *("soft_labels", "tissue_source", "tissue_net", "tissue"),
+        *("soft_labels", "tissue_source", "tissue_net", "tissue", "box"),
     ),
 }
 """Fields on which what a stage trains depends; the joint stage depends on all."""
@@ -86,6 +87,12 @@ def stages_of(recipe: Recipe) -> tuple[str, ...]:
         "joint": True,
     }
     return tuple(stage for stage in STAGE_MODES if wanted[stage])
+
+
+def former_stages(recipe: Recipe, stage: str) -> tuple[str, ...]:
+    """The stages before one, whose weights it sees."""
+    stages = stages_of(recipe)
+    return stages[: stages.index(stage)]
 
 
 @dataclass
@@ -223,7 +230,8 @@ class Run:
         """Whether a stage, finished or not, has saved anything."""
         folder = self.checkpoints(stage)
         return folder.is_dir() and any(
-            each.name.isdecimal() for each in folder.iterdir()
+            each.name.isdecimal() and is_checkpoint_finalized(each)
+            for each in folder.iterdir()
         )
 
     def set_aside(self, stage: str) -> Place:

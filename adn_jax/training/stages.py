@@ -49,7 +49,7 @@ from adn_jax.training.steps import (
 from adn_jax.types import Batch, Key, Params, Volume
 
 CaseValues = Mapping[str, Float[Array, " b"]]
-"""Named values of each case."""
+"""Named values of each case; NaN where it says nothing."""
 
 
 @dataclass(frozen=True)
@@ -280,10 +280,13 @@ def _run_joint(
 def _evaluate_joint(
     recipe: Recipe, params: Params, frozen: Any, batch: Batch
 ) -> CaseValues:
-    """Dice of each case on the prepared grid."""
+    """Dice of each case on the prepared grid, NaN without an infarct there: one too
+    thin for a voxel, or cut off where a head was drawn."""
     adn = adn_params(frozen.get("align"), params)
     outputs = apply_adn(adn, batch.volume, recipe.system)
-    return {"dice": hard_dice(outputs.prediction, batch.lesion, recipe.threshold)}
+    dice = hard_dice(outputs.prediction, batch.lesion, recipe.threshold)
+    has_infarct = (batch.lesion >= 0.5).any((1, 2, 3, 4))
+    return {"dice": jnp.where(has_infarct, dice, jnp.nan)}
 
 
 def hard_dice(

@@ -29,16 +29,24 @@ from adn_jax.runtime.platform import check_cudnn, return_freed_memory
 from adn_jax.training.begin import (
     Pretrained,
     begin_run,
+    check_held_out,
     check_no_fold,
     check_paths,
     check_raw_options,
     check_run,
+    check_same_work,
     check_stages,
     find_pretrained,
     prepared_cases,
 )
 from adn_jax.training.loop import train_stage
-from adn_jax.training.runs import TAKEN_STAGES, Run, run_place, stages_of
+from adn_jax.training.runs import (
+    TAKEN_STAGES,
+    Run,
+    former_stages,
+    run_place,
+    stages_of,
+)
 from adn_jax.training.stages import make_stage, needs_search
 from adn_jax.training.updates import begin_with, compile_update
 from adn_jax.types import Batch
@@ -114,7 +122,7 @@ def train(
                     begun = begin_run(
                         planned.run, folder, recipe, manifest, fold, planned.pretrained
                     )
-            return _train_stages(begun, data, folder, fold, mesh)
+            return _train_stages(begun, data, folder, recipe, fold, mesh)
     except OSError as error:
         raise UserError(
             f"writing to {folder} failed ({error.strerror or error}); free space, "
@@ -162,6 +170,9 @@ def _check_manifest(
         )
     for name in plan.left:
         _open_cases(name, recipe, manifest, mesh)
+    begins = "joint" in plan.left and not (run and run.has_checkpoints("joint"))
+    if begins and (source := plan.pretrained.get("joint")):
+        check_held_out(source, manifest)
 
 
 def _open_cases(
@@ -210,7 +221,12 @@ def _open_splits(
 
 
 def _train_stages(
-    begun: Run | None, data: Place | None, folder: Place, fold: Fold | None, mesh: Mesh
+    begun: Run | None,
+    data: Place | None,
+    folder: Place,
+    recipe: Recipe,
+    fold: Fold | None,
+    mesh: Mesh,
 ) -> int:
     """Train those stages that are not finished; returns what `train` does.
 
@@ -220,10 +236,11 @@ def _train_stages(
     with sync_errors():
         run = begun or Run.open(folder)
         if data is None:
-            source = DrawnHeads(run.recipe.stream, run.recipe.system.prepare)
+            source = DrawnHeads(recipe.stream, recipe.system.prepare)
         else:
             prepared = data if has_manifest(data) else folder / "prepared"
             source = read_manifest(prepared).with_fold(fold)
+        check_same_work(run, recipe, source, fold)
         left = [name for name in run.stages if name not in run.finished]
         stages = {name: make_stage(name, run.recipe) for name in left}
         splits = {name: _open_cases(name, run.recipe, source, mesh) for name in left}
@@ -237,7 +254,8 @@ def _train_stages(
     for name, stage in stages.items():
         training, validation = splits.pop(name)
         with jax.set_mesh(mesh):
-            frozen: dict[str, Any] = {each: run.params(each) for each in run.finished}
+            former = run.finished.keys() & former_stages(run.recipe, name)
+            frozen: dict[str, Any] = {each: run.params(each) for each in former}
             searched = name == "align" and needs_search(run.recipe)
             if searched and isinstance(training, Split):
                 batch = stage.settings.batch

@@ -18,7 +18,12 @@ from adn_jax.geometry.rigid import Pose
 from adn_jax.models import network
 from adn_jax.models.blocks import remat_on
 from adn_jax.runtime.capacity import Demand, compile_to_fit, in_gb
-from adn_jax.training.runs import STAGE_MODES, initial_params, params_shapes, stages_of
+from adn_jax.training.runs import (
+    STAGE_MODES,
+    former_stages,
+    initial_params,
+    params_shapes,
+)
 from adn_jax.training.stages import Stage, needs_search
 from adn_jax.training.steps import (
     TrainState,
@@ -111,7 +116,7 @@ def lower_update(
             head_to_world=jnp.zeros((shape[0], 4, 4)),
         )
 
-    former = stages_of(recipe)[: stages_of(recipe).index(stage.name)]
+    former = former_stages(recipe, stage.name)
     frozen: dict[str, Any] = {each: params_shapes(recipe, each) for each in former}
     if stage.name == "align" and needs_search(recipe) and cases is not None:
         frozen["search"] = jax.eval_shape(lambda: Pose.identity(cases))

@@ -68,3 +68,17 @@ def test_shares_of_a_batch_cover_it_once(monkeypatch):
         monkeypatch.setattr(jax, "process_index", lambda number=number: number)
         shares += cases[hosts.own_share(6)]
     assert shares == cases
+
+
+def test_updates_are_counted_over_all_stages(monkeypatch):
+    """jax names the update after which all end: it has to come yet in every process."""
+    asked = []
+    monkeypatch.setattr(
+        hosts.multihost_utils,
+        "reached_preemption_sync_point",
+        lambda number: asked.append(number) or len(asked) == 5,
+    )
+    one, other = hosts.SharedStop(), hosts.SharedStop()
+    heard = [stop.after_update() for stop in (one, one, one, other, other)]
+    assert heard == [0, 0, 0, 0, 15]
+    assert asked == [*range(asked[0], asked[0] + 5)]

@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import pytest
 
 from adn_jax.config import UNetSettings
 from adn_jax.distributed.mesh import (
+    by_process,
     check_batch,
     check_rows,
     device_mesh,
@@ -29,6 +31,16 @@ def test_cases_are_split_and_parameters_are_everywhere():
     assert [shard.data.shape for shard in cases.addressable_shards] == [(2, 2)] * 2
     params = replicate({"a": np.ones(3)}, mesh)
     assert [s.data.shape for s in params["a"].addressable_shards] == [(3,)] * 2
+
+
+def test_devices_lie_process_by_process_whatever_the_wires(monkeypatch):
+    # jax's own order for four hosts of a TPU v5e of 4 x 4 chips
+    hosts = [0, 0, 1, 1, 1, 1, 0, 2, 3, 3, 3, 3, 2, 2, 2, 0]
+    chips = [SimpleNamespace(process_index=h, id=n) for n, h in enumerate(hosts)]
+    assert [chip.process_index for chip in by_process(chips)] == sorted(hosts)
+    there = jax.devices()
+    monkeypatch.setattr(jax, "devices", lambda: there[::-1])
+    assert device_mesh().devices.ravel().tolist() == there
 
 
 def test_mean_over_a_split_batch_is_the_global_one():

@@ -14,7 +14,12 @@ from adn_jax.datasets.recognise import find_dataset
 from adn_jax.errors import UserError
 from adn_jax.io.files import only_one
 from adn_jax.prepare import dataset
-from adn_jax.prepare.dataset import log_manifest, odd_splits, prepare_dataset
+from adn_jax.prepare.dataset import (
+    changed_cases,
+    log_manifest,
+    odd_splits,
+    prepare_dataset,
+)
 from adn_jax.runtime.jobs import Processes
 
 
@@ -55,6 +60,25 @@ def test_one_scan_in_two_splits_is_flagged(raw, small_grid, tmp_path):
     (flag,) = manifest.flags["copy"]
     assert flag == "the same scan is a, in the split train"
     assert read_manifest(tmp_path / "out").flags == manifest.flags
+
+
+def test_what_would_be_prepared_otherwise_is_told(raw, small_grid, tmp_path):
+    manifest = prepare_dataset(raw, tmp_path / "out", small_grid, workers=1)
+    before = contents(tmp_path / "out")
+    assert changed_cases(raw, manifest) == ""
+    bright = ReadSettings(hu_range=(0.0, 500.0))
+    kinds = "other scans, labels or ways to read them"
+    assert changed_cases(raw, manifest, bright) == f"{kinds}: a, b"
+    (raw / "splits.json").write_text('{"train": ["a"], "validation": ["b"]}')
+    assert changed_cases(raw, manifest) == "other splits"
+    (raw / "splits.json").unlink()
+    (raw / "a" / "lesion.nii.gz").unlink()
+    assert changed_cases(raw, manifest) == f"{kinds}: a"
+    shutil.copytree(raw / "b", raw / "c")
+    assert changed_cases(raw, manifest) == "other cases: c"
+    assert contents(tmp_path / "out") == before
+    unusable = replace(manifest, failed={"c": "no brain was found."})
+    assert changed_cases(raw, unusable) == f"{kinds}: a"
 
 
 def test_a_case_may_not_be_called_as_the_folder_of_pictures(raw, small_grid, tmp_path):

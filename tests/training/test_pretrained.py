@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from adn_jax.config import StageSettings
+from adn_jax.data.manifest import Fold
 from adn_jax.errors import UserError
 from adn_jax.training import begin, runs
 from adn_jax.training import train as module
@@ -315,3 +316,45 @@ def test_the_bundled_model_is_named_wherever_the_package_lies(
         monkeypatch.setattr(runs, "BUNDLED", place)
         assert train(NO_NET, data, tmp_path / "run", pretrained={"joint": place}) == 0
         assert Run.open(tmp_path / "run").pretrained == {"joint": "bundled"}
+
+
+def test_what_the_first_weights_have_learnt_is_not_held_out(tmp_path):
+    data = write_heads(tmp_path / "data", train=4, validation=2, test=1).folder
+    base = tmp_path / "base"
+    assert train(NO_NET, data, base, fold=Fold(0, 3)) == 0
+    begin_with = {"joint": base}
+    for given in ({"fold": Fold(1, 3)}, {}):
+        with pytest.raises(UserError, match=r"has learnt from head0\d.*, held out now"):
+            train(NO_NET, data, tmp_path / "run", pretrained=begin_with, **given)
+    assert not (tmp_path / "run" / "config.json").exists()
+    same = {"fold": Fold(0, 3), "dry_run": True}
+    assert train(NO_NET, data, tmp_path / "run", pretrained=begin_with, **same) == 0
+
+
+def test_it_is_told_if_that_is_not_known(tmp_path, capsys):
+    data = write_heads(tmp_path / "data", train=4, validation=2).folder
+    base, other = tmp_path / "base", tmp_path / "other"
+    assert train(NO_NET, data, base) == 0
+    data.rename(other)
+    write_heads(other, train=3, validation=3)
+    assert train(NO_NET, other, tmp_path / "run", pretrained={"joint": base}) == 0
+    assert "has learnt from is not known any more" in capsys.readouterr().err
+
+
+def test_a_training_goes_on_without_the_run_that_it_began_with(tmp_path, monkeypatch):
+    data = write_heads(tmp_path / "data", train=2, validation=1).folder
+    base, run = tmp_path / "base", tmp_path / "run"
+    assert train(NO_NET, data, base) == 0
+    monkeypatch.setattr(module, "train_stage", saved_and_stopped)
+    given = {"align": base, "joint": base}
+    assert train(NO_NET, data, run, pretrained=given) == 15
+    moved = base.rename(tmp_path / "moved")
+    with pytest.raises(UserError, match=r"begun with --pretrained .*base, not with"):
+        train(NO_NET, data, run, pretrained={"align": moved, "joint": moved})
+    assert train(NO_NET, data, run) == 15
+
+
+def saved_and_stopped(stage, run, *_):
+    """A stage that is interrupted after its first save."""
+    (run.checkpoints(stage.name) / "1").mkdir(parents=True, exist_ok=True)
+    return 15

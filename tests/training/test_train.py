@@ -423,3 +423,24 @@ def test_full_disk_while_training(monkeypatch, data, tmp_path):
     message = r"writing to .*run failed \(No space left on device\); free space"
     with pytest.raises(UserError, match=message):
         train(RECIPE, data, tmp_path / "run")
+
+
+def test_raw_data_that_has_changed_replaces_nothing(monkeypatch, tmp_path):
+    raw, run = tmp_path / "raw", tmp_path / "run"
+    raw.mkdir()
+    prepared, changes = [], [""]
+
+    def prepare(_raw, out, *_):
+        prepared.append(out)
+        return write_heads(out, train=2, validation=1)
+
+    monkeypatch.setattr(dataset, "prepare_dataset", prepare)
+    monkeypatch.setattr(dataset, "changed_cases", lambda *_: changes[0])
+    for _ in range(2):  # nothing is finished
+        assert train(RECIPE, raw, run) == 0
+    Run.open(run).mark_finished("joint", {"steps": 4, "best_step": 4})
+    assert train(RECIPE, raw, run) == 0
+    changes[:] = ["other cases: a"]
+    with pytest.raises(UserError, match=r"is not as it was .* \(other cases: a\), and"):
+        train(RECIPE, raw, run)
+    assert prepared == [run / "prepared"] * 2

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -10,6 +11,7 @@ from adn_jax.distributed.mesh import device_mesh, place_cases, replicate, replic
 from adn_jax.geometry.rigid import Pose
 from adn_jax.runtime import capacity
 from adn_jax.runtime.capacity import Demand, MemoryShortageError
+from adn_jax.training.runs import Run, initial_params, read_finished
 from adn_jax.training.stages import make_stage
 from adn_jax.training.train import train
 from adn_jax.training.updates import (
@@ -18,7 +20,7 @@ from adn_jax.training.updates import (
     compile_update,
     make_update,
 )
-from tests.training.tiny import tiny_recipe, write_heads
+from tests.training.tiny import NET, small_recipe, tiny_recipe, write_heads
 
 GB = 10**9
 FULL = Recipe("full", joint=StageSettings(batch=8)).with_fields(remat="nothing")
@@ -120,3 +122,21 @@ def test_the_compiled_update_gives_the_same_bits(data):
     usual = after(make_update(stage, recipe, mesh))
     jax.tree.map(np.testing.assert_array_equal, checked, usual)
     assert int(checked[0].step) == 1
+
+
+def test_weights_of_later_stages_are_no_part_of_an_earlier_one(tmp_path):
+    """A tissue net taken from elsewhere is there before T is trained."""
+    short = StageSettings(steps=1, batch=2, validate_every=1)
+    recipe = small_recipe(
+        tissue_source="network",
+        align=short,
+        joint=short,
+        tissue_net=replace(NET, widths=(2,), outputs=5, prior=None),
+    )
+    source = Run.create(tmp_path / "source", recipe)
+    params = initial_params(jax.random.key(0), recipe, "tissue")
+    source.write_stage("tissue", params)
+    data = write_heads(tmp_path / "data", train=2, validation=1).folder
+    run = tmp_path / "run"
+    assert train(recipe, data, run, pretrained={"tissue": source.folder}) == 0
+    assert read_finished(run)["align"]["steps"] == 1

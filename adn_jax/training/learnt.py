@@ -1,0 +1,64 @@
+"""Which cases a run has learnt from: scores of those would tell too much."""
+
+from collections.abc import Sequence
+
+from adn_jax.data.cases import VOLUME_FILES, case_checksums
+from adn_jax.data.manifest import Manifest, read_manifest
+from adn_jax.data.stream import DRAWN_DIGEST
+from adn_jax.errors import UserError, is_refusal
+from adn_jax.io.paths import Source, to_place
+from adn_jax.training.runs import Run, run_place
+
+
+def learnt_cases(
+    run: Run, manifest: Manifest, cases: Sequence[str]
+) -> list[str] | None:
+    """Those cases whose scan a run has learnt from, or the run with whose weights it
+    began; None if that is not known any more."""
+    try:
+        return _learnt_by_each(run, manifest, cases)
+    except Exception as error:  # each store has errors of its own
+        if not is_refusal(error) and not isinstance(error, UserError):
+            raise
+        return None
+
+
+def _learnt_by_each(
+    run: Run, manifest: Manifest, cases: Sequence[str]
+) -> list[str] | None:
+    """As `learnt_cases`; raises where a data set or a run is out of reach."""
+    seen = _learnt_by(run, manifest, cases)
+    before = run.pretrained.get("joint")
+    if before is None or seen is None:
+        return seen
+    earlier = _learnt_by_each(Run.open(run_place(before)), manifest, cases)
+    return None if earlier is None else [*dict.fromkeys((*seen, *earlier))]
+
+
+def _learnt_by(run: Run, manifest: Manifest, cases: Sequence[str]) -> list[str] | None:
+    """Those cases whose scan this run itself has learnt from; None if its data has
+    changed, or the run does not say where it is."""
+    if run.cases_sha256 in {None, DRAWN_DIGEST}:
+        return []
+    own = run.splits_of(manifest)
+    if run.cases_sha256 == own.digest:
+        return [name for name in cases if name in own.splits.get("train", ())]
+    if run.data is None:
+        return None
+    trained = run.splits_of(read_manifest(to_place(run.data)))
+    if trained.digest != run.cases_sha256:
+        return None
+    learnt = trained.splits.get("train", ())
+    return [
+        name
+        for name in cases
+        if name in learnt
+        and _same_scan(trained.case_folder(name), manifest.case_folder(name))
+    ]
+
+
+def _same_scan(one: Source, other: Source) -> bool:
+    """Whether two cases hold one prepared scan, whatever their labels."""
+    file, _ = VOLUME_FILES["volume"]
+    known = [(case_checksums(case) or {}).get(file) for case in (one, other)]
+    return known[0] is not None and known[0] == known[1]
