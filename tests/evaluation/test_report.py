@@ -78,6 +78,7 @@ def summary_of(tiny_recipe, tmp_path):
                 seeks_midline=True,
                 uncertainty_source=uncertainty_source,
             ),
+            "adds_up": False,
             "tta": None,
             "least_lesion_ml": 0.0,
             "known_lesions": None,
@@ -148,6 +149,19 @@ def test_numbers_and_rules_are_on_the_page(summary_of):
         "jax 0.",
     ):
         assert expected in words
+
+
+def test_what_p_is_is_said_as_the_system_has_it(summary_of, tmp_path):
+    results = [result("a")]
+    summary = summary_of(results)
+    (tmp_path / "maps.png").touch()
+    pictures = Pictures({"maps": tmp_path / "maps.png"}, {})
+    text = render_report(summary, results, pictures, PREPARE)
+    assert "a sigmoid, not HU and not a part of A" in text
+    part = render_report(summary | {"adds_up": True}, results, pictures, PREPARE)
+    assert "P is the part of it that D takes for ischaemia" in part
+    assert "not HU" not in part
+    assert "neither is HU" not in part
 
 
 def test_what_is_left_out_is_on_the_page(summary_of):

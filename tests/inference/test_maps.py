@@ -1,12 +1,16 @@
 """When a mid-line counts as found, and when left and right are told."""
 
+from dataclasses import replace
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from adn_jax.data.known_lesions import KnownLesions
 from adn_jax.inference.maps import Lesions, hold_back, judge_midline
 from adn_jax.metrics.alignment import Plane, in_plane_angle_deg, in_world, turn_deg
 from adn_jax.pipeline.align import MidlineFit
+from tests.tiny_runs import make_maps
 
 UPRIGHT = np.diag([3.0, 3.0, 9.0, 1.0])
 
@@ -133,3 +137,17 @@ def test_small_lesions_are_held_below_the_threshold_and_the_rest_stays():
     again, count = hold_back(before, 0.5, SPACING, larger_than(3.0))
     assert (again >= 0.5).sum() == 7
     assert count == 1
+
+
+def test_lesions_have_the_ppv_of_their_volume_and_probability():
+    probability = np.zeros((6, 48, 40), np.float32)
+    probability[1, 2:12, 2:12] = 0.8  # 10 mL
+    probability[1, 15:17, 15:17] = 0.9  # 0.4 mL
+    known = KnownLesions(100, 90, -4.0, 1.0, 3.0, least_ppv=0.0)
+    maps = replace(make_maps(), prediction=probability, spacing_mm=(4.0, 5.0, 5.0))
+    told = maps.telling(known, least_ml=1.0)
+    assert told.known_lesions == known
+    assert np.unique(told.ppv[1, 2:12, 2:12]) == known.ppv(10.0, 0.8)
+    assert np.isnan(told.ppv[1, 15:17, 15:17]).all()
+    assert np.isnan(told.ppv).sum() == 4
+    assert (told.ppv[probability == 0] == 0).all()

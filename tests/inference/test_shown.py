@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from adn_jax.inference.shown import ShownScan, slice_numbers
-from adn_jax.io.image import Image
+from adn_jax.io.image import Image, from_zyx
 from adn_jax.metrics.alignment import Plane, placed, true_plane
 from adn_jax.prepare.case import to_native
 from adn_jax.scans.dicom.straighten import SliceStack, straighten
@@ -85,6 +85,22 @@ def test_lesions_that_touch_by_a_corner_are_one_and_the_largest_comes_first():
     values = shown.hu[4, 10:14, 10:14]
     assert values.max() > 90  # as bone
     assert first.means == {"mean_hu": pytest.approx(values[values <= 90].mean())}
+
+
+def test_a_lesion_has_the_ppv_of_the_one_it_was_on_the_grid_where_that_was_measured():
+    lesion = np.zeros((3, 40, 40), bool)
+    lesion[1, 4:12, 4:12] = True
+    lesion[1, 30:33, 30:33] = True
+    lesion[2, 20, 5] = True  # a splinter beside none of the grid's
+    shown = made_up(lesion)
+    coarse = np.zeros((3, 20, 20))  # every second voxel, as many mm
+    coarse[1, 1:5, 2:6] = 0.7
+    coarse[1, 5:8, 2:6] = 0.2
+    coarse[1, 14:17, 15:17] = np.nan  # too small to have been measured
+    affine = shown.affine @ np.diag([2.0, 2.0, 1.0, 1.0])
+    shown = replace(shown, ppv=from_zyx(coarse, affine, "PPV"))
+    assert [one.ppv for one in shown.lesions] == [0.7, None, None]
+    assert all(one.ppv is None for one in replace(shown, ppv=None).lesions)
 
 
 @pytest.mark.parametrize(

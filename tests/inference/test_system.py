@@ -11,12 +11,13 @@ import pytest
 
 from adn_jax.config import DeepMedicSettings, UNetSettings
 from adn_jax.data.cases import read_case
+from adn_jax.data.known_lesions import KnownLesions
 from adn_jax.data.manifest import Fold, read_manifest
 from adn_jax.errors import UserError
 from adn_jax.evaluation import evaluate as module
 from adn_jax.evaluation.evaluate import evaluate_run
 from adn_jax.evaluation.report import Pictures
-from adn_jax.inference.maps import Uncertainty
+from adn_jax.inference.maps import Thresholds, Uncertainty
 from adn_jax.inference.system import (
     as_batch,
     as_map,
@@ -25,7 +26,7 @@ from adn_jax.inference.system import (
     load_system,
 )
 from adn_jax.pipeline.adn import apply_adn
-from adn_jax.training.runs import write_run
+from adn_jax.training.runs import Run, write_run, write_small_run
 from tests.evaluation.noted import note
 
 
@@ -191,3 +192,19 @@ def test_only_networks_of_whole_scans_sample_dropout(plain_recipe):
     assert has_dropout(plain_recipe)
     for net in (UNetSettings(dropout=0.0), DeepMedicSettings()):
         assert not has_dropout(plain_recipe.with_fields(segment_net=net))
+
+
+def test_how_often_lesions_are_true_holds_for_the_run_as_it_was_measured(
+    tiny_run, twin_run, tmp_path
+):
+    known = KnownLesions(100, 90, -4.0, 1.0, 3.0, least_ppv=0.3)
+    write_small_run(Run.open(tiny_run), tmp_path / "measured", lesions=known)
+    measured = load_system(tmp_path / "measured")
+    assert measured.known_lesions == known
+    assert load_system(tmp_path / "measured", samples=0, tta={}).known_lesions == known
+    averaged = load_system(tmp_path / "measured", tta={"mirrored": True})
+    assert averaged.known_lesions is None
+    together = load_system(tmp_path / "measured", ensemble=[twin_run])
+    assert together.known_lesions is None
+    chosen = replace(measured, thresholds=Thresholds(0.5, 0.4))
+    assert chosen.known_lesions is None

@@ -95,6 +95,15 @@ def test_atrophy_turns_tissue_into_csf(atlas):
     assert (jnp.diff(tissue, axis=-1) < 1e-5).all()
 
 
+def test_infarcts_are_as_many_as_their_relative_chances_say(atlas):
+    """Without the chance of none, as for held-out heads."""
+    settings = StreamSettings(infarcts=(0.0, 0.4, 0.15, 0.1))
+    keys = jax.random.split(jax.random.key(3), 2000)
+    draw = jax.vmap(lambda key: draw_infarcts(key, atlas, settings).present.sum())
+    counts = np.bincount(np.asarray(jax.jit(draw)(keys)), minlength=4) / len(keys)
+    np.testing.assert_allclose(counts, np.array([0, 0.4, 0.15, 0.1]) / 0.65, atol=0.04)
+
+
 def test_volumes_of_infarcts_have_their_quantiles(atlas):
     settings = StreamSettings()
     keys = jax.random.split(jax.random.key(0), 2000)

@@ -202,6 +202,22 @@ def test_all_end_where_one_lacks_the_data(start_together, tmp_path):
     assert not run.exists()
 
 
+def by_address_otherwise(number, processes, port):
+    """The same, where all processes but the first have another option."""
+    options, variables = by_address(number, processes, port)
+    return options + (("--joint.steps", 17) if number else ()), variables
+
+
+@pytest.mark.slow
+def test_all_end_where_one_was_called_otherwise(start_together, tmp_path):
+    pair = start_together(tmp_path / "run", 2, introduce=by_address_otherwise)
+    outputs = [process.communicate(timeout=PATIENCE)[0] for process in pair]
+    assert [process.returncode for process in pair] == [2, 2], outputs
+    assert "adn: process 1 cannot go on; look at what it says." in outputs[0]
+    assert "adn: this process was called otherwise than the one" in outputs[1]
+    assert "joint.steps 16 -> 17" in outputs[1].replace("\n", " ")
+
+
 TAKE_WEIGHTS = """
 import sys
 from pathlib import Path

@@ -1,5 +1,6 @@
 """The loop around a stage that is cheap: one parameter drawn to the mean intensity."""
 
+import math
 import os
 import shutil
 import signal
@@ -102,6 +103,11 @@ def test_lines_scores_and_end(train, tmp_path):
     assert finished["steps"] == 7
     assert finished["dice"] == max(scores.values())
     assert scores[finished["best_step"]] == finished["dice"]
+
+
+def test_cases_that_say_nothing_do_not_count():
+    assert loop.mean_of_known([0.25, math.nan, 0.75]) == 0.5
+    assert math.isnan(loop.mean_of_known([math.nan]))
 
 
 def test_validation_is_the_mean_over_every_case(train, tmp_path, heads):

@@ -11,6 +11,7 @@ from adn_jax.errors import UserError
 from adn_jax.pipeline.adn import AdnParams
 from adn_jax.training.runs import (
     Run,
+    changed_settings,
     initial_params,
     load_run,
     stages_of,
@@ -178,3 +179,11 @@ def test_damaged_small_weights_are_refused(run, tmp_path, damage, sentence):
     damage(tmp_path / "small" / "weights.npz")
     with pytest.raises(UserError, match=sentence):
         load_run(tmp_path / "small")
+
+
+def test_the_tissue_net_depends_on_the_box():
+    recipe = tiny_recipe(tissue_source="network")
+    boxed = recipe.with_fields(box=(8, 12, 12))
+    (changed,) = changed_settings("tissue", recipe, boxed)
+    assert changed.startswith("box")
+    assert changed_settings("align", recipe, boxed) == []

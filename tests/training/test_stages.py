@@ -167,6 +167,16 @@ def test_every_stage_has_a_loss_its_values_and_a_score(name, source):
     assert ("tissue" in values) is (name == "joint")
 
 
+def test_a_head_without_an_infarct_says_nothing_of_the_joint_stage():
+    recipe = tiny_recipe(alignment=AlignmentSettings(network=False, centre=True))
+    stage, both = make_stage("joint", recipe), batch_of(0, 1)
+    empty = replace(both, lesion=both.lesion.at[1].set(0.4))
+    params = initial_params(jax.random.key(0), recipe, "joint")
+    dice, half = (stage.evaluate(params, {}, batch)["dice"] for batch in (both, empty))
+    assert np.isfinite(dice).all()
+    np.testing.assert_array_equal(half, [dice[0], np.nan])
+
+
 def test_align_loss_follows_the_search_and_needs_no_label():
     recipe = tiny_recipe()
     recipe = replace(recipe, align_loss=replace(recipe.align_loss, mirror=0.0))

@@ -11,9 +11,10 @@ from adn_jax.io.paths import to_place
 from adn_jax.prepare.export import pack_dataset
 from adn_jax.training.checkpoints import open_checkpoints
 from adn_jax.training.metric_log import METRICS
-from adn_jax.training.runs import read_finished
+from adn_jax.training.runs import Run, read_finished
 from tests.hold import wait_until
 from tests.training.test_survival import INTERVAL, held
+from tests.training.tiny import tiny_recipe
 
 
 @pytest.mark.slow
@@ -67,3 +68,13 @@ def test_a_run_in_s3_is_refused(s3, heads, capsys):
     assert "of the object stores checkpoints can be written to gs:// alone" in said
     with pytest.raises(UserError, match="of the object stores they can be in gs://"):
         open_checkpoints(to_place(f"{s3.bucket}/run"), "min").__enter__()
+
+
+def test_a_first_save_that_was_cut_short_is_no_checkpoint(gcs):
+    run = Run.create(to_place(f"{gcs.bucket}/begun"), tiny_recipe())
+    step = run.checkpoints("joint") / "2"
+    step.mkdir(parents=True)
+    (step / "params").write_text("half")
+    assert not run.has_checkpoints("joint")
+    (step / "commit_success.txt").write_text("whole")
+    assert run.has_checkpoints("joint")

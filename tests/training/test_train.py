@@ -13,6 +13,7 @@ from adn_jax.errors import UserError
 from adn_jax.io.files import only_one
 from adn_jax.prepare import dataset
 from adn_jax.training import train as module
+from adn_jax.training.begin import check_same_work
 from adn_jax.training.runs import Run
 from adn_jax.training.train import train
 from tests.training.made_up import no_update
@@ -444,3 +445,17 @@ def test_raw_data_that_has_changed_replaces_nothing(monkeypatch, tmp_path):
     with pytest.raises(UserError, match=r"is not as it was .* \(other cases: a\), and"):
         train(RECIPE, raw, run)
     assert prepared == [run / "prepared"] * 2
+
+
+def test_what_another_process_was_given_is_the_same(data, tmp_path):
+    assert train(RECIPE, data, tmp_path / "run") == 0
+    run, here = Run.open(tmp_path / "run"), read_manifest(data)
+    check_same_work(run, RECIPE, here, None)
+    others = write_heads(tmp_path / "others", train=3, validation=1)
+    for recipe, cases, fold, said in (
+        (replace(RECIPE, seed=1), here, None, "seed 0 -> 1"),
+        (RECIPE, others, None, "other cases or splits"),
+        (RECIPE, here, Fold(0, 2), "fold None -> 0/2"),
+    ):
+        with pytest.raises(UserError, match=said):
+            check_same_work(run, recipe, cases, fold)
