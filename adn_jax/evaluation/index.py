@@ -135,11 +135,15 @@ def _read_case(line: Mapping[str, str], grid: str, folder: Place) -> ScoredCase:
 
 
 def find_curves(run: Run) -> list[TrainingCurve]:
-    """Loss and validation score of every stage that has begun, from the run's log."""
+    """Loss and validation score of every stage that was trained here, as far as it has
+    come, from the run's log."""
     log = read_metrics(run.folder) if is_there(run.folder / METRICS) else []
     found = []
     for stage in run.stages:
-        best = run.finished.get(stage, {}).get("best_step")
+        facts = run.finished.get(stage, {})
+        if "taken_from" in facts:  # what the log has of it was set aside
+            continue
+        best = facts.get("best_step")
         wanted = [("train", "loss", "loss", None)]
         wanted += [
             ("validation", name, said, best) for name, said in VALIDATION_SCORES.items()

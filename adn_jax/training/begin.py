@@ -334,10 +334,12 @@ def begin_run(
                 changed.append(f"{RUN_OPTIONS[stage]} {before} -> {now}")
             if changed and run.has_checkpoints(stage):
                 aside = run.set_aside(stage)
+                is_taken = stage in TAKEN_STAGES and now is not None
                 print(
                     f"adn: the unfinished stage {stage!r} of {folder} was begun "
-                    f"otherwise ({listed(changed)}) and begins anew; what it saved is "
-                    f"now {aside}.",
+                    f"otherwise ({listed(changed)}) and "
+                    f"{f'is taken from {now}' if is_taken else 'begins anew'}; what it "
+                    f"saved is now {aside}.",
                     file=sys.stderr,
                 )
     same = run is not None and (run.recipe, run.pretrained) == (recipe, sources)

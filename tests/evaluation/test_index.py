@@ -100,6 +100,12 @@ def test_curves_keep_the_mean_of_every_update(folder):
     assert score.best_step == 0  # imported weights
 
 
+def test_a_stage_that_was_taken_has_no_curve_here(folder):
+    run = Run.open(folder)
+    run.finished = {"joint": {**run.finished["joint"], "taken_from": "elsewhere"}}
+    assert find_curves(run) == []
+
+
 def test_pictures_have_words(page):
     words = Page(page).pictures
     assert any("Dice of validation heads from 0.250 to 0.500" in each for each in words)
