@@ -4,6 +4,8 @@ Each recipe returns the total and the plain value of every term by its name in t
 settings. A term of weight 0 is not computed. A schedule multiplies its term's weight.
 """
 
+import hashlib
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -338,6 +340,15 @@ class ExtraTerm:
     name: str
     function: Callable[..., Any]
     weight: float
+
+    @property
+    def code_sha256(self) -> str | None:
+        """A checksum of the function's own lines; None if they cannot be read."""
+        try:
+            code = inspect.getsource(self.function)
+        except (OSError, TypeError):
+            return None
+        return hashlib.sha256(code.encode()).hexdigest()
 
     def __call__(self, *inputs: Any) -> Float[Array, ""]:
         """Value of the term; `UserError` if it fails or is not one number."""

@@ -24,8 +24,8 @@ from adn_jax.training.learnt import learnt_cases
 from adn_jax.training.runs import (
     TAKEN_STAGES,
     Run,
-    changed_settings,
     listed,
+    own_terms,
     params_shapes,
     run_name,
     run_place,
@@ -328,7 +328,7 @@ def begin_run(
         if run.fold != fold:
             differing.append(f"fold {run.fold} -> {fold}")
         for stage in [each for each in run.stages if each not in run.finished]:
-            changed = [*changed_settings(stage, run.recipe, recipe), *differing]
+            changed = [*run.changed_settings(stage, recipe), *differing]
             before, now = run.pretrained.get(stage), sources.get(stage)
             if before != now:
                 changed.append(f"{RUN_OPTIONS[stage]} {before} -> {now}")
@@ -342,8 +342,9 @@ def begin_run(
                     f"saved is now {aside}.",
                     file=sys.stderr,
                 )
-    same = run is not None and (run.recipe, run.pretrained) == (recipe, sources)
-    if run is None or not same or differing:
+    terms = own_terms(recipe)
+    begun = run and (run.recipe, run.pretrained, run.terms_sha256)
+    if run is None or begun != (recipe, sources, terms) or differing:
         run = Run.create(
             folder,
             recipe,
@@ -352,6 +353,7 @@ def begin_run(
             manifest.learnt_sha256,
             fold,
             sources,
+            terms,
         )
     for stage in pretrained.keys() & TAKEN_STAGES - run.finished.keys():
         copy_stage(stage, run, pretrained[stage])

@@ -39,7 +39,12 @@ from adn_jax.errors import UserError
 from adn_jax.runtime.platform import compiler_options
 from adn_jax.training.checkpoints import Checkpoints, open_checkpoints
 from adn_jax.training.metric_log import Logbook, open_logbook
-from adn_jax.training.runs import STAGE_MODES, Run, check_same_settings
+from adn_jax.training.runs import (
+    STAGE_MODES,
+    Run,
+    changed_settings,
+    check_unchanged,
+)
 from adn_jax.training.stages import Stage
 from adn_jax.training.steps import (
     ABSENT,
@@ -108,7 +113,7 @@ def train_stage(
         state, progress = resume(checkpoints, update.fresh, everywhere)
         if "recipe" in progress:  # of another run, if the checkpoint was brought here
             saved = recipe_from_json(progress["recipe"], f"{folder}: recipe")
-            check_same_settings(folder, stage.name, saved, run.recipe)
+            check_unchanged(folder, changed_settings(stage.name, saved, run.recipe))
         done = int(state.step)
         with open_logbook(run.folder, stage.name, done, settings.steps) as log:
             session = Session(

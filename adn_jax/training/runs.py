@@ -30,6 +30,7 @@ from adn_jax.distributed.mesh import placed_shapes
 from adn_jax.errors import UserError
 from adn_jax.io.files import atomic_path, is_there, is_vacant, read_json, write_json
 from adn_jax.io.paths import Place, as_place, move_folder, spelled_out, to_place
+from adn_jax.losses.recipes import resolve_term
 from adn_jax.models import init_unet
 from adn_jax.pipeline.adn import AdnParams, init_adn
 from adn_jax.training.checkpoints import Mode, open_checkpoints
@@ -116,6 +117,8 @@ class Run:
     """Which part of the cases validates; None: the data set's own splits."""
     pretrained: Mapping[str, str] = field(default_factory=dict)
     """Stage -> the run that it is taken from, or that `joint` begins with."""
+    terms_sha256: Mapping[str, str | None] = field(default_factory=dict)
+    """Loss term of the user's own -> checksum of its code; nothing in old runs."""
     finished: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Finished stage -> its steps, best step and best score."""
 
@@ -146,6 +149,7 @@ class Run:
             learnt_sha256=content.get("learnt_sha256"),
             fold=parse_fold(content["fold"]) if content.get("fold") else None,
             pretrained={stage: run for stage, run in taken.items() if run},
+            terms_sha256=content.get("terms_sha256", {}),
             finished=read_finished(folder),
         )
 
@@ -165,6 +169,7 @@ class Run:
         learnt_sha256: str | None = None,
         fold: Fold | None = None,
         pretrained: Mapping[str, str] = MappingProxyType({}),
+        terms_sha256: Mapping[str, str | None] = MappingProxyType({}),
     ) -> "Run":
         """Write `config.json`; stages that are finished in `folder` stay so."""
         run = cls(
@@ -175,6 +180,7 @@ class Run:
             learnt_sha256,
             fold,
             pretrained,
+            terms_sha256,
             read_finished(folder),
         )
         content = {
@@ -184,6 +190,7 @@ class Run:
             **({} if learnt_sha256 is None else {"learnt_sha256": learnt_sha256}),
             **{f"{stage}_run": source for stage, source in pretrained.items()},
             **({} if fold is None else {"fold": str(fold)}),
+            **({"terms_sha256": dict(terms_sha256)} if terms_sha256 else {}),
             "versions": {package: version(package) for package in RUN_PACKAGES},
         }
         write_json(folder / "config.json", content)
@@ -305,7 +312,18 @@ class Run:
         that differ in this recipe."""
         for stage in reversed(STAGE_MODES):
             if stage in self.finished:
-                check_same_settings(self.folder, stage, self.recipe, recipe)
+                check_unchanged(self.folder, self.changed_settings(stage, recipe))
+
+    def changed_settings(self, stage: str, recipe: Recipe) -> list[str]:
+        """A line for each setting that a stage depends on and another recipe differs
+        in, and for each loss term of the user's own whose code is another now."""
+        known, now = self.terms_sha256, own_terms(recipe, stage)
+        code = [
+            f"the code of {name}"
+            for name in known.keys() & now.keys()
+            if known[name] != now[name]
+        ]
+        return changed_settings(stage, self.recipe, recipe) + sorted(code)
 
 
 def read_finished(folder: Place) -> dict[str, dict[str, Any]]:
@@ -314,11 +332,9 @@ def read_finished(folder: Place) -> dict[str, dict[str, Any]]:
     return read_json(path) if is_there(path) else {}
 
 
-def check_same_settings(
-    trained: Place, stage: str, old: Recipe, recipe: Recipe
-) -> None:
-    """Raise `UserError`, naming the fields, if a stage was trained with others."""
-    if changed := changed_settings(stage, old, recipe):
+def check_unchanged(trained: Place, changed: list[str]) -> None:
+    """Raise `UserError` if a stage was trained with settings that have changed."""
+    if changed:
         raise UserError(
             f"{trained} was trained with other settings ({listed(changed)}); choose "
             "another --run folder or the settings of this one."
@@ -333,6 +349,19 @@ def changed_settings(stage: str, old: Recipe, recipe: Recipe) -> list[str]:
         for line in differing_fields(used_settings(old), used_settings(recipe))
         if needs is None or re.split(r"[. ]", line)[0] in needs
     ]
+
+
+def own_terms(recipe: Recipe, stage: str | None = None) -> dict[str, str | None]:
+    """The loss terms of the user's own that a stage (None: any) adds, with the checksum
+    of their code."""
+    losses = {"align": recipe.align_loss, "joint": recipe.joint_loss}
+    named = [
+        resolve_term(text)
+        for each, loss in losses.items()
+        for text in loss.extra
+        if stage in {None, each}
+    ]
+    return {term.name: term.code_sha256 for term in named}
 
 
 def listed(changed: list[str]) -> str:

@@ -1,6 +1,8 @@
 import errno
 import fcntl
 import json
+import linecache
+import sys
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +13,7 @@ from adn_jax.config import ReadSettings, StageSettings
 from adn_jax.data.manifest import Fold, read_manifest
 from adn_jax.errors import UserError
 from adn_jax.io.files import only_one
+from adn_jax.losses.recipes import resolve_term
 from adn_jax.prepare import dataset
 from adn_jax.training import train as module
 from adn_jax.training.begin import check_same_work
@@ -459,3 +462,39 @@ def test_what_another_process_was_given_is_the_same(data, tmp_path):
     ):
         with pytest.raises(UserError, match=said):
             check_same_work(run, recipe, cases, fold)
+
+
+@pytest.fixture
+def own_term(tmp_path, monkeypatch):
+    """Write a loss term of one's own, as another process will read it."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(factor):
+        resolve_term.cache_clear()
+        linecache.clearcache()
+        sys.modules.pop("own_terms_here", None)
+        text = f"def small(parts):\n    return {factor} * parts.pathological.mean()\n"
+        (tmp_path / "own_terms_here.py").write_text(text)
+
+    return write
+
+
+def test_the_code_of_a_loss_term_belongs_to_the_run(own_term, data, tmp_path, capsys):
+    run = tmp_path / "run"
+    extra = ("own_terms_here:small",)
+    recipe = replace(RECIPE, joint_loss=replace(RECIPE.joint_loss, extra=extra))
+    own_term(0.1)
+    for _ in range(2):
+        assert train(recipe, data, run) == 0
+    save_something(run, "joint")
+    own_term(0.25)
+    assert train(recipe, data, run) == 0
+    said = capsys.readouterr().err
+    assert "(the code of own_terms_here:small) and begins anew" in said
+    Run.open(run).mark_finished("joint", {"steps": 4, "best_step": 4})
+    assert train(recipe, data, run) == 0
+    own_term(0.5)
+    with pytest.raises(
+        UserError, match=r"other settings \(the code of own_terms_here:"
+    ):
+        train(recipe, data, run)
