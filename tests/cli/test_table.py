@@ -11,6 +11,8 @@ from adn_jax.comparison import work
 from adn_jax.config.sizes import demo_size
 from adn_jax.data.cases import read_case
 from adn_jax.io.image import from_zyx, write_image
+from adn_jax.prepare import dataset
+from adn_jax.training.runs import Run
 from tests.comparison.pretend import pretend_runs
 from tests.training.tiny import tiny_recipe, write_heads
 
@@ -151,6 +153,30 @@ def test_mistakes_end_with_code_2(configs, data, tmp_path, capsys, options, said
         main(command)
     assert end.value.code == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seed", ["0", "7"])
+def test_what_runs_have_learnt_from_is_not_prepared_otherwise(
+    configs, tmp_path, monkeypatch, capsys, seed
+):
+    """The same run with other settings, and another one in the same folder."""
+    asked = []
+    monkeypatch.setattr(dataset, "prepare_dataset", lambda *given: asked.append(given))
+    out, raw = tmp_path / "out", tmp_path / "raw"
+    write_heads(out / "prepared")
+    raw.mkdir()
+    run = Run.create(out / "runs" / "adn-seed0", tiny_recipe(name="adn"))
+    run.mark_finished("align", {"best_step": 2})
+    command = ["table", str(raw), str(out), "--recipes", *configs, "--seeds", seed]
+    with pytest.raises(SystemExit) as end:
+        main([*command, "--set", "prepare.shape=16 40 40"])
+    assert end.value.code == 2
+    assert capsys.readouterr().err == (
+        f"adn: {out / 'prepared'}, from which {run.folder} has learnt, was prepared "
+        "with other settings (prepare.shape (16, 16, 16) -> (16, 40, 40)); choose "
+        "another OUT or the settings of this one.\n"
+    )
+    assert asked == []
 
 
 def write_labels(folder, data):
