@@ -207,17 +207,21 @@ class RunJob:
 def complete(
     runs: Sequence[PlannedRun], job: RunJob, mine: Sequence[PlannedRun] | None = None
 ) -> Completed:
-    """Do the runs of this machine (None: all), and say on stderr which failed.
+    """Do the runs of this machine (None: all), and say on stderr which failed, and
+    which folders of other machines hold other runs.
 
     Raises `UserError`, before anything is trained, if a run could not be.
     """
     mine = runs if mine is None else mine
     check_runs(mine, job)
     failures = do_runs(mine, job)
-    name_failures(failures, job)
-    scored = [run for run in runs if run.name not in failures and is_scored(run, job)]
-    missing = missing_sentences(runs, scored, failures)
-    return Completed(scored, missing, bool(failures))
+    # those of other machines may be of another command
+    strangers = {run.name: why for run in runs if (why := stranger(run, job))}
+    refused = strangers | failures
+    name_failures(refused, job)
+    scored = [run for run in runs if run.name not in refused and is_scored(run, job)]
+    missing = missing_sentences(runs, scored, refused)
+    return Completed(scored, missing, any(run.name in refused for run in mine))
 
 
 def check_runs(runs: Sequence[PlannedRun], job: RunJob) -> None:
@@ -276,7 +280,8 @@ def _do_run(run: PlannedRun, peers: Sequence[PlannedRun], job: RunJob) -> str:
     try:
         why = ""
         if _trained_steps(run) is None:
-            why = run_child(train_command(run, job, find_trained_t(run, peers)), log)
+            donors = (peer for peer in peers if not stranger(peer, job))
+            why = run_child(train_command(run, job, find_trained_t(run, donors)), log)
             why = why or stranger(run, job)  # its config file may have changed since
         if why:
             return why

@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,30 @@ def test_a_shard_does_its_runs_alone(done, configs, data, tmp_path):
     assert {run.seed for run in runs} == {1}
     assert len(runs) == 2
     assert len(scored) == 4
+
+
+def test_runs_of_other_machines_with_other_settings_are_left_out(
+    done, configs, data, tmp_path, capsys
+):
+    out = tmp_path / "o"
+    other = tiny_recipe(name="adn", seed=1)
+    other = replace(other, joint=replace(other.joint, steps=20))
+    run = Run.create(out / "runs" / "adn-seed1", other)
+    run.mark_finished("joint", {"best_step": 2})
+    given = ["--seeds", "0", "1", "--shard", "0/2"]
+    main(["table", data, str(out), "--recipes", *configs, *given])
+    _, ((scored, *_, missing),) = done
+    assert [run.name for run in scored] == [
+        "resunet_aligned-seed0",
+        "adn-seed0",
+        "resunet_aligned-seed1",
+    ]
+    why = (
+        f"{run.folder} was trained with other settings (joint.steps 20 -> 10); choose "
+        "another OUT or the settings of this one."
+    )
+    assert missing == [f"adn-seed1: {why}"]
+    assert f"adn: adn-seed1 is missing: {why}" in capsys.readouterr().err
 
 
 def test_a_missing_run_is_exit_code_2(

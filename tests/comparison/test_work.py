@@ -110,6 +110,19 @@ def test_a_run_on_other_cases_is_not_taken(runs, job, children):
     assert children == []
 
 
+def test_t_is_not_taken_from_a_stranger(runs, job, monkeypatch):
+    """As where a peer's config file changed after the command had begun."""
+    asked = []
+    monkeypatch.setattr(work, "run_child", lambda given, _: asked.append(given) or "no")
+    shutil.rmtree(runs[1].folder)
+    do_runs(runs[:2], job)
+    change_json(runs[0].folder / "config.json", cases_sha256="other")
+    do_runs(runs[:2], job)
+    before, after = asked
+    assert before[before.index("--align-run") + 1] == str(runs[0].folder)
+    assert "--align-run" not in after
+
+
 @pytest.mark.usefixtures("runs")
 def test_a_run_of_another_recipe_is_not_taken(job, children, tmp_path):
     changed = make_system("adn", threshold=0.4)
