@@ -25,6 +25,7 @@ from adn_jax.data.manifest import Manifest, has_manifest, read_manifest
 from adn_jax.distributed.preemption import interrupt_on_sigterm
 from adn_jax.errors import UserError
 from adn_jax.evaluation.case import EMPTY_RULES
+from adn_jax.evaluation.evaluate import RESULT_FORMAT
 from adn_jax.inference.system import load_system, tta_of
 from adn_jax.io.files import failures_named, read_json
 from adn_jax.io.paths import Place, check_apart, spelled_out
@@ -320,7 +321,8 @@ def _trained_steps(run: PlannedRun) -> dict[str, int] | None:
 
 def is_scored(run: PlannedRun, job: RunJob) -> bool:
     """Whether the run is trained, and its scores are of its weights, on these cases, by
-    the rules of a table: its recipe's threshold and test-time augmentation."""
+    the rules of a table: the present version's, with the threshold and test-time
+    augmentation of its recipe."""
     path = run.folder / "evaluation" / job.split / "summary.json"
     steps = _trained_steps(run)
     if steps is None or not path.is_file():
@@ -328,7 +330,8 @@ def is_scored(run: PlannedRun, job: RunJob) -> bool:
     summary, manifest = read_json(path), read_manifest(job.data)
     cases = manifest.splits.get(job.split, ())
     return (
-        summary["steps"] == steps
+        summary.get("format") == RESULT_FORMAT
+        and summary["steps"] == steps
         and summary["data"] == spelled_out(job.data)
         and summary.get("files_sha256") == manifest.files_sha256.get(job.split)
         and summary["cases"] + summary["without_label"] == len(cases)

@@ -79,6 +79,8 @@ def test_scores_are_made_again_where_they_are_old(runs, job, children):
     summary = runs[1].folder / "evaluation" / "test" / "summary.json"
     assert is_scored(runs[1], job)
     for old in (
+        {"format": None},
+        {"format": 3},
         {"data": "/elsewhere"},
         {"steps": {"align": 2, "joint": 1}},
         {"files_sha256": "of other labels"},
