@@ -23,7 +23,7 @@ from adn_jax.config.sizes import Size
 from adn_jax.data.cases import read_case
 from adn_jax.data.manifest import Manifest, has_manifest, read_manifest
 from adn_jax.distributed.preemption import interrupt_on_sigterm
-from adn_jax.errors import UserError
+from adn_jax.errors import UserError, last_words
 from adn_jax.evaluation.case import EMPTY_RULES
 from adn_jax.evaluation.evaluate import RESULT_FORMAT
 from adn_jax.inference.system import load_system, tta_of
@@ -467,10 +467,9 @@ def run_child(arguments: Sequence[str], log: Path) -> str:
 
 
 def failure_sentence(verb: str, code: int, said: str) -> str:
-    """Why a process ended without success, from its last words."""
+    """Why a process ended without success."""
     if code < 0:
         advice = "; the memory may not suffice" if code == -signal.SIGKILL else ""
         return f"{verb} was ended by {signal.Signals(-code).name}{advice}."
-    lines = [line.strip() for line in said.splitlines()]
-    last = next((line for line in reversed(lines) if any(map(str.isalnum, line))), "")
-    return last.removeprefix("adn: ") or f"{verb} ended with exit code {code}."
+    last = last_words(code, said).removeprefix("adn: ")
+    return last or f"{verb} ended with exit code {code}."
