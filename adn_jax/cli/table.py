@@ -97,7 +97,8 @@ def main(arguments: Sequence[str]) -> None:
     check_cases(command.cases, labelled_cases(manifest, command.split))
     peers = find_peer_runs(predictions, command.seeds, manifest, command.split)
     for run in peers:
-        evaluate_peer(run.peer, manifest, command.split)
+        # every shard has these rows, and what one has scored the next one reads
+        evaluate_peer(run.peer, manifest, command.split, wait=True)
     logs = command.out / "logs"
     job = RunJob(manifest.folder, command.split, command.size, logs, by_pairs=True)
     scored, missing, failed = complete(runs, job, mine)

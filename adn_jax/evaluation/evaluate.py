@@ -265,11 +265,18 @@ def evaluate_predictions(
 
 
 def evaluate_peer(
-    peer: Peer, manifest: Manifest, split: str, empty: EmptyRule = "penalise"
+    peer: Peer,
+    manifest: Manifest,
+    split: str,
+    empty: EmptyRule = "penalise",
+    wait: bool = False,
 ) -> Evaluation:
-    """Score predictions that were found; arguments as of `evaluate_predictions`."""
+    """Score predictions that were found; arguments as of `evaluate_predictions`.
+
+    `wait`: until another process that scores them has ended, which else is refused.
+    """
     folder = peer.folder / "evaluation" / split
-    with only_one(folder):
+    with only_one(folder, wait):
         return _score_peer(peer, manifest, split, folder, empty)
 
 

@@ -1,7 +1,9 @@
 import json
 import shutil
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
@@ -11,6 +13,10 @@ from adn_jax.cli.table import Table, find_systems
 from adn_jax.comparison import work
 from adn_jax.config.sizes import demo_size
 from adn_jax.data.cases import read_case
+from adn_jax.evaluation import evaluate
+from adn_jax.evaluation.evaluate import evaluate_peer
+from adn_jax.evaluation.report import Pictures
+from adn_jax.io.files import only_one
 from adn_jax.io.image import from_zyx, write_image
 from adn_jax.prepare import dataset
 from adn_jax.training.runs import Run
@@ -212,6 +218,24 @@ def write_labels(folder, data):
         (folder / name).mkdir(parents=True)
         write_image(folder / name / "mask.nii.gz", mask)
     return folder
+
+
+def test_predictions_that_another_shard_scores_are_waited_for(
+    done, configs, data, tmp_path, monkeypatch, capsys
+):
+    def while_held(peer, *rest, **options):
+        held = ExitStack()
+        held.enter_context(only_one(peer.folder / "evaluation" / "test"))
+        Timer(0.2, held.close).start()
+        return evaluate_peer(peer, *rest, **options)
+
+    monkeypatch.setattr(module, "evaluate_peer", while_held)
+    monkeypatch.setattr(evaluate, "write_peer_figures", lambda *_: Pictures({}, {}))
+    given = ["--shard", "1/2", "--predictions", str(write_labels(tmp_path / "t", data))]
+    main(["table", data, str(tmp_path / "o"), "--recipes", *configs, *given])
+    assert "adn: waiting for another process to leave " in capsys.readouterr().err
+    ((scored, *_),) = done[1]
+    assert (scored[-1].name, len(scored)) == ("t-seed0", 3)
 
 
 @pytest.mark.slow
