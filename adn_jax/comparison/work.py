@@ -203,6 +203,8 @@ class RunJob:
     """Folder for what the processes print."""
     by_pairs: bool = False
     """Whether the verb takes settings as --set field=value, unlike `train`."""
+    spatial_shards: int = 1
+    """Devices that share the rows of each case in training."""
 
 
 def complete(
@@ -421,11 +423,14 @@ def train_command(
     """Arguments that train a run, with the T of another where there is one."""
     size = ["--size", job.size] if job.size != "full" else []
     shared = ["--align-run", str(donor.folder)] if donor else []
+    shards = job.spatial_shards
+    spatial = ["--spatial-shards", str(shards)] if shards != 1 else []
     return [
         *("train", str(run.system.config)),
         *("--data", str(job.data), "--run", str(run.folder)),
         *size,
         *shared,
+        *spatial,
         *options_between(run.system.base, run.recipe),
     ]
 

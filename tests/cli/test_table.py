@@ -91,10 +91,10 @@ def test_arguments_reach_the_runs(done, configs, data, tmp_path, capsys):
 
 
 def test_size_changes_the_recipes_before_the_settings(done, configs, data, tmp_path):
-    given = ["--size", "demo", "--set", "joint.batch=1"]
+    given = ["--size", "demo", "--set", "joint.batch=1", "--spatial-shards", "2"]
     main(["table", data, str(tmp_path / "o"), "--recipes", *configs, *given])
     ((runs, job),), _ = done
-    assert job.size == "demo"
+    assert (job.size, job.spatial_shards) == ("demo", 2)
     assert runs[1].system.base == demo_size(tiny_recipe(name="adn"))
     assert (runs[1].recipe.joint.batch, runs[1].recipe.joint.steps) == (1, 300)
 

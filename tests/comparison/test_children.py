@@ -33,6 +33,8 @@ def test_commands():
     assert train_command(second, JOB, first) == train
     full = train_command(first, replace(JOB, size="full"))
     assert full[5:] == ["runs/adn-seed3", "--seed", "3"]
+    shared = train_command(first, replace(JOB, spatial_shards=2))
+    assert shared[8:] == ["--spatial-shards", "2", "--seed", "3"]
     scoring = ["evaluate", "runs/adn-seed3", "--split", "test", "--data", "data"]
     assert evaluate_command(first, JOB) == scoring
 
