@@ -5,6 +5,12 @@ from collections.abc import Sequence
 STORE_PACKAGES = {"aiobotocore", "aiohttp", "botocore", "gcsfs", "google", "s3fs"}
 """Whose exceptions tell what an object store refuses."""
 
+TRACEBACK = "Traceback (most recent call last):"
+"""What Python prints above the frames of an exception."""
+
+UNCAUGHT = 1
+"""Exit code of a process that an exception has ended."""
+
 
 class UserError(Exception):
     """Bad input: the message says what was found, what is wanted and what to do.
@@ -44,6 +50,19 @@ def memory_sentence(error: BaseException) -> str:
         "once: a smaller batch, more micro-batches, --remat blocks or --precision "
         "bfloat16 in training, a smaller grid in all else."
     )
+
+
+def last_words(code: int, said: str) -> str:
+    """Why a process ended, in a line of what it printed; empty if it printed none.
+
+    Of an exception that is its own line, `ValueError: ...`, not what stands below it:
+    the rest of a long message, or what JAX says of frames that it left out.
+    """
+    _, raised, below = said.rpartition(TRACEBACK)
+    lines = [line for line in below.splitlines() if any(map(str.isalnum, line))]
+    if raised and code == UNCAUGHT:
+        lines = [line for line in lines if not line[0].isspace()][:1]
+    return lines[-1].strip() if lines else ""
 
 
 def is_refusal(error: BaseException) -> bool:

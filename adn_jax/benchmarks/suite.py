@@ -20,7 +20,7 @@ from adn_jax.benchmarks.job import Job, PeakFigures, What, side_of
 from adn_jax.benchmarks.machine import load_average, this_machine
 from adn_jax.benchmarks.record import FIGURES, Plan, Record, Result
 from adn_jax.config.serialization import settings_from_json, settings_to_json
-from adn_jax.errors import UserError
+from adn_jax.errors import UserError, last_words
 from adn_jax.inference.system import sharing_devices
 from adn_jax.runtime.jobs import sharing_processors, usable_processors
 
@@ -167,5 +167,4 @@ def crash_sentence(code: int, stderr: str) -> str:
         name = signal.Signals(-code).name
         advice = "; the memory may not suffice: lower --batch" if code == -9 else ""
         return f"its process was ended by {name}{advice}."
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    return f"its process failed with {lines[-1] if lines else f'exit code {code}'}"
+    return f"its process failed with {last_words(code, stderr) or f'exit code {code}'}"

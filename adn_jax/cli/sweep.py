@@ -49,6 +49,8 @@ class Sweep:
     """The recipe as it is, or on a small grid with few maps and steps."""
     split: str = "test"
     """Split of the data set on which the runs are scored."""
+    spatial_shards: int = 1
+    """Devices that share the rows (y) of each case in training; see `adn train`."""
     workers: int | None = None
     """Processes that prepare a raw data set; as many as cores by default."""
     hu_range: tuple[float, float] | None = None
@@ -76,7 +78,13 @@ def main(arguments: Sequence[str]) -> None:
         command.hu_range,
     )
     labelled_cases(manifest, command.split)
-    job = RunJob(manifest.folder, command.split, command.size, command.out / "logs")
+    job = RunJob(
+        manifest.folder,
+        command.split,
+        command.size,
+        command.out / "logs",
+        spatial_shards=command.spatial_shards,
+    )
     scored, missing, failed = complete(runs, job)
     if scored:
         scores = read_scores(scored, command.split)

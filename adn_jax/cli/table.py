@@ -74,6 +74,8 @@ class Table:
     """Cases of figures/fig3.png; default: spread by the reference's Dice."""
     set: Pairs = ()
     """Settings of every recipe, as joint.steps=100."""
+    spatial_shards: int = 1
+    """Devices that share the rows (y) of each case in training; see `adn train`."""
     workers: int | None = None
     """Processes that prepare a raw data set; as many as cores by default."""
     hu_range: tuple[float, float] | None = None
@@ -97,9 +99,16 @@ def main(arguments: Sequence[str]) -> None:
     check_cases(command.cases, labelled_cases(manifest, command.split))
     peers = find_peer_runs(predictions, command.seeds, manifest, command.split)
     for run in peers:
-        evaluate_peer(run.peer, manifest, command.split)
-    logs = command.out / "logs"
-    job = RunJob(manifest.folder, command.split, command.size, logs, by_pairs=True)
+        # every shard has these rows, and what one has scored the next one reads
+        evaluate_peer(run.peer, manifest, command.split, wait=True)
+    job = RunJob(
+        manifest.folder,
+        command.split,
+        command.size,
+        command.out / "logs",
+        by_pairs=True,
+        spatial_shards=command.spatial_shards,
+    )
     scored, missing, failed = complete(runs, job, mine)
     if scored:
         grid = "" if command.grid == "auto" else command.grid

@@ -23,8 +23,9 @@ from adn_jax.config.sizes import Size
 from adn_jax.data.cases import read_case
 from adn_jax.data.manifest import Manifest, has_manifest, read_manifest
 from adn_jax.distributed.preemption import interrupt_on_sigterm
-from adn_jax.errors import UserError
+from adn_jax.errors import UserError, last_words
 from adn_jax.evaluation.case import EMPTY_RULES
+from adn_jax.evaluation.evaluate import RESULT_FORMAT
 from adn_jax.inference.system import load_system, tta_of
 from adn_jax.io.files import failures_named, read_json
 from adn_jax.io.paths import Place, check_apart, spelled_out
@@ -32,7 +33,7 @@ from adn_jax.metrics.overlap import Mask
 from adn_jax.pipeline.align import aligns
 from adn_jax.runtime.jobs import progress_bar
 from adn_jax.training.begin import check_on_disk, check_raw_options, prepare_into
-from adn_jax.training.runs import Run, changed_settings, stages_of
+from adn_jax.training.runs import Run, changed_settings, listed, stages_of
 
 
 @dataclass(frozen=True)
@@ -202,22 +203,28 @@ class RunJob:
     """Folder for what the processes print."""
     by_pairs: bool = False
     """Whether the verb takes settings as --set field=value, unlike `train`."""
+    spatial_shards: int = 1
+    """Devices that share the rows of each case in training."""
 
 
 def complete(
     runs: Sequence[PlannedRun], job: RunJob, mine: Sequence[PlannedRun] | None = None
 ) -> Completed:
-    """Do the runs of this machine (None: all), and say on stderr which failed.
+    """Do the runs of this machine (None: all), and say on stderr which failed, and
+    which folders of other machines hold other runs.
 
     Raises `UserError`, before anything is trained, if a run could not be.
     """
     mine = runs if mine is None else mine
     check_runs(mine, job)
     failures = do_runs(mine, job)
-    name_failures(failures, job)
-    scored = [run for run in runs if run.name not in failures and is_scored(run, job)]
-    missing = missing_sentences(runs, scored, failures)
-    return Completed(scored, missing, bool(failures))
+    # those of other machines may be of another command
+    strangers = {run.name: why for run in runs if (why := stranger(run, job))}
+    refused = strangers | failures
+    name_failures(refused, job)
+    scored = [run for run in runs if run.name not in refused and is_scored(run, job)]
+    missing = missing_sentences(runs, scored, refused)
+    return Completed(scored, missing, any(run.name in refused for run in mine))
 
 
 def check_runs(runs: Sequence[PlannedRun], job: RunJob) -> None:
@@ -276,7 +283,8 @@ def _do_run(run: PlannedRun, peers: Sequence[PlannedRun], job: RunJob) -> str:
     try:
         why = ""
         if _trained_steps(run) is None:
-            why = run_child(train_command(run, job, find_trained_t(run, peers)), log)
+            donors = (peer for peer in peers if not stranger(peer, job))
+            why = run_child(train_command(run, job, find_trained_t(run, donors)), log)
             why = why or stranger(run, job)  # its config file may have changed since
         if why:
             return why
@@ -315,7 +323,8 @@ def _trained_steps(run: PlannedRun) -> dict[str, int] | None:
 
 def is_scored(run: PlannedRun, job: RunJob) -> bool:
     """Whether the run is trained, and its scores are of its weights, on these cases, by
-    the rules of a table: its recipe's threshold and test-time augmentation."""
+    the rules of a table: the present version's, with the threshold and test-time
+    augmentation of its recipe."""
     path = run.folder / "evaluation" / job.split / "summary.json"
     steps = _trained_steps(run)
     if steps is None or not path.is_file():
@@ -323,7 +332,8 @@ def is_scored(run: PlannedRun, job: RunJob) -> bool:
     summary, manifest = read_json(path), read_manifest(job.data)
     cases = manifest.splits.get(job.split, ())
     return (
-        summary["steps"] == steps
+        summary.get("format") == RESULT_FORMAT
+        and summary["steps"] == steps
         and summary["data"] == spelled_out(job.data)
         and summary.get("files_sha256") == manifest.files_sha256.get(job.split)
         and summary["cases"] + summary["without_label"] == len(cases)
@@ -345,7 +355,8 @@ def prepared_data(
     """The prepared data set; a raw one is prepared into `out/prepared`, once.
 
     Archives of the AISD download are unpacked into `out/unpacked`. `hu_range` is the HU
-    to which the scans of a raw data set were clipped.
+    to which the scans of a raw data set were clipped. Raises `UserError` for data that
+    cannot be read, and before what runs have learnt from is replaced.
     """
     check_apart(out, data)
     reading = ReadSettings(aisd_unpack=str(out / "unpacked"), hu_range=hu_range)
@@ -353,7 +364,26 @@ def prepared_data(
         check_raw_options(reading)
         return read_manifest(data)
     check_on_disk(data)
+    check_same_preparation(out, settings)
     return prepare_into(out, data, settings, workers, reading)
+
+
+def check_same_preparation(out: Path, settings: PrepareSettings) -> None:
+    """Raise `UserError` if other settings would replace the data in `out/prepared` that
+    finished runs have learnt from, those of this comparison or of an earlier one."""
+    prepared = out / "prepared"
+    learnt = sorted((out / "runs").glob("*/stages.json"))
+    if not learnt or not has_manifest(prepared):
+        return
+    differing = listed(
+        [*differing_fields(read_manifest(prepared).settings, settings, "prepare.")]
+    )
+    if differing:
+        raise UserError(
+            f"{prepared}, from which {learnt[0].parent} has learnt, was prepared with "
+            f"other settings ({differing}); choose another OUT or the settings of this "
+            "one."
+        )
 
 
 def missing_sentences(
@@ -393,11 +423,14 @@ def train_command(
     """Arguments that train a run, with the T of another where there is one."""
     size = ["--size", job.size] if job.size != "full" else []
     shared = ["--align-run", str(donor.folder)] if donor else []
+    shards = job.spatial_shards
+    spatial = ["--spatial-shards", str(shards)] if shards != 1 else []
     return [
         *("train", str(run.system.config)),
         *("--data", str(job.data), "--run", str(run.folder)),
         *size,
         *shared,
+        *spatial,
         *options_between(run.system.base, run.recipe),
     ]
 
@@ -439,10 +472,9 @@ def run_child(arguments: Sequence[str], log: Path) -> str:
 
 
 def failure_sentence(verb: str, code: int, said: str) -> str:
-    """Why a process ended without success, from its last words."""
+    """Why a process ended without success."""
     if code < 0:
         advice = "; the memory may not suffice" if code == -signal.SIGKILL else ""
         return f"{verb} was ended by {signal.Signals(-code).name}{advice}."
-    lines = [line.strip() for line in said.splitlines()]
-    last = next((line for line in reversed(lines) if any(map(str.isalnum, line))), "")
-    return last.removeprefix("adn: ") or f"{verb} ended with exit code {code}."
+    last = last_words(code, said).removeprefix("adn: ")
+    return last or f"{verb} ended with exit code {code}."

@@ -54,7 +54,8 @@ ThresholdRule = Literal["recipe", "auto"]
 """Take the recipe's threshold, or choose two on the validation split."""
 
 RESULT_FORMAT = 4
-"""Version of the results of single cases: raise it when a score changes."""
+"""Version of the results of cases and of their summary: raise it when a score
+changes."""
 
 
 @dataclass(frozen=True)
@@ -204,6 +205,7 @@ def _evaluate_system(
         lambda case, files: evaluate_case(system, case, files, empty),
     )
     summary: dict[str, Any] = {
+        "format": RESULT_FORMAT,
         "split": split,
         **summarise_results(
             results,
@@ -264,11 +266,18 @@ def evaluate_predictions(
 
 
 def evaluate_peer(
-    peer: Peer, manifest: Manifest, split: str, empty: EmptyRule = "penalise"
+    peer: Peer,
+    manifest: Manifest,
+    split: str,
+    empty: EmptyRule = "penalise",
+    wait: bool = False,
 ) -> Evaluation:
-    """Score predictions that were found; arguments as of `evaluate_predictions`."""
+    """Score predictions that were found; arguments as of `evaluate_predictions`.
+
+    `wait`: until another process that scores them has ended, which else is refused.
+    """
     folder = peer.folder / "evaluation" / split
-    with only_one(folder):
+    with only_one(folder, wait):
         return _score_peer(peer, manifest, split, folder, empty)
 
 
@@ -287,6 +296,7 @@ def _score_peer(
     state = {"files": sums, "soft": peer.soft, "empty": empty, "format": RESULT_FORMAT}
     results = _labelled_results(manifest, split, folder, state, score)
     summary: dict[str, Any] = {
+        "format": RESULT_FORMAT,
         "split": split,
         **summarise_results(results, manifest, empty, peer.name, THRESHOLD),
         "tta": None,

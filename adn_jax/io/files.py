@@ -7,6 +7,7 @@ import math
 import os
 import re
 import shutil
+import sys
 from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -230,11 +231,12 @@ def nan_for_none(value: Any) -> Any:
 
 
 @contextmanager
-def only_one(folder: Place) -> Generator[None]:
+def only_one(folder: Place, wait: bool = False) -> Generator[None]:
     """Hold a folder, made where it is missing, until the block or the process ends.
 
-    Raises `UserError` if another process holds it, and if nothing can be
-    written into it. Object stores know no locks: there a folder goes unguarded.
+    Raises `UserError` if another process holds it, unless to `wait` for that is asked,
+    and if nothing can be written into it. Object stores know no locks: there a folder
+    goes unguarded.
     """
     if is_remote(folder):
         yield
@@ -244,13 +246,13 @@ def only_one(folder: Place) -> Generator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        lock(handle, folder)
+        lock(handle, folder, wait)
         yield
     finally:
         os.close(handle)
 
 
-def lock(handle: int, folder: Place) -> None:
+def lock(handle: int, folder: Place, wait: bool) -> None:
     """Lock an opened file; the system unlocks it when its process ends, however."""
     try:
         import fcntl
@@ -259,10 +261,13 @@ def lock(handle: int, folder: Place) -> None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise UserError(
-            f"another process is writing into {folder}; wait until it has ended, or "
-            "choose another folder."
-        ) from None
+        if not wait:
+            raise UserError(
+                f"another process is writing into {folder}; wait until it has ended, "
+                "or choose another folder."
+            ) from None
+        print(f"adn: waiting for another process to leave {folder}.", file=sys.stderr)
+        fcntl.flock(handle, fcntl.LOCK_EX)
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise

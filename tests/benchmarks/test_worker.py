@@ -8,7 +8,7 @@ import pytest
 from adn_jax.benchmarks import suite, worker
 from adn_jax.benchmarks.job import Job, StepFigures
 from adn_jax.config.serialization import settings_to_json
-from adn_jax.errors import UserError
+from adn_jax.errors import TRACEBACK, UserError
 from tests.training.tiny import small_recipe
 
 JOB = Job("steps", small_recipe(), what="inference", repeats=1)
@@ -58,6 +58,7 @@ def test_a_process_that_fails_is_one_sentence():
         (-9, "", "ended by SIGKILL; the memory may not suffice: lower --batch."),
         (-11, "Fatal", "ended by SIGSEGV."),
         (1, "Traceback\nValueError: bad\n\n", "failed with ValueError: bad"),
+        (1, f"{TRACEBACK}\n  f()\nE: 3\n  more\nnote\n", "failed with E: 3"),
         (3, "", "failed with exit code 3"),
     ],
 )

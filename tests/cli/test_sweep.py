@@ -50,9 +50,10 @@ def test_every_combination_with_every_seed_is_run(done, data, tmp_path, capsys):
 
 
 def test_size_comes_before_other_settings(done, data, tmp_path):
-    sweep(data, tmp_path / "out", "--size", "demo", "--joint.batch", "1")
+    given = ["--size", "demo", "--joint.batch", "1", "--spatial-shards", "2"]
+    sweep(data, tmp_path / "out", *given)
     ((runs, job),), _ = done
-    assert job.size == "demo"
+    assert (job.size, job.spatial_shards) == ("demo", 2)
     assert runs[0].system.base == demo_size(tiny_recipe())
     assert (runs[0].recipe.joint.batch, runs[0].recipe.joint.steps) == (1, 300)
 

@@ -1,6 +1,9 @@
 import json
 import shutil
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
@@ -10,7 +13,13 @@ from adn_jax.cli.table import Table, find_systems
 from adn_jax.comparison import work
 from adn_jax.config.sizes import demo_size
 from adn_jax.data.cases import read_case
+from adn_jax.evaluation import evaluate
+from adn_jax.evaluation.evaluate import evaluate_peer
+from adn_jax.evaluation.report import Pictures
+from adn_jax.io.files import only_one
 from adn_jax.io.image import from_zyx, write_image
+from adn_jax.prepare import dataset
+from adn_jax.training.runs import Run
 from tests.comparison.pretend import pretend_runs
 from tests.training.tiny import tiny_recipe, write_heads
 
@@ -82,10 +91,10 @@ def test_arguments_reach_the_runs(done, configs, data, tmp_path, capsys):
 
 
 def test_size_changes_the_recipes_before_the_settings(done, configs, data, tmp_path):
-    given = ["--size", "demo", "--set", "joint.batch=1"]
+    given = ["--size", "demo", "--set", "joint.batch=1", "--spatial-shards", "2"]
     main(["table", data, str(tmp_path / "o"), "--recipes", *configs, *given])
     ((runs, job),), _ = done
-    assert job.size == "demo"
+    assert (job.size, job.spatial_shards) == ("demo", 2)
     assert runs[1].system.base == demo_size(tiny_recipe(name="adn"))
     assert (runs[1].recipe.joint.batch, runs[1].recipe.joint.steps) == (1, 300)
 
@@ -97,6 +106,30 @@ def test_a_shard_does_its_runs_alone(done, configs, data, tmp_path):
     assert {run.seed for run in runs} == {1}
     assert len(runs) == 2
     assert len(scored) == 4
+
+
+def test_runs_of_other_machines_with_other_settings_are_left_out(
+    done, configs, data, tmp_path, capsys
+):
+    out = tmp_path / "o"
+    other = tiny_recipe(name="adn", seed=1)
+    other = replace(other, joint=replace(other.joint, steps=20))
+    run = Run.create(out / "runs" / "adn-seed1", other)
+    run.mark_finished("joint", {"best_step": 2})
+    given = ["--seeds", "0", "1", "--shard", "0/2"]
+    main(["table", data, str(out), "--recipes", *configs, *given])
+    _, ((scored, *_, missing),) = done
+    assert [run.name for run in scored] == [
+        "resunet_aligned-seed0",
+        "adn-seed0",
+        "resunet_aligned-seed1",
+    ]
+    why = (
+        f"{run.folder} was trained with other settings (joint.steps 20 -> 10); choose "
+        "another OUT or the settings of this one."
+    )
+    assert missing == [f"adn-seed1: {why}"]
+    assert f"adn: adn-seed1 is missing: {why}" in capsys.readouterr().err
 
 
 def test_a_missing_run_is_exit_code_2(
@@ -153,6 +186,30 @@ def test_mistakes_end_with_code_2(configs, data, tmp_path, capsys, options, said
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("seed", ["0", "7"])
+def test_what_runs_have_learnt_from_is_not_prepared_otherwise(
+    configs, tmp_path, monkeypatch, capsys, seed
+):
+    """The same run with other settings, and another one in the same folder."""
+    asked = []
+    monkeypatch.setattr(dataset, "prepare_dataset", lambda *given: asked.append(given))
+    out, raw = tmp_path / "out", tmp_path / "raw"
+    write_heads(out / "prepared")
+    raw.mkdir()
+    run = Run.create(out / "runs" / "adn-seed0", tiny_recipe(name="adn"))
+    run.mark_finished("align", {"best_step": 2})
+    command = ["table", str(raw), str(out), "--recipes", *configs, "--seeds", seed]
+    with pytest.raises(SystemExit) as end:
+        main([*command, "--set", "prepare.shape=16 40 40"])
+    assert end.value.code == 2
+    assert capsys.readouterr().err == (
+        f"adn: {out / 'prepared'}, from which {run.folder} has learnt, was prepared "
+        "with other settings (prepare.shape (16, 16, 16) -> (16, 40, 40)); choose "
+        "another OUT or the settings of this one.\n"
+    )
+    assert asked == []
+
+
 def write_labels(folder, data):
     """The labels of the held-out heads, as another tool might predict them."""
     for name in ("head04", "head05"):
@@ -161,6 +218,24 @@ def write_labels(folder, data):
         (folder / name).mkdir(parents=True)
         write_image(folder / name / "mask.nii.gz", mask)
     return folder
+
+
+def test_predictions_that_another_shard_scores_are_waited_for(
+    done, configs, data, tmp_path, monkeypatch, capsys
+):
+    def while_held(peer, *rest, **options):
+        held = ExitStack()
+        held.enter_context(only_one(peer.folder / "evaluation" / "test"))
+        Timer(0.2, held.close).start()
+        return evaluate_peer(peer, *rest, **options)
+
+    monkeypatch.setattr(module, "evaluate_peer", while_held)
+    monkeypatch.setattr(evaluate, "write_peer_figures", lambda *_: Pictures({}, {}))
+    given = ["--shard", "1/2", "--predictions", str(write_labels(tmp_path / "t", data))]
+    main(["table", data, str(tmp_path / "o"), "--recipes", *configs, *given])
+    assert "adn: waiting for another process to leave " in capsys.readouterr().err
+    ((scored, *_),) = done[1]
+    assert (scored[-1].name, len(scored)) == ("t-seed0", 3)
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from adn_jax.comparison.work import Method, PlannedRun
 from adn_jax.config.serialization import settings_to_json
 from adn_jax.data.manifest import read_manifest
 from adn_jax.evaluation.case import EMPTY_RULES
+from adn_jax.evaluation.evaluate import RESULT_FORMAT
 from adn_jax.io.paths import spelled_out
 from adn_jax.training.runs import stages_of
 from tests.training.tiny import tiny_recipe
@@ -50,6 +51,7 @@ def write_scored(run: PlannedRun, data: Path, rows: list[dict]) -> None:
         for stage in stages_of(run.recipe)
     }
     summary = {
+        "format": RESULT_FORMAT,
         "cases": len(rows),
         "files_sha256": read_manifest(data).files_sha256["test"],
         "without_label": 0,

@@ -1,4 +1,6 @@
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +33,8 @@ def test_commands():
     assert train_command(second, JOB, first) == train
     full = train_command(first, replace(JOB, size="full"))
     assert full[5:] == ["runs/adn-seed3", "--seed", "3"]
+    shared = train_command(first, replace(JOB, spatial_shards=2))
+    assert shared[8:] == ["--spatial-shards", "2", "--seed", "3"]
     scoring = ["evaluate", "runs/adn-seed3", "--split", "test", "--data", "data"]
     assert evaluate_command(first, JOB) == scoring
 
@@ -89,5 +93,17 @@ def test_an_interrupt_reaches_the_child_once_and_waits(tmp_path, monkeypatch):
         (9, "", "train ended with exit code 9."),
     ],
 )
-def test_last_words(code, said, sentence):
+def test_a_failing_child(code, said, sentence):
     assert failure_sentence("train", code, said) == sentence
+
+
+def test_an_exception_inside_jax_is_told_by_its_own_line():
+    """JAX adds a note below it on frames that it has left out."""
+    program = "import jax; jax.jit(lambda x: x.missing)(1.0)"
+    child = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    sentence = failure_sentence("train", child.returncode, child.stderr)
+    assert sentence.startswith("AttributeError: ")
+    assert sentence.endswith(" has no attribute missing")
+    assert "JAX has removed" in child.stderr.splitlines()[-1]

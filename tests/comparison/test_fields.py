@@ -94,6 +94,9 @@ def test_options_of_train_as_a_comparison_takes_them():
         "joint.optimizer.learning_rate=1e-3 or --set prepare.tissue=auto; check "
         "--data, --set joint_loss.tissue=VALUE."
     )
+    said = "set --spatial-shards 2 --joint.batch 2 (about 41.0 GB)."
+    pairs = "set --spatial-shards 2 --set joint.batch=2 (about 41.0 GB)."
+    assert as_pairs(said, tiny_recipe()) == pairs
 
 
 def test_a_former_name_is_read_and_told(capsys):

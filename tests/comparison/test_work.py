@@ -79,6 +79,8 @@ def test_scores_are_made_again_where_they_are_old(runs, job, children):
     summary = runs[1].folder / "evaluation" / "test" / "summary.json"
     assert is_scored(runs[1], job)
     for old in (
+        {"format": None},
+        {"format": 3},
         {"data": "/elsewhere"},
         {"steps": {"align": 2, "joint": 1}},
         {"files_sha256": "of other labels"},
@@ -108,6 +110,19 @@ def test_a_run_on_other_cases_is_not_taken(runs, job, children):
     with pytest.raises(UserError, match=r"unet-seed0: .*other cases or splits than"):
         complete(runs, job)
     assert children == []
+
+
+def test_t_is_not_taken_from_a_stranger(runs, job, monkeypatch):
+    """As where a peer's config file changed after the command had begun."""
+    asked = []
+    monkeypatch.setattr(work, "run_child", lambda given, _: asked.append(given) or "no")
+    shutil.rmtree(runs[1].folder)
+    do_runs(runs[:2], job)
+    change_json(runs[0].folder / "config.json", cases_sha256="other")
+    do_runs(runs[:2], job)
+    before, after = asked
+    assert before[before.index("--align-run") + 1] == str(runs[0].folder)
+    assert "--align-run" not in after
 
 
 @pytest.mark.usefixtures("runs")

@@ -61,6 +61,7 @@ def test_everything_is_written(tiny_run, tiny_data):
 @pytest.mark.usefixtures("few_figures")
 def test_summary_has_what_readers_need(tiny_run, tiny_data):
     summary = evaluate_run(tiny_run, tiny_data).summary
+    assert summary["format"] == module.RESULT_FORMAT
     assert summary["cases"] == 3
     assert summary["grid"] == "native"
     assert summary["label_rule"] == "label values 1, 2, 3, 5 are infarct"

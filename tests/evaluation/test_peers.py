@@ -51,7 +51,8 @@ def test_our_own_probabilities_give_our_own_scores(tiny_run, tiny_data, tmp_path
         write_image(tmp_path / "peer" / f"{name}.nii.gz", image)
     own = evaluate_run(tiny_run, tiny_data).summary
     peer = evaluate_predictions(tmp_path / "peer", tiny_data).summary
-    for key in ("grids", "calibration", "cases", "label_rule", "hd95_convention"):
+    same = ("format", "grids", "calibration", "cases", "label_rule", "hd95_convention")
+    for key in same:
         assert peer[key] == own[key], key
     assert own["grids"]["native"]["dice"]["mean"] > 0
     for name in CASES:

@@ -1,5 +1,7 @@
 import subprocess
 import sys
+from contextlib import ExitStack
+from threading import Timer
 
 import pytest
 
@@ -23,6 +25,17 @@ def test_a_second_holder_is_refused_until_the_first_has_ended(tmp_path):
         pass
     with only_one(folder):
         assert folder.is_dir()
+
+
+def test_a_holder_can_be_waited_for(tmp_path, capsys):
+    held = ExitStack()
+    held.enter_context(only_one(tmp_path))
+    Timer(0.2, held.close).start()
+    with only_one(tmp_path, wait=True):
+        said = f"adn: waiting for another process to leave {tmp_path}.\n"
+        assert capsys.readouterr().err == said
+        with pytest.raises(UserError, match="another process"), only_one(tmp_path):
+            pass
 
 
 def test_a_killed_process_holds_nothing(tmp_path):
