@@ -33,7 +33,7 @@ from adn_jax.metrics.overlap import Mask
 from adn_jax.pipeline.align import aligns
 from adn_jax.runtime.jobs import progress_bar
 from adn_jax.training.begin import check_on_disk, check_raw_options, prepare_into
-from adn_jax.training.runs import Run, changed_settings, listed, stages_of
+from adn_jax.training.runs import Run, changed_settings, stages_of
 
 
 @dataclass(frozen=True)
@@ -364,26 +364,9 @@ def prepared_data(
         check_raw_options(reading)
         return read_manifest(data)
     check_on_disk(data)
-    check_same_preparation(out, settings)
-    return prepare_into(out, data, settings, workers, reading)
-
-
-def check_same_preparation(out: Path, settings: PrepareSettings) -> None:
-    """Raise `UserError` if other settings would replace the data in `out/prepared` that
-    finished runs have learnt from, those of this comparison or of an earlier one."""
-    prepared = out / "prepared"
-    learnt = sorted((out / "runs").glob("*/stages.json"))
-    if not learnt or not has_manifest(prepared):
-        return
-    differing = listed(
-        [*differing_fields(read_manifest(prepared).settings, settings, "prepare.")]
-    )
-    if differing:
-        raise UserError(
-            f"{prepared}, from which {learnt[0].parent} has learnt, was prepared with "
-            f"other settings ({differing}); choose another OUT or the settings of this "
-            "one."
-        )
+    finished = sorted((out / "runs").glob("*/stages.json"))
+    learnt_by = finished[0].parent if finished else None
+    return prepare_into(out, data, settings, workers, reading, learnt_by)
 
 
 def missing_sentences(

@@ -138,21 +138,23 @@ def prepare_dataset(
 def changed_cases(
     raw: Path, manifest: Manifest, reading: ReadSettings | None = None
 ) -> str:
-    """What of a raw data set would be prepared otherwise than it is in `manifest`, in
-    words; empty: nothing. Cases that could not be prepared are not tried again."""
+    """What would be prepared otherwise than it is in `manifest`, in words: which cases
+    there are, their splits, and those to learn from and to validate on; empty: nothing.
+    """
     reading = ReadSettings() if reading is None else reading
     dataset = find_dataset(raw, reading.layout, reading)
     names = [case.name for case in dataset.cases]
     if new := {*names} ^ {*manifest.cases, *manifest.failed}:
         return f"other cases: {few_of(sorted(new))}"
-    known = [case for case in dataset.cases if case.name in manifest.index]
-    redone = _unprepared(known, Path(manifest.folder), manifest.settings, reading)
-    if redone:
-        kinds = "other scans, labels or ways to read them"
-        return f"{kinds}: {few_of([case.name for case in redone])}"
     table = raw / "splits.json"
     splits = choose_splits(dataset.splits, names, table, failed=manifest.failed)
-    return "" if splits == manifest.splits else "other splits"
+    if splits != manifest.splits:
+        return "other splits"
+    learnt = {name for split in SPLITS[:2] for name in splits[split]}
+    known = [case for case in dataset.cases if case.name in learnt]
+    redone = _unprepared(known, Path(manifest.folder), manifest.settings, reading)
+    kinds = "other scans, labels, options of reading or version of adn-jax"
+    return f"{kinds}: {few_of([case.name for case in redone])}" if redone else ""
 
 
 def check_output(out: Path, names: Collection[str]) -> None:

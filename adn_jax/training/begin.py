@@ -268,7 +268,10 @@ def prepared_cases(
     """The prepared data set with its fold; a raw one is prepared into the run first."""
     wanted = recipe.system.prepare
     if not has_manifest(data):
-        return prepare_into(folder, data, wanted, workers, reading).with_fold(fold)
+        run = Run.find(folder)
+        learnt_by = folder if run is not None and run.finished else None
+        found = prepare_into(folder, data, wanted, workers, reading, learnt_by)
+        return found.with_fold(fold)
     manifest = read_manifest(data)
     if wanted.tissue == "auto":
         wanted = replace(wanted, tissue=manifest.settings.tissue)
@@ -287,22 +290,26 @@ def prepare_into(
     settings: PrepareSettings,
     workers: int | None,
     reading: ReadSettings | None,
+    learnt_by: Place | None = None,
 ) -> Manifest:
-    """Prepare a raw data set into `folder/prepared`, and say what came of it."""
+    """Prepare a raw data set into `folder/prepared`, and say what came of it.
+
+    Raises `UserError`, before anything is written, if that would replace what the run
+    `learnt_by` has learnt from.
+    """
     # readers of scans take half a second that prepared data never need
     from adn_jax.prepare.dataset import changed_cases, log_manifest, prepare_dataset
 
     prepared = Path(folder / "prepared")
-    run = Run.find(folder)
-    if run is not None and run.finished and has_manifest(prepared):
-        manifest = read_manifest(prepared)
-        if changed := changed_cases(Path(data), manifest, reading):
+    if learnt_by is not None and has_manifest(prepared):
+        there = read_manifest(prepared)
+        fields = [*differing_fields(there.settings, settings, "prepare.")]
+        if changed := listed(fields) or changed_cases(Path(data), there, reading):
             raise UserError(
-                f"{data} is not as it was when {folder} was trained on it ({changed}), "
-                f"and preparing it again would replace {prepared}; restore it, or "
-                "choose another --run folder."
+                f"{prepared}, from which {learnt_by} has learnt, would be prepared "
+                f"otherwise now ({changed}); restore that, or choose another folder "
+                "for the results."
             )
-        return manifest
     manifest = prepare_dataset(Path(data), prepared, settings, workers, reading)
     log_manifest(manifest)
     return manifest

@@ -203,9 +203,9 @@ def test_what_runs_have_learnt_from_is_not_prepared_otherwise(
         main([*command, "--set", "prepare.shape=16 40 40"])
     assert end.value.code == 2
     assert capsys.readouterr().err == (
-        f"adn: {out / 'prepared'}, from which {run.folder} has learnt, was prepared "
-        "with other settings (prepare.shape (16, 16, 16) -> (16, 40, 40)); choose "
-        "another OUT or the settings of this one.\n"
+        f"adn: {out / 'prepared'}, from which {run.folder} has learnt, would be "
+        "prepared otherwise now (prepare.shape (16, 16, 16) -> (16, 40, 40)); restore "
+        "that, or choose another folder for the results.\n"
     )
     assert asked == []
 

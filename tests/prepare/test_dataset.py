@@ -63,22 +63,29 @@ def test_one_scan_in_two_splits_is_flagged(raw, small_grid, tmp_path):
 
 
 def test_what_would_be_prepared_otherwise_is_told(raw, small_grid, tmp_path):
+    shutil.copytree(raw / "b", raw / "c")
+    splits = {"train": ["a"], "validation": ["b"], "test": ["c"]}
+    (raw / "splits.json").write_text(json.dumps(splits))
     manifest = prepare_dataset(raw, tmp_path / "out", small_grid, workers=1)
     before = contents(tmp_path / "out")
     assert changed_cases(raw, manifest) == ""
+    kinds = "other scans, labels, options of reading or version of adn-jax"
     bright = ReadSettings(hu_range=(0.0, 500.0))
-    kinds = "other scans, labels or ways to read them"
     assert changed_cases(raw, manifest, bright) == f"{kinds}: a, b"
-    (raw / "splits.json").write_text('{"train": ["a"], "validation": ["b"]}')
+    (raw / "splits.json").write_text(json.dumps({**splits, "train": ["a", "c"]}))
+    with pytest.raises(UserError):  # a case in two splits
+        changed_cases(raw, manifest)
+    swapped = {"train": ["b"], "validation": ["a"], "test": ["c"]}
+    (raw / "splits.json").write_text(json.dumps(swapped))
     assert changed_cases(raw, manifest) == "other splits"
-    (raw / "splits.json").unlink()
+    (raw / "splits.json").write_text(json.dumps(splits))
+    shutil.copy(raw / "a" / "lesion.nii.gz", raw / "c")  # which nothing has learnt
+    assert changed_cases(raw, manifest) == ""
     (raw / "a" / "lesion.nii.gz").unlink()
     assert changed_cases(raw, manifest) == f"{kinds}: a"
-    shutil.copytree(raw / "b", raw / "c")
-    assert changed_cases(raw, manifest) == "other cases: c"
+    shutil.copytree(raw / "b", raw / "d")
+    assert changed_cases(raw, manifest) == "other cases: d"
     assert contents(tmp_path / "out") == before
-    unusable = replace(manifest, failed={"c": "no brain was found."})
-    assert changed_cases(raw, unusable) == f"{kinds}: a"
 
 
 def test_a_case_may_not_be_called_as_the_folder_of_pictures(raw, small_grid, tmp_path):

@@ -445,9 +445,9 @@ def test_raw_data_that_has_changed_replaces_nothing(monkeypatch, tmp_path):
     Run.open(run).mark_finished("joint", {"steps": 4, "best_step": 4})
     assert train(RECIPE, raw, run) == 0
     changes[:] = ["other cases: a"]
-    with pytest.raises(UserError, match=r"is not as it was .* \(other cases: a\), and"):
+    with pytest.raises(UserError, match=r"otherwise now \(other cases: a\); restore"):
         train(RECIPE, raw, run)
-    assert prepared == [run / "prepared"] * 2
+    assert prepared == [run / "prepared"] * 3
 
 
 def test_what_another_process_was_given_is_the_same(data, tmp_path):
