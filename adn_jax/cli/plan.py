@@ -12,7 +12,7 @@ from adn_jax.config import Recipe
 from adn_jax.config.sizes import Size
 from adn_jax.errors import UserError
 from adn_jax.io.files import write_json, write_text
-from adn_jax.planning.plan import Compiled, StepPlan, plan_step
+from adn_jax.planning.plan import StepPlan, plan_step
 from adn_jax.planning.table import plan_sections, plans_json
 from adn_jax.planning.targets import (
     Accelerators,
@@ -50,8 +50,9 @@ class PlanCommand:
     """Where a step does not fit: forms of it that are compiled in search of one that
     does."""
     out: LocalFolder | None = None
-    """Folder for plan.md and plan.json; the same command again compiles only what is
-    missing there. Default: the terminal alone."""
+    """Folder for plan.md and plan.json of the latest call, and for what was compiled:
+    later calls, and calls for other targets side by side, compile only what is missing
+    there. Default: the terminal alone."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -90,7 +91,7 @@ def main(arguments: Sequence[str]) -> None:
         except UserError as error:
             raise UserError(f"{target.name}: {error}") from error
     out = command.out
-    compiled = Compiled(None if out is None else out / "compiled.json")
+    compiled = None if out is None else out / "compiled"
     plans: list[StepPlan] = []
     with progress_bar(TimeElapsedColumn(), transient=True) as bar:
         task = bar.add_task("", total=len(targets) * len(stages))
