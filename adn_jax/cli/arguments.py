@@ -16,7 +16,7 @@ from adn_jax.config.sizes import Size, at_size
 from adn_jax.config.validation import check_recipe
 from adn_jax.errors import UserError
 from adn_jax.io.paths import Place, at_home, to_place
-from adn_jax.training.runs import run_place
+from adn_jax.training.runs import run_place, stages_of
 
 Command = TypeVar("Command")
 
@@ -120,6 +120,15 @@ def parse_with_recipe(
     )
     check_recipe(both.recipe)
     return both.command, both.recipe
+
+
+def check_trained(option: str, stages: Sequence[str], recipe: Recipe) -> None:
+    """Raise `UserError` if an option names a stage that the recipe does not train."""
+    trained = stages_of(recipe)
+    if others := [stage for stage in stages if stage not in trained]:
+        raise UserError(
+            f"{option} has {others[0]!r}; {recipe.name} trains {', '.join(trained)}."
+        )
 
 
 def with_present_names(arguments: Sequence[str]) -> list[str]:

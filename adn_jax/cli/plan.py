@@ -7,7 +7,12 @@ import jax
 from rich.console import Console
 from rich.progress import TimeElapsedColumn
 
-from adn_jax.cli.arguments import LocalFolder, parse_with_recipe, with_present_names
+from adn_jax.cli.arguments import (
+    LocalFolder,
+    check_trained,
+    parse_with_recipe,
+    with_present_names,
+)
 from adn_jax.config import Recipe
 from adn_jax.config.sizes import Size
 from adn_jax.errors import UserError
@@ -78,11 +83,7 @@ def main(arguments: Sequence[str]) -> None:
         )
     targets = [parse_target(text) for text in command.target]
     stages = command.stages or stages_of(recipe)
-    if unknown := [stage for stage in stages if stage not in stages_of(recipe)]:
-        raise UserError(
-            f"--stages has {unknown[0]!r}; {recipe.name} trains "
-            f"{', '.join(stages_of(recipe))}."
-        )
+    check_trained("--stages", stages, recipe)
     for target in targets:
         check_compiler(target)
         mesh = mesh_shape(target, command.spatial_shards)
