@@ -56,8 +56,8 @@ class Benchmark:
     rounds: int = 2
     """Rounds over all systems; compilation is cold in the first and warm in others."""
     devices: int | None = None
-    """Devices that share the batch; default: 1, and for training on a CPU one a core,
-    as `train` has."""
+    """Devices that share the batch; default: 1, and for training on a CPU as many as
+    `train` takes: cores over which the batch of every stage divides."""
     peer: str = "none"
     """Time a peer of the recipe, too, in turn with ours: `module:function`, or `torch`
     for the PyTorch reference of this repository."""
