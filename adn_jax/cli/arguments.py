@@ -1,9 +1,9 @@
 """Command lines from dataclasses, recipes from files."""
 
 import inspect
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import field, make_dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -154,6 +154,8 @@ def _present_arguments(argument: str) -> list[str]:
 
 
 def asked_size(arguments: Sequence[str]) -> Size:
-    """The value of `--size`; one that is unknown is left to the parser to refuse."""
-    text = " ".join(arguments).replace("--size=", "--size ")
-    return "demo" if re.search(r"(^| )--size +demo( |$)", text) else "full"
+    """The value of the last `--size`, as the parser takes it; one that is unknown is
+    left to it to refuse."""
+    words = [word for each in arguments for word in each.split("=", 1)]
+    sizes = [value for option, value in pairwise(words) if option == "--size"]
+    return "demo" if sizes[-1:] == ["demo"] else "full"
