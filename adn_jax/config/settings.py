@@ -387,10 +387,10 @@ class OptimizerSettings:
 
 @dataclass(frozen=True)
 class StageSettings:
-    """One stage of training; 0 steps leave it out."""
+    """One stage of training."""
 
     steps: NonNegativeInt = 0
-    """Optimizer steps."""
+    """Optimizer steps; a stage that the recipe trains needs one at least."""
     batch: PositiveInt = 6
     """Cases a step, over all devices."""
     micro_batches: PositiveInt = 1
