@@ -383,7 +383,7 @@ def open_data(job: Job) -> Generator[Manifest]:
         with TemporaryDirectory() as folder:
             yield write_heads(Path(folder), settings, max(LEAST_CASES, job.batch))
         return
-    manifest = read_manifest(Path(job.data))
+    manifest = read_manifest(job.data)
     if manifest.settings.shape != settings.shape:
         raise UserError(
             f"{job.data} was prepared on a grid of {manifest.settings.shape} and the "

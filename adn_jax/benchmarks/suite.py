@@ -23,6 +23,7 @@ from adn_jax.config.serialization import settings_from_json, settings_to_json
 from adn_jax.errors import UserError, last_words
 from adn_jax.inference.system import sharing_devices
 from adn_jax.runtime.jobs import sharing_processors, usable_processors
+from adn_jax.training.runs import cases_at_once
 
 
 def run_plan(
@@ -103,8 +104,9 @@ def fit_machine(job: Job, plan: Plan, peaks: PeakFigures) -> Job:
     if job.what == "inference":
         shared = sharing_devices(job.recipe.system, usable_processors())
         return replace(job, devices=shared if job.batch == 1 else 1)
-    parts = getattr(job.recipe, job.what).micro_batches
-    return replace(job, devices=sharing_processors(job.batch // parts))
+    stage = replace(getattr(job.recipe, job.what), batch=job.batch)
+    recipe = replace(job.recipe, **{job.what: stage})
+    return replace(job, devices=sharing_processors(*cases_at_once(recipe)))
 
 
 def batch_of(plan: Plan, what: What) -> int:

@@ -1,9 +1,9 @@
 """Command lines from dataclasses, recipes from files."""
 
 import inspect
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import field, make_dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -16,7 +16,7 @@ from adn_jax.config.sizes import Size, at_size
 from adn_jax.config.validation import check_recipe
 from adn_jax.errors import UserError
 from adn_jax.io.paths import Place, at_home, to_place
-from adn_jax.training.runs import run_place
+from adn_jax.training.runs import run_place, stages_of
 
 Command = TypeVar("Command")
 
@@ -122,6 +122,15 @@ def parse_with_recipe(
     return both.command, both.recipe
 
 
+def check_trained(option: str, stages: Sequence[str], recipe: Recipe) -> None:
+    """Raise `UserError` if an option names a stage that the recipe does not train."""
+    trained = stages_of(recipe)
+    if others := [stage for stage in stages if stage not in trained]:
+        raise UserError(
+            f"{option} has {others[0]!r}; {recipe.name} trains {', '.join(trained)}."
+        )
+
+
 def with_present_names(arguments: Sequence[str]) -> list[str]:
     """The arguments with options spelled as now; each former name is told."""
     present = []
@@ -145,6 +154,8 @@ def _present_arguments(argument: str) -> list[str]:
 
 
 def asked_size(arguments: Sequence[str]) -> Size:
-    """The value of `--size`; one that is unknown is left to the parser to refuse."""
-    text = " ".join(arguments).replace("--size=", "--size ")
-    return "demo" if re.search(r"(^| )--size +demo( |$)", text) else "full"
+    """The value of the last `--size`, as the parser takes it; one that is unknown is
+    left to it to refuse."""
+    words = [word for each in arguments for word in each.split("=", 1)]
+    sizes = [value for option, value in pairwise(words) if option == "--size"]
+    return "demo" if sizes[-1:] == ["demo"] else "full"

@@ -24,7 +24,7 @@ from adn_jax.benchmarks.record import (
 from adn_jax.benchmarks.suite import count_jobs, run_plan
 from adn_jax.benchmarks.table import report_sections
 from adn_jax.benchmarks.worker import peer_function
-from adn_jax.cli.arguments import LocalFolder, parse_with_recipe
+from adn_jax.cli.arguments import LocalFolder, check_trained, parse_with_recipe
 from adn_jax.config import Recipe
 from adn_jax.distributed.preemption import interrupt_on_sigterm
 from adn_jax.errors import UserError
@@ -56,8 +56,8 @@ class Benchmark:
     rounds: int = 2
     """Rounds over all systems; compilation is cold in the first and warm in others."""
     devices: int | None = None
-    """Devices that share the batch; default: 1, and for training on a CPU one a core,
-    as `train` has."""
+    """Devices that share the batch; default: 1, and for training on a CPU as many as
+    `train` takes: cores over which the batch of every stage divides."""
     peer: str = "none"
     """Time a peer of the recipe, too, in turn with ours: `module:function`, or `torch`
     for the PyTorch reference of this repository."""
@@ -94,7 +94,9 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def make_plan(command: Benchmark, recipe: Recipe) -> Plan:
-    """What the command asks for; `UserError` for a count below 1."""
+    """What the command asks for; `UserError` for a count below 1, and for a step that
+    the recipe has not."""
+    check_trained("--what", [one for one in command.what if one != "inference"], recipe)
     for name in ("batch", "repeats", "rounds", "devices"):
         value = getattr(command, name)
         if value is not None and value < 1:

@@ -7,12 +7,17 @@ import jax
 from rich.console import Console
 from rich.progress import TimeElapsedColumn
 
-from adn_jax.cli.arguments import LocalFolder, parse_with_recipe, with_present_names
+from adn_jax.cli.arguments import (
+    LocalFolder,
+    check_trained,
+    parse_with_recipe,
+    with_present_names,
+)
 from adn_jax.config import Recipe
 from adn_jax.config.sizes import Size
 from adn_jax.errors import UserError
 from adn_jax.io.files import write_json, write_text
-from adn_jax.planning.plan import Compiled, StepPlan, plan_step
+from adn_jax.planning.plan import StepPlan, plan_step
 from adn_jax.planning.table import plan_sections, plans_json
 from adn_jax.planning.targets import (
     Accelerators,
@@ -50,8 +55,9 @@ class PlanCommand:
     """Where a step does not fit: forms of it that are compiled in search of one that
     does."""
     out: LocalFolder | None = None
-    """Folder for plan.md and plan.json; the same command again compiles only what is
-    missing there. Default: the terminal alone."""
+    """Folder for plan.md and plan.json of the latest call, and for what was compiled:
+    later calls, and calls for other targets side by side, compile only what is missing
+    there. Default: the terminal alone."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -77,11 +83,7 @@ def main(arguments: Sequence[str]) -> None:
         )
     targets = [parse_target(text) for text in command.target]
     stages = command.stages or stages_of(recipe)
-    if unknown := [stage for stage in stages if stage not in stages_of(recipe)]:
-        raise UserError(
-            f"--stages has {unknown[0]!r}; {recipe.name} trains "
-            f"{', '.join(stages_of(recipe))}."
-        )
+    check_trained("--stages", stages, recipe)
     for target in targets:
         check_compiler(target)
         mesh = mesh_shape(target, command.spatial_shards)
@@ -90,7 +92,7 @@ def main(arguments: Sequence[str]) -> None:
         except UserError as error:
             raise UserError(f"{target.name}: {error}") from error
     out = command.out
-    compiled = Compiled(None if out is None else out / "compiled.json")
+    compiled = None if out is None else out / "compiled"
     plans: list[StepPlan] = []
     with progress_bar(TimeElapsedColumn(), transient=True) as bar:
         task = bar.add_task("", total=len(targets) * len(stages))

@@ -16,7 +16,7 @@ from adn_jax.runtime.platform import (
     keep_compiled,
     keep_freed_memory,
 )
-from adn_jax.training.runs import Run, stages_of
+from adn_jax.training.runs import Run, cases_at_once, stages_of
 from adn_jax.training.train import train
 
 
@@ -81,9 +81,7 @@ def main(arguments: Sequence[str]) -> None:
         keep_compiled(command.run if command.coordinator else None)
     join_processes(command.coordinator, command.processes, command.process_id)
     if not command.coordinator:
-        stages = (getattr(recipe, name) for name in stages_of(recipe))
-        parts = (stage.batch // stage.micro_batches for stage in stages)
-        shared = (command.spatial_shards * part for part in parts)
+        shared = (command.spatial_shards * cases for cases in cases_at_once(recipe))
         spread_over_cores(sharing_processors(*shared))
     runs = [
         *((stage, command.pretrained) for stage in stages_of(recipe)),

@@ -211,7 +211,7 @@ class AlignmentSettings:
     search_limit_deg: Degrees = 0.0
     """Search this far around T's angle (around 0 without T); 0: no search."""
     search_step_deg: PositiveFloat = 2.0
-    """Step of the search."""
+    """Largest step of the search, whose steps are equal and end at its limit."""
     search_everywhere: bool = True
     """Where there is a search, also begin at every angle about the centre of mass; the
     start that mirrors better after refinement counts, and the brain's shape says where
@@ -392,10 +392,10 @@ class OptimizerSettings:
 
 @dataclass(frozen=True)
 class StageSettings:
-    """One stage of training; 0 steps leave it out."""
+    """One stage of training."""
 
     steps: NonNegativeInt = 0
-    """Optimizer steps."""
+    """Optimizer steps; a stage that the recipe trains needs one at least."""
     batch: PositiveInt = 6
     """Cases a step, over all devices."""
     micro_batches: PositiveInt = 1

@@ -153,7 +153,8 @@ class StreamSettings:
     sharpness: Range = (-0.6, 0.8)
     """Reconstruction kernel: smooth below 0, with overshoot at edges above."""
     noise_hu: NonNegativeRange = (0.3, 4.0)
-    """Standard deviation of the noise in a voxel of the grid, more often low."""
+    """Standard deviation of the white noise in a voxel of the grid, more often low;
+    smooth kernels and thick slices then leave less of it."""
     motion: Chance = 0.1
     """Chance of a moved head: slices that lie askew, doubled contours."""
     motion_mm: NonNegativeFloat = 2.5

@@ -18,7 +18,7 @@ from adn_jax.errors import UserError
 from adn_jax.io.files import atomic_path, is_there, read_json, write_json
 from adn_jax.io.image import Image, from_zyx, read_image, spacing_of, write_image
 from adn_jax.io.nifti import open_nifti, read_voxels
-from adn_jax.io.paths import Source
+from adn_jax.io.paths import Source, unread_named
 
 CASE_FORMAT = 1
 """Version of the files of a prepared case."""
@@ -126,8 +126,8 @@ def write_case(
 
 
 def sha256(path: Path) -> str:
-    """Checksum of a file."""
-    with path.open("rb") as file:
+    """Checksum of a file; `UserError` if it cannot be read."""
+    with unread_named(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

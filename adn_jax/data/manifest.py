@@ -30,7 +30,7 @@ from adn_jax.io.files import (
     read_json,
     write_json,
 )
-from adn_jax.io.paths import Place, Source, as_place
+from adn_jax.io.paths import Place, Source, as_place, read_bytes
 
 MANIFEST_FORMAT = 1
 """Version of `manifest.json`."""
@@ -347,7 +347,7 @@ def zipped(folder: Path) -> bytes:
     with zipfile.ZipFile(content, "w") as archive:
         for file in sorted(folder.iterdir()):
             entry = zipfile.ZipInfo(f"{folder.name}/{file.name}")
-            archive.writestr(entry, file.read_bytes())
+            archive.writestr(entry, read_bytes(file))
     return content.getvalue()
 
 

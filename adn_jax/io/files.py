@@ -16,7 +16,15 @@ from typing import Any
 import numpy as np
 
 from adn_jax.errors import UserError
-from adn_jax.io.paths import Place, Source, at_hand, is_remote, read_bytes, upload
+from adn_jax.io.paths import (
+    Place,
+    Source,
+    at_hand,
+    is_remote,
+    read_bytes,
+    unread_named,
+    upload,
+)
 
 UNFINISHED = re.compile(r"\.\d+\.(?P<name>.+)")
 """Name of what `atomic_path` yields, and leaves where its process is killed."""
@@ -124,8 +132,12 @@ def fingerprint(*values: Any) -> str:
 
 
 def is_there(path: Source) -> bool:
-    """Whether there is a file of this name, be it a link whose target is missing."""
-    return path.is_file() or is_dangling(path)
+    """Whether there is a file of this name, be it a link whose target is missing.
+
+    Raises `UserError` if the system does not tell.
+    """
+    with unread_named(path):
+        return path.is_file() or is_dangling(path)
 
 
 def is_vacant(folder: Place) -> bool:
@@ -166,24 +178,29 @@ def is_dangling(path: Source) -> bool:
 
 
 def check_fetched(path: Source) -> None:
-    """Raise `UserError` if only the name of a file is here, not what it holds.
+    """Raise `UserError` if only the name of a file is here, not what it holds, or the
+    system does not give it.
 
     DataLad, git-annex and Git LFS keep links or lines of text in place of files that
     were not fetched.
     """
-    if isinstance(path, Path) and is_dangling(path):
-        raise UserError(
-            f"{path} is a link whose target is missing ({path.readlink()}); fetch it "
-            "(datalad get, git annex get) or copy the file itself there."
-        )
-    if isinstance(path, Path) and path.is_file():
+    if not isinstance(path, Path):
+        return
+    with unread_named(path):
+        if is_dangling(path):
+            raise UserError(
+                f"{path} is a link whose target is missing ({path.readlink()}); fetch "
+                "it (datalad get, git annex get) or copy the file itself there."
+            )
+        if not path.is_file():
+            return
         with path.open("rb") as file:
             start = file.read(max(map(len, POINTERS)))
-        if start.startswith(POINTERS):
-            raise UserError(
-                f"{path} only says where the file is kept; fetch it (datalad get, "
-                "git annex get, git lfs pull)."
-            )
+    if start.startswith(POINTERS):
+        raise UserError(
+            f"{path} only says where the file is kept; fetch it (datalad get, "
+            "git annex get, git lfs pull)."
+        )
 
 
 def files_below(folder: Path) -> list[Path]:

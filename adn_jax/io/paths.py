@@ -104,14 +104,23 @@ def read_bytes(source: Source) -> bytes:
 
     Raises `FileNotFoundError` if there is none, `UserError` if it cannot be read.
     """
-    try:
+    with unread_named(source):
         return source.read_bytes()
-    except FileNotFoundError:
+
+
+@contextmanager
+def unread_named(source: Source) -> Generator[None]:
+    """What keeps the block from reading a file becomes a `UserError` of it; that there
+    is none (`FileNotFoundError`) does not."""
+    try:
+        yield
+    except (FileNotFoundError, UserError):
         raise
     except Exception as error:  # each store has errors of its own
+        reason = getattr(error, "strerror", None) or one_line(error)
         raise UserError(
-            f"{source} could not be read ({one_line(error)}); restore it, or run the "
-            "command again when its store answers."
+            f"{source} could not be read ({reason}); restore it, or your right to read "
+            "it, or run the command again when its disk or store answers."
         ) from error
 
 

@@ -70,9 +70,13 @@ def placed(plane: Plane, affine: Affine, shape_zyx: tuple[int, int, int]) -> Pla
 
 
 def on_grid(plane: Plane, affine: Affine, shape_zyx: tuple[int, int, int]) -> Plane:
-    """The inverse of `placed`, on any grid: in mm from its centre, along its axes."""
+    """The inverse of `placed`, on any grid: in mm from its centre, along its axes.
+
+    Where these are not at right angles, the normal is not of length 1.
+    """
     axes, centre = _axes_and_centre(affine, shape_zyx)
-    return Plane(axes.T @ plane.normal, axes.T @ (plane.point - centre))
+    point = np.linalg.solve(axes, plane.point - centre)
+    return Plane(axes.T @ plane.normal, point)
 
 
 def _axes_and_centre(

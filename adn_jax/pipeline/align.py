@@ -6,6 +6,7 @@ differentiable sampler. A mirror plane is the same after half a turn; where the 
 front points is told by the brain's shape.
 """
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
@@ -255,7 +256,7 @@ def _best_start(volume: Volume, pose: Pose, system: SystemSettings) -> Pose:
     where it was misled.
     """
     small, limit = _rough(volume, system), system.alignment.search_limit_deg
-    anew = _best_turn(small, centre_pose(volume), system, _every_turn_deg())
+    anew = _best_turn(small, centre_pose(volume), system, every_turn_deg())
     near = _search_angle(small, pose, system, limit)
     poses = jax.tree.map(lambda *parts: jnp.stack(parts), near, anew)
     if system.alignment.refine_steps > 0:
@@ -268,19 +269,19 @@ def _search_angle(
     volume: Volume, pose: Pose, system: SystemSettings, limit_deg: float
 ) -> Pose:
     """The pose that mirrors best among angles up to `limit_deg` from the given one."""
-    turns = _turns_deg(limit_deg, system.alignment.search_step_deg)
+    turns = turns_deg(limit_deg, system.alignment.search_step_deg)
     return _best_turn(volume, pose, system, turns)
 
 
-def _turns_deg(limit: float, step: float) -> Float[Array, " n"]:
-    """Turns in degrees at equal steps up to +- `limit`."""
-    count = round(limit / step)
-    return step * jnp.arange(-count, count + 1, dtype=jnp.float32)
+def turns_deg(limit: float, step: float) -> Float[Array, " n"]:
+    """Turns in degrees from -`limit` to `limit` at equal steps of `step` at most."""
+    count = math.ceil(round(limit / step, 6))  # 1.1 / 0.1 is a little more than 11
+    return limit / max(count, 1) * jnp.arange(-count, count + 1, dtype=jnp.float32)
 
 
-def _every_turn_deg() -> Float[Array, " n"]:
-    """Turns in degrees that meet every mirror line."""
-    return _turns_deg(90.0, EVERY_DEG)[1:]
+def every_turn_deg() -> Float[Array, " n"]:
+    """Turns in degrees that meet every mirror line, each of them once."""
+    return turns_deg(90.0 - EVERY_DEG / 2, EVERY_DEG)
 
 
 def _best_turn(
@@ -401,7 +402,7 @@ class MidlineFit(NamedTuple):
 def midline_fit(volume: Volume, pose: Pose, system: SystemSettings) -> MidlineFit:
     """Compare a pose with every other angle about its centre."""
     small, fine = _rough(volume, system), coarse(volume)
-    turns = _every_turn_deg()
+    turns = every_turn_deg()
     losses = _unlikeness_turned(small, pose, system, turns)
     apart = jnp.abs(turns)[:, None] > APART_DEG
     return MidlineFit(
@@ -416,7 +417,7 @@ def _rival_line(
     volume: Volume, pose: Pose, system: SystemSettings
 ) -> Float[Array, " b"]:
     """`MidlineFit.rival`: a head that is rolled or bent can have two mirror lines."""
-    turns = _turns_deg(APART_DEG, 1.0)
+    turns = turns_deg(APART_DEG, 1.0)
     losses = _unlikeness_turned(volume, pose, system, turns)
     before, within, behind = losses[:-2], losses[1:-1], losses[2:]
     other = (jnp.abs(turns) >= BESIDE_DEG)[1:-1, None]

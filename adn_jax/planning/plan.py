@@ -1,17 +1,15 @@
 """Every step of a recipe on every target, and settings with which it fits."""
 
-import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from adn_jax.benchmarks.suite import ask_worker
 from adn_jax.config import Recipe
 from adn_jax.config.serialization import settings_from_json, settings_to_json
 from adn_jax.errors import UserError
-from adn_jax.io.files import read_json, write_json
+from adn_jax.io.files import fingerprint, read_json, write_json
 from adn_jax.planning.targets import Accelerators, compiler_environment
 from adn_jax.planning.worker import Answer, CompileJob
 from adn_jax.runtime.capacity import Demand
@@ -74,34 +72,21 @@ def cases_of(job: CompileJob) -> int:
     return getattr(job.recipe, job.stage).batch
 
 
-@dataclass
-class Compiled:
-    """Answers of earlier calls by their jobs, kept in a file as they come in."""
+def compile_once(job: CompileJob, target: Accelerators, folder: Path | None) -> Answer:
+    """The answer to a job: a former one of the same versions, or that of a fresh
+    process, which is kept.
 
-    path: Path | None
-    versions: dict[str, str] = field(default_factory=lambda: dict(installed()))
-
-    def __post_init__(self) -> None:
-        """Read what the same versions have answered before."""
-        self.answers: dict[str, Any] = {}
-        if self.path is not None and self.path.is_file():
-            content = read_json(self.path)
-            if content.get("versions") == self.versions:
-                self.answers = content["answers"]
-
-    def compile(self, job: CompileJob, target: Accelerators) -> Answer:
-        """The answer to a job: a former one, or that of a fresh process."""
-        key = json.dumps(settings_to_json(job), sort_keys=True)
-        if key not in self.answers:
-            answer = compile_apart(job, target)
-            if answer.error:
-                return answer
-            self.answers[key] = settings_to_json(answer)
-            if self.path is not None:
-                write_json(
-                    self.path, {"versions": self.versions, "answers": self.answers}
-                )
-        return settings_from_json(Answer, self.answers[key], "answer")
+    Each has a file of its own in `folder`, so that calls side by side lose nothing;
+    None: none is kept.
+    """
+    asked = {"versions": dict(installed()), "job": settings_to_json(job)}
+    path = None if folder is None else folder / f"{fingerprint(asked)}.json"
+    if path is not None and path.is_file():
+        return settings_from_json(Answer, read_json(path)["answer"], f"{path}: answer")
+    answer = compile_apart(job, target)
+    if path is not None and not answer.error:
+        write_json(path, {**asked, "answer": settings_to_json(answer)})
+    return answer
 
 
 def installed() -> Iterator[tuple[str, str]]:
@@ -124,7 +109,7 @@ def plan_step(
     target: Accelerators,
     stage: str,
     change: Change,
-    compiled: Compiled,
+    compiled: Path | None,
     tries: int,
     begin: Callable[[str], None],
 ) -> StepPlan:
@@ -134,7 +119,8 @@ def plan_step(
         target: what to compile for.
         stage: which step.
         change: gives the recipe with some options changed.
-        compiled: former answers, to which new ones are added.
+        compiled: folder of former answers, to which new ones are added; None: none
+            is kept.
         tries: forms that are compiled at most, each of them one that would fit by
             estimate.
         begin: told before each compilation what it is.
@@ -144,7 +130,7 @@ def plan_step(
         begin(f"{target.name} {stage} {options}".strip())
         recipe, shards = change(target, options)
         job = CompileJob(target.name, recipe, stage, shards)
-        return Trial(options, job, compiled.compile(job, target))
+        return Trial(options, job, compile_once(job, target, compiled))
 
     first = attempt("")
     if first.answer.error:

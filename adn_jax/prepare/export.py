@@ -45,7 +45,7 @@ from adn_jax.io.files import (
     write_json,
 )
 from adn_jax.io.image import Image, from_zyx, onto_voxels, write_image
-from adn_jax.io.paths import Place, check_apart, is_remote
+from adn_jax.io.paths import Place, check_apart, is_remote, read_bytes
 from adn_jax.prepare.dataset import input_fingerprint
 from adn_jax.runtime.jobs import Outcome, Processes, attempt
 
@@ -259,7 +259,7 @@ class Target:
         Checksums of everything that its files depend on, and of the files.
         """
         made_of = json.dumps([EXPORTED_VERSION, self.grid]).encode()
-        made_of += (source.prepared / "case.json").read_bytes()
+        made_of += read_bytes(source.prepared / "case.json")
         return {
             "made_of": hashlib.sha256(made_of).hexdigest(),
             "files": {file: sha256(self.folder / file) for file in source.files},
@@ -415,5 +415,5 @@ def _shard_name(prepared: Path, cases: Sequence[str]) -> str:
     digest = hashlib.sha256()
     for case in cases:
         digest.update(case.encode())
-        digest.update((prepared / case / "case.json").read_bytes())
+        digest.update(read_bytes(prepared / case / "case.json"))
     return f"cases-{digest.hexdigest()[:16]}.array_record"

@@ -45,6 +45,7 @@ class Scanner(NamedTuple):
     """Where the first slice lies, in slices."""
     sharpness: Float[Array, ""]
     noise_hu: Float[Array, ""]
+    """Before the kernel and the slices."""
     offset_hu: Float[Array, ""]
     gain: Float[Array, ""]
     ghost: Float[Array, ""]

@@ -96,6 +96,12 @@ def former_stages(recipe: Recipe, stage: str) -> tuple[str, ...]:
     return stages[: stages.index(stage)]
 
 
+def cases_at_once(recipe: Recipe) -> list[int]:
+    """How many cases each stage takes side by side: its batch, or a part of it."""
+    stages = (getattr(recipe, name) for name in stages_of(recipe))
+    return [stage.batch // stage.micro_batches for stage in stages]
+
+
 @dataclass
 class Run:
     """A run's folder, opened: its files are read and checked once.

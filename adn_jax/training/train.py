@@ -125,7 +125,8 @@ def train(
             return _train_stages(begun, data, folder, recipe, fold, mesh)
     except OSError as error:
         raise UserError(
-            f"writing to {folder} failed ({error.strerror or error}); free space, "
+            f"{error.filename or folder} could not be read or written "
+            f"({error.strerror or error}); free space or see to your rights there, "
             "then run the same command again: it continues."
         ) from error
 

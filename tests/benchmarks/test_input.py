@@ -53,6 +53,18 @@ def test_a_prepared_data_set_is_taken(tmp_path):
         pass
 
 
+def test_a_data_set_is_named_as_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_heads(tmp_path / "heads")
+    with real_input.open_data(job(data="~/heads")) as manifest:
+        assert len(manifest.splits["train"]) == 5
+    with (
+        pytest.raises(UserError, match=r"ftp://b/x is in no object store that is"),
+        real_input.open_data(job(data="ftp://b/x")),
+    ):
+        pass
+
+
 def test_every_step_takes_the_next_batch():
     seen = []
     cases = draw_cases((2, 2, 2), 9)

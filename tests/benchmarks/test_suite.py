@@ -99,12 +99,15 @@ def test_without_peaks_there_is_nothing_to_tell(run):
 
 
 def test_training_on_a_cpu_has_the_devices_of_train(monkeypatch):
-    monkeypatch.setattr(suite, "sharing_processors", lambda batch: batch)
+    monkeypatch.setattr("adn_jax.runtime.jobs.usable_processors", lambda: 8)
+    halves = replace(RECIPE.align, batch=18, micro_batches=2)
+    recipe = replace(RECIPE, align=halves, joint=replace(RECIPE.joint, batch=6))
 
     def devices(plan, **changes):
-        job = replace(Job("steps", RECIPE, batch=6), **changes)
+        job = replace(Job("steps", recipe, batch=6), **changes)
         return suite.fit_machine(job, plan, PEAKS).devices
 
-    assert devices(PLAN) == 6
+    assert devices(PLAN) == devices(PLAN, what="align", batch=18) == 3
+    assert devices(PLAN, batch=4) == 1
     assert devices(PLAN, what="inference") == devices(PLAN, form="eager") == 1
     assert devices(replace(PLAN, devices=3), devices=3) == 3

@@ -8,6 +8,7 @@ from adn_jax.cli.arguments import parse_with_recipe
 from adn_jax.cli.main import main
 from adn_jax.config import Recipe
 from adn_jax.config.recipe_file import load_recipe
+from adn_jax.config.sizes import Size, at_size
 from adn_jax.errors import UserError
 
 HEAD = "from adn_jax.config import Recipe, StageSettings\ndef get_config():\n    "
@@ -19,6 +20,14 @@ class Command:
 
     data: Path
     """Some folder."""
+
+
+@dataclass(frozen=True)
+class SizedCommand(Command):
+    """The same with a size."""
+
+    size: Size = "full"
+    """Some size."""
 
 
 @pytest.fixture
@@ -118,6 +127,23 @@ def test_options_change_the_recipe(config):
     assert recipe.system.prepare.shape == (8, 16, 16)
     assert recipe.system.alignment.network is False
     assert recipe.joint.optimizer.clip_norm is None
+
+
+@pytest.mark.parametrize(
+    ("options", "size"),
+    [
+        (["--size", "demo"], "demo"),
+        (["--size", "demo", "--size", "full"], "full"),
+        (["--size=full", "--seed", "9", "--size=demo"], "demo"),
+        (["--data", "a --size demo"], "full"),
+    ],
+)
+def test_the_last_size_counts_for_command_and_recipe_alike(config, options, size):
+    command, recipe = parse_with_recipe(
+        SizedCommand, "train", [str(config()), "--data", "heads", *options]
+    )
+    assert command.size == size
+    assert recipe == at_size(Recipe(name="a", seed=recipe.seed), size)
 
 
 def test_unknown_option_is_refused_with_a_near_one(config, capsys):

@@ -109,6 +109,17 @@ def test_counts_begin_at_one(name, capsys):
     assert said == f"adn: --{name} is 0; it has to be at least 1.\n"
 
 
+def test_a_step_that_the_recipe_has_not_is_refused_before_anything_is_measured(
+    jobs, capsys
+):
+    with pytest.raises(SystemExit) as end:
+        main(["benchmark", CONFIG, "--alignment.no-network", "--what", "align"])
+    assert end.value.code == 2
+    said = capsys.readouterr().err
+    assert said == "adn: --what has 'align'; tiny trains joint.\n"
+    assert not jobs
+
+
 def test_details_are_asked_for(jobs, capsys):
     options = ["--rounds", "1", "--input", "synthetic", "--budget", "--layers"]
     main(["benchmark", CONFIG, *options])

@@ -1,8 +1,10 @@
 import errno
 import json
+import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -107,6 +109,31 @@ def test_json_that_cannot_be_read(tmp_path):
         read_json(tmp_path / "a.json")
     (tmp_path / "a.json").write_bytes(b'{"b": ')
     with pytest.raises(UserError, match=r"a\.json is not readable JSON"):
+        read_json(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("way", ["is_file", "open", "read_bytes"])
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE])
+def test_a_file_that_the_system_does_not_give_is_named(
+    tmp_path, monkeypatch, way, number
+):
+    write_json(tmp_path / "a.json", {})
+
+    def refuse(*_):
+        raise OSError(number, os.strerror(number), "elsewhere")
+
+    monkeypatch.setattr(Path, way, refuse)
+    message = rf"/a\.json could not be read \({os.strerror(number)}\); restore it, or"
+    with pytest.raises(UserError, match=message):
+        read_json(tmp_path / "a.json")
+    if way == "is_file":
+        with pytest.raises(UserError, match=message):
+            is_there(tmp_path / "a.json")
+
+
+def test_a_folder_in_the_place_of_a_file(tmp_path):
+    (tmp_path / "a.json").mkdir()
+    with pytest.raises(UserError, match=r"a\.json could not be read \(Is a directory"):
         read_json(tmp_path / "a.json")
 
 

@@ -6,6 +6,8 @@ from adn_jax.metrics.alignment import (
     alignment_error,
     in_plane_angle_deg,
     offset_mm,
+    on_grid,
+    placed,
     true_plane,
 )
 
@@ -51,6 +53,27 @@ def test_points_of_the_head_plane_stay_on_it():
         voxel = np.linalg.solve(affine, head_to_world @ [*on_plane, 1.0])[:3]
         mm = (voxel - (np.array(SHAPE[::-1]) - 1) / 2) * [1.2, 1.2, 5.0]
         assert plane.normal @ (mm - plane.point) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_a_plane_lies_on_a_grid_of_leaning_axes_as_in_the_world():
+    affine = grid_affine(origin=(3.0, -60.0, 20.0))
+    affine[:3, 2] = [1.0, 2.0, 4.5]
+    normal = np.array([0.8, 0.6, 0.0])
+    world = Plane(normal, np.array([30.0, -20.0, 50.0]))
+    plane = on_grid(world, affine, SHAPE)
+    middle = (np.array(SHAPE[::-1]) - 1) / 2
+    for along in ([0, 0, 0], [-6.0, 8.0, 0], [0, 0, 40.0], [3.0, -4.0, -70.0]):
+        voxel = np.linalg.solve(affine, [*(world.point + along), 1.0])[:3]
+        mm = (voxel - middle) * np.linalg.norm(affine[:3, :3], axis=0)
+        assert plane.normal @ (mm - plane.point) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_a_plane_of_the_grid_comes_back_from_the_world():
+    affine = pose(15.0, (7.0, 0.0, 0.0)) @ grid_affine()
+    plane = true_plane(pose(20.0, (4.0, -3.0, 2.0)), affine, SHAPE)
+    again = on_grid(placed(plane, affine, SHAPE), affine, SHAPE)
+    assert again.normal == pytest.approx(plane.normal)
+    assert again.point == pytest.approx(plane.point)
 
 
 def test_errors_of_angle_and_offset():

@@ -16,11 +16,13 @@ from adn_jax.pipeline.align import (
     centre_pose,
     coarse,
     estimate_pose,
+    every_turn_deg,
     first_pose,
     midline_fit,
     mirror_distance,
     refine_pose,
     search_pose,
+    turns_deg,
 )
 from tests.pipeline.heads import small_recipe, symmetric_head, turned_heads
 
@@ -55,6 +57,27 @@ def assert_close(found, expected, atol):
 def test_search_finds_the_angle_within_its_step(recipe, heads):
     pose = jax.jit(search_pose, static_argnums=(1, 2))(heads, recipe.system, 30.0)
     np.testing.assert_allclose(angles(pose), DEGREES, atol=2.0)
+
+
+@pytest.mark.parametrize(
+    ("limit", "step", "count"),
+    [(5.0, 2.0, 3), (7.0, 4.0, 2), (1.0, 2.0, 1), (0.0, 2.0, 0)],
+)
+def test_the_search_reaches_its_limit_in_equal_steps(limit, step, count):
+    turns = turns_deg(limit, step)
+    np.testing.assert_allclose(turns, np.linspace(-limit, limit, 2 * count + 1), 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("limit", "step", "count"), [(10.0, 2.0, 5), (15.0, 1.0, 15), (1.1, 0.1, 11)]
+)
+def test_a_limit_of_whole_steps_has_these(limit, step, count):
+    steps = step * jnp.arange(-count, count + 1, dtype=jnp.float32)
+    np.testing.assert_array_equal(turns_deg(limit, step), steps)
+
+
+def test_every_mirror_line_is_met_once():
+    np.testing.assert_array_equal(every_turn_deg(), np.arange(-88.0, 89.0, 4.0))
 
 
 def test_refinement_finds_angle_and_shift(recipe, heads):

@@ -80,6 +80,25 @@ def test_the_same_command_compiles_nothing_again(compiler, tmp_path):
     assert (tmp_path / "plan.md").read_bytes() == shown
 
 
+def test_calls_side_by_side_lose_nothing_of_each_other(compiler, monkeypatch, tmp_path):
+    def plan(*targets):
+        out = ["--stages", "align", "--out", str(tmp_path)]
+        main(["plan", CONFIG, *GRID, "--target", *targets, *out])
+
+    answer_at_once = planning.compile_apart
+
+    def meanwhile(job, target):
+        monkeypatch.setattr(planning, "compile_apart", answer_at_once)
+        plan("h200")
+        return answer_at_once(job, target)
+
+    monkeypatch.setattr(planning, "compile_apart", meanwhile)
+    plan("v5e:1x1")
+    assert len(compiler) == 2
+    plan("v5e:1x1", "h200")
+    assert len(compiler) == 2
+
+
 def test_other_versions_compile_again(compiler, monkeypatch, tmp_path):
     command = ["plan", CONFIG, *GRID, "--target", "v5e:1x1", "--out", str(tmp_path)]
     main(command)

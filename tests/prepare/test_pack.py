@@ -142,6 +142,13 @@ def test_a_case_that_has_changed_is_not_packed(heads, tmp_path):
     assert not (tmp_path / "packed" / "manifest.json").exists()
 
 
+def test_what_cannot_be_read_is_named(heads, tmp_path):
+    (heads / "head03" / "notes").mkdir()
+    said = refuse(heads, tmp_path / "packed")
+    assert "head03/notes could not be read (Is a directory)" in said
+    assert not (tmp_path / "packed" / "manifest.json").exists()
+
+
 def test_what_cannot_be_packed(heads, tmp_path):
     assert "it has to be at least 1" in refuse(heads, tmp_path / "packed", 0)
     assert "is no prepared data set" in refuse(tmp_path, tmp_path / "packed")

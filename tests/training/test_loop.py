@@ -1,10 +1,12 @@
 """The loop around a stage that is cheap: one parameter drawn to the mean intensity."""
 
+import errno
 import math
 import os
 import shutil
 import signal
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -245,7 +247,7 @@ def test_where_every_checkpoint_is_damaged_nothing_begins_anew(train, tmp_path):
         train(tmp_path)
 
 
-@pytest.mark.parametrize("way", ["cut", "deleted"])
+@pytest.mark.parametrize("way", ["cut", "deleted", "refused"])
 def test_a_case_that_cannot_be_read_ends_with_the_state_saved(
     train, tmp_path, heads, way
 ):
@@ -256,12 +258,10 @@ def test_a_case_that_cannot_be_read_ends_with_the_state_saved(
     early = {name for step in (0, 1) for name in names_of_step(split, step)}
     (late,) = set(split.names) - early
     volume = data / late / "ct.nii"
-    if way == "cut":
-        os.truncate(volume, volume.stat().st_size // 2)
-    else:
-        volume.unlink()
-    with pytest.raises(UserError, match=late):
-        train(run, read_manifest(data))
+    with pytest.MonkeyPatch.context() as patch:
+        make_unreadable(volume, way, patch)
+        with pytest.raises(UserError, match=late):
+            train(run, read_manifest(data))
     assert [x["step"] for x in read_metrics(run)] == [1, 2]
     shutil.copy(heads.folder / late / "ct.nii", volume)
     assert train(run, read_manifest(data)) == 0
@@ -269,6 +269,27 @@ def test_a_case_that_cannot_be_read_ends_with_the_state_saved(
         (tmp_path / each / "metrics.jsonl").read_text() for each in ("whole", "run")
     ]
     assert logs[0] == logs[1]
+
+
+def make_unreadable(path, way, patch):
+    if way == "cut":
+        os.truncate(path, path.stat().st_size // 2)
+    elif way == "deleted":
+        path.unlink()
+    else:
+        patch.setattr(Path, "open", refusing(path))
+
+
+def refusing(refused):
+    """`Path.open` where the system does not give a file."""
+    usual = Path.open
+
+    def open_others(path, *arguments, **options):
+        if path == refused:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return usual(path, *arguments, **options)
+
+    return open_others
 
 
 def names_of_step(split, step):

@@ -424,7 +424,17 @@ def test_full_disk_while_training(monkeypatch, data, tmp_path):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(module, "train_stage", fail)
-    message = r"writing to .*run failed \(No space left on device\); free space"
+    message = r"run could not be .* written \(No space left on device\); free space"
+    with pytest.raises(UserError, match=message):
+        train(RECIPE, data, tmp_path / "run")
+
+
+def test_what_cannot_be_read_while_training_is_named(monkeypatch, data, tmp_path):
+    def fail(*_):
+        raise OSError(errno.ESTALE, "Stale file handle", "/nfs/heads")
+
+    monkeypatch.setattr(module, "train_stage", fail)
+    message = r"^/nfs/heads could not be read or written \(Stale file handle\);"
     with pytest.raises(UserError, match=message):
         train(RECIPE, data, tmp_path / "run")
 
