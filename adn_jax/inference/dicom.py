@@ -19,6 +19,7 @@ from jaxtyping import Float, Float32, Num, UInt8
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import Code, codes
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless
+from pydicom.valuerep import DA, TM
 
 from adn_jax.errors import UserError, few_of
 from adn_jax.scans.dicom.headers import Frame
@@ -60,6 +61,19 @@ MAY_BE_EMPTY = (
 )
 """Elements that an object has to have, if without a value; de-identified files often
 lack them."""
+
+
+SEXES = {"M", "F", "O", ""}
+
+WHEN = {
+    "PatientBirthDate": DA,
+    "StudyDate": DA,
+    "StudyTime": TM,
+}
+"""What reads these elements; it raises ValueError for what is none."""
+
+LONGEST_NAME = 64
+"""Letters of a model's or a device's name (value representation LO)."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +143,8 @@ def write_dicom(folder: Path, scan: RawScan, found: Found) -> dict[str, Any]:
 
 
 def read_sources(frames: Sequence[Frame], distance_mm: float) -> list[Dataset]:
-    """The headers of the files of a series, what may be empty filled in.
+    """The headers of the files of a series, what may be empty filled in, and emptied
+    where it is none of the values that an object may have.
 
     Slices that tell no thickness count as thick as they are apart: results need one.
 
@@ -158,11 +173,24 @@ def read_sources(frames: Sequence[Frame], distance_mm: float) -> list[Dataset]:
         )
     for source in sources:
         for keyword in MAY_BE_EMPTY:
-            if keyword not in source:
+            if keyword not in source or not _is_valid(source, keyword):
                 setattr(source, keyword, "")
         if "NumberOfFrames" not in source and not source.get("SliceThickness"):
             source.SliceThickness = distance_mm
     return sources
+
+
+def _is_valid(source: Dataset, keyword: str) -> bool:
+    """Whether an element has a value that an object may have; de-identified files have
+    others."""
+    value = str(source[keyword].value or "")
+    if keyword == "PatientSex":
+        return value in SEXES
+    try:
+        WHEN.get(keyword, str)(value)
+    except (ValueError, OverflowError):
+        return False
+    return True
 
 
 def in_frames(
@@ -254,10 +282,15 @@ def _maker(name: str, found: Found) -> dict[str, Any]:
         "sop_instance_uid": highdicom.UID(),
         "instance_number": 1,
         "manufacturer": MAKER,
-        "manufacturer_model_name": found.recipe,
+        "manufacturer_model_name": _as_name(found.recipe),
         "software_versions": version(MAKER),
-        "device_serial_number": found.run,
+        "device_serial_number": _as_name(found.run),
     }
+
+
+def _as_name(text: str) -> str:
+    """A name as an object may hold it: cut, and without the sign between values."""
+    return text.replace("\\", "/")[:LONGEST_NAME]
 
 
 def _report(

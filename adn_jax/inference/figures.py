@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import ndimage
 
+from adn_jax.errors import counted
 from adn_jax.inference.maps import CaseMaps, Map
 from adn_jax.inference.shown import ShownScan
 from adn_jax.io.files import atomic_path
@@ -347,7 +348,10 @@ def _found_in_words(shown: ShownScan) -> str:
     threshold = f"threshold {shown.threshold:.2f}"
     if shown.left_out:
         threshold += f", {shown.left_out} too small or doubtful to count left out"
-    return f"{shown.name}: {infarct} ({threshold}). For research; not for diagnosis."
+    found = f"{shown.name}: {infarct} ({threshold}). For research; not for diagnosis."
+    if shown.flags:
+        found += f" {counted(len(shown.flags), 'flag')}: see the page or scan.json."
+    return found
 
 
 def _scales_in_words(shown: ShownScan, tops: Mapping[str, float]) -> str:

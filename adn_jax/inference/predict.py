@@ -97,6 +97,10 @@ POSE_SIGNS = (
     "rotation positive: nose turned to the patient's left, modulo 180; offset "
     "positive: mid-line to the patient's right of the brain's centre"
 )
+POSE_SIGNS_UNKNOWN = (
+    "rotation modulo 180; offset of the mid-line from the brain's centre, to which of "
+    "the patient's sides is not known"
+)
 
 
 @dataclass(frozen=True)
@@ -344,7 +348,7 @@ def _describe_case(
         pose = maps.pose(case.affine)
         facts["head_rotation_deg"] = pose["rotation_deg"]
         facts["head_offset_mm"] = pose["offset_mm"]
-        facts["pose_signs"] = POSE_SIGNS
+        facts["pose_signs"] = POSE_SIGNS if maps.knows_sides else POSE_SIGNS_UNKNOWN
     facts["flags"] = [*case.flags, *maps.flags]
     return {**facts, "quality": case.quality, "source": case.source}
 

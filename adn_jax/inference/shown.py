@@ -42,9 +42,9 @@ HEAD_RIM_MM = 6.0
 IN_PLANE = np.ones((1, 3, 3), bool)
 
 IN_FILE = "counted from 1 as the file holds them"
-AS_TAKEN = (
-    "counted from 1 as they were taken, the nearest ones: the scan was straightened"
-)
+BY_IMAGE = "by the numbers of the series' images"
+FROM_THE_FOOT = "of the series, counted from 1 at the foot"
+STRAIGHTENED = "the nearest ones that were taken, for the scan was straightened"
 PREPARED = "of the prepared grid, counted from 1 at the foot"
 
 FRACTIONS = {"pathological", "anatomical"}
@@ -94,6 +94,8 @@ class ShownScan:
     """The number of each slice."""
     counted: str
     """What the slices are numbers of."""
+    straightened: bool = False
+    """Whether its slices are not those that were taken."""
     midline: Plane | None = None
     """The mid-sagittal plane in mm (RAS+); None: none was sought or found."""
     knows_sides: bool = True
@@ -131,12 +133,14 @@ class ShownScan:
             found = volumes.keys() & FRACTIONS
             volumes |= {name: volumes[name] / width for name in found}
         upright = _upright(scan.image)
+        slices, counted = slice_numbers(scan)
         return cls(
             hu=upright.voxels.transpose(2, 1, 0),
             affine=upright.affine,
             volumes=volumes,
-            slices=slice_numbers(scan),
-            counted=IN_FILE if scan.taken is None else AS_TAKEN,
+            slices=slices,
+            counted=counted,
+            straightened=scan.taken is not None,
             **_of_maps(maps, case, upright.affine, upright.shape[2]),
         )
 
@@ -173,11 +177,6 @@ class ShownScan:
         )
 
     @property
-    def straightened(self) -> bool:
-        """Whether its slices are not those that were taken."""
-        return self.counted == AS_TAKEN
-
-    @property
     def spacing_mm(self) -> Spacing:
         """Voxel size (z y x)."""
         return spacing_of(self.affine)
@@ -188,7 +187,8 @@ class ShownScan:
         return head_mask(self.hu, self.spacing_mm)
 
     def levels(self, count: int) -> list[int]:
-        """Evenly spread slices of the brain, one of them through the largest lesion."""
+        """Evenly spread slices of the brain, one of them through the slice with most
+        lesion."""
         first, last = self.brain
         step = max(1.0, (last - first) / max(count - 1, 1))
         start = float(first)
@@ -303,10 +303,11 @@ def _upright(image: Image) -> Image:
     return in_order_of(image, np.eye(4))
 
 
-def slice_numbers(scan: RawScan) -> tuple[int, ...]:
-    """The number of each slice of a scan from foot to head, counted from 1.
+def slice_numbers(scan: RawScan) -> tuple[tuple[int, ...], str]:
+    """The number of each slice of a scan from foot to head, and what it counts.
 
-    It is that of the slice as the file holds it; of a straightened series that of the
+    It is that of the image in a series, if each has another, as viewers of DICOM have
+    it, or of the slice as the file holds it; of a straightened series that of the
     nearest slice as it was taken.
     """
     upright = _upright(scan.image)
@@ -317,7 +318,15 @@ def slice_numbers(scan: RawScan) -> tuple[int, ...]:
     if scan.taken is not None:
         heights = straightening(scan.taken).grid_mm[index]
         index = abs(scan.taken.heights_mm - heights[:, None]).argmin(axis=1)
-    return tuple((index + 1).tolist())
+    numbers, counted = np.arange(1, 2 + index.max()), IN_FILE
+    if scan.frames:
+        told = [int(frame.number("InstanceNumber")) for frame in scan.frames]
+        each = len(set(told)) == len(told)
+        numbers = np.array(told) if each else np.arange(1, 1 + len(told))
+        counted = BY_IMAGE if each else FROM_THE_FOOT
+    if scan.taken is not None:
+        counted = f"{counted}, {STRAIGHTENED}"
+    return tuple(numbers[index].tolist()), counted
 
 
 def _middle_of(index: Num[np.ndarray, "n 3"]) -> int:

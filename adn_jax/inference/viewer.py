@@ -182,7 +182,8 @@ def viewer_page(shown: ShownScan, still: bytes) -> str:
     windows = windows_of(shown)
     settings = {
         "slices": shown.slices[start:],
-        "slice_count": max(shown.slices),
+        # numbers of images may begin anywhere: then the last is no count
+        "slice_count": max(shown.slices) if min(shown.slices) == 1 else None,
         "windows": list(windows.values()),
         "unit_hu": 1.0 if shown.adds_up else float(np.ptp(shown.window_hu)),
         "layers": [layer.for_script(name) for name, layer in layers.items()],

@@ -32,7 +32,12 @@ def find_modules_here() -> None:
 
 
 def at_home(text: str) -> Path:
-    """A path; of `~/x`, which bash leaves as it is in --out=~/x, in the home folder."""
+    """A path; of `~/x`, which bash leaves as it is in --out=~/x, in the home folder.
+
+    Raises `UserError` for a name that no page or table could hold.
+    """
+    if text != (told := text.encode("utf-8", "replace").decode()):
+        raise UserError(f"the name {told} is not UTF-8; rename it.")
     try:
         return Path(text).expanduser()
     except RuntimeError as error:

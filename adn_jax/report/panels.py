@@ -16,6 +16,7 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
+from matplotlib.text import Text
 
 from adn_jax.metrics.alignment import Plane
 
@@ -258,8 +259,8 @@ def draw_midline(axes: Axes, plane: Plane, height_mm: float) -> None:
 
 
 def caption(axes: Axes, text: str) -> None:
-    """A line or two below a panel."""
-    axes.text(
+    """A line or two below a panel, as small as its width wants."""
+    text_below = axes.text(
         0.5,
         -0.025,
         text,
@@ -271,11 +272,12 @@ def caption(axes: Axes, text: str) -> None:
         transform=axes.transAxes,
         parse_math=False,
     )
+    fit_letters(text_below, axes.bbox.width)
 
 
 def side_label(axes: Axes, text: str) -> None:
-    """A name along the left edge of a row."""
-    axes.text(
+    """A name along the left edge of a row, as small as its height wants."""
+    name = axes.text(
         -0.04,
         0.5,
         text,
@@ -287,6 +289,21 @@ def side_label(axes: Axes, text: str) -> None:
         transform=axes.transAxes,
         parse_math=False,
     )
+    fit_letters(name, axes.bbox.height, along="height")
+
+
+def fit_letters(
+    text: Text, room: float, along: Literal["width", "height"] = "width"
+) -> None:
+    """Make letters so small that they fit into so many pixels.
+
+    Their width does not follow their size quite, as they are drawn on whole pixels.
+    """
+    for _ in range(5):
+        needed = float(getattr(text.get_window_extent(), along))
+        if needed <= room:
+            return
+        text.set_fontsize(float(text.get_fontsize()) * room / needed)
 
 
 def _dash(colour: str) -> Literal["solid"] | tuple[float, tuple[float, ...]]:
@@ -295,10 +312,13 @@ def _dash(colour: str) -> Literal["solid"] | tuple[float, tuple[float, ...]]:
 
 
 def sheet_title(sheet: Sheet, text: str) -> None:
-    """A line above the column titles."""
-    width = sheet.figure.get_figwidth()
-    place = SIDE_INCHES / width, 1 - 0.08 / sheet.height
-    sheet.figure.text(*place, text, color=INK, fontsize=10, va="top", parse_math=False)
+    """A line above the column titles, as small as the sheet's width wants."""
+    left = SIDE_INCHES / sheet.figure.get_figwidth()
+    place = left, 1 - 0.08 / sheet.height
+    line = sheet.figure.text(
+        *place, text, color=INK, fontsize=10, va="top", parse_math=False
+    )
+    fit_letters(line, (1 - 2 * left) * sheet.figure.bbox.width)
 
 
 def footer(sheet: Sheet, text: str, outlines: dict[str, str] | None = None) -> None:
@@ -310,8 +330,7 @@ def footer(sheet: Sheet, text: str, outlines: dict[str, str] | None = None) -> N
     left = SIDE_INCHES / sheet.figure.get_figwidth()
     place = left, 0.1 / sheet.height
     note = sheet.figure.text(*place, text, color=FAINT, fontsize=8, parse_math=False)
-    room = (1 - 2 * left) * sheet.figure.bbox.width
-    note.set_fontsize(8 * min(1.0, room / note.get_window_extent().width))
+    fit_letters(note, (1 - 2 * left) * sheet.figure.bbox.width)
     if not outlines:
         return
     legend = sheet.figure.legend(

@@ -1,5 +1,6 @@
 """Results as DICOM objects, read back by pydicom, highdicom, SimpleITK and us."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -207,6 +208,35 @@ def test_slices_that_tell_no_thickness_are_as_thick_as_they_are_apart(
         assert shared.PixelMeasuresSequence[0].SliceThickness == 5.0
     lesion = pixels_of(tmp_path / "out" / DICOM_FILES["lesion"], slice_uids(scan))
     np.testing.assert_array_equal(lesion, as_rows(found.lesion))
+
+
+ODD = {
+    "PatientSex": ("U", "m"),
+    "PatientBirthDate": ("00000000", "1950", "ANON"),
+    "StudyTime": ("12:30:00", "noon"),
+    "StudyDate": ("20260230",),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR:UserWarning")
+@pytest.mark.parametrize(
+    ("keyword", "value"), [(name, one) for name in ODD for one in ODD[name]]
+)
+def test_a_value_that_an_object_may_not_have_is_left_empty(tmp_path, keyword, value):
+    paths = write_series(tmp_path / "in", head_of_blocks(10), **{keyword: value})
+    scan = read_scan(paths[0].parent)
+    write_dicom(tmp_path / "out", scan, found_of(scan.image.shape))
+    for file in DICOM_FILES.values():
+        assert pydicom.dcmread(tmp_path / "out" / file).get(keyword) in {"", None}
+
+
+def test_a_long_name_of_a_run_is_cut(tmp_path):
+    scan = make_series(tmp_path / "series", "straight").scan
+    found = replace(found_of(scan.image.shape), run="joint.steps=" * 9, recipe="a\\b")
+    write_dicom(tmp_path / "out", scan, found)
+    one = pydicom.dcmread(tmp_path / "out" / DICOM_FILES["lesion"])
+    assert one.DeviceSerialNumber == found.run[:64]
+    assert one.ManufacturerModelName == "a/b"
 
 
 def test_frames_of_a_multi_frame_file(tmp_path):

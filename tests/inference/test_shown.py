@@ -1,14 +1,22 @@
 """Lesions one by one, and slices by the numbers of their file."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from adn_jax.inference.shown import ShownScan, slice_numbers
+from adn_jax.inference.shown import (
+    BY_IMAGE,
+    FROM_THE_FOOT,
+    IN_FILE,
+    ShownScan,
+    slice_numbers,
+)
 from adn_jax.io.image import Image, from_zyx
 from adn_jax.metrics.alignment import Plane, placed, true_plane
 from adn_jax.prepare.case import to_native
+from adn_jax.scans.dicom.headers import Frame
 from adn_jax.scans.dicom.straighten import SliceStack, straighten
 from adn_jax.scans.read import RawScan
 from tests.inference.planted import INFARCT_MM, ORIENTATIONS, planted
@@ -153,14 +161,41 @@ def test_slices_of_a_straightened_series_have_the_numbers_of_those_taken():
     stack = SliceStack(np.zeros((8, 9, 5), np.float32), np.eye(4), origins)
     voxels, affine = straighten(stack, 0.0)
     scan = RawScan("tilted", Image(voxels, affine, "scan"), taken=stack)
-    numbers = slice_numbers(scan)
+    numbers, counted = slice_numbers(scan)
+    assert counted.endswith("for the scan was straightened")
     assert len(numbers) == voxels.shape[2]
     assert numbers[:3] == (1, 2, 3)
     assert numbers[-1] == 5
     upside_down = affine @ np.diag([1.0, 1.0, -1.0, 1.0])
     turned = Image(voxels, upside_down, "scan")
-    assert slice_numbers(RawScan("turned", turned)) == tuple(range(len(numbers), 0, -1))
-    assert slice_numbers(replace(scan, image=turned)) == numbers[::-1]
+    backwards = tuple(range(len(numbers), 0, -1))
+    assert slice_numbers(RawScan("turned", turned)) == (backwards, IN_FILE)
+    assert slice_numbers(replace(scan, image=turned)) == (numbers[::-1], counted)
+
+
+@pytest.mark.parametrize(
+    ("told", "numbers", "counted"),
+    [
+        ((4, 3, 2, 1), (4, 3, 2, 1), BY_IMAGE),  # from the vertex
+        ((11, 12, 13, 15), (11, 12, 13, 15), BY_IMAGE),
+        ((1, 1, 1, 1), (1, 2, 3, 4), FROM_THE_FOOT),  # frames of one file
+        (("", "", "", ""), (1, 2, 3, 4), FROM_THE_FOOT),
+    ],
+)
+def test_slices_of_a_series_have_the_numbers_of_its_images(told, numbers, counted):
+    frames = tuple(
+        Frame(
+            Path(f"{place}.dcm"),
+            *(0, 6, 5, (0.0, 0.0, 5.0 * place), None, None, None, (1.0, 0.0)),
+            {"InstanceNumber": str(number)},
+        )
+        for place, number in enumerate(told)
+    )
+    image = Image(np.zeros((5, 6, 4), np.float32), np.diag([1.0, 1, 5, 1]), "scan")
+    assert slice_numbers(RawScan("series", image, frames=frames)) == (numbers, counted)
+    down = Image(image.voxels, image.affine @ np.diag([1.0, 1, -1, 1]), "scan")
+    flipped = RawScan("series", down, frames=frames)
+    assert slice_numbers(flipped) == (numbers[::-1], counted)
 
 
 def test_a_prepared_case_is_shown_as_the_system_saw_it():

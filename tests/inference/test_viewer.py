@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -206,6 +207,17 @@ def test_a_scan_without_a_lesion_opens(browser, tmp_path):
         assert "No infarct is predicted" in page.inner_text("header")
         page.keyboard.press("n")
         assert "HU" in page.inner_text("#read-out")
+
+
+def test_what_deserves_a_look_is_seen_at_once(browser, tmp_path):
+    path = tmp_path / "viewer.html"
+    flags = ("no mid-line found", "bright as with contrast agent")
+    write_viewer(path, replace(shown_of("LPS"), flags=flags), STILL)
+    with opened(browser, path) as page:
+        wait_for(page, READY)
+        for media in ("screen", "print"):
+            page.emulate_media(media=media)
+            assert all(page.get_by_text(flag).is_visible() for flag in flags)
 
 
 @pytest.mark.parametrize("codes", ORIENTATIONS)

@@ -159,3 +159,8 @@ def test_a_missing_package_is_named(store, tmp_path):
     assert "needs the package of its object store" in said
     assert "pip install 'adn-jax[cloud]'" in said
     assert said.count("\n") == 1
+
+
+def test_a_name_that_is_no_unicode_is_refused():
+    with pytest.raises(UserError, match=r"the name caf\?\.nii is not UTF-8; rename it"):
+        to_place(os.fsdecode(b"caf\xe9.nii"))

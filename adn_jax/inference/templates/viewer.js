@@ -120,7 +120,8 @@
 
   // ---- where the cross is --------------------------------------------------------
 
-  const sliceName = at => `slice ${settings.slices[at[2]]} of ${settings.slice_count}`;
+  const ofAll = settings.slice_count ? ` of ${settings.slice_count}` : "";
+  const sliceName = at => `slice ${settings.slices[at[2]]}${ofAll}`;
   const number = (value, digits) => value.toFixed(digits).replace(/^-(0(\.0*)?)$/, "$1").replace("-", "−");
   const voxel = () => viewer.frac2vox(viewer.scene.crosshairPos);
   const millimetres = () => viewer.frac2mm(viewer.scene.crosshairPos, 0, true);
