@@ -16,7 +16,7 @@ from adn_jax.data.cases import read_case
 from adn_jax.data.manifest import Manifest
 from adn_jax.evaluation.case import CaseResult
 from adn_jax.evaluation.peers import Peer
-from adn_jax.evaluation.summary import pooled
+from adn_jax.evaluation.summary import no_midline, over_fewer, pooled
 from adn_jax.inference.figures import (
     BAR,
     MEDIAN,
@@ -279,7 +279,11 @@ def render_report(
     `index` is the address of the run's first page, if it has one.
     """
     environment = page_environment("adn_jax.evaluation")
-    environment.filters["interval"] = format_interval
+    environment.filters |= {
+        "interval": format_interval,
+        "over_fewer": over_fewer,
+        "no_midline": no_midline,
+    }
     return environment.get_template("report.html").render(
         summary=summary,
         rows=sorted(results, key=lambda result: (not result.flags, result.name)),
