@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from adn_jax.cli.arguments import Where, WhereRun, given, parse
@@ -137,18 +138,23 @@ def print_evaluation(evaluation: Evaluation) -> None:
     threshold = evaluation.summary["threshold"]
     if isinstance(threshold, Mapping):
         line = f"threshold {threshold['in_words']}"
-        console.print(line, soft_wrap=True, highlight=False)
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
     console.print(
-        f"report: {evaluation.folder / 'report.html'}", soft_wrap=True, highlight=False
+        f"report: {evaluation.folder / 'report.html'}",
+        soft_wrap=True,
+        highlight=False,
+        markup=False,
     )
 
 
 def headline(summary: Mapping[str, Any]) -> Table:
     """Dice, HD95, alignment, disentanglement, calibration, uncertainty."""
     table = Table(
-        title=f"{summary['recipe']}, {summary['split']}: "
-        f"{counted(summary['cases'], 'case')}, "
-        f"{summary['grid']} grid",
+        title=escape(
+            f"{summary['recipe']}, {summary['split']}: "
+            f"{counted(summary['cases'], 'case')}, "
+            f"{summary['grid']} grid"
+        ),
         title_justify="left",
     )
     for column in ("score", "mean", "95 % interval", "median", "beside it"):

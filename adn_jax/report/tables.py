@@ -65,7 +65,7 @@ def bytes_text(value: int) -> str:
 def print_sections(found: Sequence[Section], console: Console) -> None:
     """Write sections to the terminal."""
     for section in found:
-        console.print(f"\n{section.title}", style="bold", highlight=False)
+        console.print(f"\n{section.title}", style="bold", highlight=False, markup=False)
         if section.rows:
             table = Table(box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
             for number, column in enumerate(section.columns):
@@ -73,7 +73,7 @@ def print_sections(found: Sequence[Section], console: Console) -> None:
                 table.add_column(column, justify=side)
             for row in section.rows:
                 table.add_row(*row)
-            console.print(table)
+            console.print(table, markup=False)
         for note in section.notes:
             console.print(note, highlight=False, markup=False)
 

@@ -198,6 +198,15 @@ def test_chosen_thresholds_are_printed(tmp_path, capsys):
     assert "threshold 0.35, below 10 mL 0.20 (chosen)" in capsys.readouterr().out
 
 
+def test_brackets_of_a_name_are_printed(tmp_path, capsys):
+    folder = tmp_path / "adn[v2]" / "[b]"
+    named = summary(recipe="adn[/b]", threshold={"in_words": "0.35 [i]"})
+    module.print_evaluation(Evaluation(named, folder))
+    said = capsys.readouterr().out
+    for words in (f"report: {folder}", "threshold 0.35 [i]", "adn[/b], test"):
+        assert words in said
+
+
 def test_mistakes_end_with_code_2(monkeypatch, capsys):
     def evaluate_run(*_):
         raise UserError("there is no run; train one.")

@@ -44,7 +44,8 @@ def test_texts_stand_on_the_left():
 
 def test_brackets_are_no_style():
     file = io.StringIO()
-    print_sections(
-        [Section("Title", notes=("of [bold]it[/bold]",))], Console(file=file)
-    )
-    assert "of [bold]it[/bold]" in file.getvalue()
+    words = "[bold]title[/bold]", "[/b] column", "adn[v2]", "of [bold]it[/bold]"
+    title, column, cell, note = words
+    section = Section(title, (column,), ((cell,),), (note,))
+    print_sections([section], Console(file=file))
+    assert [each for each in words if each not in file.getvalue()] == []
