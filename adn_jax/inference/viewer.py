@@ -153,6 +153,11 @@ PARTS_OF_A = {
 }
 """P and Q where they add up to A."""
 
+OF_MASKS = {
+    "lesion": _outline("predicted infarct", "the mask as it was given", PREDICTION)
+}
+"""The lesion where no probability is known."""
+
 SYNTHETIC_SCANS = {
     "anatomical": ("X̂ = X + Q", "the scan as the model that marks infarcts sees it"),
     "pathological": ("X̃ = X + P", "the scan with the infarct filled up"),
@@ -177,7 +182,8 @@ def write_viewer(path: Place, shown: ShownScan, still: bytes) -> None:
 def viewer_page(shown: ShownScan, still: bytes) -> str:
     """The page as HTML, with everything that it needs inside."""
     part, affine, start = head_alone(shown)
-    styles = LAYERS | PARTS_OF_A if shown.adds_up else LAYERS
+    styles = LAYERS | (PARTS_OF_A if shown.adds_up else {})
+    styles |= {} if shown.has_probability else OF_MASKS
     layers = {name: layer for name, layer in styles.items() if name in part}
     windows = windows_of(shown)
     settings = {

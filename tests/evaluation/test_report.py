@@ -194,6 +194,13 @@ def test_what_p_is_is_said_as_the_system_has_it(summary_of, tmp_path):
     assert "neither is HU" not in part
 
 
+def test_without_a_midline_no_asymmetry_is_drawn(summary_of):
+    results = [result("a")]
+    text = render_report(summary_of(results), results, NONE, PREPARE)
+    assert "taken apart" not in text
+    assert "AUROC of P" in text
+
+
 def test_what_is_left_out_is_on_the_page(summary_of):
     results = [result("a")]
     summary = summary_of(results)
