@@ -24,6 +24,8 @@ TEX_SIGNS = {
     "–": "--",
     "×": r"$\times$",
     "°": r"$^\circ$",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
 }
 
 
@@ -86,8 +88,9 @@ def to_markdown(found: Sequence[Section]) -> str:
         if section.rows:
             numbers = len(section.columns) - section.texts
             rule = [*["---"] * section.texts, *["---:"] * numbers]
-            rows = (section.columns, rule, *section.rows)
-            parts.append("\n".join(f"| {' | '.join(row)} |" for row in rows))
+            lines = (section.columns, rule, *section.rows)
+            rows = (" | ".join(map(cell, line)) for line in lines)
+            parts.append("\n".join(f"| {row} |" for row in rows))
         parts.extend(section.notes)
     return "\n\n".join(parts) + "\n"
 

@@ -11,6 +11,7 @@ from adn_jax.report.tables import (
     print_sections,
     rate,
     seconds,
+    tex_text,
     to_markdown,
 )
 
@@ -40,6 +41,12 @@ def test_texts_stand_on_the_left():
     lines = to_markdown([section]).splitlines()
     table = ["| a | b | c |", "| --- | --- | ---: |", "| x | y | 1 |"]
     assert lines == ["**Title**", "", *table, "", "Note."]
+
+
+def test_signs_of_the_markup_are_escaped():
+    section = Section("Title", ("a|b", "c"), (("x|y", "1"),))
+    assert "| a\\|b | c |\n| --- | ---: |\n| x\\|y | 1 |" in to_markdown([section])
+    assert tex_text("~a^2") == r"\textasciitilde{}a\textasciicircum{}2"
 
 
 def test_brackets_are_no_style():
