@@ -117,7 +117,7 @@ DARKER = "how much darker a voxel is than its mirror voxel"
 OF_D = "what the model takes for ischaemia: its output from 0 to 1, no HU"
 REST = (
     "A − P, A as a fraction of the window: asymmetry that the model takes for normal; "
-    "below 0 where P exceeds A; no HU"
+    "where P exceeds A it is below 0, or 0 if the model cuts it there; no HU"
 )
 FOUND = "where the probability reaches the threshold, outlined"
 GIVEN = "the infarct by the data set's label, outlined"
