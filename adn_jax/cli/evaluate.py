@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from adn_jax.cli.arguments import Where, WhereRun, given, parse
@@ -20,6 +21,7 @@ from adn_jax.evaluation.evaluate import (
     evaluate_run,
 )
 from adn_jax.evaluation.report import format_number
+from adn_jax.evaluation.summary import no_midline, over_fewer
 from adn_jax.inference.system import spread_scans
 from adn_jax.runtime.platform import keep_compiled
 
@@ -136,18 +138,23 @@ def print_evaluation(evaluation: Evaluation) -> None:
     threshold = evaluation.summary["threshold"]
     if isinstance(threshold, Mapping):
         line = f"threshold {threshold['in_words']}"
-        console.print(line, soft_wrap=True, highlight=False)
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
     console.print(
-        f"report: {evaluation.folder / 'report.html'}", soft_wrap=True, highlight=False
+        f"report: {evaluation.folder / 'report.html'}",
+        soft_wrap=True,
+        highlight=False,
+        markup=False,
     )
 
 
 def headline(summary: Mapping[str, Any]) -> Table:
     """Dice, HD95, alignment, disentanglement, calibration, uncertainty."""
     table = Table(
-        title=f"{summary['recipe']}, {summary['split']}: "
-        f"{counted(summary['cases'], 'case')}, "
-        f"{summary['grid']} grid",
+        title=escape(
+            f"{summary['recipe']}, {summary['split']}: "
+            f"{counted(summary['cases'], 'case')}, "
+            f"{summary['grid']} grid"
+        ),
         title_justify="left",
     )
     for column in ("score", "mean", "95 % interval", "median", "beside it"):
@@ -161,26 +168,28 @@ def headline_rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     """The rows of `headline`; none for what was not measured."""
     prepared = format_number(summary["grids"]["prepared"]["dice"]["mean"], 3)
     pooled = format_number(summary["hd95_pooled_mm"]["mean"], 1)
-    yield "Dice", *mean_row(summary["dice"], 3), f"prepared grid {prepared}"
-    yield "HD95 mm", *mean_row(summary["hd95_mm"], 1), f"pooled {pooled}"
+    cases = summary["cases"]
+    yield *mean_row("Dice", summary["dice"], cases), f"prepared grid {prepared}"
+    yield *mean_row("HD95 mm", summary["hd95_mm"], cases, 1), f"pooled {pooled}"
     if summary["empty"]["decided"]:
-        yield empty_row(summary["empty"], summary["cases"])
-    yield "lesion F1", *mean_row(summary["lesion_f1"], 3), ""
+        yield empty_row(summary["empty"], cases)
+    yield *mean_row("lesion F1", summary["lesion_f1"], cases), ""
     if error := summary["alignment_error_deg"]:
         first = "network_alone" if "network_alone" in error else "first_guess"
+        beside = f"{first.replace('_', ' ')} {format_number(error[first]['median'])}"
         yield (
-            "mid-line error °",
+            f"mid-line error °{over_fewer(error, cases)}",
             format_number(error["mean"]),
             f"p95 {format_number(error['p95'])}",
             format_number(error["median"]),
-            f"{first.replace('_', ' ')} {format_number(error[first]['median'])}",
+            "; ".join(filter(None, (beside, no_midline(summary)))),
         )
     if split_up := summary["disentanglement"]:
         of_a = format_number(split_up["auroc_asymmetry"]["mean"], 3)
-        yield "AUROC of P", *mean_row(split_up["auroc"], 3), f"of A {of_a}"
+        yield *mean_row("AUROC of P", split_up["auroc"], cases), f"of A {of_a}"
         of_a = format_number(split_up["mass_share_asymmetry"]["mean"], 3)
-        share = mean_row(split_up["mass_share"], 3)
-        yield "share of min(P, A)", *share, f"of A {of_a}"
+        share = mean_row("share of min(P, A)", split_up["mass_share"], cases)
+        yield *share, f"of A {of_a}"
     if calibration := summary["calibration"]:
         yield (
             "calibration error",
@@ -191,8 +200,7 @@ def headline_rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
         )
     if uncertainty := summary["uncertainty"]:
         yield (
-            "AUROC of uncertainty",
-            *mean_row(uncertainty["error_auroc"], 3),
+            *mean_row("AUROC of uncertainty", uncertainty["error_auroc"], cases),
             f"false lesions {format_number(uncertainty['false_lesion_auroc'], 3)} "
             f"({uncertainty['false_lesions']} of {uncertainty['lesions']})",
         )
@@ -213,11 +221,14 @@ def empty_row(empty: Mapping[str, Any], cases: int) -> tuple[str, ...]:
     )
 
 
-def mean_row(statistics: Mapping[str, Any], digits: int) -> tuple[str, str, str]:
-    """Mean, interval and median as text."""
+def mean_row(
+    name: str, statistics: Mapping[str, Any], cases: int, digits: int = 3
+) -> tuple[str, str, str, str]:
+    """Name (and over how many of the cases), mean, interval and median as text."""
     interval = statistics["ci95"]
     between = " to ".join(format_number(value, digits) for value in interval or ())
     return (
+        f"{name}{over_fewer(statistics, cases)}",
         format_number(statistics["mean"], digits),
         between or "–",
         format_number(statistics["median"], digits),

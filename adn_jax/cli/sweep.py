@@ -66,7 +66,7 @@ def main(arguments: Sequence[str]) -> None:
     if recipe.seed != base.seed:
         raise UserError("--seed is given, but a sweep has several; set --seeds.")
     over = read_pairs("--over", chain(*command.over))
-    settings = plan_settings(config, base, recipe, over)
+    settings = plan_settings(config, base, recipe, over, command.size)
     systems = [setting.system for setting in settings]
     check_same_data(systems)
     runs = plan_runs(systems, command.seeds, command.out / "runs")

@@ -142,7 +142,7 @@ def find_systems(
     for config in command.recipes:
         base = at_size(load_recipe(config), command.size)
         recipe = set_fields(base, chosen)
-        systems.append(Method(recipe.name, config, base, recipe))
+        systems.append(Method(recipe.name, config, base, recipe, command.size))
     if not systems:
         raise UserError("--recipes names no config file; name one or more.")
     names = [system.name for system in systems]

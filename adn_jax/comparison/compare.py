@@ -122,7 +122,7 @@ def read_scores(
     for run in runs:
         folder = run.folder / "evaluation" / split
         summaries.append(read_json(folder / "summary.json"))
-        lines = csv.DictReader(StringIO((folder / "per_case.csv").read_text()))
+        lines = csv.DictReader(StringIO((folder / "per_case.csv").read_text("utf-8")))
         rows.append({line["case"]: line for line in lines})
         if set(rows[-1]) != set(rows[0]):
             raise UserError(

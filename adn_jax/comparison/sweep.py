@@ -26,6 +26,7 @@ from adn_jax.comparison.table import decided_by_rule, heading
 from adn_jax.comparison.work import Method
 from adn_jax.config import Recipe
 from adn_jax.config.fields import field_name, set_fields
+from adn_jax.config.sizes import Size
 from adn_jax.data.manifest import Manifest
 from adn_jax.errors import UserError
 from adn_jax.inference.figures import save_figure
@@ -64,7 +65,11 @@ class Setting:
 
 
 def plan_settings(
-    config: Path, base: Recipe, recipe: Recipe, over: Mapping[str, str]
+    config: Path,
+    base: Recipe,
+    recipe: Recipe,
+    over: Mapping[str, str],
+    size: Size = "full",
 ) -> list[Setting]:
     """Every combination of the values, the last field's changing fastest.
 
@@ -73,6 +78,7 @@ def plan_settings(
         base: what it gives at the chosen size.
         recipe: the same with the settings of the command line.
         over: field -> values, separated by commas.
+        size: the chosen size.
 
     Raises:
         UserError: an unknown field, a value that it cannot have, or none.
@@ -100,6 +106,7 @@ def plan_settings(
             config,
             base,
             set_fields(recipe, chosen),
+            size,
         )
         settings.append(Setting(chosen, system))
     return settings

@@ -22,14 +22,15 @@ from adn_jax.comparison.compare import (
     difference_cells,
     method_name,
 )
-from adn_jax.comparison.peers import PeerRun
+from adn_jax.comparison.peers import PeerMethod, PeerRun
 from adn_jax.comparison.qualitative import (
     PICTURED_BY_DEFAULT,
     check_cases,
     predict_chosen,
     qualitative_figure,
 )
-from adn_jax.comparison.work import PlannedRun
+from adn_jax.comparison.work import Method, PlannedRun
+from adn_jax.config.fields import changed_fields, leaves, pair
 from adn_jax.data.manifest import Manifest
 from adn_jax.evaluation.report import data_uri, spread_cases
 from adn_jax.evaluation.summary import mean_of_seeds
@@ -280,6 +281,7 @@ def heading(scores: Scores, manifest: Manifest, split: str) -> dict[str, str]:
     )
     low, high = settings.window_hu
     seeds = dict.fromkeys(seed for each in scores.systems for seed in each.seeds)
+    changed = shared_settings([each.system for each in scores.systems])
     return {
         "Data": f"{spelled_out(manifest.folder)}{layout}, split {split}, "
         f"{len(scores.cases)} cases",
@@ -291,6 +293,7 @@ def heading(scores: Scores, manifest: Manifest, split: str) -> dict[str, str]:
         "Empty masks": " ".join([summary["empty"]["rule"], *decided_by_rule(scores)]),
         "HD95": summary["hd95_convention"].partition(";")[0],
         "Steps": all_steps(scores),
+        **({"Settings": changed} if changed else {}),
         "Versions": ", ".join(
             f"{package} {number}" for package, number in summary["versions"].items()
         ),
@@ -323,6 +326,25 @@ def all_steps(scores: Scores) -> str:
     if len(groups) == 1:
         return next(iter(groups))
     return "; ".join(f"{', '.join(names)}: {steps}" for steps, names in groups.items())
+
+
+def shared_settings(systems: Sequence[Method | PeerMethod]) -> str:
+    """The size, unless it is full, and fields that recipes have otherwise than their
+    config files say, as far as all have the same value; empty if there are none."""
+    own = [each for each in systems if isinstance(each, Method)]
+    changed = {
+        name: value
+        for each in own
+        for name, value in changed_fields(each.base, each.recipe).items()
+        if all(dict(leaves(other.recipe)).get(name) == value for other in own)
+    }
+    sizes = dict.fromkeys(each.size for each in own if each.size != "full")
+    return ", ".join(
+        [
+            *(f"size {size}" for size in sizes),
+            *(pair(name, value) for name, value in changed.items()),
+        ]
+    )
 
 
 def _scores_section(rows: Sequence[Row]) -> Section:

@@ -47,6 +47,7 @@ class Method:
     """The recipe that the config file gives at the chosen size."""
     recipe: Recipe
     """The recipe that is trained, apart from its seed."""
+    size: Size = "full"
 
     @property
     def aligned(self) -> bool:

@@ -116,13 +116,20 @@ def read_text(hint: Any, text: str) -> Any:
 
 def options_between(base: Recipe, recipe: Recipe) -> list[str]:
     """The options that make `base` the other recipe on the command line of `train`."""
+    changed = changed_fields(base, recipe)
+    return [part for name, value in changed.items() for part in option(name, value)]
+
+
+def changed_fields(base: Recipe, recipe: Recipe) -> dict[str, Any]:
+    """The fields of a recipe that `base` has otherwise, by name."""
     before = dict(leaves(base))
-    return [
-        part
-        for name, value in leaves(recipe)
-        if before.get(name) != value
-        for part in option(name, value)
-    ]
+    return {name: value for name, value in leaves(recipe) if before.get(name) != value}
+
+
+def pair(name: str, value: Any) -> str:
+    """A field and its value as `set_fields` reads them: joint.steps=100."""
+    values = value if isinstance(value, tuple) else (value,)
+    return f"{name}={' '.join(str(each) for each in values)}"
 
 
 def as_pairs(sentence: str, recipe: Recipe) -> str:

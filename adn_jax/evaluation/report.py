@@ -16,7 +16,7 @@ from adn_jax.data.cases import read_case
 from adn_jax.data.manifest import Manifest
 from adn_jax.evaluation.case import CaseResult
 from adn_jax.evaluation.peers import Peer
-from adn_jax.evaluation.summary import pooled
+from adn_jax.evaluation.summary import no_midline, over_fewer, pooled
 from adn_jax.inference.figures import (
     BAR,
     MEDIAN,
@@ -150,15 +150,15 @@ def write_figures(
         pages[result.name] = _write_page(shown, folder)
         inferred.append(found)
     maps = [one.maps for one in inferred]
-    best_to_worst = sorted({0, len(chosen) // 2, len(chosen) - 1})
     drawn = {
         "overview": overview_figure(maps[len(chosen) // 2]),
-        "maps": maps_figure(
-            [maps[i] for i in best_to_worst], [chosen[i].name for i in best_to_worst]
-        ),
         **_figures_of_any_tool(results, maps, grid),
     }
+    # without a mid-line there is no mirror voxel, and so no asymmetry
     if found := [i for i, one in enumerate(maps) if one.plane]:
+        few = [found[i] for i in sorted({0, len(found) // 2, len(found) - 1})]
+        names = [chosen[i].name for i in few]
+        drawn["maps"] = maps_figure([maps[i] for i in few], names)
         turns = [
             f"{chosen[i].name}\n"
             f"turned {format_number(chosen[i].pose['rotation_deg'], 1, sign=True)}°"
@@ -188,6 +188,7 @@ def write_peer_figures(
         case = read_case(files)
         maps.append(peer.maps(case, files))
         shown = ShownScan.of_case(case, maps[-1], {})
+        shown = shown if peer.soft else shown.of_masks()
         pages[result.name] = _write_page(shown, folder)
     drawn = _figures_of_any_tool(results, maps, grid)
     return Pictures(_save_figures(drawn, folder / "figures"), pages)
@@ -279,7 +280,11 @@ def render_report(
     `index` is the address of the run's first page, if it has one.
     """
     environment = page_environment("adn_jax.evaluation")
-    environment.filters["interval"] = format_interval
+    environment.filters |= {
+        "interval": format_interval,
+        "over_fewer": over_fewer,
+        "no_midline": no_midline,
+    }
     return environment.get_template("report.html").render(
         summary=summary,
         rows=sorted(results, key=lambda result: (not result.flags, result.name)),

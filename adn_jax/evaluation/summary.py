@@ -1,7 +1,7 @@
 """From the results of cases to `summary.json` and `per_case.csv`."""
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from io import StringIO
 from typing import Any
 
@@ -10,6 +10,7 @@ from jaxtyping import Float
 from scipy import stats
 
 from adn_jax.data.manifest import Manifest
+from adn_jax.errors import counted
 from adn_jax.evaluation.case import (
     EMPTY_RULES,
     SCORES,
@@ -78,6 +79,18 @@ def summarise_tail(values: Iterable[float]) -> Summary:
         "max": float(known.max()),
         "n": int(known.size),
     }
+
+
+def over_fewer(statistics: Mapping[str, Any], cases: int) -> str:
+    """Words behind a statistic that is not over all cases: " over 3 cases"."""
+    number = statistics["n"]
+    return "" if number == cases else f" over {counted(number, 'case')}"
+
+
+def no_midline(summary: Mapping[str, Any]) -> str:
+    """Of how many heads no mid-line was found, in words; empty if there are none."""
+    missed = summary["midline_not_found"]
+    return f"none found in {missed} of {summary['cases']}" if missed else ""
 
 
 def bootstrap_interval(

@@ -100,9 +100,9 @@ class CaseArtist:
 
     @property
     def note(self) -> str:
-        """What the numbers of D's maps are, if there are any."""
-        is_hu = self.maps.pathological is None or self.maps.adds_up
-        return "" if is_hu else NOT_HU
+        """What the numbers of D's maps are, if any are drawn."""
+        drawn = self.maps.plane is not None and self.maps.pathological is not None
+        return NOT_HU if drawn and not self.maps.adds_up else ""
 
     @property
     def midline_legend(self) -> dict[str, str]:
@@ -237,9 +237,8 @@ def maps_figure(cases: Sequence[CaseMaps], names: Sequence[str]) -> Figure:
 def overview_figure(maps: CaseMaps) -> Figure:
     """One case from scan to prediction in one row, for the README."""
     artist, z = CaseArtist(maps), maps.lesion_slice
-    titles = {**artist.present(LONG_TITLES), "prediction": "prediction"}
-    if maps.plane is None:
-        del titles["aligned"]
+    named = LONG_TITLES if maps.plane else {"volume": LONG_TITLES["volume"]}
+    titles = {**artist.present(named), "prediction": "prediction"}
     boxes = [artist.scan_box, *[artist.aligned_box] * (len(titles) - 1)]
     extent = common_extent(boxes)
     sheet = dark_sheet(1, len(titles), extent, list(titles.values()), captions=False)
@@ -345,13 +344,13 @@ def _found_in_words(shown: ShownScan) -> str:
     found = ", ".join(lesions[:NAMED_LESIONS])
     found += f" and {more} more" if more > 0 else ""
     infarct = f"predicted infarct {found}" if lesions else "no infarct predicted"
-    threshold = f"threshold {shown.threshold:.2f}"
+    rules = [f"threshold {shown.threshold:.2f}"] if shown.has_probability else []
     if shown.left_out:
-        threshold += f", {shown.left_out} too small or doubtful to count left out"
-    found = f"{shown.name}: {infarct} ({threshold}). For research; not for diagnosis."
-    if shown.flags:
-        found += f" {counted(len(shown.flags), 'flag')}: see the page or scan.json."
-    return found
+        rules.append(f"{shown.left_out} too small or doubtful to count left out")
+    by = f" ({', '.join(rules)})" if rules else ""
+    flags = counted(len(shown.flags), "flag") if shown.flags else ""
+    look = f" {flags}: see the page or scan.json." if flags else ""
+    return f"{shown.name}: {infarct}{by}. For research; not for diagnosis.{look}"
 
 
 def _scales_in_words(shown: ShownScan, tops: Mapping[str, float]) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from rich.progress import track
 
+from adn_jax.config import AsymmetrySettings
 from adn_jax.config.serialization import settings_to_json
 from adn_jax.data.cases import PreparedCase
 from adn_jax.datasets.raw import CaseInput
@@ -66,6 +67,13 @@ IN_HU = {
     "compensated": "HU of ct + P (X_tilde)",
 }
 """Units of the volumes made with P if it is a part of A."""
+
+POSITIVE_PART = {"anatomical": "max(A - P, 0), with P as stored; not HU (Q)"}
+CLIPPED = {
+    "compensated": "ct + P, at most the brighter of the voxel and its mirror voxel; "
+    "not HU where P is not 0 (X_tilde)"
+}
+"""Units where Q and X_tilde are formed as the authors' code forms them."""
 
 FACTS, FIGURE, VIEWER, DICOM_FOLDER = "scan.json", "figure.png", "viewer.html", "dicom"
 """What is written beside the volumes."""
@@ -157,6 +165,14 @@ class Prediction:
         images, model = self.as_taken or self.images, self.facts["model"]
         lesion, probability = images["lesion"].voxels, images["probability"].voxels
         return Found(lesion, probability, model["recipe"], model["run"])
+
+
+def units_of(settings: AsymmetrySettings) -> dict[str, str]:
+    """The units of the volumes by the way in which P, Q and X_tilde are formed."""
+    if settings.adds_up:
+        return UNITS | IN_HU
+    by_code = POSITIVE_PART if settings.anatomical == "positive_part" else {}
+    return UNITS | by_code | (CLIPPED if settings.compensated == "clipped" else {})
 
 
 def predict(model: TrainedModel, path: Path | str) -> Prediction:
@@ -268,7 +284,7 @@ def _predict_read(system: System, scan: RawScan, path: Path | str) -> Prediction
     if uncertainty is not None:
         facts["uncertainty"] = system.uncertainty_source
     facts["window_hu"] = list(settings.window_hu)
-    units = UNITS | IN_HU if maps.adds_up else UNITS
+    units = units_of(recipe.system.asymmetry)
     facts["units"] = {name: units[name] for name in volumes}
     as_taken = {}
     if scan.taken is not None:

@@ -2,7 +2,7 @@
 numbers that a reader finds them under, lesions one by one."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -175,6 +175,16 @@ class ShownScan:
             counted=PREPARED,
             **_of_maps(maps, case, case.affine, len(hu)),
         )
+
+    def of_masks(self) -> "ShownScan":
+        """The same where all that is known is the mask: no probability."""
+        known = {k: v for k, v in self.volumes.items() if k != "probability"}
+        return replace(self, volumes=known)
+
+    @property
+    def has_probability(self) -> bool:
+        """Whether the lesions were marked by a probability, and not given as a mask."""
+        return "probability" in self.volumes
 
     @property
     def spacing_mm(self) -> Spacing:

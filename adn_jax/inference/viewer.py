@@ -117,7 +117,7 @@ DARKER = "how much darker a voxel is than its mirror voxel"
 OF_D = "what the model takes for ischaemia: its output from 0 to 1, no HU"
 REST = (
     "A − P, A as a fraction of the window: asymmetry that the model takes for normal; "
-    "below 0 where P exceeds A; no HU"
+    "where P exceeds A it is below 0, or 0 if the model cuts it there; no HU"
 )
 FOUND = "where the probability reaches the threshold, outlined"
 GIVEN = "the infarct by the data set's label, outlined"
@@ -153,6 +153,11 @@ PARTS_OF_A = {
 }
 """P and Q where they add up to A."""
 
+OF_MASKS = {
+    "lesion": _outline("predicted infarct", "the mask as it was given", PREDICTION)
+}
+"""The lesion where no probability is known."""
+
 SYNTHETIC_SCANS = {
     "anatomical": ("X̂ = X + Q", "the scan as the model that marks infarcts sees it"),
     "pathological": ("X̃ = X + P", "the scan with the infarct filled up"),
@@ -177,7 +182,8 @@ def write_viewer(path: Place, shown: ShownScan, still: bytes) -> None:
 def viewer_page(shown: ShownScan, still: bytes) -> str:
     """The page as HTML, with everything that it needs inside."""
     part, affine, start = head_alone(shown)
-    styles = LAYERS | PARTS_OF_A if shown.adds_up else LAYERS
+    styles = LAYERS | (PARTS_OF_A if shown.adds_up else {})
+    styles |= {} if shown.has_probability else OF_MASKS
     layers = {name: layer for name, layer in styles.items() if name in part}
     windows = windows_of(shown)
     settings = {

@@ -51,12 +51,20 @@ class Measure:
     rare: bool = False
 
     def is_odd(self, value: float | int | None) -> bool:
-        """Whether the value, if there is one, is out of the usual range."""
-        return value is not None and not self.low <= value <= self.high
+        """Whether the value, if there is one, is out of the usual range as it is shown:
+        no reader has to wonder at 50 in place of 20 to 50."""
+        if value is None:
+            return False
+        return not self.low <= round(value, self.digits) <= self.high
+
+    @property
+    def digits(self) -> int:
+        """Decimals of a value that are shown; 3 of 0.123 as 12.3%."""
+        return int(self.style[1]) + 2 * self.style.endswith("%")
 
     def text(self, value: float | int | None) -> str:
         """A value in the style of its column; a dash if there is none."""
-        return "–" if value is None else f"{value:{self.style}}".replace("-", "−")
+        return "–" if value is None else f"{value:z{self.style}}".replace("-", "−")
 
     @property
     def usual(self) -> str:

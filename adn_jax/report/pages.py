@@ -26,4 +26,4 @@ def format_number(value: float | None, digits: int = 2, sign: bool = False) -> s
     """A number with fixed digits; a dash where it is not defined."""
     if value is None or math.isnan(value):
         return "–"
-    return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−")
+    return f"{value:{'+' if sign else ''}z.{digits}f}".replace("-", "−")

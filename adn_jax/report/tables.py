@@ -24,6 +24,8 @@ TEX_SIGNS = {
     "–": "--",
     "×": r"$\times$",
     "°": r"$^\circ$",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
 }
 
 
@@ -65,7 +67,7 @@ def bytes_text(value: int) -> str:
 def print_sections(found: Sequence[Section], console: Console) -> None:
     """Write sections to the terminal."""
     for section in found:
-        console.print(f"\n{section.title}", style="bold", highlight=False)
+        console.print(f"\n{section.title}", style="bold", highlight=False, markup=False)
         if section.rows:
             table = Table(box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
             for number, column in enumerate(section.columns):
@@ -73,7 +75,7 @@ def print_sections(found: Sequence[Section], console: Console) -> None:
                 table.add_column(column, justify=side)
             for row in section.rows:
                 table.add_row(*row)
-            console.print(table)
+            console.print(table, markup=False)
         for note in section.notes:
             console.print(note, highlight=False, markup=False)
 
@@ -86,8 +88,9 @@ def to_markdown(found: Sequence[Section]) -> str:
         if section.rows:
             numbers = len(section.columns) - section.texts
             rule = [*["---"] * section.texts, *["---:"] * numbers]
-            rows = (section.columns, rule, *section.rows)
-            parts.append("\n".join(f"| {' | '.join(row)} |" for row in rows))
+            lines = (section.columns, rule, *section.rows)
+            rows = (" | ".join(map(cell, line)) for line in lines)
+            parts.append("\n".join(f"| {row} |" for row in rows))
         parts.extend(section.notes)
     return "\n\n".join(parts) + "\n"
 

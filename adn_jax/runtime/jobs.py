@@ -15,6 +15,7 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
+    TextColumn,
     TimeRemainingColumn,
 )
 
@@ -150,8 +151,8 @@ def attempt(name: str, work: Callable[[], None]) -> Outcome:
 
 def progress_bar(*further: str | ProgressColumn, **options: Any) -> Progress:
     """A bar with title and count, and further columns of rich behind them."""
-    counted = ("{task.description}", BarColumn(), MofNCompleteColumn())
-    return Progress(*counted, *further, **options)
+    title = TextColumn("{task.description}", markup=False)
+    return Progress(title, BarColumn(), MofNCompleteColumn(), *further, **options)
 
 
 def outcome(name: str, result: Outcome | Exception) -> Outcome:

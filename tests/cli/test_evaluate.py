@@ -25,6 +25,7 @@ def summary(**more):
         "empty": {"label": 0, "prediction": 0, "both": 0, "decided": 0},
         **dict.fromkeys(scores, STATISTICS),
         "grids": {"prepared": {"dice": STATISTICS}},
+        "midline_not_found": 0,
         "alignment_error_deg": {**ERROR, "network_alone": {"median": 4.25}},
         "disentanglement": {
             "auroc": STATISTICS,
@@ -152,6 +153,26 @@ def test_headline_says_how_many_scores_come_from_the_rule_for_empty_masks():
     assert "the others –, – mm" in text
 
 
+def test_headline_says_what_is_not_over_all_cases():
+    text = printed(module.headline(summary()))
+    assert "over" not in text
+    assert "none found" not in text
+    few = {**STATISTICS, "n": 6}
+    parts = {**summary()["disentanglement"], "auroc": few}
+    error = {**ERROR, "n": 8, "network_alone": {"median": 4.25}}
+    text = printed(
+        module.headline(
+            summary(
+                disentanglement=parts, alignment_error_deg=error, midline_not_found=1
+            )
+        )
+    )
+    assert "AUROC of P over 6 cases" in text
+    assert "share of min(P, A) │" in text
+    assert "mid-line error ° over 8 cases" in text
+    assert "network alone 4.25; none found in 1 of 9" in text
+
+
 def test_headline_without_truth():
     text = printed(
         module.headline(summary(alignment_error_deg=None, disentanglement=None))
@@ -175,6 +196,15 @@ def test_chosen_thresholds_are_printed(tmp_path, capsys):
     threshold = {"general": 0.35, "in_words": "0.35, below 10 mL 0.20 (chosen)"}
     module.print_evaluation(Evaluation(summary(threshold=threshold), tmp_path))
     assert "threshold 0.35, below 10 mL 0.20 (chosen)" in capsys.readouterr().out
+
+
+def test_brackets_of_a_name_are_printed(tmp_path, capsys):
+    folder = tmp_path / "adn[v2]" / "[b]"
+    named = summary(recipe="adn[/b]", threshold={"in_words": "0.35 [i]"})
+    module.print_evaluation(Evaluation(named, folder))
+    said = capsys.readouterr().out
+    for words in (f"report: {folder}", "threshold 0.35 [i]", "adn[/b], test"):
+        assert words in said
 
 
 def test_mistakes_end_with_code_2(monkeypatch, capsys):

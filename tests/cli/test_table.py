@@ -95,6 +95,7 @@ def test_size_changes_the_recipes_before_the_settings(done, configs, data, tmp_p
     main(["table", data, str(tmp_path / "o"), "--recipes", *configs, *given])
     ((runs, job),), _ = done
     assert (job.size, job.spatial_shards) == ("demo", 2)
+    assert runs[1].system.size == "demo"
     assert runs[1].system.base == demo_size(tiny_recipe(name="adn"))
     assert (runs[1].recipe.joint.batch, runs[1].recipe.joint.steps) == (1, 300)
 

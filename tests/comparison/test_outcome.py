@@ -1,6 +1,7 @@
 import csv
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from io import StringIO
 
@@ -11,10 +12,12 @@ from adn_jax.comparison import table as outcome
 from adn_jax.comparison.compare import Difference, difference_cells, read_scores
 from adn_jax.comparison.qualitative import PicturedScan
 from adn_jax.comparison.table import write_table
+from adn_jax.comparison.work import plan_runs
+from adn_jax.config.fields import set_fields
 from adn_jax.data.manifest import read_manifest
 from adn_jax.errors import UserError
 from adn_jax.report.tables import tex_text
-from tests.comparison.made_up import CASES
+from tests.comparison.made_up import CASES, LEVELS, made_up_rows, write_scored
 from tests.training.tiny import head
 
 
@@ -116,6 +119,29 @@ def test_markdown_names_data_rules_and_what_is_missing(written):
         "small, < 5 mL (n = 4)",
     ):
         assert expected in text
+
+
+def test_size_and_changed_settings_are_told(written, systems, data, tmp_path):
+    out, *_ = written()
+    assert "Settings" not in (out / "table.md").read_text()
+    changed = [
+        replace(
+            each,
+            recipe=set_fields(each.base, {"threshold": "0.4", "joint.batch": "1"}),
+            size="demo",
+        )
+        for each in systems
+    ]
+    runs = plan_runs(changed, (0,), tmp_path / "changed")
+    for run in runs:
+        write_scored(run, data, made_up_rows(LEVELS[run.system.name], run.seed))
+    out, *_ = written(of=runs)
+    for name in ("table.md", "table.tex"):
+        assert (
+            "Settings: size demo, threshold=0.4, joint.batch=1\n"
+            in (out / name).read_text()
+        )
+    assert "size demo" in (out / "table.html").read_text()
 
 
 def test_page_is_whole_and_holds_its_figures(written):

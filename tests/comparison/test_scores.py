@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -26,6 +28,18 @@ def test_tables_have_a_row_a_seed_and_a_column_a_case(runs):
 def test_a_system_may_lack_a_seed(runs):
     scores = read_scores(runs[1:], "test")
     assert [each.seeds for each in scores.systems] == [(0, 1), (0, 1), (1,)]
+
+
+def test_files_are_read_in_the_encoding_in_which_they_are_written(runs, monkeypatch):
+    encodings, read = [], Path.read_text
+
+    def noted(path, encoding=None):
+        encodings.append(encoding)
+        return read(path, encoding)
+
+    monkeypatch.setattr(Path, "read_text", noted)
+    read_scores(runs, "test")
+    assert set(encodings) == {"utf-8"}
 
 
 def test_mistakes(runs):

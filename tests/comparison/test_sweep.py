@@ -60,7 +60,7 @@ def test_mistakes(over, said):
 @pytest.fixture
 def swept(data, tmp_path):
     """Settings and their runs; the better, the larger the weights."""
-    settings = settings_of(OVER)
+    settings = settings_of(OVER, tiny_recipe(threshold=0.4))
     systems = [setting.system for setting in settings]
     runs = plan_runs(systems, (0, 1), tmp_path / "runs")
     for run in runs:
@@ -89,6 +89,7 @@ def test_files_of_a_sweep(swept, data, tmp_path):
         "# tiny over joint_loss.regularisation and joint_loss.tissue"
     )
     assert "| 1 | 1 | – | – |" in text
+    assert "- Settings: threshold=0.4\n" in text
     assert "AUROC of P" in text
     assert "share of" not in text
     assert "- third: it broke." in text

@@ -222,6 +222,18 @@ def test_the_verb_prints_the_headline(write_masks, tiny_data, capsys):
     assert f"report: {folder}/evaluation/test/report.html" in said
 
 
+def test_pages_of_masks_tell_no_probability(write_masks, tiny_data):
+    folder = write_masks()
+    evaluate_predictions(folder, tiny_data)
+    page = (folder / "evaluation/test/scans/turned.html").read_text()
+    shown = page.partition('<script type="text/plain"')[0]
+    assert "Go to lesion 1" in shown
+    assert "the mask as it was given" in shown
+    for word in ("prob.", "probability"):
+        assert word not in shown
+    assert 'id="volume-probability"' not in page
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -151,6 +152,35 @@ def test_numbers_and_rules_are_on_the_page(summary_of):
         assert expected in words
 
 
+def test_what_is_not_over_all_cases_says_over_how_many(summary_of):
+    results = [result("a"), result("b", 1), result("c", 9)]
+    found = summary_of(results)
+    text = render_report(found, results, NONE, PREPARE)
+    assert not re.search(r"over \d", text)
+    undefined = replace(results[1].grids["native"], lesion_precision=np.nan)
+    results[1] = replace(results[1], grids=dict.fromkeys(results[1].grids, undefined))
+    unasked = dict.fromkeys(results[2].disentanglement, np.nan)
+    results[2] = replace(results[2], disentanglement=unasked)
+    text = render_report(summary_of(results), results, NONE, PREPARE)
+    words = " ".join(text.split())
+    assert re.search(r"precision [\d.]+ \([\d.]+ to [\d.]+\) over 2 cases, ", words)
+    assert "95 % interval 0.900 to 0.900 over 2 cases" in words
+    assert "(mean over 2 cases)" in words
+    assert len(re.findall(r"over \d", words)) == 3
+
+
+def test_heads_without_a_midline_are_counted_beside_its_error(summary_of):
+    results = [result("a"), result("b", 1)]
+    text = render_report(summary_of(results), results, NONE, PREPARE)
+    assert "none found" not in text
+    results[1] = replace(results[1], pose={}, alignment={})
+    summary = summary_of(results)
+    words = " ".join(render_report(summary, results, NONE, PREPARE).split())
+    assert "95th percentile 1.00 over 1 case<" in words
+    assert "before refinement 2.00; none found in 1 of 2<" in words
+    assert "are in none of these (none found in 1 of 2)." in words
+
+
 def test_what_p_is_is_said_as_the_system_has_it(summary_of, tmp_path):
     results = [result("a")]
     summary = summary_of(results)
@@ -162,6 +192,13 @@ def test_what_p_is_is_said_as_the_system_has_it(summary_of, tmp_path):
     assert "P is the part of it that D takes for ischaemia" in part
     assert "not HU" not in part
     assert "neither is HU" not in part
+
+
+def test_without_a_midline_no_asymmetry_is_drawn(summary_of):
+    results = [result("a")]
+    text = render_report(summary_of(results), results, NONE, PREPARE)
+    assert "taken apart" not in text
+    assert "AUROC of P" in text
 
 
 def test_what_is_left_out_is_on_the_page(summary_of):

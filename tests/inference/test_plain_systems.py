@@ -63,6 +63,13 @@ def test_a_run_without_alignment_claims_no_pose(unaligned_run, tiny_data):
     assert result.grids["native"].label_ml > 0
 
 
+def test_a_report_without_alignment_draws_no_asymmetry(unaligned_run, tiny_data):
+    evaluation = evaluate_run(unaligned_run, tiny_data)
+    figures = {path.stem for path in (evaluation.folder / "figures").iterdir()}
+    assert figures == {"overview", "segmentation", "scores", "calibration"}
+    assert "symmetry" not in (evaluation.folder / "report.html").read_text()
+
+
 def test_a_prediction_writes_what_there_is(unaligned_run, raw_head, tmp_path):
     assert predict_scans(unaligned_run, [raw_head], tmp_path / "out") == {}
     (folder,) = (tmp_path / "out").iterdir()
@@ -93,7 +100,7 @@ def test_figures_draw_what_there_is(make_maps):
 def test_figures_draw_no_midline_that_was_not_looked_for(make_maps):
     still = without_d(make_maps(), plane=None, first_plane=None)
     figure = overview_figure(still)
-    assert titles(figure) == ["scan I", "asymmetry A", "prediction"]
+    assert titles(figure) == ["scan I", "prediction"]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [
         "label",
         "prediction",

@@ -9,6 +9,7 @@ import pytest
 import SimpleITK
 
 from adn_jax.cli.main import main
+from adn_jax.config import AsymmetrySettings
 from adn_jax.data.known_lesions import KnownLesions
 from adn_jax.errors import UserError
 from adn_jax.inference import predict as module
@@ -17,6 +18,7 @@ from adn_jax.inference.predict import (
     predict_scans,
     result_folders,
     result_names,
+    units_of,
 )
 from adn_jax.training.runs import Run, write_small_run
 from tests.scans.dicom.files import write_series
@@ -285,6 +287,15 @@ def check_facts(facts, folder):
         assert "not HU" in facts["units"][name]
     assert abs(facts["head_rotation_deg"]) <= 90
     assert {"flags", "quality", "versions", "purpose", "source"} <= set(facts)
+
+
+def test_units_are_those_of_the_authors_code_where_it_is_followed():
+    code = AsymmetrySettings(anatomical="positive_part", compensated="clipped")
+    units = units_of(code)
+    assert units["anatomical"].startswith("max(A - P, 0)")
+    assert "at most the brighter" in units["compensated"]
+    assert units_of(AsymmetrySettings()) == UNITS
+    assert units["salient"] == UNITS["salient"]
 
 
 def test_one_bad_scan_does_not_stop_the_others(

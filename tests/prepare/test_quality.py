@@ -7,6 +7,7 @@ from adn_jax.data.cases import CaseFacts
 from adn_jax.io.image import Image
 from adn_jax.io.nifti import read_voxels
 from adn_jax.prepare.quality import (
+    MEASURES,
     flags_of,
     fraction_outside,
     measure_lesion,
@@ -160,6 +161,24 @@ def test_a_lesion_out_of_place():
     (flag,) = lesion_flags(brain, brain)
     assert flag.startswith("100% of the brain is labelled infarct; the label may be a")
     assert measure_lesion(None, None, brain, 0.25) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "usual", "odd", "said"),
+    [
+        ("brain_hu", 50.3, 50.6, "median is 51 HU instead of 20 to 50"),
+        ("brain_ml", 1900.4, 1900.6, "holds 1901 mL instead of 900 to 1900"),
+        ("brain_outside_grid", 0.0014, 0.0016, "0.2% of the brain"),
+    ],
+)
+def test_a_flag_does_not_name_a_usual_value(name, usual, odd, said):
+    assert flags_of({name: usual}) == ()
+    (flag,) = flags_of({name: odd})
+    assert said in flag
+
+
+def test_a_value_of_no_size_has_no_sign():
+    assert MEASURES["brain_hu"].text(-0.2) == "0"
 
 
 def test_table_holds_the_figures_of_every_case(tmp_path):

@@ -13,7 +13,7 @@ ENDS = [
 
 @pytest.mark.parametrize(("name", "end", "sign"), ENDS)
 def test_a_flag_starts_beyond_the_usual_range(name, end, sign):
-    step = 0.02 * abs(end)
+    step = max(0.02 * abs(end), 0.1 ** MEASURES[name].digits)
     assert flags_of({name: end}) == ()
     assert flags_of({name: end - sign * step}) == ()
     (flag,) = flags_of({name: end + sign * step})

@@ -8,6 +8,8 @@ def test_numbers_for_readers():
     assert format_number(0.256) == "0.26"
     assert format_number(-3.14159, 1) == "−3.1"
     assert format_number(3.0, 1, True) == "+3.0"
+    assert format_number(-0.001) == "0.00"
+    assert format_number(-0.04, 1, True) == "+0.0"
     assert format_number(None) == format_number(float("nan")) == "–"
 
 

@@ -11,6 +11,7 @@ from adn_jax.report.tables import (
     print_sections,
     rate,
     seconds,
+    tex_text,
     to_markdown,
 )
 
@@ -42,9 +43,16 @@ def test_texts_stand_on_the_left():
     assert lines == ["**Title**", "", *table, "", "Note."]
 
 
+def test_signs_of_the_markup_are_escaped():
+    section = Section("Title", ("a|b", "c"), (("x|y", "1"),))
+    assert "| a\\|b | c |\n| --- | ---: |\n| x\\|y | 1 |" in to_markdown([section])
+    assert tex_text("~a^2") == r"\textasciitilde{}a\textasciicircum{}2"
+
+
 def test_brackets_are_no_style():
     file = io.StringIO()
-    print_sections(
-        [Section("Title", notes=("of [bold]it[/bold]",))], Console(file=file)
-    )
-    assert "of [bold]it[/bold]" in file.getvalue()
+    words = "[bold]title[/bold]", "[/b] column", "adn[v2]", "of [bold]it[/bold]"
+    title, column, cell, note = words
+    section = Section(title, (column,), ((cell,),), (note,))
+    print_sections([section], Console(file=file))
+    assert [each for each in words if each not in file.getvalue()] == []

@@ -1,10 +1,12 @@
 import contextlib
 from importlib.metadata import version
+from io import StringIO
 from pathlib import Path
 
 import pytest
 from dask.distributed import KilledWorker
 from distributed import system
+from rich.console import Console
 
 from adn_jax.cli.main import main
 from adn_jax.datasets.raw import FileCase
@@ -16,6 +18,7 @@ from adn_jax.runtime.jobs import (
     check_cluster,
     outcome,
     probe_worker,
+    progress_bar,
 )
 from tests.hold import PATIENCE
 
@@ -40,6 +43,12 @@ def test_as_many_processes_as_fit(monkeypatch, processes, cases, count, gib):
     monkeypatch.setattr("adn_jax.runtime.jobs.usable_processors", lambda: 6)
     monkeypatch.setattr(cluster, "local_client", lambda *called: called)
     assert processes.pool(cases) == (count, pytest.approx(gib * GIB, abs=1))
+
+
+def test_brackets_of_a_bars_title_are_printed():
+    with progress_bar(console=Console(file=(shown := StringIO()))) as bar:
+        bar.add_task("adn[v2] [/b]", total=1)
+    assert "adn[v2] [/b]" in shown.getvalue()
 
 
 def test_what_is_no_number_of_processes_or_gib():

@@ -92,14 +92,19 @@ def unpack_part(archive: Path, target: Path) -> Path:
 def _unpack_members(archive: Path, part: str, folder: Path) -> None:
     """Write what is needed of an archive into a folder, under a progress bar."""
     bar = Progress(
-        TextColumn(f"unpacking {archive.name}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(),
         "left",
         TimeRemainingColumn(),
     )
+    title = f"unpacking {archive.name}"
     try:
-        with bar, bar.open(archive, "rb") as file, closing(members(file)) as found:
+        with (
+            bar,
+            bar.open(archive, "rb", description=title) as file,
+            closing(members(file)) as found,
+        ):
             for name, is_folder, opened in found:
                 if (place := place_of(name, part)) is None:
                     continue
