@@ -348,9 +348,10 @@ def _found_in_words(shown: ShownScan) -> str:
     if shown.left_out:
         rules.append(f"{shown.left_out} too small or doubtful to count left out")
     by = f" ({', '.join(rules)})" if rules else ""
-    flags = counted(len(shown.flags), "flag") if shown.flags else ""
-    look = f" {flags}: see the page or scan.json." if flags else ""
-    return f"{shown.name}: {infarct}{by}. For research; not for diagnosis.{look}"
+    said = f"{shown.name}: {infarct}{by}. For research; not for diagnosis."
+    if shown.flags:
+        said += f" {counted(len(shown.flags), 'flag')}: see the page or scan.json."
+    return said
 
 
 def _scales_in_words(shown: ShownScan, tops: Mapping[str, float]) -> str:
