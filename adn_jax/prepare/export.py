@@ -38,6 +38,7 @@ from adn_jax.distributed.preemption import interrupt_on_sigterm
 from adn_jax.errors import UserError
 from adn_jax.io.files import (
     atomic_path,
+    is_there,
     is_vacant,
     only_one,
     read_json,
@@ -410,10 +411,15 @@ def in_shards(cases: Sequence[str], cases_per_shard: int) -> list[tuple[str, ...
 def _shard_name(prepared: Path, cases: Sequence[str]) -> str:
     """A name that tells the content of a shard, so that a file of it need not be read.
 
-    `case.json` holds the checksums of all files of a case.
+    `case.json` holds the checksums of all files of a case; `UserError` without it.
     """
     digest = hashlib.sha256()
     for case in cases:
+        facts = prepared / case / "case.json"
+        if not is_there(facts):
+            raise UserError(
+                f"{facts} is missing; restore it or prepare the case again."
+            )
         digest.update(case.encode())
-        digest.update(read_bytes(prepared / case / "case.json"))
+        digest.update(read_bytes(facts))
     return f"cases-{digest.hexdigest()[:16]}.array_record"

@@ -166,3 +166,10 @@ def test_a_folder_in_use_is_refused(heads, tmp_path):
 def test_the_last_shard_takes_the_rest():
     assert in_shards("abcde", 2) == [("a", "b"), ("c", "d"), ("e",)]
     assert in_shards("ab", 9) == [("a", "b")]
+
+
+def test_a_case_that_is_gone_is_named(heads, tmp_path):
+    shutil.rmtree(heads / "head03")
+    with pytest.raises(UserError, match=r"head03/case.json is missing; restore it"):
+        pack_dataset(heads, tmp_path / "packed")
+    assert not list((tmp_path / "packed").glob("cases-*"))
