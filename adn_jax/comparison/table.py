@@ -332,19 +332,16 @@ def shared_settings(systems: Sequence[Method | PeerMethod]) -> str:
     """The size, unless it is full, and fields that recipes have otherwise than their
     config files say, as far as all have the same value; empty if there are none."""
     own = [each for each in systems if isinstance(each, Method)]
+    values = [dict(leaves(each.recipe)) for each in own]
     changed = {
         name: value
         for each in own
         for name, value in changed_fields(each.base, each.recipe).items()
-        if all(dict(leaves(other.recipe)).get(name) == value for other in own)
+        if all(other.get(name) == value for other in values)
     }
     sizes = dict.fromkeys(each.size for each in own if each.size != "full")
-    return ", ".join(
-        [
-            *(f"size {size}" for size in sizes),
-            *(pair(name, value) for name, value in changed.items()),
-        ]
-    )
+    said = [f"size {size}" for size in sizes]
+    return ", ".join([*said, *(pair(name, value) for name, value in changed.items())])
 
 
 def _scores_section(rows: Sequence[Row]) -> Section:

@@ -365,8 +365,8 @@ def prepared_data(
         check_raw_options(reading)
         return read_manifest(data)
     check_on_disk(data)
-    finished = sorted((out / "runs").glob("*/stages.json"))
-    learnt_by = finished[0].parent if finished else None
+    runs = [Run.open(path.parent) for path in (out / "runs").glob("*/config.json")]
+    learnt_by = next((run.folder for run in runs if run.has_learnt), None)
     return prepare_into(out, data, settings, workers, reading, learnt_by)
 
 

@@ -111,8 +111,8 @@ def own_share(batch: int) -> slice:
 
 
 _UPDATES = count()
-"""Of every stage of a training: jax names the update after which all end by its number,
-and one of the next stage with a smaller number would come after it never or late."""
+"""Counted over all stages: jax names the update after which all end by its number, so
+that numbers may not begin again."""
 
 
 class SharedStop:

@@ -120,9 +120,8 @@ def evaluate_run(
     check_grid(system.model.recipe, manifest)
     check_unseen([member.run for member in system.members], split, data)
     cases = cases_of_split(manifest, split)
-    if data is not None:
-        for member in system.members:
-            check_not_learnt(member.run, manifest, cases)
+    for member in system.members:
+        check_not_learnt(member.run, manifest, cases)
     labelled_cases(manifest, split)  # before anything is written
     parent = run / "evaluation" if out is None else as_place(out)
     folder = parent / (f"{split}-ensemble" if ensemble else split)

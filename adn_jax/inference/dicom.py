@@ -64,6 +64,7 @@ lack them."""
 
 
 SEXES = {"M", "F", "O", ""}
+"""What an object may say of a patient's sex."""
 
 WHEN = {
     "PatientBirthDate": DA,
@@ -289,8 +290,8 @@ def _maker(name: str, found: Found) -> dict[str, Any]:
 
 
 def _as_name(text: str) -> str:
-    """A name as an object may hold it: cut, and without the sign between values."""
-    return text.replace("\\", "/")[:LONGEST_NAME]
+    """The end of a name, where names differ, without the sign between values."""
+    return text.replace("\\", "/")[-LONGEST_NAME:]
 
 
 def _report(

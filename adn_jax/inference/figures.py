@@ -350,7 +350,7 @@ def _found_in_words(shown: ShownScan) -> str:
     by = f" ({', '.join(rules)})" if rules else ""
     said = f"{shown.name}: {infarct}{by}. For research; not for diagnosis."
     if shown.flags:
-        said += f" {counted(len(shown.flags), 'flag')}: see the page or scan.json."
+        said += f" {counted(len(shown.flags), 'flag')}."
     return said
 
 

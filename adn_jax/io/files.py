@@ -276,13 +276,14 @@ def lock(handle: int, folder: Place, wait: bool) -> None:
     except ImportError:  # Windows
         return
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        with suppress(BlockingIOError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
         if not wait:
             raise UserError(
                 f"another process is writing into {folder}; wait until it has ended, "
                 "or choose another folder."
-            ) from None
+            )
         print(f"adn: waiting for another process to leave {folder}.", file=sys.stderr)
         fcntl.flock(handle, fcntl.LOCK_EX)
     except OSError as error:

@@ -124,8 +124,8 @@ def unread_named(source: Source) -> Generator[None]:
     except Exception as error:  # each store has errors of its own
         reason = getattr(error, "strerror", None) or one_line(error)
         raise UserError(
-            f"{source} could not be read ({reason}); restore it, or your right to read "
-            "it, or run the command again when its disk or store answers."
+            f"{source} could not be read ({reason}); check its rights, restore it, or "
+            "try again when its disk or store answers."
         ) from error
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.progress import track
 
 from adn_jax.config import PrepareSettings, ReadSettings
-from adn_jax.config.serialization import settings_to_json
+from adn_jax.config.serialization import differing_fields, settings_to_json
 from adn_jax.data.cases import (
     VOLUME_FILES,
     CaseFacts,
@@ -22,7 +22,13 @@ from adn_jax.data.cases import (
     read_facts,
     write_case,
 )
-from adn_jax.data.manifest import SPLITS, Manifest, choose_splits
+from adn_jax.data.manifest import (
+    SPLITS,
+    Manifest,
+    choose_splits,
+    has_manifest,
+    read_manifest,
+)
 from adn_jax.datasets.raw import RawCase, RawDataset
 from adn_jax.datasets.recognise import find_dataset
 from adn_jax.datasets.report import write_report
@@ -64,6 +70,7 @@ def prepare_dataset(
     reading: ReadSettings | None = None,
     scheduler: str = "",
     memory_gib: float | None = None,
+    learnt_by: str = "",
 ) -> Manifest:
     """Prepare every case of a raw data set that is missing or changed in `out`.
 
@@ -79,6 +86,8 @@ def prepare_dataset(
         scheduler: address of a Dask cluster that prepares the cases, which has its own
             processes and memory.
         memory_gib: what each process may take; None: an equal share.
+        learnt_by: a run that has learnt from what is in `out`; it may not change but
+            for cases that are neither learnt from nor validated on.
 
     Raises:
         UserError: `raw` is no raw data set, `out` holds something else under a
@@ -115,14 +124,23 @@ def prepare_dataset(
         if said:
             print(f"adn: {said}", file=sys.stderr)
     with interrupt_on_sigterm(), only_one(out):
+        todo = _unprepared(dataset.cases, out, settings, reading)
+        there = read_manifest(out) if learnt_by and has_manifest(out) else None
+        if there is not None:
+            again = [case.name for case in todo]
+            splits = choose(failed=there.failed)
+            check_learnt(there, settings, names, splits, again, learnt_by)
         remove_half_cases(out, names)
-        failed = _prepare_cases(dataset, out, settings, reading, processes)
+        failed = _prepare_cases(dataset, todo, out, settings, reading, processes)
         if len(failed) == len(names):
             name, reason = next(iter(sorted(failed.items())))
             raise UserError(f"no case of {raw} could be prepared; {name}: {reason}")
         cases = [read_facts(out / name) for name in names if name not in failed]
         splits = choose(failed=failed)
         manifest = _make_manifest(dataset, out, settings, splits, failed, cases)
+        if there is not None and manifest.digest != there.digest:
+            change = "a case that failed before does not, or the other way round"
+            raise _learnt_otherwise(there, learnt_by, change)
         twins = find_twins(manifest)
         flags = {name: (*manifest.flags.get(name, ()), twins[name]) for name in twins}
         manifest = replace(manifest, flags=manifest.flags | flags).with_checksums()
@@ -135,26 +153,38 @@ def prepare_dataset(
     return manifest
 
 
-def changed_cases(
-    raw: Path, manifest: Manifest, reading: ReadSettings | None = None
-) -> str:
-    """What would be prepared otherwise than it is in `manifest`, in words: which cases
-    there are, their splits, and those to learn from and to validate on; empty: nothing.
-    """
-    reading = ReadSettings() if reading is None else reading
-    dataset = find_dataset(raw, reading.layout, reading)
-    names = [case.name for case in dataset.cases]
-    if new := {*names} ^ {*manifest.cases, *manifest.failed}:
-        return f"other cases: {few_of(sorted(new))}"
-    table = raw / "splits.json"
-    splits = choose_splits(dataset.splits, names, table, failed=manifest.failed)
-    if splits != manifest.splits:
-        return "other splits"
-    learnt = {name for split in SPLITS[:2] for name in splits[split]}
-    known = [case for case in dataset.cases if case.name in learnt]
-    redone = _unprepared(known, Path(manifest.folder), manifest.settings, reading)
+def check_learnt(
+    there: Manifest,
+    settings: PrepareSettings,
+    names: Collection[str],
+    splits: Mapping[str, tuple[str, ...]],
+    todo: Collection[str],
+    learnt_by: str,
+) -> None:
+    """Raise `UserError` if what a run has learnt from would be prepared otherwise: with
+    other settings, cases (`names`) or splits, or some of its cases are among `todo`."""
+    learnt = {name for split in SPLITS[:2] for name in there.splits.get(split, ())}
+    fields = list(differing_fields(there.settings, settings, "prepare."))
+    others = sorted({*names} ^ {*there.cases, *there.failed})
+    redone = [name for name in todo if name in learnt]
     kinds = "other scans, labels, options of reading or version of adn-jax"
-    return f"{kinds}: {few_of([case.name for case in redone])}" if redone else ""
+    changes = [
+        *fields,
+        *([f"other cases: {few_of(others)}"] if others else ()),
+        *(["other splits"] if splits != there.splits else ()),
+        *([f"{kinds}: {few_of(redone)}"] if redone else ()),
+    ]
+    if changes:
+        raise _learnt_otherwise(there, learnt_by, changes[0])
+
+
+def _learnt_otherwise(there: Manifest, learnt_by: str, change: str) -> UserError:
+    """Why a data set that a run has learnt from stays as it is."""
+    return UserError(
+        f"{there.folder}, from which {learnt_by} has learnt, would be prepared "
+        f"otherwise now ({change}); restore that, or choose another folder for the "
+        "results."
+    )
 
 
 def check_output(out: Path, names: Collection[str]) -> None:
@@ -183,13 +213,13 @@ def remove_half_cases(out: Path, names: Collection[str]) -> None:
 
 def _prepare_cases(
     dataset: RawDataset,
+    todo: Sequence[RawCase],
     out: Path,
     settings: PrepareSettings,
     reading: ReadSettings,
     processes: Processes,
 ) -> dict[str, str]:
-    """Prepare the cases that are not finished; returns why some failed, by name."""
-    todo = _unprepared(dataset.cases, out, settings, reading)
+    """Prepare the cases `todo`; returns why some failed, by name."""
     if 0 < len(todo) < (total := len(dataset.cases)):
         print(f"finished already: {counted(total - len(todo), 'case')}")
     if not todo:

@@ -417,9 +417,7 @@ def _shard_name(prepared: Path, cases: Sequence[str]) -> str:
     for case in cases:
         facts = prepared / case / "case.json"
         if not is_there(facts):
-            raise UserError(
-                f"{facts} is missing; restore it or prepare the case again."
-            )
+            raise UserError(f"{facts} is missing; restore or prepare the case again.")
         digest.update(case.encode())
         digest.update(read_bytes(facts))
     return f"cases-{digest.hexdigest()[:16]}.array_record"

@@ -149,7 +149,7 @@ MEASURES = {
     "bright_ml": Measure(
         "bright mL",
         f"Volume above {BRIGHT_HU:.0f} HU in the brain without its rim.",
-        "{:.0f} mL inside the brain are above "
+        "{:.1f} mL inside the brain are above "
         f"{BRIGHT_HU:.0f} HU: contrast agent, bone in the mask or metal",
         high=5.0,
     ),
@@ -171,7 +171,7 @@ MEASURES = {
     "registration_overlap": Measure(
         "atlas Dice",
         "Overlap of the registered atlas with the brain mask, 0 to 1.",
-        "the registered atlas overlaps the brain with a Dice of {:.2f} only",
+        "the registered atlas overlaps the brain with a Dice of {:.3f} only",
         low=0.9,
         style=".3f",
     ),

@@ -63,11 +63,10 @@ def find_pretrained(
     finished = run.finished if run else {}
     for stage, source in given.items():
         if finished and known.get(stage) != run_name(source):
-            option = RUN_OPTIONS["joint" if "joint" in given else stage]
             before = (
-                f"with {option} {known[stage]}"
+                f"with {_option(stage, known)} {known[stage]}"
                 if stage in known
-                else f"without {option}"
+                else f"without {_option(stage, given)}"
             )
             raise UserError(
                 f"{folder} was begun {before}, not with {source}; choose another --run "
@@ -76,10 +75,21 @@ def find_pretrained(
     begun_with = {stage: run_place(text) for stage, text in known.items()}
     pretrained = {**begun_with, **given}
     for stage in pretrained.keys() - finished.keys():
-        same = run is not None and known.get(stage) == run_name(pretrained[stage])
-        if not (same and run.has_checkpoints(stage)):  # which has its weights by now
+        same = known.get(stage) == run_name(pretrained[stage])
+        if run is None or not same or not _goes_on(run, stage, recipe):
             _check_pretrained(stage, recipe, pretrained[stage])
     return pretrained
+
+
+def _option(stage: str, sources: Mapping[str, Place | str]) -> str:
+    """The option by which the source of a stage was given: --pretrained names all."""
+    alike = sources.get(stage) == sources.get("joint")
+    return RUN_OPTIONS["joint" if alike else stage]
+
+
+def _goes_on(run: Run, stage: str, recipe: Recipe) -> bool:
+    """Whether a stage goes on from what it saved, by the recipe alone."""
+    return run.has_checkpoints(stage) and not run.changed_settings(stage, recipe)
 
 
 def _check_pretrained(stage: str, recipe: Recipe, folder: Place) -> None:
@@ -118,9 +128,18 @@ def _check_pretrained(stage: str, recipe: Recipe, folder: Place) -> None:
         )
 
 
-def check_held_out(pretrained: Place, data: Manifest | DrawnHeads) -> None:
+def check_held_out(
+    run: Run | None, recipe: Recipe, pretrained: Place, data: Manifest | DrawnHeads
+) -> None:
     """Raise `UserError` if the run with whose weights D and F begin has learnt from
-    cases that are held out now; tell it if that is not known."""
+    cases that are held out now; tell it if that is not known.
+
+    D and F of a `run` that goes on have begun already.
+    """
+    if run is not None and _goes_on(run, "joint", recipe):
+        same = run.pretrained.get("joint") == run_name(pretrained)
+        if same and not run.other_cases(data):
+            return
     if isinstance(data, DrawnHeads):
         return
     held_out = [
@@ -151,6 +170,8 @@ def check_same_work(
         differing.append(others)
     if run.fold != fold:
         differing.append(f"fold {run.fold} -> {fold}")
+    if run.terms_sha256 != own_terms(recipe):
+        differing.append("the code of a loss term")
     if differing:
         raise UserError(
             f"this process was called otherwise than the one that began {run.folder} "
@@ -269,7 +290,7 @@ def prepared_cases(
     wanted = recipe.system.prepare
     if not has_manifest(data):
         run = Run.find(folder)
-        learnt_by = folder if run is not None and run.finished else None
+        learnt_by = folder if run is not None and run.has_learnt else None
         found = prepare_into(folder, data, wanted, workers, reading, learnt_by)
         return found.with_fold(fold)
     manifest = read_manifest(data)
@@ -294,23 +315,19 @@ def prepare_into(
 ) -> Manifest:
     """Prepare a raw data set into `folder/prepared`, and say what came of it.
 
-    Raises `UserError`, before anything is written, if that would replace what the run
-    `learnt_by` has learnt from.
+    `learnt_by`, a run, has learnt from what is there (`prepare_dataset`).
     """
     # readers of scans take half a second that prepared data never need
-    from adn_jax.prepare.dataset import changed_cases, log_manifest, prepare_dataset
+    from adn_jax.prepare.dataset import log_manifest, prepare_dataset
 
-    prepared = Path(folder / "prepared")
-    if learnt_by is not None and has_manifest(prepared):
-        there = read_manifest(prepared)
-        fields = [*differing_fields(there.settings, settings, "prepare.")]
-        if changed := listed(fields) or changed_cases(Path(data), there, reading):
-            raise UserError(
-                f"{prepared}, from which {learnt_by} has learnt, would be prepared "
-                f"otherwise now ({changed}); restore that, or choose another folder "
-                "for the results."
-            )
-    manifest = prepare_dataset(Path(data), prepared, settings, workers, reading)
+    manifest = prepare_dataset(
+        Path(data),
+        Path(folder / "prepared"),
+        settings,
+        workers,
+        reading,
+        learnt_by="" if learnt_by is None else str(learnt_by),
+    )
     log_manifest(manifest)
     return manifest
 
@@ -342,11 +359,11 @@ def begin_run(
             if changed and run.has_checkpoints(stage):
                 aside = run.set_aside(stage)
                 is_taken = stage in TAKEN_STAGES and now is not None
+                fate = f"is taken from {now}" if is_taken else "begins anew"
                 print(
                     f"adn: the unfinished stage {stage!r} of {folder} was begun "
-                    f"otherwise ({listed(changed)}) and "
-                    f"{f'is taken from {now}' if is_taken else 'begins anew'}; what it "
-                    f"saved is now {aside}.",
+                    f"otherwise ({listed(changed)}) and {fate}; what it saved is now "
+                    f"{aside}.",
                     file=sys.stderr,
                 )
     terms = own_terms(recipe)

@@ -6,7 +6,7 @@ from adn_jax.data.cases import VOLUME_FILES, case_checksums
 from adn_jax.data.manifest import Manifest, read_manifest
 from adn_jax.data.stream import DRAWN_DIGEST
 from adn_jax.errors import UserError, is_refusal
-from adn_jax.io.paths import Source, to_place
+from adn_jax.io.paths import Source, spelled_out, to_place
 from adn_jax.training.runs import Run, run_place
 
 
@@ -38,8 +38,10 @@ def _learnt_by_each(
 def _learnt_by(run: Run, manifest: Manifest, cases: Sequence[str]) -> list[str] | None:
     """Those cases whose scan this run itself has learnt from; None if its data has
     changed, or the run does not say where it is."""
-    if run.cases_sha256 in {None, DRAWN_DIGEST}:
+    if run.cases_sha256 == DRAWN_DIGEST:
         return []
+    if run.cases_sha256 is None:  # imported weights, or an old run
+        return [] if run.data in {None, spelled_out(manifest.folder)} else None
     own = run.splits_of(manifest)
     if run.cases_sha256 == own.digest:
         return [name for name in cases if name in own.splits.get("train", ())]

@@ -361,8 +361,10 @@ class Session:
             for name, number in numbers.items():
                 if not math.isfinite(number):
                     raise UserError(
-                        f"validation {name} became {number} at step {step} of stage "
-                        f"{stage.name!r}; look at the cases of the split validation."
+                        f"validation {name} is {number} at step {step} of stage "
+                        f"{stage.name!r}; look at the cases of the split validation, "
+                        "or, where heads are drawn, set more "
+                        "--stream.validation-heads: one of them has to show an infarct."
                     )
             self.log.write(step, "validation", numbers)
             score = numbers[stage.score]

@@ -227,6 +227,11 @@ class Run:
         return stages_of(self.recipe)
 
     @property
+    def has_learnt(self) -> bool:
+        """Whether a stage was trained here, not taken from another run."""
+        return any("taken_from" not in facts for facts in self.finished.values())
+
+    @property
     def steps(self) -> dict[str, int]:
         """Finished stage of the recipe -> step of its best weights."""
         return {
@@ -323,7 +328,8 @@ class Run:
     def changed_settings(self, stage: str, recipe: Recipe) -> list[str]:
         """A line for each setting that a stage depends on and another recipe differs
         in, and for each loss term of the user's own whose code is another now."""
-        known, now = self.terms_sha256, own_terms(recipe, stage)
+        known = self.terms_sha256
+        now = own_terms(recipe, stage) if known else {}
         code = [
             f"the code of {name}"
             for name in known.keys() & now.keys()
@@ -432,10 +438,10 @@ def write_small_run(
 ) -> None:
     """Make a run of few MB of a finished one, whole or not at all.
 
-    It has the recipe, the best weights of each stage in half precision, and a checksum
-    of the cases that it learnt from, not where they are; every verb that uses a run
-    takes it. With `heads` it tells of scans that are unlike them, with
-    `lesions` how often its lesions are true.
+    It has the recipe, the best weights of each stage in half precision, a checksum of
+    the cases that it learnt from, not where they are, and the run with whose weights D
+    and F began; every verb that uses a run takes it. With `heads` it tells of scans
+    that are unlike them, with `lesions` how often its lesions are true.
 
     Raises `UserError` if `folder` is taken or a stage of `source` is not finished.
     """
@@ -448,6 +454,11 @@ def write_small_run(
             source.recipe,
             cases_sha256=source.cases_sha256,
             fold=source.fold,
+            pretrained={
+                stage: run
+                for stage, run in source.pretrained.items()
+                if stage not in TAKEN_STAGES
+            },
         )
         write_weights(temporary / WEIGHTS, stages)
         for stage, params in stages.items():

@@ -171,9 +171,9 @@ def _check_manifest(
         )
     for name in plan.left:
         _open_cases(name, recipe, manifest, mesh)
-    begins = "joint" in plan.left and not (run and run.has_checkpoints("joint"))
-    if begins and (source := plan.pretrained.get("joint")):
-        check_held_out(source, manifest)
+    source = plan.pretrained.get("joint")
+    if source is not None and "joint" in plan.left:
+        check_held_out(run, recipe, source, manifest)
 
 
 def _open_cases(

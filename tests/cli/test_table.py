@@ -3,7 +3,6 @@ import shutil
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from threading import Timer
 
 import pytest
 
@@ -13,9 +12,11 @@ from adn_jax.cli.table import Table, find_systems
 from adn_jax.comparison import work
 from adn_jax.config.sizes import demo_size
 from adn_jax.data.cases import read_case
+from adn_jax.errors import UserError
 from adn_jax.evaluation import evaluate
 from adn_jax.evaluation.evaluate import evaluate_peer
 from adn_jax.evaluation.report import Pictures
+from adn_jax.io import files
 from adn_jax.io.files import only_one
 from adn_jax.io.image import from_zyx, write_image
 from adn_jax.prepare import dataset
@@ -192,8 +193,11 @@ def test_what_runs_have_learnt_from_is_not_prepared_otherwise(
     configs, tmp_path, monkeypatch, capsys, seed
 ):
     """The same run with other settings, and another one in the same folder."""
-    asked = []
-    monkeypatch.setattr(dataset, "prepare_dataset", lambda *given: asked.append(given))
+
+    def prepare(*_, learnt_by):
+        raise UserError(f"learnt by {learnt_by}.")
+
+    monkeypatch.setattr(dataset, "prepare_dataset", prepare)
     out, raw = tmp_path / "out", tmp_path / "raw"
     write_heads(out / "prepared")
     raw.mkdir()
@@ -203,12 +207,7 @@ def test_what_runs_have_learnt_from_is_not_prepared_otherwise(
     with pytest.raises(SystemExit) as end:
         main([*command, "--set", "prepare.shape=16 40 40"])
     assert end.value.code == 2
-    assert capsys.readouterr().err == (
-        f"adn: {out / 'prepared'}, from which {run.folder} has learnt, would be "
-        "prepared otherwise now (prepare.shape (16, 16, 16) -> (16, 40, 40)); restore "
-        "that, or choose another folder for the results.\n"
-    )
-    assert asked == []
+    assert capsys.readouterr().err == f"adn: learnt by {run.folder}.\n"
 
 
 def write_labels(folder, data):
@@ -222,19 +221,24 @@ def write_labels(folder, data):
 
 
 def test_predictions_that_another_shard_scores_are_waited_for(
-    done, configs, data, tmp_path, monkeypatch, capsys
+    done, configs, data, tmp_path, monkeypatch
 ):
+    held, said = ExitStack(), []
+
     def while_held(peer, *rest, **options):
-        held = ExitStack()
         held.enter_context(only_one(peer.folder / "evaluation" / "test"))
-        Timer(0.2, held.close).start()
         return evaluate_peer(peer, *rest, **options)
 
+    def leave(sentence, **_):  # once it is told that another waits
+        said.append(sentence)
+        held.close()
+
+    monkeypatch.setattr(files, "print", leave, raising=False)
     monkeypatch.setattr(module, "evaluate_peer", while_held)
     monkeypatch.setattr(evaluate, "write_peer_figures", lambda *_: Pictures({}, {}))
     given = ["--shard", "1/2", "--predictions", str(write_labels(tmp_path / "t", data))]
     main(["table", data, str(tmp_path / "o"), "--recipes", *configs, *given])
-    assert "adn: waiting for another process to leave " in capsys.readouterr().err
+    assert said[0].startswith("adn: waiting for another process to leave ")
     ((scored, *_),) = done[1]
     assert (scored[-1].name, len(scored)) == ("t-seed0", 3)
 

@@ -168,7 +168,8 @@ def test_raw_data_is_prepared_into_the_comparison(data, tmp_path, monkeypatch):
         prepared_data(data, tmp_path, settings, None, (0.0, 80.0))
     asked = []
 
-    def prepare_dataset(*arguments):
+    def prepare_dataset(*arguments, learnt_by):
+        assert learnt_by == ""
         asked.append(arguments)
         return prepared_data(data, tmp_path, settings, None)
 

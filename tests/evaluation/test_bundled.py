@@ -7,6 +7,7 @@ from adn_jax.data.stream import DRAWN_DIGEST
 from adn_jax.errors import UserError
 from adn_jax.evaluation.evaluate import evaluate_run
 from adn_jax.evaluation.source import check_not_learnt
+from adn_jax.training.learnt import learnt_cases
 from adn_jax.training.runs import BUNDLED, Run, load_run, write_small_run
 from tests.evaluation.noted import note
 
@@ -41,6 +42,33 @@ def test_a_small_run_still_knows_that_it_has_learnt(
     note(tiny_run, cases_sha256=DRAWN_DIGEST, data=None)
     check_not_learnt(Run.open(tiny_run), other, (first,))
     assert capsys.readouterr().err == ""
+
+
+def test_a_run_is_not_scored_on_what_its_first_weights_have_learnt(
+    tiny_run, twin_run, tiny_data, tmp_path
+):
+    learnt = read_manifest(tiny_data)
+    own = {"data": str(tiny_data), "cases_sha256": learnt.digest}
+    swapped = {"train": learnt.splits["test"], "test": learnt.splits["train"]}
+    before = replace(learnt, splits={**learnt.splits, **swapped})
+    note(tiny_run, **own, joint_run=str(twin_run))
+    note(twin_run, data=None, cases_sha256=before.digest)
+    run = Run.open(tiny_run)
+    assert learnt_cases(run, learnt, learnt.splits["test"]) is None
+    note(twin_run, cases_sha256=DRAWN_DIGEST)
+    assert learnt_cases(run, learnt, learnt.splits["test"]) == []
+    note(twin_run, **own)
+    assert learnt_cases(run, before, before.splits["test"]) == [*before.splits["test"]]
+    write_small_run(run, tmp_path / "small")
+    assert Run.open(tmp_path / "small").pretrained == {"joint": str(twin_run)}
+
+
+def test_old_runs_do_not_know_what_they_have_learnt(tiny_run, tiny_data):
+    manifest = read_manifest(tiny_data)
+    note(tiny_run, data="elsewhere", cases_sha256=None)
+    assert learnt_cases(Run.open(tiny_run), manifest, manifest.cases) is None
+    note(tiny_run, data=str(tiny_data))
+    assert learnt_cases(Run.open(tiny_run), manifest, manifest.cases) == []
 
 
 def test_the_bundled_model_is_small_and_can_be_loaded():

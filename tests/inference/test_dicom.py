@@ -235,7 +235,7 @@ def test_a_long_name_of_a_run_is_cut(tmp_path):
     found = replace(found_of(scan.image.shape), run="joint.steps=" * 9, recipe="a\\b")
     write_dicom(tmp_path / "out", scan, found)
     one = pydicom.dcmread(tmp_path / "out" / DICOM_FILES["lesion"])
-    assert one.DeviceSerialNumber == found.run[:64]
+    assert one.DeviceSerialNumber == found.run[-64:]
     assert one.ManufacturerModelName == "a/b"
 
 

@@ -123,7 +123,7 @@ def test_a_file_that_the_system_does_not_give_is_named(
         raise OSError(number, os.strerror(number), "elsewhere")
 
     monkeypatch.setattr(Path, way, refuse)
-    message = rf"/a\.json could not be read \({os.strerror(number)}\); restore it, or"
+    message = rf"/a\.json could not be read \({os.strerror(number)}\); check its rights"
     with pytest.raises(UserError, match=message):
         read_json(tmp_path / "a.json")
     if way == "is_file":

@@ -1,11 +1,11 @@
 import subprocess
 import sys
 from contextlib import ExitStack
-from threading import Timer
 
 import pytest
 
 from adn_jax.errors import UserError
+from adn_jax.io import files
 from adn_jax.io.files import only_one
 
 HOLD = """
@@ -27,13 +27,17 @@ def test_a_second_holder_is_refused_until_the_first_has_ended(tmp_path):
         assert folder.is_dir()
 
 
-def test_a_holder_can_be_waited_for(tmp_path, capsys):
-    held = ExitStack()
+def test_a_holder_can_be_waited_for(tmp_path, monkeypatch):
+    held, said = ExitStack(), []
     held.enter_context(only_one(tmp_path))
-    Timer(0.2, held.close).start()
+
+    def leave(sentence, **_):  # once it is told that another waits
+        said.append(sentence)
+        held.close()
+
+    monkeypatch.setattr(files, "print", leave, raising=False)
     with only_one(tmp_path, wait=True):
-        said = f"adn: waiting for another process to leave {tmp_path}.\n"
-        assert capsys.readouterr().err == said
+        assert said == [f"adn: waiting for another process to leave {tmp_path}."]
         with pytest.raises(UserError, match="another process"), only_one(tmp_path):
             pass
 

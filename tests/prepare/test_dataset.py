@@ -2,6 +2,7 @@ import errno
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -14,12 +15,7 @@ from adn_jax.datasets.recognise import find_dataset
 from adn_jax.errors import UserError
 from adn_jax.io.files import only_one
 from adn_jax.prepare import dataset
-from adn_jax.prepare.dataset import (
-    changed_cases,
-    log_manifest,
-    odd_splits,
-    prepare_dataset,
-)
+from adn_jax.prepare.dataset import log_manifest, odd_splits, prepare_dataset
 from adn_jax.runtime.jobs import Processes
 
 
@@ -62,30 +58,59 @@ def test_one_scan_in_two_splits_is_flagged(raw, small_grid, tmp_path):
     assert read_manifest(tmp_path / "out").flags == manifest.flags
 
 
-def test_what_would_be_prepared_otherwise_is_told(raw, small_grid, tmp_path):
+def test_what_a_run_has_learnt_from_stays(raw, small_grid, tmp_path):
+    out, kinds = tmp_path / "out", "other scans, labels, options of reading or version"
     shutil.copytree(raw / "b", raw / "c")
     splits = {"train": ["a"], "validation": ["b"], "test": ["c"]}
     (raw / "splits.json").write_text(json.dumps(splits))
-    manifest = prepare_dataset(raw, tmp_path / "out", small_grid, workers=1)
-    before = contents(tmp_path / "out")
-    assert changed_cases(raw, manifest) == ""
-    kinds = "other scans, labels, options of reading or version of adn-jax"
-    bright = ReadSettings(hu_range=(0.0, 500.0))
-    assert changed_cases(raw, manifest, bright) == f"{kinds}: a, b"
-    (raw / "splits.json").write_text(json.dumps({**splits, "train": ["a", "c"]}))
-    with pytest.raises(UserError):  # a case in two splits
-        changed_cases(raw, manifest)
+    prepare_dataset(raw, out, small_grid, workers=1)
+    before = contents(out)
+
+    def prepare(settings=small_grid, **options):
+        return prepare_dataset(raw, out, settings, 1, learnt_by="RUN", **options)
+
+    def assert_kept(change, *given, **options):
+        with pytest.raises(UserError, match=rf"which RUN has learnt.*\({change}"):
+            prepare(*given, **options)
+        assert contents(out) == before
+
+    prepare()
+    assert contents(out) == before
+    assert_kept(
+        f"{kinds} of adn-jax: a, b", reading=ReadSettings(hu_range=(0.0, 500.0))
+    )
+    assert_kept("prepare.window_hu", replace(small_grid, window_hu=(0.0, 70.0)))
     swapped = {"train": ["b"], "validation": ["a"], "test": ["c"]}
     (raw / "splits.json").write_text(json.dumps(swapped))
-    assert changed_cases(raw, manifest) == "other splits"
+    assert_kept("other splits")
     (raw / "splits.json").write_text(json.dumps(splits))
-    shutil.copy(raw / "a" / "lesion.nii.gz", raw / "c")  # which nothing has learnt
-    assert changed_cases(raw, manifest) == ""
-    (raw / "a" / "lesion.nii.gz").unlink()
-    assert changed_cases(raw, manifest) == f"{kinds}: a"
+    (raw / "a" / "lesion.nii.gz").rename(raw / "label.nii.gz")
+    assert_kept(f"{kinds} of adn-jax: a")
+    (raw / "label.nii.gz").rename(raw / "a" / "lesion.nii.gz")
     shutil.copytree(raw / "b", raw / "d")
-    assert changed_cases(raw, manifest) == "other cases: d"
-    assert contents(tmp_path / "out") == before
+    assert_kept("other cases: d")
+    shutil.rmtree(raw / "d")
+    shutil.copy(raw / "a" / "lesion.nii.gz", raw / "c")  # which nothing has learnt
+    assert (
+        prepare().files_sha256
+        != json.loads(before[Path("manifest.json")])["files_sha256"]
+    )
+
+
+def test_a_case_that_had_failed_does_not_join_what_a_run_has_learnt_from(
+    raw, small_grid, tmp_path
+):
+    shutil.copytree(raw / "b", raw / "c")
+    whole = (raw / "c" / "ct.nii.gz").read_bytes()
+    (raw / "c" / "ct.nii.gz").write_bytes(whole[: len(whole) // 2])
+    splits = {"train": ["a", "c"], "validation": ["b"]}
+    (raw / "splits.json").write_text(json.dumps(splits))
+    manifest = prepare_dataset(raw, tmp_path / "out", small_grid, workers=1)
+    assert [*manifest.failed] == ["c"]
+    (raw / "c" / "ct.nii.gz").write_bytes(whole)
+    with pytest.raises(UserError, match="failed before does not"):
+        prepare_dataset(raw, tmp_path / "out", small_grid, 1, learnt_by="RUN")
+    assert read_manifest(tmp_path / "out") == manifest
 
 
 def test_a_case_may_not_be_called_as_the_folder_of_pictures(raw, small_grid, tmp_path):

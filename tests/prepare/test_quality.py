@@ -99,7 +99,7 @@ def small(hu, brain):
         (lambda hu, brain: (np.maximum(hu, -30), brain), "of the scan is -30 HU"),
         (noisy, "noise is 1"),
         (one_sided, "the halves differ by 1"),
-        (lambda *scan: spot(*scan, 8, 200), "28 mL inside the brain are above 90 HU"),
+        (lambda *scan: spot(*scan, 8, 200), "27.6 mL inside the brain are above 90 HU"),
         (lambda *scan: spot(*scan, 5, -60), "6.8 mL inside the brain are below -20 HU"),
         (lambda *scan: spot(*scan, 2, 3000), "0.43 mL at the brain are above 2500 HU"),
     ],
@@ -132,7 +132,7 @@ def test_a_brain_beyond_the_grid(scan):
 def test_registration_that_went_wrong():
     assert flags_of({"registration_overlap": 0.95}) == ()
     (flag,) = flags_of({"registration_overlap": 0.7})
-    assert "overlaps the brain with a Dice of 0.70 only" in flag
+    assert "overlaps the brain with a Dice of 0.700 only" in flag
 
 
 def lesion_flags(prepared, brain):

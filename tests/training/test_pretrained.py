@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from adn_jax.config import StageSettings
+from adn_jax.config import AlignmentSettings, StageSettings
 from adn_jax.data.manifest import Fold
 from adn_jax.errors import UserError
 from adn_jax.training import begin, runs
@@ -352,6 +352,27 @@ def test_a_training_goes_on_without_the_run_that_it_began_with(tmp_path, monkeyp
     with pytest.raises(UserError, match=r"begun with --pretrained .*base, not with"):
         train(NO_NET, data, run, pretrained={"align": moved, "joint": moved})
     assert train(NO_NET, data, run) == 15
+
+
+def test_what_was_saved_is_no_way_round_the_checks(tmp_path, monkeypatch):
+    """A stage that is going to begin anew is checked as a new one."""
+    recipe = NO_NET.with_fields(alignment=AlignmentSettings(network=False, centre=True))
+    data = write_heads(tmp_path / "data", train=4, validation=2, test=1).folder
+    base, own, tuned = (tmp_path / name for name in ("base", "own", "tuned"))
+    first, second, given = Fold(0, 3), Fold(1, 3), {"joint": base}
+    assert train(recipe, data, base, fold=first) == 0
+    monkeypatch.setattr(module, "train_stage", saved_and_stopped)
+    assert train(recipe, data, own, fold=second) == 15  # with weights of its own
+    with pytest.raises(UserError, match="held out now"):
+        train(recipe, data, own, fold=second, pretrained=given)
+    assert [each.name for each in (own / "checkpoints").iterdir()] == ["joint"]
+    assert train(recipe, data, tuned, fold=first, pretrained=given) == 15
+    with pytest.raises(UserError, match="held out now"):
+        train(recipe, data, tuned, fold=second)
+    net = replace(recipe.system.segment_net, widths=(4,))
+    with pytest.raises(UserError, match="does not fit this recipe"):
+        train(recipe.with_fields(segment_net=net), data, tuned, fold=first)
+    assert train(recipe, data, tuned, fold=first) == 15
 
 
 def saved_and_stopped(stage, run, *_):

@@ -66,7 +66,8 @@ def test_a_signal_ends_it(monkeypatch, data, tmp_path):
 def test_raw_data_is_prepared_into_the_run(monkeypatch, no_training, tmp_path, capsys):
     asked = []
 
-    def prepare(raw, out, settings, workers, reading):
+    def prepare(raw, out, settings, workers, reading, learnt_by):
+        assert learnt_by == ""
         asked.append((raw, settings, workers, reading))
         manifest = write_heads(out, train=2, validation=1, test=1)
         return replace(manifest, failed={"one": "no brain was found."})
@@ -439,25 +440,23 @@ def test_what_cannot_be_read_while_training_is_named(monkeypatch, data, tmp_path
         train(RECIPE, data, tmp_path / "run")
 
 
-def test_raw_data_that_has_changed_replaces_nothing(monkeypatch, tmp_path):
+def test_preparation_knows_what_has_learnt_from_it(monkeypatch, tmp_path):
     raw, run = tmp_path / "raw", tmp_path / "run"
     raw.mkdir()
-    prepared, changes = [], [""]
+    asked = []
 
-    def prepare(_raw, out, *_):
-        prepared.append(out)
+    def prepare(_raw, out, *_, learnt_by):
+        asked.append(learnt_by)
         return write_heads(out, train=2, validation=1)
 
     monkeypatch.setattr(dataset, "prepare_dataset", prepare)
-    monkeypatch.setattr(dataset, "changed_cases", lambda *_: changes[0])
-    for _ in range(2):  # nothing is finished
-        assert train(RECIPE, raw, run) == 0
+    assert train(RECIPE, raw, run) == 0
+    taken = {"steps": 4, "best_step": 4, "taken_from": "elsewhere"}
+    Run.open(run).mark_finished("joint", taken)
+    assert train(RECIPE, raw, run) == 0
     Run.open(run).mark_finished("joint", {"steps": 4, "best_step": 4})
     assert train(RECIPE, raw, run) == 0
-    changes[:] = ["other cases: a"]
-    with pytest.raises(UserError, match=r"otherwise now \(other cases: a\); restore"):
-        train(RECIPE, raw, run)
-    assert prepared == [run / "prepared"] * 3
+    assert asked == ["", "", str(run)]
 
 
 def test_what_another_process_was_given_is_the_same(data, tmp_path):
