@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -124,32 +124,53 @@ def prepare_dataset(
         if said:
             print(f"adn: {said}", file=sys.stderr)
     with interrupt_on_sigterm(), only_one(out):
-        todo = _unprepared(dataset.cases, out, settings, reading)
-        there = read_manifest(out) if learnt_by and has_manifest(out) else None
-        if there is not None:
-            again = [case.name for case in todo]
-            splits = choose(failed=there.failed)
-            check_learnt(there, settings, names, splits, again, learnt_by)
-        remove_half_cases(out, names)
-        failed = _prepare_cases(dataset, todo, out, settings, reading, processes)
-        if len(failed) == len(names):
-            name, reason = next(iter(sorted(failed.items())))
-            raise UserError(f"no case of {raw} could be prepared; {name}: {reason}")
-        cases = [read_facts(out / name) for name in names if name not in failed]
-        splits = choose(failed=failed)
-        manifest = _make_manifest(dataset, out, settings, splits, failed, cases)
-        if there is not None and manifest.digest != there.digest:
-            change = "a case that failed before does not, or the other way round"
-            raise _learnt_otherwise(there, learnt_by, change)
-        twins = find_twins(manifest)
-        flags = {name: (*manifest.flags.get(name, ()), twins[name]) for name in twins}
-        manifest = replace(manifest, flags=manifest.flags | flags).with_checksums()
-        write_quality_table(out / "quality.csv", cases)
-        manifest.write()
-        for name, said in twins.items():
-            print(f"adn: {name}: {said}", file=sys.stderr)
-        write_quality_page(out / "quality.html", manifest, cases)
-        write_report(out / "report.md", dataset, manifest, cases)
+        return _prepare_whole(
+            dataset, out, settings, reading, processes, choose, learnt_by
+        )
+
+
+def _prepare_whole(
+    dataset: RawDataset,
+    out: Path,
+    settings: PrepareSettings,
+    reading: ReadSettings,
+    processes: Processes,
+    choose: Callable[..., dict[str, tuple[str, ...]]],
+    learnt_by: str,
+) -> Manifest:
+    """What is left of the cases, then the manifest and the overviews of all.
+
+    `choose` draws the splits of those that have not `failed`.
+    """
+    names = [case.name for case in dataset.cases]
+    todo = _unprepared(dataset.cases, out, settings, reading)
+    there = read_manifest(out) if learnt_by and has_manifest(out) else None
+    if there is not None:
+        again = [case.name for case in todo]
+        splits = choose(failed=there.failed)
+        check_learnt(there, settings, names, splits, again, learnt_by)
+    remove_half_cases(out, names)
+    failed = _prepare_cases(dataset, todo, out, settings, reading, processes)
+    if len(failed) == len(names):
+        name, reason = next(iter(sorted(failed.items())))
+        raise UserError(
+            f"no case of {dataset.folder} could be prepared; {name}: {reason}"
+        )
+    cases = [read_facts(out / name) for name in names if name not in failed]
+    splits = choose(failed=failed)
+    manifest = _make_manifest(dataset, out, settings, splits, failed, cases)
+    if there is not None and manifest.digest != there.digest:
+        change = "a case that failed before does not, or the other way round"
+        raise _learnt_otherwise(there, learnt_by, change)
+    twins = find_twins(manifest)
+    flags = {name: (*manifest.flags.get(name, ()), twins[name]) for name in twins}
+    manifest = replace(manifest, flags=manifest.flags | flags).with_checksums()
+    write_quality_table(out / "quality.csv", cases)
+    manifest.write()
+    for name, said in twins.items():
+        print(f"adn: {name}: {said}", file=sys.stderr)
+    write_quality_page(out / "quality.html", manifest, cases)
+    write_report(out / "report.md", dataset, manifest, cases)
     return manifest
 
 
