@@ -237,7 +237,7 @@ def test_tissue_of_an_atlas_tells_how_well_it_overlaps(head, small_grid, monkeyp
     case = prepare_scan(CaseInput(scan_of(head)), replace(small_grid, tissue="atlas"))
     assert case.tissue is labels
     assert case.quality["registration_overlap"] == 0.7
-    assert any("with a Dice of 0.70 only" in flag for flag in case.flags)
+    assert any("with a Dice of 0.700 only" in flag for flag in case.flags)
 
 
 def test_phantom_truth_is_in_window_units(head, small_grid):

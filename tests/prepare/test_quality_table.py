@@ -30,7 +30,7 @@ def test_a_flag_starts_beyond_the_usual_range(name, end, sign):
             0.02,
             "2.0% of the brain lies outside the prepared grid",
         ),
-        ("registration_overlap", 0.7, "overlaps the brain with a Dice of 0.70 only"),
+        ("registration_overlap", 0.7, "overlaps the brain with a Dice of 0.700 only"),
         (
             "lesion_outside_brain",
             0.25,
