@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from adn_jax.data.manifest import Manifest, read_manifest
 from adn_jax.errors import UserError, few_of
 from adn_jax.io.paths import Place, to_place
-from adn_jax.training.learnt import learnt_cases
+from adn_jax.training.learnt import learnt_cases, not_known
 from adn_jax.training.runs import Run
 
 
@@ -98,11 +98,7 @@ def check_not_learnt(run: Run, manifest: Manifest, cases: Sequence[str]) -> None
         cases = [name for name in cases if name not in own.splits.get("train", ())]
     seen = learnt_cases(run, manifest, cases)
     if seen is None:
-        print(
-            f"adn: which cases {run.folder} has learnt from is not known any more; "
-            f"those of {manifest.folder} may be among them.",
-            file=sys.stderr,
-        )
+        print(f"adn: {not_known(run, manifest)}", file=sys.stderr)
     elif seen:
         raise UserError(
             f"{run.folder} has learnt from {few_of(seen)}, so that scores of this "

@@ -34,7 +34,7 @@ from adn_jax.io.paths import Place, spelled_out
 from adn_jax.pipeline.adn import AdnParams, apply_adn
 from adn_jax.runtime.named import named_function
 from adn_jax.runtime.platform import versions
-from adn_jax.training.learnt import learnt_cases
+from adn_jax.training.learnt import learnt_cases, not_known
 from adn_jax.training.runs import (
     WEIGHTS,
     Run,
@@ -147,9 +147,8 @@ def measure_heads(
     learnt = learnt_cases(model.run, manifest, manifest.cases)
     if learnt is None:
         print(
-            "adn: how often its lesions are true is not told: which cases "
-            f"{model.run.folder} has learnt from is not known any more, and those of "
-            f"{manifest.folder} may be among them.",
+            "adn: how often its lesions are true is not told: "
+            f"{not_known(model.run, manifest)}",
             file=sys.stderr,
         )
         return heads, None

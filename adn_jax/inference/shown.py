@@ -328,15 +328,13 @@ def slice_numbers(scan: RawScan) -> tuple[tuple[int, ...], str]:
     if scan.taken is not None:
         heights = straightening(scan.taken).grid_mm[index]
         index = abs(scan.taken.heights_mm - heights[:, None]).argmin(axis=1)
-    numbers, counted = np.arange(1, 2 + index.max()), IN_FILE
-    if scan.frames:
-        told = [int(frame.number("InstanceNumber")) for frame in scan.frames]
-        each = len(set(told)) == len(told)
-        numbers = np.array(told) if each else np.arange(1, 1 + len(told))
-        counted = BY_IMAGE if each else FROM_THE_FOOT
+    numbers, counted = index + 1, FROM_THE_FOOT if scan.frames else IN_FILE
+    told = [int(frame.number("InstanceNumber")) for frame in scan.frames]
+    if told and len(set(told)) == len(told):
+        numbers, counted = np.array(told)[index], BY_IMAGE
     if scan.taken is not None:
         counted = f"{counted}, {STRAIGHTENED}"
-    return tuple(numbers[index].tolist()), counted
+    return tuple(numbers.tolist()), counted
 
 
 def _middle_of(index: Num[np.ndarray, "n 3"]) -> int:

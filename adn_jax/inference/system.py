@@ -257,18 +257,7 @@ def load_system(
         check_recipe(recipe)
         members.append(replace(model, recipe=recipe))
     if least_ppv is not None:
-        if ensemble:
-            raise UserError(
-                "least_ppv is given with an ensemble, but how often lesions are true "
-                "was measured for a run alone; leave one of the two out."
-            )
-        if _averages_anew(members[0]):
-            raise UserError(
-                "least_ppv is given with another test-time augmentation than the run's "
-                "own, with which it was measured how often lesions are true; leave one "
-                "of the two out."
-            )
-        members[0] = _with_least_ppv(members[0], least_ppv)
+        members[0] = _with_least_ppv(members[0], least_ppv, not ensemble)
     first = members[0].recipe
     if samples and not has_dropout(first):
         raise UserError(
@@ -289,8 +278,22 @@ def load_system(
     return System(tuple(members), samples)
 
 
-def _with_least_ppv(model: TrainedModel, least_ppv: float) -> TrainedModel:
-    """The model with another bound on how often its lesions have to be true."""
+def _with_least_ppv(model: TrainedModel, least_ppv: float, alone: bool) -> TrainedModel:
+    """The model with another bound on how often its lesions have to be true.
+
+    Raises `UserError` where that was not measured as the model predicts here.
+    """
+    if not alone:
+        raise UserError(
+            "least_ppv is given with an ensemble, but how often lesions are true was "
+            "measured for a run alone; leave one of the two out."
+        )
+    if _averages_anew(model):
+        raise UserError(
+            "least_ppv is given with another test-time augmentation than the run's "
+            "own, with which it was measured how often lesions are true; leave one of "
+            "the two out."
+        )
     if not 0.0 <= least_ppv <= 1.0:
         raise UserError(f"least_ppv is {least_ppv}; give a fraction from 0 to 1.")
     if model.lesions is None:

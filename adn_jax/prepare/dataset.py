@@ -195,7 +195,7 @@ def check_learnt(
         *(["other splits"] if splits != there.splits else ()),
         *([f"{kinds}: {few_of(redone)}"] if redone else ()),
     ]
-    if changes:
+    if changes:  # the first brings about the others
         raise _learnt_otherwise(there, learnt_by, changes[0])
 
 

@@ -20,7 +20,7 @@ from adn_jax.io.files import check_fetched
 from adn_jax.io.paths import Place, check_apart, is_remote
 from adn_jax.losses.recipes import resolve_term
 from adn_jax.models import network
-from adn_jax.training.learnt import learnt_cases
+from adn_jax.training.learnt import learnt_cases, not_known
 from adn_jax.training.runs import (
     TAKEN_STAGES,
     Run,
@@ -145,13 +145,10 @@ def check_held_out(
     held_out = [
         name for split in ("validation", "test") for name in data.splits.get(split, ())
     ]
-    seen = learnt_cases(Run.open(pretrained), data, held_out)
+    source = Run.open(pretrained)
+    seen = learnt_cases(source, data, held_out)
     if seen is None:
-        print(
-            f"adn: which cases {pretrained} has learnt from is not known any more; "
-            f"those that {data.folder} holds out may be among them.",
-            file=sys.stderr,
-        )
+        print(f"adn: {not_known(source, data)}", file=sys.stderr)
     elif seen:
         raise UserError(
             f"--pretrained is {pretrained}, which has learnt from {few_of(seen)}, held "
@@ -165,11 +162,7 @@ def check_same_work(
 ) -> None:
     """Raise `UserError` if this process, of several, was given something else than the
     one that began the run."""
-    differing = [*differing_fields(run.recipe, recipe)]
-    if others := run.other_cases(data):
-        differing.append(others)
-    if run.fold != fold:
-        differing.append(f"fold {run.fold} -> {fold}")
+    differing = [*differing_fields(run.recipe, recipe), *_other_cases(run, data, fold)]
     if run.terms_sha256 != own_terms(recipe):
         differing.append("the code of a loss term")
     if differing:
@@ -177,6 +170,13 @@ def check_same_work(
             f"this process was called otherwise than the one that began {run.folder} "
             f"({listed(differing)}); call all with the same recipe, options and data."
         )
+
+
+def _other_cases(run: Run, data: Manifest | DrawnHeads, fold: Fold | None) -> list[str]:
+    """How the cases, and the fold, differ from those that a run was begun with."""
+    others = run.other_cases(data)
+    folds = f"fold {run.fold} -> {fold}" if run.fold != fold else ""
+    return [each for each in (others, folds) if each]
 
 
 def check_no_fold(fold: Fold | None) -> None:
@@ -347,10 +347,7 @@ def begin_run(
     sources = {stage: run_name(source) for stage, source in pretrained.items()}
     differing = []
     if run is not None:
-        if others := run.other_cases(manifest):
-            differing.append(others)
-        if run.fold != fold:
-            differing.append(f"fold {run.fold} -> {fold}")
+        differing = _other_cases(run, manifest, fold)
         for stage in [each for each in run.stages if each not in run.finished]:
             changed = [*run.changed_settings(stage, recipe), *differing]
             before, now = run.pretrained.get(stage), sources.get(stage)

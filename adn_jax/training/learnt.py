@@ -23,6 +23,14 @@ def learnt_cases(
         return None
 
 
+def not_known(run: Run, manifest: Manifest) -> str:
+    """What there is to say where `learnt_cases` is None."""
+    return (
+        f"which cases {run.folder} has learnt from is not known any more; those of "
+        f"{manifest.folder} may be among them."
+    )
+
+
 def _learnt_by_each(
     run: Run, manifest: Manifest, cases: Sequence[str]
 ) -> list[str] | None:
