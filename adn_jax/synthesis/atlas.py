@@ -38,7 +38,7 @@ GAP_MM = 4.5
 COARSE_MM = 4
 """Voxel size of the maps that are smooth."""
 
-DEEP_MM = 25.0
+DEEP_MM = 25
 """Distances are cut off here."""
 
 POINTS_PER_TERRITORY = 512
@@ -121,13 +121,7 @@ def load_head_atlas(spacing_mm: tuple[float, float, float]) -> HeadAtlas:
     cavity = _cavity_depth(template)
     stack = _fine_maps(template, cavity)
     step = _steps(spacing_mm)
-    sigma = 0.36 * np.array(spacing_mm)  # the profile of a voxel, in template voxels
-    fine = [
-        ndimage.gaussian_filter(each, sigma, mode="nearest", truncate=3.0)[
-            :: step[2], :: step[1], :: step[0]
-        ]
-        for each in stack
-    ]
+    fine = [_averaged(each, spacing_mm, step[::-1]) for each in stack]
     depth = ndimage.gaussian_filter(cavity, 1.5)[(slice(None, None, COARSE_MM),) * 3]
     territories, candidates = _territories(depth)
     return HeadAtlas(
@@ -137,6 +131,23 @@ def load_head_atlas(spacing_mm: tuple[float, float, float]) -> HeadAtlas:
         territories=jnp.asarray(territories, jnp.float32),
         candidates=jnp.asarray(candidates, jnp.float32),
     )
+
+
+def _averaged(
+    values: Float[np.ndarray, "z y x"],
+    spacing_mm: tuple[float, float, float],
+    steps: tuple[int, int, int],
+) -> Float[np.ndarray, "w v u"]:
+    """A map as voxels of that spacing see it, one point in so many (z y x)."""
+    for axis, (spacing, step) in enumerate(zip(spacing_mm, steps, strict=True)):
+        values = ndimage.gaussian_filter1d(
+            values, 0.36 * spacing, axis, mode="nearest", truncate=3.0
+        )
+        # what is left out along one axis need not be averaged along the next
+        kept = [slice(None)] * 3
+        kept[axis] = slice(None, None, step)
+        values = values[tuple(kept)]
+    return values
 
 
 def _steps(spacing_mm: tuple[float, float, float]) -> tuple[int, int, int]:
@@ -154,12 +165,25 @@ def _axes(step: int = 1) -> list[Float[np.ndarray, "..."]]:
     return [x[None, None, :], y[None, :, None], z[:, None, None]]
 
 
-def _in_box(
-    values: Float[np.ndarray, "i j k"], origin: Float[np.ndarray, "3"], step: float
+def _cut_out(
+    tissue: Float[np.ndarray, "i j k"], origin: Float[np.ndarray, "3"]
 ) -> Float[np.ndarray, "z y x"]:
-    """A map of the template (x y z) at every mm of the box."""
-    points = np.stack(np.broadcast_arrays(*_axes()))
-    return sample_template(values, origin, step, points)
+    """The box of a map of the template (x y z), which has a voxel at every whole mm."""
+    low, high = ((end - origin).astype(int) for end in (LOW_MM, HIGH_MM))
+    return tissue[tuple(map(slice, low, high))].transpose(2, 1, 0)
+
+
+def _distance_to(
+    mask: Bool[np.ndarray, "z y x"], reach: int
+) -> Float[np.ndarray, "z y x"]:
+    """Distance to the mask in voxels, `reach` where it is further."""
+    (extent,) = ndimage.find_objects(mask.astype(np.uint8))
+    # further away nothing need be measured
+    near = tuple(slice(max(s.start - reach, 0), s.stop + reach) for s in extent)
+    distance = np.full(mask.shape, float(reach))
+    measured = ndimage.distance_transform_edt(~mask[near])
+    distance[near] = np.minimum(measured, reach)
+    return distance
 
 
 def _cavity_depth(template: Template) -> Float[np.ndarray, "z y x"]:
@@ -170,7 +194,9 @@ def _cavity_depth(template: Template) -> Float[np.ndarray, "z y x"]:
     brain = ndimage.binary_fill_holes(brain, np.ones((3, 3, 1)))
     brain = np.pad(brain, ((0, 0), (0, 0), (6, 0)), mode="edge")
     distance = distance_to_surface(close_gaps(brain, GAP_MM / step), float(step))
-    depth = 1.5 - _in_box(distance, template.origin - 6 * step, float(step))
+    points = np.stack(np.broadcast_arrays(*_axes()))
+    origin = template.origin - 6 * step
+    depth = 1.5 - sample_template(distance, origin, float(step), points)
     return np.minimum(depth, _axes()[2] - FORAMEN_MM)
 
 
@@ -180,21 +206,19 @@ def _fine_maps(
     """The channels of `HeadAtlas.fine` at every mm."""
     x, y, z = _axes()
     grey, white = (
-        _in_box(tissue, template.origin, 1.0)
-        for tissue in (template.grey, template.white)
+        _cut_out(tissue, template.origin) for tissue in (template.grey, template.white)
     )
     total = grey + white
     cranial = ramp(depth, 1.5)
     levels = [cranial * ramp(total - level, 0.3) for level in LEVELS]
     share = [level / np.maximum(total, 1e-3) for level in levels]
     fluid = (total < 0.5) & (depth > 0)
-    away = ndimage.distance_transform_edt(~_ventricles(fluid, x, y, z))
-    to_ventricle = np.minimum(away, DEEP_MM)
+    to_ventricle = _distance_to(_ventricles(fluid, x, y, z), DEEP_MM)
     side = np.abs(x)
     nuclei = (side > 3) & (side < 32) & (y > -32) & (y < 22) & (z > -12) & (z < 18)
-    falx = (side <= 1) & (z > -6) & (away > 5) & (white < 0.3)
+    falx = (side <= 1) & (z > -6) & (to_ventricle > 5) & (white < 0.3)
     cleft = (y > -100) & (y < -38) & (z > -30) & (z < 4) & (side > 6) & (depth > 6)
-    tentorium = cleft & (total < 0.6) & (away > 8)
+    tentorium = cleft & (total < 0.6) & (to_ventricle > 8)
     base = np.exp(-np.maximum(z + 22, 0) / 8) * np.exp(-np.maximum(depth, 0) / 6)
     return [
         *(grey * part for part in share),
