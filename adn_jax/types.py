@@ -10,7 +10,8 @@ paper's letters stand in docstrings, words in the code:
 | X | aligned | I with its mid-sagittal plane at the centre of x, or a box of it |
 | X' | mirrored | X flipped along x |
 | A | asymmetry | max(X' - X, 0): how much darker than the other side |
-| P | pathological | the part of A that D takes for ischaemia |
+| P | pathological | what D takes for ischaemia: its output, 0 to 1, which may exceed |
+|   |              | A; with `asymmetry.pathological` "part" that times A |
 | Q | anatomical | A - P: the part that is normal anatomy |
 | X_hat | salient | X + Q: only pathological asymmetry is left |
 | X_tilde | compensated | X + P: only anatomical asymmetry is left |

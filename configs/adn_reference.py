@@ -1,7 +1,8 @@
 """ADN as the authors' public code computes it; the recipe of imported checkpoints.
 
 Command:  adn train configs/adn_reference.py --data DIR --run RUN
-Hardware: one GPU with 80 GB for D and F; the batch of 40 of T wants several.
+Hardware: one GPU with 80 GB, or two; more need other --align.batch, --tissue.batch and
+          --joint.batch.
 Result:   the authors publish no figure for the code. Not yet run by us.
 
 Two plain faults of the code are not copied: labels are warped by nearest neighbours

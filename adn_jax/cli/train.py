@@ -110,7 +110,9 @@ def main(arguments: Sequence[str]) -> None:
     if signal:
         print(f"Stopped by signal {signal}; the same command continues.")
         raise SystemExit(128 + signal)
-    print(f"Every stage is trained: adn evaluate {command.run}")
+    # drawn heads lie nowhere, so that a run on them names no cases to score
+    scored_on = " --data DIR" if command.data is None else ""
+    print(f"Every stage is trained: adn evaluate {command.run}{scored_on}")
     print(f"curves: {command.run / 'index.html'}")
 
 

@@ -78,7 +78,7 @@ def demo_size(recipe: Recipe) -> Recipe:
 
 def _demo_net(settings: SegmentNetSettings) -> SegmentNetSettings:
     """A network with a quarter of the maps. U-Nets lose their dropout, which few maps
-    cannot bear, DeepMedic most of its windows, each as costly as a whole head."""
+    cannot bear, DeepMedic most of its patches, each as costly as a whole head."""
     match settings:
         case UNetSettings():
             return replace(settings, widths=quarter(settings.widths), dropout=0.0)

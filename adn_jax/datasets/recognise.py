@@ -54,6 +54,6 @@ def layout_of(folder: Path) -> str:
     if len(found) > 1:
         raise UserError(
             f"{folder} looks like several layouts ({', '.join(found)}); name the one "
-            f"to read, as in --layout {found[0]}."
+            f"to read, as in --layout {found[0]} (an option of `adn prepare`)."
         )
     return found[0] if found else "plain"

@@ -43,7 +43,13 @@ def test_arguments_reach_the_training(calls, capsys):
     assert (data, run, workers) == (Path("heads"), Path("there"), 2)
     assert (pretrained, space, fold, dry_run) == ({}, 1, None, False)
     assert reading == ReadSettings(hu_range=(-17.0, 80.0))
-    assert "adn evaluate there" in capsys.readouterr().out
+    assert "adn evaluate there\n" in capsys.readouterr().out
+
+
+def test_a_run_on_drawn_heads_names_no_cases_to_score(calls, capsys):
+    train.main([CONFIG, "--run", "there"])
+    assert calls[0][1] is None
+    assert "adn evaluate there --data DIR\n" in capsys.readouterr().out
 
 
 def test_a_dry_run_says_how_far_it_could_look(calls, tmp_path, capsys):

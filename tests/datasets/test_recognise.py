@@ -53,7 +53,7 @@ def test_several_signs_are_refused_with_the_way_out(tmp_path):
         find_dataset(tmp_path)
     assert str(caught.value) == (
         f"{tmp_path} looks like several layouts (bids, plain); name the one to read, "
-        "as in --layout bids."
+        "as in --layout bids (an option of `adn prepare`)."
     )
     assert [case.name for case in find_dataset(tmp_path, "plain").cases] == ["a"]
     assert [case.name for case in find_dataset(tmp_path, "bids").cases] == ["sub-a"]

@@ -116,8 +116,11 @@ def test_an_unfinished_run_says_what_is_left(tiny_run):
     (tiny_run / "stages.json").write_text("{}")
     text = write_index(Run.open(tiny_run)).read_text()
     assert "not finished: align and joint are left to train" in text
-    assert "adn evaluate run" in text
+    assert "<code>adn evaluate run --data DIR</code>" in text  # it names no data set
     assert "<img" not in text
+    note(tiny_run, data="heads")
+    text = write_index(Run.open(tiny_run)).read_text()
+    assert "<code>adn evaluate run</code>" in text
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -66,8 +66,9 @@ def _unpacked_places(folder: Path, reading: ReadSettings) -> list[Path]:
     if packed and not reading.aisd_unpack:
         commands = " && ".join(unpack_command(path) for path in packed)
         raise UserError(
-            f"{folder} holds {packed[0].name}, which is packed; add --aisd-unpack DIR "
-            f"(pictures and CT are unpacked there once), or run `{commands}` there."
+            f"{folder} holds {packed[0].name}, which is packed; run `{commands}` "
+            "there, or add --aisd-unpack DIR, where pictures and CT are unpacked once "
+            "(an option of `adn prepare`)."
         )
     if not reading.aisd_unpack:
         return [folder]

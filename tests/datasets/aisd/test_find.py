@@ -177,7 +177,9 @@ def test_packed_archives_are_named_with_the_way_out(packed):
     with pytest.raises(UserError) as caught:
         find(packed)
     message = str(caught.value)
-    assert "holds dicom-0.tar.gz, which is packed; add --aisd-unpack DIR" in message
+    assert "holds dicom-0.tar.gz, which is packed; run `tar xf" in message
+    assert "or add --aisd-unpack DIR" in message
+    assert message.endswith("(an option of `adn prepare`).")
     assert (
         "`tar xf dicom-0.tar.gz && tar xf dicom-1.tar.gz && tar xf dicom-2.tar.gz && "
         "unzip -q dicom-3.zip -d dicom-3 && unzip -q image.zip -d image && "
