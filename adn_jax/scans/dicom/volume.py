@@ -127,17 +127,20 @@ def read_volume(path: Path, series: str = "", where: Path | None = None) -> Dico
     return DicomVolume(stack, frames, record, flags)
 
 
-def bright_ml(series: Series) -> float:
-    """Volume of bright vessels in a sample of the slices; 0 if they are damaged."""
+def bright_ml(series: Series) -> float | None:
+    """Volume of bright vessels in a sample of the slices; None if too few of them can
+    be decoded."""
     series, _ = _with_rescale(series)
     count = min(len(series.frames), SAMPLE)
     sampled = np.linspace(0, len(series.frames) - 1, count).astype(int)
     frames = [series.frames[index] for index in sampled]
     values, damaged = _decode(frames)
-    if damaged:
-        return 0.0
-    hu, _ = to_hounsfield(values)
-    distance = float(np.ptp(slice_heights(frames))) / (count - 1)
+    good = [z for z, frame in enumerate(frames) if frame.path not in damaged]
+    if len(good) < FEWEST_SLICES:
+        return None
+    hu, _ = to_hounsfield(values[:, :, good])
+    heights = slice_heights([frames[z] for z in good])
+    distance = float(np.ptp(heights)) / (len(good) - 1)
     assert frames[0].pixel_spacing_mm is not None  # the series is usable
     down, across = frames[0].pixel_spacing_mm
     return vessels_ml(hu, (across, down, distance))
