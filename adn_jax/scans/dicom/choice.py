@@ -73,7 +73,8 @@ def choose(series: Sequence[Series], wanted: str, where: Path) -> Series:
         raise UserError(
             f"{where} holds no CT volume ({found}); give the folder of a head CT."
         )
-    if len({one.frames[0].header.get("PatientID", "") for one in usable}) > 1:
+    patients = {one.frames[0].header.get("PatientID", "") for one in usable} - {""}
+    if len(patients) > 1:
         raise UserError(
             f"{where} holds scans of several patients; give the folder of one patient, "
             "or name the series."
@@ -294,7 +295,7 @@ def _kind_flags(series: Sequence[Series], chosen: Series) -> list[str]:
     ]
     flags = [
         f"images of another kind are in the series {chosen.title}, left out "
-        f"({len(one.frames)}): {difference(one.frames[0], chosen.frames[0])}"
+        f"({len(one.frames)}): {_difference_in_series(one.frames[0], chosen.frames[0])}"
         for one in others
     ]
     kernels = {frame.header.get("ConvolutionKernel", "") for frame in chosen.frames}
@@ -328,6 +329,18 @@ def difference(
         if (value or "") != (texts[1][name] or "")
     ]
     return "; ".join(different) or otherwise
+
+
+def _difference_in_series(one: Frame, other: Frame) -> str:
+    """What the headers of two images of one series differ in; of what should tell
+    series apart the names alone, as a UID says nothing to a reader."""
+    apart = [
+        name
+        for name in sorted(SERIES_NAMES)
+        if one.header.get(name, "") != other.header.get(name, "")
+    ]
+    said = [f"another {' and '.join(apart)}"] if apart else []
+    return difference(one, other, *said)
 
 
 def _study_of(series: Series) -> tuple[str, str]:

@@ -89,6 +89,11 @@ def read_volume(path: Path, series: str = "", where: Path | None = None) -> Dico
         check_fetched(file)
     headers = read_headers(files)
     found = find_series(headers)
+    if not found and headers.damaged:
+        raise UserError(
+            f"no DICOM file of {where} can be read ({headers.reason}); copy or export "
+            "them again."
+        )
     if not found:
         raise UserError(
             f"{where} holds no DICOM series with images; give a folder of CT slices or "
@@ -217,7 +222,10 @@ def _decode(
                 if dataset.file_meta.get("TransferSyntaxUID") in BY_GDCM:
                     compressed[path] = indices
                 else:
-                    fill(path, iter_pixels(dataset, indices=indices, raw=True))
+                    unused = _bits_below(dataset)
+                    dataset.BitsStored += unused  # else pydicom drops the upper ones
+                    images = iter_pixels(dataset, indices=indices, raw=True)
+                    fill(path, (image >> unused for image in images))
         except Exception as error:  # whatever the damage happens to cause
             damaged[path] = one_line(error)
     for path, images in decode_apart(compressed):
@@ -236,6 +244,12 @@ def _read_file(path: Path) -> pydicom.FileDataset:
         syntax = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
         dataset.file_meta.TransferSyntaxUID = syntax
     return dataset
+
+
+def _bits_below(dataset: pydicom.FileDataset) -> int:
+    """How many unused bits lie below a stored value, in files of old scanners."""
+    lowest = dataset.get("HighBit", dataset.BitsStored - 1) + 1 - dataset.BitsStored
+    return max(0, min(lowest, dataset.BitsAllocated - dataset.BitsStored))
 
 
 def _common_frame(frames: Sequence[Frame]) -> Frame:
