@@ -174,7 +174,9 @@ def test_an_only_channel_that_is_another_image_is_refused(root, name):
         find_nnunet(root)
 
 
-@pytest.mark.parametrize("name", ["image", "scan", "NCCT", "ct1", "CT (PET/CT)", "no contrast"])
+@pytest.mark.parametrize(
+    "name", ["image", "scan", "NCCT", "ct1", "CT (PET/CT)", "no contrast"]
+)
 def test_an_only_channel_of_any_other_name_is_the_ct(root, name):
     write_tree(root, about={**ABOUT, "channel_names": {"0": name}})
     assert len(find_nnunet(root).cases) == 4

@@ -70,7 +70,9 @@ class DicomVolume:
     flags: tuple[str, ...] = ()
 
 
-def read_volume(path: Path, series: str = "", where: Path | None = None) -> DicomVolume:
+def read_volume(
+    path: Path, series: str = "", where: Path | None = None, clipped: bool = False
+) -> DicomVolume:
     """Choose a CT series of a folder (or of one file) and read it.
 
     Args:
@@ -78,6 +80,7 @@ def read_volume(path: Path, series: str = "", where: Path | None = None) -> Dico
             file.
         series: series number or a part of its description; empty: our choice.
         where: what messages call `path`, if it was unpacked from an archive.
+        clipped: whether its values are said to be clipped (`to_hounsfield`).
 
     Raises:
         UserError: there is no CT volume, a file was not fetched, or the slices cannot
@@ -106,7 +109,7 @@ def read_volume(path: Path, series: str = "", where: Path | None = None) -> Dico
     rescaled, rescale_flags = _with_rescale(chosen)
     values, whole = _read_slices(rescaled, where)
     stack, frames = _place_slices(values, whole)
-    hu, value_flags = to_hounsfield(stack.values)
+    hu, value_flags = to_hounsfield(stack.values, clipped)
     stack = replace(stack, values=hu)
     distances = np.diff(stack.heights_mm)
     skipped = _skipped_numbers(frames, distances)
