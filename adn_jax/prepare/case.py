@@ -23,7 +23,7 @@ from adn_jax.prepare.resample import (
     shift_origin,
     take_nearest,
 )
-from adn_jax.prepare.skull_strip import GIVEN, check_is_brain, find_brain
+from adn_jax.prepare.skull_strip import GIVEN_MASK, check_is_brain, find_brain
 from adn_jax.prepare.tissue import atlas_tissue, given_tissue
 from adn_jax.scans.dicom.straighten import SliceStack
 from adn_jax.scans.hounsfield import to_window
@@ -105,7 +105,7 @@ def strip_scan(given: CaseInput) -> StrippedScan:
         raise UserError(
             "the given brain mask is empty; mark the brain with 1, or remove the mask."
         )
-    check_is_brain(hu, brain, spacing_of(affine), of=GIVEN)
+    check_is_brain(hu, brain, spacing_of(affine), of=GIVEN_MASK)
     return StrippedScan(hu, brain.astype(np.uint8), affine)
 
 

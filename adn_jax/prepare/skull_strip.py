@@ -72,7 +72,7 @@ class Region(NamedTuple):
 
 
 IN_SKULL = Region("what lies inside the bone", "skull", "CT of a whole head")
-GIVEN = Region(
+GIVEN_MASK = Region(
     "the given brain mask", "given brain mask", "mask of 1 in the brain, and a head CT"
 )
 

@@ -159,14 +159,14 @@ def told_by_vessels(
         one for one, ml in measured.items() if ml > least + max(MORE_ML, least / 2)
     }
     return [
-        replace(one, facts=one.facts | _told(one, measured, bright))
+        replace(one, facts=one.facts | _facts_by_vessels(one, measured, bright))
         if id(one) in measured
         else one
         for one in series
     ]
 
 
-def _told(
+def _facts_by_vessels(
     series: Series, measured: Mapping[int, float], bright: Collection[int]
 ) -> dict[str, Any]:
     """What the vessels of a series tell, beside those of its rivals."""

@@ -152,7 +152,7 @@ def _with_positions(frames: Sequence[Frame]) -> list[Frame]:
     ]
 
 
-def unit_of(frame: Frame) -> str:
+def value_unit(frame: Frame) -> str:
     """What the values of an image are, by its Rescale Type; HU where that is blank."""
     return frame.header.get("RescaleType", "").upper() or "HU"
 
@@ -163,7 +163,7 @@ def kind_of(frame: Frame) -> tuple[Any, ...]:
     return (
         *(frame.rows, frame.columns),
         *(frame.header.get(name, "") for name in KIND if name != "RescaleType"),
-        unit_of(frame),
+        value_unit(frame),
         *(told.original, told.localizer, told.bone_kernel),
         *(told.contrast is True, told.head is False),
     )
@@ -270,7 +270,7 @@ def _problem_of(
         return f"it is {facts['modality'] or 'of unknown modality'}, no CT"
     if frame.header.get("SamplesPerPixel", "1") not in {"", "1"}:
         return "it is a colour picture"
-    if (unit := unit_of(frame)) not in HOUNSFIELD:
+    if (unit := value_unit(frame)) not in HOUNSFIELD:
         return f"its values are no Hounsfield units but {unit} (Rescale Type)"
     if localizer:
         return "it is a localiser"
