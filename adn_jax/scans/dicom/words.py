@@ -19,12 +19,18 @@ NO_AGENT = re.compile(
 
 CONTRAST = r"(?:[CK]ONTRAS|КОНТРАСТ)[A-ZА-Я]*"
 
+BRAND = (
+    r"\b(?:OMNIPAQ|ISOVUE|VISIPAQ|ULTRAVIST|OPTIRAY|XENETIX|IOMER|IOMEP|IOPAM|IOHEX|"
+    r"IODIX|IOVER|IOPRO|IOBIT)[A-Z]*"
+)
+"""How contrast agents are sold, and what is in them."""
+
 LYSIS = r"(?:[A-Z]?-?TPA|LYS[EI]|THROMBO|ALTEPLASE|TNK|TENECTEPLASE)"
 """What is given into a vein as well, and is no contrast agent."""
 
 AGENT = (
     r"(?:(?:THE|I\.?V|ORAL|MEDIO|MEIO|MEZZO|PRODUIT|SR|SRODKA?|DE|DI)[ .]+)*"
-    rf"(?:{CONTRAST}|[CK]ONTR\b|CON(?!CU|TU|TRO)[A-Z]*|K\.?M\b|KL\b|K/?U\b|К/?У\b|"
+    rf"(?:{CONTRAST}|{BRAND}|[CK]ONTR\b|CON(?!CU|TU|TRO)[A-Z]*|K\.?M\b|KL\b|K/?U\b|К/?У\b|"
     r"CIV\b|CTE\b|PDC\b|M\.?D\.?C\b|INJ[A-Z]*|INY[A-Z]*|INIEZ[A-Z]*|"
     rf"I\.?V\b(?! ?{LYSIS})|[IY]OD[OAE]?\b|C\b(?!-)|"
     r"ENHANC[A-Z]*|USILEN[A-Z]*|УСИЛЕН[А-Я]*|VARJOAIN[A-Z]*|CAN QUANG)"
@@ -85,11 +91,12 @@ STUDY = (
 """Names what an examination is for; it has series without contrast, too."""
 
 ENHANCED = (
-    rf"(?:{STUDY}|\bCE[ -]?CT\b|{CONTRAST}|{WITH}[ .]?{AGENT}|\b[SZС][ .]{AGENT}|"
+    rf"(?:{STUDY}|\bCE[ -]?CT\b|{CONTRAST}|{BRAND}|{WITH}[ .]?{AGENT}|"
+    rf"\b[SZС][ .]{AGENT}|"
     r"\bKONTR\b|\b(?:C|IV|KM) ?\(?\+|\(\+\) ?C\b|(?<![^ ])\+ ?C\b|POST.?C\b|"
     r"ENHANCED|TEHOST|VEI?N(?:OU?S|EUX)|"
-    r"ARTERI|SPATPHASE|PERFU|PERF\b|BOLUS|\bMIP\b|\bKM\b|\bM\.?D\.?C\b|\bCIV\b|\b[CM](?:MDC|KM)\b|"
-    r"IN[IJY]E[CKZ]|\bC/C\b|\bTSA\b|VARJOAIN|CAN QUANG|ZENG ?QIANG|"
+    r"ARTERI|SPATPHASE|PERFU|PERF\b|BOLUS|\bMIP\b|\bKM\b|\bM\.?D\.?C\b|\bCIV\b|"
+    r"\b[CM](?:MDC|KM)\b|IN[IJY]E[CKZ]|\bC/C\b|\bTSA\b|VARJOAIN|CAN QUANG|ZENG ?QIANG|"
     r"增[强強]|ZOU?EI|造影|조영)"
 )
 
@@ -102,7 +109,7 @@ BOTH_WORDS = re.compile(
     rf"{WITH}(?:{AND}| ){WITHOUT}|"
     rf"{WITHOUT} (?:AND|UND|Y|E|ET|EN|OG|OCH|&) "
     rf"(?:WITH|MIT|CON|COM|AVEC|MED|MET)(?: ?{AGENT}|$)|"
-    rf"\b(?:N[CE]CT|NCCTS?|T?NCT?) {STUDY}|"
+    rf"\b(?:N[CE]CT|T?NCT?) {STUDY}|"
     rf"{NATIVE}[A-Z]*{AND}(?:[A-Z]+ )?{ENHANCED}|{ENHANCED}[A-Z]*{AND}{NATIVE}"
 )
 

@@ -165,6 +165,7 @@ WITHOUT = [
     "cranio direto",
     "HEAD C- (5MM)",
     "HEAD IV -",
+    "Kopf ohne Ultravist",
 ]
 
 WITH = [
@@ -274,6 +275,7 @@ WITH = [
     "HEAD W IV CONTRAST -",
     "CT HEAD POST C - AXIAL",
     "HEAD WITH IV - AXIAL",
+    "HEAD IV - ISOVUE 370",
     "CE-CT",
     "NeuroPerf",
 ]
@@ -324,7 +326,6 @@ SILENT = [
     "Kopf Angioödem",
     "cavernous angioma",
     "HEAD C - 5MM AXIAL",
-    "HEAD IV - ISOVUE 370",
 ]
 
 NO_AGENTS = [
@@ -484,6 +485,7 @@ def test_an_agent_that_says_without(agent):
     [
         *("yes", "APPLIED", "CONTRAST", "CE", "Oral and IV", "IV - OMNIPAQUE 350"),
         *("non-ionic", "NONE\\ISOVUE 370", "ISOVUE 370 IV\\SALINE", "100 ML", "IV"),
+        *("ISOVUE 370, NO ORAL CONTRAST", "Omnipaque 350 without oral contrast"),
     ],
 )
 def test_an_agent_that_was_given(agent):
