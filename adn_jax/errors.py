@@ -1,5 +1,6 @@
 """The one error that users meet: a sentence about their input, and exit code 2."""
 
+import errno
 from collections.abc import Sequence
 
 STORE_PACKAGES = {"aiobotocore", "aiohttp", "botocore", "gcsfs", "google", "s3fs"}
@@ -7,6 +8,9 @@ STORE_PACKAGES = {"aiobotocore", "aiohttp", "botocore", "gcsfs", "google", "s3fs
 
 TRACEBACK = "Traceback (most recent call last):"
 """What Python prints above the frames of an exception."""
+
+FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""What the system says where no more can be written."""
 
 UNCAUGHT = 1
 """Exit code of a process that an exception has ended."""

@@ -6,7 +6,8 @@ and registered to the scan, under `derivatives` with `space-ncct`.
 """
 
 import csv
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from io import StringIO
@@ -36,7 +37,22 @@ SCAN_SPACES = {"ct", "ncct", "orig", "individual", "native", "scanner"}
 MASK_ENDINGS = ("mask", "msk", "dseg", "roi", "lesion")
 """How the suffix of a mask ends."""
 
-LESION_WORDS = ("lesion", "infarct", "stroke")
+LESION_WORDS = re.compile(r"(?<!no)(?<!non)(?<!un)(?:lesion|infarct|stroke)")
+
+LESION_LABEL = "l"
+"""What BIDS itself calls a lesion (`label-L`)."""
+
+DATATYPES = {"anat", "ct", "dwi", "fmap", "func", "perf", "pet"}
+"""Folders that BIDS sorts images of a session into, by what they are."""
+
+LATE_SESSION = re.compile(
+    r"follow|^fu|post|disch|late|chronic|subacute|control|month|week|day|\d[hd]$|^[hd]\d"
+)
+
+EARLY_SESSION = re.compile(r"base|^bl|^adm|^pre|acute|initial|first")
+
+SESSION_UNITS_H = {"month": 720, "week": 168, "day": 24}
+"""Hours of the units that names of sessions count in, where they are not hours."""
 
 UNNAMED_MASKS = ("dseg", "mask", "msk")
 """Suffixes that are taken for the lesion where no mask says what it is of."""
@@ -75,6 +91,9 @@ class BidsFile:
             [self.suffix, *(self.entities.get(key, "") for key in ("label", "desc"))]
         )
 
+
+BEFORE_SESSION = 4
+"""How many entries of `_order_of_scan` weigh more than the session."""
 
 Kind = Callable[[BidsFile], int | None]
 """How clearly a file is of a kind (0: it says so); None: it is not."""
@@ -189,7 +208,8 @@ def _find_bids_case(name: str, files: Sequence[BidsFile], root: Path) -> RawCase
     scans = [file for file in files if file.suffix in SCAN_SUFFIXES]
     if not scans:
         return None
-    order = partial(_order_of_scan, files=files)
+    times = _session_times(root, name, {_session_of(one) for one in scans})
+    order = partial(_order_of_scan, files=files, times=times)
     scan = min(scans, key=order)
     alike = [
         one
@@ -213,12 +233,7 @@ def _find_bids_case(name: str, files: Sequence[BidsFile], root: Path) -> RawCase
         lesion=lesion,
         brain=brain,
         tissue=given or None,
-        flags=(
-            f"{len(alike)} scans could be meant; the first found is read, "
-            f"{scan.path.name}",
-        )
-        if len(alike) > 1
-        else (),
+        flags=_choice_flags(scan, scans, alike, order, is_dated=bool(times)),
         choice={
             "chosen": {
                 what: str(path.relative_to(root))
@@ -232,20 +247,83 @@ def _find_bids_case(name: str, files: Sequence[BidsFile], root: Path) -> RawCase
     )
 
 
-def _order_of_scan(scan: BidsFile, files: Sequence[BidsFile]) -> tuple[Any, ...]:
+def _choice_flags(
+    scan: BidsFile,
+    scans: Sequence[BidsFile],
+    alike: Sequence[BidsFile],
+    order: Callable[[BidsFile], tuple[Any, ...]],
+    is_dated: bool,
+) -> tuple[str, ...]:
+    """What is doubtful in the choice of a scan, a sentence each: between sessions,
+    where no table tells their times, and between scans of one session."""
+    weightiest = order(scan)[:BEFORE_SESSION]
+    sessions = {
+        _session_of(one) for one in scans if order(one)[:BEFORE_SESSION] == weightiest
+    }
+    flags = []
+    if len(sessions) > 1 and not is_dated:
+        named = ", ".join(sorted(session or "none" for session in sessions))
+        flags.append(
+            f"there are scans of several sessions ({named}); by its name "
+            f"{_session_of(scan) or 'none'} is taken for the first"
+        )
+    if len(alike) > 1:
+        flags.append(
+            f"{len(alike)} scans could be meant; the first found is read, "
+            f"{scan.path.name}"
+        )
+    return tuple(flags)
+
+
+def _session_of(file: BidsFile) -> str:
+    """The session of a file; empty if its name has none."""
+    return file.entities.get("ses", "")
+
+
+def _session_times(root: Path, name: str, sessions: Collection[str]) -> dict[str, str]:
+    """When sessions of a subject were taken, by its `sessions.tsv`; none unless all of
+    them are told."""
+    tables = [
+        table
+        for source in _sources_of(root)
+        if is_there(table := source / name / f"{name}_sessions.tsv")
+    ]
+    times = {
+        row.get("session_id", "").lower().removeprefix("ses-"): row.get("acq_time", "")
+        for table in tables
+        for row in _read_table(table)
+    }
+    told = {one: time for one, time in times.items() if time.lower() not in {"", "n/a"}}
+    return told if set(sessions) <= set(told) else {}
+
+
+def _order_of_session(session: str) -> tuple[int, int, str]:
+    """Sorts first the session that is the first by its name."""
+    number = re.search(r"\d+", session)
+    unit = next((h for word, h in SESSION_UNITS_H.items() if word in session), 1)
+    if LATE_SESSION.search(session):
+        rank = 2
+    else:
+        rank = 0 if EARLY_SESSION.search(session) else 1
+    return rank, int(number[0]) * unit if number else -1, session
+
+
+def _order_of_scan(
+    scan: BidsFile, files: Sequence[BidsFile], times: Mapping[str, str]
+) -> tuple[Any, ...]:
     """Sorts first the scan to take; between equal ones the first found is taken."""
     labelled = any(
         _is_lesion(file) is not None and distance(scan, file) in {(0, 0), (0, 1)}
         for file in files
     )
-    session, run = (scan.entities.get(key, "") for key in ("ses", "run"))
+    session, run = _session_of(scan), scan.entities.get("run", "")
     said = " ".join(scan.entities.get(key, "") for key in ("acq", "rec", "desc"))
     return (
         "ce" in scan.entities or has_contrast("", said) is True,
-        is_sharp("", said),
+        is_sharp(scan.entities.get("rec", ""), said),
         scan.space != "",
         not labelled,
-        (len(session), session),
+        (times.get(session, ""), *_order_of_session(session)),
         (len(run), run),
     )
 
@@ -256,15 +334,27 @@ def distance(scan: BidsFile, file: BidsFile) -> tuple[int, int] | None:
     First counts the session: the scan's (0), none (1), another (2); then whether
     `space-` says outright that it lies on the scan's grid (0). A mask of ISLES'24 is of
     another session, and one that was left in the space of its MRI has no `space-`.
+    Without `space-` it is of another grid, too, in another folder for a kind of image
+    (`anat`), or if it names another acquisition or reconstruction.
     """
-    if file.space != scan.space:
+    is_said = "space" in file.entities
+    folders = {one.path.parent.name.lower() for one in (file, scan)}
+    is_elsewhere = len(folders) > 1 and folders <= DATATYPES
+    if file.space != scan.space or (is_elsewhere and not is_said):
         return None
-    session, run = file.entities.get("ses"), file.entities.get("run")
+    session = file.entities.get("ses")
     sessions = (scan.entities.get("ses"), None)
     away = sessions.index(session) if session in sessions else 2
-    if away == 0 and run is not None and run != scan.entities.get("run", run):
+    same = () if away == 2 else ("run",) if is_said else ("run", "acq", "rec")
+    if any(_differs(scan, file, key) for key in same):
         return None
-    return away, int("space" not in file.entities)
+    return away, int(not is_said)
+
+
+def _differs(one: BidsFile, other: BidsFile, key: str) -> bool:
+    """Whether both names have an entity, with different values."""
+    values = {file.entities[key] for file in (one, other) if key in file.entities}
+    return len(values) > 1
 
 
 def nearest(scan: BidsFile, files: Sequence[BidsFile], kind: Kind) -> Path | None:
@@ -293,9 +383,9 @@ def nearest(scan: BidsFile, files: Sequence[BidsFile], kind: Kind) -> Path | Non
 
 def _is_lesion(file: BidsFile) -> int | None:
     """0: a mask that says it shows a lesion; above: one that does not say what."""
-    if file.suffix.endswith(MASK_ENDINGS) and any(
-        word in file.about for word in LESION_WORDS
-    ):
+    says_so = LESION_WORDS.search(file.about)
+    is_named = says_so or file.entities.get("label") == LESION_LABEL
+    if file.suffix.endswith(MASK_ENDINGS) and is_named:
         return 0
     if file.about.strip() in UNNAMED_MASKS:
         return 1 + UNNAMED_MASKS.index(file.suffix)
@@ -322,7 +412,7 @@ def _find_bids_splits(root: Path, names: Sequence[str]) -> dict[str, list[str]] 
     here.
     """
     places = [root / name / "participants.tsv" for name in ("", *RAW_FOLDERS)]
-    tables = [(path, _read_participants(path)) for path in places if is_there(path)]
+    tables = [(path, _read_table(path)) for path in places if is_there(path)]
     with_splits = [
         (path, rows) for path, rows in tables if any(row.get("split") for row in rows)
     ]
@@ -357,9 +447,9 @@ def _find_bids_splits(root: Path, names: Sequence[str]) -> dict[str, list[str]] 
     return splits if told else None
 
 
-def _read_participants(path: Path) -> list[dict[str, str]]:
-    """The rows of participants.tsv, their columns in lower case; commas are taken for
-    tabs if there are none."""
+def _read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of a table such as participants.tsv, their columns in lower case;
+    commas are taken for tabs if there are none."""
     check_fetched(path)
     text = path.read_text(encoding="utf-8-sig", errors="replace")
     delimiter = "\t" if "\t" in text.partition("\n")[0] else ","

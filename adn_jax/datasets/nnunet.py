@@ -15,6 +15,7 @@ from adn_jax.datasets.raw import (
 )
 from adn_jax.errors import UserError, few_of
 from adn_jax.io.files import check_fetched, is_dangling, is_there, read_json
+from adn_jax.scans.dicom.words import has_contrast
 from adn_jax.scans.read import NIFTI_ENDINGS
 
 PLAIN_WORDS = {"ncct", "nect"}
@@ -164,24 +165,32 @@ def _label_names(labels: Mapping[str, Any]) -> dict[int, str]:
 
 
 def _ct_channel(channels: Mapping[str, str], path: Path) -> str:
-    """Number of the channel that is the CT: the only one so named, or the only one if
-    its name is that of no other image."""
+    """Number of the channel that is the CT without contrast agent: the only one so
+    named, or the only one if its name is that of no other image."""
     words = {
         number: set(re.findall(r"t[12]|[a-z]+", str(name).lower()))
         for number, name in channels.items()
     }
+    enhanced = {
+        number
+        for number, name in channels.items()
+        if ENHANCED_WORDS & words[number] or has_contrast("", str(name))
+    }
     found = [
         number
         for number, those in words.items()
-        if PLAIN_WORDS & those or ("ct" in those and not ENHANCED_WORDS & those)
+        if PLAIN_WORDS & those or ("ct" in those and number not in enhanced)
     ]
     if not found and len(channels) == 1:
-        other = OTHER_IMAGES | ENHANCED_WORDS
-        found = [number for number, those in words.items() if not other & those]
+        found = [
+            number
+            for number, those in words.items()
+            if not OTHER_IMAGES & those and number not in enhanced
+        ]
     if len(found) != 1 or not found[0].isdigit():
         raise UserError(
-            f"{path} names the channels {channels}, of which {len(found)} are a CT by "
-            'name; exactly one is wanted, as in {"0": "CT", "1": "CTA"}.'
+            f"{path} names the channels {channels}, of which {len(found)} are a plain "
+            'CT by name; exactly one is wanted, as in {"0": "CT", "1": "CTA"}.'
         )
     return f"{int(found[0]):04d}"
 

@@ -1,10 +1,12 @@
 """The project's own layout: `<case>/ct.nii.gz` or `<case>/dicom/`, and labels."""
 
+import re
 from collections.abc import Collection, Iterable
 from itertools import islice
 from pathlib import Path
 
 from adn_jax.datasets.raw import (
+    MAP_NAMES,
     SEGMENTATION_ENDING,
     TISSUES,
     FileCase,
@@ -20,9 +22,10 @@ from adn_jax.io.archive import ARCHIVE_ENDINGS
 from adn_jax.io.files import is_dangling, is_there
 from adn_jax.scans.dicom.headers import has_preamble
 from adn_jax.scans.dicom.series import FEWEST_SLICES
-from adn_jax.scans.read import find_nifti
+from adn_jax.scans.read import NIFTI_ENDINGS, find_nifti
 
-SPM_MAPS = {"grey": "c1", "white": "c2", "csf": "c3"}
+BESIDE_MAPS = re.compile(r"c[4-6]")
+"""How SPM's maps of bone, soft tissue and air begin, which are of no use here."""
 
 
 def looks_like_plain(folder: Path) -> bool:
@@ -147,8 +150,9 @@ def _find_plain_case(folder: Path) -> FileCase | None:
     if scan is None:
         return None
     pose = folder / "truth" / "pose.json"
-    maps = {name: find_map(folder / "tissue", name) for name in TISSUES}
-    flags = _spm_flags(folder / "tissue", maps.values())
+    tissue = _named_folder(folder, "tissue") or folder / "tissue"
+    maps = {name: find_map(tissue, name) for name in TISSUES}
+    flags = _map_flags(tissue, maps.values())
     found = {name: path for name, path in maps.items() if path is not None}
     lesion = first_file(folder, "lesion") or _segmentation_file(folder)
     brain = first_file(folder, "brain")
@@ -166,8 +170,14 @@ def _find_plain_case(folder: Path) -> FileCase | None:
 
 
 def _dicom_folder(folder: Path) -> Path | None:
-    """`dicom`, in letters of any case, or the link to nothing that stands for it."""
-    named = (path for path in sorted(folder.iterdir()) if path.name.lower() == "dicom")
+    """`dicom`, where there is one."""
+    return _named_folder(folder, "dicom")
+
+
+def _named_folder(folder: Path, name: str) -> Path | None:
+    """A folder of this name in letters of any case, or the link to nothing that stands
+    for it."""
+    named = (path for path in sorted(folder.iterdir()) if path.name.lower() == name)
     return next((path for path in named if path.is_dir() or is_dangling(path)), None)
 
 
@@ -178,17 +188,29 @@ def _segmentation_file(folder: Path) -> Path | None:
 
 
 def find_map(folder: Path, tissue: str) -> Path | None:
-    """A tissue map under its own name, or as SPM writes it (`c1*.nii`)."""
-    spm = [*sorted(folder.glob(f"{SPM_MAPS[tissue]}*.nii*"))]
-    return first_file(folder, tissue) or (spm[0] if spm else None)
+    """A tissue map under its own name, or the first that says so (`MAP_NAMES`)."""
+    named = first_file(folder, tissue)
+    return named or next(
+        (
+            path
+            for path in sorted(folder.glob("[!.]*"))
+            if path.name.lower().endswith(NIFTI_ENDINGS)
+            and MAP_NAMES[tissue].search(path.name.lower())
+        ),
+        None,
+    )
 
 
-def _spm_flags(folder: Path, used: Collection[Path | None]) -> tuple[str, ...]:
-    """A flag for each of SPM's maps beside another of the same tissue that is used."""
-    starts = {path.name[:2] for path in used if path is not None}
-    return tuple(
-        f"{path.name} is not used, for another map of the tissue is there"
-        for start in sorted(starts & {*SPM_MAPS.values()})
-        for path in sorted(folder.glob(f"{start}*.nii*"))
-        if path not in used
+def _map_flags(folder: Path, used: Collection[Path | None]) -> tuple[str, ...]:
+    """A flag that names the volumes beside tissue maps that are not used."""
+    left = [
+        path.name
+        for path in unread_volumes(folder, used)
+        if not BESIDE_MAPS.match(path.name.lower())
+    ]
+    if not left:
+        return ()
+    return (
+        f"{few_of(left, 3)} of {folder.name}/ is not used: a tissue has one map, with "
+        "grey, white or csf, GM, WM or CSF, or SPM's c1 to c3 in its name",
     )

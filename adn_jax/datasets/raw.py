@@ -1,5 +1,6 @@
 """What every layout of a raw data set comes down to: cases that can be loaded."""
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +12,13 @@ from jaxtyping import Num, UInt8
 from adn_jax.config import PrepareSettings, ReadSettings
 from adn_jax.errors import UserError, counted, few_of
 from adn_jax.io.files import files_below, is_dangling, is_there, read_json
-from adn_jax.io.image import Image, in_order_of, onto_voxels, read_image
+from adn_jax.io.image import (
+    Image,
+    in_order_of,
+    number_flags,
+    onto_voxels,
+    read_image,
+)
 from adn_jax.scans.dicom.segmentation import read_segmentation
 from adn_jax.scans.dicom.straighten import as_stack, straighten_mask
 from adn_jax.scans.read import NIFTI_ENDINGS, RawScan, onto_scan, read_scan
@@ -36,8 +43,18 @@ VOLUME_ENDINGS = (
 )
 """Of files that hold a volume, whether it can be read here or not."""
 
-LEAST_OF_A_MAP = -0.2
-"""Splines leave probabilities below 0 by less."""
+BEYOND_A_MAP = 0.2
+"""Splines leave probabilities below 0, and above 1, by less."""
+
+MAP_TOPS = (1.0, 100.0, 255.0)
+"""What stands for a probability of 1 in maps."""
+
+MAP_NAMES = {
+    "grey": re.compile(r"gr[ea]y|(?<![a-z])gm(?![a-z])|^c1"),
+    "white": re.compile(r"white|(?<![a-z])wm(?![a-z])|^c2"),
+    "csf": re.compile(r"csf|^c3"),
+}
+"""Words in the file names of tissue maps, in lower case; c1 to c3 are SPM's."""
 
 TissueMaps = Mapping[str, Image]
 """Probability maps under the names in `TISSUES`."""
@@ -92,14 +109,15 @@ def segmented_label(
 def infarct_mask(
     label: Image, infarct_labels: Sequence[int]
 ) -> UInt8[np.ndarray, "x y z"]:
-    """1 where the label counts as infarct, in the image's own axis order.
+    """1 where the label counts as infarct, in the image's own axis order; not where it
+    is no number.
 
     Raises `UserError` for values that are neither 0 to 5 nor among `infarct_labels`.
     """
-    values = np.rint(label.voxels)
-    # NaN is off, too
-    off = ~np.isclose(label.voxels, values, rtol=0, atol=LABEL_ROUNDING)
-    check_values(np.where(off, label.voxels, values), infarct_labels, "lesion label")
+    stored = np.where(np.isnan(label.voxels), 0, label.voxels)
+    values = np.rint(stored)
+    off = ~np.isclose(stored, values, rtol=0, atol=LABEL_ROUNDING)
+    check_values(np.where(off, stored, values), infarct_labels, "lesion label")
     return np.isin(values, infarct_labels).astype(np.uint8)
 
 
@@ -208,11 +226,15 @@ class FileCase:
         if self.lesion is not None:
             lesion, flags = read_label(self.lesion, scan, settings.infarct_labels)
             scan = replace(scan, flags=(*scan.flags, *flags))
+        brain = None if self.brain is None else read_image(self.brain, "brain mask")
+        tissue, flags = _open_tissue(self.name, self.tissue)
+        others = [brain] * (brain is not None) + [*(tissue or {}).values()]
+        flags += number_flags(others, scan.image)
         return CaseInput(
-            scan=scan,
+            scan=replace(scan, flags=(*scan.flags, *flags)),
             lesion=lesion,
-            brain=None if self.brain is None else read_image(self.brain, "brain mask"),
-            tissue=_open_tissue(self.name, self.tissue),
+            brain=brain,
+            tissue=tissue,
             pathological=(
                 None
                 if self.pathological is None
@@ -282,15 +304,23 @@ def read_label(
     path: Path, scan: RawScan, infarct_labels: Sequence[int]
 ) -> tuple[Image, tuple[str, ...]]:
     """The infarct that a NIfTI or DICOM SEG file marks on a scan, and flags."""
+    flags: tuple[str, ...] = ()
     if path.name.lower().endswith(SEGMENTATION_ENDING):
         lesion, found = segmented_label(path, scan, infarct_labels)
     else:
         label = read_image(path, "lesion label")
         lesion = native_label(label, scan, infarct_labels)
-        rounded = np.rint(label.voxels)
+        flags = number_flags([label], scan.image) + _nan_flags(label)
+        rounded = np.rint(label.voxels[~np.isnan(label.voxels)])
         values, counts = np.unique(rounded[rounded != 0], return_counts=True)
         found = dict(zip(values.astype(int).tolist(), counts.tolist(), strict=True))
-    return lesion, _label_flags(found, lesion, infarct_labels)
+    return lesion, flags + _label_flags(found, lesion, infarct_labels)
+
+
+def _nan_flags(label: Image) -> tuple[str, ...]:
+    """A flag that counts the voxels of a label that are no number."""
+    count = int(np.isnan(label.voxels).sum())
+    return (f"voxels of the label that are NaN, taken for 0: {count}",) if count else ()
 
 
 def _label_flags(
@@ -312,33 +342,55 @@ def _label_flags(
     )
 
 
-def _open_tissue(name: str, maps: Mapping[str, Path] | None) -> TissueMaps | None:
-    """The given tissue maps; `UserError` if only some of the three exist."""
-    if not maps:
-        return None
-    if missing := [tissue for tissue in TISSUES if tissue not in maps]:
+def _open_tissue(
+    name: str, paths: Mapping[str, Path] | None
+) -> tuple[TissueMaps | None, tuple[str, ...]]:
+    """The given tissue maps from 0 to 1, and a flag if they were not stored so.
+
+    They are 0 where they have no number (SPM's have none beside the head). Raises
+    `UserError` if only some of the three exist, or one cannot be a probability.
+    """
+    if not paths:
+        return None, ()
+    if missing := [tissue for tissue in TISSUES if tissue not in paths]:
         raise UserError(
             f"{name} has tissue maps but none of {missing[0]}; give all of "
             f"{', '.join(TISSUES)}, or none."
         )
-    return {
-        tissue: _read_map(path, f"map of {tissue}") for tissue, path in maps.items()
+    maps = {}
+    for tissue, path in paths.items():
+        image = read_image(path, f"map of {tissue}")
+        values = np.nan_to_num(image.voxels, nan=0.0, posinf=0.0, neginf=0.0)
+        maps[tissue] = image.holding(values, image.meaning)
+    whole = _top_of_maps(maps, paths)
+    for tissue, image in maps.items():
+        if (least := image.voxels.min()) < -BEYOND_A_MAP * whole:
+            raise UserError(
+                f"{paths[tissue].name} has values down to {least:g}; give the "
+                f"{image.meaning} as a probability."
+            )
+    scaled = {
+        tissue: image.holding((image.voxels / whole).clip(min=0.0), image.meaning)
+        for tissue, image in maps.items()
     }
+    flag = f"the tissue maps go up to {whole:g}; they were divided by it"
+    return scaled, (flag,) if whole != 1 else ()
 
 
-def _read_map(path: Path, meaning: str) -> Image:
-    """A map of a tissue, 0 where it has no number (SPM's have none beside the head).
-
-    Raises `UserError` for values far below 0, which are no probabilities.
-    """
-    image = read_image(path, meaning)
-    values = np.nan_to_num(image.voxels, nan=0.0, posinf=0.0, neginf=0.0)
-    if (least := values.min()) < LEAST_OF_A_MAP:
+def _top_of_maps(maps: TissueMaps, paths: Mapping[str, Path]) -> float:
+    """What stands for 1 in all maps; `UserError` if that is not one of `MAP_TOPS`."""
+    tops = {tissue: float(image.voxels.max()) for tissue, image in maps.items()}
+    most = max(tops.values())
+    fitting = (one for one in MAP_TOPS if most <= one * (1 + BEYOND_A_MAP))
+    whole = next(fitting, None)
+    least = min(filter(None, tops.values()), default=0.0)
+    if whole is None or (whole > 1 and least < whole / 2):
+        said = [f"{paths[tissue].name} to {top:g}" for tissue, top in tops.items()]
         raise UserError(
-            f"{path.name} has values down to {least:g}; give the {meaning} as a "
-            "probability."
+            f"the tissue maps go up to different or odd values ({', '.join(said)}); "
+            "give all three as probabilities from 0 to 1, 100 or 255."
         )
-    return image.holding(values.clip(min=0.0), meaning)
+    return whole
 
 
 def given_splits(folder: Path) -> Mapping[str, Sequence[str]] | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from adn_jax.errors import UserError
+from adn_jax.errors import FULL_DISK, UserError, one_line
 
 ARCHIVE_ENDINGS = (".tar.gz", ".tgz", ".tar", ".zip")
 
@@ -34,7 +34,8 @@ def unpack(archive: Path, folder: Path) -> Path:
     """Unpack the plain files of an archive into a new folder, numbered, and return it.
 
     Names inside are not used, so that none can lead outside; links and devices are
-    left out. Raises `UserError` if the archive is damaged or far too large.
+    left out. Raises `UserError` if the archive is damaged or far too large, or the disk
+    is full.
     """
     folder.mkdir(parents=True)
     left = LARGEST_BYTES
@@ -46,6 +47,11 @@ def unpack(archive: Path, folder: Path) -> Path:
                     left -= len(chunk)
                     _check_room(left, index, archive)
     except DAMAGED as error:
+        if getattr(error, "errno", None) in FULL_DISK:
+            raise UserError(
+                f"there is no room to unpack {archive} ({one_line(error)}); free some, "
+                "or let TMPDIR name a folder on a larger disk."
+            ) from error
         raise UserError(
             f"{archive} is no whole archive ({error}); download or pack it again."
         ) from error

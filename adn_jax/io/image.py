@@ -5,6 +5,7 @@ voxels by one function, `onto_voxels`, and written with the scan's own header, s
 every program lays it where it lays the scan.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import permutations, product
 from pathlib import Path
@@ -179,7 +180,8 @@ def onto_voxels(image: Image, scan: Image) -> Image:
     """Bring an image onto a scan's voxels, each value to the voxel it was drawn on.
 
     It has to lie on the same voxels, in any order and direction of axes, by any place
-    that either header gives. No value is interpolated.
+    that either header gives. On a scan that does not say where it lies, what was drawn
+    lies voxel by voxel (`is_laid_by_number`). No value is interpolated.
 
     Raises:
         UserError: it lies elsewhere, and in what it differs; its header says nothing of
@@ -191,6 +193,10 @@ def onto_voxels(image: Image, scan: Image) -> Image:
             "qform is set), so its left and right are not known; write it with the "
             "scan's affine."
         )
+    if is_laid_by_number(image, scan):
+        sizes = np.divide(image.spacing_mm, scan.spacing_mm)
+        affine = scan.affine @ np.diag([*sizes, 1.0])
+        image = replace(image, affine=affine, header=scan.header)
     found = [
         turned.voxels
         for place, scan_place in _pairs_of_places(image, scan)
@@ -210,6 +216,26 @@ def onto_voxels(image: Image, scan: Image) -> Image:
             "disagree; write both files with one place (sform and qform alike)."
         )
     return scan.holding(found[0], image.meaning)
+
+
+def is_laid_by_number(image: Image, scan: Image) -> bool:
+    """Whether an image's file says where it lies, and that of its scan does not.
+
+    Programs make up another place for such a scan each, and write it into what is drawn
+    there; they agree on the order of its voxels.
+    """
+    return image.header is not None and image.is_placed and not scan.is_placed
+
+
+def number_flags(images: Iterable[Image], scan: Image) -> tuple[str, ...]:
+    """A flag that names the images that are laid on a scan voxel by voxel."""
+    laid = [image.meaning for image in images if is_laid_by_number(image, scan)]
+    if not laid:
+        return ()
+    return (
+        f"the scan does not say where its voxels lie, but the {' and the '.join(laid)} "
+        "does: laid on it voxel by voxel, in the order of the files",
+    )
 
 
 def _pairs_of_places(image: Image, scan: Image) -> list[tuple[Affine, Affine]]:

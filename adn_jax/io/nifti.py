@@ -54,6 +54,9 @@ FARTHEST_MM = 10_000.0
 FLATTEST = 0.01
 """Least volume that three axes of length 1 must span."""
 
+LONGEST_QUATERNION = 1.001
+"""Of a rotation it has length 1, but for what headers round."""
+
 GZIP_CHUNK = 1 << 22
 
 
@@ -96,13 +99,32 @@ def load(path: Source) -> nib.Nifti1Image:
         with _quiet_nibabel():
             image = _version_of(content).from_bytes(content)
         image.file_map["image"].filename = str(path)
+        _mend_quaternion(image.header)
         return image
     if not path.is_file():
         raise FileNotFoundError(path)
     with (gzip.open if compressed else open)(path, "rb") as file:
         kind = _version_of(file.read(4))
     with _quiet_nibabel():
-        return kind.from_filename(path)
+        image = kind.from_filename(path)
+    _mend_quaternion(image.header)
+    return image
+
+
+def _mend_quaternion(header: nib.Nifti1Header) -> None:
+    """Shorten a quaternion that rounding made longer than 1, at which nibabel ends.
+
+    One that is longer still is no rotation; beside an sform its qform is unset.
+    """
+    fields = [f"quatern_{axis}" for axis in "bcd"]
+    length = float(np.linalg.norm([float(header[name]) for name in fields]))
+    if length <= 1:
+        return
+    if length <= LONGEST_QUATERNION:
+        for name in fields:
+            header[name] = float(header[name]) / length
+    elif header["sform_code"] > 0:
+        header["qform_code"] = 0
 
 
 def _version_of(content: bytes) -> type[nib.Nifti1Image]:

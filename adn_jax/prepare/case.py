@@ -12,7 +12,7 @@ from adn_jax.config import PrepareSettings
 from adn_jax.data.cases import PreparedCase
 from adn_jax.datasets.raw import TISSUES, CaseInput
 from adn_jax.errors import UserError
-from adn_jax.io.image import Affine, Image, nearest_ras
+from adn_jax.io.image import Affine, Image, nearest_ras, spacing_of
 from adn_jax.prepare.quality import flags_of, measure_lesion, measure_quality
 from adn_jax.prepare.resample import (
     Grid,
@@ -23,11 +23,11 @@ from adn_jax.prepare.resample import (
     shift_origin,
     take_nearest,
 )
-from adn_jax.prepare.skull_strip import find_brain
+from adn_jax.prepare.skull_strip import GIVEN_MASK, check_is_brain, find_brain
 from adn_jax.prepare.tissue import atlas_tissue, given_tissue
 from adn_jax.scans.dicom.straighten import SliceStack
 from adn_jax.scans.hounsfield import to_window
-from adn_jax.scans.read import onto_scan
+from adn_jax.scans.read import RawScan, onto_scan
 
 RIM = 2
 """Voxels kept around the brain, so that interpolation at its edge is the same."""
@@ -89,17 +89,23 @@ def strip_scan(given: CaseInput) -> StrippedScan:
         return StrippedScan(hu, brain, affine, flags)
     values = np.nan_to_num(given.brain.voxels)
     low, top = float(values.min()), float(values.max())
-    if low < -MASK_ROUNDING or (top > 1 + MASK_ROUNDING and _is_graded(values)):
+    valued = given.brain.holding(values, given.brain.meaning)
+    of_scan = top > 1 + MASK_ROUNDING and (
+        _is_graded(values) or _shows(valued, given.scan)
+    )
+    if low < -MASK_ROUNDING or of_scan:
         raise UserError(
             f"the given brain mask has values from {low:g} to {top:g}, as a scan has "
             "(FSL's bet writes the stripped scan, and its mask as *_mask); give a mask "
             "of 0 and 1."
         )
-    brain = nearest_ras(onto_scan(given.brain, given.scan))[0] > 0.5
+    mask = given.brain.holding((values > 0.5).astype(np.uint8), given.brain.meaning)
+    brain = nearest_ras(onto_scan(mask, given.scan))[0] >= 0.5
     if not brain.any():
         raise UserError(
             "the given brain mask is empty; mark the brain with 1, or remove the mask."
         )
+    check_is_brain(hu, brain, spacing_of(affine), of=GIVEN_MASK)
     return StrippedScan(hu, brain.astype(np.uint8), affine)
 
 
@@ -107,6 +113,13 @@ def _is_graded(values: Num[np.ndarray, "i j k"]) -> bool:
     """Whether there are more values, in a part of the voxels, than labels would be."""
     part = values[::3, ::3, ::2]
     return np.unique(part[part != 0]).size > MOST_LABELS
+
+
+def _shows(mask: Image, scan: RawScan) -> bool:
+    """Whether most values of a mask are those of the scan: it is the stripped scan."""
+    values = onto_scan(mask, scan).voxels
+    inside = values > 0.5
+    return bool(np.mean(np.abs(values - scan.image.voxels)[inside] <= 0.5) > 0.5)
 
 
 def prepare_scan(

@@ -5,6 +5,8 @@ radii in mm; only the tracing and the filling of holes go from slice to slice. W
 found and is no brain is refused with the reason.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from jaxtyping import Float, UInt8
 from scipy import ndimage
@@ -59,6 +61,20 @@ REGION_CM2 = 1.0
 """Smaller regions of a slice, eroded, are no brain: air cells, marrow, orbit."""
 OVERLAP = 0.5
 """Fraction of a region that must lie under or over the brain of the slice before."""
+
+
+class Region(NamedTuple):
+    """How messages call what should be a brain, and what they ask for instead."""
+
+    what: str
+    where: str
+    wanted: str
+
+
+IN_SKULL = Region("what lies inside the bone", "skull", "CT of a whole head")
+GIVEN_MASK = Region(
+    "the given brain mask", "given brain mask", "mask of 1 in the brain, and a head CT"
+)
 
 STRIPPED = (
     "the scan has no skull and one value around the brain: it was stripped before, and "
@@ -230,21 +246,26 @@ def _largest_part(mask: Mask) -> Mask:
 
 
 def check_is_brain(
-    hu: HuVolume, mask: Mask, spacing_mm: Spacing, bone: Mask | None = None
+    hu: HuVolume,
+    mask: Mask,
+    spacing_mm: Spacing,
+    bone: Mask | None = None,
+    of: Region = IN_SKULL,
 ) -> None:
     """Raise `UserError` unless size, surroundings and values are those of a brain.
 
-    Without `bone`, in a scan that was stripped, the surroundings are not asked for.
+    Without `bone`, in a scan that was stripped or whose mask was given, the
+    surroundings are not asked for.
     """
     voxel_cm2 = spacing_mm[1] * spacing_mm[2] / 100
     largest_cm2 = float(mask.sum(axis=(1, 2)).max() * voxel_cm2)
     volume_ml = float(mask.sum() * voxel_cm2 * spacing_mm[0] / 10)
     if not SLICE_CM2[0] <= largest_cm2 <= SLICE_CM2[1] or volume_ml > LARGEST_BRAIN_ML:
         raise UserError(
-            f"what lies inside the bone has {largest_cm2:.0f} cm² in its largest slice "
+            f"{of.what} has {largest_cm2:.0f} cm² in its largest slice "
             f"and {volume_ml:.0f} mL; a brain has {SLICE_CM2[0]:.0f} to "
             f"{SLICE_CM2[1]:.0f} cm² and at most {LARGEST_BRAIN_ML:.0f} mL; check that "
-            "voxel sizes are in mm, and give a CT of a whole head."
+            f"voxel sizes are in mm, and give a {of.wanted}."
         )
     if bone is not None:
         fraction = rim_at_bone(mask, bone, spacing_mm[1:])
@@ -257,9 +278,9 @@ def check_is_brain(
     median = float(np.median(hu[mask]))
     if not BRAIN_HU[0] <= median <= BRAIN_HU[1]:
         raise UserError(
-            f"the median inside the skull is {round(median)} HU; a brain has 20 to 50; "
-            "give a CT of a head (not of a phantom filled with water) in Hounsfield "
-            "units."
+            f"the median inside the {of.where} is {round(median)} HU; a brain has 20 "
+            f"to 50; give a {of.wanted} (not of a phantom filled with water) in "
+            "Hounsfield units."
         )
 
 

@@ -5,7 +5,6 @@ of the scan say the rest.
 """
 
 import os
-import re
 import tempfile
 from dataclasses import dataclass
 from functools import cache
@@ -16,7 +15,7 @@ from jaxtyping import Float, Float32, UInt8
 from scipy import ndimage
 from scipy.special import ndtr
 
-from adn_jax.datasets.raw import TISSUES
+from adn_jax.datasets.raw import MAP_NAMES, TISSUES
 from adn_jax.errors import UserError
 from adn_jax.io.image import (
     Affine,
@@ -32,13 +31,6 @@ from adn_jax.prepare.resample import blur_sigma, box_around, shift_origin, shrin
 
 USUAL_HU = (37.0, 29.0, 8.0)
 """CT numbers of the tissues: they make a picture of the atlas that looks like a CT."""
-
-MAP_NAMES = {
-    "grey": re.compile(r"gr[ea]y|(?<![a-z])gm(?![a-z])|^c1"),
-    "white": re.compile(r"white|(?<![a-z])wm(?![a-z])|^c2"),
-    "csf": re.compile(r"csf|^c3"),
-}
-"""Words in the file names of an atlas's maps; c1 to c3 are SPM's."""
 
 HU_LIMITS = (0.0, 60.0)
 AFFINE_MM = (2.0, 2.0, 2.0)

@@ -1,6 +1,5 @@
 """Work on many cases: here, in processes of this machine, or on a Dask cluster."""
 
-import errno
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from adn_jax.errors import UserError
+from adn_jax.errors import FULL_DISK, UserError
 
 if TYPE_CHECKING:
     from dask.distributed import Client
@@ -32,7 +31,6 @@ MEMORY_EACH_GIB = 4.0
 LEAST_MEMORY_GIB = 0.5
 """With less a process would be ended as soon as it starts."""
 
-FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
 
 Outcome = tuple[str, str | None]
 """Name of a case, and why it failed."""

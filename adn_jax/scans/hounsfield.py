@@ -10,9 +10,19 @@ HuVolume = Float[np.ndarray, "z y x"]
 
 STORED_OFFSETS_HU = {
     1024.0: "without the rescale intercept; 1024 taken off",
+    1000.0: "with 1000 added to HU; 1000 taken off",
     32_768.0: "as unsigned numbers around 32,768; 32,768 taken off",
 }
 """What some converters leave added to HU, and how it is told."""
+
+MOST_NEGATIVE = 0.001
+"""Share of the voxels that interpolation brings below 0 where nothing was."""
+
+AIR_SHARE = 0.01
+"""Of the voxels; with less near air it does not tell what was added."""
+
+SOFT_MIDDLE_HU = 48.0
+"""Between the median of soft tissue, 33 HU, and what that is with 24 HU too many."""
 
 LEAST_SOFT_TISSUE = 0.02
 """Share of a head scan's voxels; bone alone puts fewer into so narrow a range."""
@@ -66,9 +76,10 @@ def to_hounsfield(
     """HU with the padding set to air, and a sentence on what had to be corrected.
 
     Voxels that are no number become air. Negative HU that a converter stored without
-    sign lie just under 65,536 and are brought back. What was left added
-    (`STORED_OFFSETS_HU`) is recognised by a scan without negative values whose soft
-    tissue is near it. Of `clipped` values none need be negative.
+    sign lie just under 65,536 and are brought back; of these -1 alone is padding. What
+    was left added (`STORED_OFFSETS_HU`) is recognised by a scan whose soft tissue is
+    near it, without negative values but for padding and what interpolation leaves. Of
+    `clipped` values none need be negative.
     """
     hu = np.array(values, np.float32)
     flags = []
@@ -77,23 +88,44 @@ def to_hounsfield(
         hu[~finite] = FLOOR_HU
         flags.append(f"voxels that were NaN or infinite, set to air: {lost}")
     wrapped = (hu > UNSIGNED_HU + 4 * FLOOR_HU) & (hu < UNSIGNED_HU)
-    if wrapped.any():
+    if wrapped.any() and (hu[wrapped] == UNSIGNED_HU - 1).all():
+        hu[wrapped] = FLOOR_HU
+        flags.append(f"voxels of 65,535, padding, set to air: {int(wrapped.sum())}")
+    elif wrapped.any():
         hu[wrapped] -= UNSIGNED_HU
         flags.append("negative HU were stored without sign; 65,536 taken off")
-    if hu.min(where=finite, initial=np.inf) >= 0:
-        added = (
-            offset
-            for offset in STORED_OFFSETS_HU
-            if _soft_tissue_share(hu - offset) > LEAST_SOFT_TISSUE
-        )
-        if offset := next(added, None):
+    told = hu[hu > FLOOR_HU]
+    if told.size and np.mean(told < 0) < MOST_NEGATIVE:
+        if offset := _added_hu(told):
             hu -= offset
             flags.append(f"values were stored {STORED_OFFSETS_HU[offset]}")
-        elif not clipped:
+        elif not clipped and hu.min(where=finite, initial=np.inf) >= 0:
             flags.append("no value is negative although air is -1000 HU: are these HU?")
     if high := int(np.sum(hu > CEILING_HU)):
         flags.append(f"voxels above {CEILING_HU:,.0f} HU, cut there: {high}")
     return np.clip(hu, FLOOR_HU, CEILING_HU, out=hu), tuple(flags)
+
+
+def _added_hu(values: Float32[np.ndarray, " voxels"]) -> float:
+    """What was left added to HU (`STORED_OFFSETS_HU`), of voxels that are no padding; 0
+    where their soft tissue is near none of it.
+
+    1000 and 1024 are told apart by the air around the head, or, where all of it was cut
+    away or has one value, by the soft tissue.
+    """
+    near = [
+        offset
+        for offset in STORED_OFFSETS_HU
+        if _soft_tissue_share(values - offset) > LEAST_SOFT_TISSUE
+    ]
+    if not {1000.0, 1024.0} & {*near}:
+        return near[0] if near else 0.0
+    of_1024 = float(np.mean((values >= 14) & (values <= 34)))
+    of_1000 = 2 * float(np.mean((values >= 1) & (values <= 10)))  # half was cut at 0
+    if max(of_1024, of_1000) > AIR_SHARE:
+        return 1024.0 if of_1024 >= of_1000 else 1000.0
+    soft = values[(values > 1000) & (values < 1100)]
+    return 1024.0 if np.median(soft) - 1000 >= SOFT_MIDDLE_HU else 1000.0
 
 
 def check_hounsfield(hu: Float32[np.ndarray, "..."], name: str) -> None:
@@ -148,6 +180,11 @@ def cut_ends(hu: Num[np.ndarray, "voxels"]) -> tuple[float, ...]:
     were cut off."""
     ends = (hu.min(), hu.max()) if hu.size else ()
     return tuple(float(end) for end in ends if np.mean(hu == end) > MOST_AT_END)
+
+
+def outside_hu(hu_range: tuple[float, float] | None) -> float:
+    """What fills an image that grows: air, or the lower end to which it was clipped."""
+    return FLOOR_HU if hu_range is None else hu_range[0]
 
 
 def check_hu_range(hu_range: tuple[float, float] | None) -> None:

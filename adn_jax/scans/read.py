@@ -19,8 +19,8 @@ from adn_jax.scans.dicom.series import FEWEST_SLICES
 from adn_jax.scans.dicom.straighten import SliceStack, onto_slices, straighten
 from adn_jax.scans.dicom.volume import read_volume
 from adn_jax.scans.hounsfield import (
-    FLOOR_HU,
     check_hounsfield,
+    outside_hu,
     restore_clipped,
     to_hounsfield,
 )
@@ -155,9 +155,9 @@ def _read_dicom(
 ) -> RawScan:
     """Read one series of DICOM files as HU, on a regular grid."""
     folder = unpack(path, scratch / "unpacked") if is_archive else path
-    volume = read_volume(folder, series, path)
+    volume = read_volume(folder, series, path, hu_range is not None)
     stack = volume.stack
-    hu, affine = straighten(stack, FLOOR_HU)
+    hu, affine = straighten(stack, outside_hu(hu_range))
     image = Image(hu, affine, "scan")
     check_size(image, path)
     source = {"file": path.name} | volume.record

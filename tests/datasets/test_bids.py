@@ -94,6 +94,12 @@ def test_the_choice_is_recorded(tmp_path):
         (["acq-CTA_ct", "acq-NCCT_ct"], "acq-NCCT_ct"),
         (["rec-bone_ct", "rec-soft_ct"], "rec-soft_ct"),
         (["desc-bone_ct", "desc-preproc_ct"], "desc-preproc_ct"),
+        (["rec-B70f_ct", "rec-H30f_ct"], "rec-H30f_ct"),
+        (["ses-24h_ct", "ses-baseline_ct"], "ses-baseline_ct"),
+        (["ses-day7_ct", "ses-admission_ct"], "ses-admission_ct"),
+        (["ses-fu_ct", "ses-01_ct"], "ses-01_ct"),
+        (["ses-day7_ct", "ses-24h_ct"], "ses-24h_ct"),
+        (["ses-acute_ct", "ses-subacute_ct"], "ses-acute_ct"),
     ],
 )
 def test_which_scan_is_taken(tmp_path, files, chosen):
@@ -121,13 +127,50 @@ def test_of_scans_that_could_all_be_meant_the_first_is_flagged(tmp_path):
         (["space-ncct_lesion-msk", "lesion-msk"], "space-ncct_lesion-msk"),
         (["ses-9_space-ncct_lesion-msk", "lesion-msk"], "lesion-msk"),
         (["run-2_lesion-msk", "lesion"], "lesion"),
+        (["desc-nonlesion_mask"], None),
+        (["label-L_mask", "dseg"], "label-L_mask"),
+        (["acq-thin_desc-lesion_mask"], None),
+        (["rec-B70f_desc-lesion_mask", "label-lesion_mask"], "label-lesion_mask"),
+        (["acq-dwi_space-ncct_lesion-msk"], "acq-dwi_space-ncct_lesion-msk"),
+        (["ses-2_acq-dwi_lesion-msk"], "ses-2_acq-dwi_lesion-msk"),
     ],
 )
 def test_which_label_is_taken(tmp_path, masks, chosen):
-    touch(tmp_path, "sub-a/sub-a_run-1_ct.nii.gz")
+    touch(tmp_path, "sub-a/sub-a_run-1_acq-thick_rec-H30f_ct.nii.gz")
     touch(tmp_path, *(f"derivatives/x/sub-a/sub-a_{name}.nii" for name in masks))
     lesion = only_case(tmp_path).lesion
     assert (lesion and lesion.name) == (chosen and f"sub-a_{chosen}.nii")
+
+
+def test_the_first_session_by_the_table_of_sessions(tmp_path):
+    for session in ("a", "b"):
+        touch(tmp_path, f"rawdata/sub-1/ses-{session}/sub-1_ses-{session}_ct.nii.gz")
+    assert only_case(tmp_path).flags == (
+        "there are scans of several sessions (a, b); by its name a is taken for the "
+        "first",
+    )
+    rows = ["session_id\tacq_time", "ses-a\t2020-03-05T08:00:00", "ses-b\t2020-03-04"]
+    table = tmp_path / "rawdata" / "sub-1" / "sub-1_sessions.tsv"
+    table.write_text("\n".join(rows))
+    case = only_case(tmp_path)
+    assert (case.scan.name, case.flags) == ("sub-1_ses-b_ct.nii.gz", ())
+    table.write_text("\n".join([*rows[:2], "ses-b\tn/a"]))
+    assert only_case(tmp_path).scan.name == "sub-1_ses-a_ct.nii.gz"
+
+
+def test_masks_of_the_mri_are_not_those_of_the_ct(tmp_path):
+    touch(
+        tmp_path,
+        "sub-1/ct/sub-1_ct.nii.gz",
+        "sub-1/anat/sub-1_T1w.nii.gz",
+        "derivatives/x/sub-1/anat/sub-1_desc-brain_mask.nii.gz",
+        "derivatives/x/sub-1/anat/sub-1_desc-lesion_mask.nii.gz",
+    )
+    case = only_case(tmp_path)
+    assert (case.brain, case.lesion) == (None, None)
+    moved = "derivatives/x/sub-1/anat/sub-1_space-ct_desc-lesion_mask.nii.gz"
+    touch(tmp_path, moved)
+    assert only_case(tmp_path).lesion == tmp_path / moved
 
 
 def test_labels_on_the_grid_of_a_registered_scan(tmp_path):

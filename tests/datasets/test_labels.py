@@ -31,7 +31,7 @@ def test_integers_may_be_off_by_what_a_scale_factor_leaves():
     assert mask.ravel().tolist() == [1, 1, 0]
 
 
-@pytest.mark.parametrize("value", [6, 255, -1, 0.5, 0.9, np.nan, np.inf])
+@pytest.mark.parametrize("value", [6, 255, -1, 0.5, 0.9, np.inf])
 def test_other_values_are_refused(value):
     values = ALL_LABELS.astype(np.float32)
     values[3] = value

@@ -101,7 +101,7 @@ def test_own_splits_win(root):
 def test_the_ct_among_several_channels(root):
     names = {"0": "CTA", "1": "NCCT (as the CTA lies)", "2": "CT"}
     write_tree(root, about={**ABOUT, "channel_names": names})
-    with pytest.raises(UserError, match=r"of which 2 are a CT by name; exactly one"):
+    with pytest.raises(UserError, match=r"of which 2 are a plain CT by name; exact"):
         find_nnunet(root)
     names["2"] = "CT perfusion Tmax"
     write_tree(root, "imagesTr/a_0001.nii.gz", about={**ABOUT, "channel_names": names})
@@ -162,15 +162,21 @@ def test_description_of_the_first_version(root):
 
 
 @pytest.mark.parametrize(
-    "name", ["CTA", "perfusion: CBF", "CT angiography", "MRI_T1w", "DWI"]
+    "name",
+    [
+        *("CTA", "perfusion: CBF", "CT angiography", "MRI_T1w", "DWI", "CT_contrast"),
+        *("CECT", "ceCT", "CE-CT", "enhanced CT", "CT arterial"),
+    ],
 )
 def test_an_only_channel_that_is_another_image_is_refused(root, name):
     write_tree(root, about={**ABOUT, "channel_names": {"0": name}})
-    with pytest.raises(UserError, match="of which 0 are a CT by name"):
+    with pytest.raises(UserError, match="of which 0 are a plain CT by name"):
         find_nnunet(root)
 
 
-@pytest.mark.parametrize("name", ["image", "scan", "NCCT", "ct1", "CT (PET/CT)"])
+@pytest.mark.parametrize(
+    "name", ["image", "scan", "NCCT", "ct1", "CT (PET/CT)", "no contrast"]
+)
 def test_an_only_channel_of_any_other_name_is_the_ct(root, name):
     write_tree(root, about={**ABOUT, "channel_names": {"0": name}})
     assert len(find_nnunet(root).cases) == 4

@@ -18,7 +18,7 @@ from adn_jax.datasets.raw import (
     unread_flags,
 )
 from adn_jax.errors import UserError
-from adn_jax.scans.read import read_scan
+from adn_jax.scans.read import onto_scan, read_scan
 from tests.datasets.test_bids import touch
 from tests.scans.dicom.files import head_of_blocks, write_series
 
@@ -211,7 +211,35 @@ def test_of_two_maps_of_spm_the_one_not_used_is_told(tmp_path):
     (case,) = find_plain(tmp_path).cases
     assert case.tissue["grey"].name == "c1old.nii"
     (flag,) = case.flags
-    assert flag.startswith("c1scan.nii is not used, for another map")
+    assert flag.startswith("c1scan.nii of tissue/ is not used: a tissue has one map")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("tissue/GM.nii.gz", "tissue/WM.nii.gz", "tissue/CSF.nii.gz"),
+        ("Tissue/Grey.nii.gz", "Tissue/White.nii.gz", "Tissue/Csf.nii"),
+        ("tissue/ct_gray.nii", "tissue/ct_white.nii", "tissue/ct_csf.nii"),
+    ],
+)
+def test_tissue_maps_by_other_names(tmp_path, names):
+    touch(tmp_path, "p/ct.nii.gz", *(f"p/{name}" for name in names))
+    (case,) = find_plain(tmp_path).cases
+    assert [case.tissue[name] for name in TISSUES] == [
+        tmp_path / "p" / name for name in names
+    ]
+    assert case.flags == ()
+
+
+def test_volumes_that_are_no_map_of_a_tissue_are_told(tmp_path):
+    """On a CT the classes of FAST have another order than on an MRI."""
+    maps = ("ct_pve_0.nii.gz", "ct_pve_1.nii.gz", "ct_pve_2.nii.gz", "c4ct.nii")
+    touch(tmp_path, "p/ct.nii.gz", *(f"p/tissue/{name}" for name in maps))
+    (case,) = find_plain(tmp_path).cases
+    assert case.tissue is None
+    (flag,) = case.flags
+    assert flag.startswith("ct_pve_0.nii.gz, ct_pve_1.nii.gz")
+    assert "c4ct" not in flag
 
 
 def test_tissue_maps_of_spm_have_no_number_beside_the_head(tmp_path):
@@ -220,9 +248,74 @@ def test_tissue_maps_of_spm_have_no_number_beside_the_head(tmp_path):
         values[1:3] = 0.5
         nib.Nifti1Image(values, np.eye(4)).to_filename(tmp_path / f"{name}.nii.gz")
     paths = {name: tmp_path / f"{name}.nii.gz" for name in TISSUES}
-    for image in _open_tissue("a", paths).values():
+    maps, flags = _open_tissue("a", paths)
+    assert flags == ()
+    for image in maps.values():
         assert np.isfinite(image.voxels).all()
         assert image.voxels.sum() == 16
     nib.Nifti1Image(values - 1, np.eye(4)).to_filename(paths["csf"])
     with pytest.raises(UserError, match=r"csf\.nii\.gz has values down to -0\.5; give"):
         _open_tissue("a", paths)
+
+
+def tissue_paths(folder, *tops):
+    """Files of the three maps, each up to its value."""
+    paths = {}
+    for name, top in zip(TISSUES, tops, strict=True):
+        values = np.linspace(0, top, 64, dtype=np.float32).reshape(4, 4, 4)
+        paths[name] = folder / f"{name}.nii.gz"
+        nib.Nifti1Image(values, np.eye(4)).to_filename(paths[name])
+    return paths
+
+
+@pytest.mark.parametrize("whole", [100, 255])
+def test_tissue_maps_of_another_scale_are_divided_by_it(tmp_path, whole):
+    tops = (whole, 0.9 * whole, 1.1 * whole)
+    maps, flags = _open_tissue("a", tissue_paths(tmp_path, *tops))
+    found = [image.voxels.max() for image in maps.values()]
+    np.testing.assert_allclose(found, (1, 0.9, 1.1), rtol=1e-6)
+    assert flags == (f"the tissue maps go up to {whole}; they were divided by it",)
+
+
+@pytest.mark.parametrize("tops", [(255, 1, 1), (255, 100, 100), (1000, 1000, 1000)])
+def test_tissue_maps_of_different_scales_are_refused(tmp_path, tops):
+    with pytest.raises(UserError, match=rf"odd values \(grey.nii.gz to {tops[0]},"):
+        _open_tissue("a", tissue_paths(tmp_path, *tops))
+
+
+def test_a_label_is_not_infarct_where_it_is_no_number(tmp_path, head):
+    values = np.full(head.ct.shape, np.nan, np.float32)
+    values[2:] = 0
+    values[4, 4, :3] = 1
+    label = nib.Nifti1Image(values, head.ct.affine)
+    for name, image in (("ct", head.ct), ("lesion", label)):
+        image.to_filename(tmp_path / f"{name}.nii")
+    scan = read_scan(tmp_path / "ct.nii")
+    lesion, (flag,) = read_label(tmp_path / "lesion.nii", scan, (1,))
+    assert np.count_nonzero(lesion.voxels) == 3
+    count = 2 * np.prod(head.ct.shape[1:])
+    assert flag == f"voxels of the label that are NaN, taken for 0: {count}"
+
+
+@pytest.mark.parametrize("form", ["itk", "nibabel"])
+def test_what_is_drawn_on_a_scan_without_place_lies_on_its_voxels(tmp_path, head, form):
+    """ITK lays such a scan otherwise than nibabel, and writes that into a label."""
+    unplaced = nib.Nifti1Image(np.asarray(head.ct.dataobj), None)
+    unplaced.header.set_zooms(head.ct.header.get_zooms()[:3])
+    (tmp_path / "p").mkdir()
+    unplaced.to_filename(tmp_path / "p" / "ct.nii")
+    steps = np.diag([*head.ct.header.get_zooms()[:3], 1.0])
+    affine = steps * [[-1], [-1], [1], [1]] if form == "itk" else head.ct.affine
+    drawn = np.asarray(head.lesion.dataobj).astype(np.uint8)
+    inside = np.asarray(head.brain.dataobj).astype(np.uint8)
+    for name, values in (("lesion", drawn), ("brain", inside)):
+        nib.Nifti1Image(values, affine).to_filename(tmp_path / "p" / f"{name}.nii")
+    (case,) = find_plain(tmp_path).cases
+    given = case.load(PrepareSettings(infarct_labels=(1,)), ReadSettings())
+    np.testing.assert_array_equal(given.lesion.voxels, drawn)
+    np.testing.assert_array_equal(onto_scan(given.brain, given.scan).voxels, inside)
+    assert [flag for flag in given.scan.flags if "voxel by voxel" in flag] == [
+        f"the scan does not say where its voxels lie, but the {meaning} does: laid on "
+        "it voxel by voxel, in the order of the files"
+        for meaning in ("lesion label", "brain mask")
+    ]

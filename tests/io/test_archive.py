@@ -1,4 +1,5 @@
 import io
+import resource
 import tarfile
 import zipfile
 
@@ -70,3 +71,16 @@ def test_bombs_are_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(archive, "LARGEST_BYTES", 2_000_000)
     with pytest.raises(UserError, match="unpacks to more than"):
         unpack(packed, tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar.gz"])
+def test_a_full_disk_is_not_told_as_damage(tmp_path, name):
+    """A disk that takes no more than a file of 4,000 bytes."""
+    packed = pack(tmp_path / name, {"a": bytes(50_000)})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limits[1]))
+    try:
+        with pytest.raises(UserError, match="there is no room to unpack"):
+            unpack(packed, tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)

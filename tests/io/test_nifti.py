@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from adn_jax.errors import UserError
-from adn_jax.io.image import from_zyx, write_image
+from adn_jax.io.image import from_zyx, read_image, write_image
 from adn_jax.io.nifti import check_gzip, header_flags, one_line, open_nifti, read_voxels
 
 
@@ -123,6 +123,31 @@ def test_without_forms_the_side_is_not_known(tmp_path):
     assert "which side is left is not known" in flag
     axes = nib.aff2axcodes(open_nifti(tmp_path / "a.nii").affine)
     assert axes[0] == "L"
+
+
+@pytest.mark.parametrize(
+    ("quaternion", "code"),
+    [((0.8, 0.60001, 0.01), 1), ((0.8, 0.7, 0.0), 0), ((np.nan, 0.0, 0.0), 0)],
+    ids=["rounded", "too long", "no number"],
+)
+def test_a_qform_that_is_no_rotation_does_not_spoil_the_sform(
+    tmp_path, quaternion, code
+):
+    affine = np.diag([2.0, 2.0, 2.0, 1.0])
+    image = nib.Nifti1Image(np.zeros((20, 20, 20), np.uint8), affine)
+    image.set_sform(affine, 1)
+    image.set_qform(affine, 1)
+    for axis, value in zip("bcd", quaternion, strict=True):
+        image.header[f"quatern_{axis}"] = value
+    image.to_filename(tmp_path / "a.nii.gz")
+    read = read_image(tmp_path / "a.nii.gz", "scan")
+    np.testing.assert_array_equal(read.affine, affine)
+    assert len(read.places) == 2 + code
+    assert [flag[:15] for flag in header_flags(tmp_path / "a.nii.gz")] == [
+        "sform and qform"
+    ] * code
+    write_image(tmp_path / "b.nii.gz", read)
+    assert nib.load(tmp_path / "b.nii.gz").get_qform(coded=True)[1] == code
 
 
 @pytest.mark.parametrize(("degrees", "flagged"), [(0.5, False), (18.0, True)])

@@ -7,11 +7,16 @@ from scipy import ndimage
 from adn_jax.config import PrepareSettings
 from adn_jax.datasets.raw import CaseInput, native_label
 from adn_jax.errors import UserError
-from adn_jax.io.image import Image, nearest_ras
+from adn_jax.io.image import Image, in_order_of, nearest_ras
 from adn_jax.prepare import case as module
 from adn_jax.prepare.case import prepare_scan, strip_scan, to_native, to_slices
 from adn_jax.prepare.resample import Grid, resample
-from adn_jax.scans.dicom.straighten import straighten
+from adn_jax.scans.dicom.straighten import (
+    as_stack,
+    straighten,
+    straighten_mask,
+    taken_image,
+)
 from adn_jax.scans.read import RawScan
 from tests.scans.dicom.test_straighten import field, positions, stack_of
 
@@ -305,6 +310,39 @@ def test_a_brain_mask_may_be_of_other_values(head, change):
     np.testing.assert_array_equal(found, inside.T)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda hu, inside: (hu, 1 - inside), "given brain mask has .* cm²"),
+        (lambda hu, inside: (hu, 0 * inside + 1), "given brain mask has .* cm²"),
+        (lambda hu, inside: (hu + 1024, inside), "given brain mask is 10.. HU"),
+        (lambda hu, inside: (hu, hu.clip(0, 50) * inside), "has values from 0 to 4"),
+    ],
+    ids=["inverted", "all", "offset", "stripped and windowed"],
+)
+def test_what_cannot_be_a_brain_mask_is_refused(head, change, message):
+    hu, inside = (np.asarray(one.dataobj).astype(int) for one in (head.ct, head.brain))
+    scan, mask = (Image(one, head.ct.affine, "map") for one in change(hu, inside))
+    with pytest.raises(UserError, match=message):
+        strip_scan(CaseInput(RawScan("one", scan), brain=mask))
+
+
+@pytest.mark.parametrize("value", [1, 255])
+def test_a_brain_mask_on_slices_as_taken_does_not_grow(head, value):
+    """It is straightened as 0 and 1, whatever stands for 1."""
+    stack = as_stack(in_order_of(head.image("ct"), np.eye(4)))
+    inside = in_order_of(head.image("brain"), np.eye(4)).voxels > 0
+    lying = stack.origins_mm + np.outer(stack.heights_mm, [0.0, 0.2, 0.0])
+    taken = replace(stack, origins_mm=lying)
+    hu, affine = straighten(taken, -1000.0)
+    scan = RawScan("tilted", Image(hu, affine, "scan"), taken=taken)
+    on_slices = replace(taken, values=(inside * value).astype(np.uint8))
+    mask = taken_image(on_slices, "brain mask")
+    found = strip_scan(CaseInput(scan, brain=mask)).brain
+    expected = straighten_mask(replace(taken, values=inside.astype(np.uint8)))
+    np.testing.assert_array_equal(found, expected.T)
+
+
 def test_an_empty_brain_mask_is_refused(head):
     empty = Image(0 * np.asarray(head.brain.dataobj), head.ct.affine, "map")
     with pytest.raises(UserError, match="given brain mask is empty"):
@@ -314,10 +352,11 @@ def test_an_empty_brain_mask_is_refused(head):
 def test_a_brain_smaller_than_a_voxel_is_refused(head, small_grid):
     speck = 0 * np.asarray(head.brain.dataobj)
     speck[32, 36, 12] = 1
-    given = CaseInput(scan_of(head), brain=Image(speck, head.ct.affine, "map"))
+    given = CaseInput(scan_of(head))
+    stripped = replace(strip_scan(given), brain=speck.T)
     coarse = replace(small_grid, spacing_mm=(20.0, 20.0, 20.0))
     with pytest.raises(UserError, match="no voxel of the prepared grid"):
-        prepare_scan(given, coarse)
+        prepare_scan(given, coarse, stripped)
 
 
 def test_label_on_another_grid_is_refused(head):

@@ -6,6 +6,7 @@ from adn_jax.errors import UserError
 from adn_jax.prepare.dataset import prepare_dataset
 from adn_jax.scans.hounsfield import (
     AIR_HU,
+    FLOOR_HU,
     SOLID_BONE_HU,
     background_of,
     check_hounsfield,
@@ -65,6 +66,59 @@ def test_numbers_that_are_none_and_absurd_ones_are_flagged():
     assert hu.tolist() == [-1000, -1024, -1024, -1024, 31000, 40]
     assert "voxels that were NaN or infinite, set to air: 3" in flags[0]
     assert "voxels above 31,000 HU, cut there: 1" in flags[1]
+
+
+def made_head(noise_hu=8.0):
+    """HU of a head: air, soft tissue and bone."""
+    hu = np.repeat([-1000.0, 33.0, 700.0], [5000, 4000, 1000])
+    return hu + np.random.default_rng(0).normal(0, noise_hu, hu.size).round()
+
+
+@pytest.mark.parametrize("noise_hu", [0.0, 8.0, 20.0])
+@pytest.mark.parametrize("added", [1000, 1024])
+def test_1000_and_1024_are_told_apart(added, noise_hu):
+    true = made_head(noise_hu)
+    stored = (true + added).clip(min=0)
+    hu, (flag,) = to_hounsfield(stored)
+    np.testing.assert_array_equal(hu, true.clip(min=-added))
+    assert f"{added} taken off" in flag
+
+
+@pytest.mark.parametrize("added", [1000, 1024])
+def test_1000_and_1024_are_told_apart_without_air(added):
+    true = np.where(made_head() < -500, -added, made_head())
+    hu, (flag,) = to_hounsfield(true + added)
+    np.testing.assert_array_equal(hu, true)
+    assert f"{added} taken off" in flag
+
+
+@pytest.mark.parametrize("padding", [-2000, -1, 65_535])
+def test_a_missing_intercept_is_seen_beside_padding_and_ringing(padding):
+    """A single voxel of -1, a frame of the others."""
+    stored = (made_head() + 1024).clip(min=0)
+    frame = slice(0, 1 if padding == -1 else 900)
+    stored[frame] = padding
+    hu, flags = to_hounsfield(stored)
+    np.testing.assert_array_equal(hu[900:], made_head()[900:].clip(min=FLOOR_HU))
+    assert (hu[frame] <= FLOOR_HU).all()
+    *of_padding, added = flags
+    assert added == "values were stored without the rescale intercept; 1024 taken off"
+    assert bool(of_padding) == (padding == 65_535)
+
+
+def test_a_stripped_brain_on_padding_is_left_as_it_is():
+    hu = np.repeat([-1024.0, 33.0], [5000, 4000])
+    found, flags = to_hounsfield(hu)
+    np.testing.assert_array_equal(found, hu)
+    assert flags == ()
+
+
+def test_true_hu_with_padding_are_left_as_they_are():
+    hu = made_head()
+    hu[:900] = -2000
+    found, flags = to_hounsfield(hu)
+    np.testing.assert_array_equal(found, hu.clip(min=FLOOR_HU))
+    assert flags == ()
 
 
 def test_a_missing_intercept_is_seen_beside_voxels_that_are_none():

@@ -7,6 +7,7 @@ import pytest
 
 from adn_jax.errors import UserError
 from adn_jax.scans.read import read_scan, scan_name
+from tests.scans.dicom.files import head_of_blocks, write_series
 
 RAMP = np.linspace(-1000, 900, 216, dtype=np.float32).reshape(6, 6, 6)
 
@@ -220,4 +221,16 @@ def test_a_clipped_scan_is_read_where_its_range_is_stated(tmp_path):
     assert scan.image.voxels.min() < -900
     assert scan.flags == (
         "values were clipped to -17 to 80 HU; bone and air were put in",
+    )
+
+
+@pytest.mark.parametrize("tilt_deg", [0.0, 15.0])
+def test_a_clipped_dicom_series_is_read_where_its_range_is_stated(tmp_path, tilt_deg):
+    hu = np.clip(head_of_blocks(12), 0, 80)
+    write_series(tmp_path, hu, tilt_deg=tilt_deg)
+    scan = read_scan(tmp_path, hu_range=(0.0, 80.0))
+    assert (scan.taken is None) == (tilt_deg == 0)
+    assert (scan.image.voxels.min(), scan.image.voxels.max()) == (-1000, 1000)
+    assert scan.flags == (
+        "values were clipped to 0 to 80 HU; bone and air were put in",
     )

@@ -21,7 +21,7 @@ from adn_jax.io.image import Image
 from adn_jax.io.nifti import check_gzip
 from adn_jax.scans.dicom.straighten import SliceStack, straighten, straighten_mask
 from adn_jax.scans.dicom.volume import DicomVolume, read_volume
-from adn_jax.scans.hounsfield import FLOOR_HU
+from adn_jax.scans.hounsfield import outside_hu
 from adn_jax.scans.read import RawScan, in_hounsfield
 
 ByteVolume = UInt8[np.ndarray, "z y x"]
@@ -113,7 +113,7 @@ def _from_dicom(
 ) -> tuple[RawScan, Image]:
     """Scan and label of a case with DICOM, on the grid of the straightened scan."""
     assert case.ct is not None  # it has DICOM
-    volume, fixed = _read_ct(case.ct, len(label), scratch, reading.series)
+    volume, fixed = _read_ct(case.ct, len(label), scratch, reading)
     order = dicom_order(volume.stack, volume.frames)
     hu = order.of(volume.stack.values.transpose(2, 1, 0))
     match = match_label(hu, pictures, label)
@@ -121,7 +121,7 @@ def _from_dicom(
     first, cut = _first_slice(case.name, len(hu))
     stack = _from_slice(volume.stack, first, order.flip_z)
     mask = _from_slice(replace(volume.stack, values=label_slices), first, order.flip_z)
-    straight, affine = straighten(stack, FLOOR_HU)
+    straight, affine = straighten(stack, outside_hu(reading.hu_range))
     lesion = straighten_mask(mask)
     source = {
         "layout": "aisd",
@@ -144,18 +144,19 @@ def _from_dicom(
 
 
 def _read_ct(
-    copy: Copy, slices: int, scratch: Path, series: str
+    copy: Copy, slices: int, scratch: Path, reading: ReadSettings
 ) -> tuple[DicomVolume, tuple[str, ...]]:
     """Read the CT of a copy, and say so where another series than ours is taken.
 
     Of several series in the folder the one with as many slices as there are PNG is
     taken, unless `series` names one.
     """
+    series, clipped = reading.series, reading.hu_range is not None
     folder = copy.path
     if folder.is_file():
         _check_whole(folder)
         folder = unpack(folder, scratch / "unpacked")
-    volume = read_volume(folder, series, copy.path)
+    volume = read_volume(folder, series, copy.path, clipped)
     ours, *others = volume.record["series"]
     fitting = [one for one in others if _is_scan_of(one, slices)]
     if series or ours["slices"] == slices or len(fitting) != 1:
@@ -165,7 +166,7 @@ def _read_ct(
         f"series {number} is read instead of {ours['number']}: it has as many slices "
         f"({slices}) as there are PNG"
     )
-    fitting_one = read_volume(folder, number, copy.path)
+    fitting_one = read_volume(folder, number, copy.path, clipped)
     return fitting_one, (note,)
 
 

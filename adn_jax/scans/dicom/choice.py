@@ -1,6 +1,6 @@
 """Which series of a DICOM folder is the head CT without contrast, and why."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,8 @@ def choose(series: Sequence[Series], wanted: str, where: Path) -> Series:
         raise UserError(
             f"{where} holds no CT volume ({found}); give the folder of a head CT."
         )
-    if len({one.frames[0].header.get("PatientID", "") for one in usable}) > 1:
+    patients = {one.frames[0].header.get("PatientID", "") for one in usable} - {""}
+    if len(patients) > 1:
         raise UserError(
             f"{where} holds scans of several patients; give the folder of one patient, "
             "or name the series."
@@ -120,12 +121,12 @@ def _preference(series: Series) -> tuple[Any, ...]:
 
 
 def undecided(series: Sequence[Series]) -> list[Series]:
-    """The best series, where there are several and no word tells of contrast."""
+    """The best series, where there are several: words tell the same of contrast in
+    all, or nothing."""
     usable = [one for one in series if not one.problem]
     best = max(map(_standing, usable), default=None)
     rivals = [one for one in usable if _standing(one) == best]
-    silent = all(one.facts["contrast"] is None for one in rivals)
-    return rivals if silent and len(rivals) > 1 else []
+    return rivals if len(rivals) > 1 else []
 
 
 def _standing(series: Series) -> tuple[bool, ...]:
@@ -139,21 +140,40 @@ def _standing(series: Series) -> tuple[bool, ...]:
 
 
 def told_by_vessels(
-    series: Sequence[Series], rivals: Sequence[Series], vessels_ml: Sequence[float]
+    series: Sequence[Series],
+    rivals: Sequence[Series],
+    vessels_ml: Sequence[float | None],
 ) -> list[Series]:
-    """The series, with contrast in those whose vessels are brighter than others'."""
-    least = min(vessels_ml)
-    told = {
-        id(one): {"vessels_ml": round(volume, 1)}
-        | ({"contrast": True} if volume > least + max(MORE_ML, least / 2) else {})
+    """The series, with contrast in those whose vessels are brighter than others'.
+
+    Of the others none is said to have contrast then: the words were those of the whole
+    examination. A rival whose vessels could not be measured is left as it is.
+    """
+    measured = {
+        id(one): volume
         for one, volume in zip(rivals, vessels_ml, strict=True)
+        if volume is not None
     }
-    return [replace(one, facts=one.facts | told.get(id(one), {})) for one in series]
+    least = min(measured.values(), default=0.0)
+    bright = {
+        one for one, ml in measured.items() if ml > least + max(MORE_ML, least / 2)
+    }
+    return [
+        replace(one, facts=one.facts | _facts_by_vessels(one, measured, bright))
+        if id(one) in measured
+        else one
+        for one in series
+    ]
 
 
-def _is_bright(series: Series) -> bool:
-    """Whether its vessels alone tell of a contrast agent."""
-    return bool(series.facts["contrast"] and "vessels_ml" in series.facts)
+def _facts_by_vessels(
+    series: Series, measured: Mapping[int, float], bright: Collection[int]
+) -> dict[str, Any]:
+    """What the vessels of a series tell, beside those of its rivals."""
+    facts: dict[str, Any] = {"vessels_ml": round(measured[id(series)], 1)}
+    if id(series) in bright:
+        return facts | {"contrast": True, "brighter_vessels": True}
+    return facts | ({"contrast": None} if bright and series.facts["contrast"] else {})
 
 
 def meets(facts: dict[str, Any], name: str, value: Any) -> bool:
@@ -215,10 +235,14 @@ def choice_flags(
             f"{facts['slices']} places; those of one acquisition are used, "
             f"{chosen.left_out} images are left out"
         )
-    bright = [one.title for one in series if _is_bright(one) and one is not chosen]
+    bright = [
+        one.title
+        for one in series
+        if one.facts.get("brighter_vessels") and one is not chosen
+    ]
     if bright:
         flags.append(
-            f"no header says which series is unenhanced; in {bright[0]} "
+            f"headers do not tell which series is unenhanced; in {bright[0]} "
             "vessels are brighter, so it is not used"
         )
     flags += _kind_flags(series, chosen)
@@ -271,7 +295,7 @@ def _kind_flags(series: Sequence[Series], chosen: Series) -> list[str]:
     ]
     flags = [
         f"images of another kind are in the series {chosen.title}, left out "
-        f"({len(one.frames)}): {difference(one.frames[0], chosen.frames[0])}"
+        f"({len(one.frames)}): {_difference_in_series(one.frames[0], chosen.frames[0])}"
         for one in others
     ]
     kernels = {frame.header.get("ConvolutionKernel", "") for frame in chosen.frames}
@@ -305,6 +329,18 @@ def difference(
         if (value or "") != (texts[1][name] or "")
     ]
     return "; ".join(different) or otherwise
+
+
+def _difference_in_series(one: Frame, other: Frame) -> str:
+    """What the headers of two images of one series differ in; of what should tell
+    series apart the names alone, as a UID says nothing to a reader."""
+    apart = [
+        name
+        for name in sorted(SERIES_NAMES)
+        if one.header.get(name, "") != other.header.get(name, "")
+    ]
+    said = [f"another {' and '.join(apart)}"] if apart else []
+    return difference(one, other, *said)
 
 
 def _study_of(series: Series) -> tuple[str, str]:

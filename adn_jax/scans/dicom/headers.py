@@ -13,6 +13,8 @@ from jaxtyping import Float
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
+from adn_jax.errors import one_line
+
 KEYWORDS = (
     "SOPClassUID",
     "SOPInstanceUID",
@@ -51,6 +53,7 @@ KEYWORDS = (
     "Columns",
     "SamplesPerPixel",
     "NumberOfFrames",
+    "ContrastBolusAgentSequence",
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
 )
@@ -132,19 +135,23 @@ class Headers:
     same header (some anonymisers give a whole series, or a study, one instance)."""
     damaged: int = 0
     """Files that start as DICOM but cannot be read."""
+    reason: str = ""
+    """Name of the first of these, and why it cannot."""
 
 
 def read_headers(paths: Iterable[Path]) -> Headers:
     """Read the headers of every DICOM image among the files; others are passed over."""
     frames: dict[Any, Frame] = {}
     copies = damaged = 0
+    reason = ""
     for path in paths:
         if not starts_as_dicom(path):
             continue
         try:
             found = _read_frames(path)
-        except Exception:  # whatever a damaged header holds, the other files go on
+        except Exception as error:  # whatever is damaged, the other files go on
             damaged += 1
+            reason = reason or f"{path.name}: {one_line(error)}"
             continue
         for frame in found:
             name = frame.header.get("SOPInstanceUID") or str(path)
@@ -152,7 +159,7 @@ def read_headers(paths: Iterable[Path]) -> Headers:
             place = (name, frame.index, frame.position, *sorted(about))
             copies += place in frames
             frames.setdefault(place, frame)
-    return Headers(tuple(frames.values()), copies, damaged)
+    return Headers(tuple(frames.values()), copies, damaged, reason)
 
 
 def starts_as_dicom(path: Path) -> bool:
@@ -188,6 +195,8 @@ def _read_frames(path: Path) -> list[Frame]:
             for keyword in KEYWORDS
             if keyword in dataset and not keyword.endswith("Sequence")
         }
+        if not header.get("ContrastBolusAgent"):
+            header["ContrastBolusAgent"] = _coded_agent(dataset)
         count = int(dataset.get("NumberOfFrames") or 1)
         if not 1 <= count <= MOST_FRAMES:
             raise ValueError(f"{count} frames")
@@ -196,6 +205,12 @@ def _read_frames(path: Path) -> list[Frame]:
             _frame_of(path, index, dataset, header | _said_of_frame(parts[:-1]), parts)
             for index, parts in enumerate(groups)
         ]
+
+
+def _coded_agent(dataset: Dataset) -> str:
+    """The contrast agents that a multi-frame file names by codes."""
+    agents = dataset.get("ContrastBolusAgentSequence") or []
+    return " ".join(_text_of(agent.get("CodeMeaning", "unnamed")) for agent in agents)
 
 
 def _said_of_frame(groups: list[Dataset]) -> dict[str, str]:

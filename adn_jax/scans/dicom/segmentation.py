@@ -39,20 +39,23 @@ def read_segmentation(
         counted: numbers of the segments that count.
 
     Raises:
-        UserError: it is no segmentation, or a frame lies on no slice of the series.
+        UserError: it is no segmentation, or a frame with a marked pixel lies on no
+            slice of the series.
     """
     marked = np.zeros(stack.values.shape, np.uint8)
     pixels: dict[int, int] = {}
     for number, frame in _read_segments(path):
         turned = in_order_of(frame, stack.affine)
+        found = int(np.count_nonzero(turned.voxels))
+        pixels[number] = pixels.get(number, 0) + found
+        if not found:
+            continue
         z = _slice_of(turned, stack)
         if z is None:
             raise UserError(
                 f"{path} marks segment {number} where the scan has no slice; give the "
                 "segmentation that was drawn on this series."
             )
-        found = int(np.count_nonzero(turned.voxels))
-        pixels[number] = pixels.get(number, 0) + found
         if number in counted:
             marked[:, :, z] |= turned.voxels[:, :, 0]
     return marked, pixels

@@ -6,12 +6,17 @@ image and several acquisitions. Here a `Series` is one volume of it.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from pydicom.uid import (
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    LegacyConvertedEnhancedCTImageStorage,
+)
 
 from adn_jax.scans.dicom.headers import Frame, Headers
 from adn_jax.scans.dicom.volumes import (
@@ -25,6 +30,12 @@ from adn_jax.scans.dicom.words import has_contrast, is_head, is_sharp
 FEWEST_SLICES = 5
 
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+
+CT_CLASSES = {
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    LegacyConvertedEnhancedCTImageStorage,
+}
 
 SAME_ORIENTATION = 0.02
 
@@ -44,6 +55,9 @@ WORDS = {
     "contrast_agent": "ContrastBolusAgent",
 }
 """Facts that the header says in words, and their keywords."""
+
+HOUNSFIELD = {"HU", "HU_MOD", "US", "UNSPECIFIED"}
+"""Values of Rescale Type that CT numbers have, or that leave it open."""
 
 KIND = (
     "StudyInstanceUID",
@@ -108,7 +122,7 @@ class Series:
 def find_series(headers: Headers) -> list[Series]:
     """Sort images into volumes: by what they show and how, then by where they lie."""
     kinds: dict[Any, list[list[Frame]]] = {}
-    for frame in headers.frames:
+    for frame in _with_positions(headers.frames):
         groups = kinds.setdefault(kind_of(frame), [])
         group = next((one for one in groups if _is_parallel(frame, one[0])), None)
         if group is None:
@@ -123,12 +137,33 @@ def find_series(headers: Headers) -> list[Series]:
     ]
 
 
+def _with_positions(frames: Sequence[Frame]) -> list[Frame]:
+    """The images; those that leave the patient's position blank have that of their
+    series, where it says one."""
+    said: dict[str, set[str]] = {}
+    for frame in frames:
+        told = said.setdefault(frame.header.get("SeriesInstanceUID", ""), set())
+        told |= {frame.header.get("PatientPosition", "")} - {""}
+    return [
+        replace(frame, header=frame.header | {"PatientPosition": next(iter(told))})
+        if len(told := said[frame.header.get("SeriesInstanceUID", "")]) == 1
+        else frame
+        for frame in frames
+    ]
+
+
+def value_unit(frame: Frame) -> str:
+    """What the values of an image are, by its Rescale Type; HU where that is blank."""
+    return frame.header.get("RescaleType", "").upper() or "HU"
+
+
 def kind_of(frame: Frame) -> tuple[Any, ...]:
     """What is never mixed in one volume; where words do not tell, that is no kind."""
     told = _judge(frame)
     return (
         *(frame.rows, frame.columns),
-        *(frame.header.get(name, "") for name in KIND),
+        *(frame.header.get(name, "") for name in KIND if name != "RescaleType"),
+        value_unit(frame),
         *(told.original, told.localizer, told.bone_kernel),
         *(told.contrast is True, told.head is False),
     )
@@ -213,6 +248,13 @@ def describe(volume: SliceVolume) -> Series:
     return Series(frames, volume.repeated, volume.left_out, problem, facts)
 
 
+def is_ct(frame: Frame) -> bool:
+    """Whether an image is CT: by its class where no modality is said, or "other"."""
+    modality = frame.header.get("Modality", "")
+    by_class = frame.header.get("SOPClassUID", "") in CT_CLASSES
+    return modality == "CT" or (by_class and modality in {"", "OT"})
+
+
 def _usual_distance(frames: Sequence[Frame]) -> float | None:
     """Median distance between neighbouring slices in mm."""
     distances = np.diff(slice_heights(frames))
@@ -224,10 +266,12 @@ def _problem_of(
 ) -> str:
     """Why a series is no CT volume; empty where it is."""
     frame = frames[0]
-    if facts["modality"] != "CT":
+    if not is_ct(frame):
         return f"it is {facts['modality'] or 'of unknown modality'}, no CT"
     if frame.header.get("SamplesPerPixel", "1") not in {"", "1"}:
         return "it is a colour picture"
+    if (unit := value_unit(frame)) not in HOUNSFIELD:
+        return f"its values are no Hounsfield units but {unit} (Rescale Type)"
     if localizer:
         return "it is a localiser"
     if frame.header.get("SOPClassUID", "").startswith(SECONDARY_CAPTURE):
@@ -240,6 +284,8 @@ def _problem_of(
         return "its voxel size is not given"
     if _is_part_of_a_file(frames):
         return "its file holds several volumes"
+    if facts["slices"] == 1 and facts["volumes"] >= FEWEST_SLICES:
+        return f"its {facts['volumes']} images all have the same Image Position"
     if facts["slices"] < FEWEST_SLICES:
         return f"it has fewer than {FEWEST_SLICES} slices ({facts['slices']})"
     if _is_scattered(frames):

@@ -70,7 +70,9 @@ class DicomVolume:
     flags: tuple[str, ...] = ()
 
 
-def read_volume(path: Path, series: str = "", where: Path | None = None) -> DicomVolume:
+def read_volume(
+    path: Path, series: str = "", where: Path | None = None, clipped: bool = False
+) -> DicomVolume:
     """Choose a CT series of a folder (or of one file) and read it.
 
     Args:
@@ -78,6 +80,7 @@ def read_volume(path: Path, series: str = "", where: Path | None = None) -> Dico
             file.
         series: series number or a part of its description; empty: our choice.
         where: what messages call `path`, if it was unpacked from an archive.
+        clipped: whether its values are said to be clipped (`to_hounsfield`).
 
     Raises:
         UserError: there is no CT volume, a file was not fetched, or the slices cannot
@@ -89,6 +92,11 @@ def read_volume(path: Path, series: str = "", where: Path | None = None) -> Dico
         check_fetched(file)
     headers = read_headers(files)
     found = find_series(headers)
+    if not found and headers.damaged:
+        raise UserError(
+            f"no DICOM file of {where} can be read ({headers.reason}); copy or export "
+            "them again."
+        )
     if not found:
         raise UserError(
             f"{where} holds no DICOM series with images; give a folder of CT slices or "
@@ -101,7 +109,7 @@ def read_volume(path: Path, series: str = "", where: Path | None = None) -> Dico
     rescaled, rescale_flags = _with_rescale(chosen)
     values, whole = _read_slices(rescaled, where)
     stack, frames = _place_slices(values, whole)
-    hu, value_flags = to_hounsfield(stack.values)
+    hu, value_flags = to_hounsfield(stack.values, clipped)
     stack = replace(stack, values=hu)
     distances = np.diff(stack.heights_mm)
     skipped = _skipped_numbers(frames, distances)
@@ -127,17 +135,20 @@ def read_volume(path: Path, series: str = "", where: Path | None = None) -> Dico
     return DicomVolume(stack, frames, record, flags)
 
 
-def bright_ml(series: Series) -> float:
-    """Volume of bright vessels in a sample of the slices; 0 if they are damaged."""
+def bright_ml(series: Series) -> float | None:
+    """Volume of bright vessels in a sample of the slices; None if too few of them can
+    be decoded."""
     series, _ = _with_rescale(series)
     count = min(len(series.frames), SAMPLE)
     sampled = np.linspace(0, len(series.frames) - 1, count).astype(int)
     frames = [series.frames[index] for index in sampled]
     values, damaged = _decode(frames)
-    if damaged:
-        return 0.0
-    hu, _ = to_hounsfield(values)
-    distance = float(np.ptp(slice_heights(frames))) / (count - 1)
+    good = [z for z, frame in enumerate(frames) if frame.path not in damaged]
+    if len(good) < FEWEST_SLICES:
+        return None
+    hu, _ = to_hounsfield(values[:, :, good])
+    heights = slice_heights([frames[z] for z in good])
+    distance = float(np.ptp(heights)) / (len(good) - 1)
     assert frames[0].pixel_spacing_mm is not None  # the series is usable
     down, across = frames[0].pixel_spacing_mm
     return vessels_ml(hu, (across, down, distance))
@@ -214,7 +225,10 @@ def _decode(
                 if dataset.file_meta.get("TransferSyntaxUID") in BY_GDCM:
                     compressed[path] = indices
                 else:
-                    fill(path, iter_pixels(dataset, indices=indices, raw=True))
+                    unused = _bits_below(dataset)
+                    dataset.BitsStored += unused  # else pydicom drops the upper ones
+                    images = iter_pixels(dataset, indices=indices, raw=True)
+                    fill(path, (image >> unused for image in images))
         except Exception as error:  # whatever the damage happens to cause
             damaged[path] = one_line(error)
     for path, images in decode_apart(compressed):
@@ -233,6 +247,12 @@ def _read_file(path: Path) -> pydicom.FileDataset:
         syntax = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
         dataset.file_meta.TransferSyntaxUID = syntax
     return dataset
+
+
+def _bits_below(dataset: pydicom.FileDataset) -> int:
+    """How many unused bits lie below a stored value, in files of old scanners."""
+    lowest = dataset.get("HighBit", dataset.BitsStored - 1) + 1 - dataset.BitsStored
+    return max(0, min(lowest, dataset.BitsAllocated - dataset.BitsStored))
 
 
 def _common_frame(frames: Sequence[Frame]) -> Frame:

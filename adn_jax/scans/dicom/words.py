@@ -10,15 +10,29 @@ import unicodedata
 
 LETTERS = str.maketrans({"Ł": "L", "Ø": "O", "Æ": "AE", "Đ": "D", "_": " "})
 
-NO_AGENT = {"", "NONE", "NO", "N", "0", "OFF", "NA", "N/A", "NIL", "OHNE", "NEIN"}
-NO_AGENT |= {"NON", "NIE", "YOK", "GEEN", "NINGUNO", "NENHUM", "NESSUNO", "AUCUN"}
+NO_AGENT = re.compile(
+    r"[\W0]*(?: ?(?:ML|CC))?|N|OFF|NA|N/A|NIL|OHNE|NEIN|NIE|YOK|GEEN|NINGUNO|NENHUM|"
+    r"NESSUNO|AUCUN|UNKNOWN|(?:NO|NON|NONE|NOT)(?: (?:GIVEN|USED|APPLIED|INJECTED|"
+    r"ADMINISTERED|APPLICABLE|KNOWN|AGENT|CM|DYE))*|(?:NORMAL )?SALINE|NACL"
+)
+"""What stands for the name of an agent where none was given."""
 
 CONTRAST = r"(?:[CK]ONTRAS|КОНТРАСТ)[A-ZА-Я]*"
 
+BRAND = (
+    r"\b(?:OMNIPAQ|ISOVUE|VISIPAQ|ULTRAVIST|OPTIRAY|XENETIX|IOMER|IOMEP|IOPAM|IOHEX|"
+    r"IODIX|IOVER|IOPRO|IOBIT)[A-Z]*"
+)
+"""How contrast agents are sold, and what is in them."""
+
+LYSIS = r"(?:[A-Z]?-?TPA|LYS[EI]|THROMBO|ALTEPLASE|TNK|TENECTEPLASE)"
+"""What is given into a vein as well, and is no contrast agent."""
+
 AGENT = (
     r"(?:(?:THE|I\.?V|ORAL|MEDIO|MEIO|MEZZO|PRODUIT|SR|SRODKA?|DE|DI)[ .]+)*"
-    rf"(?:{CONTRAST}|[CK]ONTR\b|CON[A-Z]*|K\.?M\b|KL\b|K/?U\b|К/?У\b|CIV\b|CTE\b|PDC\b|"
-    r"M\.?D\.?C\b|INJ[A-Z]*|INY[A-Z]*|INIEZ[A-Z]*|I\.?V\b|[IY]OD[OAE]?\b|C\b(?!-)|"
+    rf"(?:{CONTRAST}|{BRAND}|[CK]ONTR\b|CON(?!CU|TU|TRO)[A-Z]*|K\.?M\b|KL\b|K/?U\b|К/?У\b|"
+    r"CIV\b|CTE\b|PDC\b|M\.?D\.?C\b|INJ[A-Z]*|INY[A-Z]*|INIEZ[A-Z]*|"
+    rf"I\.?V\b(?! ?{LYSIS})|[IY]OD[OAE]?\b|C\b(?!-)|"
     r"ENHANC[A-Z]*|USILEN[A-Z]*|УСИЛЕН[А-Я]*|VARJOAIN[A-Z]*|CAN QUANG)"
 )
 """How a contrast agent, or the giving of it, is called."""
@@ -52,28 +66,37 @@ WITHOUT_WORDS = re.compile(
 )
 """Taken off before contrast is looked for: what is said may go on, "and with"."""
 
+NOT_AFTER_WITH = "".join(
+    rf"(?<!{word}{gap})"
+    for word in ("WITH", r"\bW", r"\bW/", "POST", "MIT", "NACH", "CON", "COM", "AVEC")
+    for gap in ("[ -]", " IV ")
+) + (r"(?<!\bW/)(?<!\+)(?<!\+ )")
+"""Before an agent whose dash is a sign (C-), no word says "with"."""
+
 NATIVE = (
     r"(?:\bNATI+V|\bNAT\b|\bNATYW|НАТИВ|\bNCCT\b|\bNECT\b|\bT?NCT?\b|PLAIN|BLANCO\b|"
     r"SIMPLES?\b|\bBASALE\b|\bDIREC?T+[AO]\b|\b[SO][ .]?(?:MDC|KM)\b|TANJY?UN|"
     r"[単单]純|单纯|\bHI-?ZOU?EI|PING ?SAO|平[扫掃]|[非无無]造影|비조영|조영 ?전|"
-    r"\b(?:C|IV|KM) ?-(?![A-Z0-9])|\bC ?\(-\)|\(-\) ?C\b|(?<![^ ])-C\b|"
-    rf"{CONTRAST} ?(?:\(-\)|-$))"
+    r"\bC ?\(-\)|\(-\) ?C\b|(?<![^ ])-C\b|"
+    rf"{NOT_AFTER_WITH}(?:\b(?:C|IV|KM) ?-(?= ?(?:$|[()\[\]]))|"
+    rf"{CONTRAST} ?(?:\(-\)|-$)))"
 )
 
 NATIVE_WORDS = re.compile(NATIVE)
 
 STUDY = (
     r"(?:(?:(?<![A-Z])|(?<=HEAD)|(?<=NECK))CT[APV](?![A-Z])|\bCTA(?=HEAD)|"
-    r"ANGIO[A-Z]*|АНГИО[А-Я]*)"
+    r"ANGIO(?!O?E?DEM|M[AE]?S?\b|PATH|PLAST)[A-Z]*|АНГИО[А-Я]*)"
 )
 """Names what an examination is for; it has series without contrast, too."""
 
 ENHANCED = (
-    rf"(?:{STUDY}|\bCECT\b|{CONTRAST}|{WITH}[ .]?{AGENT}|\b[SZС][ .]{AGENT}|"
-    r"\bKONTR\b|\b(?:C|IV|KM) ?\(?\+|\(\+\) ?C\b|(?<![^ ])\+ ?C\b|POST.?C|"
+    rf"(?:{STUDY}|\bCE[ -]?CT\b|{CONTRAST}|{BRAND}|{WITH}[ .]?{AGENT}|"
+    rf"\b[SZС][ .]{AGENT}|"
+    r"\bKONTR\b|\b(?:C|IV|KM) ?\(?\+|\(\+\) ?C\b|(?<![^ ])\+ ?C\b|POST.?C\b|"
     r"ENHANCED|TEHOST|VEI?N(?:OU?S|EUX)|"
-    r"ARTERI|SPATPHASE|PERF|BOLUS|\bMIP\b|\bKM\b|\bM\.?D\.?C\b|\bCIV\b|\b[CM](?:MDC|KM)\b|"
-    r"IN[IJY]E[CKZ]|\bC/C\b|\bTSA\b|VARJOAIN|CAN QUANG|ZENG ?QIANG|"
+    r"ARTERI|SPATPHASE|PERFU|PERF\b|BOLUS|\bMIP\b|\bKM\b|\bM\.?D\.?C\b|\bCIV\b|"
+    r"\b[CM](?:MDC|KM)\b|IN[IJY]E[CKZ]|\bC/C\b|\bTSA\b|VARJOAIN|CAN QUANG|ZENG ?QIANG|"
     r"增[强強]|ZOU?EI|造影|조영)"
 )
 
@@ -86,6 +109,7 @@ BOTH_WORDS = re.compile(
     rf"{WITH}(?:{AND}| ){WITHOUT}|"
     rf"{WITHOUT} (?:AND|UND|Y|E|ET|EN|OG|OCH|&) "
     rf"(?:WITH|MIT|CON|COM|AVEC|MED|MET)(?: ?{AGENT}|$)|"
+    rf"\b(?:N[CE]CT|T?NCT?) {STUDY}|"
     rf"{NATIVE}[A-Z]*{AND}(?:[A-Z]+ )?{ENHANCED}|{ENHANCED}[A-Z]*{AND}{NATIVE}"
 )
 
@@ -129,12 +153,21 @@ def plain(text: str) -> str:
 def has_contrast(agent: str, *texts: str) -> bool | None:
     """Whether a contrast agent was given, by its name or the first text that tells.
 
-    None: no word tells.
+    A name that says there was none comes behind the first text, which describes the
+    series itself, and before the others, which name the whole examination. None: no
+    word tells.
     """
-    if agent.strip().upper() not in NO_AGENT:
+    names = " ".join(
+        name
+        for one in plain(agent).split("\\")
+        if not NO_AGENT.fullmatch(name := one.strip())
+    )
+    named = _speaks_of_contrast(names)
+    if names and named is not False:
         return True
-    told = (_speaks_of_contrast(plain(text)) for text in texts)
-    return next((one for one in told if one is not None), None)
+    told = [_speaks_of_contrast(plain(text)) for text in texts]
+    ordered = (*told[:1], named, *told[1:])
+    return next((one for one in ordered if one is not None), None)
 
 
 def _speaks_of_contrast(text: str) -> bool | None:

@@ -211,6 +211,16 @@ def test_a_stated_range_of_hu_is_that_of_the_dicom(tmp_path):
     assert "which is not what --hu-range -17 80 says" in said
 
 
+@pytest.mark.parametrize("tilt_deg", [0.0, 15.0])
+def test_a_stated_range_holds_on_tilted_slices(tmp_path, tilt_deg):
+    head = sharp_head()
+    clipped = FakeHead(head.hu.clip(0, 80), head.label)
+    write_case(tmp_path, NAME, clipped, tilt_deg=tilt_deg)
+    given = case_in(tmp_path).load(SETTINGS, ReadSettings(hu_range=(0.0, 80.0)))
+    assert "values were clipped to 0 to 80 HU" in given.scan.flags[-1]
+    assert not any("are these HU?" in flag for flag in given.scan.flags)
+
+
 def test_a_damaged_archive_of_a_case_is_named(download):
     copy = packed_copy(download, "0019983")
     message = refusal(case_in(download.folder, "0019983", ct=copy))

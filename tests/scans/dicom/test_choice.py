@@ -117,7 +117,7 @@ def test_a_series_by_number_or_description(tmp_path):
     ("tags", "reason"),
     [
         ({"Modality": "MR"}, "it is MR, no CT"),
-        ({"Modality": None}, "it is of unknown modality"),
+        ({"Modality": None, "SOPClassUID": "1.2.3"}, "it is of unknown modality"),
         ({"ImagePositionPatient": None}, "no place in space"),
         ({"PixelSpacing": None}, "voxel size is not given"),
         ({"ImageOrientationPatient": (1, 0, 0, 1, 1, 0)}, "not at right angles"),
@@ -155,6 +155,28 @@ def test_several_patients_are_refused_and_several_studies_flagged(tmp_path):
     write_series(tmp_path / "c", HU, number=4, PatientID="another")
     assert "several patients" in refusal(tmp_path)
     assert chosen_number(tmp_path, "4") == "4"
+
+
+def test_a_blank_patient_is_no_other_one(tmp_path):
+    write_series(tmp_path / "a", HU, number=2)
+    write_series(tmp_path / "b", HU[:7], number=3, PatientID="")
+    assert chosen_number(tmp_path) == "2"
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"SeriesNumber": [2] * 5 + [3] * 3},
+        {"StudyInstanceUID": [uid("a")] * 5 + [uid("b")] * 3},
+    ],
+    ids=["SeriesNumber", "StudyInstanceUID"],
+)
+def test_what_parts_one_series_is_named(tmp_path, tags):
+    write_series(tmp_path, HU, **tags)
+    found = series_of(tmp_path)
+    chosen = max(found, key=lambda one: one.facts["slices"])
+    flag = choice_flags(found, chosen, 0)[0]
+    assert flag.endswith(f"left out (3): another {next(iter(tags))}")
 
 
 def test_a_number_is_no_part_of_a_description(tmp_path):

@@ -1,7 +1,10 @@
 import numpy as np
 import pytest
 
-from adn_jax.scans.dicom.choice import vessels_ml
+from adn_jax.scans.dicom.choice import told_by_vessels, vessels_ml
+from adn_jax.scans.dicom.headers import read_headers
+from adn_jax.scans.dicom.series import find_series
+from adn_jax.scans.dicom.volume import bright_ml
 from adn_jax.scans.read import read_scan
 from tests.scans.dicom.files import head_of_blocks, uid, write_series
 
@@ -49,30 +52,85 @@ def test_a_real_scan_without_contrast(shared):
     assert vessels_ml(image.voxels, image.spacing_mm) < 3
 
 
+def write_two(folder, enhanced, first=3, **tags):
+    """A series, `enhanced`, and number 5 without vessels; the files of the first."""
+    written = []
+    for number, hu in ((first, enhanced), (5, PLAIN)):
+        written.append(
+            write_series(
+                folder,
+                hu,
+                number=number,
+                name=f"{number}_{{:03d}}.dcm",
+                SOPInstanceUID=[uid(number, index) for index in range(len(hu))],
+                **{"SeriesDescription": "Pea", "ProtocolName": ""} | tags,
+            )
+        )
+    return written[0]
+
+
+BRIGHTER = (
+    "headers do not tell which series is unenhanced; in 3 (Pea) vessels are brighter, "
+    "so it is not used",
+)
+
+
 @pytest.mark.parametrize("more", [0, 4])
 @pytest.mark.parametrize("first", [3, 7])
 def test_where_no_word_tells_the_images_do(tmp_path, first, more):
-    for number, hu in (
-        (first, with_vessels(head_of_blocks(8 + more))),
-        (5, PLAIN),
-    ):
-        write_series(
-            tmp_path,
-            hu,
-            number=number,
-            name=f"{number}_{{:03d}}.dcm",
-            SeriesDescription="Pea",
-            ProtocolName="",
-            SOPInstanceUID=[uid(number, index) for index in range(len(hu))],
-        )
+    write_two(tmp_path, with_vessels(head_of_blocks(8 + more)), first)
     scan = read_scan(tmp_path)
     assert scan.source["chosen"] == "5"
     assert scan.source["series"][1]["vessels_ml"] > 4
     assert scan.flags == (
-        "no header says which series is unenhanced; in "
+        "headers do not tell which series is unenhanced; in "
         f"{first} (Pea) vessels are brighter, so it is not used",
     )
     assert "as its header or its vessels tell" in scan.source["why"]
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"ProtocolName": "NCCT CTA Stroke"},
+        {"ProtocolName": "STROKE NC CTA CTP"},
+        {"ProtocolName": "Head W/O"},
+        {"ContrastBolusAgent": "NO CONTRAST"},
+        {"ContrastBolusAgent": "Omnipaque"},
+    ],
+    ids=str,
+)
+def test_where_words_tell_the_same_of_all_the_images_decide(tmp_path, tags):
+    write_two(tmp_path, with_vessels(head_of_blocks(12)), **tags)
+    scan = read_scan(tmp_path)
+    assert scan.source["chosen"] == "5"
+    assert scan.flags == BRIGHTER
+
+
+def test_both_with_contrast_and_alike_is_used_with_a_flag(tmp_path):
+    write_two(tmp_path, PLAIN, ContrastBolusAgent="Omnipaque")
+    used, alike = read_scan(tmp_path).flags
+    assert "is used although it was taken with a contrast agent" in used
+    assert "would serve as well" in alike
+
+
+def test_a_damaged_slice_hides_no_vessels(tmp_path):
+    files = write_two(tmp_path, with_vessels(head_of_blocks(12)))
+    files[0].write_bytes(files[0].read_bytes()[:4000])
+    scan = read_scan(tmp_path)
+    assert scan.source["chosen"] == "5"
+    assert scan.flags[0] == BRIGHTER[0]
+    assert scan.source["series"][1]["vessels_ml"] > 4
+
+
+def test_a_series_too_damaged_to_measure_is_left_out_of_the_comparison(tmp_path):
+    files = write_two(tmp_path, with_vessels(PLAIN))
+    for file in files[4:]:
+        file.write_bytes(file.read_bytes()[:4000])
+    series = find_series(read_headers(sorted(tmp_path.glob("*.dcm"))))
+    volumes = [bright_ml(one) for one in series]
+    assert volumes == [None, 0]
+    assert told_by_vessels(series, series, volumes)[0] is series[0]
 
 
 def test_words_count_more_than_images(tmp_path):

@@ -4,8 +4,10 @@ import numpy as np
 import pydicom
 import pytest
 
+from adn_jax.errors import UserError
 from adn_jax.scans.dicom.headers import Headers, read_headers, starts_as_dicom
 from adn_jax.scans.dicom.series import find_series
+from adn_jax.scans.dicom.volume import read_volume
 from tests.scans.dicom.files import (
     head_of_blocks,
     write_dicomdir,
@@ -111,3 +113,23 @@ def test_what_frames_of_a_multi_frame_file_say_of_themselves(tmp_path):
     assert (said["ConvolutionKernel"], said["AcquisitionNumber"]) == ("H60s", "3")
     problems = {one.problem for one in find_series(Headers(frames))}
     assert problems == {"its file holds several volumes"}
+
+
+def test_agents_that_a_multi_frame_file_names_by_codes(tmp_path):
+    write_enhanced(tmp_path / "a.dcm", HU, [5.0 * index for index in range(8)])
+    dataset = pydicom.dcmread(tmp_path / "a.dcm")
+    agent = pydicom.Dataset()
+    agent.CodeValue, agent.CodingSchemeDesignator = "C-B0322", "SRT"
+    agent.CodeMeaning = "Iohexol"
+    dataset.ContrastBolusAgentSequence = [agent]
+    dataset.save_as(tmp_path / "a.dcm")
+    frames = read_headers([tmp_path / "a.dcm"]).frames
+    assert {frame.header["ContrastBolusAgent"] for frame in frames} == {"Iohexol"}
+    assert find_series(Headers(frames))[0].facts["contrast"] is True
+
+
+def test_a_folder_of_damaged_headers_is_refused_with_the_reason(tmp_path):
+    for path in write_series(tmp_path, HU):
+        path.write_bytes(path.read_bytes().replace(b"2.5\\2.5 ", b"2,5\\2,5 "))
+    with pytest.raises(UserError, match=r"no DICOM file of .*\(001.dcm: .*2,5"):
+        read_volume(tmp_path)

@@ -59,7 +59,7 @@ def tilted(tmp_path):
     return make_series(tmp_path / "series", "tilted and uneven")
 
 
-def write_seg(path, series, kind="BINARY"):
+def write_seg(path, series, kind="BINARY", omit_empty_frames=True):
     """A segmentation of one segment, as highdicom writes it."""
     from highdicom.seg import Segmentation, SegmentDescription
     from highdicom.sr import CodedConcept
@@ -75,6 +75,7 @@ def write_seg(path, series, kind="BINARY"):
         source_images=[complete(pydicom.dcmread(one)) for one in series.files],
         pixel_array=series.lesion.astype("f4" if kind == "FRACTIONAL" else "u1"),
         segmentation_type=kind,
+        omit_empty_frames=omit_empty_frames,
         segment_descriptions=[described],
         series_instance_uid=uid("seg"),
         series_number=9,
@@ -102,6 +103,15 @@ def test_a_dicom_segmentation_lies_on_its_series(series, tmp_path, kind):
     label, flags = read_label(path, series.scan, (1,))
     assert flags == ()
     np.testing.assert_array_equal(label.voxels > 0, series.truth)
+
+
+def test_a_frame_that_marks_nothing_needs_no_slice(tmp_path):
+    series = make_series(tmp_path / "series", "straight")
+    path = write_seg(tmp_path / "lesion.dcm", series, omit_empty_frames=False)
+    series.files[0].unlink()
+    scan = read_scan(tmp_path / "series")
+    label, _ = read_label(path, scan, (1,))
+    np.testing.assert_array_equal(label.voxels > 0, series.truth[:, :, 1:])
 
 
 def test_segments_that_do_not_count_are_left_out(tilted, tmp_path):

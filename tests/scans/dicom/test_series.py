@@ -72,3 +72,42 @@ def test_of_several_images_at_a_place_the_first_is_kept(tmp_path):
     (series,) = series_of(tmp_path)
     assert (series.repeated, series.left_out, len(series.frames)) == (8, 8, 8)
     assert [frame.number("InstanceNumber") for frame in series.frames] == [*range(1, 9)]
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"PatientPosition": ["HFS"] * 4 + [""] * 4},
+        {"PatientPosition": [None] * 4 + ["HFS"] * 4},
+        {"RescaleType": ["HU"] * 4 + [None] * 4},
+        {"RescaleType": [""] * 4 + ["HU"] * 4},
+    ],
+    ids=str,
+)
+def test_what_some_images_leave_blank_does_not_part_them(tmp_path, tags):
+    write_series(tmp_path, HU, **tags)
+    (series,) = series_of(tmp_path)
+    assert series.facts["slices"] == 8
+
+
+@pytest.mark.parametrize("unit", ["MGML", "Z_EFF", "ED", "OD"])
+def test_other_units_than_hounsfield_are_no_scan(tmp_path, unit):
+    write_series(tmp_path / "a", HU, number=2, RescaleType=unit)
+    write_series(tmp_path / "b", HU, number=3, RescaleType="HU_MOD")
+    assert [one.problem for one in series_of(tmp_path)] == [
+        f"its values are no Hounsfield units but {unit} (Rescale Type)",
+        "",
+    ]
+
+
+@pytest.mark.parametrize("modality", [None, "", "OT"])
+def test_the_class_tells_of_ct_where_the_modality_does_not(tmp_path, modality):
+    write_series(tmp_path, HU, Modality=modality)
+    (series,) = series_of(tmp_path)
+    assert series.problem == ""
+
+
+def test_images_all_at_one_place_are_told(tmp_path):
+    write_series(tmp_path, HU, z_mm=[0.0] * 8)
+    (series,) = series_of(tmp_path)
+    assert series.problem == "its 8 images all have the same Image Position"

@@ -88,6 +88,20 @@ def test_slices_are_read_however_they_are_written(tmp_path, way):
     }
 
 
+@pytest.mark.parametrize("signed", [0, 1])
+def test_values_in_the_upper_bits(tmp_path, signed):
+    """Old scanners leave the lowest bits unused, not the highest."""
+    for path in write_series(tmp_path, HU):
+        dataset = pydicom.dcmread(path)
+        stored = np.frombuffer(dataset.PixelData, "<i2").astype(int) - 1024 * signed
+        dataset.BitsStored, dataset.HighBit = 12, 15
+        dataset.PixelRepresentation = signed
+        dataset.RescaleIntercept = 1024 * (signed - 1)
+        dataset.PixelData = ((stored << 4) + 7).astype("<i2").tobytes()
+        dataset.save_as(path)
+    assert_upright(read_scan(tmp_path))
+
+
 @pytest.mark.parametrize("group", [2, 8])
 def test_old_files_without_preamble_or_meta_header(tmp_path, group):
     for path in write_series(tmp_path, HU):

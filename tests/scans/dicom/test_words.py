@@ -163,6 +163,9 @@ WITHOUT = [
     "Sem IV",
     "direta",
     "cranio direto",
+    "HEAD C- (5MM)",
+    "HEAD IV -",
+    "Kopf ohne Ultravist",
 ]
 
 WITH = [
@@ -264,6 +267,17 @@ WITH = [
     "pre and post contrast",
     "Pre/Post contrast",
     "SIN/CON CONTRASTE",
+    "NCCT CTA Stroke",
+    "STROKE NC CTA CTP",
+    "CT HEAD +C - AX",
+    "HEAD W/C - AX",
+    "HEAD WITH CONTRAST-",
+    "HEAD W IV CONTRAST -",
+    "CT HEAD POST C - AXIAL",
+    "HEAD WITH IV - AXIAL",
+    "HEAD IV - ISOVUE 370",
+    "CE-CT",
+    "NeuroPerf",
 ]
 
 SILENT = [
@@ -296,6 +310,57 @@ SILENT = [
     "ICON",
     "sans MAR",
     "DE CRANIO",
+    "HEAD POST CRANIOTOMY",
+    "Brain post CVA",
+    "POST CLIPPING HEAD",
+    "POST COILING",
+    "POST CONCUSSION",
+    "Post CPR head",
+    "HEAD POST CT",
+    "post IV tPA",
+    "after i.v. lysis",
+    "NO IV TPA",
+    "Performed",
+    "perforated",
+    "Head Angioedema",
+    "Kopf Angioödem",
+    "cavernous angioma",
+    "HEAD C - 5MM AXIAL",
+]
+
+NO_AGENTS = [
+    "",
+    "NONE",
+    "None\\None",
+    "NONE GIVEN",
+    "NOT GIVEN",
+    "NOT APPLICABLE",
+    "N/A ",
+    "-",
+    "0",
+    "0ml",
+    "0.0 ML",
+    "UNKNOWN",
+    "Unknown",
+    "SALINE",
+    "NO CM",
+    "No",
+]
+
+WITHOUT_AGENT = [
+    "NO CONTRAST",
+    "No IV contrast",
+    "no contrast agent",
+    "W/O",
+    "WITHOUT",
+    "NON CONTRAST",
+    "NON-CONTRAST",
+    "NONCONTRAST",
+    "UNENHANCED",
+    "NATIVE",
+    "PLAIN",
+    "SANS",
+    "SIN CONTRASTE",
 ]
 
 HEADS = [
@@ -400,6 +465,31 @@ def test_what_follows_without_may_be_something_else(text):
 def test_with_contrast(text):
     assert has_contrast("", text) is True
     assert has_contrast("NONE", text.lower(), "native") is True
+
+
+@pytest.mark.parametrize("agent", NO_AGENTS)
+def test_what_stands_for_no_agent_tells_nothing(agent):
+    assert has_contrast(agent, "Head 5.0 H30s") is None
+    assert has_contrast(agent, "CTA") is True
+
+
+@pytest.mark.parametrize("agent", WITHOUT_AGENT)
+def test_an_agent_that_says_without(agent):
+    assert has_contrast(agent, "Head 5.0 H30s") is False
+    assert has_contrast(agent, "Head 5.0 H30s", "NCCT CTA Stroke") is False
+    assert has_contrast(agent, "CTA 0.75") is True
+
+
+@pytest.mark.parametrize(
+    "agent",
+    [
+        *("yes", "APPLIED", "CONTRAST", "CE", "Oral and IV", "IV - OMNIPAQUE 350"),
+        *("non-ionic", "NONE\\ISOVUE 370", "ISOVUE 370 IV\\SALINE", "100 ML", "IV"),
+        *("ISOVUE 370, NO ORAL CONTRAST", "Omnipaque 350 without oral contrast"),
+    ],
+)
+def test_an_agent_that_was_given(agent):
+    assert has_contrast(agent, "CCT nativ") is True
 
 
 @pytest.mark.parametrize("text", SILENT)
