@@ -1,5 +1,6 @@
 """Unseen scans segmented, with every result on the scan's own grid."""
 
+import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from adn_jax.config import AsymmetrySettings
 from adn_jax.config.serialization import settings_to_json
 from adn_jax.data.cases import PreparedCase
 from adn_jax.datasets.raw import CaseInput
-from adn_jax.errors import UserError, is_out_of_memory, memory_sentence
+from adn_jax.errors import UserError, is_out_of_memory, memory_sentence, one_line
 from adn_jax.inference.dicom import Found, check_can_write, check_series, write_dicom
 from adn_jax.inference.figures import as_webp, save_figure, scan_figure
 from adn_jax.inference.maps import CaseMaps
@@ -137,12 +138,12 @@ class Prediction:
         them in a browser; whole or not at all.
 
         With `dicom` also `dicom/`: segmentations and a report that refer to the series
-        (`inference.dicom`). Raises `UserError` if the folder cannot be written,
-        nothing can refer to the scan, or the folder holds what is not of an earlier
-        prediction.
+        (`inference.dicom`). Raises `UserError` if the folder cannot be written or holds
+        what is not of an earlier prediction, and, once all else is written, if `dicom/`
+        cannot be.
         """
         _check_results(folder, self.facts["scan"])
-        facts = dict(self.facts)
+        facts, why_no_dicom = dict(self.facts), ""
         with atomic_path(folder) as temporary:
             temporary.mkdir()
             for images, ending in ((self.images, ""), (self.as_taken, TAKEN_ENDING)):
@@ -154,10 +155,22 @@ class Prediction:
             if viewer:
                 write_viewer(temporary / VIEWER, self.shown, as_webp(figure))
             if dicom:
-                facts["dicom"] = write_dicom(
-                    temporary / DICOM_FOLDER, self.scan, self._on_slices
-                )
+                try:
+                    facts["dicom"] = write_dicom(
+                        temporary / DICOM_FOLDER, self.scan, self._on_slices
+                    )
+                except OSError:
+                    raise
+                except Exception as error:  # whatever a header holds
+                    why_no_dicom = one_line(error)
+                    facts["dicom"] = {"not_written": why_no_dicom}
+                    shutil.rmtree(temporary / DICOM_FOLDER, ignore_errors=True)
             write_json(temporary / FACTS, none_for_nan(facts))
+        if why_no_dicom:
+            raise UserError(
+                f"{self.facts['scan']} has no DICOM result ({why_no_dicom}); all its "
+                f"other results are in {folder}."
+            )
 
     @property
     def _on_slices(self) -> Found:

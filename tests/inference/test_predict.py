@@ -242,6 +242,28 @@ def test_a_scan_without_series_has_no_dicom_result(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("error", [ValueError("odd"), UserError("odd.")])
+def test_all_else_stays_where_the_dicom_result_fails(
+    tiny_run, tilted_series, tmp_path, monkeypatch, capsys, error
+):
+    def write_dicom(folder, *_):
+        folder.mkdir()
+        raise error
+
+    monkeypatch.setattr(module, "write_dicom", write_dicom)
+    options = ["--dicom", "--no-viewer", *out_of(tmp_path)]
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", str(tiny_run), str(tilted_series), *options])
+    assert stop.value.code == 2
+    folder = tmp_path / "out" / "tilted"
+    said = f"has no DICOM result (odd); all its other results are in {folder}."
+    assert said in capsys.readouterr().err
+    assert (folder / "lesion.nii.gz").is_file()
+    assert not (folder / "dicom").exists()
+    facts = json.loads((folder / "scan.json").read_text())
+    assert facts["dicom"] == {"not_written": "odd"}
+
+
 def check_values(folder, scan):
     """The relations between the volumes."""
     values = {name: load(folder, name).get_fdata() for name in UNITS}
