@@ -21,7 +21,7 @@ from adn_jax.evaluation.evaluate import (
     evaluate_run,
 )
 from adn_jax.evaluation.report import format_number
-from adn_jax.evaluation.summary import no_midline, over_fewer
+from adn_jax.evaluation.summary import label_lost, no_midline, over_fewer
 from adn_jax.inference.system import spread_scans
 from adn_jax.runtime.platform import keep_compiled
 
@@ -166,10 +166,12 @@ def headline(summary: Mapping[str, Any]) -> Table:
 
 def headline_rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     """The rows of `headline`; none for what was not measured."""
-    prepared = format_number(summary["grids"]["prepared"]["dice"]["mean"], 3)
+    on_prepared = summary["grids"]["prepared"]
+    beside = [f"prepared grid {format_number(on_prepared['dice']['mean'], 3)}"]
+    beside += filter(None, [label_lost(on_prepared["empty"])])
     pooled = format_number(summary["hd95_pooled_mm"]["mean"], 1)
     cases = summary["cases"]
-    yield *mean_row("Dice", summary["dice"], cases), f"prepared grid {prepared}"
+    yield *mean_row("Dice", summary["dice"], cases), "; ".join(beside)
     yield *mean_row("HD95 mm", summary["hd95_mm"], cases, 1), f"pooled {pooled}"
     if summary["empty"]["decided"]:
         yield empty_row(summary["empty"], cases)

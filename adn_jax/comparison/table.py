@@ -33,7 +33,7 @@ from adn_jax.comparison.work import Method, PlannedRun
 from adn_jax.config.fields import changed_fields, leaves, pair
 from adn_jax.data.manifest import Manifest
 from adn_jax.evaluation.report import data_uri, spread_cases
-from adn_jax.evaluation.summary import mean_of_seeds
+from adn_jax.evaluation.summary import label_lost, mean_of_seeds
 from adn_jax.inference.figures import BAR, MEDIAN, save_figure
 from adn_jax.io.files import write_json, write_text
 from adn_jax.io.paths import Place, spelled_out
@@ -282,6 +282,7 @@ def heading(scores: Scores, manifest: Manifest, split: str) -> dict[str, str]:
     low, high = settings.window_hu
     seeds = dict.fromkeys(seed for each in scores.systems for seed in each.seeds)
     changed = shared_settings([each.system for each in scores.systems])
+    lost = label_lost(summary["grids"][scores.grid]["empty"])
     return {
         "Data": f"{spelled_out(manifest.folder)}{layout}, split {split}, "
         f"{len(scores.cases)} cases",
@@ -291,6 +292,7 @@ def heading(scores: Scores, manifest: Manifest, split: str) -> dict[str, str]:
         f"window {low:g} to {high:g} HU",
         "Label rule": summary["label_rule"],
         "Empty masks": " ".join([summary["empty"]["rule"], *decided_by_rule(scores)]),
+        **({"Left out": f"{lost}, which have no score"} if lost else {}),
         "HD95": summary["hd95_convention"].partition(";")[0],
         "Steps": all_steps(scores),
         **({"Settings": changed} if changed else {}),

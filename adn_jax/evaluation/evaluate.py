@@ -53,7 +53,7 @@ from adn_jax.training.runs import BUNDLED, Run, run_name
 ThresholdRule = Literal["recipe", "auto"]
 """Take the recipe's threshold, or choose two on the validation split."""
 
-RESULT_FORMAT = 4
+RESULT_FORMAT = 5
 """Version of the results of cases and of their summary: raise it when a score
 changes."""
 

@@ -16,7 +16,7 @@ from adn_jax.data.cases import read_case
 from adn_jax.data.manifest import Manifest
 from adn_jax.evaluation.case import CaseResult
 from adn_jax.evaluation.peers import Peer
-from adn_jax.evaluation.summary import no_midline, over_fewer, pooled
+from adn_jax.evaluation.summary import label_lost, no_midline, over_fewer, pooled
 from adn_jax.inference.figures import (
     BAR,
     MEDIAN,
@@ -284,6 +284,7 @@ def render_report(
         "interval": format_interval,
         "over_fewer": over_fewer,
         "no_midline": no_midline,
+        "label_lost": label_lost,
     }
     return environment.get_template("report.html").render(
         summary=summary,

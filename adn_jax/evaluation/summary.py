@@ -93,6 +93,13 @@ def no_midline(summary: Mapping[str, Any]) -> str:
     return f"none found in {missed} of {summary['cases']}" if missed else ""
 
 
+def label_lost(empty: Mapping[str, Any]) -> str:
+    """Of how many cases a grid has lost the label, in words; empty if of none. Old
+    evaluations do not tell."""
+    lost = empty.get("label_lost", 0)
+    return f"label lost in {counted(lost, 'case')}" if lost else ""
+
+
 def bootstrap_interval(
     values: Float[np.ndarray, " n"], level: float = 0.95
 ) -> tuple[float, float]:
@@ -231,17 +238,20 @@ def _summarise_grid(
     results: Sequence[CaseResult], grid: str, rule: EmptyRule
 ) -> dict[str, Any]:
     """Statistics of every score on one grid, and which of them the rule for empty masks
-    decides: Dice and HD95 of the other cases stand beside."""
+    decides: Dice and HD95 of the other cases stand beside. Cases whose label the grid
+    has lost have no scores."""
     scores = [result.grids[grid] for result in results]
     empty = [score.empty for score in scores]
     measured = [score for score in scores if score.empty == "none"]
+    counts = {kind: empty.count(kind) for kind in ("label", "prediction", "both")}
     return {
         **{
             name: summarise(getattr(score, name) for score in scores) for name in SCORES
         },
         "empty": {
-            **{kind: empty.count(kind) for kind in ("label", "prediction", "both")},
-            "decided": len(scores) - len(measured),
+            **counts,
+            "decided": sum(counts.values()),
+            "label_lost": empty.count("lost"),
             "rule": EMPTY_RULES[rule],
             **{
                 f"{name}_of_others": summarise(
