@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from adn_jax.cli.arguments import Where, WhereRun, given, parse
+from adn_jax.cli.arguments import LocalFolder, Where, WhereRun, given, parse
 from adn_jax.config import TtaSettings
 from adn_jax.errors import UserError, counted
 from adn_jax.evaluation.case import EmptyRule
@@ -40,8 +40,8 @@ class Evaluate:
     model: WhereRun | None = None
     """The same as RUN."""
     out: Where | None = None
-    """Folder for the results in place of RUN/evaluation."""
-    predictions: Path | None = None
+    """Folder for the results in place of RUN/evaluation or PREDICTIONS/evaluation."""
+    predictions: LocalFolder | None = None
     """In place of RUN, masks or probabilities of another tool, <case>.nii.gz each, on
     the scans' own grids or on the prepared one; needs --data."""
     split: str = "test"
@@ -109,7 +109,6 @@ def _evaluate_peer(
     asked = {
         "RUN": command.run,
         "--model": command.model,
-        "--out": command.out,
         "--samples": command.samples,
         "--ensemble": command.ensemble,
         "--threshold auto": command.threshold != "recipe",
@@ -128,7 +127,9 @@ def _evaluate_peer(
             "--predictions needs the prepared data set to score them on; give it with "
             "--data DIR."
         )
-    return evaluate_predictions(predictions, command.data, command.split, command.empty)
+    return evaluate_predictions(
+        predictions, command.data, command.split, command.empty, out=command.out
+    )
 
 
 def print_evaluation(evaluation: Evaluation) -> None:

@@ -232,7 +232,7 @@ def evaluate_case(
     )
     alignment = system.model.recipe.system.alignment
     first = "network_alone" if alignment.network else "first_guess"
-    scores, truth = _score_disentanglement(maps)
+    scores, truth = score_disentanglement(maps)
     return replace(
         result,
         alignment=_score_alignment(maps, case, first),
@@ -326,10 +326,11 @@ def _score_alignment(
     }
 
 
-def _score_disentanglement(maps: CaseMaps) -> tuple[dict[str, float], str]:
+def score_disentanglement(maps: CaseMaps) -> tuple[dict[str, float], str]:
     """Scores of P, and what counted as pathological: the known darkening of a
-    phantom's infarct, else the lesion label; nothing without P."""
-    if maps.pathological is None:
+    phantom's infarct, else the lesion label; nothing without P, or without the mid-line
+    that A and P belong to."""
+    if maps.pathological is None or maps.plane is None:
         return {}, ""
     if maps.aligned_truth is not None:
         truth, name = maps.aligned_truth, "darkening by the infarct"

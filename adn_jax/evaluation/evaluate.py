@@ -140,10 +140,11 @@ def evaluate_run(
 
 
 def _check_scores_there(
-    folder: Place, manifest: Manifest, split: str, run: Run | None
+    folder: Place, manifest: Manifest, split: str, scored: Run | Peer | None
 ) -> None:
     """Raise `UserError` if a folder holds scores of other data, or, if one is given, of
-    another run: by their places, or, if they were moved, what they hold."""
+    another run or tool: by their places, or, if data or run were moved, what they
+    hold."""
     path = folder / "summary.json"
     if not is_there(path):
         return
@@ -151,9 +152,11 @@ def _check_scores_there(
     place, files = spelled_out(manifest.folder), manifest.files_sha256.get(split)
     is_moved = files is not None and there.get("files_sha256") == files
     is_other = there.get("data") != place and not is_moved
-    if run is not None and there.get("run_folder") != run_name(run.folder):
+    if scored is not None and there.get("run_folder") != run_name(scored.folder):
         moved_here = there.get("run"), there.get("steps")
-        is_other |= moved_here != (run.folder.name, run.steps)
+        is_other |= isinstance(scored, Peer) or (
+            moved_here != (scored.folder.name, scored.steps)
+        )
     if is_other:
         raise UserError(
             f"{folder} holds the scores of {there.get('run')} on {there.get('data')}; "
@@ -200,7 +203,7 @@ def _evaluate_system(
         manifest,
         split,
         folder,
-        state,
+        lambda _: state,
         lambda case, files: evaluate_case(system, case, files, empty),
     )
     summary: dict[str, Any] = {
@@ -229,6 +232,7 @@ def _evaluate_system(
         "files_sha256": manifest.files_sha256.get(split),
         "steps": model.run.steps,
     }
+    _retract(folder)
     pictures = write_figures(system, manifest, results, summary["grid"], folder)
     in_run = folder.parent == model.run.folder / "evaluation"
     index = "../../index.html" if in_run else None
@@ -242,6 +246,7 @@ def evaluate_predictions(
     split: str = "test",
     empty: EmptyRule = "penalise",
     name: str = "",
+    out: Place | str | None = None,
 ) -> Evaluation:
     """Score what another tool predicted; writes `PREDICTIONS/evaluation/<split>/`.
 
@@ -253,15 +258,16 @@ def evaluate_predictions(
         split: which of its splits.
         empty: rule for empty masks (`case.EMPTY_RULES`).
         name: what to call the tool; empty: as the folder.
+        out: folder of the results in place of `PREDICTIONS/evaluation`.
 
     Raises:
         UserError: no data, no such split, no labelled case, predictions that are
-            missing, on another grid, or no probabilities; nothing is written then.
+            missing, on another grid, or no probabilities, or scores of other data or
+            of another tool where these are to be written; nothing is written then.
     """
     manifest = read_manifest(as_place(data))
-    return evaluate_peer(
-        find_peer(predictions, manifest, split, name), manifest, split, empty
-    )
+    peer = find_peer(predictions, manifest, split, name)
+    return evaluate_peer(peer, manifest, split, empty, out=out)
 
 
 def evaluate_peer(
@@ -270,30 +276,39 @@ def evaluate_peer(
     split: str,
     empty: EmptyRule = "penalise",
     wait: bool = False,
+    out: Place | str | None = None,
 ) -> Evaluation:
     """Score predictions that were found; arguments as of `evaluate_predictions`.
 
     `wait`: until another process that scores them has ended, which else is refused.
     """
-    folder = peer.folder / "evaluation" / split
+    parent = peer.folder / "evaluation" if out is None else as_place(out)
+    folder = parent / split
     with only_one(folder, wait):
+        _check_scores_there(folder, manifest, split, None if out is None else peer)
         return _score_peer(peer, manifest, split, folder, empty)
 
 
 def _score_peer(
-    peer: Peer, manifest: Manifest, split: str, folder: Path, empty: EmptyRule
+    peer: Peer, manifest: Manifest, split: str, folder: Place, empty: EmptyRule
 ) -> Evaluation:
     """Score predictions and write everything."""
 
     def score(case: PreparedCase, files: Source) -> CaseResult:
         prediction, native = peer.predict(case, files)
         return score_case(
-            case, prediction, native, THRESHOLD, empty, calibrated=peer.soft
+            case, prediction, native, THRESHOLD, empty, calibrated=peer.calibrated
         )
 
-    sums = {case: sha256(path) for case, path in peer.files.items()}
-    state = {"files": sums, "soft": peer.soft, "empty": empty, "format": RESULT_FORMAT}
-    results = _labelled_results(manifest, split, folder, state, score)
+    def state_of(case: str) -> dict[str, Any]:
+        return {
+            "file": sha256(peer.files[case]),
+            "soft": peer.calibrated,
+            "empty": empty,
+            "format": RESULT_FORMAT,
+        }
+
+    results = _labelled_results(manifest, split, folder, state_of, score)
     summary: dict[str, Any] = {
         "format": RESULT_FORMAT,
         "split": split,
@@ -303,11 +318,14 @@ def _score_peer(
         "known_lesions": None,
         "without_label": len(cases_of_split(manifest, split)) - len(results),
         "run": str(peer.folder),
+        "run_folder": run_name(peer.folder),
         "members": [peer.name],
+        "masks": sorted(peer.masks if peer.soft else ()),
         "data": spelled_out(manifest.folder),
         "files_sha256": manifest.files_sha256.get(split),
         "steps": {},
     }
+    _retract(folder)
     pictures = write_peer_figures(peer, manifest, results, summary["grid"], folder)
     _write_results(manifest, results, summary, pictures, folder)
     return Evaluation(summary, folder)
@@ -317,11 +335,11 @@ def _labelled_results(
     manifest: Manifest,
     split: str,
     folder: Place,
-    state: Any,
+    state_of: Callable[[str], Any],
     score: Callable[[PreparedCase, Source], CaseResult],
 ) -> list[CaseResult]:
     """The results of the split's cases that have a label, from their files if these are
-    still true: of the same case and `state`, the JSON values that scores depend on.
+    still true: of the same case and state, the JSON values that its scores depend on.
 
     Raises:
         UserError: none has one.
@@ -329,7 +347,7 @@ def _labelled_results(
     results = []
     for name in track(labelled_cases(manifest, split), f"evaluate {split}"):
         files = manifest.case_folder(name)
-        key = fingerprint(state, case_checksums(files))
+        key = fingerprint(state_of(name), case_checksums(files))
         path = folder / "cases" / f"{name}.json"
         known = read_json(path) if path.is_file() else {}
         if known.get("key") == key:
@@ -343,6 +361,13 @@ def _labelled_results(
     if not results:
         raise no_label(manifest, split)
     return results
+
+
+def _retract(folder: Place) -> None:
+    """Remove what tells that an evaluation is whole, before its pictures are drawn: an
+    interrupted one leaves no old numbers beside new pictures."""
+    for name in ("summary.json", "report.html"):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _write_results(

@@ -33,6 +33,7 @@ from adn_jax.metrics.disentanglement import (
     Disentanglement,
     auroc,
 )
+from adn_jax.report.pages import format_number
 from adn_jax.runtime.platform import versions
 
 SeedsByCases = Float[np.ndarray, "seeds cases"]
@@ -40,6 +41,10 @@ SeedsByCases = Float[np.ndarray, "seeds cases"]
 RESAMPLES = 10_000
 
 SEED = 0
+
+FEWEST_CASES = 5
+"""Of fewer there is no interval: draws of two or three cases, each with replacement,
+tell hardly more than which there are."""
 
 Summary = dict[str, float | int | list[float] | None]
 
@@ -52,17 +57,17 @@ def summarise(values: Iterable[float]) -> Summary:
 
     NaN marks a case where the number is not defined; it is left out of everything,
     `n` included. Fields that need more cases than there are become None: the standard
-    deviation (of the sample, n - 1) and the interval need two.
+    deviation (of the sample, n - 1) needs two, the interval `FEWEST_CASES`.
     """
     known = defined(values)
     if not known.size:
         return {"mean": None, "median": None, "std": None, "ci95": None, "n": 0}
-    several = known.size > 1
+    enough = known.size >= FEWEST_CASES
     return {
         "mean": float(known.mean()),
         "median": float(np.median(known)),
-        "std": float(known.std(ddof=1)) if several else None,
-        "ci95": list(bootstrap_interval(known)) if several else None,
+        "std": float(known.std(ddof=1)) if known.size > 1 else None,
+        "ci95": list(bootstrap_interval(known)) if enough else None,
         "n": int(known.size),
     }
 
@@ -91,6 +96,19 @@ def no_midline(summary: Mapping[str, Any]) -> str:
     """Of how many heads no mid-line was found, in words; empty if there are none."""
     missed = summary["midline_not_found"]
     return f"none found in {missed} of {summary['cases']}" if missed else ""
+
+
+def by_rule(summary: Mapping[str, Any], score: str, digits: int = 2) -> str:
+    """Words behind a score of which the rule for empty masks gives a part: of how many
+    cases, and the mean of the others."""
+    empty = summary["empty"]
+    if not empty.get("decided"):  # old evaluations do not tell
+        return ""
+    others = format_number(empty[f"{score}_of_others"]["mean"], digits)
+    return (
+        f"; {empty['decided']} of {counted(summary['cases'], 'case')} by the rule for "
+        f"empty masks, mean of the others {others}"
+    )
 
 
 def label_lost(empty: Mapping[str, Any]) -> str:
@@ -131,7 +149,8 @@ def mean_of_seeds(values: SeedsByCases) -> Float[np.ndarray, " cases"]:
 def interval_over_seeds(
     values: SeedsByCases, level: float = 0.95
 ) -> tuple[float, float] | None:
-    """Percentile bootstrap interval of the mean over seeds and cases; None: one case.
+    """Percentile bootstrap interval of the mean over seeds and cases; None of fewer
+    cases than `FEWEST_CASES`. Of one seed it is `bootstrap_interval`.
 
     Cases and seeds are both drawn anew with replacement, each of them whole (the
     pigeonhole bootstrap, Owen 2007): the luck of a seed moves all of its cases, so
@@ -139,8 +158,10 @@ def interval_over_seeds(
     """
     values = values[:, ~np.isnan(values).all(axis=0)]
     seeds, cases = values.shape
-    if cases < 2:
+    if cases < FEWEST_CASES:
         return None
+    if seeds == 1:
+        return bootstrap_interval(values[0], level)
     generator = np.random.default_rng(SEED)
     by_case = generator.multinomial(cases, np.full(cases, 1 / cases), RESAMPLES)
     by_seed = generator.multinomial(seeds, np.full(seeds, 1 / seeds), RESAMPLES)

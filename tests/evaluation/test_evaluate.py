@@ -287,3 +287,18 @@ def test_pages_of_an_earlier_evaluation_go(tiny_run, tiny_data, monkeypatch):
     assert "uncertainty" not in figures
     page = (tiny_run / "index.html").read_text()
     assert page.count("/scans/") == page.count(f"/scans/{kept.name}") > 0
+
+
+def test_an_interrupted_evaluation_leaves_no_older_numbers(
+    tiny_run, tiny_data, monkeypatch
+):
+    folder = evaluate_run(tiny_run, tiny_data).folder
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "write_figures", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_run(tiny_run, tiny_data, empty="leave_out")
+    assert not (folder / "summary.json").exists()
+    assert not (folder / "report.html").exists()
