@@ -12,6 +12,7 @@ from rich.table import Table
 
 from adn_jax.cli.arguments import LocalFolder, Where, WhereRun, given, parse
 from adn_jax.config import TtaSettings
+from adn_jax.distributed.preemption import interrupt_on_sigterm
 from adn_jax.errors import UserError, counted
 from adn_jax.evaluation.case import EmptyRule
 from adn_jax.evaluation.evaluate import (
@@ -71,7 +72,9 @@ def main(arguments: Sequence[str]) -> None:
     command = parse(Evaluate, "evaluate", arguments)
     tta = given(command.tta, "tta", arguments)
     if command.predictions is not None:
-        print_evaluation(_evaluate_peer(command, command.predictions, tta))
+        with interrupt_on_sigterm():
+            evaluation = _evaluate_peer(command, command.predictions, tta)
+        print_evaluation(evaluation)
         return
     if command.run is not None and command.model is not None:
         raise UserError(
@@ -85,8 +88,8 @@ def main(arguments: Sequence[str]) -> None:
         )
     keep_compiled()
     spread_scans(run)
-    print_evaluation(
-        evaluate_run(
+    with interrupt_on_sigterm():
+        evaluation = evaluate_run(
             run,
             command.data,
             command.split,
@@ -99,7 +102,7 @@ def main(arguments: Sequence[str]) -> None:
             command.least_lesion_ml,
             command.least_ppv,
         )
-    )
+    print_evaluation(evaluation)
 
 
 def _evaluate_peer(

@@ -6,7 +6,8 @@ redone when the weights or the prediction, the case, the test-time augmentation,
 thresholds, the rule for empty masks or the source of uncertainty have changed.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -43,6 +44,7 @@ from adn_jax.io.files import (
     is_there,
     only_one,
     read_json,
+    remove_remains,
     write_json,
     write_text,
 )
@@ -56,6 +58,10 @@ ThresholdRule = Literal["recipe", "auto"]
 RESULT_FORMAT = 5
 """Version of the results of cases and of their summary: raise it when a score
 changes."""
+
+
+PARTS = ("cases", "figures", "scans")
+"""Folders in that of an evaluation."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +132,7 @@ def evaluate_run(
     parent = run / "evaluation" if out is None else as_place(out)
     folder = parent / (f"{split}-ensemble" if ensemble else split)
     more = {}
-    with only_one(folder):
+    with _held(folder):
         own = None if out is None else system.model.run
         _check_scores_there(folder, manifest, split, own)
         if threshold == "auto":
@@ -284,7 +290,7 @@ def evaluate_peer(
     """
     parent = peer.folder / "evaluation" if out is None else as_place(out)
     folder = parent / split
-    with only_one(folder, wait):
+    with _held(folder, wait):
         _check_scores_there(folder, manifest, split, None if out is None else peer)
         return _score_peer(peer, manifest, split, folder, empty)
 
@@ -361,6 +367,16 @@ def _labelled_results(
     if not results:
         raise no_label(manifest, split)
     return results
+
+
+@contextmanager
+def _held(folder: Place, wait: bool = False) -> Generator[None]:
+    """Hold the folder of an evaluation as `only_one`, rid of what a kill left."""
+    with only_one(folder, wait):
+        if isinstance(folder, Path):
+            for place in (folder, *(folder / name for name in PARTS)):
+                remove_remains(place)
+        yield
 
 
 def _retract(folder: Place) -> None:
