@@ -83,6 +83,9 @@ CLIPPED = {
 FACTS, FIGURE, VIEWER, DICOM_FOLDER = "scan.json", "figure.png", "viewer.html", "dicom"
 """What is written beside the volumes."""
 
+NOT_WRITTEN = "not_written"
+"""In `scan.json: dicom`: why there is no DICOM result."""
+
 TAKEN_ENDING = "_as_taken"
 """How the names of volumes end that lie on the slices of a series."""
 
@@ -147,7 +150,7 @@ class Prediction:
         cannot be.
         """
         _check_results(folder, self.facts["scan"])
-        facts, why_no_dicom = dict(self.facts), ""
+        facts = dict(self.facts)
         with atomic_path(folder) as temporary:
             temporary.mkdir()
             for images, ending in ((self.images, ""), (self.as_taken, TAKEN_ENDING)):
@@ -159,22 +162,22 @@ class Prediction:
             if viewer:
                 write_viewer(temporary / VIEWER, self.shown, as_webp(figure))
             if dicom:
-                try:
-                    facts["dicom"] = write_dicom(
-                        temporary / DICOM_FOLDER, self.scan, self._on_slices
-                    )
-                except OSError:
-                    raise
-                except Exception as error:  # whatever a header holds
-                    why_no_dicom = one_line(error)
-                    facts["dicom"] = {"not_written": why_no_dicom}
-                    shutil.rmtree(temporary / DICOM_FOLDER, ignore_errors=True)
+                facts["dicom"] = self._try_dicom(temporary / DICOM_FOLDER)
             write_json(temporary / FACTS, none_for_nan(facts))
-        if why_no_dicom:
+        if why := facts.get("dicom", {}).get(NOT_WRITTEN):
             raise UserError(
-                f"{self.facts['scan']} has no DICOM result ({why_no_dicom}); all its "
-                f"other results are in {folder}."
+                f"{self.facts['scan']} has no DICOM result ({why}); all its other "
+                f"results are in {folder}."
             )
+
+    def _try_dicom(self, folder: Path) -> dict[str, Any]:
+        """Write the DICOM result; returns what `scan.json` says of it, which is why
+        there is none where it fails: the other results took minutes."""
+        try:
+            return write_dicom(folder, self.scan, self._on_slices)
+        except Exception as error:  # whatever the headers hold
+            shutil.rmtree(folder, ignore_errors=True)
+            return {NOT_WRITTEN: one_line(error)}
 
     @property
     def _on_slices(self) -> Found:
