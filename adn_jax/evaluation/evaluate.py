@@ -60,7 +60,7 @@ RESULT_FORMAT = 5
 changes."""
 
 
-PARTS = ("cases", "figures", "scans")
+RESULT_FOLDERS = ("cases", "figures", "scans")
 """Folders in that of an evaluation."""
 
 
@@ -374,7 +374,7 @@ def _held(folder: Place, wait: bool = False) -> Generator[None]:
     """Hold the folder of an evaluation as `only_one`, rid of what a kill left."""
     with only_one(folder, wait):
         if isinstance(folder, Path):
-            for place in (folder, *(folder / name for name in PARTS)):
+            for place in (folder, *(folder / name for name in RESULT_FOLDERS)):
                 remove_remains(place)
         yield
 
