@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from adn_jax.cli.arguments import Where, WhereRun, given, parse
+from adn_jax.cli.arguments import LocalFolder, Where, WhereRun, given, parse
 from adn_jax.config import TtaSettings
+from adn_jax.distributed.preemption import interrupt_on_sigterm
 from adn_jax.errors import UserError, counted
 from adn_jax.evaluation.case import EmptyRule
 from adn_jax.evaluation.evaluate import (
@@ -21,7 +22,7 @@ from adn_jax.evaluation.evaluate import (
     evaluate_run,
 )
 from adn_jax.evaluation.report import format_number
-from adn_jax.evaluation.summary import no_midline, over_fewer
+from adn_jax.evaluation.summary import label_lost, no_midline, over_fewer
 from adn_jax.inference.system import spread_scans
 from adn_jax.runtime.platform import keep_compiled
 
@@ -40,8 +41,8 @@ class Evaluate:
     model: WhereRun | None = None
     """The same as RUN."""
     out: Where | None = None
-    """Folder for the results in place of RUN/evaluation."""
-    predictions: Path | None = None
+    """Folder for the results in place of RUN/evaluation or PREDICTIONS/evaluation."""
+    predictions: LocalFolder | None = None
     """In place of RUN, masks or probabilities of another tool, <case>.nii.gz each, on
     the scans' own grids or on the prepared one; needs --data."""
     split: str = "test"
@@ -71,7 +72,9 @@ def main(arguments: Sequence[str]) -> None:
     command = parse(Evaluate, "evaluate", arguments)
     tta = given(command.tta, "tta", arguments)
     if command.predictions is not None:
-        print_evaluation(_evaluate_peer(command, command.predictions, tta))
+        with interrupt_on_sigterm():
+            evaluation = _evaluate_peer(command, command.predictions, tta)
+        print_evaluation(evaluation)
         return
     if command.run is not None and command.model is not None:
         raise UserError(
@@ -85,8 +88,8 @@ def main(arguments: Sequence[str]) -> None:
         )
     keep_compiled()
     spread_scans(run)
-    print_evaluation(
-        evaluate_run(
+    with interrupt_on_sigterm():
+        evaluation = evaluate_run(
             run,
             command.data,
             command.split,
@@ -99,7 +102,7 @@ def main(arguments: Sequence[str]) -> None:
             command.least_lesion_ml,
             command.least_ppv,
         )
-    )
+    print_evaluation(evaluation)
 
 
 def _evaluate_peer(
@@ -109,7 +112,6 @@ def _evaluate_peer(
     asked = {
         "RUN": command.run,
         "--model": command.model,
-        "--out": command.out,
         "--samples": command.samples,
         "--ensemble": command.ensemble,
         "--threshold auto": command.threshold != "recipe",
@@ -128,7 +130,9 @@ def _evaluate_peer(
             "--predictions needs the prepared data set to score them on; give it with "
             "--data DIR."
         )
-    return evaluate_predictions(predictions, command.data, command.split, command.empty)
+    return evaluate_predictions(
+        predictions, command.data, command.split, command.empty, out=command.out
+    )
 
 
 def print_evaluation(evaluation: Evaluation) -> None:
@@ -166,10 +170,12 @@ def headline(summary: Mapping[str, Any]) -> Table:
 
 def headline_rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     """The rows of `headline`; none for what was not measured."""
-    prepared = format_number(summary["grids"]["prepared"]["dice"]["mean"], 3)
+    on_prepared = summary["grids"]["prepared"]
+    beside = [f"prepared grid {format_number(on_prepared['dice']['mean'], 3)}"]
+    beside += filter(None, [label_lost(on_prepared["empty"])])
     pooled = format_number(summary["hd95_pooled_mm"]["mean"], 1)
     cases = summary["cases"]
-    yield *mean_row("Dice", summary["dice"], cases), f"prepared grid {prepared}"
+    yield *mean_row("Dice", summary["dice"], cases), "; ".join(beside)
     yield *mean_row("HD95 mm", summary["hd95_mm"], cases, 1), f"pooled {pooled}"
     if summary["empty"]["decided"]:
         yield empty_row(summary["empty"], cases)

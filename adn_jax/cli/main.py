@@ -34,6 +34,10 @@ VERBS = {
 }
 
 
+ANEW = {"predict", "benchmark", "plan", "export-model", "completion", "import-torch"}
+"""Verbs that do not go on where the same command was stopped."""
+
+
 def usage() -> str:
     """The verbs, a line each."""
     lines = [f"  {verb:<14}{meaning}" for verb, meaning in VERBS.items()]
@@ -51,11 +55,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"adn: there is no verb {verb!r}.\n{usage()}", file=sys.stderr)
         raise SystemExit(2)
     module = importlib.import_module(f"adn_jax.cli.{verb.replace('-', '_')}")
-    run_verb(module.main, rest)
+    run_verb(module.main, rest, verb not in ANEW)
 
 
-def run_verb(verb_main: Callable[[Sequence[str]], None], rest: Sequence[str]) -> None:
-    """Call a verb's main; a `UserError` becomes one sentence and exit code 2."""
+def run_verb(
+    verb_main: Callable[[Sequence[str]], None],
+    rest: Sequence[str],
+    continues: bool = True,
+) -> None:
+    """Call a verb's main; a `UserError` becomes one sentence and exit code 2.
+
+    `continues`: whether the same command goes on where it was stopped.
+    """
     try:
         with keep_interrupts():
             verb_main(rest)
@@ -79,7 +90,8 @@ def run_verb(verb_main: Callable[[Sequence[str]], None], rest: Sequence[str]) ->
         )
         raise SystemExit(2) from None
     except KeyboardInterrupt as stop:
-        print("adn: stopped; the same command continues.", file=sys.stderr)
+        then = "continues" if continues else "begins anew"
+        print(f"adn: stopped; the same command {then}.", file=sys.stderr)
         number = stop.args[0] if stop.args else signal.SIGINT
         raise SystemExit(128 + number) from None
 

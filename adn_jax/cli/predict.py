@@ -10,6 +10,7 @@ import tyro
 
 from adn_jax.cli.arguments import LocalFolder, WhereRun, given, parse
 from adn_jax.config import TtaSettings
+from adn_jax.distributed.preemption import interrupt_on_sigterm
 from adn_jax.errors import UserError
 from adn_jax.inference.predict import predict_scans
 from adn_jax.inference.system import spread_scans
@@ -63,19 +64,20 @@ def main(arguments: Sequence[str]) -> None:
     keep_compiled()
     model, scans = model_and_scans(command)
     spread_scans(model)
-    failures = predict_scans(
-        model,
-        scans,
-        command.out,
-        command.samples,
-        given(command.tta, "tta", arguments),
-        command.series,
-        command.hu_range,
-        command.viewer,
-        command.dicom,
-        command.least_lesion_ml,
-        command.least_ppv,
-    )
+    with interrupt_on_sigterm():
+        failures = predict_scans(
+            model,
+            scans,
+            command.out,
+            command.samples,
+            given(command.tta, "tta", arguments),
+            command.series,
+            command.hu_range,
+            command.viewer,
+            command.dicom,
+            command.least_lesion_ml,
+            command.least_ppv,
+        )
     for sentence in failures.values():
         print(f"adn: {sentence}", file=sys.stderr)
     done = len(scans) - len(failures)

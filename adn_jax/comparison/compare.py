@@ -219,13 +219,15 @@ class Difference:
     """Of the signed-rank test over cases."""
     p_holm: float | None = None
     """The same, corrected for all tests of the comparison."""
+    seeds: tuple[int, ...] = ()
+    """Those that both have, which it is over."""
 
     @classmethod
     def between(
         cls, own: SystemScores, reference: SystemScores, name: str
     ) -> "Difference":
         """A score of a system minus that of the reference, over the seeds of both."""
-        shared = [seed for seed in own.seeds if seed in reference.seeds]
+        shared = tuple(seed for seed in own.seeds if seed in reference.seeds)
         mine, theirs = (
             each.tables[name][[each.seeds.index(seed) for seed in shared]]
             for each in (own, reference)
@@ -237,6 +239,7 @@ class Difference:
             mean=float(found.mean()) if found.size else None,
             ci95=interval_over_seeds(values),
             p=signed_rank_p(by_case),
+            seeds=shared,
         )
 
 
@@ -278,6 +281,11 @@ class Row:
     sizes: dict[str, Estimate]
     """small, medium, large -> Dice of the cases with such an infarct."""
 
+    @property
+    def difference_seeds(self) -> tuple[int, ...]:
+        """Seeds that the differences are over; none for the reference."""
+        return next((each.seeds for each in self.differences.values()), ())
+
     def difference_cells(self) -> tuple[str, ...]:
         """Difference, interval and corrected p of each compared score as text."""
         cells = (
@@ -287,8 +295,10 @@ class Row:
         return tuple(cell for of_score in cells for cell in of_score)
 
     def flat_differences(self) -> dict[str, Any]:
-        """Differences, intervals and p for a CSV file; empty for the reference."""
-        flat: dict[str, Any] = {}
+        """Differences, their seeds, intervals and p for a CSV file; empty for the
+        reference."""
+        seeds = " ".join(map(str, self.difference_seeds))
+        flat: dict[str, Any] = {"difference_seeds": seeds}
         for name in COMPARED:
             found = self.differences.get(name)
             low, high = (None if found is None else found.ci95) or (None, None)

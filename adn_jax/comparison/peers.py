@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from adn_jax.data.cases import read_case
+from adn_jax.data.cases import read_case, sha256
 from adn_jax.data.manifest import Manifest
 from adn_jax.errors import UserError
 from adn_jax.evaluation.peers import Peer, find_peer
+from adn_jax.io.files import fingerprint
+from adn_jax.io.paths import at_home, spelled_out, unread_named
 from adn_jax.metrics.overlap import Mask
 
 
@@ -59,11 +61,11 @@ def name_predictions(texts: Sequence[str]) -> list[tuple[str, Path]]:
     """
     named, bare = [], set()
     for text in texts:
-        given, _, folder = text.rpartition("=")
-        name = given or Path(folder).absolute().name
+        given, folder = _parted(text)
+        name = given or folder.absolute().name
         if not given:
             bare.add(name)
-        named.append((name, Path(folder)))
+        named.append((name, folder))
     for name in bare:
         alike = [str(folder) for other, folder in named if other == name]
         if len(alike) > 1:
@@ -73,6 +75,16 @@ def name_predictions(texts: Sequence[str]) -> list[tuple[str, Path]]:
                 f"{name}=DIR."
             )
     return named
+
+
+def _parted(text: str) -> tuple[str, Path]:
+    """Name and folder of NAME=DIR; no name where = belongs to the path of a folder."""
+    whole = at_home(text)
+    given, sign, folder = text.partition("=")
+    with unread_named(whole):
+        if not sign or "/" in given or whole.is_dir():
+            return "", whole
+    return given, at_home(folder)
 
 
 def find_peer_runs(
@@ -87,12 +99,13 @@ def find_peer_runs(
 
     Raises:
         UserError: a tool has more folders than there are seeds, a folder is given
-            twice, or what `find_peer` refuses.
+            twice, two of one tool hold the same files, or what `find_peer` refuses.
     """
     runs: list[PeerRun] = []
+    sums: dict[str, Path] = {}
     for name, folder in named:
         place = sum(run.peer.name == name for run in runs)
-        if any(run.folder == folder for run in runs):
+        if any(spelled_out(run.folder) == spelled_out(folder) for run in runs):
             raise UserError(f"--predictions names {folder} twice; give each once.")
         if place == len(seeds):
             raise UserError(
@@ -101,5 +114,13 @@ def find_peer_runs(
                 "NAME=DIR."
             )
         peer = find_peer(folder, manifest, split, name)
+        files = {case: sha256(path) for case, path in peer.files.items()}
+        own = fingerprint(name, files)
+        if own in sums:
+            raise UserError(
+                f"{sums[own]} and {folder}, given as two seeds of {name}, hold the "
+                "same predictions; give those of each seed, or one of the folders."
+            )
+        sums[own] = folder
         runs.append(PeerRun(peer, seeds[place]))
     return runs

@@ -32,8 +32,9 @@ from adn_jax.comparison.qualitative import (
 from adn_jax.comparison.work import Method, PlannedRun
 from adn_jax.config.fields import changed_fields, leaves, pair
 from adn_jax.data.manifest import Manifest
+from adn_jax.errors import counted
 from adn_jax.evaluation.report import data_uri, spread_cases
-from adn_jax.evaluation.summary import mean_of_seeds
+from adn_jax.evaluation.summary import FEWEST_CASES, label_lost, mean_of_seeds
 from adn_jax.inference.figures import BAR, MEDIAN, save_figure
 from adn_jax.io.files import write_json, write_text
 from adn_jax.io.paths import Place, spelled_out
@@ -113,7 +114,8 @@ def write_table(
         pictures=[(data_uri(path), what, text) for path, what, text in pictures],
     )
     write_text(out / "table.html", page)
-    return replace(_short_section(rows, reference), notes=decided_by_rule(scores))
+    notes = (*decided_by_rule(scores), *differing_seeds(rows, reference))
+    return replace(_short_section(rows, reference), notes=notes)
 
 
 def _table_json(
@@ -191,7 +193,8 @@ def _write_pictures(
         (
             folder / "hd95.png",
             "HD95 of every system, case by case",
-            f"HD95. {boxes} Where nothing was predicted it is the image's diagonal.",
+            f"HD95. {boxes} Where one of label and prediction is empty it is the "
+            "image's diagonal.",
         ),
         (
             folder / "fig3.png",
@@ -282,15 +285,17 @@ def heading(scores: Scores, manifest: Manifest, split: str) -> dict[str, str]:
     low, high = settings.window_hu
     seeds = dict.fromkeys(seed for each in scores.systems for seed in each.seeds)
     changed = shared_settings([each.system for each in scores.systems])
+    lost = label_lost(summary["grids"][scores.grid]["empty"])
     return {
         "Data": f"{spelled_out(manifest.folder)}{layout}, split {split}, "
-        f"{len(scores.cases)} cases",
+        f"{counted(len(scores.cases), 'case')}",
         "Seeds": ", ".join(str(seed) for seed in sorted(seeds)),
         "Scored on": GRIDS[scores.grid],
         "Prepared grid": f"{shape} voxels of {spacing} mm (z, y, x), "
         f"window {low:g} to {high:g} HU",
         "Label rule": summary["label_rule"],
         "Empty masks": " ".join([summary["empty"]["rule"], *decided_by_rule(scores)]),
+        **({"Left out": f"{lost}, which have no score"} if lost else {}),
         "HD95": summary["hd95_convention"].partition(";")[0],
         "Steps": all_steps(scores),
         **({"Settings": changed} if changed else {}),
@@ -364,8 +369,9 @@ def _scores_section(rows: Sequence[Row]) -> Section:
         columns=(*columns, "paper Dice", "paper HD95"),
         rows=tuple(lines),
         notes=(
-            "Means over cases and seeds; intervals by drawing cases and seeds anew; sd "
-            "of seeds: standard deviation of the seeds' means.",
+            "Means over cases and seeds; intervals by drawing cases and seeds anew, "
+            f"none of fewer than {FEWEST_CASES} cases; sd of seeds: standard deviation "
+            "of the seeds' means.",
             PAPER,
         ),
         texts=2,
@@ -390,8 +396,22 @@ def _difference_section(rows: Sequence[Row], reference: str) -> Section:
             f"Method minus {method_name(reference)}, case by case; Wilcoxon's "
             "signed-rank test of the cases' means over seeds, p corrected for "
             f"{tests} tests.",
+            *differing_seeds(rows, reference),
         ),
     )
+
+
+def differing_seeds(rows: Sequence[Row], reference: str) -> tuple[str, ...]:
+    """A sentence on differences that not all seeds of both sides are in, if any."""
+    theirs = {seed for row in rows if row.name == reference for seed in row.seeds}
+    listed = [
+        f"{method_name(row.name)} {', '.join(map(str, row.difference_seeds)) or 'none'}"
+        for row in rows
+        if row.differences and {*row.difference_seeds} != theirs | {*row.seeds}
+    ]
+    if not listed:
+        return ()
+    return (f"Differences are over shared seeds alone: {'; '.join(listed)}.",)
 
 
 def _sizes_section(rows: Sequence[Row]) -> Section:

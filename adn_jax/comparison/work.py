@@ -362,7 +362,7 @@ def prepared_data(
     check_apart(out, data)
     reading = ReadSettings(aisd_unpack=str(out / "unpacked"), hu_range=hu_range)
     if has_manifest(data):
-        check_raw_options(reading)
+        check_raw_options(reading, workers)
         return read_manifest(data)
     check_on_disk(data)
     runs = [Run.open(path.parent) for path in (out / "runs").glob("*/config.json")]

@@ -35,7 +35,7 @@ from adn_jax.prepare.case import to_native
 
 EmptyRule = Literal["penalise", "leave_out"]
 
-Empty = Literal["none", "label", "prediction", "both"]
+Empty = Literal["none", "label", "prediction", "both", "lost"]
 
 EMPTY_RULES: dict[EmptyRule, str] = {
     "penalise": "Label and prediction both empty: Dice 1, lesion F1 1, HD95 0 mm. One "
@@ -64,10 +64,13 @@ class GridScores:
     """Predicted minus true volume."""
     absolute_volume_error_ml: float
     empty: Empty
-    """Which of the two masks is empty."""
+    """Which of the two masks is empty; lost: the label is, on this grid alone."""
 
 
 SCORES = tuple(item.name for item in fields(GridScores) if item.name != "empty")
+
+OF_LABEL = tuple(name for name in SCORES if name not in {"label_ml", "predicted_ml"})
+"""Scores that say nothing where a grid has lost the label."""
 
 
 @dataclass(frozen=True)
@@ -229,7 +232,7 @@ def evaluate_case(
     )
     alignment = system.model.recipe.system.alignment
     first = "network_alone" if alignment.network else "first_guess"
-    scores, truth = _score_disentanglement(maps)
+    scores, truth = score_disentanglement(maps)
     return replace(
         result,
         alignment=_score_alignment(maps, case, first),
@@ -269,6 +272,8 @@ def score_case(
     if native is not None:
         predicted = native.probability >= threshold
         scored = score_masks(predicted, native.lesion, native.spacing_mm, empty)
+        if native.lesion.any() and not lesion.any():
+            grids["prepared"] = _with_label_lost(grids["prepared"])
         grids = {"native": scored, **grids}
     places = {"brain": brain, "near": near_lesion(prediction, lesion) & brain}
     return CaseResult(
@@ -285,6 +290,12 @@ def score_case(
             if calibrated
         },
     )
+
+
+def _with_label_lost(scores: GridScores) -> GridScores:
+    """Scores on a grid that is too coarse for the label: volumes alone. By the rule for
+    empty masks a tool that misses the infarct would be right."""
+    return replace(scores, **dict.fromkeys(OF_LABEL, float("nan")), empty="lost")
 
 
 def native_lesion(
@@ -315,10 +326,11 @@ def _score_alignment(
     }
 
 
-def _score_disentanglement(maps: CaseMaps) -> tuple[dict[str, float], str]:
+def score_disentanglement(maps: CaseMaps) -> tuple[dict[str, float], str]:
     """Scores of P, and what counted as pathological: the known darkening of a
-    phantom's infarct, else the lesion label; nothing without P."""
-    if maps.pathological is None:
+    phantom's infarct, else the lesion label; nothing without P, or without the mid-line
+    that A and P belong to."""
+    if maps.pathological is None or maps.plane is None:
         return {}, ""
     if maps.aligned_truth is not None:
         truth, name = maps.aligned_truth, "darkening by the infarct"
@@ -335,7 +347,9 @@ def _result_flags(grids: dict[str, GridScores]) -> tuple[str, ...]:
         "both": "Label and prediction are empty.",
         "label": "The label is empty, the prediction is not.",
         "prediction": "Nothing was predicted.",
+        "none": "Label and prediction do not overlap.",
     }
-    if scores.empty != "none":
-        return (sentences[scores.empty],)
-    return ("Label and prediction do not overlap.",) if scores.dice == 0 else ()
+    flags = [sentences[scores.empty]] * (scores.empty != "none" or scores.dice == 0)
+    if grids["prepared"].empty == "lost":
+        flags.append("The prepared grid is too coarse for the label: none is left.")
+    return tuple(flags)

@@ -6,7 +6,8 @@ redone when the weights or the prediction, the case, the test-time augmentation,
 thresholds, the rule for empty masks or the source of uncertainty have changed.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -43,6 +44,7 @@ from adn_jax.io.files import (
     is_there,
     only_one,
     read_json,
+    remove_remains,
     write_json,
     write_text,
 )
@@ -53,9 +55,13 @@ from adn_jax.training.runs import BUNDLED, Run, run_name
 ThresholdRule = Literal["recipe", "auto"]
 """Take the recipe's threshold, or choose two on the validation split."""
 
-RESULT_FORMAT = 4
+RESULT_FORMAT = 5
 """Version of the results of cases and of their summary: raise it when a score
 changes."""
+
+
+RESULT_FOLDERS = ("cases", "figures", "scans")
+"""Folders in that of an evaluation."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +132,7 @@ def evaluate_run(
     parent = run / "evaluation" if out is None else as_place(out)
     folder = parent / (f"{split}-ensemble" if ensemble else split)
     more = {}
-    with only_one(folder):
+    with _held(folder):
         own = None if out is None else system.model.run
         _check_scores_there(folder, manifest, split, own)
         if threshold == "auto":
@@ -140,10 +146,11 @@ def evaluate_run(
 
 
 def _check_scores_there(
-    folder: Place, manifest: Manifest, split: str, run: Run | None
+    folder: Place, manifest: Manifest, split: str, scored: Run | Peer | None
 ) -> None:
     """Raise `UserError` if a folder holds scores of other data, or, if one is given, of
-    another run: by their places, or, if they were moved, what they hold."""
+    another run or tool: by their places, or, if data or run were moved, what they
+    hold."""
     path = folder / "summary.json"
     if not is_there(path):
         return
@@ -151,9 +158,11 @@ def _check_scores_there(
     place, files = spelled_out(manifest.folder), manifest.files_sha256.get(split)
     is_moved = files is not None and there.get("files_sha256") == files
     is_other = there.get("data") != place and not is_moved
-    if run is not None and there.get("run_folder") != run_name(run.folder):
+    if scored is not None and there.get("run_folder") != run_name(scored.folder):
         moved_here = there.get("run"), there.get("steps")
-        is_other |= moved_here != (run.folder.name, run.steps)
+        is_other |= isinstance(scored, Peer) or (
+            moved_here != (scored.folder.name, scored.steps)
+        )
     if is_other:
         raise UserError(
             f"{folder} holds the scores of {there.get('run')} on {there.get('data')}; "
@@ -200,7 +209,7 @@ def _evaluate_system(
         manifest,
         split,
         folder,
-        state,
+        lambda _: state,
         lambda case, files: evaluate_case(system, case, files, empty),
     )
     summary: dict[str, Any] = {
@@ -229,6 +238,7 @@ def _evaluate_system(
         "files_sha256": manifest.files_sha256.get(split),
         "steps": model.run.steps,
     }
+    _retract(folder)
     pictures = write_figures(system, manifest, results, summary["grid"], folder)
     in_run = folder.parent == model.run.folder / "evaluation"
     index = "../../index.html" if in_run else None
@@ -242,6 +252,7 @@ def evaluate_predictions(
     split: str = "test",
     empty: EmptyRule = "penalise",
     name: str = "",
+    out: Place | str | None = None,
 ) -> Evaluation:
     """Score what another tool predicted; writes `PREDICTIONS/evaluation/<split>/`.
 
@@ -253,15 +264,16 @@ def evaluate_predictions(
         split: which of its splits.
         empty: rule for empty masks (`case.EMPTY_RULES`).
         name: what to call the tool; empty: as the folder.
+        out: folder of the results in place of `PREDICTIONS/evaluation`.
 
     Raises:
         UserError: no data, no such split, no labelled case, predictions that are
-            missing, on another grid, or no probabilities; nothing is written then.
+            missing, on another grid, or no probabilities, or scores of other data or
+            of another tool where these are to be written; nothing is written then.
     """
     manifest = read_manifest(as_place(data))
-    return evaluate_peer(
-        find_peer(predictions, manifest, split, name), manifest, split, empty
-    )
+    peer = find_peer(predictions, manifest, split, name)
+    return evaluate_peer(peer, manifest, split, empty, out=out)
 
 
 def evaluate_peer(
@@ -270,30 +282,39 @@ def evaluate_peer(
     split: str,
     empty: EmptyRule = "penalise",
     wait: bool = False,
+    out: Place | str | None = None,
 ) -> Evaluation:
     """Score predictions that were found; arguments as of `evaluate_predictions`.
 
     `wait`: until another process that scores them has ended, which else is refused.
     """
-    folder = peer.folder / "evaluation" / split
-    with only_one(folder, wait):
+    parent = peer.folder / "evaluation" if out is None else as_place(out)
+    folder = parent / split
+    with _held(folder, wait):
+        _check_scores_there(folder, manifest, split, None if out is None else peer)
         return _score_peer(peer, manifest, split, folder, empty)
 
 
 def _score_peer(
-    peer: Peer, manifest: Manifest, split: str, folder: Path, empty: EmptyRule
+    peer: Peer, manifest: Manifest, split: str, folder: Place, empty: EmptyRule
 ) -> Evaluation:
     """Score predictions and write everything."""
 
     def score(case: PreparedCase, files: Source) -> CaseResult:
         prediction, native = peer.predict(case, files)
         return score_case(
-            case, prediction, native, THRESHOLD, empty, calibrated=peer.soft
+            case, prediction, native, THRESHOLD, empty, calibrated=peer.calibrated
         )
 
-    sums = {case: sha256(path) for case, path in peer.files.items()}
-    state = {"files": sums, "soft": peer.soft, "empty": empty, "format": RESULT_FORMAT}
-    results = _labelled_results(manifest, split, folder, state, score)
+    def state_of(case: str) -> dict[str, Any]:
+        return {
+            "file": sha256(peer.files[case]),
+            "soft": peer.calibrated,
+            "empty": empty,
+            "format": RESULT_FORMAT,
+        }
+
+    results = _labelled_results(manifest, split, folder, state_of, score)
     summary: dict[str, Any] = {
         "format": RESULT_FORMAT,
         "split": split,
@@ -303,11 +324,14 @@ def _score_peer(
         "known_lesions": None,
         "without_label": len(cases_of_split(manifest, split)) - len(results),
         "run": str(peer.folder),
+        "run_folder": run_name(peer.folder),
         "members": [peer.name],
+        "masks": sorted(peer.masks if peer.soft else ()),
         "data": spelled_out(manifest.folder),
         "files_sha256": manifest.files_sha256.get(split),
         "steps": {},
     }
+    _retract(folder)
     pictures = write_peer_figures(peer, manifest, results, summary["grid"], folder)
     _write_results(manifest, results, summary, pictures, folder)
     return Evaluation(summary, folder)
@@ -317,11 +341,11 @@ def _labelled_results(
     manifest: Manifest,
     split: str,
     folder: Place,
-    state: Any,
+    state_of: Callable[[str], Any],
     score: Callable[[PreparedCase, Source], CaseResult],
 ) -> list[CaseResult]:
     """The results of the split's cases that have a label, from their files if these are
-    still true: of the same case and `state`, the JSON values that scores depend on.
+    still true: of the same case and state, the JSON values that its scores depend on.
 
     Raises:
         UserError: none has one.
@@ -329,7 +353,7 @@ def _labelled_results(
     results = []
     for name in track(labelled_cases(manifest, split), f"evaluate {split}"):
         files = manifest.case_folder(name)
-        key = fingerprint(state, case_checksums(files))
+        key = fingerprint(state_of(name), case_checksums(files))
         path = folder / "cases" / f"{name}.json"
         known = read_json(path) if path.is_file() else {}
         if known.get("key") == key:
@@ -343,6 +367,23 @@ def _labelled_results(
     if not results:
         raise no_label(manifest, split)
     return results
+
+
+@contextmanager
+def _held(folder: Place, wait: bool = False) -> Generator[None]:
+    """Hold the folder of an evaluation as `only_one`, rid of what a kill left."""
+    with only_one(folder, wait):
+        if isinstance(folder, Path):
+            for place in (folder, *(folder / name for name in RESULT_FOLDERS)):
+                remove_remains(place)
+        yield
+
+
+def _retract(folder: Place) -> None:
+    """Remove what tells that an evaluation is whole, before its pictures are drawn: an
+    interrupted one leaves no old numbers beside new pictures."""
+    for name in ("summary.json", "report.html"):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _write_results(

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from adn_jax.evaluation.report import data_uri, format_interval
-from adn_jax.evaluation.summary import over_fewer
+from adn_jax.evaluation.summary import by_rule, over_fewer
 from adn_jax.inference.figures import BAR, MEDIAN
 from adn_jax.io.files import is_there, read_json, write_text
 from adn_jax.io.paths import Place, is_remote
@@ -86,7 +86,11 @@ def write_index(run: Run) -> Place:
     """Write RUN/index.html from what lies in the run's folder; returns its place."""
     scored = find_scored(run.folder)
     page = page_environment("adn_jax.evaluation")
-    page.filters |= {"interval": format_interval, "over_fewer": over_fewer}
+    page.filters |= {
+        "interval": format_interval,
+        "over_fewer": over_fewer,
+        "by_rule": by_rule,
+    }
     text = page.get_template("index.html").render(
         run=run,
         left=[stage for stage in run.stages if stage not in run.finished],

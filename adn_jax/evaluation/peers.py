@@ -5,7 +5,8 @@ one; the other of the two is computed as it is for our own runs. Any third grid 
 refused: how to interpolate it fairly is known to who made it.
 """
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,9 @@ from adn_jax.errors import UserError, counted, few_of
 from adn_jax.evaluation.case import NativeLesion
 from adn_jax.evaluation.source import labelled_cases
 from adn_jax.inference.maps import CaseMaps, Map
-from adn_jax.io.files import is_there, read_json
+from adn_jax.io.files import fingerprint, is_there, read_json
 from adn_jax.io.image import Image, by, nearest_ras, onto_voxels, read_image
-from adn_jax.io.paths import Source
+from adn_jax.io.paths import Source, unread_named
 from adn_jax.prepare.case import to_native
 from adn_jax.prepare.resample import Grid, resample
 
@@ -49,10 +50,21 @@ class Peer:
     folder: Path
     files: Mapping[str, Path]
     """Case -> file."""
-    soft: bool
-    """Whether they are probabilities; masks have no calibration."""
+    soft: frozenset[str]
+    """Cases with values between 0 and 1."""
+    masks: frozenset[str]
+    """Cases with 1 and 0 alone; where nothing was found a case is in neither."""
     window_hu: tuple[float, float]
     """Of the data set."""
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether they are probabilities; masks have no calibration."""
+        return bool(self.soft) and not self.masks
+
+    def is_mask(self, case: str) -> bool:
+        """Whether a case has a mask, as far as its values tell."""
+        return case in self.masks or not self.soft
 
     def predict(
         self, case: PreparedCase, files: Source
@@ -99,21 +111,57 @@ def find_peer(folder: Path, manifest: Manifest, split: str, name: str = "") -> P
         UserError: no such folder, a case without prediction or with several, values
             that are no probabilities, another grid.
     """
-    if not folder.is_dir():
-        raise UserError(
-            f"{folder} is no folder; give the one that holds the predictions, a NIfTI "
-            "file for each case."
-        )
-    files = find_files(folder, labelled_cases(manifest, split), manifest.cases)
-    soft = False
+    with unread_named(folder):
+        if not folder.is_dir():
+            raise UserError(
+                f"{folder} is no folder; give the one that holds the predictions, a "
+                "NIfTI file for each case."
+            )
+        files = find_files(folder, labelled_cases(manifest, split), manifest.cases)
+    soft, masks = set(), set()
     for case, path in track(files.items(), "check predictions"):
         source = manifest.case_folder(case)
         values = read_values(path)
         geometry = read_json(source / "case.json")["geometry"]
         place(values, geometry, read_native_lesion(source))
-        soft |= bool(((values.voxels > 0) & (values.voxels < 1)).any())
+        if ((values.voxels > 0) & (values.voxels < 1)).any():
+            soft.add(case)
+        elif values.voxels.any():
+            masks.add(case)
+    _tell_mixed(folder, files, soft, masks)
     name = name or folder.absolute().name
-    return Peer(name, folder, files, soft, manifest.settings.window_hu)
+    window_hu = manifest.settings.window_hu
+    return Peer(name, folder, files, frozenset(soft), frozenset(masks), window_hu)
+
+
+def _tell_mixed(
+    folder: Path, files: Mapping[str, Path], soft: Collection[str], masks: Iterable[str]
+) -> None:
+    """Say on stderr where the predictions of cases were not made alike."""
+    if soft and (hard := sorted(masks)):
+        print(
+            f"adn: {folder} has masks of {few_of(hard, NAMED)} and probabilities of "
+            "others, so that calibration is left out.",
+            file=sys.stderr,
+        )
+    models: dict[str, str] = {}
+    for case, path in files.items():
+        told = _told_of(path.parent).get("model")
+        models.setdefault(fingerprint(told), case)
+    if len(models) > 1:
+        print(
+            f"adn: {folder} has predictions of {len(models)} models or options (those "
+            f"of {few_of(list(models.values()), NAMED)} differ), which are scored as "
+            "one tool.",
+            file=sys.stderr,
+        )
+
+
+def _told_of(folder: Path) -> Mapping[str, Any]:
+    """What `scan.json` tells of a prediction of ours; of another tool's nothing."""
+    facts = folder / "scan.json"
+    told = read_json(facts) if is_there(facts) else None
+    return told if isinstance(told, dict) else {}
 
 
 def find_files(
@@ -172,9 +220,7 @@ def _files_of(entries: Sequence[Path]) -> list[Path]:
 def _preferred_of(folder: Path) -> Sequence[str]:
     """`PREFERRED`; of a prediction by another threshold than ours the mask first, which
     the probability would not give back."""
-    facts = folder / "scan.json"
-    told = read_json(facts) if is_there(facts) else None
-    threshold = told.get("threshold") if isinstance(told, dict) else None
+    threshold = _told_of(folder).get("threshold")
     is_other = isinstance(threshold, float) and threshold != THRESHOLD
     return PREFERRED[::-1] if is_other else PREFERRED
 

@@ -16,7 +16,14 @@ from adn_jax.data.cases import read_case
 from adn_jax.data.manifest import Manifest
 from adn_jax.evaluation.case import CaseResult
 from adn_jax.evaluation.peers import Peer
-from adn_jax.evaluation.summary import no_midline, over_fewer, pooled
+from adn_jax.evaluation.summary import (
+    FEWEST_CASES,
+    by_rule,
+    label_lost,
+    no_midline,
+    over_fewer,
+    pooled,
+)
 from adn_jax.inference.figures import (
     BAR,
     MEDIAN,
@@ -39,7 +46,7 @@ from adn_jax.metrics.calibration import (
     bin_means,
     expected_calibration_error,
 )
-from adn_jax.report.pages import format_number, page_environment
+from adn_jax.report.pages import format_ml, format_number, page_environment
 
 DISENTANGLED = ("asymmetry", "pathological", "anatomical")
 PICTURED = 6
@@ -188,7 +195,7 @@ def write_peer_figures(
         case = read_case(files)
         maps.append(peer.maps(case, files))
         shown = ShownScan.of_case(case, maps[-1], {})
-        shown = shown if peer.soft else shown.of_masks()
+        shown = shown.of_masks() if peer.is_mask(result.name) else shown
         pages[result.name] = _write_page(shown, folder)
     drawn = _figures_of_any_tool(results, maps, grid)
     return Pictures(_save_figures(drawn, folder / "figures"), pages)
@@ -225,7 +232,7 @@ def _captions(chosen: Sequence[CaseResult], grid: str) -> list[str]:
     """Name, Dice and volume of each pictured case."""
     return [
         f"{result.name}\nDice {result.grids[grid].dice:.2f} · "
-        f"{result.grids[grid].label_ml:.0f} mL"
+        f"{format_ml(result.grids[grid].label_ml)} mL"
         for result in chosen
     ]
 
@@ -283,7 +290,9 @@ def render_report(
     environment.filters |= {
         "interval": format_interval,
         "over_fewer": over_fewer,
+        "by_rule": by_rule,
         "no_midline": no_midline,
+        "label_lost": label_lost,
     }
     return environment.get_template("report.html").render(
         summary=summary,
@@ -292,6 +301,7 @@ def render_report(
         pages=pictures.pages,
         pictured=pictured(results, summary["grid"]),
         prepare=prepare,
+        fewest=FEWEST_CASES,
         index=index,
     )
 

@@ -33,6 +33,7 @@ from adn_jax.metrics.disentanglement import (
     Disentanglement,
     auroc,
 )
+from adn_jax.report.pages import format_number
 from adn_jax.runtime.platform import versions
 
 SeedsByCases = Float[np.ndarray, "seeds cases"]
@@ -40,6 +41,10 @@ SeedsByCases = Float[np.ndarray, "seeds cases"]
 RESAMPLES = 10_000
 
 SEED = 0
+
+FEWEST_CASES = 5
+"""Of fewer there is no interval: draws of two or three cases, each with replacement,
+tell hardly more than which there are."""
 
 Summary = dict[str, float | int | list[float] | None]
 
@@ -52,17 +57,17 @@ def summarise(values: Iterable[float]) -> Summary:
 
     NaN marks a case where the number is not defined; it is left out of everything,
     `n` included. Fields that need more cases than there are become None: the standard
-    deviation (of the sample, n - 1) and the interval need two.
+    deviation (of the sample, n - 1) needs two, the interval `FEWEST_CASES`.
     """
     known = defined(values)
     if not known.size:
         return {"mean": None, "median": None, "std": None, "ci95": None, "n": 0}
-    several = known.size > 1
+    enough = known.size >= FEWEST_CASES
     return {
         "mean": float(known.mean()),
         "median": float(np.median(known)),
-        "std": float(known.std(ddof=1)) if several else None,
-        "ci95": list(bootstrap_interval(known)) if several else None,
+        "std": float(known.std(ddof=1)) if known.size > 1 else None,
+        "ci95": list(bootstrap_interval(known)) if enough else None,
         "n": int(known.size),
     }
 
@@ -91,6 +96,26 @@ def no_midline(summary: Mapping[str, Any]) -> str:
     """Of how many heads no mid-line was found, in words; empty if there are none."""
     missed = summary["midline_not_found"]
     return f"none found in {missed} of {summary['cases']}" if missed else ""
+
+
+def by_rule(summary: Mapping[str, Any], score: str, digits: int = 2) -> str:
+    """Words behind a score of which the rule for empty masks gives a part: of how many
+    cases, and the mean of the others."""
+    empty = summary["empty"]
+    if not empty.get("decided"):  # old evaluations do not tell
+        return ""
+    others = format_number(empty[f"{score}_of_others"]["mean"], digits)
+    return (
+        f"; {empty['decided']} of {counted(summary['cases'], 'case')} by the rule for "
+        f"empty masks, mean of the others {others}"
+    )
+
+
+def label_lost(empty: Mapping[str, Any]) -> str:
+    """Of how many cases a grid has lost the label, in words; empty if of none. Old
+    evaluations do not tell."""
+    lost = empty.get("label_lost", 0)
+    return f"label lost in {counted(lost, 'case')}" if lost else ""
 
 
 def bootstrap_interval(
@@ -124,7 +149,8 @@ def mean_of_seeds(values: SeedsByCases) -> Float[np.ndarray, " cases"]:
 def interval_over_seeds(
     values: SeedsByCases, level: float = 0.95
 ) -> tuple[float, float] | None:
-    """Percentile bootstrap interval of the mean over seeds and cases; None: one case.
+    """Percentile bootstrap interval of the mean over seeds and cases; None of fewer
+    cases than `FEWEST_CASES`. Of one seed it is `bootstrap_interval`.
 
     Cases and seeds are both drawn anew with replacement, each of them whole (the
     pigeonhole bootstrap, Owen 2007): the luck of a seed moves all of its cases, so
@@ -132,8 +158,10 @@ def interval_over_seeds(
     """
     values = values[:, ~np.isnan(values).all(axis=0)]
     seeds, cases = values.shape
-    if cases < 2:
+    if cases < FEWEST_CASES:
         return None
+    if seeds == 1:
+        return bootstrap_interval(values[0], level)
     generator = np.random.default_rng(SEED)
     by_case = generator.multinomial(cases, np.full(cases, 1 / cases), RESAMPLES)
     by_seed = generator.multinomial(seeds, np.full(seeds, 1 / seeds), RESAMPLES)
@@ -231,17 +259,20 @@ def _summarise_grid(
     results: Sequence[CaseResult], grid: str, rule: EmptyRule
 ) -> dict[str, Any]:
     """Statistics of every score on one grid, and which of them the rule for empty masks
-    decides: Dice and HD95 of the other cases stand beside."""
+    decides: Dice and HD95 of the other cases stand beside. Cases whose label the grid
+    has lost have no scores."""
     scores = [result.grids[grid] for result in results]
     empty = [score.empty for score in scores]
     measured = [score for score in scores if score.empty == "none"]
+    counts = {kind: empty.count(kind) for kind in ("label", "prediction", "both")}
     return {
         **{
             name: summarise(getattr(score, name) for score in scores) for name in SCORES
         },
         "empty": {
-            **{kind: empty.count(kind) for kind in ("label", "prediction", "both")},
-            "decided": len(scores) - len(measured),
+            **counts,
+            "decided": sum(counts.values()),
+            "label_lost": empty.count("lost"),
             "rule": EMPTY_RULES[rule],
             **{
                 f"{name}_of_others": summarise(

@@ -73,6 +73,9 @@ WHEN = {
 }
 """What reads these elements; it raises ValueError for what is none."""
 
+UTF_8, LATIN_1 = "ISO_IR 192", "ISO_IR 100"
+"""Character sets: of every object that is written, and of sources that name none."""
+
 LONGEST_NAME = 64
 """Letters of a model's or a device's name (value representation LO)."""
 
@@ -139,7 +142,8 @@ def write_dicom(folder: Path, scan: RawScan, found: Found) -> dict[str, Any]:
         "files": {name: f"{folder.name}/{file}" for name, file in DICOM_FILES.items()},
         "lesion_volume_ml": volume_ml,
         "counted": "each slice as thick as half the way to both of its neighbours",
-        "evenly_spaced": scan.taken is None,
+        "evenly_spaced": scan.taken is None or scan.taken.is_even,
+        "tilted": scan.taken is not None and not scan.taken.is_upright,
     }
 
 
@@ -148,6 +152,8 @@ def read_sources(frames: Sequence[Frame], distance_mm: float) -> list[Dataset]:
     where it is none of the values that an object may have.
 
     Slices that tell no thickness count as thick as they are apart: results need one.
+    Texts are in UTF-8, whatever set of characters the files declare: highdicom refuses
+    some sets that are common, and the names of runs and recipes know no bounds.
 
     Raises `UserError` where nothing can refer to them.
     """
@@ -173,12 +179,29 @@ def read_sources(frames: Sequence[Frame], distance_mm: float) -> list[Dataset]:
             "which one segmentation cannot refer; leave out --dicom."
         )
     for source in sources:
+        _to_utf_8(source)
         for keyword in MAY_BE_EMPTY:
             if keyword not in source or not _is_valid(source, keyword):
                 setattr(source, keyword, "")
         if "NumberOfFrames" not in source and not source.get("SliceThickness"):
             source.SliceThickness = distance_mm
     return sources
+
+
+def _to_utf_8(source: Dataset) -> None:
+    """Decode the texts of a header, and declare UTF-8; elements that cannot be read are
+    left out."""
+    if "SpecificCharacterSet" not in source:
+        source.SpecificCharacterSet = LATIN_1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom tells of every odd value
+        for tag in list(source.keys()):
+            try:
+                source[tag]
+            except Exception:  # whatever it holds, the others go on
+                del source[tag]
+        source.decode()
+    source.SpecificCharacterSet = UTF_8
 
 
 def _is_valid(source: Dataset, keyword: str) -> bool:

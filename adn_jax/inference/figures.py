@@ -16,6 +16,7 @@ from adn_jax.io.files import atomic_path
 from adn_jax.io.paths import Place
 from adn_jax.metrics.alignment import Plane, on_grid
 from adn_jax.metrics.overlap import Mask
+from adn_jax.report.pages import format_ml
 from adn_jax.report.panels import (
     FAINT,
     LABEL,
@@ -337,7 +338,7 @@ def _slice_name(shown: ShownScan, z: int) -> str:
 def _found_in_words(shown: ShownScan) -> str:
     """Name, lesions and purpose in a line."""
     lesions = [
-        f"{one.volume_ml:.1f} mL" + (f" {one.side}" if one.side else "")
+        f"{format_ml(one.volume_ml)} mL" + (f" {one.side}" if one.side else "")
         for one in shown.lesions
     ]
     more = len(lesions) - NAMED_LESIONS

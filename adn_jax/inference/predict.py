@@ -1,5 +1,6 @@
 """Unseen scans segmented, with every result on the scan's own grid."""
 
+import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from adn_jax.config import AsymmetrySettings
 from adn_jax.config.serialization import settings_to_json
 from adn_jax.data.cases import PreparedCase
 from adn_jax.datasets.raw import CaseInput
-from adn_jax.errors import UserError, is_out_of_memory, memory_sentence
+from adn_jax.errors import UserError, is_out_of_memory, memory_sentence, one_line
 from adn_jax.inference.dicom import Found, check_can_write, check_series, write_dicom
 from adn_jax.inference.figures import as_webp, save_figure, scan_figure
 from adn_jax.inference.maps import CaseMaps
@@ -31,12 +32,16 @@ from adn_jax.inference.viewer import write_viewer
 from adn_jax.io.files import (
     atomic_path,
     check_replaceable,
+    check_writable,
+    fingerprint,
+    is_there,
     none_for_nan,
     read_json,
+    remove_remains,
     write_json,
 )
 from adn_jax.io.image import Image, write_image
-from adn_jax.io.paths import Place
+from adn_jax.io.paths import Place, unread_named
 from adn_jax.pipeline.adn import AdnOutputs
 from adn_jax.prepare.case import prepare_scan, to_native, to_slices
 from adn_jax.runtime.capacity import MemoryShortageError
@@ -44,7 +49,7 @@ from adn_jax.runtime.platform import versions
 from adn_jax.scans.dicom.straighten import taken_image
 from adn_jax.scans.hounsfield import check_hu_range
 from adn_jax.scans.read import RawScan, read_scan, scan_name
-from adn_jax.training.runs import TrainedModel
+from adn_jax.training.runs import TrainedModel, run_name
 
 UNITS = {
     "lesion": "1 infarct, 0 not",
@@ -77,6 +82,9 @@ CLIPPED = {
 
 FACTS, FIGURE, VIEWER, DICOM_FOLDER = "scan.json", "figure.png", "viewer.html", "dicom"
 """What is written beside the volumes."""
+
+NOT_WRITTEN = "not_written"
+"""In `scan.json: dicom`: why there is no DICOM result."""
 
 TAKEN_ENDING = "_as_taken"
 """How the names of volumes end that lie on the slices of a series."""
@@ -137,9 +145,9 @@ class Prediction:
         them in a browser; whole or not at all.
 
         With `dicom` also `dicom/`: segmentations and a report that refer to the series
-        (`inference.dicom`). Raises `UserError` if the folder cannot be written,
-        nothing can refer to the scan, or the folder holds what is not of an earlier
-        prediction.
+        (`inference.dicom`). Raises `UserError` if the folder cannot be written or holds
+        what is not of an earlier prediction, and, once all else is written, if `dicom/`
+        cannot be.
         """
         _check_results(folder, self.facts["scan"])
         facts = dict(self.facts)
@@ -154,10 +162,22 @@ class Prediction:
             if viewer:
                 write_viewer(temporary / VIEWER, self.shown, as_webp(figure))
             if dicom:
-                facts["dicom"] = write_dicom(
-                    temporary / DICOM_FOLDER, self.scan, self._on_slices
-                )
+                facts["dicom"] = self._try_dicom(temporary / DICOM_FOLDER)
             write_json(temporary / FACTS, none_for_nan(facts))
+        if why := facts.get("dicom", {}).get(NOT_WRITTEN):
+            raise UserError(
+                f"{self.facts['scan']} has no DICOM result ({why}); all its other "
+                f"results are in {folder}."
+            )
+
+    def _try_dicom(self, folder: Path) -> dict[str, Any]:
+        """Write the DICOM result; returns what `scan.json` says of it, which is why
+        there is none where it fails: the other results took minutes."""
+        try:
+            return write_dicom(folder, self.scan, self._on_slices)
+        except Exception as error:  # whatever the headers hold
+            shutil.rmtree(folder, ignore_errors=True)
+            return {NOT_WRITTEN: one_line(error)}
 
     @property
     def _on_slices(self) -> Found:
@@ -225,16 +245,17 @@ def predict_scans(
         What went wrong, a sentence for each scan that failed.
 
     Raises:
-        UserError: the run is not usable, two scans would share a folder, or highdicom
-            is missing for `dicom`.
+        UserError: the run is not usable, nothing can be written into `out`, two scans
+            would share a folder, or highdicom is missing for `dicom`.
     """
     check_hu_range(hu_range)
     if dicom:
         check_can_write()
+    folders = result_folders(scans, out)
     system = load_system(
         run, samples, tta=tta, least_lesion_ml=least_lesion_ml, least_ppv=least_ppv
     )
-    folders = result_folders(scans, out)
+    remove_remains(out, {folder.name for folder in folders.values()})
     failures = {}
     for scan, folder in track(folders.items(), description="predict"):
         try:
@@ -273,7 +294,7 @@ def _predict_read(system: System, scan: RawScan, path: Path | str) -> Prediction
     case = prepare_scan(CaseInput(scan), settings)
     maps, outputs, uncertainty = system.infer(case)
     native = partial(to_native, geometry=case.geometry)
-    volumes = _lesion_of(native(maps.prediction), maps.threshold)
+    volumes = lesion_of(native(maps.prediction), maps.threshold)
     volumes |= _maps_on_scan(scan, case, maps, outputs)
     further = {}
     if uncertainty is not None:
@@ -290,7 +311,7 @@ def _predict_read(system: System, scan: RawScan, path: Path | str) -> Prediction
     if scan.taken is not None:
         place = taken_image(scan.taken, "ct")
         probability = to_slices(maps.prediction, case.geometry, scan.taken)
-        taken = _lesion_of(probability, maps.threshold)
+        taken = lesion_of(probability, maps.threshold)
         as_taken = {name: place.holding(one, name) for name, one in taken.items()}
         as_taken = {"ct": place, **as_taken}
         facts["as_taken"] = AS_TAKEN_NOTE
@@ -298,6 +319,8 @@ def _predict_read(system: System, scan: RawScan, path: Path | str) -> Prediction
     facts["model"] = {
         "recipe": recipe.name,
         "run": system.names[0],
+        "run_folder": run_name(system.model.run.folder),
+        "stages_sha256": fingerprint(system.model.run.finished),
         "steps": system.model.run.steps,
         "tta": settings_to_json(tta),
         "least_lesion_ml": recipe.least_lesion_ml,
@@ -308,13 +331,15 @@ def _predict_read(system: System, scan: RawScan, path: Path | str) -> Prediction
     return Prediction(scan, case, maps, images, as_taken, shown, facts)
 
 
-def _lesion_of(
+def lesion_of(
     probability: Float32[np.ndarray, "i j k"], threshold: float
 ) -> dict[str, Float32[np.ndarray, "i j k"] | UInt8[np.ndarray, "i j k"]]:
-    """The lesion, and the probability in the steps in which it is stored."""
-    step = np.float32(PROBABILITY_STEP)
+    """The lesion, as `evaluate` finds it, and the probability in the steps in which it
+    is stored, on the same side of the threshold."""
+    step, lesion = np.float32(PROBABILITY_STEP), probability >= threshold
     stored = np.rint(probability / step) * step
-    return {"lesion": (stored >= threshold).astype(np.uint8), "probability": stored}
+    stored += step * (lesion.astype(np.float32) - (stored >= threshold))
+    return {"lesion": lesion.astype(np.uint8), "probability": stored}
 
 
 def _maps_on_scan(
@@ -374,13 +399,21 @@ def result_folders(scans: Sequence[Path], out: Path) -> dict[Path, Path]:
 
     Only results of an earlier call may be replaced: `--out` next to the scans would
     otherwise delete the case folder that holds a scan, or a mask that was corrected by
-    hand. Raises `UserError` if a folder holds something else, or two scans would share
-    it.
+    hand. Raises `UserError` if a folder holds something else, two scans would share it,
+    or nothing can be written there.
     """
+    if is_there(out / FACTS):
+        raise UserError(
+            f"{out} holds the results of a scan, among which those of others have no "
+            "place; give the folder above, or another --out."
+        )
+    check_writable(out)
     folders: dict[Path, Path] = {}
     for scan, name in zip(scans, result_names(scans), strict=True):
         folder = out / name
-        if folder.exists() and scan.resolve().is_relative_to(folder.resolve()):
+        with unread_named(folder):
+            is_taken = folder.exists()
+        if is_taken and scan.resolve().is_relative_to(folder.resolve()):
             raise UserError(
                 f"the results of {scan} would replace {folder}, which holds the scan "
                 "itself; choose another --out."
@@ -402,7 +435,8 @@ def _spelled_out(scan: Path | str) -> str:
 
 
 def _check_results(folder: Path, scan: str) -> None:
-    """Raise `UserError` unless a folder is vacant or holds results of this scan alone.
+    """Raise `UserError` unless a folder is vacant or holds results of this scan alone,
+    however its path is spelled.
 
     Of a scan that is not where it was nobody knows whether it was another one; nor of
     results of old versions, which do not say whose they are.
@@ -412,7 +446,9 @@ def _check_results(folder: Path, scan: str) -> None:
     with suppress(UserError):  # absent or damaged
         told = read_json(folder / FACTS)
     other = told.get("scan", scan) if isinstance(told, dict) else scan
-    if other != scan and Path(other).exists():
+    with unread_named(Path(other)):
+        is_there_still = Path(other).exists()
+    if is_there_still and Path(other).resolve() != Path(scan).resolve():
         raise UserError(
             f"{folder} holds the results of {other}, which those of {scan} would "
             "replace; give another --out, or remove them."

@@ -163,12 +163,17 @@ class System:
         volume_ml: Float[np.ndarray, " n"],
         probability: Float[np.ndarray, " n"],
     ) -> Bool[np.ndarray, " n"]:
-        """Which predicted lesions are neither too small nor too rarely true."""
+        """Which predicted lesions are neither too small nor too rarely true.
+
+        Nobody measured how often those are true that are smaller than the run counts.
+        """
         large = volume_ml >= self.model.recipe.least_lesion_ml
         known = self.known_lesions
         if known is None:
             return large
-        return large & (known.ppv(volume_ml, probability) >= known.least_ppv)
+        measured = volume_ml >= self.model.run.recipe.least_lesion_ml
+        rare = measured & (known.ppv(volume_ml, probability) < known.least_ppv)
+        return large & ~rare
 
     def infer(self, case: PreparedCase) -> Inferred:
         """Run one case through every member, choose its threshold, and leave out
@@ -230,8 +235,8 @@ def load_system(
 
     Raises:
         UserError: no such run, one named twice, no dropout to sample, members of
-            different grids, a number of copies below 0, a PPV of lesions of which
-            nothing is known.
+            different grids, a number of copies below 0, a turn or shift of copies that
+            there are not, a PPV of lesions of which nothing is known.
     """
     if samples < 0:
         raise UserError(f"samples is {samples}; give 0 for none, or a positive number.")
@@ -256,6 +261,12 @@ def load_system(
             recipe = replace(recipe, least_lesion_ml=least_lesion_ml)
         check_recipe(recipe)
         members.append(replace(model, recipe=recipe))
+    of_copies = [name for name in ("turn_deg", "shift") if name in (tta or {})]
+    if of_copies and not any(member.recipe.tta.copies for member in members):
+        raise UserError(
+            f"tta.{of_copies[0]} is given, but {run} averages over no turned copies; "
+            "add --tta.copies, or leave it out."
+        )
     if least_ppv is not None:
         members[0] = _with_least_ppv(members[0], least_ppv, not ensemble)
     first = members[0].recipe

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -141,8 +142,18 @@ def is_there(path: Source) -> bool:
 
 
 def is_vacant(folder: Place) -> bool:
-    """Whether a folder is absent or empty."""
-    return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    """Whether a folder is absent or empty; `UserError` if the system does not tell."""
+    with unread_named(folder):
+        return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+
+
+def check_writable(folder: Path) -> None:
+    """Raise `UserError` unless something can be written into a folder, which is made
+    where it is missing: before a long work, whose results it is for. Nothing stays."""
+    with failures_named(folder):
+        parents = (folder, *folder.absolute().parents)
+        with tempfile.TemporaryFile(dir=next(one for one in parents if one.exists())):
+            pass
 
 
 def check_replaceable(folder: Path, mark: str, names: Collection[str]) -> None:
@@ -158,7 +169,9 @@ def check_replaceable(folder: Path, mark: str, names: Collection[str]) -> None:
         return
     if not folder.is_dir():
         raise UserError(f"{folder} is a file; choose another folder to write to.")
-    found = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    with unread_named(folder):
+        found = {path.name for path in folder.iterdir()}
+    found = {name for name in found if not name.startswith(".")}
     if foreign := sorted(found - {mark, *names}):
         more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
         raise UserError(

@@ -123,6 +123,11 @@ def export_dataset(
         UserError: `out` holds something else under that name, an argument cannot
             be, the disk is full, or no training case could be exported.
     """
+    if raw is not None and grid == "prepared":
+        raise UserError(
+            "the raw data set is given, which the prepared grid needs nothing of; "
+            "leave out --raw, or --grid prepared."
+        )
     grid = ("prepared" if raw is None else "native") if grid is None else grid
     if raw is None and reading not in {None, ReadSettings()}:
         raise UserError(

@@ -117,7 +117,8 @@ def find_nifti(path: Path) -> Path | None:
 
 
 def scan_name(path: Path) -> str:
-    """The case folder's name for `ct.nii.gz` and `dicom/`, else the path's own."""
+    """The case folder's name for `ct.nii.gz` and `dicom/`, else the path's own, as of
+    those at the root of the file system."""
     path = Path(as_place(path))
     name = path.name
     if not path.is_dir():
@@ -126,7 +127,8 @@ def scan_name(path: Path) -> str:
                 name = name[: -len(ending)]
                 break
     inner = name == "ct" or name.lower() == "dicom"
-    return path.absolute().parent.name if inner else name
+    case = path.absolute().parent.name if inner else ""
+    return case or name or "scan"
 
 
 def _read_nifti(

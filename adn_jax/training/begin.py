@@ -269,13 +269,15 @@ def check_run(run: Run | None, recipe: Recipe, fold: Fold | None) -> None:
         )
 
 
-def check_raw_options(reading: ReadSettings | None) -> None:
-    """Raise `UserError` for an option that only reading raw data heeds."""
-    if reading is not None and reading.hu_range is not None:
-        raise UserError(
-            "--hu-range is of raw data, but --data is prepared already, or heads are "
-            "drawn; leave it out, or give it to `adn prepare`."
-        )
+def check_raw_options(reading: ReadSettings | None, workers: int | None) -> None:
+    """Raise `UserError` for an option that only preparing raw data heeds."""
+    hu_range = None if reading is None else reading.hu_range
+    for option, value in (("--hu-range", hu_range), ("--workers", workers)):
+        if value is not None:
+            raise UserError(
+                f"{option} is of raw data, but the data is prepared already, or heads "
+                "are drawn; leave it out, or give it to `adn prepare`."
+            )
 
 
 def prepared_cases(

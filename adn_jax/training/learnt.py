@@ -1,11 +1,12 @@
 """Which cases a run has learnt from: scores of those would tell too much."""
 
+import sys
 from collections.abc import Sequence
 
 from adn_jax.data.cases import VOLUME_FILES, case_checksums
 from adn_jax.data.manifest import Manifest, read_manifest
 from adn_jax.data.stream import DRAWN_DIGEST
-from adn_jax.errors import UserError, is_refusal
+from adn_jax.errors import UserError, few_of, is_refusal
 from adn_jax.io.paths import Source, spelled_out, to_place
 from adn_jax.training.runs import Run, run_place
 
@@ -45,7 +46,8 @@ def _learnt_by_each(
 
 def _learnt_by(run: Run, manifest: Manifest, cases: Sequence[str]) -> list[str] | None:
     """Those cases whose scan this run itself has learnt from; None if its data has
-    changed, or the run does not say where it is."""
+    changed, or the run does not say where it is. Tells cases whose name alone is that
+    of one."""
     if run.cases_sha256 == DRAWN_DIGEST:
         return []
     if run.cases_sha256 is None:  # imported weights, or an old run
@@ -59,16 +61,20 @@ def _learnt_by(run: Run, manifest: Manifest, cases: Sequence[str]) -> list[str] 
     if trained.digest != run.cases_sha256:
         return None
     learnt = trained.splits.get("train", ())
-    return [
-        name
-        for name in cases
-        if name in learnt
-        and _same_scan(trained.case_folder(name), manifest.case_folder(name))
-    ]
+    scans = {_scan_sha256(trained.case_folder(name)) for name in learnt} - {None}
+    seen = [name for name in cases if _scan_sha256(manifest.case_folder(name)) in scans]
+    if alike := [name for name in cases if name in learnt and name not in seen]:
+        print(
+            f"adn: {run.folder} has learnt from other scans by the names of "
+            f"{few_of(alike)} in {manifest.folder}; if they show the same heads, "
+            "scores tell too much.",
+            file=sys.stderr,
+        )
+    return seen
 
 
-def _same_scan(one: Source, other: Source) -> bool:
-    """Whether two cases hold one prepared scan, whatever their labels."""
+def _scan_sha256(case: Source) -> str | None:
+    """Checksum of a case's prepared scan, whatever its name and label; None: not
+    known."""
     file, _ = VOLUME_FILES["volume"]
-    known = [(case_checksums(case) or {}).get(file) for case in (one, other)]
-    return known[0] is not None and known[0] == known[1]
+    return (case_checksums(case) or {}).get(file)

@@ -103,7 +103,7 @@ def train(
     with sync_errors():
         check_paths(data, folder)
         if data is None or has_manifest(data):
-            check_raw_options(reading)
+            check_raw_options(reading, workers)
         planned = plan()
         if dry_run and (data is None or has_manifest(data)):
             _check_manifest(planned, recipe, cases(), mesh)

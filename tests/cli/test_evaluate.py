@@ -24,7 +24,7 @@ def summary(**more):
         "threshold": 0.5,
         "empty": {"label": 0, "prediction": 0, "both": 0, "decided": 0},
         **dict.fromkeys(scores, STATISTICS),
-        "grids": {"prepared": {"dice": STATISTICS}},
+        "grids": {"prepared": {"dice": STATISTICS, "empty": {"label_lost": 2}}},
         "midline_not_found": 0,
         "alignment_error_deg": {**ERROR, "network_alone": {"median": 4.25}},
         "disentanglement": {
@@ -130,6 +130,7 @@ def test_headline_shows_scores_and_what_stands_beside_them():
         "network alone 4.25",
         "p95 2.50",
         "of A –",
+        "label lost in 2 cases",
     ):
         assert expected in text
 

@@ -5,7 +5,7 @@ import pytest
 from aiohttp import ClientError
 from jax.errors import JaxRuntimeError
 
-from adn_jax.cli.main import VERBS, main, run_verb
+from adn_jax.cli.main import ANEW, VERBS, main, run_verb
 from adn_jax.errors import UserError
 
 
@@ -77,6 +77,21 @@ def test_errors_become_one_sentence_and_an_exit_code(capsys, error, sentence, co
     said = capsys.readouterr().err
     assert said.startswith(f"adn: {sentence}")
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("continues", [True, False])
+def test_a_stopped_verb_says_whether_it_continues(capsys, continues):
+    def verb(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit):
+        run_verb(verb, [], continues)
+    said = "continues" if continues else "begins anew"
+    assert capsys.readouterr().err == f"adn: stopped; the same command {said}.\n"
+
+
+def test_verbs_that_begin_anew_are_verbs():
+    assert set(VERBS) > ANEW
 
 
 def test_other_errors_of_xla_stay_what_they_are():

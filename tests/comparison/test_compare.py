@@ -10,6 +10,7 @@ from adn_jax.comparison.compare import (
     compare,
     read_scores,
 )
+from adn_jax.comparison.table import differing_seeds
 from tests.comparison.made_up import make_system
 
 NAN = float("nan")
@@ -82,8 +83,20 @@ def test_differences_turn_round_with_the_reference():
 
 def test_only_seeds_of_both_are_compared():
     scores = scores_of(unet=[[0.1] * 6], adn=[[0.4] * 6, [0.9] * 6])
-    found = compare(scores, "adn")[0].differences["dice"]
+    rows = compare(scores, "adn")
+    found = rows[0].differences["dice"]
     assert found.mean == pytest.approx(-0.3)
+    assert found.seeds == (0,)
+    assert rows[0].flat()["difference_seeds"] == "0"
+    assert differing_seeds(rows, "adn") == (
+        "Differences are over shared seeds alone: 3D U-Net 0.",
+    )
+    assert rows[1].flat()["difference_seeds"] == ""
+
+
+def test_nothing_is_said_of_seeds_that_all_share():
+    rows = compare(scores_of(unet=[[0.1] * 6] * 2, adn=[[0.4] * 6] * 2), "adn")
+    assert differing_seeds(rows, "adn") == ()
 
 
 def test_without_the_reference_nothing_is_compared():

@@ -102,6 +102,16 @@ def test_every_file_says_the_same(written):
     assert content["per_case"]["adn"]["mass_share"][0][0] is None
 
 
+def test_the_seeds_of_differences_are_told_where_not_all_share_them(written, runs):
+    out, section, _ = written(of=[run for run in runs if run.name != "unet-seed1"])
+    said = "Differences are over shared seeds alone: 3D U-Net 0."
+    assert said in section.notes
+    for name in ("table.md", "table.tex", "table.html"):
+        assert said in (out / name).read_text()
+    row, *_ = csv.DictReader(StringIO((out / "table.csv").read_text()))
+    assert (row["seeds"], row["difference_seeds"]) == ("0", "0")
+
+
 def test_markdown_names_data_rules_and_what_is_missing(written):
     out, *_ = written()
     text = (out / "table.md").read_text()

@@ -1,5 +1,6 @@
 """Predictions of other tools as rows of a table."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -79,3 +80,33 @@ def test_too_many_folders_are_refused(folders, manifest):
         find_peer_runs(named, (0,), manifest, "test")
     with pytest.raises(UserError, match=r"seed0 twice; give each once"):
         find_peer_runs([named[0]] * 2, (0, 1), manifest, "test")
+
+
+def test_one_folder_is_no_second_seed_however_it_is_spelled(
+    folders, manifest, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(folders[0])
+    for other in ("seed0", "seed1/../seed0", "link"):
+        named = [("tool", folders[0]), ("tool", Path(other))]
+        with pytest.raises(UserError, match="twice; give each once"):
+            find_peer_runs(named, (0, 1), manifest, "test")
+    shutil.copytree(folders[0], tmp_path / "copy")
+    with pytest.raises(UserError, match="seed0 and copy, given as two seeds of tool"):
+        find_peer_runs([named[0], ("tool", Path("copy"))], (0, 1), manifest, "test")
+    two = find_peer_runs([named[0], ("b", Path("copy"))], (0, 1), manifest, "test")
+    assert [run.name for run in two] == ["tool-seed0", "b-seed0"]
+
+
+def test_a_path_may_hold_an_equals_sign_or_begin_at_home(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "lr=0.1").mkdir()
+    texts = ["/data/lr=0.1/p", "lr=0.1", "nn=/data/lr=0.1/q", "a=~/r", "~/s"]
+    assert name_predictions(texts) == [
+        ("p", Path("/data/lr=0.1/p")),
+        ("lr=0.1", Path("lr=0.1")),
+        ("nn", Path("/data/lr=0.1/q")),
+        ("a", tmp_path / "r"),
+        ("s", tmp_path / "s"),
+    ]

@@ -166,6 +166,8 @@ def test_raw_data_is_prepared_into_the_comparison(data, tmp_path, monkeypatch):
     assert prepared_data(data, tmp_path, settings, None).folder == data
     with pytest.raises(UserError, match="--hu-range is of raw data"):
         prepared_data(data, tmp_path, settings, None, (0.0, 80.0))
+    with pytest.raises(UserError, match="--workers is of raw data"):
+        prepared_data(data, tmp_path, settings, 2)
     asked = []
 
     def prepare_dataset(*arguments, learnt_by):

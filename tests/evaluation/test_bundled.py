@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -7,6 +8,7 @@ from adn_jax.data.stream import DRAWN_DIGEST
 from adn_jax.errors import UserError
 from adn_jax.evaluation.evaluate import evaluate_run
 from adn_jax.evaluation.source import check_not_learnt
+from adn_jax.io.files import read_json, write_json
 from adn_jax.training.learnt import learnt_cases
 from adn_jax.training.runs import BUNDLED, Run, load_run, write_small_run
 from tests.evaluation.noted import note
@@ -61,6 +63,27 @@ def test_a_run_is_not_scored_on_what_its_first_weights_have_learnt(
     assert learnt_cases(run, before, before.splits["test"]) == [*before.splits["test"]]
     write_small_run(run, tmp_path / "small")
     assert Run.open(tmp_path / "small").pretrained == {"joint": str(twin_run)}
+
+
+def test_a_learnt_scan_is_known_by_another_name(tiny_run, tiny_data, tmp_path, capsys):
+    learnt = read_manifest(tiny_data)
+    note(tiny_run, data=str(tiny_data), cases_sha256=learnt.digest)
+    name, *_ = learnt.splits["train"]
+    for other in (name, "renamed"):
+        shutil.copytree(tiny_data / name, tmp_path / other)
+    facts = read_json(tmp_path / name / "case.json")
+    facts["sha256"]["ct.nii"] = "of another scan"
+    write_json(tmp_path / name / "case.json", facts)
+    manifest = replace(
+        learnt,
+        folder=tmp_path,
+        cases=(name, "renamed"),
+        splits={"test": (name, "renamed")},
+    )
+    seen = learnt_cases(Run.open(tiny_run), manifest, manifest.cases)
+    assert seen == ["renamed"]
+    said = f"has learnt from other scans by the names of {name} in {tmp_path}"
+    assert said in capsys.readouterr().err
 
 
 def test_old_runs_do_not_know_what_they_have_learnt(tiny_run, tiny_data):

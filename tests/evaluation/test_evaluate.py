@@ -225,7 +225,7 @@ def test_scores_of_other_data_do_not_replace_the_runs_own(
     shutil.rmtree(tiny_run / "evaluation")
     evaluate_run(tiny_run, external)
     said = " ".join(page.read_text().split())
-    assert f"1 cases of {external}, other data than the run's own" in said
+    assert f"1 case of {external}, other data than the run's own" in said
 
 
 @pytest.mark.usefixtures("few_figures")
@@ -287,3 +287,28 @@ def test_pages_of_an_earlier_evaluation_go(tiny_run, tiny_data, monkeypatch):
     assert "uncertainty" not in figures
     page = (tiny_run / "index.html").read_text()
     assert page.count("/scans/") == page.count(f"/scans/{kept.name}") > 0
+
+
+def test_an_interrupted_evaluation_leaves_no_older_numbers(
+    tiny_run, tiny_data, monkeypatch
+):
+    folder = evaluate_run(tiny_run, tiny_data).folder
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "write_figures", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_run(tiny_run, tiny_data, empty="leave_out")
+    assert not (folder / "summary.json").exists()
+    assert not (folder / "report.html").exists()
+
+
+@pytest.mark.usefixtures("few_figures")
+def test_what_a_kill_left_half_written_is_removed(tiny_run, tiny_data):
+    folder = tiny_run / "evaluation" / "test"
+    for name in ("scans/.7.turned.html", ".7.report.html", "cases/.7.turned.json"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    evaluate_run(tiny_run, tiny_data)
+    assert [path.name for path in folder.rglob(".*")] == [".lock"]

@@ -90,6 +90,11 @@ def test_cases_stand_from_the_worst_to_the_best(folder, page):
     assert [dice for _, dice in told] == [f"{value:.3f}" for value in values]
 
 
+def test_what_the_rule_for_empty_masks_gives_is_told(page):
+    said = "1 of 3 cases by the rule for empty masks, mean of the others"
+    assert page.count(said) == 2
+
+
 def test_curves_keep_the_mean_of_every_update(folder):
     loss, score = find_curves(Run.open(folder))
     assert (loss.stage, loss.name, loss.step[-1]) == ("joint", "loss", 1000)

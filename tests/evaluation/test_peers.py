@@ -125,6 +125,65 @@ def test_only_what_changed_is_scored_again(write_masks, tiny_data):
     assert times == {path.name: path.stat().st_mtime_ns for path in results.iterdir()}
     shutil.copy(folder / "healthy.nii.gz", folder / "turned.nii.gz")
     assert evaluate_predictions(folder, tiny_data).summary["empty"]["prediction"] == 1
+    again = {path.name: path.stat().st_mtime_ns for path in results.iterdir()}
+    changed = [name for name, time in again.items() if time != times[name]]
+    assert changed == ["turned.json"]
+
+
+def test_masks_among_probabilities_are_not_calibrated(write_masks, tiny_data, capsys):
+    folder = write_masks()
+    path = folder / "turned.nii.gz"
+    image = nib.load(path)
+    soft = 0.75 * image.get_fdata(dtype=np.float32)
+    nib.Nifti1Image(soft, image.affine).to_filename(path)
+    evaluation = evaluate_predictions(folder, tiny_data)
+    assert evaluation.summary["calibration"] is None
+    assert evaluation.summary["masks"] == ["upright"]
+    said = f"{folder} has masks of upright and probabilities of others"
+    assert said in capsys.readouterr().err
+    report = (evaluation.folder / "report.html").read_text()
+    assert "for these cases have masks, others probabilities: upright" in report
+    pages = {
+        case: (evaluation.folder / "scans" / f"{case}.html").read_text()
+        for case in ("turned", "upright")
+    }
+    assert 'id="volume-probability"' in pages["turned"]
+    assert 'id="volume-probability"' not in pages["upright"]
+
+
+def test_predictions_of_several_models_are_told(write_masks, tiny_data, capsys):
+    folder = write_masks()
+    for case, model in (("turned", "a"), ("upright", "a"), ("healthy", "b")):
+        (folder / case).mkdir()
+        (folder / f"{case}.nii.gz").rename(folder / case / "lesion.nii.gz")
+        write_json(folder / case / "scan.json", {"model": {"run": model}})
+    evaluate_predictions(folder, tiny_data)
+    said = "has predictions of 2 models or options (those of turned, healthy differ)"
+    assert said in capsys.readouterr().err
+    write_json(folder / "healthy" / "scan.json", {"model": {"run": "a"}})
+    evaluate_predictions(folder, tiny_data)
+    assert "models or options" not in capsys.readouterr().err
+
+
+def test_scores_go_elsewhere_where_they_are_asked_to(
+    write_masks, tiny_data, tmp_path, capsys
+):
+    folder, out = write_masks(), tmp_path / "out"
+    folder.chmod(0o555)
+    options = ["--data", str(tiny_data), "--out", str(out)]
+    main(["evaluate", "--predictions", str(folder), *options])
+    assert (out / "test" / "report.html").is_file()
+    assert not (folder / "evaluation").exists()
+    folder.chmod(0o755)
+    other = shutil.copytree(folder, tmp_path / "other")
+    for predictions, data in (
+        (other, tiny_data),
+        (folder, shutil.copytree(tiny_data, tmp_path / "data")),
+    ):
+        options = ["--data", str(data), "--out", str(out)]
+        with pytest.raises(SystemExit):
+            main(["evaluate", "--predictions", str(predictions), *options])
+        assert f"{out}/test holds the scores of {folder}" in capsys.readouterr().err
 
 
 def ramp(shape, affine):

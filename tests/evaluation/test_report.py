@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from adn_jax.data.manifest import Manifest
-from adn_jax.evaluation.case import CaseResult, CaseUncertainty, score_masks
+from adn_jax.evaluation.case import (
+    CaseResult,
+    CaseUncertainty,
+    score_disentanglement,
+    score_masks,
+)
 from adn_jax.evaluation.report import (
     Pictures,
     format_interval,
@@ -135,12 +140,12 @@ def test_the_page_needs_nothing_beside_it(summary_of, tmp_path):
 
 
 def test_numbers_and_rules_are_on_the_page(summary_of):
-    results = [result("a"), result("b", 1)]
+    results = [result(name, place % 2) for place, name in enumerate("abcdef")]
     text = render_report(summary_of(results), results, NONE, PREPARE)
     words = " ".join(text.split())
     for expected in (
         '<p class="value">0.83</p>',
-        "95 % interval 0.67 to 1.00",
+        "95 % interval 0.72 to 0.94",
         "label empty 0, prediction empty 0, both 0",
         "One of them empty: Dice 0",
         "label values 1, 2, 3, 5 are infarct",
@@ -153,7 +158,7 @@ def test_numbers_and_rules_are_on_the_page(summary_of):
 
 
 def test_what_is_not_over_all_cases_says_over_how_many(summary_of):
-    results = [result("a"), result("b", 1), result("c", 9)]
+    results = [result("a"), result("b", 1), *map(result, "cdef")]
     found = summary_of(results)
     text = render_report(found, results, NONE, PREPARE)
     assert not re.search(r"over \d", text)
@@ -163,9 +168,9 @@ def test_what_is_not_over_all_cases_says_over_how_many(summary_of):
     results[2] = replace(results[2], disentanglement=unasked)
     text = render_report(summary_of(results), results, NONE, PREPARE)
     words = " ".join(text.split())
-    assert re.search(r"precision [\d.]+ \([\d.]+ to [\d.]+\) over 2 cases, ", words)
-    assert "95 % interval 0.900 to 0.900 over 2 cases" in words
-    assert "(mean over 2 cases)" in words
+    assert re.search(r"precision [\d.]+ \([\d.]+ to [\d.]+\) over 5 cases, ", words)
+    assert "95 % interval 0.900 to 0.900 over 5 cases" in words
+    assert "(mean over 5 cases)" in words
     assert len(re.findall(r"over \d", words)) == 3
 
 
@@ -316,3 +321,28 @@ def test_flags_of_the_csv_stand_apart():
 def test_intervals_for_readers():
     assert format_interval({"ci95": [0.5, 0.75]}, 1) == "95 % interval 0.5 to 0.8"
     assert format_interval({"ci95": None}) == ""
+
+
+def test_one_case_is_no_cases_and_has_no_interval(summary_of):
+    results = [result("a", 6)]
+    summary = summary_of(results) | {"without_label": 1}
+    page = render_report(summary, results, NONE, PREPARE)
+    assert "1 case,\nscored" in page
+    assert "1 case\nwithout a label was left out" in page
+    assert "1 cases" not in page
+    assert "of fewer than 5 cases there is none" in page
+
+
+def test_a_case_without_midline_has_no_score_of_p(make_maps):
+    maps = make_maps()
+    assert score_disentanglement(maps)[0]["auroc"] > 0.5
+    assert score_disentanglement(replace(maps, plane=None)) == ({}, "")
+
+
+def test_scores_of_p_are_over_the_cases_that_have_them(summary_of):
+    without = replace(result("b", 1), disentanglement={}, disentanglement_truth="")
+    results = [result("a", 1), without]
+    summary = summary_of(results)
+    page = render_report(summary, results, NONE, PREPARE)
+    assert "(mean over 1 case)" in page
+    assert summary["disentanglement"]["auroc"]["n"] == 1

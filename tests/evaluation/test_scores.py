@@ -3,7 +3,15 @@ import json
 import numpy as np
 import pytest
 
-from adn_jax.evaluation.case import CaseResult, CaseUncertainty, score_masks
+from adn_jax.data.cases import PreparedCase
+from adn_jax.evaluation.case import (
+    OF_LABEL,
+    CaseResult,
+    CaseUncertainty,
+    NativeLesion,
+    score_case,
+    score_masks,
+)
 from adn_jax.inference.maps import LesionUncertainty
 from adn_jax.io.files import none_for_nan
 from adn_jax.metrics.calibration import reliability
@@ -54,6 +62,27 @@ def test_empty_masks_are_left_out():
     one = score_masks(BOX, EMPTY, SPACING, "leave_out")
     assert one.dice == one.lesion_f1 == 0.0
     assert np.isnan([one.hd95_mm, one.hd95_pooled_mm]).all()
+
+
+@pytest.mark.parametrize("prediction", [EMPTY, BOX])
+def test_an_infarct_that_the_prepared_grid_loses_has_no_score_there(prediction):
+    case = PreparedCase(
+        "small", np.ones(BOX.shape, np.float32), np.ones(BOX.shape, np.uint8),
+        np.eye(4), {}, lesion=0.2 * BOX.astype(np.float32))  # fmt: skip
+    probability = prediction.astype(np.float32)
+    native = NativeLesion(probability, SHIFTED, SPACING)
+    result = score_case(case, probability, native, 0.5, "penalise")
+    prepared, kept = result.grids["prepared"], result.grids["native"]
+    assert (prepared.empty, prepared.label_ml) == ("lost", 0.0)
+    assert prepared.predicted_ml == pytest.approx(prediction.sum() / 1000)
+    assert np.isnan([getattr(prepared, name) for name in OF_LABEL]).all()
+    assert kept.dice == (0.75 if prediction.any() else 0.0)
+    assert result.flags[-1].startswith("The prepared grid is too coarse")
+    healthy = score_case(
+        case, probability, native._replace(lesion=EMPTY), 0.5, "penalise"
+    )
+    expected = "label" if prediction.any() else "both"
+    assert healthy.grids["prepared"].empty == expected
 
 
 def test_results_survive_json_with_none_for_nan():

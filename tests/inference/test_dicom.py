@@ -9,6 +9,9 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK
+from pydicom.dataelem import RawDataElement
+from pydicom.errors import BytesLengthException
+from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
 from adn_jax.errors import UserError
@@ -155,6 +158,14 @@ def test_volumes_count_each_slice_by_its_neighbours(written):
         expected
     )
     assert written.facts["evenly_spaced"] == (written.kind == "straight")
+    assert written.facts["tilted"] == ("tilted" in written.kind)
+
+
+def test_even_slices_of_a_tilted_gantry_are_even(tmp_path):
+    scan = make_series(tmp_path / "series", "tilted").scan
+    facts = write_dicom(tmp_path / "out", scan, found_of(scan.taken.values.shape))
+    assert facts["evenly_spaced"]
+    assert facts["tilted"]
 
 
 def test_our_own_reader_takes_it_as_a_label(written):
@@ -228,6 +239,49 @@ def test_a_value_that_an_object_may_not_have_is_left_empty(tmp_path, keyword, va
     write_dicom(tmp_path / "out", scan, found_of(scan.image.shape))
     for file in DICOM_FILES.values():
         assert pydicom.dcmread(tmp_path / "out" / file).get(keyword) in {"", None}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(
+    ("declared", "name"),
+    [
+        (("", "ISO 2022 IR 87"), "Yamada^Tarou=山田^太郎=やまだ^たろう"),
+        (("", "ISO 2022 IR 149"), "Hong^Gildong=洪^吉洞=홍^길동"),
+        (("ISO_IR 13", "ISO 2022 IR 87"), "ﾔﾏﾀﾞ^ﾀﾛｳ=山田^太郎"),
+        ("ISO 2022 IR 100", "Müller^Jörg"),
+        ("ISO-8859-1", "Müller^Jörg"),
+        ("ISO_IR 100", "Müller^Jörg"),
+        ("GB18030", "王^小东"),
+        ("nonsense", "Mueller^Joerg"),
+        (None, "Mueller^Joerg"),
+    ],
+)
+def test_names_survive_every_set_of_characters(tmp_path, declared, name):
+    tags = {"SpecificCharacterSet": declared, "PatientName": name}
+    paths = write_series(tmp_path / "in", head_of_blocks(10), **tags)
+    scan = read_scan(paths[0].parent)
+    found = replace(found_of(scan.image.shape), run="läufe-模型")
+    write_dicom(tmp_path / "out", scan, found)
+    for file in DICOM_FILES.values():
+        one = pydicom.dcmread(tmp_path / "out" / file)
+        assert one.SpecificCharacterSet == "ISO_IR 192"
+        assert str(one.PatientName) == name
+        assert one.DeviceSerialNumber == "läufe-模型"
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_an_element_that_nobody_can_read_stops_nothing(tmp_path):
+    paths = write_series(tmp_path / "in", head_of_blocks(10))
+    for path in paths:
+        dataset = pydicom.dcmread(path)
+        raw = RawDataElement(Tag("CTDIvol"), "FD", 4, b"abcd", 0, False, True)
+        dataset._dict[raw.tag] = raw
+        save(dataset, path)
+    with pytest.raises(BytesLengthException):
+        _ = pydicom.dcmread(paths[0]).CTDIvol
+    scan = read_scan(paths[0].parent)
+    write_dicom(tmp_path / "out", scan, found_of(scan.image.shape))
+    assert len(list((tmp_path / "out").iterdir())) == len(DICOM_FILES)
 
 
 def test_a_long_name_of_a_run_is_cut(tmp_path):

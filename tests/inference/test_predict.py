@@ -1,4 +1,6 @@
+import errno
 import json
+import signal
 from pathlib import Path
 
 import highdicom
@@ -20,6 +22,7 @@ from adn_jax.inference.predict import (
     result_names,
     units_of,
 )
+from adn_jax.io.files import atomic_path
 from adn_jax.training.runs import Run, write_small_run
 from tests.scans.dicom.files import write_series
 
@@ -242,6 +245,28 @@ def test_a_scan_without_series_has_no_dicom_result(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("error", [ValueError("odd"), UserError("odd.")])
+def test_all_else_stays_where_the_dicom_result_fails(
+    tiny_run, tilted_series, tmp_path, monkeypatch, capsys, error
+):
+    def write_dicom(folder, *_):
+        folder.mkdir()
+        raise error
+
+    monkeypatch.setattr(module, "write_dicom", write_dicom)
+    options = ["--dicom", "--no-viewer", *out_of(tmp_path)]
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", str(tiny_run), str(tilted_series), *options])
+    assert stop.value.code == 2
+    folder = tmp_path / "out" / "tilted"
+    said = f"has no DICOM result (odd); all its other results are in {folder}."
+    assert said in capsys.readouterr().err
+    assert (folder / "lesion.nii.gz").is_file()
+    assert not (folder / "dicom").exists()
+    facts = json.loads((folder / "scan.json").read_text())
+    assert facts["dicom"] == {"not_written": "odd"}
+
+
 def check_values(folder, scan):
     """The relations between the volumes."""
     values = {name: load(folder, name).get_fdata() for name in UNITS}
@@ -281,6 +306,8 @@ def check_facts(facts, folder):
     assert "as the file holds them" in facts["slices_counted"]
     assert facts["lesion_side"] in {"left", "right", "both"}
     assert facts["model"]["recipe"] == "tiny"
+    assert Path(facts["model"]["run_folder"]).name == facts["model"]["run"]
+    assert len(facts["model"]["stages_sha256"]) == 64
     assert facts["units"] == UNITS
     assert facts["window_hu"] == [0, 80]  # 1 of P is stored as 80
     for name in ("pathological", "anatomical", "salient", "compensated"):
@@ -376,6 +403,88 @@ def test_results_of_another_scan_are_not_replaced(tmp_path):
     assert result_folders([second], tmp_path / "out")
     facts.write_text("{")
     assert result_folders([second], tmp_path / "out")
+
+
+def test_another_spelling_of_a_scan_is_no_other_scan(tmp_path, monkeypatch):
+    (tmp_path / "out" / "CT").mkdir(parents=True)
+    (tmp_path / "data" / "CT").mkdir(parents=True)
+    facts = tmp_path / "out" / "CT" / "scan.json"
+    facts.write_text(json.dumps({"scan": str(tmp_path / "data" / "CT")}))
+    (tmp_path / "link").symlink_to("data")
+    monkeypatch.chdir(tmp_path / "out")
+    for scan in (Path("../data/CT"), Path("../link/CT"), tmp_path / "link" / "CT"):
+        assert result_folders([scan], tmp_path / "out") == {scan: facts.parent}
+
+
+@pytest.mark.parametrize("scan", ["/dicom", "/ct.nii.gz", "/"])
+def test_a_scan_at_the_root_has_a_folder_of_its_own(tmp_path, scan):
+    (folder,) = result_folders([Path(scan)], tmp_path / "out").values()
+    assert folder.parent == tmp_path / "out"
+
+
+def test_where_nothing_can_be_written_is_told_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "load_system", lambda *_, **__: pytest.fail("loaded"))
+    (tmp_path / "a.nii").touch()
+    (tmp_path / "file").touch()
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "scan.json").touch()
+
+    def said(out):
+        with pytest.raises(UserError) as stop:
+            predict_scans(tmp_path / "run", [tmp_path / "a.nii"], out)
+        return str(stop.value)
+
+    assert "file could not be written (Not a directory)" in said(tmp_path / "file")
+    assert "results holds the results of a scan" in said(tmp_path / "results")
+
+    def refuse(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    assert "could not be written (Permission denied)" in said(tmp_path / "out")
+    monkeypatch.setattr(module, "check_writable", lambda _: None)
+    assert "could not be read (Permission denied)" in said(tmp_path / "out")
+
+
+def test_what_a_kill_left_half_written_is_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "load_system", lambda *_, **__: None)
+    monkeypatch.setattr(module, "predict_and_write", lambda *_: None)
+    for name in (".123.a", ".123.b"):
+        (tmp_path / "out" / name).mkdir(parents=True)
+    predict_scans(tmp_path / "run", [tmp_path / "a.nii"], tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".123.b"]
+
+
+def test_sigterm_leaves_nothing_half_written(tmp_path, monkeypatch, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").touch()
+    (tmp_path / "a.nii").touch()
+
+    def predict_and_write(_system, _path, folder, *_):
+        with atomic_path(folder) as temporary:
+            temporary.mkdir()
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(module, "load_system", lambda *_, **__: None)
+    monkeypatch.setattr(module, "predict_and_write", predict_and_write)
+    monkeypatch.setattr("adn_jax.cli.predict.spread_scans", lambda _: None)
+    command = [str(tmp_path / "run"), str(tmp_path / "a.nii"), *out_of(tmp_path)]
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", *command])
+    assert stop.value.code == 128 + signal.SIGTERM
+    assert "stopped; the same command begins anew." in capsys.readouterr().err
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_the_lesion_is_that_of_the_probability_as_it_was():
+    values = np.linspace(0.34, 0.51, 20_001, dtype=np.float32).reshape(-1, 1, 1)
+    for threshold in (0.5, 0.35, 0.4321):
+        lesion, stored = module.lesion_of(values, threshold).values()
+        np.testing.assert_array_equal(lesion, values >= threshold)
+        np.testing.assert_array_equal(lesion, stored >= threshold)
+        assert abs(stored - values).max() <= 1 / 1024
+        steps = stored * 1024
+        np.testing.assert_array_equal(steps, np.rint(steps))
 
 
 def test_nothing_but_older_results_is_replaced(tmp_path):

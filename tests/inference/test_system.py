@@ -208,3 +208,18 @@ def test_how_often_lesions_are_true_holds_for_the_run_as_it_was_measured(
     assert together.known_lesions is None
     chosen = replace(measured, thresholds=Thresholds(0.5, 0.4))
     assert chosen.known_lesions is None
+
+
+def test_lesions_smaller_than_any_measured_one_are_not_left_out_by_their_ppv(
+    write_tiny_run, tiny_recipe, tmp_path
+):
+    run = write_tiny_run("large", replace(tiny_recipe, least_lesion_ml=1.0))
+    known = KnownLesions(100, 90, -4.0, 1.0, 3.0, least_ppv=0.3)
+    write_small_run(Run.open(run), tmp_path / "measured", lesions=known)
+    shown = load_system(tmp_path / "measured", least_lesion_ml=0.0)
+    volume_ml, probability = np.array([0.5, 1.5, 50.0]), np.full(3, 0.6)
+    assert known.ppv(0.5, 0.6) < known.ppv(1.5, 0.6) < 0.3 < known.ppv(50.0, 0.6)
+    counted = shown.counts(volume_ml, probability)
+    assert counted.tolist() == [True, False, True]
+    usual = load_system(tmp_path / "measured").counts(volume_ml, probability)
+    assert usual.tolist() == [False, False, True]

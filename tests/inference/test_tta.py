@@ -70,6 +70,10 @@ def test_a_recipe_averages_by_itself_and_can_be_told_not_to(
     np.testing.assert_array_equal(maps.prediction, plain.prediction)
     with pytest.raises(UserError, match=r"tta\.copies is -1"):
         load_system(run, tta={"copies": -1})
+    for name in ("turn_deg", "shift"):
+        with pytest.raises(UserError, match=rf"tta\.{name} is given, but .* no turned"):
+            load_system(run, tta={name: 0.5, "copies": 0})
+        assert load_system(run, tta={name: 0.5, "copies": 2}).model.recipe.tta.copies
 
 
 def test_members_average_by_their_own_recipes(tiny_run, write_tiny_run, plain_recipe):

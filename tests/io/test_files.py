@@ -12,8 +12,11 @@ from adn_jax.errors import UserError
 from adn_jax.io.files import (
     atomic_path,
     check_fetched,
+    check_replaceable,
+    check_writable,
     files_below,
     is_there,
+    is_vacant,
     read_json,
     remove_remains,
     write_json,
@@ -191,3 +194,23 @@ def test_links_to_each_other_end(tmp_path):
             (tmp_path / name / other).symlink_to(tmp_path / other)
         (tmp_path / name / "file").touch()
     assert len(files_below(tmp_path)) == 12
+
+
+def test_a_folder_is_tried_without_a_trace(tmp_path):
+    check_writable(tmp_path / "a" / "b")
+    check_writable(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "b"):
+        with pytest.raises(UserError, match="Not a directory"):
+            check_writable(folder)
+
+
+def test_a_folder_that_may_not_be_read_is_one_sentence(tmp_path, monkeypatch):
+    def refuse(_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    for look in (is_vacant, lambda folder: check_replaceable(folder, "mark", ())):
+        with pytest.raises(UserError, match="Permission denied"):
+            look(tmp_path)

@@ -1,6 +1,7 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -261,12 +262,16 @@ def test_what_is_not_its_own_is_never_touched(data, tmp_path):
     assert contents(folder) == before
     export(data, tmp_path, dataset_id=502)
     with pytest.raises(UserError, match=r"holds the export of .* on the native grid"):
-        export(data, tmp_path, dataset_id=502, grid="prepared")
+        export_dataset(data / "prepared", tmp_path, grid="prepared", dataset_id=502)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        (
+            {"grid": "prepared", "raw": Path("raw")},
+            r"leave out --raw, or --grid prepared",
+        ),
         ({"grid": "native"}, r"native grid needs the scans themselves; give the raw"),
         ({"reading": ReadSettings(series="7")}, r"reading raw data .* without --raw"),
         ({"dataset_id": 0}, r"--dataset-id is 0; give a number from 1 to 999"),

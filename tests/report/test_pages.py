@@ -1,7 +1,7 @@
 import pytest
 from jinja2 import UndefinedError
 
-from adn_jax.report.pages import format_number, page_environment
+from adn_jax.report.pages import format_ml, format_number, page_environment
 
 
 def test_numbers_for_readers():
@@ -11,6 +11,14 @@ def test_numbers_for_readers():
     assert format_number(-0.001) == "0.00"
     assert format_number(-0.04, 1, True) == "+0.0"
     assert format_number(None) == format_number(float("nan")) == "–"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0.0"), (0.04, "0.04"), (0.1, "0.1"), (12.345, "12.3"), (None, "–")],
+)
+def test_small_volumes_are_told_in_hundredths(value, text):
+    assert format_ml(value) == text
 
 
 @pytest.mark.parametrize("package", ["adn_jax.prepare", "adn_jax.evaluation"])

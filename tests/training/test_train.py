@@ -277,6 +277,8 @@ def test_options_of_raw_data_are_not_ignored(data, tmp_path):
     for given in (data, None):
         with pytest.raises(UserError, match="--hu-range is of raw data"):
             train(RECIPE, given, tmp_path / "run", reading=reading)
+        with pytest.raises(UserError, match="--workers is of raw data"):
+            train(RECIPE, given, tmp_path / "run", workers=2)
     assert not (tmp_path / "run").exists()
 
 

@@ -50,10 +50,19 @@ class SliceStack:
         return float(np.rad2deg(np.arccos(np.clip(cosine, -1, 1))))
 
     @property
+    def is_even(self) -> bool:
+        """Whether the slices are evenly far apart."""
+        return bool(_is_even(np.diff(self.heights_mm)))
+
+    @property
+    def is_upright(self) -> bool:
+        """Whether the slices lie above each other, to half a voxel."""
+        return bool(abs(self.shifts).max() < 0.5)
+
+    @property
     def is_regular(self) -> bool:
         """Whether an affine with right angles says where every voxel lies."""
-        even = _is_even(np.diff(self.heights_mm))
-        return bool(even and abs(self.shifts).max() < 0.5)
+        return self.is_even and self.is_upright
 
 
 def unit(vector: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3"]:
