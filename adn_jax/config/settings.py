@@ -114,6 +114,12 @@ class AlignmentNetSettings:
     identity_start: bool = False
     """Start from the identity (near-zero last layer): tanh does not saturate."""
 
+    @staticmethod
+    def groups(width: int) -> int:
+        """Groups of a stage's normalisation: of four maps, or the next number above by
+        which all groups are alike."""
+        return next(n for n in range(max(1, width // 4), 0, -1) if width % n == 0)
+
 
 @dataclass(frozen=True)
 class UNetSettings:

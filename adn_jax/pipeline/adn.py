@@ -14,6 +14,7 @@ from adn_jax.config import (
     SegmentNetSettings,
     SystemSettings,
 )
+from adn_jax.errors import UserError
 from adn_jax.geometry.sampler import mirror
 from adn_jax.models import (
     apply_unet,
@@ -114,7 +115,15 @@ def apply_adn(
 
     Returns:
         Every intermediate by its name; unused ones cost nothing under jit.
+
+    Raises:
+        UserError: the volume has another grid.
     """
+    if volume.shape[1:4] != system.prepare.shape:
+        raise UserError(
+            f"the volume has {volume.shape[1:4]} voxels, the system's prepare.shape is "
+            f"{system.prepare.shape}; prepare the scan on that grid, or change it."
+        )
     disentangle_key, segment_key = (
         (None, None) if key is None else jax.random.split(key)
     )
