@@ -285,7 +285,7 @@ class AlignLossSettings:
     pose_regression: NonNegativeFloat = 0.0
     """Squared distance to the answer of the coarse search (ours)."""
     warm_start_steps: NonNegativeInt = 0
-    """Steps at the start with the pose regression alone."""
+    """Steps at the start with the pose regression alone, beside terms of your own."""
     extra: tuple[str, ...] = ()
     """Terms of your own: `module:function` or `module:function:weight`."""
     schedules: tuple[str, ...] = ()
@@ -342,6 +342,11 @@ class JointLossSettings:
     lambda."""
     gradient_norms_every: NonNegativeInt = 0
     """Updates between measurements of each term's gradient; 0: never."""
+
+    @property
+    def warm_steps(self) -> int:
+        """Steps of the warm start: none without L_D, whose place it takes."""
+        return self.warm_start_steps if self.regularisation else 0
 
 
 @dataclass(frozen=True)
