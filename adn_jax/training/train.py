@@ -37,6 +37,7 @@ from adn_jax.training.begin import (
     check_same_work,
     check_stages,
     find_pretrained,
+    goes_on,
     prepared_cases,
 )
 from adn_jax.training.loop import train_stage
@@ -48,6 +49,7 @@ from adn_jax.training.runs import (
     stages_of,
 )
 from adn_jax.training.stages import make_stage, needs_search
+from adn_jax.training.teaching import check_losses
 from adn_jax.training.updates import begin_with, compile_update
 from adn_jax.types import Batch
 
@@ -154,7 +156,10 @@ def _plan(
     check_stages(recipe, mesh, trained)
     check_run(run, recipe, fold)
     finished = run.finished if run else {}
-    return _Plan(run, pretrained, [name for name in trained if name not in finished])
+    left = [name for name in trained if name not in finished]
+    begun = [name for name in left if run is not None and goes_on(run, name, recipe)]
+    check_losses(recipe, [name for name in left if name not in begun])
+    return _Plan(run, pretrained, left)
 
 
 def _check_manifest(

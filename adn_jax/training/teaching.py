@@ -1,0 +1,114 @@
+"""Whether the losses of a recipe teach: all that it sets has to count at some step.
+
+Asked before a stage begins and not where a run is read, so that runs of older versions
+stay readable and go on.
+"""
+
+from collections.abc import Collection, Iterable
+
+from adn_jax.config import AlignLossSettings, JointLossSettings, Recipe
+from adn_jax.config.schedules import parse_schedule
+from adn_jax.errors import UserError
+from adn_jax.losses.recipes import (
+    ALIGNMENT,
+    DISENTANGLEMENT,
+    SEGMENTATION,
+    WARM_START,
+    resolve_term,
+)
+
+OF_ANOTHER_UNIT = ("size", "size_by_volume")
+"""Terms that compare P with shares of voxels, which parts of A cannot reach."""
+
+
+def check_losses(recipe: Recipe, stages: Collection[str]) -> None:
+    """Raise `UserError` if a loss of these stages teaches nothing, or has parts that
+    never count or cannot be met."""
+    if "align" in stages:
+        _check_align_loss(recipe)
+    if "joint" in stages:
+        _check_joint_loss(recipe)
+
+
+def _check_align_loss(recipe: Recipe) -> None:
+    loss = recipe.align_loss
+    counted = _with_weight(ALIGNMENT, loss)
+    if not counted and not _own_terms(loss) and not loss.warm_start_steps:
+        raise UserError(
+            "every weight of align_loss is 0, so that T learns nothing; set one, "
+            "--align-loss.mirror 1 for instance."
+        )
+    others = [name for name in counted if name != "pose_regression"]
+    if others and loss.warm_start_steps >= recipe.align.steps:
+        raise _all_warm("align", loss.warm_start_steps, recipe, ", ".join(others))
+    _check_schedules(loss, "align_loss")
+
+
+def _check_joint_loss(recipe: Recipe) -> None:
+    loss, charged = recipe.joint_loss, _with_weight(DISENTANGLEMENT, recipe.joint_loss)
+    if not loss.regularisation:
+        charged = []
+    if not charged and not _with_weight(SEGMENTATION, loss) and not _own_terms(loss):
+        raise UserError(
+            "every weight of joint_loss is 0, so that nothing is learnt; set one, "
+            "--joint-loss.cross-entropy 1 for instance."
+        )
+    if charged and loss.warm_steps >= recipe.joint.steps:
+        raise _all_warm("joint", loss.warm_steps, recipe, "L_D")
+    if loss.warm_steps and not _with_weight(WARM_START, loss):
+        raise UserError(
+            f"joint_loss.warm_start_steps is {loss.warm_start_steps}, but "
+            f"{' and '.join(WARM_START)}, which teach P in them, have the weight 0; "
+            "set --joint-loss.warm-start-steps 0."
+        )
+    unmet = [name for name in charged if name in OF_ANOTHER_UNIT]
+    if unmet and recipe.system.asymmetry.adds_up:
+        raise UserError(
+            f"asymmetry.pathological is 'part', but joint_loss.{unmet[0]} asks of P "
+            "to be as large as the infarct, which a part of A cannot be; set "
+            f"--joint-loss.{unmet[0].replace('_', '-')} 0 and "
+            "--joint-loss.size-in-asymmetry 1."
+        )
+    _check_schedules(loss, "joint_loss", () if loss.regularisation else DISENTANGLEMENT)
+
+
+def _all_warm(stage: str, warm: int, recipe: Recipe, never: str) -> UserError:
+    """Why a stage cannot be trained whose steps are all of its warm start."""
+    steps = getattr(recipe, stage).steps
+    return UserError(
+        f"{stage}.steps is {steps} and {stage}_loss.warm_start_steps {warm}, so that "
+        f"{never} never counts; set --{stage}-loss.warm-start-steps to fewer than the "
+        "steps."
+    )
+
+
+def _check_schedules(
+    loss: AlignLossSettings | JointLossSettings, where: str, off: Collection[str] = ()
+) -> None:
+    """Refuse schedules of terms that do not count: those that are `off` without lambda,
+    and the user's own of weight 0."""
+    own = _own_terms(loss)
+    for text in loss.schedules:
+        term = parse_schedule(text).term
+        if term in off:
+            raise UserError(
+                f"{where}.schedules has {text!r}, but without lambda {term} does not "
+                f"count; leave it out, or set {where}.regularisation."
+            )
+        if ":" in term and term not in own:
+            raise UserError(
+                f"{where}.schedules has {text!r}, but the weight of {term} is 0; leave "
+                f"both out, or give it a weight in {where}.extra."
+            )
+
+
+def _with_weight(
+    terms: Iterable[str], loss: AlignLossSettings | JointLossSettings
+) -> list[str]:
+    """Those of the terms that have a weight."""
+    return [name for name in terms if getattr(loss, name)]
+
+
+def _own_terms(loss: AlignLossSettings | JointLossSettings) -> set[str]:
+    """The user's own terms that have a weight."""
+    return {term.name for term in map(resolve_term, loss.extra) if term.weight}
