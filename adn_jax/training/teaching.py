@@ -41,7 +41,7 @@ def _check_align_loss(recipe: Recipe) -> None:
     others = [name for name in counted if name != "pose_regression"]
     if others and loss.warm_start_steps >= recipe.align.steps:
         raise _all_warm("align", loss.warm_start_steps, recipe, ", ".join(others))
-    _check_schedules(loss, "align_loss")
+    _check_schedules_count(loss, "align_loss")
 
 
 def _check_joint_loss(recipe: Recipe) -> None:
@@ -69,7 +69,9 @@ def _check_joint_loss(recipe: Recipe) -> None:
             f"--joint-loss.{unmet[0].replace('_', '-')} 0 and "
             "--joint-loss.size-in-asymmetry 1."
         )
-    _check_schedules(loss, "joint_loss", () if loss.regularisation else DISENTANGLEMENT)
+    _check_schedules_count(
+        loss, "joint_loss", () if loss.regularisation else DISENTANGLEMENT
+    )
 
 
 def _all_warm(stage: str, warm: int, recipe: Recipe, never: str) -> UserError:
@@ -82,7 +84,7 @@ def _all_warm(stage: str, warm: int, recipe: Recipe, never: str) -> UserError:
     )
 
 
-def _check_schedules(
+def _check_schedules_count(
     loss: AlignLossSettings | JointLossSettings, where: str, off: Collection[str] = ()
 ) -> None:
     """Refuse schedules of terms that do not count: those that are `off` without lambda,
