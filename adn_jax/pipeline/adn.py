@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Integer
+from jaxtyping import Array, Float, Integer
 
 from adn_jax.config import (
     AsymmetrySettings,
@@ -252,22 +252,16 @@ def segment_input(
     if salient is not None:
         choices["salient"] = (salient,)
         choices["salient_triple"] = (salient, aligned, mirrored)
-    channels = choices[system.segment_input]
-    seen = jnp.concatenate(channels, axis=-1)
-    if not system.zscore_in_brain:
-        return seen
-    # X_hat is below 0 where P is large, and its brain is X's
-    heads = [aligned if each is salient else each for each in channels]
-    return zscored(seen, jnp.concatenate(heads, axis=-1) > 0)
+    seen = jnp.concatenate(choices[system.segment_input], axis=-1)
+    return zscored(seen) if system.zscore_in_brain else seen
 
 
 def zscored(
     volume: Float[Array, "b z y x channels"],
-    brain: Bool[Array, "b z y x channels"],
 ) -> Float[Array, "b z y x channels"]:
-    """Mean 0 and deviation 1 over the brain's voxels, 0 outside."""
+    """Mean 0 and deviation 1 over the brain's voxels (those above 0), 0 outside."""
     axes = (1, 2, 3)
-    inside = brain.astype(volume.dtype)
+    inside = (volume > 0).astype(volume.dtype)
     count = jnp.maximum(inside.sum(axes, keepdims=True), 1)
     mean = (volume * inside).sum(axes, keepdims=True) / count
     centred = (volume - mean) * inside

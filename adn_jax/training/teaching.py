@@ -6,7 +6,7 @@ stay readable and go on.
 
 from collections.abc import Collection, Iterable
 
-from adn_jax.config import AlignLossSettings, JointLossSettings, Recipe
+from adn_jax.config import AlignLossSettings, JointLossSettings, Recipe, SystemSettings
 from adn_jax.config.schedules import parse_schedule
 from adn_jax.errors import UserError
 from adn_jax.losses.recipes import (
@@ -23,11 +23,22 @@ OF_ANOTHER_UNIT = ("size", "size_by_volume")
 
 def check_losses(recipe: Recipe, stages: Collection[str]) -> None:
     """Raise `UserError` if a loss of these stages teaches nothing, or has parts that
-    never count or cannot be met."""
+    never count or cannot be met, or if F is shown no head."""
     if "align" in stages:
         _check_align_loss(recipe)
     if "joint" in stages:
+        _check_shown(recipe.system)
         _check_joint_loss(recipe)
+
+
+def _check_shown(system: SystemSettings) -> None:
+    """Refuse z-scores of X_hat; runs trained with them predict as they did."""
+    if system.zscore_in_brain and system.disentangles:
+        raise UserError(
+            f"zscore_in_brain is set and segment_input is {system.segment_input!r}, "
+            "but where P is large X_hat is below 0 and counts as no brain, so that F "
+            "sees none; set --no-zscore-in-brain."
+        )
 
 
 def _check_align_loss(recipe: Recipe) -> None:

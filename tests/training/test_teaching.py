@@ -100,6 +100,15 @@ def test_a_part_of_a_is_not_asked_to_be_as_large_as_the_infarct(term):
         check_losses(recipe, ("joint",))
 
 
+@pytest.mark.parametrize("channels", ["salient", "salient_triple"])
+def test_f_is_not_shown_z_scores_of_what_p_leaves(channels):
+    recipe = RECIPE.with_fields(segment_input=channels, zscore_in_brain=True)
+    check_recipe(recipe)
+    with pytest.raises(UserError, match=f"is '{channels}', .* --no-zscore-in-brain"):
+        check_losses(recipe, ("joint",))
+    check_losses(PLAIN.with_fields(zscore_in_brain=True), ("joint",))
+
+
 def test_it_is_asked_before_anything_is_written(tmp_path):
     loss = replace(RECIPE.joint_loss, warm_start_steps=10)
     with pytest.raises(UserError, match="L_D never counts"):
