@@ -91,7 +91,8 @@ class HeadTruth:
     """What is known of drawn heads beside their labels."""
 
     pathological: Float[Array, "*b z y x 1"]
-    """What infarcts took from the volume, in its units (the HU window is 1)."""
+    """What infarcts took from the volume, in its units (the HU window is 1); below 0
+    where a sharp kernel brightens what lies around them."""
     tissue: Float[Array, "*b z y x 3"]
     """Shares of grey matter, white matter and CSF; 0 outside the brain."""
     pose: Any

@@ -9,6 +9,7 @@ from adn_jax.config import (
     AlignmentNetSettings,
     AlignmentSettings,
     AugmentSettings,
+    DeepMedicSettings,
     JointLossSettings,
     OptimizerSettings,
     PrepareSettings,
@@ -136,6 +137,22 @@ def test_differing_fields_name_the_place_and_both_values():
         ({"segment_net": UNetSettings(dropout=2.0)}, r"segment_net\.dropout is 2.0"),
         ({"disentangle_net": UNetSettings(widths=(8, 0))}, r"disentangle_net\.widths"),
         ({"segment_net": UNetSettings(outputs=0)}, r"segment_net\.outputs is 0"),
+        (
+            {"segment_net": UNetSettings(outputs=2)},
+            r"segment_net\.outputs is 2; it has to be 1",
+        ),
+        (
+            {"disentangle_net": UNetSettings(outputs=3)},
+            r"disentangle_net\.outputs is 3; it has to be 1",
+        ),
+        (
+            {"segment_net": DeepMedicSettings(steps=(1, 3, 3))},
+            r"segment_net\.steps is \(1, 3, 3\); .* none of them twice",
+        ),
+        (
+            {"stream": StreamSettings(infarct_quantiles_ml=(110.0, 12.0, 1.5))},
+            r"stream\.infarct_quantiles_ml .* do not fall",
+        ),
         ({"segment_net": UNetSettings(groups=0)}, r"segment_net\.groups is 0"),
         ({"segment_net": UNetSettings(prior=1.0)}, r"segment_net\.prior is 1.0"),
         ({"tissue_net": UNetSettings(outputs=1)}, r"tissue_net\.outputs is 1"),

@@ -26,8 +26,8 @@ class ExportModel:
     """stablehlo: the whole chain, for jax.export.deserialize. onnx: through the PyTorch
     form of the chain, so in a checkout with adn-jax[onnx]; where the system searches
     the pose, it is a second input. weights: a run of few MB in half precision."""
-    platforms: tuple[ExportPlatform, ...] = ("cpu", "cuda", "tpu")
-    """Platforms that StableHLO is lowered for."""
+    platforms: tuple[ExportPlatform, ...] | None = None
+    """Platforms that StableHLO is lowered for; cpu, cuda and tpu where not given."""
     heads: Where | None = None
     """Of weights, a prepared data set whose training cases stand for what the run has
     learnt: predict flags scans that are unlike them. Their labels tell how often its

@@ -12,6 +12,7 @@ from adn_jax.cli.arguments import LocalFolder, parse
 from adn_jax.config import Recipe
 from adn_jax.config.recipe_file import load_recipe
 from adn_jax.config.serialization import sections
+from adn_jax.config.validation import check_recipe
 from adn_jax.errors import UserError
 from adn_jax.io.files import check_fetched
 from adn_jax.models.torch_names import State, TorchNetSettings, from_torch, torch_widths
@@ -33,7 +34,8 @@ class ImportTorch:
     tissue: Path | None = None
     """Checkpoint of the tissue network (.pth with `state_dict`)."""
     recipe: Path = Path("configs/adn_reference.py")
-    """Recipe of the run; its widths and tissue source follow the checkpoints."""
+    """Recipe of the run, with T and D; its widths and tissue source follow the
+    checkpoints."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -47,6 +49,19 @@ def main(arguments: Sequence[str]) -> None:
 def import_networks(command: ImportTorch) -> tuple[Recipe, AdnParams, Params]:
     """The recipe with the widths that were found, and the networks' parameters."""
     recipe = load_recipe(command.recipe)
+    for lacking, name in (
+        (not recipe.system.alignment.network, "T"),
+        (not recipe.system.disentangles, "D"),
+    ):
+        if lacking:
+            raise UserError(
+                f"the recipe {recipe.name!r} has no network {name}, of which the "
+                "checkpoints are; give one that has, as configs/adn_reference.py."
+            )
+    inputs = {
+        "disentangle_net": recipe.system.disentangle_channels,
+        "segment_net": recipe.system.segment_channels,
+    }
     joint = read_checkpoint(command.df)
     states = {
         "alignment_net": (read_checkpoint(command.t), "state_dict", "T"),
@@ -62,10 +77,13 @@ def import_networks(command: ImportTorch) -> tuple[Recipe, AdnParams, Params]:
         state = network_state(checkpoint, key, network)
         own = dict(sections(recipe))[f"{field}."]
         settings = fitted_settings(own, state, network)
-        params[field] = from_torch(state, settings, network)
+        params[field] = from_torch(state, settings, network, inputs.get(field, 1))
         recipe = recipe.with_fields(**{field: settings})
-    if command.tissue is None and recipe.tissue_source == "network":
+    if command.tissue is not None:
+        recipe = replace(recipe, tissue_source="network")
+    elif recipe.tissue_source == "network":
         recipe = replace(recipe, tissue_source="maps")
+    check_recipe(recipe)
     adn = AdnParams(
         align=params["alignment_net"],
         disentangle=params["disentangle_net"],

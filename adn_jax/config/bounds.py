@@ -108,7 +108,11 @@ KernelSides = Annotated[
 PathwaySteps = Annotated[
     tuple[int, ...],
     Bound(  # then pathways share their middle
-        "odd numbers, the first 1",
-        lambda steps: steps[:1] == (1,) and all(map(ODD.holds, steps)),
+        "odd numbers, the first 1, none of them twice",
+        lambda steps: (
+            steps[:1] == (1,)
+            and all(map(ODD.holds, steps))
+            and len(set(steps)) == len(steps)
+        ),
     ),
 ]

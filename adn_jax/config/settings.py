@@ -114,6 +114,12 @@ class AlignmentNetSettings:
     identity_start: bool = False
     """Start from the identity (near-zero last layer): tanh does not saturate."""
 
+    @staticmethod
+    def groups(width: int) -> int:
+        """Groups of a stage's normalisation: of four maps, or the next number above by
+        which all groups are alike."""
+        return next(n for n in range(max(1, width // 4), 0, -1) if width % n == 0)
+
 
 @dataclass(frozen=True)
 class UNetSettings:
@@ -279,7 +285,7 @@ class AlignLossSettings:
     pose_regression: NonNegativeFloat = 0.0
     """Squared distance to the answer of the coarse search (ours)."""
     warm_start_steps: NonNegativeInt = 0
-    """Steps at the start with the pose regression alone."""
+    """Steps at the start with the pose regression alone, beside terms of your own."""
     extra: tuple[str, ...] = ()
     """Terms of your own: `module:function` or `module:function:weight`."""
     schedules: tuple[str, ...] = ()
@@ -336,6 +342,11 @@ class JointLossSettings:
     lambda."""
     gradient_norms_every: NonNegativeInt = 0
     """Updates between measurements of each term's gradient; 0: never."""
+
+    @property
+    def warm_steps(self) -> int:
+        """Steps of the warm start: none without L_D, whose place it takes."""
+        return self.warm_start_steps if self.regularisation else 0
 
 
 @dataclass(frozen=True)

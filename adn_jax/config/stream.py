@@ -35,7 +35,11 @@ CutRange = Annotated[
     Bound("at most 100, which leaves some of the brain", lambda pair: pair[1] <= 100),
 ]
 
-Quantiles = Annotated[tuple[float, float, float], all_positive("three volumes above 0")]
+Quantiles = Annotated[
+    tuple[float, float, float],
+    all_positive("three volumes above 0"),
+    Bound("volumes that do not fall", lambda values: sorted(values) == list(values)),
+]
 
 Counts = Annotated[
     tuple[float, ...],
@@ -130,7 +134,8 @@ class StreamSettings:
     infarct_quantiles_ml: Quantiles = (1.5, 12.0, 110.0)
     """10th percentile, median and 90th percentile of an infarct's volume."""
     infarct_limits_ml: LimitRange = (0.3, 330.0)
-    """Smallest and largest volume."""
+    """Smallest and largest volume; territories of arteries too small for the smallest
+    have no infarct."""
     infarct_loss_hu: NonNegativeRange = (2.0, 25.0)
     """Darkening of the core, from hyperacute to old; CSF density is the most."""
     infarct_rim_mm: Sizes = (2.0, 12.0)
@@ -138,7 +143,7 @@ class StreamSettings:
     swelling_mm: Range = (-4.0, 7.0)
     """Displacement at the border of a large infarct: shrunken if old, else swollen."""
     midline_mm: NonNegativeRange = (0.0, 9.0)
-    """Shift of the mid-line by a large swollen infarct."""
+    """Shift of the mid-line by a large infarct as swollen as can be; less by others."""
     haemorrhage: Chance = 0.2
     """Chance of each of three spots of blood in an infarct."""
     haemorrhage_hu: NonNegativeRange = (10.0, 40.0)

@@ -113,8 +113,16 @@ def _check_system(recipe: Recipe) -> None:
             f"segment_input is {system.segment_input!r}, so there is no P that L_D "
             "could shape; set --joint-loss.regularisation 0."
         )
-    _check_levels(system.disentangle_net, "disentangle_net")
-    _check_levels(net, "segment_net")
+    for name, each in (
+        ("disentangle_net", system.disentangle_net),
+        ("segment_net", net),
+    ):
+        _check_levels(each, name)
+        if isinstance(each, UNetSettings) and each.outputs != 1:
+            raise UserError(
+                f"{name}.outputs is {each.outputs}; it has to be 1, the probability of "
+                "infarct."
+            )
     _check_levels(recipe.tissue_net, "tissue_net")
     if isinstance(net, DeepMedicSettings):
         _check_layers(net)

@@ -20,6 +20,7 @@ from adn_jax.data.cases import PreparedCase, read_volumes, write_case
 from adn_jax.data.manifest import Manifest
 from adn_jax.distributed.hosts import own_share
 from adn_jax.distributed.mesh import CASE_SPEC, replicate
+from adn_jax.errors import UserError
 from adn_jax.io.image import from_zyx
 from adn_jax.phantom.generate import (
     case_name,
@@ -42,6 +43,14 @@ class HeadStream:
     settings: StreamSettings
     prepare: PrepareSettings
     purpose: str = "training"
+
+    def __post_init__(self) -> None:
+        """Raise `UserError` for a grid that heads cannot be drawn on."""
+        if min(self.prepare.shape) < 2:
+            raise UserError(
+                f"prepare.shape is {self.prepare.shape}; heads are drawn on grids of 2 "
+                "or more voxels along each axis, so set another prepare.shape."
+            )
 
     def __len__(self) -> int:
         """Heads of an epoch."""
@@ -152,10 +161,10 @@ def write_drawn_heads(
     """
     check_seed(seed, 2**31)
     splits, prepare = split_cases(cases, validation, test), recipe.system.prepare
+    stream = HeadStream(recipe.stream, prepare, "files")
     made_of = {"stream": recipe.stream, "prepare": prepare}
     made_of = {name: settings_to_json(each) for name, each in made_of.items()}
     claim_folder(out, {"seed": seed, "splits": splits, **made_of})
-    stream = HeadStream(recipe.stream, prepare, "files")
     names = [case_name(index) for index in range(cases)]
     for index, name in enumerate(track(names, "heads", transient=True)):
         if not (out / name).exists():

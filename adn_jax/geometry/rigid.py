@@ -105,6 +105,17 @@ class Pose:
         """Turned further about z by an angle in radians, about the same centre."""
         return Pose(self.rotation.at[..., 2].add(angle), self.translation)
 
+    def half_turned(self, times: Float[Array, " b"]) -> "Pose":
+        """The aligned head turned by so many half turns about its own z axis.
+
+        Its mirror plane stays: R is multiplied from the right, and since
+        Ry(b) Rx(a) Rz(pi) = Rz(pi) Ry(-b) Rx(-a), the other angles change their signs.
+        """
+        tilt = self.rotation[..., :2]
+        odd = jnp.mod(times, 2)[..., None] == 1
+        turned = self.rotation.at[..., :2].set(jnp.where(odd, -tilt, tilt))
+        return Pose(turned, self.translation).turned(jnp.pi * times)
+
     def mirrored(self) -> "Pose":
         """The pose of the head flipped along x: F M F."""
         signs = jnp.array([[1, -1, -1], [-1, 1, 1]], self.rotation.dtype)

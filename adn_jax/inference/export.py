@@ -50,6 +50,9 @@ Format = Literal[ProgramFormat, "weights"]
 
 ExportPlatform = Literal["cpu", "cuda", "rocm", "tpu"]
 
+PLATFORMS: tuple[ExportPlatform, ...] = ("cpu", "cuda", "tpu")
+"""For which StableHLO is lowered where nothing else is asked for."""
+
 ExportedMaps = dict[str, Float[Array, "*b z y x"] | Float[Array, "*b 4 4"]]
 
 DESCRIPTION = "model.json"
@@ -86,7 +89,7 @@ def export_model(
     run: Place | str,
     out: Path,
     format: Format = "stablehlo",  # noqa: A002
-    platforms: Sequence[ExportPlatform] = ("cpu", "cuda", "tpu"),
+    platforms: Sequence[ExportPlatform] | None = None,
     heads: Place | str | None = None,
 ) -> Path:
     """Write `out/model.stablehlo` or `out/model.onnx`, and `out/model.json`.
@@ -97,7 +100,7 @@ def export_model(
         run: a finished run.
         out: a new folder, or one of an earlier program, which is replaced.
         format: stablehlo (read by `jax.export.deserialize`), onnx, or weights.
-        platforms: for which StableHLO is lowered.
+        platforms: for which StableHLO is lowered; None: `PLATFORMS`.
         heads: of weights, a prepared data set; its training cases stand for what the
             run has learnt, and scans unlike them are flagged (`data.known_heads`). If
             they have labels, the run itself not having learnt from them, they tell how
@@ -105,8 +108,10 @@ def export_model(
 
     Raises:
         UserError: no finished run, another folder, a package that is missing, a system
-            that the format cannot hold, or heads for a program.
+            that the format cannot hold, heads for a program, or platforms for another
+            format.
     """
+    chosen = _chosen_platforms(format, platforms)
     if format == "weights":
         check_vacant(out)  # before minutes of measuring
         known = () if heads is None else measure_heads(load_run(run), heads)
@@ -122,14 +127,34 @@ def export_model(
     with atomic_path(out) as temporary:
         temporary.mkdir()
         path = temporary / EXPORT_FILES[format]
-        about: dict[str, Any] = {"inputs": ["volume"], "platforms": list(platforms)}
+        about: dict[str, Any] = {"inputs": ["volume"], "platforms": list(chosen)}
         if format == "stablehlo":
-            path.write_bytes(to_stablehlo(model, platforms))
+            path.write_bytes(to_stablehlo(model, chosen))
         else:
             about = named_function(*ONNX_WRITER, "writer of ONNX")(model, path)
         described = describe_program(model, format, about.pop("inputs"))
         write_json(temporary / DESCRIPTION, described | about)
     return out / EXPORT_FILES[format]
+
+
+def _chosen_platforms(
+    form: Format, platforms: Sequence[ExportPlatform] | None
+) -> Sequence[ExportPlatform]:
+    """The platforms that were asked for, or the usual ones; `UserError` if the format
+    has none, none is named, or one is twice."""
+    if platforms is None:
+        return PLATFORMS
+    if form != "stablehlo":
+        raise UserError(
+            f"platforms are given, but {form} is written for none; leave --platforms "
+            "out, or take --format stablehlo."
+        )
+    if not platforms or len(set(platforms)) < len(platforms):
+        raise UserError(
+            f"the platforms are {', '.join(platforms) or 'none at all'}; name one or "
+            "more, each once."
+        )
+    return platforms
 
 
 def measure_heads(

@@ -9,11 +9,12 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from adn_jax.config import AlignLossSettings, JointLossSettings
@@ -22,7 +23,6 @@ from adn_jax.errors import UserError, one_line
 from adn_jax.geometry.rigid import Pose
 from adn_jax.losses import alignment, disentanglement
 from adn_jax.losses.segmentation import (
-    VOXELS,
     boundary,
     cross_entropy,
     focal_tversky,
@@ -33,6 +33,9 @@ from adn_jax.runtime.named import named_function
 from adn_jax.types import Step, Volume
 
 TermValues = dict[str, Float[Array, ""]]
+
+VoxelSize = tuple[float, float, float] | None
+"""In mm (z y x); None: not known, where no term measures distances."""
 
 LossAndTerms = tuple[Float[Array, ""], TermValues]
 
@@ -107,7 +110,7 @@ def segmentation_loss(
     label: Volume,
     settings: JointLossSettings,
     step: Step | int,
-    spacing_mm: tuple[float, float, float] = VOXELS,
+    spacing_mm: VoxelSize = None,
 ) -> LossAndTerms:
     """L_F alone, of any probabilities and labels: what networks of patches lower."""
     terms = segmentation_terms(probability, label, settings, step, spacing_mm)
@@ -119,10 +122,18 @@ def segmentation_terms(
     label: Volume,
     settings: JointLossSettings,
     step: Step | int,
-    spacing_mm: tuple[float, float, float] = VOXELS,
+    spacing_mm: VoxelSize = None,
 ) -> Terms:
     """Every term of L_F that has a weight, computed once."""
-    table = SEGMENTATION | {"boundary": partial(boundary, spacing_mm=spacing_mm)}
+    table = SEGMENTATION
+    if settings.boundary:
+        if spacing_mm is None:
+            raise UserError(
+                "joint_loss.boundary has a weight and measures distances in mm, but no "
+                "voxel size is given; give spacing_mm, the recipe's "
+                "system.prepare.spacing_mm."
+            )
+        table = SEGMENTATION | {"boundary": partial(boundary, spacing_mm=spacing_mm)}
     return _terms(table, settings, step, probability, label)
 
 
@@ -131,7 +142,7 @@ def joint_loss(
     targets: Targets,
     settings: JointLossSettings,
     step: Step | int,
-    spacing_mm: tuple[float, float, float] = VOXELS,
+    spacing_mm: VoxelSize = None,
 ) -> LossAndTerms:
     """L_F + lambda L_D + extra terms, which train D and F together (equation 6).
 
@@ -141,7 +152,7 @@ def joint_loss(
     weights and without their schedules: it brings P near the infarct, whatever L_F asks
     of F's edges.
 
-    `spacing_mm` (z y x) is the unit of the terms that measure distances. A system
+    `spacing_mm`, the size of a voxel, is needed where `boundary` has a weight. A system
     without D has no P; its lambda is 0. Side predictions are part of L_F
     (`_deeply_supervised`) and compared with T(G) whatever the grid.
     """
@@ -162,7 +173,7 @@ def weighted_joint_terms(
     targets: Targets,
     settings: JointLossSettings,
     step: Step | int,
-    spacing_mm: tuple[float, float, float] = VOXELS,
+    spacing_mm: VoxelSize = None,
 ) -> TermValues:
     """What each term adds to the total of `joint_loss` in this update, by its name.
 
@@ -188,7 +199,7 @@ def _joint_terms(
     targets: Targets,
     settings: JointLossSettings,
     step: Step | int,
-    spacing_mm: tuple[float, float, float],
+    spacing_mm: VoxelSize,
 ) -> JointTerms:
     """Every term of the joint loss that has a weight, computed once."""
     pair = _prediction(outputs, targets, settings)
@@ -247,22 +258,22 @@ def align_loss(
 ) -> LossAndTerms:
     """L_T of X, X', I, X' warped back to I's grid, T's pose and the search's.
 
-    In the first `warm_start_steps` steps the pose regression stands alone, with the
-    weight 1 where its own is 0 and without its schedule. Extra terms take the
-    `AlignOutputs`.
+    In the first `warm_start_steps` steps the pose regression takes the place of the
+    other terms, with the weight 1 where its own is 0 and without its schedule. Extra
+    terms take the `AlignOutputs` and count from the first step on.
     """
     outputs = alignment.AlignOutputs(
         volume, aligned, mirrored, reconstruction, pose, search_pose
     )
     terms = _terms(ALIGNMENT, settings, step, outputs)
     extra = _extra(settings, step, outputs)
-    total, values = terms.total + extra.total, terms.values | extra.values
+    total, values = terms.total, terms.values | extra.values
     if settings.warm_start_steps:
         regression = alignment.pose_regression(outputs)
         weight = settings.pose_regression or 1.0
         total = jnp.where(step < settings.warm_start_steps, weight * regression, total)
         values["pose_regression"] = regression
-    return total, values
+    return total + extra.total, values
 
 
 def _prediction(
@@ -360,12 +371,7 @@ class ExtraTerm:
                 f"{one_line(error)}; correct it (in a system without D, P and what "
                 "follows from it are None)."
             ) from error
-        if not isinstance(value, float | jax.Array) or jnp.shape(value) != ():
-            found = (
-                f"an array of shape {value.shape}"
-                if isinstance(value, jax.Array)
-                else f"a {type(value).__name__}"
-            )
+        if found := _instead_of_number(value):
             raise UserError(
                 f"the loss term {self.name} gives {found}; one number is wanted, so "
                 "take a mean or a sum."
@@ -373,11 +379,22 @@ class ExtraTerm:
         return jnp.asarray(value, jnp.float32)
 
 
-@cache
+def _instead_of_number(value: Any) -> str:
+    """What a value is that is not one real number; empty if it is."""
+    if not isinstance(value, int | float | np.generic | np.ndarray | jax.Array):
+        return f"a {type(value).__name__}"
+    if shape := np.shape(value):
+        return f"an array of shape {shape}"
+    kind = getattr(value, "dtype", type(value))
+    real = any(jnp.issubdtype(kind, each) for each in (jnp.floating, jnp.integer))
+    return "" if real else f"a number of type {jnp.dtype(kind)}"
+
+
 def resolve_term(text: str) -> ExtraTerm:
     """Import the function of `module:function` or `module:function:weight`.
 
-    The weight is 1 if none is given. Raises `UserError` if the text has another
+    The weight is 1 if none is given. A module that was loaded again gives its present
+    function. Raises `UserError` if the text has another
     form, or the module or function cannot be had.
     """
     parts = text.split(":")

@@ -1,5 +1,7 @@
 """How far a probability map is from a label; averages run over the whole batch."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Integer
@@ -109,8 +111,9 @@ def tissue_cross_entropy(
 
 
 def _bounded_log(probability: Volume) -> Volume:
-    """Logarithm with a finite value and a zero gradient at 0."""
-    positive = probability >= jnp.finfo(probability.dtype).tiny
+    """Logarithm that stops at -100, with a zero gradient there."""
+    tiny = float(jnp.finfo(probability.dtype).tiny)
+    positive = probability >= max(tiny, math.exp(LOWEST_LOG))
     return jnp.where(positive, jnp.log(jnp.where(positive, probability, 1)), LOWEST_LOG)
 
 

@@ -23,8 +23,6 @@ from adn_jax.models.convolution import convolve_strided
 from adn_jax.models.precision import map_type, multiplying
 from adn_jax.types import Key, Params
 
-CHANNELS_PER_GROUP = 4
-
 IDENTITY_START = 0.01
 """Share of the last kernel's usual size that T keeps to start at the identity."""
 
@@ -39,7 +37,7 @@ class AlignmentStage(nn.Module):
         """Apply the stage; every axis is halved."""
         volume = Downsampling(self.features, name="down")(volume)
         branch = volume
-        groups = max(1, self.features // CHANNELS_PER_GROUP)
+        groups = AlignmentNetSettings.groups(self.features)
         for number in (1, 2):
             branch = nn.relu(GroupNorm(groups, name=f"norm_{number}")(branch))
             branch = Convolution(self.features, name=f"conv_{number}")(branch)

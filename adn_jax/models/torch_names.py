@@ -119,7 +119,8 @@ def from_torch(
     if found:
         raise UserError(
             f"the checkpoint of {network} does not fit a {_kind(settings)} of widths "
-            f"{settings.widths} ({'; '.join(found)}); give the file of this network."
+            f"{settings.widths} ({'; '.join(found)}); give the file of this network, "
+            "or a recipe of such a one."
         )
     return unflatten_dict(
         {path: jnp.asarray(value, jnp.float32) for path, value in values.items()},

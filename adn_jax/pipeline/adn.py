@@ -14,6 +14,7 @@ from adn_jax.config import (
     SegmentNetSettings,
     SystemSettings,
 )
+from adn_jax.errors import UserError
 from adn_jax.geometry.sampler import mirror
 from adn_jax.models import (
     apply_unet,
@@ -114,7 +115,15 @@ def apply_adn(
 
     Returns:
         Every intermediate by its name; unused ones cost nothing under jit.
+
+    Raises:
+        UserError: the volume has another grid.
     """
+    if volume.shape[1:4] != system.prepare.shape:
+        raise UserError(
+            f"the volume has {volume.shape[1:4]} voxels, the system's prepare.shape is "
+            f"{system.prepare.shape}; prepare the scan on that grid, or change it."
+        )
     disentangle_key, segment_key = (
         (None, None) if key is None else jax.random.split(key)
     )
@@ -291,9 +300,13 @@ def repeat_to(
 def make_targets(
     outputs: AdnOutputs, batch: Batch, recipe: Recipe, tissue_params: Params = None
 ) -> Targets:
-    """G on both grids and the tissue on X's; the loss terms leave lesion voxels out."""
+    """G on both grids and the tissue on X's; the loss terms leave lesion voxels out.
+
+    G is partial or cut at one half, as the recipe has it.
+    """
     alignment = outputs.alignment
-    aligned_lesion = alignment.warp_labels(batch.lesion)
+    lesion = learnt_label(batch.lesion, recipe)
+    aligned_lesion = alignment.warp_labels(lesion)
     if recipe.tissue_source == "network":
         with jax.named_scope("tissue"):  # as the frozen tissue net sees it on X
             logits = apply_unet(
@@ -309,7 +322,12 @@ def make_targets(
             tissue = one_hot_tissue(moved[..., 0])
     else:
         tissue = jnp.zeros((*aligned_lesion.shape[:4], len(TISSUE_VALUES)), jnp.float32)
-    return Targets(lesion=batch.lesion, aligned_lesion=aligned_lesion, tissue=tissue)
+    return Targets(lesion=lesion, aligned_lesion=aligned_lesion, tissue=tissue)
+
+
+def learnt_label(lesion: Volume, recipe: Recipe) -> Volume:
+    """The share of each voxel that is infarct, or whether most of it is."""
+    return lesion if recipe.soft_labels else jnp.round(lesion)
 
 
 def one_hot_tissue(

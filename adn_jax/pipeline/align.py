@@ -343,7 +343,7 @@ def refine_pose(volume: Volume, pose: Pose, system: SystemSettings) -> Pose:
         change: Float[Array, "b 2"],
     ) -> tuple[Float[Array, ""], Float[Array, " b"]]:
         distance = mirror_distance(volume, moved(change), system)
-        return distance.sum(), distance
+        return distance.sum(), distance.astype(jnp.float32)
 
     def step(carry, falling_rate):
         change, state, best, best_distance = carry
@@ -366,9 +366,9 @@ def face_front(volume: Volume, pose: Pose, system: SystemSettings) -> Pose:
 
     Nearest to the grid's own front, unless the brain's shape says clearly otherwise.
     """
-    pose = pose.turned(-jnp.pi * jnp.round(pose.in_plane_angle / jnp.pi))
+    pose = pose.half_turned(-jnp.round(pose.in_plane_angle / jnp.pi))
     over = skewness(Alignment.of(pose, system).warp(volume)) < UPSIDE_DOWN
-    return pose.turned(jnp.where(over, jnp.pi, 0.0))
+    return pose.half_turned(jnp.where(over, 1.0, 0.0))
 
 
 def skewness(aligned: Volume) -> Float[Array, " b"]:

@@ -27,6 +27,7 @@ from adn_jax.synthesis.scanner import (
     own_sulci,
     slice_jitter,
     slice_mix,
+    through_kernel,
     through_slices,
 )
 from adn_jax.synthesis.shape import HeadShape, ScanPose, draw_pose, draw_shape
@@ -104,7 +105,9 @@ def draw_head(
     noise_key, mask_key = jax.random.split(keys[8])
     hu = expose(noise_key, hu, grid, scanner, real)
     brain = brain_mask(mask_key, anatomy, pose, grid, settings)
-    seen = through_slices(slice_mix(grid, scanner), jnp.stack(tissue.shown()))
+    taken = through_kernel(tissue.loss_hu, scanner, real)
+    shown = jnp.stack(tissue._replace(loss_hu=taken).shown())
+    seen = through_slices(slice_mix(grid, scanner), shown)
     return _as_batch(number, hu, brain, seen, pose, scanner.gain, prepare)
 
 

@@ -88,8 +88,7 @@ def draw_infarcts(key: Key, atlas: HeadAtlas, settings: StreamSettings) -> Infar
     drawn = jax.random.uniform(keys[0], (13, most))
     reached = jnp.cumsum(jnp.array(settings.infarcts))
     count = jnp.searchsorted(reached, drawn[0, 0] * reached[-1], side="right")
-    chances = np.cumsum([CHANCES[name] for name in TERRITORY_NAMES])
-    territory = jnp.searchsorted(jnp.array(chances / chances[-1]), drawn[1])
+    territory = jnp.searchsorted(_reached_chances(settings), drawn[1])
     first = jnp.where(drawn[2, 0] < 0.5, 1.0, -1.0)
     turned = (drawn[3] < settings.other_side).at[0].set(False)
     side = jnp.where(turned, -first, first)
@@ -112,6 +111,11 @@ def draw_infarcts(key: Key, atlas: HeadAtlas, settings: StreamSettings) -> Infar
     swelling = (
         jnp.where(age > OLD, shrunk, swollen * (4 * fresh * (1 - fresh))) * effect
     )
+    pushing = large**2 * (swelling > 0)
+    least_shift, most_shift = settings.midline_mm
+    # not by `between`: with a least shift of 0 the last digits are what they were
+    midline = pushing * shift * most_shift * effect
+    midline += pushing * (1 - shift) * least_shift * effect
     return Infarcts(
         present=jnp.arange(most) < count,
         territory=territory,
@@ -123,8 +127,25 @@ def draw_infarcts(key: Key, atlas: HeadAtlas, settings: StreamSettings) -> Infar
         loss_hu=loss,
         rim_mm=jnp.minimum(rim, radius),
         swelling_mm=large * swelling,
-        midline_mm=large**2 * (swelling > 0) * shift * settings.midline_mm[1] * effect,
+        midline_mm=midline,
     )
+
+
+def _reached_chances(settings: StreamSettings) -> Float[Array, " t"]:
+    """Chance of each territory and of those before it together, without those that
+    have no infarct as large as the smallest is to be."""
+    chances = np.array([CHANCES[name] for name in TERRITORY_NAMES])
+    reached = np.cumsum(chances)
+    large_enough = _largest_ml() >= settings.infarct_limits_ml[0]
+    left = jnp.cumsum(jnp.where(large_enough, chances, 0.0))
+    # sums of the host where all are left: the same digits on every device
+    whole = large_enough.all()
+    return jnp.where(whole, jnp.array(reached / reached[-1]), left / left[-1])
+
+
+def _largest_ml() -> Float[Array, " t"]:
+    """Largest volume in each territory; infinite where it alone sets no limit."""
+    return jnp.array([LARGEST_INFARCT_ML.get(name, np.inf) for name in TERRITORY_NAMES])
 
 
 def _draw_volume_ml(
@@ -134,9 +155,8 @@ def _draw_volume_ml(
     low, median, high = jnp.log(jnp.array(settings.infarct_quantiles_ml))
     normal = jax.random.normal(key, territory.shape)
     width = jnp.where(normal > 0, high - median, median - low) / ndtri(0.9)
-    largest = [LARGEST_INFARCT_ML.get(name, np.inf) for name in TERRITORY_NAMES]
     least, most = settings.infarct_limits_ml
-    limits = jnp.minimum(jnp.array(largest)[territory], most)
+    limits = jnp.minimum(_largest_ml()[territory], most)
     return jnp.clip(jnp.exp(median + width * normal), least, limits)
 
 

@@ -147,6 +147,14 @@ def through_slices(mix: Float[Array, "z z"], maps: Float[Array, "c z y x"]) -> A
     return jnp.einsum("wz,czyx->cwyx", mix, maps, precision="highest")
 
 
+def through_kernel(values: Maps, scanner: Scanner, real: Bool[Array, ""]) -> Maps:
+    """A map as kernel and motion show it; of a sum of maps it is the sum."""
+    values = values + scanner.sharpness * (values - _blur(values))
+    values = materialise(values, real)
+    doubled = (jnp.roll(values, 1, 2) + jnp.roll(values, -1, 2)) / 2
+    return values + scanner.ghost * (doubled - values)
+
+
 def expose(
     key: Key,
     hu: Maps,
@@ -155,10 +163,8 @@ def expose(
     real: Bool[Array, ""],
 ) -> Maps:
     """The CT numbers as this scanner shows them: kernel, motion, noise, error."""
-    hu = hu + scanner.sharpness * (hu - _blur(hu))
-    hu, white = materialise((hu, white_noise(key, hu.shape)), real)
-    doubled = (jnp.roll(hu, 1, 2) + jnp.roll(hu, -1, 2)) / 2
-    hu = hu + scanner.ghost * (doubled - hu)
+    hu = through_kernel(hu, scanner, real)
+    white = materialise(white_noise(key, hu.shape), real)
     smooth = jnp.clip(0.5 - scanner.sharpness, 0.0, 1.0)
     noise = white + smooth * (_blur(white) - white)
     hu = through_slices(

@@ -76,7 +76,7 @@ def find_pretrained(
     pretrained = {**begun_with, **given}
     for stage in pretrained.keys() - finished.keys():
         same = known.get(stage) == run_name(pretrained[stage])
-        if run is None or not same or not _goes_on(run, stage, recipe):
+        if run is None or not same or not goes_on(run, stage, recipe):
             _check_pretrained(stage, recipe, pretrained[stage])
     return pretrained
 
@@ -87,7 +87,7 @@ def _option(stage: str, sources: Mapping[str, Place | str]) -> str:
     return RUN_OPTIONS["joint" if alike else stage]
 
 
-def _goes_on(run: Run, stage: str, recipe: Recipe) -> bool:
+def goes_on(run: Run, stage: str, recipe: Recipe) -> bool:
     """Whether a stage goes on from what it saved, by the recipe alone."""
     return run.has_checkpoints(stage) and not run.changed_settings(stage, recipe)
 
@@ -136,7 +136,7 @@ def check_held_out(
 
     D and F of a `run` that goes on have begun already.
     """
-    if run is not None and _goes_on(run, "joint", recipe):
+    if run is not None and goes_on(run, "joint", recipe):
         same = run.pretrained.get("joint") == run_name(pretrained)
         if same and not run.other_cases(data):
             return

@@ -314,7 +314,7 @@ class Session:
     def is_finished(self, step: int) -> bool:
         """Whether all steps are done, or the stop rule holds."""
         settings = self.stage.settings
-        warm_start = self.run.recipe.joint_loss.warm_start_steps
+        warm_start = self.run.recipe.joint_loss.warm_steps
         settled = self.history.has_settled(step, settings, warm_start)
         return step >= settings.steps or settled
 

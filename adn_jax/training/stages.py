@@ -32,6 +32,7 @@ from adn_jax.pipeline.adn import (
     AdnOutputs,
     Targets,
     apply_adn,
+    learnt_label,
     make_targets,
     segment_input,
 )
@@ -95,8 +96,7 @@ def training_batch(
 
     Each case is whole on its devices: T may turn any row away.
     """
-    if not recipe.soft_labels:
-        batch = replace(batch, lesion=jnp.round(batch.lesion))
+    batch = replace(batch, lesion=learnt_label(batch.lesion, recipe))
     with jax.named_scope("augment"):
         spacing_mm = recipe.system.prepare.spacing_mm
         batch = augment(key, batch, settings.augment, spacing_mm)

@@ -17,6 +17,7 @@ from jax.sharding import Sharding
 from jaxtyping import Array
 
 from adn_jax.config import OptimizerSettings
+from adn_jax.errors import UserError
 from adn_jax.runtime.platform import compiler_options
 from adn_jax.types import Batch, Key, Params, Scalar, Step, register_arrays
 
@@ -222,6 +223,12 @@ def average_of_parts(function: Callable[..., Any], parts: int) -> Callable[..., 
     # checkpoint never holds half of one, and loss and terms are averaged alike.
     def average(params: Params, frozen: Any, batch: Batch, key: Key, step: Step) -> Any:
         leaves, tree = jax.tree.flatten(batch)
+        cases = len(leaves[0])
+        if cases % parts:
+            raise UserError(
+                f"a batch of {cases} cases does not divide into {parts} micro-batches; "
+                "choose a number that divides it."
+            )
 
         def of_part(number: Step, cases: list[Array]) -> Any:
             part_key = jax.random.fold_in(key, number)

@@ -1,6 +1,7 @@
 """Trains every stage of a recipe that is not finished yet."""
 
 import math
+import sys
 from contextlib import ExitStack
 from functools import partial
 from types import MappingProxyType
@@ -37,6 +38,7 @@ from adn_jax.training.begin import (
     check_same_work,
     check_stages,
     find_pretrained,
+    goes_on,
     prepared_cases,
 )
 from adn_jax.training.loop import train_stage
@@ -48,6 +50,7 @@ from adn_jax.training.runs import (
     stages_of,
 )
 from adn_jax.training.stages import make_stage, needs_search
+from adn_jax.training.teaching import check_losses, idle_parts
 from adn_jax.training.updates import begin_with, compile_update
 from adn_jax.types import Batch
 
@@ -105,6 +108,9 @@ def train(
         if data is None or has_manifest(data):
             check_raw_options(reading, workers)
         planned = plan()
+        if is_first():
+            for sentence in idle_parts(recipe, planned.fresh):
+                print(f"adn: {sentence}", file=sys.stderr)
         if dry_run and (data is None or has_manifest(data)):
             _check_manifest(planned, recipe, cases(), mesh)
     if dry_run:
@@ -140,6 +146,8 @@ class _Plan(NamedTuple):
     """Stages taken from other runs, and the run with whose weights `joint` begins."""
     left: list[str]
     """Stages to train."""
+    fresh: list[str]
+    """Those of them that begin now."""
 
 
 def _plan(
@@ -154,7 +162,10 @@ def _plan(
     check_stages(recipe, mesh, trained)
     check_run(run, recipe, fold)
     finished = run.finished if run else {}
-    return _Plan(run, pretrained, [name for name in trained if name not in finished])
+    left = [name for name in trained if name not in finished]
+    fresh = [name for name in left if run is None or not goes_on(run, name, recipe)]
+    check_losses(recipe, fresh)
+    return _Plan(run, pretrained, left, fresh)
 
 
 def _check_manifest(

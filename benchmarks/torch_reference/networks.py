@@ -17,9 +17,6 @@ Skip = Float[Tensor, "b k z2 y2 x2"]
 
 Joined = Float[Tensor, "b o z2 y2 x2"]
 
-CHANNELS_PER_GROUP = 4
-"""Of the normalisation in T."""
-
 IDENTITY_START = 0.01
 """Share of the last layer's usual weights that T keeps to start at the identity."""
 
@@ -164,7 +161,7 @@ class Stage(nn.Module):
     def __init__(self, inputs: int, features: int):
         """Make the layers."""
         super().__init__()
-        groups = max(1, features // CHANNELS_PER_GROUP)
+        groups = AlignmentNetSettings.groups(features)
         self.down = nn.Conv3d(inputs, features, 4, stride=2, padding=1, bias=False)
         self.norm_1 = GroupNorm(groups, features)
         self.conv_1 = nn.Conv3d(features, features, 3, padding=1)

@@ -1,19 +1,25 @@
 """The authors' checkpoints, made here from the seeded weights, as a run."""
 
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
+from adn_jax.cli import import_torch
 from adn_jax.cli.import_torch import main, read_checkpoint
 from adn_jax.cli.main import main as adn
+from adn_jax.config import AlignmentNetSettings, UNetSettings
 from adn_jax.errors import UserError
+from adn_jax.models import init_alignment_net, init_unet
 from adn_jax.models.torch_names import to_torch
-from adn_jax.training.runs import load_run
+from adn_jax.training.runs import load_run, write_run
 from tests import golden
 
 RECIPE = "configs/adn_reference.py"
+KEY = jax.random.key(0)
 
 
 @pytest.fixture
@@ -117,3 +123,81 @@ def test_missing_torch_says_how_to_install_it(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(UserError, match=r'pip install "adn-jax\[torch\]"'):
         read_checkpoint(tmp_path / "T.pth")
+
+
+class Tensor(np.ndarray):
+    """As much of torch's tensor as is read, for where torch is not installed."""
+
+    def float(self):
+        return self.astype(np.float32)
+
+    def numpy(self):
+        return np.asarray(self)
+
+
+@pytest.fixture
+def import_as(monkeypatch):
+    """What `import-torch` makes of small networks by a recipe, or refuses."""
+
+    def imported(config, tissue_outputs=5, outputs=1, inputs=(1, 1), tissue=False):
+        def network(settings, inputs=1):
+            params = (
+                init_alignment_net(KEY, settings, (4, 4, 4))
+                if isinstance(settings, AlignmentNetSettings)
+                else init_unet(KEY, settings, inputs)
+            )
+            state = to_torch(params, settings)
+            return {name: np.asarray(each).view(Tensor) for name, each in state.items()}
+
+        net = UNetSettings(widths=(8, 16), outputs=outputs)
+        files = {
+            "T": {"state_dict": network(AlignmentNetSettings(widths=(4, 8)))},
+            "DF": {
+                "asym_state_dict": network(net, inputs[0]),
+                "seg_state_dict": network(net, inputs[1]),
+            },
+            "G": {"state_dict": network(replace(net, outputs=tissue_outputs))},
+        }
+        monkeypatch.setattr(
+            import_torch, "read_checkpoint", lambda path: files[path.name]
+        )
+        config = Path("configs") / f"{config}.py"
+        given = Path("G") if tissue else None
+        return import_torch.import_networks(
+            import_torch.ImportTorch(Path("run"), Path("T"), Path("DF"), given, config)
+        )
+
+    return imported
+
+
+@pytest.mark.parametrize(
+    ("config", "network"),
+    [("resunet", "T"), ("resunet_aligned", "D"), ("clerigues", "D"), ("sean", "D")],
+)
+def test_a_recipe_without_the_networks_is_refused(config, network, import_as):
+    with pytest.raises(UserError, match=f"'{config}' has no network {network}, of"):
+        import_as(config)
+
+
+def test_networks_have_the_channels_of_the_recipe(import_as, tmp_path):
+    with pytest.raises(UserError, match=r"D does not fit .*; give .* or a recipe of"):
+        import_as("adn_parts")
+    recipe, params, tissue = import_as("adn_parts", inputs=(2, 3))
+    write_run(tmp_path / "run", recipe, params, tissue)
+    read = load_run(tmp_path / "run").params
+    jax.tree.map(np.testing.assert_array_equal, read.segment, params.segment)
+
+
+def test_networks_of_several_outputs_are_refused(import_as):
+    with pytest.raises(
+        UserError, match=r"disentangle_net\.outputs is 2; it has to be 1"
+    ):
+        import_as("adn_reference", outputs=2)
+    with pytest.raises(UserError, match=r"tissue_net\.outputs is 3; .* at least 4"):
+        import_as("adn_reference", tissue_outputs=3, tissue=True)
+
+
+def test_a_tissue_network_that_is_given_is_used(import_as):
+    recipe, _, tissue = import_as("adn_paper", tissue=True)
+    assert recipe.tissue_source == "network"
+    assert tissue["head"]["bias"].shape == (5,)

@@ -248,6 +248,7 @@ def test_two_systems_from_data_to_table(configs, data, tmp_path, monkeypatch, ca
     monkeypatch.chdir(ROOT)
     out = tmp_path / "out"
     settings = ["align.steps=2", "joint.steps=2", "joint.validate_every=2"]
+    settings += ["align_loss.warm_start_steps=1", "joint_loss.warm_start_steps=1"]
     command = ["table", data, str(out), "--recipes", *configs, "--set", *settings]
     command += ["--predictions", f"perfect={write_labels(tmp_path / 'tool', data)}"]
     main(command)

@@ -15,7 +15,7 @@ from adn_jax.config import PrepareSettings, Recipe, StreamSettings, SystemSettin
 from adn_jax.data.batches import train_batches
 from adn_jax.data.cases import read_case
 from adn_jax.data.manifest import read_manifest
-from adn_jax.data.stream import HeadStream, write_drawn_heads
+from adn_jax.data.stream import DrawnHeads, HeadStream, write_drawn_heads
 from adn_jax.errors import UserError
 from adn_jax.metrics.alignment import true_plane
 from tests import quick
@@ -50,6 +50,18 @@ def test_held_out_heads_are_the_same_each_time_and_all_have_an_infarct():
     assert all((batch.lesion.sum((1, 2, 3, 4)) > 0).all() for batch, _ in once)
     trained = next(train_batches(STREAM, 2, seed=held_out.settings.validation_seed))
     assert (np.asarray(trained.volume) != np.asarray(once[0][0].volume)).any()
+
+
+def test_a_grid_of_one_slice_is_refused_before_anything_is_written(tmp_path):
+    prepare = replace(PREPARE, shape=(1, 32, 28))
+    recipe = Recipe("slice", system=SystemSettings(prepare=prepare))
+    with pytest.raises(
+        UserError, match=r"prepare\.shape is \(1, 32, 28\); .* 2 or more"
+    ):
+        write_drawn_heads(tmp_path / "out", 3, 1, recipe, 1, 1)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(UserError, match="heads are drawn on grids"):
+        DrawnHeads(StreamSettings(), prepare).splits()
 
 
 def test_heads_are_named():

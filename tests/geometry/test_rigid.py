@@ -119,6 +119,19 @@ def test_mirrored_pose_is_the_mirror_before_and_after():
         np.testing.assert_allclose(matrix, expected, atol=1e-7)
 
 
+@pytest.mark.parametrize("times", [-1.0, 0.0, 1.0, 2.0])
+def test_half_turns_keep_the_mirror_plane_of_any_pose(times):
+    pose = Pose(jnp.array([[0.1, 0.25, 2.0]]), jnp.array([[0.1, -0.2, 0.05]]))
+    turned = pose.half_turned(jnp.array([times]))
+    before, after = (
+        mid_plane(each.matrices(EXTENTS)[0], EXTENTS) for each in (pose, turned)
+    )
+    sign = -1 if times % 2 else 1
+    np.testing.assert_allclose(after[0], sign * before[0], atol=1e-6)
+    np.testing.assert_allclose(after[1], before[1], atol=1e-6)
+    assert turned.in_plane_angle == pytest.approx(2.0 + times * np.pi, abs=1e-6)
+
+
 @pytest.mark.parametrize("extents", [None, EXTENTS])
 def test_in_plane_angle_is_that_of_the_matrices(extents):
     matrix, inverse = IN_PLANE.matrices(extents)

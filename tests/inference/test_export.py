@@ -8,6 +8,7 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
+from jax import export
 from scipy import ndimage
 
 from adn_jax.cli.main import main
@@ -69,6 +70,8 @@ def test_the_chain_is_the_same_without_this_package(boxed_run, cases, tmp_path, 
     model = load_run(boxed_run)
     flagged = []
     described = json.loads((tmp_path / "out" / "model.json").read_text())
+    program = export.deserialize(bytearray(path.read_bytes()))
+    assert described["platforms"] == list(program.platforms) == ["cpu", "cuda", "tpu"]
     assert set(described["outputs"]) == set(together) == set(MEANINGS)
     for place, case in enumerate(cases):
         maps, outputs = infer_case(model.params, case, model.recipe)
@@ -103,6 +106,14 @@ def test_what_cannot_be_exported_is_one_sentence(tiny_run, tmp_path, monkeypatch
         export_model(tmp_path / "absent", tmp_path / "out")
     with pytest.raises(UserError, match="take --format weights, or leave --heads out"):
         export_model(tiny_run, tmp_path / "out", heads=tmp_path)
+    for form, platforms, message in (
+        ("onnx", ("cpu",), "but onnx is written for none; leave --platforms out"),
+        ("weights", ("cpu",), "but weights is written for none"),
+        ("stablehlo", (), "platforms are none at all; name one or more, each once"),
+        ("stablehlo", ("cpu", "cpu"), "platforms are cpu, cpu; name one or more"),
+    ):
+        with pytest.raises(UserError, match=message):
+            export_model(tiny_run, tmp_path / "out", form, platforms)
     monkeypatch.setattr(module, "find_spec", lambda _: None)
     with pytest.raises(UserError, match=r"needs flatbuffers.*'adn-jax\[export\]'"):
         export_model(tiny_run, tmp_path / "out")

@@ -27,6 +27,7 @@ from adn_jax.losses.recipes import (
     segmentation_loss,
     weighted_joint_terms,
 )
+from adn_jax.losses.segmentation import VOXELS
 from tests import golden
 from tests.losses.arrays import golden_chain, random_alignment, random_chain, random_map
 
@@ -126,8 +127,8 @@ ALL = replace(
 def test_weighted_terms_sum_to_the_total(step):
     outputs, targets = random_chain()
     step = jnp.asarray(step)
-    total, values = joint_loss(outputs, targets, ALL, step)
-    weighted = weighted_joint_terms(outputs, targets, ALL, step)
+    total, values = joint_loss(outputs, targets, ALL, step, VOXELS)
+    weighted = weighted_joint_terms(outputs, targets, ALL, step, VOXELS)
     assert weighted.keys() == values.keys()
     assert sum(weighted.values()) == pytest.approx(float(total), rel=1e-6)
     terms = set(DISENTANGLEMENT) & set(values)
@@ -163,9 +164,9 @@ def test_weighted_terms_with_side_predictions_sum_to_the_total():
     step = 6
     outputs, targets = random_chain()
     deep = with_sides(outputs, 71, 72, 73)
-    total, values = joint_loss(deep, targets, ALL, step)
-    weighted = weighted_joint_terms(deep, targets, ALL, step)
-    plain = weighted_joint_terms(outputs, targets, ALL, step)
+    total, values = joint_loss(deep, targets, ALL, step, VOXELS)
+    weighted = weighted_joint_terms(deep, targets, ALL, step, VOXELS)
+    plain = weighted_joint_terms(outputs, targets, ALL, step, VOXELS)
     assert weighted.keys() == values.keys() == plain.keys() | {"deep_supervision"}
     assert sum(weighted.values()) == pytest.approx(float(total), rel=1e-6)
     for name, value in plain.items():
@@ -175,9 +176,9 @@ def test_weighted_terms_with_side_predictions_sum_to_the_total():
     alike = replace(outputs, aligned_prediction=outputs.prediction)
     settings, same = replace(ALL, grid="aligned"), (outputs.prediction,) * 3
     deep_total, _ = joint_loss(
-        replace(alike, auxiliary_predictions=same), targets, settings, step
+        replace(alike, auxiliary_predictions=same), targets, settings, step, VOXELS
     )
-    expected, _ = joint_loss(alike, targets, settings, step)
+    expected, _ = joint_loss(alike, targets, settings, step, VOXELS)
     assert deep_total == pytest.approx(float(expected), rel=1e-6)
 
 
@@ -218,7 +219,7 @@ def test_without_schedules_the_step_only_decides_on_the_warm_start():
 
 def test_warm_start_keeps_to_its_two_terms_and_their_plain_weights():
     chain = random_chain()
-    _, values = joint_loss(*chain, ALL, 0)
+    _, values = joint_loss(*chain, ALL, 0, VOXELS)
     _, plain = joint_loss(*chain, PAPER, 0)
     assert values["warm_start"] == plain["warm_start"]
 
@@ -228,7 +229,9 @@ def test_distances_of_the_boundary_are_in_millimetres():
     settings = JointLossSettings(
         cross_entropy=0.0, generalised_dice=0.0, regularisation=0.0, boundary=1.0
     )
-    voxels, _ = joint_loss(*chain, settings, 0)
+    with pytest.raises(UserError, match=r"no voxel size is given; .* spacing_mm"):
+        joint_loss(*chain, settings, 0)
+    voxels, _ = joint_loss(*chain, settings, 0, VOXELS)
     double, _ = joint_loss(*chain, settings, 0, (2.0, 2.0, 2.0))
     slices, _ = joint_loss(*chain, settings, 0, (5.0, 1.0, 1.0))
     assert double == pytest.approx(2 * float(voxels), rel=1e-5)
@@ -244,9 +247,9 @@ def test_a_system_without_p_has_the_loss_of_its_prediction():
     made_by_d = ("pathological", "anatomical", "salient", "compensated")
     plain = replace(outputs, **dict.fromkeys(made_by_d))
     settings = replace(ALL, regularisation=0.0)
-    compiled = jax.jit(joint_loss, static_argnums=2)
-    total, values = compiled(plain, targets, settings, jnp.int32(2))
-    assert total == compiled(outputs, targets, settings, jnp.int32(2))[0]
+    compiled = jax.jit(joint_loss, static_argnums=(2, 4))
+    total, values = compiled(plain, targets, settings, jnp.int32(2), VOXELS)
+    assert total == compiled(outputs, targets, settings, jnp.int32(2), VOXELS)[0]
     assert set(values) == {name for name in SEGMENTATION if getattr(ALL, name)}
 
 
@@ -350,7 +353,7 @@ def test_commands_of_the_page_give_a_loss(command, monkeypatch):
     _, recipe = parse_with_recipe(Train, "train", shlex.split(command)[2:])
     plain = demo_size(load_recipe(ROOT / "configs" / "adn.py"))
     assert recipe.joint_loss != plain.joint_loss
-    total, values = joint_loss(*random_chain(), recipe.joint_loss, 250)
+    total, values = joint_loss(*random_chain(), recipe.joint_loss, 250, VOXELS)
     assert np.isfinite(total)
     for text in recipe.joint_loss.extra:
         assert text.rpartition(":")[0] in values
@@ -425,6 +428,10 @@ def test_align_terms_of_ones_own_take_its_outputs(tmp_path, monkeypatch):
     expected = float(np.sum(np.asarray(random_alignment().pose.translation)[:, 0] ** 2))
     assert values["shift_terms:shift"] == pytest.approx(expected, rel=1e-5)
     assert total == pytest.approx(float(plain) + 2 * expected, rel=1e-5)
+    warm = replace(ALIGN, warm_start_steps=3)
+    plain, _ = loss_of_align(warm)
+    total, _ = loss_of_align(replace(warm, extra=("shift_terms:shift:2",)))
+    assert total == pytest.approx(float(plain) + 2 * expected, rel=1e-5)
 
 
 def test_a_missing_module_is_the_users_error():
@@ -442,8 +449,8 @@ def test_sharded_batch_gives_the_loss_of_the_whole_batch():
     )
     spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
     chain = random_chain()
-    compiled = jax.jit(joint_loss, static_argnums=2)
-    whole, _ = compiled(*chain, ALL, 5)
-    parts, values = compiled(*jax.device_put(chain, spread), ALL, 5)
+    compiled = jax.jit(joint_loss, static_argnums=(2, 4))
+    whole, _ = compiled(*chain, ALL, 5, VOXELS)
+    parts, values = compiled(*jax.device_put(chain, spread), ALL, 5, VOXELS)
     assert parts == pytest.approx(float(whole), rel=1e-6)
     assert all(np.isfinite(value) for value in values.values())

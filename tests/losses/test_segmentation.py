@@ -53,6 +53,11 @@ def test_certain_and_wrong_costs_a_hundred():
     assert cross_entropy(ones, 0 * ones) == 100
     assert cross_entropy(0 * ones, ones) == 100
     assert cross_entropy(ones, ones) == 0
+    with jax.enable_x64(True):
+        small = jnp.full((1, 1, 1, 2, 1), 1e-200, jnp.float64)
+        value, slope = jax.value_and_grad(cross_entropy)(small, jnp.ones_like(small))
+        assert value == 100
+        assert not slope.any()
 
 
 def test_generalised_dice_is_zero_for_the_label_and_one_for_its_opposite():

@@ -143,6 +143,15 @@ def test_identity_start_begins_near_the_identity():
     assert 0 < np.abs(poses[True]).max() < 0.02 < np.abs(poses[False]).max()
 
 
+@pytest.mark.parametrize(
+    ("width", "groups"), [(2, 1), (4, 1), (6, 1), (14, 2), (28, 7), (32, 8)]
+)
+def test_alignment_net_takes_any_number_of_maps(width, groups):
+    settings = AlignmentNetSettings(widths=(width,))
+    assert settings.groups(width) == groups
+    jax.eval_shape(lambda: init_alignment_net(KEY, settings, (4, 4, 4)))
+
+
 @pytest.mark.parametrize("shape", [(4, 4, 4), (5, 7, 9), (4, 11, 6)])
 def test_alignment_net_takes_odd_and_small_sizes(shape):
     params = init_alignment_net(KEY, SMALL_ALIGNMENT, shape)

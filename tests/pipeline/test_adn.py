@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from adn_jax.config import AlignmentSettings, UNetSettings
+from adn_jax.errors import UserError
 from adn_jax.pipeline.adn import (
     AdnOutputs,
     AdnParams,
@@ -64,6 +65,14 @@ def test_a_symmetric_head_has_no_asymmetry():
     head = jnp.asarray(symmetric_head())
     outputs = apply_adn(init_adn(jax.random.key(0), recipe.system), head, recipe.system)
     np.testing.assert_allclose(outputs.asymmetry, 0, atol=1e-6)
+
+
+def test_a_volume_on_another_grid_is_refused(params):
+    wide = jnp.zeros((1, *RECIPE.system.prepare.shape[:2], 64, 1))
+    with pytest.raises(
+        UserError, match=r"volume has \(.*64\) voxels, .* prepare\.shape"
+    ):
+        apply_adn(params, wide, RECIPE.system)
 
 
 def test_t_learns_nothing_from_the_joint_loss(params, heads):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adn_jax.geometry.rigid import Pose
+from adn_jax.geometry.rigid import Pose, half_extents_mm, mid_plane
 from adn_jax.models import init_alignment_net
 from adn_jax.pipeline.align import (
     Alignment,
@@ -17,6 +17,7 @@ from adn_jax.pipeline.align import (
     coarse,
     estimate_pose,
     every_turn_deg,
+    face_front,
     first_pose,
     midline_fit,
     mirror_distance,
@@ -124,6 +125,28 @@ def test_refinement_never_raises_the_mirror_loss(recipe, heads):
     before = mirror_distance(heads, start, recipe.system)
     after = mirror_distance(heads, refined, recipe.system)
     assert np.all(np.asarray(after) <= np.asarray(before))
+
+
+def test_double_precision_is_taken(heads):
+    recipe = small_recipe(network=False, centre=True, refine_steps=2)
+    with jax.enable_x64(True):
+        double = jnp.asarray(np.asarray(heads[:1]), jnp.float64)
+        pose = estimate_pose(None, double, recipe.system)
+    assert_close(pose, estimate_pose(None, heads[:1], recipe.system), atol=1e-3)
+
+
+def test_a_rolled_head_keeps_its_mirror_plane_as_it_is_faced(recipe, heads):
+    """Where T may turn about y, half a turn about z alone would tilt the plane."""
+    pose = Pose(jnp.array([[0.0, 0.25, 2.0]]), jnp.zeros((1, 3)))
+    faced = face_front(jnp.asarray(heads[:1]), pose, recipe.system)
+    extents = half_extents_mm(
+        recipe.system.prepare.shape, recipe.system.prepare.spacing_mm
+    )
+    normals = [
+        mid_plane(each.matrices(extents)[0], extents)[0] for each in (pose, faced)
+    ]
+    np.testing.assert_allclose(np.abs((normals[0] * normals[1]).sum()), 1, atol=1e-5)
+    assert abs(float(faced.in_plane_angle[0]) - 2.0) == pytest.approx(np.pi, abs=1e-5)
 
 
 def test_each_head_is_aligned_by_itself(recipe, heads):

@@ -57,6 +57,15 @@ def test_no_source_means_no_tissue(outputs, batch):
     assert not targets.tissue.any()
 
 
+@pytest.mark.parametrize("soft", [False, True])
+def test_labels_are_those_that_a_training_learns(soft, outputs, batch):
+    partial = replace(batch, lesion=batch.lesion * 0.3)
+    recipe = replace(RECIPE, tissue_source="none", soft_labels=soft)
+    targets = make_targets(outputs, partial, recipe)
+    for label in (targets.lesion, targets.aligned_lesion):
+        assert float(label.max()) == pytest.approx(0.3 if soft else 0.0)
+
+
 def test_labels_outside_the_three_tissues_are_background():
     channels = one_hot_tissue(jnp.array([0, 1, 2, 3, 4], jnp.int32).reshape(1, 1, 1, 5))
     np.testing.assert_array_equal(channels.sum(-1).ravel(), [0, 1, 1, 1, 0])

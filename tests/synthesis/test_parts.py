@@ -9,7 +9,7 @@ from scipy import ndimage
 from adn_jax.config import StreamSettings
 from adn_jax.synthesis.atlas import LEVELS, LOW_MM, TERRITORY_NAMES, load_head_atlas
 from adn_jax.synthesis.fields import ScanGrid, ball, random_fields, trilinear
-from adn_jax.synthesis.infarct import draw_infarcts
+from adn_jax.synthesis.infarct import CHANCES, draw_infarcts
 from adn_jax.synthesis.scanner import draw_scanner, slice_mix
 
 SPACING = (16.0, 7.0, 7.0)
@@ -119,3 +119,35 @@ def test_volumes_of_infarcts_have_their_quantiles(atlas):
     np.testing.assert_allclose(quantiles, settings.infarct_quantiles_ml, rtol=0.35)
     assert ((found.centre[..., 0] * found.side) > -3).all()
     assert set(np.unique(found.side)) == {-1.0, 1.0}
+
+
+def drawn_infarcts(atlas, **settings):
+    """2000 heads with an infarct each."""
+    settings = StreamSettings(infarcts=(0.0, 1.0), **settings)
+    keys = jax.random.split(jax.random.key(1), 2000)
+    return jax.jit(jax.vmap(lambda key: draw_infarcts(key, atlas, settings)))(keys)
+
+
+def test_no_infarct_is_smaller_than_the_smallest(atlas):
+    """Nor does one begin where the arteries are too small for it."""
+    found = drawn_infarcts(atlas, infarct_limits_ml=(10.0, 330.0))
+    volume = 4 / 3 * np.pi * np.asarray(found.radius) ** 3 / 1000
+    assert volume.min() > 10 - 1e-3
+    names = {TERRITORY_NAMES[each] for each in np.unique(found.territory)}
+    assert names.isdisjoint({"thalamus", "brainstem", "lacunar"})
+    assert {"mca_deep", "watershed_front", "pca"} <= names
+    chances = np.array([CHANCES[name] for name in TERRITORY_NAMES])
+    chances[[TERRITORY_NAMES.index(n) for n in set(TERRITORY_NAMES) - names]] = 0
+    share = np.bincount(found.territory[:, 0], minlength=len(chances)) / 2000
+    np.testing.assert_allclose(share, chances / chances.sum(), atol=0.04)
+
+
+def test_the_shift_of_the_mid_line_has_both_its_ends(atlas):
+    narrow, wide, none = (
+        np.asarray(drawn_infarcts(atlas, midline_mm=ends).midline_mm)
+        for ends in ((8.0, 8.0), (0.0, 8.0), (0.0, 0.0))
+    )
+    assert narrow.max() > 4
+    assert (narrow >= wide).all()
+    assert (narrow[narrow > 0] > wide[narrow > 0]).all()
+    assert not none.any()

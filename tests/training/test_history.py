@@ -1,6 +1,8 @@
+from dataclasses import replace
+
 import pytest
 
-from adn_jax.config import StageSettings
+from adn_jax.config import JointLossSettings, StageSettings
 from adn_jax.training.loop import DiceHistory
 
 PATIENT = StageSettings(patience_epochs=2, patience_tolerance=0.01)
@@ -48,6 +50,12 @@ def test_warm_start_does_not_count():
     made = history([0.5, 0.5, 0.5, 0.5])
     assert not made.has_settled(8, PATIENT, warm_start_steps=3)
     assert made.has_settled(8, PATIENT, warm_start_steps=2)
+
+
+def test_there_is_no_warm_start_without_l_d():
+    loss = JointLossSettings(warm_start_steps=3)
+    assert loss.warm_steps == 3
+    assert replace(loss, regularisation=0.0).warm_steps == 0
 
 
 def test_no_patience_never_stops():

@@ -24,7 +24,7 @@ from adn_jax.training.updates import make_update
 from tests.training.made_up import no_update
 from tests.training.tiny import drop_volume, tiny_recipe, write_heads
 
-SHORT = StageSettings(steps=2, batch=2, validate_every=2)
+SHORT = StageSettings(steps=3, batch=2, validate_every=2)
 
 RECIPE = tiny_recipe(
     tissue_source="network", align=SHORT, joint=SHORT, tissue=StageSettings()

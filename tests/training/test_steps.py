@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from adn_jax.distributed.mesh import device_mesh, place_cases, replicate, replicated
+from adn_jax.errors import UserError
 from adn_jax.training.loop import saved_items, state_from_items
 from adn_jax.training.steps import (
     ABSENT,
@@ -133,6 +134,12 @@ def test_only_elsewhere_than_on_a_cpu_micro_batches_are_a_loop(monkeypatch, back
 def inputs_with(batch, volume):
     """Arguments of a loss without parameters."""
     return None, None, replace(batch, volume=volume), KEY, jnp.int32(0)
+
+
+def test_a_batch_that_does_not_divide_is_refused():
+    step = make_train_step(loss_of_cases, OPTIMIZER, KEY, micro_batches=3)
+    with pytest.raises(UserError, match="of 4 cases does not divide into 3 micro-batc"):
+        step(fresh(), jnp.float32(0.5), make_batch())
 
 
 def test_every_case_is_in_one_part_and_each_part_draws_for_itself():

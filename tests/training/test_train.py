@@ -13,7 +13,6 @@ from adn_jax.config import ReadSettings, StageSettings
 from adn_jax.data.manifest import Fold, read_manifest
 from adn_jax.errors import UserError
 from adn_jax.io.files import only_one
-from adn_jax.losses.recipes import resolve_term
 from adn_jax.prepare import dataset
 from adn_jax.training import train as module
 from adn_jax.training.begin import check_same_work
@@ -481,7 +480,6 @@ def own_term(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def write(factor):
-        resolve_term.cache_clear()
         linecache.clearcache()
         sys.modules.pop("own_terms_here", None)
         text = f"def small(parts):\n    return {factor} * parts.pathological.mean()\n"
