@@ -69,11 +69,18 @@ class Region(NamedTuple):
     what: str
     where: str
     wanted: str
+    least_cm2: float
+    """Of its largest slice."""
 
 
-IN_SKULL = Region("what lies inside the bone", "skull", "CT of a whole head")
+IN_SKULL = Region(
+    "what lies inside the bone", "skull", "CT of a whole head", SLICE_CM2[0]
+)
 GIVEN_MASK = Region(
-    "the given brain mask", "given brain mask", "mask of 1 in the brain, and a head CT"
+    "the given brain mask",
+    "given brain mask",
+    "mask of 1 in the brain, and a head CT",
+    20.0,  # of a preterm child, whose skull may not be found
 )
 
 STRIPPED = (
@@ -260,10 +267,10 @@ def check_is_brain(
     voxel_cm2 = spacing_mm[1] * spacing_mm[2] / 100
     largest_cm2 = float(mask.sum(axis=(1, 2)).max() * voxel_cm2)
     volume_ml = float(mask.sum() * voxel_cm2 * spacing_mm[0] / 10)
-    if not SLICE_CM2[0] <= largest_cm2 <= SLICE_CM2[1] or volume_ml > LARGEST_BRAIN_ML:
+    if not of.least_cm2 <= largest_cm2 <= SLICE_CM2[1] or volume_ml > LARGEST_BRAIN_ML:
         raise UserError(
             f"{of.what} has {largest_cm2:.0f} cm² in its largest slice "
-            f"and {volume_ml:.0f} mL; a brain has {SLICE_CM2[0]:.0f} to "
+            f"and {volume_ml:.0f} mL; a brain has {of.least_cm2:.0f} to "
             f"{SLICE_CM2[1]:.0f} cm² and at most {LARGEST_BRAIN_ML:.0f} mL; check that "
             f"voxel sizes are in mm, and give a {of.wanted}."
         )

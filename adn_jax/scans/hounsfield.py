@@ -18,10 +18,7 @@ STORED_OFFSETS_HU = {
 MOST_NEGATIVE = 0.001
 """Share of the voxels that interpolation brings below 0 where nothing was."""
 
-AIR_SHARE = 0.01
-"""Of the voxels; with less near air it does not tell what was added."""
-
-SOFT_MIDDLE_HU = 48.0
+SOFT_MIDDLE_HU = 45.0
 """Between the median of soft tissue, 33 HU, and what that is with 24 HU too many."""
 
 LEAST_SOFT_TISSUE = 0.02
@@ -110,8 +107,8 @@ def _added_hu(values: Float32[np.ndarray, " voxels"]) -> float:
     """What was left added to HU (`STORED_OFFSETS_HU`), of voxels that are no padding; 0
     where their soft tissue is near none of it.
 
-    1000 and 1024 are told apart by the air around the head, or, where all of it was cut
-    away or has one value, by the soft tissue.
+    1000 and 1024 are told apart by the median of the soft tissue: what scanners call
+    air differs by as much as these do.
     """
     near = [
         offset
@@ -120,10 +117,6 @@ def _added_hu(values: Float32[np.ndarray, " voxels"]) -> float:
     ]
     if not {1000.0, 1024.0} & {*near}:
         return near[0] if near else 0.0
-    of_1024 = float(np.mean((values >= 14) & (values <= 34)))
-    of_1000 = 2 * float(np.mean((values >= 1) & (values <= 10)))  # half was cut at 0
-    if max(of_1024, of_1000) > AIR_SHARE:
-        return 1024.0 if of_1024 >= of_1000 else 1000.0
     soft = values[(values > 1000) & (values < 1100)]
     return 1024.0 if np.median(soft) - 1000 >= SOFT_MIDDLE_HU else 1000.0
 

@@ -327,6 +327,16 @@ def test_what_cannot_be_a_brain_mask_is_refused(head, change, message):
         strip_scan(CaseInput(RawScan("one", scan), brain=mask))
 
 
+def test_a_small_brain_is_taken_where_its_mask_is_given(head):
+    """As of a preterm child: half of each length of an adult's."""
+    halved = np.diag([0.5, 0.5, 0.5, 1.0])
+    scan, mask = (
+        Image(np.asarray(one.dataobj), one.affine @ halved, "map")
+        for one in (head.ct, head.brain)
+    )
+    assert strip_scan(CaseInput(RawScan("one", scan), brain=mask)).brain.any()
+
+
 @pytest.mark.parametrize("value", [1, 255])
 def test_a_brain_mask_on_slices_as_taken_does_not_grow(head, value):
     """It is straightened as 0 and 1, whatever stands for 1."""

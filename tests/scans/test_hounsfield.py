@@ -68,16 +68,17 @@ def test_numbers_that_are_none_and_absurd_ones_are_flagged():
     assert "voxels above 31,000 HU, cut there: 1" in flags[1]
 
 
-def made_head(noise_hu=8.0):
+def made_head(noise_hu=8.0, air_hu=-1000.0):
     """HU of a head: air, soft tissue and bone."""
-    hu = np.repeat([-1000.0, 33.0, 700.0], [5000, 4000, 1000])
+    hu = np.repeat([air_hu, 33.0, 700.0], [5000, 4000, 1000])
     return hu + np.random.default_rng(0).normal(0, noise_hu, hu.size).round()
 
 
 @pytest.mark.parametrize("noise_hu", [0.0, 8.0, 20.0])
+@pytest.mark.parametrize("air_hu", [-1015.0, -1000.0, -985.0])
 @pytest.mark.parametrize("added", [1000, 1024])
-def test_1000_and_1024_are_told_apart(added, noise_hu):
-    true = made_head(noise_hu)
+def test_1000_and_1024_are_told_apart(added, air_hu, noise_hu):
+    true = made_head(noise_hu, air_hu)
     stored = (true + added).clip(min=0)
     hu, (flag,) = to_hounsfield(stored)
     np.testing.assert_array_equal(hu, true.clip(min=-added))

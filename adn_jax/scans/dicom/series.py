@@ -56,8 +56,9 @@ WORDS = {
 }
 """Facts that the header says in words, and their keywords."""
 
-HOUNSFIELD = {"HU", "HU_MOD", "US", "UNSPECIFIED"}
-"""Values of Rescale Type that CT numbers have, or that leave it open."""
+OTHER_UNITS = {"ED", "EDW", "MGML", "OD", "PCT", "Z_EFF"}
+"""DICOM's terms for Rescale Type that are no CT numbers (PS3.3 C.11.1.1.2); what else
+is written there are words for them, or for nothing."""
 
 KIND = (
     "StudyInstanceUID",
@@ -270,7 +271,7 @@ def _problem_of(
         return f"it is {facts['modality'] or 'of unknown modality'}, no CT"
     if frame.header.get("SamplesPerPixel", "1") not in {"", "1"}:
         return "it is a colour picture"
-    if (unit := value_unit(frame)) not in HOUNSFIELD:
+    if (unit := value_unit(frame)) in OTHER_UNITS:
         return f"its values are no Hounsfield units but {unit} (Rescale Type)"
     if localizer:
         return "it is a localiser"

@@ -6,7 +6,7 @@ from their positions, each on its own: a tilted gantry and uneven distances are 
 """
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mode
@@ -215,22 +215,26 @@ def _decode(
             slope, intercept = frames[z].rescale
             values[:, :, z] = image[::-1].T * slope + (intercept or 0.0)
 
-    damaged, compressed = {}, {}
-    for path, places in slices.items():
-        indices = [frames[z].index for z in places]
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # pydicom tells of every odd value
+    indices = {
+        path: [frames[z].index for z in places] for path, places in slices.items()
+    }
+    damaged, compressed, odd = {}, {}, []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom tells of every odd value
+        for path, places in indices.items():
+            try:
                 dataset = _read_file(path)
                 if dataset.file_meta.get("TransferSyntaxUID") in BY_GDCM:
-                    compressed[path] = indices
-                else:
-                    unused = _bits_below(dataset)
-                    dataset.BitsStored += unused  # else pydicom drops the upper ones
-                    images = iter_pixels(dataset, indices=indices, raw=True)
-                    fill(path, (image >> unused for image in images))
-        except Exception as error:  # whatever the damage happens to cause
-            damaged[path] = one_line(error)
+                    compressed[path] = places
+                    continue
+                fill(path, iter_pixels(dataset, indices=places, raw=True))
+                if _bits_below(dataset):
+                    odd.append(path)
+            except Exception as error:  # whatever the damage happens to cause
+                damaged[path] = one_line(error)
+        if any(map(_fills_upper_bits, odd)):
+            for path in odd:
+                fill(path, _upper_bits(path, indices[path]))
     for path, images in decode_apart(compressed):
         if isinstance(images, str):
             damaged[path] = images
@@ -250,9 +254,30 @@ def _read_file(path: Path) -> pydicom.FileDataset:
 
 
 def _bits_below(dataset: pydicom.FileDataset) -> int:
-    """How many unused bits lie below a stored value, in files of old scanners."""
+    """How many unused bits lie below a stored value, by a header of an old scanner."""
     lowest = dataset.get("HighBit", dataset.BitsStored - 1) + 1 - dataset.BitsStored
     return max(0, min(lowest, dataset.BitsAllocated - dataset.BitsStored))
+
+
+def _upper_bits(
+    path: Path, indices: Sequence[int] | None = None, *, shifted: bool = True
+) -> Iterator[Num[np.ndarray, "rows columns"]]:
+    """Images of a file whose values lie in the bits up to its High Bit."""
+    dataset = _read_file(path)
+    unused = _bits_below(dataset)
+    dataset.BitsStored += unused  # else pydicom drops the upper ones
+    for image in iter_pixels(dataset, indices=indices, raw=True):
+        yield image >> unused if shifted else image
+
+
+def _fills_upper_bits(path: Path) -> bool:
+    """Whether values are too large for the lower bits: some headers have a wrong High
+    Bit, beside values that lie there."""
+    ends = 1 << _read_file(path).BitsStored
+    return any(
+        image.max() >= ends or image.min() < -ends // 2
+        for image in _upper_bits(path, shifted=False)
+    )
 
 
 def _common_frame(frames: Sequence[Frame]) -> Frame:

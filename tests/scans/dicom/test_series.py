@@ -100,6 +100,12 @@ def test_other_units_than_hounsfield_are_no_scan(tmp_path, unit):
     ]
 
 
+@pytest.mark.parametrize("words", ["Hounsfield Units", "H.U.", "NONE", "CT"])
+def test_other_words_for_hounsfield_units_are_taken(tmp_path, words):
+    write_series(tmp_path, HU, RescaleType=words)
+    assert [one.problem for one in series_of(tmp_path)] == [""]
+
+
 @pytest.mark.parametrize("modality", [None, "", "OT"])
 def test_the_class_tells_of_ct_where_the_modality_does_not(tmp_path, modality):
     write_series(tmp_path, HU, Modality=modality)

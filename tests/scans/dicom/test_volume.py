@@ -102,6 +102,19 @@ def test_values_in_the_upper_bits(tmp_path, signed):
     assert_upright(read_scan(tmp_path))
 
 
+@pytest.mark.parametrize("signed", [0, 1])
+def test_a_wrong_high_bit_moves_nothing(tmp_path, signed):
+    for path in write_series(tmp_path, HU):
+        dataset = pydicom.dcmread(path)
+        stored = np.frombuffer(dataset.PixelData, "<i2").astype(int) - 1024 * signed
+        dataset.BitsStored, dataset.HighBit = 12, 15
+        dataset.PixelRepresentation = signed
+        dataset.RescaleIntercept = 1024 * (signed - 1)
+        dataset.PixelData = stored.astype("<i2").tobytes()
+        dataset.save_as(path)
+    assert_upright(read_scan(tmp_path))
+
+
 @pytest.mark.parametrize("group", [2, 8])
 def test_old_files_without_preamble_or_meta_header(tmp_path, group):
     for path in write_series(tmp_path, HU):
