@@ -92,9 +92,6 @@ class BidsFile:
         )
 
 
-BEFORE_SESSION = 4
-"""How many entries of `_order_of_scan` weigh more than the session."""
-
 Kind = Callable[[BidsFile], int | None]
 """How clearly a file is of a kind (0: it says so); None: it is not."""
 
@@ -209,12 +206,15 @@ def _find_bids_case(name: str, files: Sequence[BidsFile], root: Path) -> RawCase
     if not scans:
         return None
     times = _session_times(root, name, {_session_of(one) for one in scans})
-    order = partial(_order_of_scan, files=files, times=times)
-    scan = min(scans, key=order)
+    fitness = partial(_fitness_of_scan, files=files)
+    turn = partial(_turn_of_scan, times=times)
+    fittest = min(map(fitness, scans))
+    fit = [one for one in scans if fitness(one) == fittest]
+    scan = min(fit, key=turn)
     alike = [
         one
-        for one in scans
-        if one.path.parent == scan.path.parent and order(one) == order(scan)
+        for one in fit
+        if one.path.parent == scan.path.parent and turn(one) == turn(scan)
     ]
     try:
         lesion = nearest(scan, files, _is_lesion)
@@ -233,7 +233,7 @@ def _find_bids_case(name: str, files: Sequence[BidsFile], root: Path) -> RawCase
         lesion=lesion,
         brain=brain,
         tissue=given or None,
-        flags=_choice_flags(scan, scans, alike, order, is_dated=bool(times)),
+        flags=_choice_flags(scan, fit, alike, is_dated=bool(times)),
         choice={
             "chosen": {
                 what: str(path.relative_to(root))
@@ -249,17 +249,13 @@ def _find_bids_case(name: str, files: Sequence[BidsFile], root: Path) -> RawCase
 
 def _choice_flags(
     scan: BidsFile,
-    scans: Sequence[BidsFile],
+    fit: Sequence[BidsFile],
     alike: Sequence[BidsFile],
-    order: Callable[[BidsFile], tuple[Any, ...]],
     is_dated: bool,
 ) -> tuple[str, ...]:
-    """What is doubtful in the choice of a scan, a sentence each: between sessions,
-    where no table tells their times, and between scans of one session."""
-    weightiest = order(scan)[:BEFORE_SESSION]
-    sessions = {
-        _session_of(one) for one in scans if order(one)[:BEFORE_SESSION] == weightiest
-    }
+    """What is doubtful in the choice of a scan among those that are fit, a sentence
+    each: between sessions, where no table tells their times, and within one."""
+    sessions = {_session_of(one) for one in fit}
     flags = []
     if len(sessions) > 1 and not is_dated:
         named = ", ".join(sorted(session or "none" for session in sessions))
@@ -308,24 +304,25 @@ def _order_of_session(session: str) -> tuple[int, int, str]:
     return rank, int(number[0]) * unit if number else -1, session
 
 
-def _order_of_scan(
-    scan: BidsFile, files: Sequence[BidsFile], times: Mapping[str, str]
-) -> tuple[Any, ...]:
-    """Sorts first the scan to take; between equal ones the first found is taken."""
+def _fitness_of_scan(scan: BidsFile, files: Sequence[BidsFile]) -> tuple[bool, ...]:
+    """Sorts first the scans that serve best, of whatever session and run."""
     labelled = any(
         _is_lesion(file) is not None and distance(scan, file) in {(0, 0), (0, 1)}
         for file in files
     )
-    session, run = _session_of(scan), scan.entities.get("run", "")
     said = " ".join(scan.entities.get(key, "") for key in ("acq", "rec", "desc"))
     return (
         "ce" in scan.entities or has_contrast("", said) is True,
         is_sharp(scan.entities.get("rec", ""), said),
         scan.space != "",
         not labelled,
-        (times.get(session, ""), *_order_of_session(session)),
-        (len(run), run),
     )
+
+
+def _turn_of_scan(scan: BidsFile, times: Mapping[str, str]) -> tuple[Any, ...]:
+    """Sorts first the scan of the first session and run."""
+    session, run = _session_of(scan), scan.entities.get("run", "")
+    return times.get(session, ""), _order_of_session(session), len(run), run
 
 
 def distance(scan: BidsFile, file: BidsFile) -> tuple[int, int] | None:
