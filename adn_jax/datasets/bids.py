@@ -375,7 +375,8 @@ def distance(scan: BidsFile, file: BidsFile) -> tuple[int, int] | None:
     `space-` says outright that it lies on the scan's grid (0). A mask of ISLES'24 is of
     another session, and one that was left in the space of its MRI has no `space-`.
     Without `space-` it is of another grid, too, in another folder for a kind of image
-    (`anat`), or if it names another acquisition or reconstruction.
+    (`anat`). Unless it is of another session, so is one that names another run or,
+    without `space-`, another acquisition or reconstruction.
     """
     is_said = "space" in file.entities
     folders = {one.path.parent.name.lower() for one in (file, scan)}

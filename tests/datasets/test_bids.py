@@ -189,6 +189,9 @@ def test_of_scans_that_could_all_be_meant_the_first_is_flagged(tmp_path):
         (["rec-B70f_desc-lesion_mask", "label-lesion_mask"], "label-lesion_mask"),
         (["acq-dwi_space-ncct_lesion-msk"], "acq-dwi_space-ncct_lesion-msk"),
         (["ses-2_acq-dwi_lesion-msk"], "ses-2_acq-dwi_lesion-msk"),
+        (["run-2_space-ncct_lesion-msk"], None),
+        (["ses-2_run-2_lesion-msk"], "ses-2_run-2_lesion-msk"),
+        (["rec-B70f_space-ncct_lesion-msk"], "rec-B70f_space-ncct_lesion-msk"),
     ],
 )
 def test_which_label_is_taken(tmp_path, masks, chosen):
