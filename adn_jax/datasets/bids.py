@@ -6,6 +6,7 @@ and registered to the scan, under `derivatives` with `space-ncct`.
 """
 
 import csv
+import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,13 +47,33 @@ DATATYPES = {"anat", "ct", "dwi", "fmap", "func", "perf", "pet"}
 """Folders that BIDS sorts images of a session into, by what they are."""
 
 LATE_SESSION = re.compile(
-    r"follow|^fu|post|disch|late|chronic|subacute|control|month|week|day|\d[hd]$|^[hd]\d"
+    r"follow|^fu|post|disch|late|chronic|subacute|control"
+    r"|(?<!\d)(?:hour|day|week|month|year)(?!s?\W?\d)"
 )
+"""Words of sessions after the first, and units whose number is not in digits."""
 
 EARLY_SESSION = re.compile(r"base|^bl|^adm|^pre|acute|initial|first")
 
-SESSION_UNITS_H = {"month": 720, "week": 168, "day": 24}
-"""Hours of the units that names of sessions count in, where they are not hours."""
+LATE_WORDS_H = {"post": 72.0, "subacute": 72.0, "disch": 168.0}
+"""Hours taken for late words without a time that mean days rather than months."""
+
+TIME_UNITS_H = {
+    **dict.fromkeys(("min", "mins", "minute", "minutes"), 1 / 60),
+    **dict.fromkeys(("h", "hr", "hrs", "hour", "hours"), 1.0),
+    **dict.fromkeys(("d", "day", "days"), 24.0),
+    **dict.fromkeys(("w", "wk", "wks", "week", "weeks"), 7 * 24.0),
+    **dict.fromkeys(("m", "mo", "mon", "month", "months"), 30 * 24.0),
+    **dict.fromkeys(("y", "yr", "yrs", "year", "years"), 365 * 24.0),
+}
+"""Hours of the units that names of sessions count in."""
+
+_NUMBER = r"(?P<number>\d+)"
+_UNIT = rf"(?P<unit>{'|'.join(sorted(TIME_UNITS_H, key=len, reverse=True))})"
+SESSION_TIMES = (
+    re.compile(rf"{_NUMBER}\W?{_UNIT}(?=$|\W|fu|follow|post|ct|scan)"),
+    re.compile(rf"(?:^|\W|fu|up|post|(?=hour|day|week|month|year)){_UNIT}\W?{_NUMBER}"),
+)
+"""A time in the name of a session: `24h`, `24hfu`, then `d7`, `fud7`, `visit2day7`."""
 
 UNNAMED_MASKS = ("dseg", "mask", "msk")
 """Suffixes that are taken for the lesion where no mask says what it is of."""
@@ -91,9 +112,6 @@ class BidsFile:
             [self.suffix, *(self.entities.get(key, "") for key in ("label", "desc"))]
         )
 
-
-BEFORE_SESSION = 4
-"""How many entries of `_order_of_scan` weigh more than the session."""
 
 Kind = Callable[[BidsFile], int | None]
 """How clearly a file is of a kind (0: it says so); None: it is not."""
@@ -209,12 +227,15 @@ def _find_bids_case(name: str, files: Sequence[BidsFile], root: Path) -> RawCase
     if not scans:
         return None
     times = _session_times(root, name, {_session_of(one) for one in scans})
-    order = partial(_order_of_scan, files=files, times=times)
-    scan = min(scans, key=order)
+    fitness = partial(_fitness_of_scan, files=files)
+    turn = partial(_turn_of_scan, times=times)
+    fittest = min(map(fitness, scans))
+    fit = [one for one in scans if fitness(one) == fittest]
+    scan = min(fit, key=turn)
     alike = [
         one
-        for one in scans
-        if one.path.parent == scan.path.parent and order(one) == order(scan)
+        for one in fit
+        if one.path.parent == scan.path.parent and turn(one) == turn(scan)
     ]
     try:
         lesion = nearest(scan, files, _is_lesion)
@@ -233,7 +254,7 @@ def _find_bids_case(name: str, files: Sequence[BidsFile], root: Path) -> RawCase
         lesion=lesion,
         brain=brain,
         tissue=given or None,
-        flags=_choice_flags(scan, scans, alike, order, is_dated=bool(times)),
+        flags=_choice_flags(scan, fit, alike, is_dated=bool(times)),
         choice={
             "chosen": {
                 what: str(path.relative_to(root))
@@ -249,17 +270,13 @@ def _find_bids_case(name: str, files: Sequence[BidsFile], root: Path) -> RawCase
 
 def _choice_flags(
     scan: BidsFile,
-    scans: Sequence[BidsFile],
+    fit: Sequence[BidsFile],
     alike: Sequence[BidsFile],
-    order: Callable[[BidsFile], tuple[Any, ...]],
     is_dated: bool,
 ) -> tuple[str, ...]:
-    """What is doubtful in the choice of a scan, a sentence each: between sessions,
-    where no table tells their times, and between scans of one session."""
-    weightiest = order(scan)[:BEFORE_SESSION]
-    sessions = {
-        _session_of(one) for one in scans if order(one)[:BEFORE_SESSION] == weightiest
-    }
+    """What is doubtful in the choice of a scan among those that are fit, a sentence
+    each: between sessions, where no table tells their times, and within one."""
+    sessions = {_session_of(one) for one in fit}
     flags = []
     if len(sessions) > 1 and not is_dated:
         named = ", ".join(sorted(session or "none" for session in sessions))
@@ -297,35 +314,58 @@ def _session_times(root: Path, name: str, sessions: Collection[str]) -> dict[str
     return told if set(sessions) <= set(told) else {}
 
 
-def _order_of_session(session: str) -> tuple[int, int, str]:
-    """Sorts first the session that is the first by its name."""
-    number = re.search(r"\d+", session)
-    unit = next((h for word, h in SESSION_UNITS_H.items() if word in session), 1)
+def _order_of_session(session: str) -> tuple[int, float, int, str]:
+    """Sorts first the session that is the first by its name.
+
+    First come early words and the number 0, then names that tell no time, then times
+    and late words, by their hours. A number without a unit counts visits up to 1, which
+    is before all times, and days above (`90` is after `day1`); beside a late word it
+    only puts words in order (`fu1`, `fu2`).
+    """
+    digits = re.search(r"\d+", session)
+    number = int(digits[0]) if digits else -1
+    told = _hours_of_session(session)
+    hours = number * TIME_UNITS_H["days"] if told is None else told
     if LATE_SESSION.search(session):
-        rank = 2
-    else:
-        rank = 0 if EARLY_SESSION.search(session) else 1
-    return rank, int(number[0]) * unit if number else -1, session
+        return 2, _late_hours(session) if told is None else told, number, session
+    if EARLY_SESSION.search(session) or hours == 0:
+        return 0, told or 0.0, number, session
+    if told is None and number <= 1:
+        return 1, 0.0, number, session
+    return 2, hours, number, session
 
 
-def _order_of_scan(
-    scan: BidsFile, files: Sequence[BidsFile], times: Mapping[str, str]
-) -> tuple[Any, ...]:
-    """Sorts first the scan to take; between equal ones the first found is taken."""
+def _hours_of_session(session: str) -> float | None:
+    """The time that the name of a session tells with a unit; None without one."""
+    found = filter(None, (pattern.search(session) for pattern in SESSION_TIMES))
+    time = next(found, None)
+    return time and int(time["number"]) * TIME_UNITS_H[time["unit"]]
+
+
+def _late_hours(session: str) -> float:
+    """The hours taken for a late word: after all times where it may mean months."""
+    return next((h for word, h in LATE_WORDS_H.items() if word in session), math.inf)
+
+
+def _fitness_of_scan(scan: BidsFile, files: Sequence[BidsFile]) -> tuple[bool, ...]:
+    """Sorts first the scans that serve best, of whatever session and run."""
     labelled = any(
         _is_lesion(file) is not None and distance(scan, file) in {(0, 0), (0, 1)}
         for file in files
     )
-    session, run = _session_of(scan), scan.entities.get("run", "")
     said = " ".join(scan.entities.get(key, "") for key in ("acq", "rec", "desc"))
     return (
         "ce" in scan.entities or has_contrast("", said) is True,
         is_sharp(scan.entities.get("rec", ""), said),
         scan.space != "",
         not labelled,
-        (times.get(session, ""), *_order_of_session(session)),
-        (len(run), run),
     )
+
+
+def _turn_of_scan(scan: BidsFile, times: Mapping[str, str]) -> tuple[Any, ...]:
+    """Sorts first the scan of the first session and run."""
+    session, run = _session_of(scan), scan.entities.get("run", "")
+    return times.get(session, ""), _order_of_session(session), len(run), run
 
 
 def distance(scan: BidsFile, file: BidsFile) -> tuple[int, int] | None:
@@ -335,7 +375,8 @@ def distance(scan: BidsFile, file: BidsFile) -> tuple[int, int] | None:
     `space-` says outright that it lies on the scan's grid (0). A mask of ISLES'24 is of
     another session, and one that was left in the space of its MRI has no `space-`.
     Without `space-` it is of another grid, too, in another folder for a kind of image
-    (`anat`), or if it names another acquisition or reconstruction.
+    (`anat`). Unless it is of another session, so is one that names another run or,
+    without `space-`, another acquisition or reconstruction.
     """
     is_said = "space" in file.entities
     folders = {one.path.parent.name.lower() for one in (file, scan)}

@@ -128,7 +128,7 @@ def _second_scans(cases: Iterable[FileCase]) -> tuple[str, ...]:
 
 def _has_dicom(scan: Path) -> bool:
     """Whether the folder of a scan has a series, too."""
-    return _dicom_folder(scan.parent) is not None
+    return _named_folder(scan.parent, "dicom") is not None
 
 
 def _deeper_volumes(folders: Iterable[Path]) -> tuple[str, ...]:
@@ -146,7 +146,7 @@ def _deeper_volumes(folders: Iterable[Path]) -> tuple[str, ...]:
 
 def _find_plain_case(folder: Path) -> FileCase | None:
     """The files of a case folder; None if there is no scan in it."""
-    scan = find_nifti(folder) or _dicom_folder(folder)
+    scan = find_nifti(folder) or _named_folder(folder, "dicom")
     if scan is None:
         return None
     pose = folder / "truth" / "pose.json"
@@ -167,11 +167,6 @@ def _find_plain_case(folder: Path) -> FileCase | None:
         flags=flags,
         unread=unread_volumes(folder, (scan, lesion, brain)),
     )
-
-
-def _dicom_folder(folder: Path) -> Path | None:
-    """`dicom`, where there is one."""
-    return _named_folder(folder, "dicom")
 
 
 def _named_folder(folder: Path, name: str) -> Path | None:
@@ -211,6 +206,6 @@ def _map_flags(folder: Path, used: Collection[Path | None]) -> tuple[str, ...]:
     if not left:
         return ()
     return (
-        f"{few_of(left, 3)} of {folder.name}/ is not used: a tissue has one map, with "
+        f"not used of {folder.name}/: {few_of(left, 3)}; a tissue has one map, with "
         "grey, white or csf, GM, WM or CSF, or SPM's c1 to c3 in its name",
     )

@@ -112,7 +112,7 @@ def load(path: Source) -> nib.Nifti1Image:
 
 
 def _mend_quaternion(header: nib.Nifti1Header) -> None:
-    """Shorten a quaternion that rounding made longer than 1, at which nibabel ends.
+    """Shorten a quaternion that rounding made longer than 1, which nibabel refuses.
 
     One that is longer still is no rotation; beside an sform its qform is unset.
     """

@@ -107,6 +107,62 @@ def test_which_scan_is_taken(tmp_path, files, chosen):
     assert only_case(tmp_path).scan.name == f"sub-a_{chosen}.nii.gz"
 
 
+@pytest.mark.parametrize(
+    ("first", "later"),
+    [
+        ("24h", "7d"),
+        ("h24", "d7"),
+        ("D0", "M3"),
+        ("d1", "m3"),
+        ("h0", "m3"),
+        ("day0", "30"),
+        ("day0", "90"),
+        ("day1", "90"),
+        ("Day1", "Follow"),
+        ("24h", "2w"),
+        ("24h", "1week"),
+        ("24hr", "day7"),
+        ("day1", "3mo"),
+        ("12months", "2y"),
+        ("year1", "m18"),
+        ("week1", "30d"),
+        ("30min", "24h"),
+        ("90min", "2h"),
+        ("0days", "1"),
+        ("01", "24h"),
+        ("1", "day1"),
+        ("2", "M3"),
+        ("day7", "oneMonth"),
+        ("day-1", "day-30"),
+        ("visit2day7", "visit1day30"),
+        ("fu24h", "fu3m"),
+        ("fuD7", "fuM3"),
+        ("24hFU", "7dFU"),
+        ("fu", "fu2"),
+        ("fu1", "fu2"),
+        ("day7", "fu1"),
+        ("baseline", "day1"),
+        ("baseline24h", "1"),
+        ("pre24h", "post24h"),
+        ("pre", "postop0h"),
+        ("acute", "7d"),
+        ("24h", "subacute"),
+        ("subacute", "90d"),
+        ("discharge", "M3"),
+        ("stroke", "control"),
+        ("d0", "t90"),
+        ("ct1", "mri2"),
+        ("1", "visit0day7"),
+    ],
+)
+def test_the_first_session_by_name(tmp_path, first, later):
+    for at, names in enumerate([(first, later), (later, first)]):
+        root = tmp_path / str(at)
+        for order, name in zip("ab", names, strict=True):
+            touch(root, f"sub-1/{order}/sub-1_ses-{name}_ct.nii.gz")
+        assert only_case(root).scan.name == f"sub-1_ses-{first}_ct.nii.gz"
+
+
 def test_of_scans_that_could_all_be_meant_the_first_is_flagged(tmp_path):
     touch(tmp_path, *(f"sub-a/sub-a_acq-{name}_ct.nii.gz" for name in ("one", "two")))
     (flag,) = only_case(tmp_path).flags
@@ -133,6 +189,9 @@ def test_of_scans_that_could_all_be_meant_the_first_is_flagged(tmp_path):
         (["rec-B70f_desc-lesion_mask", "label-lesion_mask"], "label-lesion_mask"),
         (["acq-dwi_space-ncct_lesion-msk"], "acq-dwi_space-ncct_lesion-msk"),
         (["ses-2_acq-dwi_lesion-msk"], "ses-2_acq-dwi_lesion-msk"),
+        (["run-2_space-ncct_lesion-msk"], None),
+        (["ses-2_run-2_lesion-msk"], "ses-2_run-2_lesion-msk"),
+        (["rec-B70f_space-ncct_lesion-msk"], "rec-B70f_space-ncct_lesion-msk"),
     ],
 )
 def test_which_label_is_taken(tmp_path, masks, chosen):

@@ -211,7 +211,7 @@ def test_of_two_maps_of_spm_the_one_not_used_is_told(tmp_path):
     (case,) = find_plain(tmp_path).cases
     assert case.tissue["grey"].name == "c1old.nii"
     (flag,) = case.flags
-    assert flag.startswith("c1scan.nii of tissue/ is not used: a tissue has one map")
+    assert flag.startswith("not used of tissue/: c1scan.nii; a tissue has one map")
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_volumes_that_are_no_map_of_a_tissue_are_told(tmp_path):
     (case,) = find_plain(tmp_path).cases
     assert case.tissue is None
     (flag,) = case.flags
-    assert flag.startswith("ct_pve_0.nii.gz, ct_pve_1.nii.gz")
+    assert flag.startswith("not used of tissue/: ct_pve_0.nii.gz, ct_pve_1.nii.gz")
     assert "c4ct" not in flag
 
 
