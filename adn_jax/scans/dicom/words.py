@@ -73,13 +73,18 @@ NOT_AFTER_WITH = "".join(
 ) + (r"(?<!\bW/)(?<!\+)(?<!\+ )")
 """Before an agent whose dash is a sign (C-), no word says "with"."""
 
+MINUS = (
+    rf"{NOT_AFTER_WITH}\b(?:C|IV|KM)(?:"
+    r"-(?![A-Z0-9]| (?:SPINE|ARM)\b| ?\d+ ?(?:ML|CC)\b)| -(?= ?(?:$|[()\[\]/])))"
+)
+"""A dash at an agent's letters says "without"; one after a space may part words."""
+
 NATIVE = (
     r"(?:\bNATI+V|\bNAT\b|\bNATYW|НАТИВ|\bNCCT\b|\bNECT\b|\bT?NCT?\b|PLAIN|BLANCO\b|"
     r"SIMPLES?\b|\bBASALE\b|\bDIREC?T+[AO]\b|\b[SO][ .]?(?:MDC|KM)\b|TANJY?UN|"
     r"[単单]純|单纯|\bHI-?ZOU?EI|PING ?SAO|平[扫掃]|[非无無]造影|비조영|조영 ?전|"
     r"\bC ?\(-\)|\(-\) ?C\b|(?<![^ ])-C\b|"
-    rf"{NOT_AFTER_WITH}(?:\b(?:C|IV|KM) ?-(?= ?(?:$|[()\[\]]))|"
-    rf"{CONTRAST} ?(?:\(-\)|-$)))"
+    rf"{MINUS}|{NOT_AFTER_WITH}{CONTRAST} ?(?:\(-\)|-$))"
 )
 
 NATIVE_WORDS = re.compile(NATIVE)
@@ -95,7 +100,8 @@ ENHANCED = (
     rf"\b[SZС][ .]{AGENT}|"
     r"\bKONTR\b|\b(?:C|IV|KM) ?\(?\+|\(\+\) ?C\b|(?<![^ ])\+ ?C\b|POST.?C\b|"
     r"ENHANCED|TEHOST|VEI?N(?:OU?S|EUX)|"
-    r"ARTERI|SPATPHASE|PERFU|PERF\b|BOLUS|\bMIP\b|\bKM\b|\bM\.?D\.?C\b|\bCIV\b|"
+    r"ARTERI|SPATPHASE|PERFU|PERF\b|BOLUS|\bMIP\b|\bKM\b(?! -|-(?![A-Z]))|"
+    r"\bM\.?D\.?C\b|\bCIV\b|"
     r"\b[CM](?:MDC|KM)\b|IN[IJY]E[CKZ]|\bC/C\b|\bTSA\b|VARJOAIN|CAN QUANG|ZENG ?QIANG|"
     r"增[强強]|ZOU?EI|造影|조영)"
 )
@@ -109,8 +115,9 @@ BOTH_WORDS = re.compile(
     rf"{WITH}(?:{AND}| ){WITHOUT}|"
     rf"{WITHOUT} (?:AND|UND|Y|E|ET|EN|OG|OCH|&) "
     rf"(?:WITH|MIT|CON|COM|AVEC|MED|MET)(?: ?{AGENT}|$)|"
-    rf"\b(?:N[CE]CT|T?NCT?) {STUDY}|"
-    rf"{NATIVE}[A-Z]*{AND}(?:[A-Z]+ )?{ENHANCED}|{ENHANCED}[A-Z]*{AND}{NATIVE}"
+    rf"(?:\b(?:N[CE]CT|T?NCT?)|{MINUS}) {STUDY}|"
+    rf"{NATIVE}[A-Z]*{AND}(?:[A-Z]+ )?{ENHANCED}|{ENHANCED}[A-Z]*{AND}{NATIVE}|"
+    rf"{MINUS} (?:C|IV|KM) ?\(?\+|{MINUS}.*{BRAND}|{BRAND}.*{MINUS}"
 )
 
 HEAD_WORDS = re.compile(

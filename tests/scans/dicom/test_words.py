@@ -166,6 +166,18 @@ WITHOUT = [
     "HEAD C- (5MM)",
     "HEAD IV -",
     "Kopf ohne Ultravist",
+    "Kopf KM- 5.0 H30",
+    "Kopf KM- axial",
+    "cCT KM-, 5 mm",
+    "Kopf KM -",
+    "Head C- 5.0",
+    "HEAD C- 5MM AXIAL",
+    "CT BRAIN C- AX 5MM",
+    "C- BRAIN",
+    "BRAIN C- STD",
+    "BRAIN C-/THIN",
+    "IV- 5mm",
+    "HEAD C -/+",
 ]
 
 WITH = [
@@ -278,6 +290,13 @@ WITH = [
     "HEAD IV - ISOVUE 370",
     "CE-CT",
     "NeuroPerf",
+    "HEAD POST C- AX",
+    "Kopf nach KM- 5.0",
+    "Kopf mit KM - axial",
+    "HEAD C-/C+",
+    "HEAD C- C+",
+    "C- CTA",
+    "HEAD C+ C-",
 ]
 
 SILENT = [
@@ -326,6 +345,10 @@ SILENT = [
     "Kopf Angioödem",
     "cavernous angioma",
     "HEAD C - 5MM AXIAL",
+    "Kopf KM - axial",
+    "cCT KM - 5 mm",
+    "Kopf KM-5.0",
+    "CT C- SPINE",
 ]
 
 NO_AGENTS = [
@@ -484,6 +507,7 @@ def test_an_agent_that_says_without(agent):
     "agent",
     [
         *("yes", "APPLIED", "CONTRAST", "CE", "Oral and IV", "IV - OMNIPAQUE 350"),
+        *("OMNIPAQUE IV- 100 ML", "IV- ISOVUE 370", "IV- 100 ML"),
         *("non-ionic", "NONE\\ISOVUE 370", "ISOVUE 370 IV\\SALINE", "100 ML", "IV"),
         *("ISOVUE 370, NO ORAL CONTRAST", "Omnipaque 350 without oral contrast"),
     ],
