@@ -13,6 +13,7 @@ from adn_jax.errors import UserError, counted
 from adn_jax.scans.dicom.headers import Frame
 from adn_jax.scans.dicom.series import FEWEST_SLICES, KIND, Series
 from adn_jax.scans.dicom.volumes import TECHNIQUE
+from adn_jax.scans.dicom.words import has_contrast
 
 CRITERIA = (
     ("axial", True, "it is not axial"),
@@ -174,6 +175,7 @@ def _standing(series: Series) -> tuple[bool, ...]:
         *(meets(facts, name, value) for name, value, _ in CRITERIA),
         facts["head"] is True,
         facts["contrast"] is False,
+        not facts.get("brighter_vessels"),
     )
 
 
@@ -184,8 +186,9 @@ def told_by_vessels(
 ) -> list[Series]:
     """The series, with contrast in those whose vessels are brighter than others'.
 
-    Of the others none is said to have contrast then: the words were those of the whole
-    examination. A rival whose vessels could not be measured is left as it is.
+    Of the others it is not known then, where agent or protocol said so, as these are
+    of the whole examination; what the description of a series itself says stays. A
+    rival whose vessels could not be measured is left as it is.
     """
     measured = {
         id(one): seen
@@ -213,7 +216,8 @@ def _facts_by_vessels(
     facts: dict[str, Any] = {} if volume is None else {"vessels_ml": round(volume, 1)}
     if bright[id(series)]:
         return facts | {"contrast": True, "brighter_vessels": True}
-    unsure = any(bright.values()) and series.facts["contrast"]
+    own_words = has_contrast("", series.facts["description"])
+    unsure = any(bright.values()) and own_words is not True
     return facts | ({"contrast": None} if unsure else {})
 
 
@@ -233,6 +237,8 @@ def _reason_against(other: Series, chosen: Series) -> str:
         return "it does not say that it shows a head"
     if chosen.facts["contrast"] is False and other.facts["contrast"] is None:
         return "it does not say that it is without contrast"
+    if other.facts.get("brighter_vessels") and not chosen.facts.get("brighter_vessels"):
+        return "its vessels are brighter"
     if _preference(other) > _preference(chosen):
         return "another series was asked for"
     ours, theirs = chosen.facts["slices"], other.facts["slices"]

@@ -116,6 +116,25 @@ def test_both_with_contrast_and_alike_is_used_with_a_flag(tmp_path):
     assert "would serve as well" in alike
 
 
+@pytest.mark.parametrize("agent", ["", "Omnipaque"])
+def test_of_two_that_say_they_are_enhanced_the_darker_is_used_with_a_flag(
+    tmp_path, agent
+):
+    write_two(
+        tmp_path,
+        with_vessels(head_of_blocks(12)),
+        SeriesDescription="Venous phase post contrast",
+        ContrastBolusAgent=agent,
+    )
+    scan = read_scan(tmp_path)
+    assert scan.source["chosen"] == "5"
+    assert [one["contrast"] for one in scan.source["series"]] == [True, True]
+    assert scan.source["why"].endswith("its vessels are brighter")
+    used, brighter = scan.flags
+    assert "is used although it was taken with a contrast agent" in used
+    assert "vessels are brighter, so it is not used" in brighter
+
+
 def test_a_damaged_slice_hides_no_vessels(tmp_path):
     files = write_two(tmp_path, with_vessels(head_of_blocks(12)))
     files[0].write_bytes(files[0].read_bytes()[:4000])
