@@ -29,7 +29,7 @@ LYSIS = r"(?:[A-Z]?-?TPA|LYS[EI]|THROMBO|ALTEPLASE|TNK|TENECTEPLASE)"
 """What is given into a vein as well, and is no contrast agent."""
 
 AGENT = (
-    r"(?:(?:THE|I\.?V|ORAL|MEDIO|MEIO|MEZZO|PRODUIT|SR|SRODKA?|DE|DI)[ .]+)*"
+    r"(?:(?:THE|OR|I\.?V|ORAL|MEDIO|MEIO|MEZZO|PRODUIT|SR|SRODKA?|DE|DI)[ .]+)*"
     rf"(?:{CONTRAST}|{BRAND}|[CK]ONTR\b|CON(?!CU|TU|TRO)[A-Z]*|K\.?M\b|KL\b|K/?U\b|К/?У\b|"
     r"CIV\b|CTE\b|PDC\b|M\.?D\.?C\b|INJ[A-Z]*|INY[A-Z]*|INIEZ[A-Z]*|"
     rf"I\.?V\b(?! ?{LYSIS})|[IY]OD[OAE]?\b|C\b(?!-)|"
@@ -50,10 +50,20 @@ WITHOUT = (
 )
 """Says "without" also where what is missing is left unsaid."""
 
+NO_ORAL = re.compile(
+    rf"(?:\bNON?|\bNOT|{WITHOUT})[ -](?:ORAL(?:LY)?|PER OS|P\.?O)\b\.?"
+    r"(?! ?(?:OR|NOR|AND|[&/+]))"
+    r"(?: (?:[CK]ONTRAST|AGENT|[CK]M|DYE|MEDI(?:UM|A)|GIVEN|USED|ADMINISTERED)\b)*"
+)
+"""Says nothing of what was given into a vein."""
+
 NOT_OR_BEFORE = (
     r"\b(?:NON?|NAO|NIET|NICHT|GEEN|IKKE|KHONG|O\.?|PRE|PRAE|PRIMA(?: DEL?)?|BEFORE|"
     r"VOR|AVANT|ANTES(?: DEL?)?|PRZED|VOOR|ДО)"
 )
+
+HARM = r"(?:ADVERSE|[A-Z]* ?REA[CK]TI|[CK]OMPLI[CK]A|ALLERG|SIDE|EVENT|PROBLEM|ISSUE)"
+"""What a contrast agent that was given did not do."""
 
 WITHOUT_WORDS = re.compile(
     rf"UNENHANCED|UNCONTRASTED|{WITHOUT} ?{AGENT}|{NOT_OR_BEFORE}[ .-]*{AGENT}|"
@@ -61,7 +71,8 @@ WITHOUT_WORDS = re.compile(
     rf"(?:WITHOUT|\bSIN|\bSEM|\bSANS|\bOHNE|\bBE[SZ]){CONTRAST}|"
     rf"\b[SZ][ ./]+(?:CONTRAS[A-Z]*|CTE|CIV|M\.?D\.?C)\b|\bS/C\b|"
     r"\bU[ ./]+KONTRAS[A-Z]*|\bU/K\b|"
-    rf"(?:{CONTRAST}|\bKM)[ :=-]*(?:(?<=[ :=-])NON?|NONE|NEIN|YOK|FREI|FREE)\b|"
+    rf"(?:{CONTRAST}|\bKM)[ :=-]*"
+    rf"(?:(?<=[ :=-])NON?\b(?! {HARM})|(?:NONE|NEIN|YOK|FREI|FREE)\b)|"
     r"KONTRAST ?SIZ\b|KONTRAS[A-Z]* NELKUL|ZOU?EI ?NASHI|造影(?:なし|無|前)"
 )
 """Taken off before contrast is looked for: what is said may go on, "and with"."""
@@ -167,7 +178,7 @@ def has_contrast(agent: str, *texts: str) -> bool | None:
     names = " ".join(
         name
         for one in plain(agent).split("\\")
-        if not NO_AGENT.fullmatch(name := one.strip())
+        if not NO_AGENT.fullmatch(name := NO_ORAL.sub(" ", one).strip())
     )
     named = _speaks_of_contrast(names)
     if names and named is not False:

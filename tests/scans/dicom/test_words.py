@@ -368,6 +368,8 @@ NO_AGENTS = [
     "SALINE",
     "NO CM",
     "No",
+    "NO ORAL CONTRAST",
+    "NO ORAL",
 ]
 
 WITHOUT_AGENT = [
@@ -384,6 +386,9 @@ WITHOUT_AGENT = [
     "PLAIN",
     "SANS",
     "SIN CONTRASTE",
+    "NO ORAL OR IV CONTRAST",
+    "NO CONTRAST, NO REACTION",
+    "CONTRAST: NO",
 ]
 
 HEADS = [
@@ -507,6 +512,8 @@ def test_an_agent_that_says_without(agent):
     "agent",
     [
         *("yes", "APPLIED", "CONTRAST", "CE", "Oral and IV", "IV - OMNIPAQUE 350"),
+        *("IV NO ORAL CONTRAST", "IV CONTRAST, NO ORAL CONTRAST", "W/O ORAL W IV"),
+        *("CONTRAST NO REACTION", "CONTRAST: no adverse reaction", "IV AND NO ORAL"),
         *("OMNIPAQUE IV- 100 ML", "IV- ISOVUE 370", "IV- 100 ML"),
         *("non-ionic", "NONE\\ISOVUE 370", "ISOVUE 370 IV\\SALINE", "100 ML", "IV"),
         *("ISOVUE 370, NO ORAL CONTRAST", "Omnipaque 350 without oral contrast"),
