@@ -32,7 +32,7 @@ AGENT = (
     r"(?:(?:THE|OR|I\.?V|ORAL|MEDIO|MEIO|MEZZO|PRODUIT|SR|SRODKA?|DE|DI)[ .]+)*"
     rf"(?:{CONTRAST}|{BRAND}|[CK]ONTR\b|CON(?!CU|TU|TRO)[A-Z]*|K\.?M\b|KL\b|K/?U\b|К/?У\b|"
     r"CIV\b|CTE\b|PDC\b|M\.?D\.?C\b|INJ[A-Z]*|INY[A-Z]*|INIEZ[A-Z]*|"
-    rf"I\.?V\b(?! ?{LYSIS})|[IY]OD[OAE]?\b|C\b(?!-)|"
+    rf"I\.?V\b(?![. -]*{LYSIS})|[IY]OD[OAE]?\b|C\b(?!-)|"
     r"ENHANC[A-Z]*|USILEN[A-Z]*|УСИЛЕН[А-Я]*|VARJOAIN[A-Z]*|CAN QUANG)"
 )
 """How a contrast agent, or the giving of it, is called."""
