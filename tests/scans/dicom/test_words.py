@@ -536,6 +536,18 @@ def test_an_agent_that_was_given(agent):
     assert has_contrast(agent, "CCT nativ") is True
 
 
+@pytest.mark.parametrize(
+    "brand",
+    [
+        *("Imeron", "ACCUPAQUE", "Solutrast", "Jomeron", "Telebrix", "Conray"),
+        *("Oxilan", "Iomeron", "Omnipaque"),
+    ],
+)
+def test_agents_by_the_names_they_are_sold_under(brand):
+    assert has_contrast("", f"Kopf {brand} 300") is True
+    assert has_contrast("", f"Kopf ohne {brand}") is False
+
+
 @pytest.mark.parametrize("text", SILENT)
 def test_no_word_of_contrast(text):
     assert has_contrast("", text) is None
