@@ -15,7 +15,7 @@ NO_AGENT = re.compile(
     r"NESSUNO|AUCUN|UNKNOWN|(?:NO|NON|NONE|NOT)(?: (?:GIVEN|USED|APPLIED|INJECTED|"
     r"ADMINISTERED|APPLICABLE|KNOWN|AGENT|CM|DYE))*|(?:NORMAL )?SALINE|NACL"
 )
-"""What stands for the name of an agent where none was given."""
+"""What stands for the name of an agent where none is told."""
 
 CONTRAST = r"(?:[CK]ONTRAS|КОНТРАСТ)[A-ZА-Я]*"
 
@@ -173,9 +173,10 @@ def plain(text: str) -> str:
 def has_contrast(agent: str, *texts: str) -> bool | None:
     """Whether a contrast agent was given, by its name or the first text that tells.
 
-    A name that says there was none comes behind the first text, which describes the
-    series itself, and before the others, which name the whole examination. None: no
-    word tells.
+    A name that says there was no contrast ("NO CONTRAST", "without") comes behind the
+    first text, which describes the series itself, and before the others, which name the
+    whole examination. What merely stands for a name (`NO_AGENT`: "NONE", "NO", "-")
+    tells nothing, as many headers hold it whatever was given. None: no word tells.
     """
     names = " ".join(
         name

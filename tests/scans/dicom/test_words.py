@@ -511,6 +511,7 @@ def test_with_contrast(text):
 @pytest.mark.parametrize("agent", NO_AGENTS)
 def test_what_stands_for_no_agent_tells_nothing(agent):
     assert has_contrast(agent, "Head 5.0 H30s") is None
+    assert has_contrast(agent, "Head 5.0 H30s", "CT HEAD W CONTRAST") is True
     assert has_contrast(agent, "CTA") is True
 
 
