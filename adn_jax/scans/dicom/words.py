@@ -113,8 +113,8 @@ ENHANCED = (
     r"\bKONTR\b|\b(?:C|IV|KM) ?\(?\+|\(\+\) ?C\b|(?<![^ ])\+ ?C\b|"
     r"POST.?C(?:M|E|TR|NT)?\b|"
     r"ENHANCED|TEHOST|VEI?N(?:OU?S|EUX)|"
-    r"ARTERI|SPATPHASE|PERF(?!O|E|I)|BOLUS|\bMIP\b|\bKM\b(?! -|-(?![A-Z]))|"
-    r"\bM\.?D\.?C\b|\bCIV\b|"
+    r"ARTERI|SPATPHASE|(?<!SU)(?<!HY)PERF(?!O|E|I)|BOLUS|\bMIP\b|"
+    r"\bKM\b(?! -|-(?![A-Z]))|\bM\.?D\.?C\b|\bCIV\b|"
     r"\b[CM](?:MDC|KM)\b|IN[IJY]E[CKZ]|\bC/C\b|\bTSA\b|VARJOAIN|CAN QUANG|ZENG ?QIANG|"
     r"增[强強]|ZOU?EI|造影|조영)"
 )

@@ -354,6 +354,8 @@ SILENT = [
     "Performed",
     "perforated",
     "perfekt",
+    "Superfast",
+    "hyperflexion",
     "Head Angioedema",
     "Kopf Angioödem",
     "cavernous angioma",
