@@ -1,18 +1,19 @@
 """Which series of a DICOM folder is the head CT without contrast, and why."""
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float, Float32
 from scipy import ndimage
 
 from adn_jax.errors import UserError, counted
 from adn_jax.scans.dicom.headers import Frame
-from adn_jax.scans.dicom.series import KIND, Series
+from adn_jax.scans.dicom.series import FEWEST_SLICES, KIND, Series
 from adn_jax.scans.dicom.volumes import TECHNIQUE
+from adn_jax.scans.dicom.words import has_contrast
 
 CRITERIA = (
     ("axial", True, "it is not axial"),
@@ -51,6 +52,42 @@ MOST_PIXELS = 0.05
 
 SERIES_NAMES = {"StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber"}
 """What tells series apart, and says nothing of their images."""
+
+
+@dataclass(frozen=True)
+class Vessels:
+    """Bright vessels of a series, slice by slice."""
+
+    heights_mm: Float[np.ndarray, " slices"]
+    """Along the body, rising, so that those of several series can be compared."""
+    areas_mm2: Float[np.ndarray, " slices"]
+
+    @property
+    def reach_mm(self) -> tuple[float, float]:
+        """Heights of the lowest and the highest slice."""
+        return float(self.heights_mm[0]), float(self.heights_mm[-1])
+
+    def ml(self, low_mm: float, high_mm: float) -> float | None:
+        """Their volume between two heights; None if too few slices lie there.
+
+        Slices are often closer at the base, where most that is bright lies.
+        """
+        inside = (self.heights_mm >= low_mm) & (self.heights_mm <= high_mm)
+        if inside.sum() < FEWEST_SLICES:
+            return None
+        heights = np.unique([low_mm, *self.heights_mm[inside], high_mm])
+        areas = np.interp(heights, self.heights_mm, self.areas_mm2)
+        return float(np.trapezoid(areas, heights) / 1000)
+
+    def is_brighter(self, other: "Vessels") -> bool:
+        """Whether they exceed another series's, as far as both cover the same heights:
+        a part of a head has fewer vessels than the whole."""
+        low = max(self.reach_mm[0], other.reach_mm[0])
+        high = min(self.reach_mm[1], other.reach_mm[1])
+        ours, theirs = self.ml(low, high), other.ml(low, high)
+        if ours is None or theirs is None:
+            return False
+        return ours > theirs + max(MORE_ML, theirs / 2)
 
 
 def choose(series: Sequence[Series], wanted: str, where: Path) -> Series:
@@ -121,12 +158,14 @@ def _preference(series: Series) -> tuple[Any, ...]:
 
 
 def undecided(series: Sequence[Series]) -> list[Series]:
-    """The best series, where there are several: words tell the same of contrast in
-    all, or nothing."""
+    """The best series, where there are several and words tell nothing of contrast, or
+    that all have it; words that say "without" of all of them are believed."""
     usable = [one for one in series if not one.problem]
     best = max(map(_standing, usable), default=None)
     rivals = [one for one in usable if _standing(one) == best]
-    return rivals if len(rivals) > 1 else []
+    if len(rivals) < 2 or rivals[0].facts["contrast"] is False:
+        return []
+    return rivals
 
 
 def _standing(series: Series) -> tuple[bool, ...]:
@@ -136,27 +175,29 @@ def _standing(series: Series) -> tuple[bool, ...]:
         *(meets(facts, name, value) for name, value, _ in CRITERIA),
         facts["head"] is True,
         facts["contrast"] is False,
+        not facts.get("brighter_vessels"),
     )
 
 
 def told_by_vessels(
     series: Sequence[Series],
     rivals: Sequence[Series],
-    vessels_ml: Sequence[float | None],
+    vessels: Sequence[Vessels | None],
 ) -> list[Series]:
     """The series, with contrast in those whose vessels are brighter than others'.
 
-    Of the others none is said to have contrast then: the words were those of the whole
-    examination. A rival whose vessels could not be measured is left as it is.
+    Of the others it is not known then, where agent or protocol said so, as these are
+    of the whole examination; what the description of a series itself says stays. A
+    rival whose vessels could not be measured is left as it is.
     """
     measured = {
-        id(one): volume
-        for one, volume in zip(rivals, vessels_ml, strict=True)
-        if volume is not None
+        id(one): seen
+        for one, seen in zip(rivals, vessels, strict=True)
+        if seen is not None
     }
-    least = min(measured.values(), default=0.0)
     bright = {
-        one for one, ml in measured.items() if ml > least + max(MORE_ML, least / 2)
+        key: any(map(seen.is_brighter, measured.values()))
+        for key, seen in measured.items()
     }
     return [
         replace(one, facts=one.facts | _facts_by_vessels(one, measured, bright))
@@ -167,13 +208,17 @@ def told_by_vessels(
 
 
 def _facts_by_vessels(
-    series: Series, measured: Mapping[int, float], bright: Collection[int]
+    series: Series, measured: Mapping[int, Vessels], bright: Mapping[int, bool]
 ) -> dict[str, Any]:
     """What the vessels of a series tell, beside those of its rivals."""
-    facts: dict[str, Any] = {"vessels_ml": round(measured[id(series)], 1)}
-    if id(series) in bright:
+    vessels = measured[id(series)]
+    volume = vessels.ml(*vessels.reach_mm)
+    facts: dict[str, Any] = {} if volume is None else {"vessels_ml": round(volume, 1)}
+    if bright[id(series)]:
         return facts | {"contrast": True, "brighter_vessels": True}
-    return facts | ({"contrast": None} if bright and series.facts["contrast"] else {})
+    own_words = has_contrast("", series.facts["description"])
+    unsure = any(bright.values()) and own_words is not True
+    return facts | ({"contrast": None} if unsure else {})
 
 
 def meets(facts: dict[str, Any], name: str, value: Any) -> bool:
@@ -192,6 +237,8 @@ def _reason_against(other: Series, chosen: Series) -> str:
         return "it does not say that it shows a head"
     if chosen.facts["contrast"] is False and other.facts["contrast"] is None:
         return "it does not say that it is without contrast"
+    if other.facts.get("brighter_vessels") and not chosen.facts.get("brighter_vessels"):
+        return "its vessels are brighter"
     if _preference(other) > _preference(chosen):
         return "another series was asked for"
     ours, theirs = chosen.facts["slices"], other.facts["slices"]
@@ -350,18 +397,16 @@ def _study_of(series: Series) -> tuple[str, str]:
     return header.get("StudyInstanceUID", ""), when
 
 
-def vessels_ml(hu: Float32[np.ndarray, "x y z"], voxel_mm: tuple[float, ...]) -> float:
-    """Volume of bright spots within soft tissue: vessels with contrast agent, mostly.
+def vessel_areas_mm2(
+    hu: Float32[np.ndarray, "x y z"], pixel_mm: tuple[float, float]
+) -> Float[np.ndarray, " z"]:
+    """Area of bright spots within soft tissue in each slice: vessels with contrast
+    agent, mostly.
 
     Calcifications count, too: compare scans of one patient, or expect some mL.
-
-    Args:
-        hu: slices, which may have gaps.
-        voxel_mm: size of a voxel (x, y, z), z the distance of the slices.
     """
-    pixel_mm = voxel_mm[0], voxel_mm[1]
-    count = sum(_vessel_pixels(one, pixel_mm) for one in hu.transpose(2, 0, 1))
-    return float(count * np.prod(voxel_mm) / 1000)
+    counts = [_vessel_pixels(one, pixel_mm) for one in hu.transpose(2, 0, 1)]
+    return np.array(counts) * float(np.prod(pixel_mm))
 
 
 def _vessel_pixels(

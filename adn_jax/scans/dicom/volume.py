@@ -27,18 +27,18 @@ from adn_jax.errors import UserError, one_line
 from adn_jax.io.files import check_fetched, files_below
 from adn_jax.io.nifti import LARGEST_VOXEL_COUNT
 from adn_jax.scans.dicom.choice import (
+    Vessels,
     choice_flags,
     choice_record,
     choose,
     told_by_vessels,
     undecided,
-    vessels_ml,
+    vessel_areas_mm2,
 )
 from adn_jax.scans.dicom.decode import decode_apart
 from adn_jax.scans.dicom.headers import LPS_TO_RAS, Frame, read_headers
 from adn_jax.scans.dicom.series import FEWEST_SLICES, Series, find_series
 from adn_jax.scans.dicom.straighten import SliceStack
-from adn_jax.scans.dicom.volumes import slice_heights
 from adn_jax.scans.hounsfield import to_hounsfield
 
 BY_GDCM = {
@@ -104,7 +104,7 @@ def read_volume(
         )
     rivals = [] if series else undecided(found)
     if rivals:
-        found = told_by_vessels(found, rivals, [*map(bright_ml, rivals)])
+        found = told_by_vessels(found, rivals, [*map(bright_vessels, rivals)])
     chosen = choose(found, series, where)
     rescaled, rescale_flags = _with_rescale(chosen)
     values, whole = _read_slices(rescaled, where)
@@ -135,9 +135,9 @@ def read_volume(
     return DicomVolume(stack, frames, record, flags)
 
 
-def bright_ml(series: Series) -> float | None:
-    """Volume of bright vessels in a sample of the slices; None if too few of them can
-    be decoded."""
+def bright_vessels(series: Series) -> Vessels | None:
+    """Bright vessels in a sample of the slices; None if too few of them can be
+    decoded."""
     series, _ = _with_rescale(series)
     count = min(len(series.frames), SAMPLE)
     sampled = np.linspace(0, len(series.frames) - 1, count).astype(int)
@@ -147,11 +147,12 @@ def bright_ml(series: Series) -> float | None:
     if len(good) < FEWEST_SLICES:
         return None
     hu, _ = to_hounsfield(values[:, :, good])
-    heights = slice_heights([frames[z] for z in good])
-    distance = float(np.ptp(heights)) / (len(good) - 1)
+    heights = np.array([frames[z].centre_mm[2] for z in good])
     assert frames[0].pixel_spacing_mm is not None  # the series is usable
     down, across = frames[0].pixel_spacing_mm
-    return vessels_ml(hu, (across, down, distance))
+    areas = vessel_areas_mm2(hu, (across, down))
+    rising = np.argsort(heights)
+    return Vessels(heights[rising], areas[rising])
 
 
 def _with_rescale(series: Series) -> tuple[Series, tuple[str, ...]]:

@@ -15,13 +15,14 @@ NO_AGENT = re.compile(
     r"NESSUNO|AUCUN|UNKNOWN|(?:NO|NON|NONE|NOT)(?: (?:GIVEN|USED|APPLIED|INJECTED|"
     r"ADMINISTERED|APPLICABLE|KNOWN|AGENT|CM|DYE))*|(?:NORMAL )?SALINE|NACL"
 )
-"""What stands for the name of an agent where none was given."""
+"""What stands for the name of an agent where none is told."""
 
 CONTRAST = r"(?:[CK]ONTRAS|КОНТРАСТ)[A-ZА-Я]*"
 
 BRAND = (
     r"\b(?:OMNIPAQ|ISOVUE|VISIPAQ|ULTRAVIST|OPTIRAY|XENETIX|IOMER|IOMEP|IOPAM|IOHEX|"
-    r"IODIX|IOVER|IOPRO|IOBIT)[A-Z]*"
+    r"IODIX|IOVER|IOPRO|IOBIT|IMERON|ACCUPAQ|SOLUTRAST|JOMERON|TELEBRIX|CONRAY|OXILAN)"
+    r"[A-Z]*"
 )
 """How contrast agents are sold, and what is in them."""
 
@@ -29,10 +30,10 @@ LYSIS = r"(?:[A-Z]?-?TPA|LYS[EI]|THROMBO|ALTEPLASE|TNK|TENECTEPLASE)"
 """What is given into a vein as well, and is no contrast agent."""
 
 AGENT = (
-    r"(?:(?:THE|I\.?V|ORAL|MEDIO|MEIO|MEZZO|PRODUIT|SR|SRODKA?|DE|DI)[ .]+)*"
+    r"(?:(?:THE|OR|I\.?V|ORAL|MEDIO|MEIO|MEZZO|PRODUIT|SR|SRODKA?|DE|DI)[ .]+)*"
     rf"(?:{CONTRAST}|{BRAND}|[CK]ONTR\b|CON(?!CU|TU|TRO)[A-Z]*|K\.?M\b|KL\b|K/?U\b|К/?У\b|"
     r"CIV\b|CTE\b|PDC\b|M\.?D\.?C\b|INJ[A-Z]*|INY[A-Z]*|INIEZ[A-Z]*|"
-    rf"I\.?V\b(?! ?{LYSIS})|[IY]OD[OAE]?\b|C\b(?!-)|"
+    rf"I\.?V\b(?![. -]*{LYSIS})|[IY]OD[OAE]?\b|C\b(?!-)|"
     r"ENHANC[A-Z]*|USILEN[A-Z]*|УСИЛЕН[А-Я]*|VARJOAIN[A-Z]*|CAN QUANG)"
 )
 """How a contrast agent, or the giving of it, is called."""
@@ -50,10 +51,20 @@ WITHOUT = (
 )
 """Says "without" also where what is missing is left unsaid."""
 
+NO_ORAL = re.compile(
+    rf"(?:\bNON?|\bNOT|{WITHOUT})[ -](?:ORAL(?:LY)?|PER OS|P\.?O)\b\.?"
+    r"(?! ?(?:OR|NOR|AND|[&/+]))"
+    r"(?: (?:[CK]ONTRAST|AGENT|[CK]M|DYE|MEDI(?:UM|A)|GIVEN|USED|ADMINISTERED)\b)*"
+)
+"""Says nothing of what was given into a vein."""
+
 NOT_OR_BEFORE = (
     r"\b(?:NON?|NAO|NIET|NICHT|GEEN|IKKE|KHONG|O\.?|PRE|PRAE|PRIMA(?: DEL?)?|BEFORE|"
     r"VOR|AVANT|ANTES(?: DEL?)?|PRZED|VOOR|ДО)"
 )
+
+HARM = r"(?:ADVERSE|[A-Z]* ?REA[CK]TI|[CK]OMPLI[CK]A|ALLERG|SIDE|EVENT|PROBLEM|ISSUE)"
+"""What a contrast agent that was given did not do."""
 
 WITHOUT_WORDS = re.compile(
     rf"UNENHANCED|UNCONTRASTED|{WITHOUT} ?{AGENT}|{NOT_OR_BEFORE}[ .-]*{AGENT}|"
@@ -61,7 +72,8 @@ WITHOUT_WORDS = re.compile(
     rf"(?:WITHOUT|\bSIN|\bSEM|\bSANS|\bOHNE|\bBE[SZ]){CONTRAST}|"
     rf"\b[SZ][ ./]+(?:CONTRAS[A-Z]*|CTE|CIV|M\.?D\.?C)\b|\bS/C\b|"
     r"\bU[ ./]+KONTRAS[A-Z]*|\bU/K\b|"
-    rf"(?:{CONTRAST}|\bKM)[ :=-]*(?:(?<=[ :=-])NON?|NONE|NEIN|YOK|FREI|FREE)\b|"
+    rf"(?:{CONTRAST}|\bKM)[ :=-]*"
+    rf"(?:(?<=[ :=-])NON?\b(?! {HARM})|(?:NONE|NEIN|YOK|FREI|FREE)\b)|"
     r"KONTRAST ?SIZ\b|KONTRAS[A-Z]* NELKUL|ZOU?EI ?NASHI|造影(?:なし|無|前)"
 )
 """Taken off before contrast is looked for: what is said may go on, "and with"."""
@@ -73,13 +85,18 @@ NOT_AFTER_WITH = "".join(
 ) + (r"(?<!\bW/)(?<!\+)(?<!\+ )")
 """Before an agent whose dash is a sign (C-), no word says "with"."""
 
+MINUS = (
+    rf"{NOT_AFTER_WITH}\b(?:C|IV|KM)(?:"
+    r"-(?![A-Z0-9]| (?:SPINE|ARM)\b| ?\d+ ?(?:ML|CC)\b)| -(?= ?(?:$|[()\[\]/])))"
+)
+"""A dash at an agent's letters says "without"; one after a space may part words."""
+
 NATIVE = (
     r"(?:\bNATI+V|\bNAT\b|\bNATYW|НАТИВ|\bNCCT\b|\bNECT\b|\bT?NCT?\b|PLAIN|BLANCO\b|"
     r"SIMPLES?\b|\bBASALE\b|\bDIREC?T+[AO]\b|\b[SO][ .]?(?:MDC|KM)\b|TANJY?UN|"
     r"[単单]純|单纯|\bHI-?ZOU?EI|PING ?SAO|平[扫掃]|[非无無]造影|비조영|조영 ?전|"
     r"\bC ?\(-\)|\(-\) ?C\b|(?<![^ ])-C\b|"
-    rf"{NOT_AFTER_WITH}(?:\b(?:C|IV|KM) ?-(?= ?(?:$|[()\[\]]))|"
-    rf"{CONTRAST} ?(?:\(-\)|-$)))"
+    rf"{MINUS}|{NOT_AFTER_WITH}{CONTRAST} ?(?:\(-\)|-$))"
 )
 
 NATIVE_WORDS = re.compile(NATIVE)
@@ -93,9 +110,11 @@ STUDY = (
 ENHANCED = (
     rf"(?:{STUDY}|\bCE[ -]?CT\b|{CONTRAST}|{BRAND}|{WITH}[ .]?{AGENT}|"
     rf"\b[SZС][ .]{AGENT}|"
-    r"\bKONTR\b|\b(?:C|IV|KM) ?\(?\+|\(\+\) ?C\b|(?<![^ ])\+ ?C\b|POST.?C\b|"
+    r"\bKONTR\b|\b(?:C|IV|KM) ?\(?\+|\(\+\) ?C\b|(?<![^ ])\+ ?C\b|"
+    r"POST.?C(?:M|E|TR|NT)?\b|"
     r"ENHANCED|TEHOST|VEI?N(?:OU?S|EUX)|"
-    r"ARTERI|SPATPHASE|PERFU|PERF\b|BOLUS|\bMIP\b|\bKM\b|\bM\.?D\.?C\b|\bCIV\b|"
+    r"ARTERI|SPATPHASE|(?<!SU)(?<!HY)PERF(?!O|E|I)|BOLUS|\bMIP\b|"
+    r"\bKM\b(?! -|-(?![A-Z]))|\bM\.?D\.?C\b|\bCIV\b|"
     r"\b[CM](?:MDC|KM)\b|IN[IJY]E[CKZ]|\bC/C\b|\bTSA\b|VARJOAIN|CAN QUANG|ZENG ?QIANG|"
     r"增[强強]|ZOU?EI|造影|조영)"
 )
@@ -109,8 +128,9 @@ BOTH_WORDS = re.compile(
     rf"{WITH}(?:{AND}| ){WITHOUT}|"
     rf"{WITHOUT} (?:AND|UND|Y|E|ET|EN|OG|OCH|&) "
     rf"(?:WITH|MIT|CON|COM|AVEC|MED|MET)(?: ?{AGENT}|$)|"
-    rf"\b(?:N[CE]CT|T?NCT?) {STUDY}|"
-    rf"{NATIVE}[A-Z]*{AND}(?:[A-Z]+ )?{ENHANCED}|{ENHANCED}[A-Z]*{AND}{NATIVE}"
+    rf"(?:\b(?:N[CE]CT|T?NCT?)|{MINUS}) {STUDY}|"
+    rf"{NATIVE}[A-Z]*{AND}(?:[A-Z]+ )?{ENHANCED}|{ENHANCED}[A-Z]*{AND}{NATIVE}|"
+    rf"{MINUS} (?:C|IV|KM) ?\(?\+|{MINUS}.*{BRAND}|{BRAND}.*{MINUS}"
 )
 
 HEAD_WORDS = re.compile(
@@ -153,14 +173,15 @@ def plain(text: str) -> str:
 def has_contrast(agent: str, *texts: str) -> bool | None:
     """Whether a contrast agent was given, by its name or the first text that tells.
 
-    A name that says there was none comes behind the first text, which describes the
-    series itself, and before the others, which name the whole examination. None: no
-    word tells.
+    A name that says there was no contrast ("NO CONTRAST", "without") comes behind the
+    first text, which describes the series itself, and before the others, which name the
+    whole examination. What merely stands for a name (`NO_AGENT`: "NONE", "NO", "-")
+    tells nothing, as many headers hold it whatever was given. None: no word tells.
     """
     names = " ".join(
         name
         for one in plain(agent).split("\\")
-        if not NO_AGENT.fullmatch(name := one.strip())
+        if not NO_AGENT.fullmatch(name := NO_ORAL.sub(" ", one).strip())
     )
     named = _speaks_of_contrast(names)
     if names and named is not False:

@@ -1,10 +1,11 @@
 import numpy as np
+import pydicom
 import pytest
 
-from adn_jax.scans.dicom.choice import told_by_vessels, vessels_ml
+from adn_jax.scans.dicom.choice import Vessels, told_by_vessels, vessel_areas_mm2
 from adn_jax.scans.dicom.headers import read_headers
 from adn_jax.scans.dicom.series import find_series
-from adn_jax.scans.dicom.volume import bright_ml
+from adn_jax.scans.dicom.volume import bright_vessels
 from adn_jax.scans.read import read_scan
 from tests.scans.dicom.files import head_of_blocks, uid, write_series
 
@@ -23,7 +24,8 @@ def with_vessels(hu):
 
 
 def ml(hu):
-    return vessels_ml(hu.transpose(2, 1, 0).astype(np.float32), VOXEL_MM)
+    areas = vessel_areas_mm2(hu.transpose(2, 1, 0).astype(np.float32), VOXEL_MM[:2])
+    return areas.sum() * VOXEL_MM[2] / 1000
 
 
 def test_vessels_and_nothing_else_are_bright():
@@ -49,7 +51,9 @@ def test_bone_air_and_noise_are_no_vessels():
 @pytest.mark.shared
 def test_a_real_scan_without_contrast(shared):
     image = read_scan(shared / "data" / "ge_head_ct").image
-    assert vessels_ml(image.voxels, image.spacing_mm) < 3
+    across, down, distance = image.spacing_mm
+    areas = vessel_areas_mm2(image.voxels, (across, down))
+    assert areas.sum() * distance / 1000 < 3
 
 
 def write_two(folder, enhanced, first=3, **tags):
@@ -94,8 +98,6 @@ def test_where_no_word_tells_the_images_do(tmp_path, first, more):
     [
         {"ProtocolName": "NCCT CTA Stroke"},
         {"ProtocolName": "STROKE NC CTA CTP"},
-        {"ProtocolName": "Head W/O"},
-        {"ContrastBolusAgent": "NO CONTRAST"},
         {"ContrastBolusAgent": "Omnipaque"},
     ],
     ids=str,
@@ -114,6 +116,25 @@ def test_both_with_contrast_and_alike_is_used_with_a_flag(tmp_path):
     assert "would serve as well" in alike
 
 
+@pytest.mark.parametrize("agent", ["", "Omnipaque"])
+def test_of_two_that_say_they_are_enhanced_the_darker_is_used_with_a_flag(
+    tmp_path, agent
+):
+    write_two(
+        tmp_path,
+        with_vessels(head_of_blocks(12)),
+        SeriesDescription="Venous phase post contrast",
+        ContrastBolusAgent=agent,
+    )
+    scan = read_scan(tmp_path)
+    assert scan.source["chosen"] == "5"
+    assert [one["contrast"] for one in scan.source["series"]] == [True, True]
+    assert scan.source["why"].endswith("its vessels are brighter")
+    used, brighter = scan.flags
+    assert "is used although it was taken with a contrast agent" in used
+    assert "vessels are brighter, so it is not used" in brighter
+
+
 def test_a_damaged_slice_hides_no_vessels(tmp_path):
     files = write_two(tmp_path, with_vessels(head_of_blocks(12)))
     files[0].write_bytes(files[0].read_bytes()[:4000])
@@ -128,9 +149,72 @@ def test_a_series_too_damaged_to_measure_is_left_out_of_the_comparison(tmp_path)
     for file in files[4:]:
         file.write_bytes(file.read_bytes()[:4000])
     series = find_series(read_headers(sorted(tmp_path.glob("*.dcm"))))
-    volumes = [bright_ml(one) for one in series]
-    assert volumes == [None, 0]
-    assert told_by_vessels(series, series, volumes)[0] is series[0]
+    vessels = [bright_vessels(one) for one in series]
+    assert vessels[0] is None
+    assert vessels[1].areas_mm2.sum() == 0
+    assert told_by_vessels(series, series, vessels)[0] is series[0]
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"ProtocolName": "Head W/O"},
+        {"ContrastBolusAgent": "NO CONTRAST"},
+        {"SeriesDescription": "HEAD WITHOUT CONTRAST"},
+    ],
+    ids=str,
+)
+def test_where_words_say_without_of_all_the_images_are_not_looked_at(tmp_path, tags):
+    write_two(tmp_path, with_vessels(head_of_blocks(12)), **tags)
+    scan = read_scan(tmp_path)
+    assert scan.source["chosen"] == "3"
+    assert "vessels_ml" not in scan.source["series"][0]
+    assert scan.flags == ()
+
+
+def calcified(slices):
+    """Bright vessels in the lower four slices only, as in every head's base."""
+    areas = np.where(np.arange(slices) < 4, 100.0, 0.0)
+    return Vessels(5.0 * np.arange(slices), areas)
+
+
+def test_a_part_of_a_head_is_compared_with_the_same_part():
+    whole = calcified(20)
+    vertex = Vessels(whole.heights_mm[-8:], whole.areas_mm2[-8:])
+    elsewhere = Vessels(whole.heights_mm + 500, 0 * whole.areas_mm2)
+    for other in (vertex, elsewhere):
+        assert not whole.is_brighter(other)
+        assert not other.is_brighter(whole)
+    enhanced = Vessels(whole.heights_mm, whole.areas_mm2 + 50)
+    assert enhanced.is_brighter(whole)
+    assert enhanced.is_brighter(vertex)
+    assert not vertex.is_brighter(enhanced)
+
+
+def test_closer_slices_at_the_base_count_no_more():
+    whole = calcified(20)
+    close = np.r_[np.arange(0, 20, 1.0), whole.heights_mm[4:]]
+    areas = np.interp(close, whole.heights_mm, whole.areas_mm2)
+    volume = whole.ml(*whole.reach_mm)
+    assert Vessels(close, areas).ml(*whole.reach_mm) == pytest.approx(volume)
+
+
+@pytest.mark.shared
+def test_a_repeat_of_the_vertex_is_no_unenhanced_head(shared, tmp_path):
+    files = sorted(
+        map(pydicom.dcmread, (shared / "data" / "ge_head_ct").glob("*.dcm")),
+        key=lambda one: float(one.ImagePositionPatient[2]),
+    )
+    for number, some in ((2, files), (3, files[-10:])):
+        for index, one in enumerate(some):
+            one.SeriesNumber = number
+            one.SeriesInstanceUID = uid("repeat", number)
+            one.SOPInstanceUID = uid("repeat", number, index)
+            one.SeriesDescription = "Head 5.0"
+            one.save_as(tmp_path / f"{number}_{index}.dcm")
+    scan = read_scan(tmp_path)
+    assert scan.source["chosen"] == "2"
+    assert not any("vessels" in flag for flag in scan.flags)
 
 
 def test_words_count_more_than_images(tmp_path):

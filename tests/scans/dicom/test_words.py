@@ -166,6 +166,18 @@ WITHOUT = [
     "HEAD C- (5MM)",
     "HEAD IV -",
     "Kopf ohne Ultravist",
+    "Kopf KM- 5.0 H30",
+    "Kopf KM- axial",
+    "cCT KM-, 5 mm",
+    "Kopf KM -",
+    "Head C- 5.0",
+    "HEAD C- 5MM AXIAL",
+    "CT BRAIN C- AX 5MM",
+    "C- BRAIN",
+    "BRAIN C- STD",
+    "BRAIN C-/THIN",
+    "IV- 5mm",
+    "HEAD C -/+",
 ]
 
 WITH = [
@@ -278,6 +290,22 @@ WITH = [
     "HEAD IV - ISOVUE 370",
     "CE-CT",
     "NeuroPerf",
+    "HEAD POST CM",
+    "POST-CM",
+    "POST CE",
+    "POST CTR",
+    "POST CNT",
+    "PERF4D",
+    "PERFMAPS",
+    "PERFMIP",
+    "CT PERFSCAN",
+    "HEAD POST C- AX",
+    "Kopf nach KM- 5.0",
+    "Kopf mit KM - axial",
+    "HEAD C-/C+",
+    "HEAD C- C+",
+    "C- CTA",
+    "HEAD C+ C-",
 ]
 
 SILENT = [
@@ -318,14 +346,24 @@ SILENT = [
     "Post CPR head",
     "HEAD POST CT",
     "post IV tPA",
-    "after i.v. lysis",
+    "post i.v. lysis",
+    "POST I.V. tPA",
+    "NACH I.V. LYSE",
+    "NO I.V. TPA",
     "NO IV TPA",
     "Performed",
     "perforated",
+    "perfekt",
+    "Superfast",
+    "hyperflexion",
     "Head Angioedema",
     "Kopf Angioödem",
     "cavernous angioma",
     "HEAD C - 5MM AXIAL",
+    "Kopf KM - axial",
+    "cCT KM - 5 mm",
+    "Kopf KM-5.0",
+    "CT C- SPINE",
 ]
 
 NO_AGENTS = [
@@ -345,6 +383,8 @@ NO_AGENTS = [
     "SALINE",
     "NO CM",
     "No",
+    "NO ORAL CONTRAST",
+    "NO ORAL",
 ]
 
 WITHOUT_AGENT = [
@@ -361,6 +401,9 @@ WITHOUT_AGENT = [
     "PLAIN",
     "SANS",
     "SIN CONTRASTE",
+    "NO ORAL OR IV CONTRAST",
+    "NO CONTRAST, NO REACTION",
+    "CONTRAST: NO",
 ]
 
 HEADS = [
@@ -470,6 +513,7 @@ def test_with_contrast(text):
 @pytest.mark.parametrize("agent", NO_AGENTS)
 def test_what_stands_for_no_agent_tells_nothing(agent):
     assert has_contrast(agent, "Head 5.0 H30s") is None
+    assert has_contrast(agent, "Head 5.0 H30s", "CT HEAD W CONTRAST") is True
     assert has_contrast(agent, "CTA") is True
 
 
@@ -484,12 +528,27 @@ def test_an_agent_that_says_without(agent):
     "agent",
     [
         *("yes", "APPLIED", "CONTRAST", "CE", "Oral and IV", "IV - OMNIPAQUE 350"),
+        *("IV NO ORAL CONTRAST", "IV CONTRAST, NO ORAL CONTRAST", "W/O ORAL W IV"),
+        *("CONTRAST NO REACTION", "CONTRAST: no adverse reaction", "IV AND NO ORAL"),
+        *("OMNIPAQUE IV- 100 ML", "IV- ISOVUE 370", "IV- 100 ML"),
         *("non-ionic", "NONE\\ISOVUE 370", "ISOVUE 370 IV\\SALINE", "100 ML", "IV"),
         *("ISOVUE 370, NO ORAL CONTRAST", "Omnipaque 350 without oral contrast"),
     ],
 )
 def test_an_agent_that_was_given(agent):
     assert has_contrast(agent, "CCT nativ") is True
+
+
+@pytest.mark.parametrize(
+    "brand",
+    [
+        *("Imeron", "ACCUPAQUE", "Solutrast", "Jomeron", "Telebrix", "Conray"),
+        *("Oxilan", "Iomeron", "Omnipaque"),
+    ],
+)
+def test_agents_by_the_names_they_are_sold_under(brand):
+    assert has_contrast("", f"Kopf {brand} 300") is True
+    assert has_contrast("", f"Kopf ohne {brand}") is False
 
 
 @pytest.mark.parametrize("text", SILENT)
