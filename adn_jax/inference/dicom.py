@@ -91,7 +91,7 @@ class Found:
     run: str
 
 
-def check_can_write() -> None:
+def check_highdicom() -> None:
     """Raise `UserError` where highdicom is not installed."""
     if find_spec("highdicom") is None:
         raise UserError(

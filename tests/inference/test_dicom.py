@@ -19,7 +19,7 @@ from adn_jax.inference.dicom import (
     DICOM_FILES,
     MAX_FRACTIONAL_VALUE,
     Found,
-    check_can_write,
+    check_highdicom,
     check_series,
     taken_volume_ml,
     write_dicom,
@@ -357,7 +357,7 @@ def test_what_nothing_can_refer_to_is_refused(tmp_path, raw_head, monkeypatch):
         check_series(series.scan, tmp_path / "series.zip")
     monkeypatch.setattr(module, "find_spec", lambda _: None)
     with pytest.raises(UserError, match=r"needs highdicom; .*'adn-jax\[dicom\]'"):
-        check_can_write()
+        check_highdicom()
 
 
 def changed(series, keyword, value):
