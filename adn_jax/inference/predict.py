@@ -267,6 +267,7 @@ def predict_scans(
     check_hu_range(hu_range)
     if dicom:
         check_highdicom()
+    check_writable(out)
     folders = result_folders(scans, out)
     system = load_system(
         run, samples, tta=tta, least_lesion_ml=least_lesion_ml, least_ppv=least_ppv
@@ -424,15 +425,14 @@ def result_folders(scans: Sequence[Path], out: Path) -> dict[Path, Path]:
 
     Only results of an earlier call may be replaced: `--out` next to the scans would
     otherwise delete the case folder that holds a scan, or a mask that was corrected by
-    hand. Raises `UserError` if a folder holds something else, two scans would share it,
-    or nothing can be written there.
+    hand. Raises `UserError` if a folder holds something else, or two scans would share
+    it.
     """
     if is_there(out / FACTS):
         raise UserError(
             f"{out} holds the results of a scan, among which those of others have no "
             "place; give the folder above, or another --out."
         )
-    check_writable(out)
     folders: dict[Path, Path] = {}
     for scan, name in zip(scans, result_names(scans), strict=True):
         folder = out / name
