@@ -78,9 +78,9 @@ def main(arguments: Sequence[str]) -> None:
             command.least_lesion_ml,
             command.least_ppv,
         )
-    for sentence in failures.values():
-        print(f"adn: {sentence}", file=sys.stderr)
-    done = len(scans) - len(failures)
+    for failure in failures.values():
+        print(f"adn: {failure.sentence}", file=sys.stderr)
+    done = len(scans) - sum(not failure.all_but_dicom for failure in failures.values())
     print(f"{done} {'scan is' if done == 1 else 'scans are'} in {command.out}")
     if failures:
         raise SystemExit(2)

@@ -19,7 +19,7 @@ from jaxtyping import Float, Float32, Num, UInt8
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import Code, codes
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless
-from pydicom.valuerep import DA, TM
+from pydicom.valuerep import DA, TM, VR
 
 from adn_jax.errors import UserError, few_of
 from adn_jax.scans.dicom.headers import Frame
@@ -91,7 +91,7 @@ class Found:
     run: str
 
 
-def check_can_write() -> None:
+def check_highdicom() -> None:
     """Raise `UserError` where highdicom is not installed."""
     if find_spec("highdicom") is None:
         raise UserError(
@@ -195,13 +195,22 @@ def _to_utf_8(source: Dataset) -> None:
         source.SpecificCharacterSet = LATIN_1
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom tells of every odd value
-        for tag in list(source.keys()):
-            try:
-                source[tag]
-            except Exception:  # whatever it holds, the others go on
-                del source[tag]
+        _leave_out_unreadable(source)
         source.decode()
     source.SpecificCharacterSet = UTF_8
+
+
+def _leave_out_unreadable(dataset: Dataset) -> None:
+    """Delete the elements that cannot be read, those of items of sequences too."""
+    for tag in list(dataset.keys()):
+        try:
+            element = dataset[tag]
+        except Exception:  # whatever it holds, the others go on
+            del dataset[tag]
+            continue
+        if element.VR == VR.SQ:
+            for item in element.value:
+                _leave_out_unreadable(item)
 
 
 def _is_valid(source: Dataset, keyword: str) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -18,7 +18,7 @@ from adn_jax.config.serialization import settings_to_json
 from adn_jax.data.cases import PreparedCase
 from adn_jax.datasets.raw import CaseInput
 from adn_jax.errors import UserError, is_out_of_memory, memory_sentence, one_line
-from adn_jax.inference.dicom import Found, check_can_write, check_series, write_dicom
+from adn_jax.inference.dicom import Found, check_highdicom, check_series, write_dicom
 from adn_jax.inference.figures import as_webp, save_figure, scan_figure
 from adn_jax.inference.maps import CaseMaps
 from adn_jax.inference.shown import ShownScan
@@ -119,6 +119,19 @@ POSE_SIGNS_UNKNOWN = (
 )
 
 
+class DicomNotWrittenError(UserError):
+    """A scan has no DICOM result, but all its other results are written."""
+
+
+class Failure(NamedTuple):
+    """What went wrong with a scan: not the error itself, which would keep the scan's
+    volumes in memory."""
+
+    sentence: str
+    all_but_dicom: bool = False
+    """Whether all results but those in DICOM are there."""
+
+
 @dataclass(frozen=True)
 class Prediction:
     """What a system finds in one scan; each image lies on the scan's own voxels."""
@@ -145,9 +158,12 @@ class Prediction:
         them in a browser; whole or not at all.
 
         With `dicom` also `dicom/`: segmentations and a report that refer to the series
-        (`inference.dicom`). Raises `UserError` if the folder cannot be written or holds
-        what is not of an earlier prediction, and, once all else is written, if `dicom/`
-        cannot be.
+        (`inference.dicom`).
+
+        Raises:
+            UserError: the folder cannot be written, or holds what is not of an earlier
+                prediction.
+            DicomNotWrittenError: `dicom/` cannot be written; all else is.
         """
         _check_results(folder, self.facts["scan"])
         facts = dict(self.facts)
@@ -165,7 +181,7 @@ class Prediction:
                 facts["dicom"] = self._try_dicom(temporary / DICOM_FOLDER)
             write_json(temporary / FACTS, none_for_nan(facts))
         if why := facts.get("dicom", {}).get(NOT_WRITTEN):
-            raise UserError(
+            raise DicomNotWrittenError(
                 f"{self.facts['scan']} has no DICOM result ({why}); all its other "
                 f"results are in {folder}."
             )
@@ -177,7 +193,7 @@ class Prediction:
             return write_dicom(folder, self.scan, self._on_slices)
         except Exception as error:  # whatever the headers hold
             shutil.rmtree(folder, ignore_errors=True)
-            return {NOT_WRITTEN: one_line(error)}
+            return {NOT_WRITTEN: _reason(error)}
 
     @property
     def _on_slices(self) -> Found:
@@ -224,7 +240,7 @@ def predict_scans(
     dicom: bool = False,
     least_lesion_ml: float | None = None,
     least_ppv: float | None = None,
-) -> dict[Path, str]:
+) -> dict[Path, Failure]:
     """Predict scans one after the other; a scan that fails does not stop the rest.
 
     Args:
@@ -242,7 +258,7 @@ def predict_scans(
             (`data.known_lesions`); None: as the run has it.
 
     Returns:
-        What went wrong, a sentence for each scan that failed.
+        What went wrong with each scan that failed.
 
     Raises:
         UserError: the run is not usable, nothing can be written into `out`, two scans
@@ -250,7 +266,8 @@ def predict_scans(
     """
     check_hu_range(hu_range)
     if dicom:
-        check_can_write()
+        check_highdicom()
+    check_writable(out)
     folders = result_folders(scans, out)
     system = load_system(
         run, samples, tta=tta, least_lesion_ml=least_lesion_ml, least_ppv=least_ppv
@@ -263,12 +280,21 @@ def predict_scans(
         except MemoryShortageError:
             raise  # the same holds for every scan
         except UserError as error:
-            failures[scan] = str(error)
+            lacks_dicom = isinstance(error, DicomNotWrittenError)
+            failures[scan] = Failure(str(error), lacks_dicom)
         except Exception as error:  # whatever a file holds, the other scans go on
-            failures[scan] = f"{scan} failed: {type(error).__name__}: {error}"
+            said = f"{scan} failed: {_reason(error)}"
             if is_out_of_memory(error):
-                failures[scan] = f"{scan}: {memory_sentence(error)}"
+                said = f"{scan}: {memory_sentence(error)}"
+            failures[scan] = Failure(said)
     return failures
+
+
+def _reason(error: Exception) -> str:
+    """What an error says; of one that nobody foresaw its type, too: 'Rows' is all that
+    a KeyError says."""
+    said, kind = one_line(error), type(error).__name__
+    return said if isinstance(error, UserError) or said == kind else f"{kind}: {said}"
 
 
 def predict_and_write(
@@ -399,15 +425,14 @@ def result_folders(scans: Sequence[Path], out: Path) -> dict[Path, Path]:
 
     Only results of an earlier call may be replaced: `--out` next to the scans would
     otherwise delete the case folder that holds a scan, or a mask that was corrected by
-    hand. Raises `UserError` if a folder holds something else, two scans would share it,
-    or nothing can be written there.
+    hand. Raises `UserError` if a folder holds something else, or two scans would share
+    it.
     """
     if is_there(out / FACTS):
         raise UserError(
             f"{out} holds the results of a scan, among which those of others have no "
             "place; give the folder above, or another --out."
         )
-    check_writable(out)
     folders: dict[Path, Path] = {}
     for scan, name in zip(scans, result_names(scans), strict=True):
         folder = out / name

@@ -261,12 +261,7 @@ def load_system(
             recipe = replace(recipe, least_lesion_ml=least_lesion_ml)
         check_recipe(recipe)
         members.append(replace(model, recipe=recipe))
-    of_copies = [name for name in ("turn_deg", "shift") if name in (tta or {})]
-    if of_copies and not any(member.recipe.tta.copies for member in members):
-        raise UserError(
-            f"tta.{of_copies[0]} is given, but {run} averages over no turned copies; "
-            "add --tta.copies, or leave it out."
-        )
+    _check_copies(tta or {}, members)
     if least_ppv is not None:
         members[0] = _with_least_ppv(members[0], least_ppv, not ensemble)
     first = members[0].recipe
@@ -287,6 +282,17 @@ def load_system(
                     "needs runs of one prepared grid."
                 )
     return System(tuple(members), samples)
+
+
+def _check_copies(tta: Mapping[str, Any], members: Sequence[TrainedModel]) -> None:
+    """Raise `UserError` where a turn or shift of copies is given, but no member
+    averages over copies."""
+    given = [name for name in ("turn_deg", "shift") if name in tta]
+    if given and not any(member.recipe.tta.copies for member in members):
+        raise UserError(
+            f"tta.{given[0]} is given, but {members[0].run.folder} averages over no "
+            "turned copies; add --tta.copies, or leave it out."
+        )
 
 
 def _with_least_ppv(model: TrainedModel, least_ppv: float, alone: bool) -> TrainedModel:

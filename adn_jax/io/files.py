@@ -148,8 +148,8 @@ def is_vacant(folder: Place) -> bool:
 
 
 def check_writable(folder: Path) -> None:
-    """Raise `UserError` unless something can be written into a folder, which is made
-    where it is missing: before a long work, whose results it is for. Nothing stays."""
+    """Raise `UserError` unless something can be written into a folder, or, where it is
+    missing, into the nearest one above it, in which it will be made. Nothing stays."""
     with failures_named(folder):
         parents = (folder, *folder.absolute().parents)
         with tempfile.TemporaryFile(dir=next(one for one in parents if one.exists())):

@@ -65,9 +65,9 @@ def _learnt_by(run: Run, manifest: Manifest, cases: Sequence[str]) -> list[str] 
     seen = [name for name in cases if _scan_sha256(manifest.case_folder(name)) in scans]
     if alike := [name for name in cases if name in learnt and name not in seen]:
         print(
-            f"adn: {run.folder} has learnt from other scans by the names of "
-            f"{few_of(alike)} in {manifest.folder}; if they show the same heads, "
-            "scores tell too much.",
+            f"adn: {run.folder} has learnt from cases of the same names as "
+            f"{few_of(alike)} in {manifest.folder}, whose scans differ or cannot be "
+            "compared; if they show the same heads, scores tell too much.",
             file=sys.stderr,
         )
     return seen

@@ -4,12 +4,14 @@ import pytest
 
 from adn_jax.cli import predict as module
 from adn_jax.cli.main import main
+from adn_jax.inference.predict import Failure
 from adn_jax.training.runs import BUNDLED
 
 
 @pytest.fixture
 def called(monkeypatch, tmp_path):
-    """Calls of `predict_scans` beside the run RUN; the scan `bad` fails."""
+    """Calls of `predict_scans` beside the run RUN; the scan `bad` fails, and of `half`
+    the DICOM result."""
     (tmp_path / "RUN").mkdir()
     (tmp_path / "RUN" / "config.json").touch()
     (tmp_path / "a.nii").touch()
@@ -19,7 +21,9 @@ def called(monkeypatch, tmp_path):
     def predict_scans(run, scans, out, *options):
         calls.append((run, scans, out, *options))
         return {
-            scan: f"{scan} is bad; mend it." for scan in scans if scan.name == "bad"
+            scan: Failure(f"{scan} is {scan.name}; mend it.", scan.name == "half")
+            for scan in scans
+            if scan.name in {"bad", "half"}
         }
 
     monkeypatch.setattr(module, "predict_scans", predict_scans)
@@ -80,6 +84,16 @@ def test_a_failed_scan_ends_with_code_2_after_the_others(called, capsys):
     output = capsys.readouterr()
     assert output.err == "adn: bad is bad; mend it.\n"
     assert output.out == "1 scan is in O\n"
+
+
+@pytest.mark.usefixtures("called")
+def test_a_scan_that_lacks_its_dicom_result_alone_is_there(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", "RUN", "a.nii", "half", "bad", "--out", "O"])
+    assert stop.value.code == 2
+    output = capsys.readouterr()
+    assert output.err == "adn: half is half; mend it.\nadn: bad is bad; mend it.\n"
+    assert output.out == "2 scans are in O\n"
 
 
 @pytest.mark.usefixtures("called")

@@ -65,15 +65,17 @@ def test_a_run_is_not_scored_on_what_its_first_weights_have_learnt(
     assert Run.open(tmp_path / "small").pretrained == {"joint": str(twin_run)}
 
 
-def test_a_learnt_scan_is_known_by_another_name(tiny_run, tiny_data, tmp_path, capsys):
+@pytest.mark.parametrize("sha256", [{"ct.nii": "of another scan"}, None])
+def test_a_learnt_scan_is_known_by_another_name(
+    tiny_run, tiny_data, tmp_path, capsys, sha256
+):
     learnt = read_manifest(tiny_data)
     note(tiny_run, data=str(tiny_data), cases_sha256=learnt.digest)
     name, *_ = learnt.splits["train"]
     for other in (name, "renamed"):
         shutil.copytree(tiny_data / name, tmp_path / other)
-    facts = read_json(tmp_path / name / "case.json")
-    facts["sha256"]["ct.nii"] = "of another scan"
-    write_json(tmp_path / name / "case.json", facts)
+    case = tmp_path / name / "case.json"
+    write_json(case, read_json(case) | {"sha256": sha256})
     manifest = replace(
         learnt,
         folder=tmp_path,
@@ -82,7 +84,10 @@ def test_a_learnt_scan_is_known_by_another_name(tiny_run, tiny_data, tmp_path, c
     )
     seen = learnt_cases(Run.open(tiny_run), manifest, manifest.cases)
     assert seen == ["renamed"]
-    said = f"has learnt from other scans by the names of {name} in {tmp_path}"
+    said = (
+        f"has learnt from cases of the same names as {name} in {tmp_path}, whose scans "
+        "differ or cannot be compared;"
+    )
     assert said in capsys.readouterr().err
 
 

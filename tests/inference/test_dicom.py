@@ -9,9 +9,8 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK
-from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException
-from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
 from adn_jax.errors import UserError
@@ -20,7 +19,7 @@ from adn_jax.inference.dicom import (
     DICOM_FILES,
     MAX_FRACTIONAL_VALUE,
     Found,
-    check_can_write,
+    check_highdicom,
     check_series,
     taken_volume_ml,
     write_dicom,
@@ -270,18 +269,46 @@ def test_names_survive_every_set_of_characters(tmp_path, declared, name):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_an_element_that_nobody_can_read_stops_nothing(tmp_path):
-    paths = write_series(tmp_path / "in", head_of_blocks(10))
+@pytest.mark.parametrize(
+    "within",
+    [
+        (),
+        ("RequestAttributesSequence",),
+        ("RequestAttributesSequence", "RequestedProcedureCodeSequence"),
+    ],
+)
+def test_an_element_that_nobody_can_read_stops_nothing(tmp_path, within):
+    paths = write_series(
+        tmp_path / "in",
+        head_of_blocks(10),
+        SpecificCharacterSet=("", "ISO 2022 IR 87"),
+    )
+    written, wanted = (
+        b"\x18\x00\x45\x93" + vr + b"\x04\x00abcd" for vr in (b"LO", b"FD")
+    )
     for path in paths:
-        dataset = pydicom.dcmread(path)
-        raw = RawDataElement(Tag("CTDIvol"), "FD", 4, b"abcd", 0, False, True)
-        dataset._dict[raw.tag] = raw
+        dataset = item = pydicom.dcmread(path)
+        for sequence in within:
+            setattr(item, sequence, [Dataset()])
+            item = item[sequence].value[0]
+        item.add_new("CTDIvol", "LO", "abcd")
+        item.CodeMeaning = "山田"
         save(dataset, path)
+        path.write_bytes(path.read_bytes().replace(written, wanted))
+
+    def innermost(item):
+        for sequence in within:
+            (item,) = item[sequence].value
+        return item
+
     with pytest.raises(BytesLengthException):
-        _ = pydicom.dcmread(paths[0]).CTDIvol
+        _ = innermost(pydicom.dcmread(paths[0])).CTDIvol
     scan = read_scan(paths[0].parent)
     write_dicom(tmp_path / "out", scan, found_of(scan.image.shape))
     assert len(list((tmp_path / "out").iterdir())) == len(DICOM_FILES)
+    left = innermost(module.read_sources(scan.frames, 5.0)[0])
+    assert "CTDIvol" not in left
+    assert left.CodeMeaning == "山田"
 
 
 def test_a_long_name_of_a_run_is_cut(tmp_path):
@@ -330,7 +357,7 @@ def test_what_nothing_can_refer_to_is_refused(tmp_path, raw_head, monkeypatch):
         check_series(series.scan, tmp_path / "series.zip")
     monkeypatch.setattr(module, "find_spec", lambda _: None)
     with pytest.raises(UserError, match=r"needs highdicom; .*'adn-jax\[dicom\]'"):
-        check_can_write()
+        check_highdicom()
 
 
 def changed(series, keyword, value):

@@ -245,9 +245,16 @@ def test_a_scan_without_series_has_no_dicom_result(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("error", [ValueError("odd"), UserError("odd.")])
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (KeyError("Rows"), "KeyError: 'Rows'"),
+        (ValueError(), "ValueError"),
+        (UserError("odd."), "odd"),
+    ],
+)
 def test_all_else_stays_where_the_dicom_result_fails(
-    tiny_run, tilted_series, tmp_path, monkeypatch, capsys, error
+    tiny_run, tilted_series, tmp_path, monkeypatch, capsys, error, why
 ):
     def write_dicom(folder, *_):
         folder.mkdir()
@@ -259,12 +266,14 @@ def test_all_else_stays_where_the_dicom_result_fails(
         main(["predict", str(tiny_run), str(tilted_series), *options])
     assert stop.value.code == 2
     folder = tmp_path / "out" / "tilted"
-    said = f"has no DICOM result (odd); all its other results are in {folder}."
-    assert said in capsys.readouterr().err
+    said = f"has no DICOM result ({why}); all its other results are in {folder}."
+    output = capsys.readouterr()
+    assert said in output.err
+    assert output.out.endswith(f"1 scan is in {folder.parent}\n")
     assert (folder / "lesion.nii.gz").is_file()
     assert not (folder / "dicom").exists()
     facts = json.loads((folder / "scan.json").read_text())
-    assert facts["dicom"] == {"not_written": "odd"}
+    assert facts["dicom"] == {"not_written": why}
 
 
 def check_values(folder, scan):
@@ -344,7 +353,7 @@ def test_one_bad_scan_does_not_stop_the_others(
     failures = predict_scans(tiny_run, [broken, missing, raw_head], tmp_path / "out")
     assert done == [raw_head]
     assert list(failures) == [broken, missing]
-    assert all(str(path) in sentence for path, sentence in failures.items())
+    assert all(str(path) in failure.sentence for path, failure in failures.items())
     assert not (tmp_path / "out").exists()
 
 
@@ -360,7 +369,8 @@ def test_an_unforeseen_error_names_its_scan_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "load_system", lambda *_, **__: None)
     odd, fine = tmp_path / "odd.nii", tmp_path / "fine.nii"
     failures = predict_scans(tmp_path / "run", [odd, fine], tmp_path / "out")
-    assert failures == {odd: f"{odd} failed: ZeroDivisionError: in the middle"}
+    said = f"{odd} failed: ZeroDivisionError: in the middle"
+    assert failures == {odd: module.Failure(said)}
     assert done == [fine]
 
 

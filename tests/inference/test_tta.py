@@ -132,6 +132,13 @@ def test_results_of_other_poses_are_not_mixed(tiny_run, tiny_data):
     assert "Test-time augmentation" not in (mirrored.folder / "report.html").read_text()
 
 
+@pytest.mark.parametrize("name", ["turn_deg", "shift"])
+def test_a_turn_or_shift_of_no_copies_is_refused(tiny_run, name):
+    with pytest.raises(UserError, match=rf"tta\.{name} is given, but .* no turned"):
+        load_system(tiny_run, tta={name: 0.01})
+    assert load_system(tiny_run, tta={name: 0.01, "copies": 1}).tta is not None
+
+
 def test_scans_are_predicted_from_the_mean(tiny_run, raw_head, tmp_path):
     out = tmp_path / "out"
     assert predict_scans(tiny_run, [raw_head], out, tta=ASKED) == {}
