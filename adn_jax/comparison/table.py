@@ -295,7 +295,7 @@ def heading(scores: Scores, manifest: Manifest, split: str) -> dict[str, str]:
         f"window {low:g} to {high:g} HU",
         "Label rule": summary["label_rule"],
         "Empty masks": " ".join([summary["empty"]["rule"], *decided_by_rule(scores)]),
-        **({"Left out": f"{lost}, which have no score"} if lost else {}),
+        **({"Left out": f"{lost}: no score there"} if lost else {}),
         "HD95": summary["hd95_convention"].partition(";")[0],
         "Steps": all_steps(scores),
         **({"Settings": changed} if changed else {}),

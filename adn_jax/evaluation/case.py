@@ -169,9 +169,15 @@ class CaseResult:
     """What preparation found odd in the scan, and what is odd in the result."""
     calibration: dict[str, Reliability]
     """Sums over the voxels of the "brain", and over those of them "near" a lesion;
-    empty for masks."""
+    empty for masks, and where the label is lost."""
     uncertainty: CaseUncertainty | None = None
-    """None if it was not asked for."""
+    """None if it was not asked for, or where the label is lost."""
+
+    @property
+    def has_lost_label(self) -> bool:
+        """Whether the prepared grid is too coarse for the label: nothing can be scored
+        there."""
+        return self.grids["prepared"].empty == "lost"
 
     def to_json(self) -> dict[str, Any]:
         """The result as JSON values, None for NaN."""
@@ -240,7 +246,7 @@ def evaluate_case(
         disentanglement_truth=truth,
         pose=maps.pose(case.affine),
         uncertainty=None
-        if uncertainty is None
+        if uncertainty is None or result.has_lost_label
         else score_uncertainty(maps, uncertainty, maps.lesion, case.brain > 0),
     )
 
@@ -267,13 +273,14 @@ def score_case(
             nothing.
     """
     lesion, brain = np.asarray(case.lesion) >= 0.5, case.brain > 0
+    is_lost = is_label_lost(lesion, native)
     predicted = prediction >= threshold
     grids = {"prepared": score_masks(predicted, lesion, case.spacing_mm, empty)}
+    if is_lost:
+        grids["prepared"] = _with_label_lost(grids["prepared"])
     if native is not None:
         predicted = native.probability >= threshold
         scored = score_masks(predicted, native.lesion, native.spacing_mm, empty)
-        if native.lesion.any() and not lesion.any():
-            grids["prepared"] = _with_label_lost(grids["prepared"])
         grids = {"native": scored, **grids}
     places = {"brain": brain, "near": near_lesion(prediction, lesion) & brain}
     return CaseResult(
@@ -287,9 +294,15 @@ def score_case(
         calibration={
             place: reliability(prediction, lesion, inside=inside)
             for place, inside in places.items()
-            if calibrated
+            if calibrated and not is_lost
         },
     )
+
+
+def is_label_lost(lesion: Mask, native: NativeLesion | None) -> bool:
+    """Whether a scan has a label of which the prepared grid, which holds `lesion`, is
+    too coarse to keep anything."""
+    return native is not None and bool(native.lesion.any()) and not lesion.any()
 
 
 def _with_label_lost(scores: GridScores) -> GridScores:
@@ -349,7 +362,9 @@ def _result_flags(grids: dict[str, GridScores]) -> tuple[str, ...]:
         "prediction": "Nothing was predicted.",
         "none": "Label and prediction do not overlap.",
     }
-    flags = [sentences[scores.empty]] * (scores.empty != "none" or scores.dice == 0)
+    flags = []
+    if scores.empty != "none" or scores.dice == 0:
+        flags.append(sentences[scores.empty])
     if grids["prepared"].empty == "lost":
         flags.append("The prepared grid is too coarse for the label: none is left.")
     return tuple(flags)

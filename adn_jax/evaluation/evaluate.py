@@ -55,7 +55,7 @@ from adn_jax.training.runs import BUNDLED, Run, run_name
 ThresholdRule = Literal["recipe", "auto"]
 """Take the recipe's threshold, or choose two on the validation split."""
 
-RESULT_FORMAT = 5
+RESULT_FORMAT = 6
 """Version of the results of cases and of their summary: raise it when a score
 changes."""
 
@@ -139,10 +139,7 @@ def evaluate_run(
             chosen = choose_on_validation(system, data, parent, _made_by(system), empty)
             system = replace(system, thresholds=chosen.choice.thresholds)
             more = {"threshold": chosen.to_json(cases)}
-        evaluation = _evaluate_system(system, manifest, split, folder, empty, more)
-    if out is None:
-        write_index(system.model.run)
-    return evaluation
+        return _evaluate_system(system, manifest, split, folder, empty, more)
 
 
 def _check_scores_there(
@@ -157,17 +154,24 @@ def _check_scores_there(
     there = read_json(path)
     place, files = spelled_out(manifest.folder), manifest.files_sha256.get(split)
     is_moved = files is not None and there.get("files_sha256") == files
-    is_other = there.get("data") != place and not is_moved
-    if scored is not None and there.get("run_folder") != run_name(scored.folder):
-        moved_here = there.get("run"), there.get("steps")
-        is_other |= isinstance(scored, Peer) or (
-            moved_here != (scored.folder.name, scored.steps)
-        )
-    if is_other:
+    is_of_other_data = there.get("data") != place and not is_moved
+    is_of_another = scored is not None and _is_of_another(there, scored)
+    if is_of_other_data or is_of_another:
         raise UserError(
             f"{folder} holds the scores of {there.get('run')} on {there.get('data')}; "
             "give another folder with --out, or remove this one."
         )
+
+
+def _is_of_another(summary: Mapping[str, Any], scored: Run | Peer) -> bool:
+    """Whether a summary is of another run or tool; a run that was moved keeps its name
+    and its steps."""
+    if summary.get("run_folder") == run_name(scored.folder):
+        return False
+    if isinstance(scored, Peer):
+        return True
+    there = summary.get("run"), summary.get("steps")
+    return there != (scored.folder.name, scored.steps)
 
 
 def _is_own(run: Run, manifest: Manifest) -> bool:
@@ -238,11 +242,14 @@ def _evaluate_system(
         "files_sha256": manifest.files_sha256.get(split),
         "steps": model.run.steps,
     }
-    _retract(folder)
-    pictures = write_figures(system, manifest, results, summary["grid"], folder)
     in_run = folder.parent == model.run.folder / "evaluation"
+    if _retract(folder, summary) and in_run:
+        write_index(model.run)  # it names the numbers that are gone
+    pictures = write_figures(system, manifest, results, summary["grid"], folder)
     index = "../../index.html" if in_run else None
     _write_results(manifest, results, summary, pictures, folder, index)
+    if in_run:
+        write_index(model.run)
     return Evaluation(summary, folder)
 
 
@@ -268,8 +275,8 @@ def evaluate_predictions(
 
     Raises:
         UserError: no data, no such split, no labelled case, predictions that are
-            missing, on another grid, or no probabilities, or scores of other data or
-            of another tool where these are to be written; nothing is written then.
+            missing, on another grid, or no probabilities, or an `out` with scores of
+            other data or of another tool; nothing is written then.
     """
     manifest = read_manifest(as_place(data))
     peer = find_peer(predictions, manifest, split, name)
@@ -286,12 +293,16 @@ def evaluate_peer(
 ) -> Evaluation:
     """Score predictions that were found; arguments as of `evaluate_predictions`.
 
+    Scores of other data that lie beside the predictions are replaced: a table has no
+    other place for them.
+
     `wait`: until another process that scores them has ended, which else is refused.
     """
     parent = peer.folder / "evaluation" if out is None else as_place(out)
     folder = parent / split
     with _held(folder, wait):
-        _check_scores_there(folder, manifest, split, None if out is None else peer)
+        if out is not None:
+            _check_scores_there(folder, manifest, split, peer)
         return _score_peer(peer, manifest, split, folder, empty)
 
 
@@ -326,12 +337,12 @@ def _score_peer(
         "run": str(peer.folder),
         "run_folder": run_name(peer.folder),
         "members": [peer.name],
-        "masks": sorted(peer.masks if peer.soft else ()),
+        "masks": sorted(peer.mask_cases if peer.soft_cases else ()),
         "data": spelled_out(manifest.folder),
         "files_sha256": manifest.files_sha256.get(split),
         "steps": {},
     }
-    _retract(folder)
+    _retract(folder, summary)
     pictures = write_peer_figures(peer, manifest, results, summary["grid"], folder)
     _write_results(manifest, results, summary, pictures, folder)
     return Evaluation(summary, folder)
@@ -379,11 +390,22 @@ def _held(folder: Place, wait: bool = False) -> Generator[None]:
         yield
 
 
-def _retract(folder: Place) -> None:
-    """Remove what tells that an evaluation is whole, before its pictures are drawn: an
-    interrupted one leaves no old numbers beside new pictures."""
-    for name in ("summary.json", "report.html"):
-        (folder / name).unlink(missing_ok=True)
+def _retract(folder: Place, summary: Mapping[str, Any]) -> bool:
+    """Remove the summary, report and table of an earlier evaluation, before pictures
+    are drawn: an interrupted evaluation leaves no old numbers beside new pictures.
+    Returns whether there were any.
+
+    Where the summary there says the same as the new one, all stays: shards of a table
+    read it without the lock while another of them draws.
+    """
+    path = folder / "summary.json"
+    if is_there(path) and read_json(path) == summary:
+        return False
+    places = [path, folder / "report.html", folder / "per_case.csv"]
+    old = [place for place in places if is_there(place)]
+    for place in old:
+        place.unlink()
+    return bool(old)
 
 
 def _write_results(

@@ -50,9 +50,9 @@ class Peer:
     folder: Path
     files: Mapping[str, Path]
     """Case -> file."""
-    soft: frozenset[str]
+    soft_cases: frozenset[str]
     """Cases with values between 0 and 1."""
-    masks: frozenset[str]
+    mask_cases: frozenset[str]
     """Cases with 1 and 0 alone; where nothing was found a case is in neither."""
     window_hu: tuple[float, float]
     """Of the data set."""
@@ -60,11 +60,11 @@ class Peer:
     @property
     def calibrated(self) -> bool:
         """Whether they are probabilities; masks have no calibration."""
-        return bool(self.soft) and not self.masks
+        return bool(self.soft_cases) and not self.mask_cases
 
     def is_mask(self, case: str) -> bool:
         """Whether a case has a mask, as far as its values tell."""
-        return case in self.masks or not self.soft
+        return case in self.mask_cases or not self.soft_cases
 
     def predict(
         self, case: PreparedCase, files: Source
@@ -144,10 +144,10 @@ def _tell_mixed(
             "others, so that calibration is left out.",
             file=sys.stderr,
         )
+    told = {case: _told_of(path.parent).get("model") for case, path in files.items()}
     models: dict[str, str] = {}
-    for case, path in files.items():
-        told = _told_of(path.parent).get("model")
-        models.setdefault(fingerprint(told), case)
+    for case, model in comparable(told).items():
+        models.setdefault(fingerprint(model), case)
     if len(models) > 1:
         print(
             f"adn: {folder} has predictions of {len(models)} models or options (those "
@@ -155,6 +155,19 @@ def _tell_mixed(
             "one tool.",
             file=sys.stderr,
         )
+
+
+def comparable(told: Mapping[str, Any]) -> dict[str, Any]:
+    """What cases tell of their model, as far as it tells models apart: without the
+    folder, which a run that was moved has changed, and without what an older version
+    did not write for one of them."""
+    ours = {case: model for case, model in told.items() if isinstance(model, dict)}
+    shared = set.intersection(*map(set, ours.values())) if ours else set()
+    kept = sorted(shared - {"run_folder"})
+    return {
+        **told,
+        **{case: {key: model[key] for key in kept} for case, model in ours.items()},
+    }
 
 
 def _told_of(folder: Path) -> Mapping[str, Any]:

@@ -19,6 +19,7 @@ from adn_jax.evaluation.peers import Peer
 from adn_jax.evaluation.summary import (
     FEWEST_CASES,
     by_rule,
+    calibrated,
     label_lost,
     no_midline,
     over_fewer,
@@ -221,9 +222,9 @@ def _figures_of_any_tool(
             np.array([score.label_ml for score in scores], float),
         ),
     }
-    if all(result.calibration for result in results):
+    if known := calibrated(results):
         drawn["calibration"] = reliability_figure(
-            pooled(results, "brain"), pooled(results, "near")
+            pooled(known, "brain"), pooled(known, "near")
         )
     return drawn
 

@@ -318,10 +318,12 @@ def _summarise_disentanglement(
 
 
 def _summarise_calibration(results: Sequence[CaseResult]) -> dict[str, Any] | None:
-    """Errors and bins of the voxels of all cases together; None for masks."""
-    if not all(result.calibration for result in results):
+    """Errors and bins of the voxels of all `calibrated` cases together; None if there
+    are none."""
+    known = calibrated(results)
+    if not known:
         return None
-    brain, near = (pooled(results, place) for place in ("brain", "near"))
+    brain, near = (pooled(known, place) for place in ("brain", "near"))
     return none_for_nan(
         {
             "ece": expected_calibration_error(brain),
@@ -342,6 +344,13 @@ def _summarise_calibration(results: Sequence[CaseResult]) -> dict[str, Any] | No
             "is infarct",
         }
     )
+
+
+def calibrated(results: Sequence[CaseResult]) -> list[CaseResult]:
+    """The cases that tell about calibration: all but those whose label the prepared
+    grid has lost; none where there are masks."""
+    kept = [result for result in results if not result.has_lost_label]
+    return kept if all(result.calibration for result in kept) else []
 
 
 def pooled(results: Sequence[CaseResult], place: str) -> Reliability:

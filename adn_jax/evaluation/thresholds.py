@@ -15,7 +15,7 @@ from rich.progress import track
 from adn_jax.data.cases import case_checksums, read_case
 from adn_jax.data.manifest import Manifest, check_grid
 from adn_jax.errors import UserError
-from adn_jax.evaluation.case import EmptyRule, native_lesion
+from adn_jax.evaluation.case import EmptyRule, is_label_lost, native_lesion
 from adn_jax.evaluation.source import (
     cases_of_split,
     find_data,
@@ -36,12 +36,13 @@ FEW_CASES = 8
 ThresholdCurve = Float[np.ndarray, " candidates"]
 """A number for each of `CANDIDATES`."""
 
-CURVES_FORMAT = 1
+CURVES_FORMAT = 2
 """Version of the file: raise it when its numbers change."""
 
 MeasuredCase = dict[str, Any]
 """Of one validation case: its name, Dice at each candidate by grid ("native" where its
-label is there, and "prepared"), and the predicted mL on the prepared grid."""
+label is there, and "prepared" unless this has lost it), and the predicted mL on the
+prepared grid."""
 
 
 @dataclass(frozen=True)
@@ -223,8 +224,10 @@ def measure_case(system: System, manifest: Manifest, name: str) -> MeasuredCase 
         return None
     maps = system.infer(case).maps
     assert maps.lesion is not None  # it is the case's
-    dice = {"prepared": dice_curve(maps.prediction, maps.lesion)}
     native = native_lesion(maps.prediction, case, files)
+    dice = {}
+    if not is_label_lost(maps.lesion, native):
+        dice["prepared"] = dice_curve(maps.prediction, maps.lesion)
     if native is not None:
         dice["native"] = dice_curve(native.probability, native.lesion)
     volume = volume_curve(maps.prediction, maps.spacing_mm)
@@ -234,7 +237,8 @@ def measure_case(system: System, manifest: Manifest, name: str) -> MeasuredCase 
 def choose_from(
     records: Sequence[MeasuredCase], fixed: float, empty: EmptyRule
 ) -> Chosen:
-    """The choice on the native grid, unless a case has no label there."""
+    """The choice on the native grid, unless a case has no label there; then without
+    the cases whose label the prepared grid has lost."""
     if not records:
         raise UserError(
             "no case of the validation split has a lesion label, so no threshold can "
@@ -242,6 +246,7 @@ def choose_from(
         )
     native = all("native" in record["dice"] for record in records)
     grid = "native" if native else "prepared"
+    records = [record for record in records if grid in record["dice"]]
     cases = [
         CaseCurves(
             dice=np.array(record["dice"][grid], float),

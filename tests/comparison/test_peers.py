@@ -1,6 +1,7 @@
 """Predictions of other tools as rows of a table."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,52 @@ def test_folders_of_one_name_are_its_seeds(folders, manifest, monkeypatch):
     near, far = found.tables["dice"]
     assert (near >= far).all()
     assert near[0] > far[0]
+
+
+@pytest.fixture
+def scored(folders, manifest, monkeypatch):
+    """A tool that was scored, without pictures."""
+    monkeypatch.setattr(module, "write_peer_figures", lambda *_: Pictures({}, {}))
+    (run,) = find_peer_runs([("tool", folders[0])], (0,), manifest, "test")
+    evaluate_peer(run.peer, manifest, "test", wait=True)
+    return run
+
+
+def test_a_table_of_other_data_scores_predictions_again(
+    scored, manifest, tmp_path, monkeypatch
+):
+    other = shutil.copytree(manifest.folder, tmp_path / "data")
+    splits = {"test": CASES[:2]}
+    fewer = replace(manifest, folder=other, splits=splits)
+    found = evaluate_peer(scored.peer, fewer, "test", wait=True)
+    assert (found.summary["data"], found.summary["cases"]) == (str(other), 2)
+    assert read_scores([scored], "test").cases == CASES[:2]
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "write_peer_figures", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_peer(scored.peer, manifest, "test", wait=True)
+    left = {path.name for path in found.folder.iterdir()}
+    assert not left & {"summary.json", "report.html", "per_case.csv"}
+
+
+def test_scores_can_be_read_while_another_shard_draws_them_again(
+    scored, manifest, monkeypatch
+):
+    before, read = read_scores([scored], "test"), []
+
+    def draw(*_):
+        read.append(read_scores([scored], "test"))
+        return Pictures({}, {})
+
+    monkeypatch.setattr(module, "write_peer_figures", draw)
+    evaluate_peer(scored.peer, manifest, "test", wait=True)
+    (now,) = read
+    assert now.cases == before.cases
+    for then, again in zip(before.systems, now.systems, strict=True):
+        np.testing.assert_array_equal(again.tables["dice"], then.tables["dice"])
 
 
 def test_masks_are_those_of_the_prepared_grid(folders, manifest, tiny_data):

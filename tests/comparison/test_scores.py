@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from adn_jax.comparison.compare import read_scores
+from adn_jax.comparison.table import heading
+from adn_jax.data.manifest import read_manifest
 from adn_jax.errors import UserError
 from tests.comparison.made_up import CASES, VOLUMES, made_up_rows
 
@@ -23,6 +25,14 @@ def test_tables_have_a_row_a_seed_and_a_column_a_case(runs):
     assert adn.tables["dice"][1] == pytest.approx(expected)
     assert adn.tables["auroc"].shape == (2, 12)
     assert np.isnan(adn.tables["mass_share"]).all()
+
+
+def test_the_heading_tells_of_lost_labels(runs, data):
+    manifest, scores = read_manifest(data), read_scores(runs, "test")
+    assert "Left out" not in heading(scores, manifest, "test")
+    scores.systems[0].summaries[0]["grids"]["prepared"]["empty"]["label_lost"] = 1
+    said = heading(scores, manifest, "test")["Left out"]
+    assert said == "label lost in 1 case: no score there"
 
 
 def test_a_system_may_lack_a_seed(runs):

@@ -293,6 +293,7 @@ def test_an_interrupted_evaluation_leaves_no_older_numbers(
     tiny_run, tiny_data, monkeypatch
 ):
     folder = evaluate_run(tiny_run, tiny_data).folder
+    assert "evaluation/test/" in (tiny_run / "index.html").read_text()
 
     def interrupted(*_):
         raise KeyboardInterrupt
@@ -300,8 +301,9 @@ def test_an_interrupted_evaluation_leaves_no_older_numbers(
     monkeypatch.setattr(module, "write_figures", interrupted)
     with pytest.raises(KeyboardInterrupt):
         evaluate_run(tiny_run, tiny_data, empty="leave_out")
-    assert not (folder / "summary.json").exists()
-    assert not (folder / "report.html").exists()
+    for name in ("summary.json", "report.html", "per_case.csv"):
+        assert not (folder / name).exists()
+    assert "evaluation/test/" not in (tiny_run / "index.html").read_text()
 
 
 @pytest.mark.usefixtures("few_figures")

@@ -11,7 +11,7 @@ from adn_jax.cli.main import main
 from adn_jax.data.cases import read_case, read_native_lesion
 from adn_jax.errors import UserError
 from adn_jax.evaluation.evaluate import evaluate_predictions, evaluate_run
-from adn_jax.evaluation.peers import find_files, onto_both, read_values
+from adn_jax.evaluation.peers import comparable, find_files, onto_both, read_values
 from adn_jax.inference.system import infer_case
 from adn_jax.io.files import write_json
 from adn_jax.io.image import Image, write_image
@@ -160,21 +160,37 @@ def test_predictions_of_several_models_are_told(write_masks, tiny_data, capsys):
     evaluate_predictions(folder, tiny_data)
     said = "has predictions of 2 models or options (those of turned, healthy differ)"
     assert said in capsys.readouterr().err
-    write_json(folder / "healthy" / "scan.json", {"model": {"run": "a"}})
+    written_since = {"run_folder": "/elsewhere/a", "stages_sha256": "sum"}
+    model = {"run": "a", **written_since}
+    write_json(folder / "healthy" / "scan.json", {"model": model})
     evaluate_predictions(folder, tiny_data)
     assert "models or options" not in capsys.readouterr().err
+
+
+def test_models_differ_in_what_all_predictions_tell():
+    told = {
+        "a": {"run": "r", "run_folder": "/a/r", "stages_sha256": "one"},
+        "b": {"run": "r", "run_folder": "/b/r", "stages_sha256": "one"},
+        "c": {"run": "r", "run_folder": "/b/r", "stages_sha256": "two"},
+    }
+    alike = comparable(told)
+    assert alike["a"] == alike["b"] != alike["c"]
+    older = comparable({**told, "d": {"run": "r"}})
+    assert older["a"] == older["c"] == older["d"]
+    mixed = comparable({**told, "d": None})
+    assert mixed == {**alike, "d": None}
 
 
 def test_scores_go_elsewhere_where_they_are_asked_to(
     write_masks, tiny_data, tmp_path, capsys
 ):
     folder, out = write_masks(), tmp_path / "out"
-    folder.chmod(0o555)
+    (folder / "evaluation").touch()  # a file: nobody can write into it as a folder
+    before = sorted(folder.rglob("*"))
     options = ["--data", str(tiny_data), "--out", str(out)]
     main(["evaluate", "--predictions", str(folder), *options])
     assert (out / "test" / "report.html").is_file()
-    assert not (folder / "evaluation").exists()
-    folder.chmod(0o755)
+    assert sorted(folder.rglob("*")) == before
     other = shutil.copytree(folder, tmp_path / "other")
     for predictions, data in (
         (other, tiny_data),

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from adn_jax.evaluation.case import (
     score_case,
     score_masks,
 )
+from adn_jax.evaluation.summary import calibrated
 from adn_jax.inference.maps import LesionUncertainty
 from adn_jax.io.files import none_for_nan
 from adn_jax.metrics.calibration import reliability
@@ -78,11 +80,16 @@ def test_an_infarct_that_the_prepared_grid_loses_has_no_score_there(prediction):
     assert np.isnan([getattr(prepared, name) for name in OF_LABEL]).all()
     assert kept.dice == (0.75 if prediction.any() else 0.0)
     assert result.flags[-1].startswith("The prepared grid is too coarse")
+    assert result.calibration == {}
+    assert calibrated([result]) == []
     healthy = score_case(
         case, probability, native._replace(lesion=EMPTY), 0.5, "penalise"
     )
     expected = "label" if prediction.any() else "both"
     assert healthy.grids["prepared"].empty == expected
+    assert calibrated([result, healthy]) == [healthy]
+    mask = replace(healthy, calibration={})
+    assert calibrated([result, healthy, mask]) == []
 
 
 def test_results_survive_json_with_none_for_nan():

@@ -8,6 +8,7 @@ from adn_jax.evaluation.thresholds import (
     CaseCurves,
     best_candidate,
     choice_in_words,
+    choose_from,
     choose_thresholds,
     dice_curve,
     volume_curve,
@@ -103,6 +104,23 @@ def test_empty_masks_count_by_the_rule():
     assert left_out.dice[CANDIDATES.index(0.25)] == pytest.approx(2 / 3)
     assert left_out.dice[CANDIDATES.index(0.5)] == 0.0
     assert left_out.thresholds.general == 0.25
+
+
+def record(name, dice):
+    curve = volume_curve(made_up(0.25, 100)[0], SPACING)
+    return {"case": name, "dice": dice, "predicted_ml": curve}
+
+
+def test_a_label_that_the_prepared_grid_loses_does_not_count_there():
+    kept, of_nothing = curves(0.25, 100).dice, np.zeros(len(CANDIDATES))
+    lost = record("lost", {"native": of_nothing})
+    whole = record("whole", {"native": kept, "prepared": kept})
+    only_prepared = record("only_prepared", {"prepared": kept})
+    on_native = choose_from([lost, whole], 0.5, "penalise")
+    assert (on_native.grid, on_native.names) == ("native", ("lost", "whole"))
+    chosen = choose_from([lost, whole, only_prepared], 0.5, "penalise")
+    assert (chosen.grid, chosen.names) == ("prepared", ("whole", "only_prepared"))
+    assert chosen.choice.dice.max() == 1.0
 
 
 def test_the_threshold_of_a_case_follows_its_volume():

@@ -14,6 +14,7 @@ from adn_jax.data.manifest import (
 from adn_jax.errors import UserError
 from adn_jax.evaluation import evaluate as module
 from adn_jax.evaluation import thresholds as validation
+from adn_jax.evaluation.case import evaluate_case
 from adn_jax.evaluation.evaluate import evaluate_run
 from adn_jax.evaluation.report import Pictures
 from adn_jax.evaluation.source import find_data
@@ -139,6 +140,24 @@ def test_members_that_share_their_cases_are_asked_together(
     known = json.loads((folder / "validation-thresholds-ensemble.json").read_text())
     assert [record["case"] for record in known["cases"]] == ["upright", "tilted"]
     assert np.shape(known["cases"][0]["dice"]["native"]) == (len(CANDIDATES),)
+
+
+def test_a_label_that_the_prepared_grid_loses_tells_nothing_there(
+    tiny_run, twin_run, data, monkeypatch
+):
+    system = load_system(tiny_run, ensemble=[twin_run])
+    case = read_case(data / "upright")
+    scored = evaluate_case(system, case, data / "upright", "penalise")
+    assert scored.calibration
+    assert scored.uncertainty is not None
+    lost = replace(case, lesion=0.2 * np.asarray(case.lesion))
+    scored = evaluate_case(system, lost, data / "upright", "penalise")
+    assert scored.has_lost_label
+    assert scored.calibration == {}
+    assert scored.uncertainty is None
+    monkeypatch.setattr(validation, "read_case", lambda _: lost)
+    record = validation.measure_case(system, read_manifest(data), "upright")
+    assert record["dice"].keys() == {"native"}
 
 
 def test_without_validation_cases_nothing_can_be_chosen(tiny_run, tiny_data):
