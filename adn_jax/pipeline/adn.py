@@ -14,6 +14,7 @@ from adn_jax.config import (
     SegmentNetSettings,
     SystemSettings,
 )
+from adn_jax.distributed.mesh import replicate_rows
 from adn_jax.errors import UserError
 from adn_jax.geometry.sampler import mirror
 from adn_jax.models import (
@@ -305,7 +306,8 @@ def make_targets(
     G is partial or cut at one half, as the recipe has it.
     """
     alignment = outputs.alignment
-    lesion = learnt_label(batch.lesion, recipe)
+    # whole on devices that share rows, for T may turn any away
+    lesion = replicate_rows(learnt_label(batch.lesion, recipe))
     aligned_lesion = alignment.warp_labels(lesion)
     if recipe.tissue_source == "network":
         with jax.named_scope("tissue"):  # as the frozen tissue net sees it on X
