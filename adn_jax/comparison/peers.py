@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from adn_jax.data.cases import read_case, sha256
+from adn_jax.data.cases import read_case
 from adn_jax.data.manifest import Manifest
 from adn_jax.errors import UserError
 from adn_jax.evaluation.peers import Peer, find_peer
@@ -114,8 +114,7 @@ def find_peer_runs(
                 "NAME=DIR."
             )
         peer = find_peer(folder, manifest, split, name)
-        files = {case: sha256(path) for case, path in peer.files.items()}
-        own = fingerprint(name, files)
+        own = fingerprint(name, dict(peer.sha256))
         if own in sums:
             raise UserError(
                 f"{sums[own]} and {folder}, given as two seeds of {name}, hold the "

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from rich.progress import track
 
 from adn_jax.config.serialization import settings_to_json
-from adn_jax.data.cases import PreparedCase, case_checksums, read_case, sha256
+from adn_jax.data.cases import PreparedCase, case_checksums, read_case
 from adn_jax.data.manifest import Manifest, check_grid, read_manifest
 from adn_jax.errors import UserError
 from adn_jax.evaluation.case import CaseResult, EmptyRule, evaluate_case, score_case
@@ -319,7 +319,7 @@ def _score_peer(
 
     def state_of(case: str) -> dict[str, Any]:
         return {
-            "file": sha256(peer.files[case]),
+            "file": peer.sha256[case],
             "soft": peer.calibrated,
             "empty": empty,
             "format": RESULT_FORMAT,

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 from rich.progress import track
 
-from adn_jax.data.cases import PreparedCase, read_native_lesion
+from adn_jax.data.cases import PreparedCase, read_native_lesion, sha256
 from adn_jax.data.manifest import Manifest
 from adn_jax.errors import UserError, counted, few_of
 from adn_jax.evaluation.case import NativeLesion
@@ -50,6 +50,8 @@ class Peer:
     folder: Path
     files: Mapping[str, Path]
     """Case -> file."""
+    sha256: Mapping[str, str]
+    """Case -> checksum of its file."""
     soft_cases: frozenset[str]
     """Cases with values between 0 and 1."""
     mask_cases: frozenset[str]
@@ -130,8 +132,15 @@ def find_peer(folder: Path, manifest: Manifest, split: str, name: str = "") -> P
             masks.add(case)
     _tell_mixed(folder, files, soft, masks)
     name = name or folder.absolute().name
-    window_hu = manifest.settings.window_hu
-    return Peer(name, folder, files, frozenset(soft), frozenset(masks), window_hu)
+    return Peer(
+        name=name,
+        folder=folder,
+        files=files,
+        sha256={case: sha256(path) for case, path in files.items()},
+        soft_cases=frozenset(soft),
+        mask_cases=frozenset(masks),
+        window_hu=manifest.settings.window_hu,
+    )
 
 
 def _tell_mixed(

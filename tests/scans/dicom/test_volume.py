@@ -88,30 +88,28 @@ def test_slices_are_read_however_they_are_written(tmp_path, way):
     }
 
 
-@pytest.mark.parametrize("signed", [0, 1])
-def test_values_in_the_upper_bits(tmp_path, signed):
-    """Old scanners leave the lowest bits unused, not the highest."""
-    for path in write_series(tmp_path, HU):
+def write_twelve_of_sixteen(folder, signed, place):
+    """A series of 12 bits whose High Bit is 15; `place` lays out its stored values."""
+    for path in write_series(folder, HU):
         dataset = pydicom.dcmread(path)
         stored = np.frombuffer(dataset.PixelData, "<i2").astype(int) - 1024 * signed
         dataset.BitsStored, dataset.HighBit = 12, 15
         dataset.PixelRepresentation = signed
         dataset.RescaleIntercept = 1024 * (signed - 1)
-        dataset.PixelData = ((stored << 4) + 7).astype("<i2").tobytes()
+        dataset.PixelData = place(stored).astype("<i2").tobytes()
         dataset.save_as(path)
+
+
+@pytest.mark.parametrize("signed", [0, 1])
+def test_values_in_the_upper_bits(tmp_path, signed):
+    """Old scanners leave the lowest bits unused, not the highest."""
+    write_twelve_of_sixteen(tmp_path, signed, lambda stored: (stored << 4) + 7)
     assert_upright(read_scan(tmp_path))
 
 
 @pytest.mark.parametrize("signed", [0, 1])
 def test_a_wrong_high_bit_moves_nothing(tmp_path, signed):
-    for path in write_series(tmp_path, HU):
-        dataset = pydicom.dcmread(path)
-        stored = np.frombuffer(dataset.PixelData, "<i2").astype(int) - 1024 * signed
-        dataset.BitsStored, dataset.HighBit = 12, 15
-        dataset.PixelRepresentation = signed
-        dataset.RescaleIntercept = 1024 * (signed - 1)
-        dataset.PixelData = stored.astype("<i2").tobytes()
-        dataset.save_as(path)
+    write_twelve_of_sixteen(tmp_path, signed, lambda stored: stored)
     assert_upright(read_scan(tmp_path))
 
 
