@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from rich.progress import Progress, TaskID, TimeElapsedColumn, TimeRemainingColumn
-from tensorboardX import SummaryWriter
 
 from adn_jax.distributed.hosts import is_first
 from adn_jax.io.files import write_text
@@ -32,7 +31,8 @@ class Logbook:
     here: Path
     """Where the files are written: `run` itself, unless that is in an object store."""
     lines: TextIO
-    events: SummaryWriter
+    events: Any
+    """TensorBoard's, a `SummaryWriter` of tensorboardX."""
     progress: Progress
     task: TaskID
 
@@ -69,6 +69,9 @@ def open_logbook(run: Place, stage: str, start: int, steps: int) -> Generator[Lo
 
     Of several processes only the first writes.
     """
+    # here, for it imports PyTorch where that is installed: seconds and 190 MB
+    from tensorboardX import SummaryWriter
+
     writes = is_first()
     progress = progress_bar(
         "{task.fields[values]}",
