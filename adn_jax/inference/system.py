@@ -535,10 +535,18 @@ def _compile_for_scan(
     return_freed_memory()
 
     def run(*given: Any) -> Any:
+        if shards > 1:  # they read one memory, of which each would have a copy
+            given = jax.tree.map(_as_seen_by_host, given)
         results = program(*jax.device_put(given, everywhere))
         return jax.tree.map(lambda leaf: leaf.addressable_data(0), results)
 
     return run
+
+
+def _as_seen_by_host(leaf: jax.Array) -> np.ndarray | jax.Array:
+    """A view in the host's memory; random keys, which have none, stay."""
+    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return leaf if is_key else np.asarray(leaf)
 
 
 def sharing_devices(system: SystemSettings, there: int) -> int:
