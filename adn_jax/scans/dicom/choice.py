@@ -308,10 +308,15 @@ def choice_flags(
         if not meets(facts, name, value) and name != "volumes"
     ]
     if chosen.repeated:
+        used = (
+            "those of one acquisition are used"
+            if chosen.told
+            else "headers do not tell which belong together, so those used may be of "
+            "several acquisitions (look, and give a folder of one)"
+        )
         flags.append(
             f"there are up to {facts['volumes']} images at {chosen.repeated} of "
-            f"{facts['slices']} places; those of one acquisition are used, "
-            f"{chosen.left_out} images are left out"
+            f"{facts['slices']} places; {used}, {chosen.left_out} images are left out"
         )
     bright = [
         one.title
