@@ -13,8 +13,11 @@ from adn_jax.io.image import SAME_VOXEL, SCANNER, Image, in_order_of
 SAME_PLACE_MM = 0.02
 """Slices nearer than this lie at the same place."""
 
-HALF_WAY = 0.01
-"""By how much of the distance headers round where a plane lies between two slices."""
+HALF_WAY = 1e-3
+"""Planes nearer than this to the middle between two slices, of their distance."""
+
+FIRST_HALF = 0.4999
+"""Where such a plane of a mask is taken, so that the first slice decides a tie."""
 
 EVEN = 0.02
 """Distances that differ by less than this share of themselves are even."""
@@ -109,8 +112,8 @@ def straighten(
 
     Linear in the slice, where a tilted gantry moved it, and linear between slices. The
     image grows by what the slices were moved; `outside` fills that. A mask goes the
-    same way as its image (`straighten_mask`), but for planes of the grid half-way
-    between two slices, which take the first: half of either would be both.
+    same way as its image (`straighten_mask`), but for planes of the grid midway between
+    two slices: there the first one decides, as half of either would make both.
     """
     way = straightening(stack)
     values = stack.values.astype(np.float32, copy=False)
@@ -122,7 +125,8 @@ def straighten(
         upright[:, :, z] = _move_slice(values[:, :, z], shift, way.room, outside)
     place = np.interp(way.grid_mm, stack.heights_mm, np.arange(len(stack.heights_mm)))
     if is_mask:
-        place = np.where(abs(place % 1 - 0.5) < HALF_WAY, np.floor(place), place)
+        halves = abs(place % 1 - 0.5) < HALF_WAY
+        place = np.where(halves, np.floor(place) + FIRST_HALF, place)
     return _between_slices(upright, place), way.affine
 
 
