@@ -14,7 +14,7 @@ from adn_jax.distributed.preemption import interrupt_on_sigterm
 from adn_jax.errors import UserError
 from adn_jax.inference.predict import predict_scans
 from adn_jax.inference.system import spread_scans
-from adn_jax.io.files import is_there
+from adn_jax.io.files import check_fetched, is_there
 from adn_jax.io.paths import Place, is_remote
 from adn_jax.runtime.platform import keep_compiled
 from adn_jax.training.runs import BUNDLED
@@ -105,6 +105,7 @@ def model_and_scans(command: Predict) -> tuple[Place, list[Path]]:
     if remote := [scan for scan in scans if is_remote(scan)]:
         raise UserError(f"{remote[0]} is in an object store; copy the scan to a disk.")
     if model is None:
+        check_fetched(scans[0])
         if not scans[0].exists():
             raise UserError(
                 f"{scans[0]} is neither a run nor a scan, for nothing is there; check "

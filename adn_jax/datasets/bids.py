@@ -145,6 +145,14 @@ def _sources_of(root: Path) -> list[Path]:
     return with_scans and [*with_scans, *with_derivatives]
 
 
+def _check_sources(root: Path) -> None:
+    """Raise `UserError` for a link to nothing where folders of subjects should be."""
+    for name in (*RAW_FOLDERS, "derivatives"):
+        check_fetched(root / name)
+    for path in filter(is_lost, sorted(root.glob("derivatives/[!.]*"))):
+        check_fetched(path)
+
+
 def _subjects_in(place: Path) -> list[Path]:
     """Folders of subjects, links whose folder is missing included."""
     return [
@@ -160,7 +168,9 @@ def find_bids(folder: Path) -> RawDataset:
     in its own session, then the first session and run. `case.json` says which files
     were chosen.
     """
+    _check_sources(folder)
     root = _root_of(folder)
+    _check_sources(root)
     files: dict[str, list[BidsFile]] = {}
     lost: dict[str, RawCase] = {}
     for source in _sources_of(root):

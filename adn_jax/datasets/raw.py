@@ -83,8 +83,7 @@ def native_label(label: Image, scan: RawScan, infarct_labels: Sequence[int]) -> 
     Raises `UserError` for odd values, or if the label was not drawn on the scan.
     """
     infarct = label.holding(infarct_mask(label, infarct_labels), label.meaning)
-    placed = onto_scan(infarct, scan)
-    return placed.holding((placed.voxels >= 0.5).astype(np.uint8), label.meaning)
+    return onto_scan(infarct, scan, is_mask=True)
 
 
 def segmented_label(

@@ -100,7 +100,7 @@ def strip_scan(given: CaseInput) -> StrippedScan:
             "of 0 and 1."
         )
     mask = given.brain.holding((values > 0.5).astype(np.uint8), given.brain.meaning)
-    brain = nearest_ras(onto_scan(mask, given.scan))[0] >= 0.5
+    brain = nearest_ras(onto_scan(mask, given.scan, is_mask=True))[0] > 0
     if not brain.any():
         raise UserError(
             "the given brain mask is empty; mark the brain with 1, or remove the mask."

@@ -49,6 +49,11 @@ WORKING_MM = (2.5, 0.9, 0.9)
 """Voxels are averaged to about this size (z y x) first, to be quick."""
 MOST_BONE = 0.05
 """Fraction of a stripped scan that is bone inside its rim; of a head 0.17 and more."""
+RINGS = 0.05
+"""Voxels within 1 HU of the background, of those of tissue: splines leave 0.1 and more,
+brain and CSF hold 0.02."""
+RING_HEIGHT = 0.25
+"""Of the tissue's contrast: higher than rings of splines, lower than CSF."""
 RIM_MM = 5.0
 """Bone, ringing, partial volume and sinuses at the edge of a brain reach no deeper."""
 BESIDE = ndimage.generate_binary_structure(2, 1)[None]
@@ -150,12 +155,20 @@ def _extent_of_stripped(
 def _tissue_of(hu: HuVolume) -> Mask | None:
     """What differs from the background and is no fat; None: no one value surrounds it.
 
-    Voxels that interpolation mixed with a background of air or less are left out.
+    Voxels that interpolation mixed with a background of air or less are left out, and,
+    where splines rang beside one of soft tissue, what is nearer to it than rings are.
     """
     outside = background_of(hu)
     if outside is None:
         return None
-    return (np.abs(hu - outside) > 1) & ((hu > FAT_HU) | (outside > FAT_HU))
+    contrast = np.abs(hu - outside)
+    tissue = contrast > 1
+    if outside <= FAT_HU:
+        return tissue & (hu > FAT_HU)
+    near = np.count_nonzero((contrast > 0) & ~tissue)
+    if not tissue.any() or near <= RINGS * np.count_nonzero(tissue):
+        return tissue
+    return contrast > max(1.0, RING_HEIGHT * float(np.median(contrast[tissue])))
 
 
 def _brain_behind(gap: Gap, hu: HuVolume, bone: Mask, spacing_mm: Spacing) -> Mask:

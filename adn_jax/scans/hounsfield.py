@@ -161,8 +161,10 @@ def _is_stripped_brain(hu: Num[np.ndarray, "..."]) -> bool:
     Pictures have no negative values; clipped ones heap up at their ends.
     """
     outside = background_of(hu) if hu.ndim == 3 else None
-    inside = hu[hu != outside]
-    if outside is None or not inside.size or inside.min() >= 0:
+    if outside is None:
+        return False
+    inside = hu[abs(hu - outside) > 1]  # splines ring beside an edge
+    if not inside.size or inside.min() >= 0:
         return False
     median = float(np.median(inside))
     return not cut_ends(inside) and BRAIN_HU[0] <= median <= BRAIN_HU[1]

@@ -16,7 +16,12 @@ from adn_jax.io.nifti import header_flags
 from adn_jax.io.paths import as_place
 from adn_jax.scans.dicom.headers import Frame, starts_as_dicom
 from adn_jax.scans.dicom.series import FEWEST_SLICES
-from adn_jax.scans.dicom.straighten import SliceStack, onto_slices, straighten
+from adn_jax.scans.dicom.straighten import (
+    SliceStack,
+    onto_slices,
+    straighten,
+    straighten_mask,
+)
 from adn_jax.scans.dicom.volume import read_volume
 from adn_jax.scans.hounsfield import (
     check_hounsfield,
@@ -50,11 +55,12 @@ class RawScan:
     """File and frame of each slice of a DICOM series, in their order; else none."""
 
 
-def onto_scan(image: Image, scan: RawScan) -> Image:
+def onto_scan(image: Image, scan: RawScan, *, is_mask: bool = False) -> Image:
     """Bring an image that was drawn on a scan onto the scan's voxels.
 
     It lies on the scan's own grid (`onto_voxels`), or on the slices of its series as
-    they were taken: then it is straightened as they were, linearly.
+    they were taken: then it is straightened as they were, linearly, or as a mask of 0
+    and 1.
 
     Raises:
         UserError: it lies elsewhere, and in what it differs.
@@ -64,7 +70,8 @@ def onto_scan(image: Image, scan: RawScan) -> Image:
     except UserError:
         if scan.taken is None:
             raise
-    straight, _ = straighten(onto_slices(image, scan.taken), 0.0)
+    taken = onto_slices(image, scan.taken)
+    straight = straighten_mask(taken) if is_mask else straighten(taken, 0.0)[0]
     return scan.image.holding(straight, image.meaning)
 
 

@@ -114,3 +114,11 @@ def test_a_mistyped_run_is_no_scan_for_the_bundled_model(called, capsys):
     assert stop.value.code == 2
     assert "RUNN is neither a run nor a scan" in capsys.readouterr().err
     assert not called
+
+
+def test_a_link_to_nothing_names_its_target(tmp_path, capsys):
+    (tmp_path / "scan").symlink_to("/absent/scan")
+    with pytest.raises(SystemExit):
+        main(["predict", str(tmp_path / "scan")])
+    said = capsys.readouterr().err
+    assert "scan is a link whose target is missing (/absent/scan)" in said

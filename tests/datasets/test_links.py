@@ -95,10 +95,12 @@ def test_a_folder_that_is_not_there_fails_its_case_by_name(tmp_path, layout, fol
     ("layout", "name"),
     [
         ("plain", "splits.json"),
-        ("bids", "participants.tsv"),
+        *(("bids", name) for name in ("participants.tsv", "rawdata", "derivatives")),
+        ("bids", "derivatives/masks"),
         *(("nnunet", f"{name}Tr") for name in ("images", "labels")),
         *(("nnunet", name) for name in ("imagesTs", "splits_final.json")),
-        *(("aisd", name) for name in ("mask", "dicom-0", "dicom-1", "test.txt")),
+        *(("aisd", f"dicom{more}") for more in ("", "-0", "-1")),
+        *(("aisd", name) for name in ("mask", "test.txt")),
     ],
 )
 def test_what_concerns_every_case_is_named_at_once(tmp_path, layout, name):

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from adn_jax.config import PrepareSettings, ReadSettings
 from adn_jax.errors import UserError
@@ -168,6 +169,7 @@ def stripped_brain():
 
 def test_a_narrow_range_is_accepted_of_a_stripped_brain_alone(stripped_brain):
     check_hounsfield(stripped_brain, "a.nii")
+    check_hounsfield(ndimage.zoom(stripped_brain, 1.5, mode="nearest"), "a.nii")
     for refused in (
         np.clip(stripped_brain, 10, 50),  # clipped
         np.maximum(stripped_brain, 0),  # a picture has no negative values

@@ -98,7 +98,7 @@ def _dicom_folders(roots: Sequence[Path]) -> list[tuple[str, Path]]:
         (path.name, path)
         for root in roots
         for place in (root, root / "dicom")
-        if place.is_dir()
+        if _is_fetched_folder(place)
         for path in place.iterdir()
         if DICOM_NAME.fullmatch(path.name) and _is_fetched_folder(path)
     ]

@@ -168,6 +168,37 @@ def undecided(series: Sequence[Series]) -> list[Series]:
     return rivals
 
 
+def doubted(series: Sequence[Series], chosen: Series) -> Series | None:
+    """The best series that words of contrast alone put behind a chosen one whose own
+    words say nothing; None: there is none."""
+    if chosen.facts["contrast"] is not None:
+        return None
+    as_silent = [
+        (replace(one, facts=one.facts | {"contrast": None}), one)
+        for one in series
+        if one.facts["contrast"] and not one.problem
+    ]
+    equal = [pair for pair in as_silent if _standing(pair[0]) >= _standing(chosen)]
+    return max(equal, key=lambda pair: _preference(pair[0]))[1] if equal else None
+
+
+def contradiction_flags(
+    chosen: Series, other: Series, vessels: Sequence[Vessels | None]
+) -> tuple[str, ...]:
+    """A sentence if vessels say the opposite of words.
+
+    `vessels` are those of the chosen series and of the other one, called enhanced.
+    """
+    ours, theirs = vessels
+    if ours is None or theirs is None or not ours.is_brighter(theirs):
+        return ()
+    return (
+        f"words say that the series {other.title} is with contrast agent, but vessels "
+        f"are brighter in {chosen.title}, which is used; look which is unenhanced, and "
+        "name it with --series",
+    )
+
+
 def _standing(series: Series) -> tuple[bool, ...]:
     """What weighs more than the number of slices, greatest first."""
     facts = series.facts
@@ -277,10 +308,15 @@ def choice_flags(
         if not meets(facts, name, value) and name != "volumes"
     ]
     if chosen.repeated:
+        used = (
+            "those of one acquisition are used"
+            if chosen.told
+            else "headers do not tell which belong together, so those used may be of "
+            "several acquisitions (look, and give a folder of one)"
+        )
         flags.append(
             f"there are up to {facts['volumes']} images at {chosen.repeated} of "
-            f"{facts['slices']} places; those of one acquisition are used, "
-            f"{chosen.left_out} images are left out"
+            f"{facts['slices']} places; {used}, {chosen.left_out} images are left out"
         )
     bright = [
         one.title

@@ -92,6 +92,8 @@ class Series:
     """Places where further images were left out."""
     left_out: int = 0
     """Images of other acquisitions at these places."""
+    told: bool = True
+    """Whether headers tell which images belong together, at these places."""
     problem: str = ""
     """Why it cannot be used, in words; empty where it can."""
     facts: dict[str, Any] = field(default_factory=dict)
@@ -246,7 +248,7 @@ def describe(volume: SliceVolume) -> Series:
         "volumes": volume.volumes,
     }
     problem = _problem_of(frames, facts, placed, told.localizer)
-    return Series(frames, volume.repeated, volume.left_out, problem, facts)
+    return Series(frames, volume.repeated, volume.left_out, volume.told, problem, facts)
 
 
 def is_ct(frame: Frame) -> bool:

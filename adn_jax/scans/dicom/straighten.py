@@ -13,6 +13,12 @@ from adn_jax.io.image import SAME_VOXEL, SCANNER, Image, in_order_of
 SAME_PLACE_MM = 0.02
 """Slices nearer than this lie at the same place."""
 
+HALF_WAY = 1e-3
+"""Planes nearer than this to the middle between two slices, of their distance."""
+
+FIRST_HALF = 0.4999
+"""Where such a plane of a mask is taken, so that the first slice decides a tie."""
+
 EVEN = 0.02
 """Distances that differ by less than this share of themselves are even."""
 
@@ -100,13 +106,14 @@ def straightening(stack: SliceStack) -> Straightening:
 
 
 def straighten(
-    stack: SliceStack, outside: float
+    stack: SliceStack, outside: float, *, is_mask: bool = False
 ) -> tuple[Float32[np.ndarray, "x2 y2 z2"], Float[np.ndarray, "4 4"]]:
     """Values on a grid with right angles and even distances, and its affine.
 
     Linear in the slice, where a tilted gantry moved it, and linear between slices. The
     image grows by what the slices were moved; `outside` fills that. A mask goes the
-    same way as its image (`straighten_mask`).
+    same way as its image (`straighten_mask`), but for planes of the grid midway between
+    two slices: there the first one decides, as half of either would make both.
     """
     way = straightening(stack)
     values = stack.values.astype(np.float32, copy=False)
@@ -116,12 +123,16 @@ def straighten(
     upright = np.empty(shape, np.float32, order="F")
     for z, shift in enumerate(way.shifts):
         upright[:, :, z] = _move_slice(values[:, :, z], shift, way.room, outside)
-    return _between_slices(upright, stack.heights_mm, way.grid_mm), way.affine
+    place = np.interp(way.grid_mm, stack.heights_mm, np.arange(len(stack.heights_mm)))
+    if is_mask:
+        halves = abs(place % 1 - 0.5) < HALF_WAY
+        place = np.where(halves, np.floor(place) + FIRST_HALF, place)
+    return _between_slices(upright, place), way.affine
 
 
 def straighten_mask(mask: SliceStack) -> UInt8[np.ndarray, "x2 y2 z2"]:
     """A mask of a series' slices (0 and 1) on the grid of its straightened scan."""
-    return (straighten(mask, 0.0)[0] >= 0.5).astype(np.uint8)
+    return (straighten(mask, 0.0, is_mask=True)[0] >= 0.5).astype(np.uint8)
 
 
 def taken_image(stack: SliceStack, meaning: str) -> Image:
@@ -244,14 +255,11 @@ def _move_slice(
 
 
 def _between_slices(
-    values: Float32[np.ndarray, "x y z"],
-    heights_mm: Float[np.ndarray, " z"],
-    wanted_mm: Float[np.ndarray, " z2"],
+    values: Float32[np.ndarray, "x y z"], place: Float[np.ndarray, " z2"]
 ) -> Float32[np.ndarray, "x y z2"]:
-    """Linear interpolation between slices at other heights."""
-    place = np.interp(wanted_mm, heights_mm, np.arange(len(heights_mm)))
-    below = np.minimum(place.astype(int), len(heights_mm) - 2)
-    shape = (*values.shape[:2], len(wanted_mm))
+    """Linear interpolation at places that count slices."""
+    below = np.minimum(place.astype(int), values.shape[2] - 2)
+    shape = (*values.shape[:2], len(place))
     result = np.empty(shape, np.float32, order="F")  # slices in one piece
     for z, (lower, part) in enumerate(zip(below, place - below, strict=True)):
         result[:, :, z] = values[:, :, lower]

@@ -31,6 +31,8 @@ from adn_jax.scans.dicom.choice import (
     choice_flags,
     choice_record,
     choose,
+    contradiction_flags,
+    doubted,
     told_by_vessels,
     undecided,
     vessel_areas_mm2,
@@ -126,6 +128,9 @@ def read_volume(
     }
     damaged = headers.damaged + len(chosen.files) - len(whole.files)
     flags = choice_flags(found, chosen, damaged, series)
+    if not series and (other := doubted(found, chosen)):
+        vessels = [bright_vessels(one) for one in (chosen, other)]
+        flags += contradiction_flags(chosen, other, vessels)
     flags += (
         rescale_flags
         + _turned_flags(frames)

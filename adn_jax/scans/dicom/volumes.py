@@ -9,6 +9,7 @@ acquisitions are never mixed, wherever the second one lies.
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -62,6 +63,8 @@ class SliceVolume:
     """Most images at one place, with those left out."""
     left_out: int = 0
     """Images of other acquisitions at these places."""
+    told: bool = True
+    """Whether headers tell which images belong together, at these places."""
 
 
 def find_volumes(frames: Sequence[Frame]) -> list[SliceVolume]:
@@ -73,11 +76,10 @@ def find_volumes(frames: Sequence[Frame]) -> list[SliceVolume]:
         return [SliceVolume(tuple(frames))]
     slices = [*map(Slice, slice_heights(frames).tolist(), frames)]
     slices.sort(key=lambda one: _when_taken(one.frame))
-    stacks = [
-        stack
-        for group in grouped(slices, lambda one: _technique(one.frame))
-        for stack in _find_stacks(group)
-    ]
+    stacks, told = [], {}
+    for group in grouped(slices, lambda one: _technique(one.frame)):
+        found, told[_technique(group[0].frame)] = _find_stacks(group)
+        stacks += found
     volumes = []
     while stacks:
         kept, again, others = _join_stacks(stacks)
@@ -85,7 +87,8 @@ def find_volumes(frames: Sequence[Frame]) -> list[SliceVolume]:
         stacks = [one for one in others if _technique(one[0].frame) not in known]
         for stack in others:
             again += stack if _technique(stack[0].frame) in known else []
-        volumes.append(_to_volume(kept, again))
+        are_told = all(told[one] for one in known) or _comes_apart(kept, again)
+        volumes.append(_to_volume(kept, again, are_told))
     return volumes
 
 
@@ -119,6 +122,12 @@ def _when_taken(frame: Frame) -> tuple[Any, ...]:
     return (taken, frame.number("AcquisitionNumber"), made, *number_of(frame))
 
 
+def _uid_of(frame: Frame) -> tuple[int, ...]:
+    """Sorts images by their instance UIDs, which scanners count up."""
+    parts = frame.header.get("SOPInstanceUID", "").split(".")
+    return (*(int(part) if part.isdigit() else 0 for part in parts), frame.index)
+
+
 def number_of(frame: Frame) -> tuple[float, int]:
     """Number of an image in its series."""
     return frame.number("InstanceNumber"), frame.index
@@ -130,12 +139,14 @@ def _technique(frame: Frame) -> tuple[Any, ...]:
     return (thickness, *(frame.header.get(name, "") for name in TECHNIQUE))
 
 
-def _find_stacks(slices: Stack) -> list[Stack]:
+def _find_stacks(slices: Stack) -> tuple[list[Stack], bool]:
     """Split images of one technique, in the order taken, into stacks.
 
     Acquisition numbers may be one a series, one a rotation or one a slice, and
     instance numbers may begin again: of the two orders the one with fewer stacks is
-    believed, or none, where both are out of order.
+    believed, or none, where both are out of order; UIDs are asked where numbers do not
+    tell two images at one place apart. Also returns whether an order is believed that
+    does.
     """
     parts, aside = [], []
     for group in grouped(slices, lambda one: one.frame.number("AcquisitionNumber")):
@@ -146,10 +157,37 @@ def _find_stacks(slices: Stack) -> list[Stack]:
     ways = [[*joined, *again, *aside]]
     if len({number_of(one.frame) for one in slices}) == len(slices):
         ways.append(_stacks_by(slices, lambda one: number_of(one.frame)))
-    stacks = min(ways, key=len)
-    if len(slices) < SHORTEST_RUN * len(stacks):
-        return _stacks_by(slices, lambda one: one.height)
-    return stacks
+    stacks, alike = min(ways, key=len), _are_alike(slices)
+    if len(slices) >= SHORTEST_RUN * len(stacks):
+        return stacks, not alike
+    if alike:
+        by_uid = _stacks_by(slices, lambda one: _uid_of(one.frame))
+        if len(slices) >= SHORTEST_RUN * len(by_uid):
+            return by_uid, True
+    return _stacks_by(slices, lambda one: one.height), False
+
+
+def _are_alike(slices: Stack) -> bool:
+    """Whether headers do not tell when one of two images at one place was taken."""
+    by_height = sorted(slices, key=lambda one: (one.height, _when_taken(one.frame)))
+    return any(
+        abs(one.height - other.height) <= SAME_PLACE_MM
+        and _when_taken(one.frame) == _when_taken(other.frame)
+        for one, other in pairwise(by_height)
+    )
+
+
+def _comes_apart(kept: Stack, again: Stack) -> bool:
+    """Whether a number or time is lower in all images of one part than of the other, or
+    there is no other."""
+    if not again:
+        return True
+    keys = [[_when_taken(one.frame)[:-1] for one in part] for part in (kept, again)]
+    ours, theirs = (list(zip(*part, strict=True)) for part in keys)
+    return any(
+        max(one) < min(other) or max(other) < min(one)
+        for one, other in zip(ours, theirs, strict=True)
+    )
 
 
 def _stacks_by(slices: Stack, key: Callable[[Slice], Any]) -> list[Stack]:
@@ -240,7 +278,7 @@ def _is_covered(height: float, taken_mm: Float[np.ndarray, "slices 2"]) -> bool:
     )
 
 
-def _to_volume(kept: Stack, again: Stack) -> SliceVolume:
+def _to_volume(kept: Stack, again: Stack, told: bool) -> SliceVolume:
     """Images in the order of their heights, and how many lie there besides."""
     kept = sorted(kept, key=lambda one: one.height)
     heights = np.array([one.height for one in kept])
@@ -251,4 +289,5 @@ def _to_volume(kept: Stack, again: Stack) -> SliceVolume:
         repeated=int((counts > 0).sum()),
         volumes=1 + int(counts.max()),
         left_out=len(again),
+        told=told,
     )

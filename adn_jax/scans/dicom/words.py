@@ -8,7 +8,7 @@ looked at where words do not decide (`told_by_vessels`).
 import re
 import unicodedata
 
-LETTERS = str.maketrans({"Ł": "L", "Ø": "O", "Æ": "AE", "Đ": "D", "_": " "})
+LETTERS = str.maketrans({"Ł": "L", "Ø": "OE", "Æ": "AE", "Đ": "D", "_": " "})
 
 NO_AGENT = re.compile(
     r"[\W0]*(?: ?(?:ML|CC))?|N|OFF|NA|N/A|NIL|OHNE|NEIN|NIE|YOK|GEEN|NINGUNO|NENHUM|"
@@ -29,12 +29,17 @@ BRAND = (
 LYSIS = r"(?:[A-Z]?-?TPA|LYS[EI]|THROMBO|ALTEPLASE|TNK|TENECTEPLASE)"
 """What is given into a vein as well, and is no contrast agent."""
 
+AGENT_NOUN = (
+    rf"(?:{CONTRAST}|{BRAND}|[CK]ONTR\b|K\.?M\b|KL\b|K/?U\b|К/?У\b|CIV\b|CTE\b|"
+    rf"PDC\b|M\.?D\.?C\b|I\.?V\b(?![. -]*{LYSIS})|[IY]OD[OAE]?\b|USILEN[A-Z]*|"
+    r"УСИЛЕН[А-Я]*|VARJOAIN[A-Z]*|TEHOST[A-Z]*|CAN QUANG)"
+)
+
 AGENT = (
-    r"(?:(?:THE|OR|I\.?V|ORAL|MEDIO|MEIO|MEZZO|PRODUIT|SR|SRODKA?|DE|DI)[ .]+)*"
-    rf"(?:{CONTRAST}|{BRAND}|[CK]ONTR\b|CON(?!CU|TU|TRO)[A-Z]*|K\.?M\b|KL\b|K/?U\b|К/?У\b|"
-    r"CIV\b|CTE\b|PDC\b|M\.?D\.?C\b|INJ[A-Z]*|INY[A-Z]*|INIEZ[A-Z]*|"
-    rf"I\.?V\b(?![. -]*{LYSIS})|[IY]OD[OAE]?\b|C\b(?!-)|"
-    r"ENHANC[A-Z]*|USILEN[A-Z]*|УСИЛЕН[А-Я]*|VARJOAIN[A-Z]*|CAN QUANG)"
+    r"(?:(?:THE|OR|I\.?V|ORAL|MEDIO|MEIO|MEZZO|PRODUIT|SR|SRODKA?|DE|DI|"
+    r"(?:INTRA|ENDO)VE[A-Z]*)[ .-]+|[LD]')*"
+    rf"(?:{AGENT_NOUN}|CON(?!CU|TU|TRO)[A-Z]*|INJ[A-Z]*|INY[A-Z]*|INIEZ[A-Z]*|"
+    r"C\b(?!-)|ENHANC[A-Z]*)"
 )
 """How a contrast agent, or the giving of it, is called."""
 
@@ -42,7 +47,7 @@ AND = r"(?: (?:AND|THEN|UND|Y|E|ET|EN|I|VE|OG|OCH|И) | ?[&+/,] ?)"
 
 WITH = (
     r"\b(?:WITH|W/?|CON|COM|C/|AVEC|MIT|M\.|MET|MED|CU|DENGAN|SA|PO|POST?|NACH|"
-    r"DOPO|APRES|APOS|EFTER|POSLE|ПОСЛЕ)"
+    r"DOPO|APRES|APOS|EFTER|ETTER|POSLE|ПОСЛЕ)"
 )
 
 WITHOUT = (
@@ -59,22 +64,71 @@ NO_ORAL = re.compile(
 """Says nothing of what was given into a vein."""
 
 NOT_OR_BEFORE = (
-    r"\b(?:NON?|NAO|NIET|NICHT|GEEN|IKKE|KHONG|O\.?|PRE|PRAE|PRIMA(?: DEL?)?|BEFORE|"
-    r"VOR|AVANT|ANTES(?: DEL?)?|PRZED|VOOR|ДО)"
+    r"\b(?:NON?|NOT|NAO|NIET|NICHT|NIE|KEINE?|GEEN|IKKE|INGEN|KHONG|EI|PRE|PRAE|"
+    r"PRIMA(?: DEL?)?|BEFORE|VOR|AVANT|ANTES(?: DEL?)?|PRZED|PRED|VOOR|FOERE?|FORE|"
+    r"FOR(?= K)|ENNEN|НЕ|ДО)"
 )
+"""Danish and Norwegian write K where FOR is "before", not the English "for"."""
 
 HARM = r"(?:ADVERSE|[A-Z]* ?REA[CK]TI|[CK]OMPLI[CK]A|ALLERG|SIDE|EVENT|PROBLEM|ISSUE)"
 """What a contrast agent that was given did not do."""
 
+STUDY = (
+    r"(?:(?:(?<![A-Z])|(?<=HEAD)|(?<=NECK))CT[APV](?![A-Z])|\bCTA(?=HEAD)|"
+    r"ANGIO(?!O?E?DEM|M[AE]?S?\b|PATH|PLAST)[A-Z]*|АНГИО[А-Я]*)"
+)
+"""Names what an examination is for; it has series without contrast, too."""
+
+GIVING = (
+    r"(?:ADMIN|SOMMINISTR|APPLI[CK]|INFUS|GABE|VERABREICH|PODA[NVW]|TOEDIEN|GI[TV]|"
+    r"USE|USO|BRUK|ВВЕД)[A-ZА-Я]*"
+)
+
+OF = r"(?:OF|D[EIOU]L?|DELLA|VON|VAN|A[VF]|DE[RM]|THE|ANY)"
+
+OTHER_PHRASE = (
+    r"(?:(?:WITH|CON|COM|AVEC|MIT|MET|MED|CU|DENGAN|SA|POS?|NACH|DOPO|APOS|E[FT]TER|"
+    r"ILE|AND|THEN|UND|ET|EN|VE|OG|OCH|JA|ES|DAN|VA|SI|MAR|FAT)\b|(?!A\b)[A-ZА-Я]\b|"
+    r"POST|AFTER|APRES|POSLE|ПОСЛЕ|FOLLOW|PLUS|BUT|I?ONI[CK]|TILT|GANTRY|ART[EI]?FA|"
+    rf"METAL|MOTION|MOVE|OP\b|SURG|LYS|{HARM}|EXTRAVAS|LEAK|{STUDY}|VEI?N(?:OU?S|EUX)|"
+    r"ARTERI|PERF|BOLUS|DELAY|PHASE)"
+)
+"""How words begin with which something else is said, that is there or is missing."""
+
+FILLER = rf"(?:(?!{OTHER_PHRASE})(?:[LD]')?[A-ZА-Я]+\.?[ -]+)"
+
+FAR_AGENT = (
+    r"(?:[LD]')?(?:[EI]\.?V[ .-]+)?"
+    rf"(?:(?!{CONTRAST}(?<=ADA|ADO|ATA|ATO|TED|ERT|TLI)\b){AGENT_NOUN}|"
+    r"IN(?:J|Y|IEZ)[A-Z]*ION[A-Z]*|ENHANCEMENT)(?! ?\+|[ -]*ENHANCED)"
+)
+"""An agent by a noun: what was done with it may say "with" behind other words."""
+
+MORE_OF_IT = (
+    rf"(?: {OF} {AGENT})?(?:(?:[ .-]+(?:ORAL|NI|NOR|OR|OU?|VIA))*[ .-]*"
+    r"(?:E\.?V\b|(?:INTRA|ENDO)[ -]?VE[A-Z]*))?"
+)
+"""Goes on about the agent that is missing, and names no phase."""
+
+TURKISH_WITHOUT = (
+    rf"(?:{CONTRAST}|\b(?:IV)?KM)(?: ?MADDE[A-Z]*)?[ ']*"
+    r"(?:SIZ\b|(?:VERIL|UYGULAN|KULLANIL|EDIL)ME[A-Z]*|"
+    r"ONCE[A-Z]*\b(?! ?(?:VE|[/+&,-]) ?SONRA))"
+)
+
 WITHOUT_WORDS = re.compile(
-    rf"UNENHANCED|UNCONTRASTED|{WITHOUT} ?{AGENT}|{NOT_OR_BEFORE}[ .-]*{AGENT}|"
+    rf"UNENHANCED|UNCONTRASTED|TEHOSTAMAT|(?:TEHOSTE|VARJOAINEE?)TON|{TURKISH_WITHOUT}|"
+    rf"(?:{WITHOUT} ?{AGENT}|(?:{NOT_OR_BEFORE}|\bO\.?)[ .-]*{AGENT}|"
+    rf"{WITHOUT} {FILLER}{{1,4}}?{FAR_AGENT}|"
+    rf"{NOT_OR_BEFORE}[ .-]+{FILLER}{{0,3}}?(?:{OF}|{GIVING}) {FAR_AGENT}){MORE_OF_IT}|"
     rf"{WITHOUT}(?={AND}| ?(?:[-(\d]|$))|"
     rf"(?:WITHOUT|\bSIN|\bSEM|\bSANS|\bOHNE|\bBE[SZ]){CONTRAST}|"
     rf"\b[SZ][ ./]+(?:CONTRAS[A-Z]*|CTE|CIV|M\.?D\.?C)\b|\bS/C\b|"
     r"\bU[ ./]+KONTRAS[A-Z]*|\bU/K\b|"
-    rf"(?:{CONTRAST}|\bKM)[ :=-]*"
-    rf"(?:(?<=[ :=-])NON?\b(?! {HARM})|(?:NONE|NEIN|YOK|FREI|FREE)\b)|"
-    r"KONTRAST ?SIZ\b|KONTRAS[A-Z]* NELKUL|ZOU?EI ?NASHI|造影(?:なし|無|前)"
+    rf"(?:{CONTRAST}|\b(?:IV)?KM|\bM\.?D\.?C)[ :=-]*"
+    rf"(?:(?<=[ :=-])(?:NO[NT]?|NICHT|NIE|NIET|IKKE)\b(?! {HARM}|[ -]I?ONI[CK])|"
+    r"(?:NONE|NEIN|YOK|FREI|FREE)\b)|"
+    r"KONTRAS[A-Z]*(?: (?:BE)?ADAS[A-Z]*)? NELKUL|ZOU?EI ?NASHI|造影(?:なし|無|前)"
 )
 """Taken off before contrast is looked for: what is said may go on, "and with"."""
 
@@ -101,12 +155,6 @@ NATIVE = (
 
 NATIVE_WORDS = re.compile(NATIVE)
 
-STUDY = (
-    r"(?:(?:(?<![A-Z])|(?<=HEAD)|(?<=NECK))CT[APV](?![A-Z])|\bCTA(?=HEAD)|"
-    r"ANGIO(?!O?E?DEM|M[AE]?S?\b|PATH|PLAST)[A-Z]*|АНГИО[А-Я]*)"
-)
-"""Names what an examination is for; it has series without contrast, too."""
-
 ENHANCED = (
     rf"(?:{STUDY}|\bCE[ -]?CT\b|{CONTRAST}|{BRAND}|{WITH}[ .]?{AGENT}|"
     rf"\b[SZС][ .]{AGENT}|"
@@ -114,7 +162,7 @@ ENHANCED = (
     r"POST.?C(?:M|E|TR|NT)?\b|"
     r"ENHANCED|TEHOST|VEI?N(?:OU?S|EUX)|"
     r"ARTERI|SPATPHASE|(?<!SU)(?<!HY)PERF(?!O|E|I)|BOLUS|\bMIP\b|"
-    r"\bKM\b(?! -|-(?![A-Z]))|\bM\.?D\.?C\b|\bCIV\b|"
+    r"\b(?:IV)?KM\b(?! -|-(?![A-Z]))|\bM\.?D\.?C\b|\bCIV\b|"
     r"\b[CM](?:MDC|KM)\b|IN[IJY]E[CKZ]|\bC/C\b|\bTSA\b|VARJOAIN|CAN QUANG|ZENG ?QIANG|"
     r"增[强強]|ZOU?EI|造影|조영)"
 )

@@ -231,3 +231,26 @@ def test_words_count_more_than_images(tmp_path):
     scan = read_scan(tmp_path)
     assert scan.source["chosen"] == "5"
     assert scan.flags == ()
+
+
+@pytest.mark.parametrize("bright", [3, 5])
+def test_vessels_that_contradict_the_words_are_told(tmp_path, bright):
+    """Words that are not understood put the unenhanced series last."""
+    for number, text in ((3, "Contrast: omitted"), (5, "HEAD DELAYED")):
+        write_series(
+            tmp_path,
+            with_vessels(PLAIN) if number == bright else PLAIN,
+            number=number,
+            name=f"{number}_{{:03d}}.dcm",
+            SeriesDescription=text,
+            ProtocolName="",
+            SOPInstanceUID=[uid(number, index) for index in range(8)],
+        )
+    scan = read_scan(tmp_path)
+    assert scan.source["chosen"] == "5"
+    said = (
+        "words say that the series 3 (Contrast: omitted) is with contrast agent, but "
+        "vessels are brighter in 5 (HEAD DELAYED), which is used; look which is "
+        "unenhanced, and name it with --series"
+    )
+    assert scan.flags == ((said,) if bright == 5 else ())

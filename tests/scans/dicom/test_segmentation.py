@@ -9,10 +9,14 @@ import pytest
 
 from adn_jax.datasets.raw import native_label, read_label, segmented_label
 from adn_jax.errors import UserError
+from adn_jax.inference.dicom import taken_volume_ml
 from adn_jax.io.image import Image, write_image
 from adn_jax.scans.dicom.straighten import taken_image
 from adn_jax.scans.read import RawScan, read_scan
 from tests.scans.dicom.files import uid, write_series
+
+TWO_DISTANCES_MM = (0, 5, 10, 15, 20, 30, 40, 50, 60, 70)
+"""Every second plane of the grid lies midway between two of the upper slices."""
 
 UNEVEN_MM = (0, 5, 10, 15, 20, 26, 33, 40, 47, 54)
 
@@ -33,9 +37,9 @@ class Series(NamedTuple):
         return self.scan.image.voxels >= (LESION_HU + BRAIN_HU) / 2
 
 
-def make_series(folder, kind) -> Series:
+def make_series(folder, kind, z_mm=UNEVEN_MM, lesion_slices=slice(3, 6)) -> Series:
     lesion = np.zeros((10, 64, 64), np.uint8)
-    lesion[3:6, 20:34, 40:48] = 1
+    lesion[lesion_slices, 20:34, 40:48] = 1
     hu = np.full(lesion.shape, -1000)
     hu[:, 8:-8, 10:-10] = 800
     hu[:, 12:-12, 14:-14] = BRAIN_HU
@@ -43,7 +47,7 @@ def make_series(folder, kind) -> Series:
     files = write_series(
         folder,
         hu.astype(np.int16),
-        z_mm=UNEVEN_MM if "uneven" in kind else None,
+        z_mm=z_mm if "uneven" in kind else None,
         tilt_deg=18.0 if "tilted" in kind else 0.0,
     )
     return Series(read_scan(folder), files, lesion)
@@ -160,16 +164,35 @@ def itk_series(files):
     return reader.Execute()
 
 
-@pytest.mark.parametrize("way", [1, -1])
-def test_a_label_drawn_in_itk_lies_on_its_series(series, tmp_path, way):
-    """Slices as taken, one regular grid in the header, whatever the gantry did."""
+def write_itk(path, series, way=1):
+    """The lesion as ITK-SNAP and Slicer write it."""
     import SimpleITK
 
     drawn = SimpleITK.GetImageFromArray(series.lesion[::way])
     drawn.CopyInformation(itk_series(series.files[::way]))
-    SimpleITK.WriteImage(drawn, str(tmp_path / "lesion.nii.gz"))
-    label, _ = read_label(tmp_path / "lesion.nii.gz", series.scan, (1,))
+    SimpleITK.WriteImage(drawn, str(path))
+    return path
+
+
+@pytest.mark.parametrize("way", [1, -1])
+def test_a_label_drawn_in_itk_lies_on_its_series(series, tmp_path, way):
+    """Slices as taken, one regular grid in the header, whatever the gantry did."""
+    path = write_itk(tmp_path / "lesion.nii.gz", series, way)
+    label, _ = read_label(path, series.scan, (1,))
     np.testing.assert_array_equal(label.voxels > 0, series.truth)
+
+
+@pytest.mark.parametrize("kind", ["uneven", "tilted and uneven"])
+@pytest.mark.parametrize("write", [write_itk, write_seg])
+def test_planes_midway_between_slices_keep_the_volume(tmp_path, kind, write):
+    series = make_series(tmp_path / "s", kind, TWO_DISTANCES_MM, slice(6, 8))
+    ending = "nii.gz" if write is write_itk else "dcm"
+    label, _ = read_label(
+        write(tmp_path / f"lesion.{ending}", series), series.scan, (1,)
+    )
+    drawn_ml = taken_volume_ml(series.lesion.transpose(2, 1, 0), series.scan)
+    ml = label.voxels.sum() * np.prod(label.spacing_mm) / 1000
+    assert ml == pytest.approx(drawn_ml, rel=0.03)
 
 
 def test_a_label_of_other_slices_is_refused(tilted):

@@ -163,6 +163,33 @@ def test_several_acquisitions_are_told(tmp_path):
     )
 
 
+ALIKE = {
+    "no order": (lambda part, index: uid(part, index), False),
+    "by acquisition": (lambda part, index: f"1.2.{part + 1}.{index + 1}", True),
+    "counted on": (lambda part, index: f"1.2.{90 + 12 * part + index}", True),
+}
+"""Instance UIDs, and whether they tell two acquisitions apart."""
+
+
+@pytest.mark.parametrize("way", ALIKE)
+def test_acquisitions_that_headers_do_not_tell_apart_are_told(tmp_path, way):
+    uid_of, told = ALIKE[way]
+    for part, hu in enumerate((SOFT, OTHER)):
+        uids = [uid_of(part, index) for index in range(12)]
+        tags = {"AcquisitionNumber": None, "SOPInstanceUID": uids}
+        for path, name in zip(
+            write_series(tmp_path, hu, name="new{:d}.dcm", **tags), uids, strict=True
+        ):
+            path.rename(tmp_path / f"{name}.dcm")
+    if told:
+        (flag,) = assert_soft(tmp_path)
+    else:
+        (flag,) = read_scan(tmp_path).flags
+    assert flag.startswith("there are up to 2 images at 12 of 12 places; ")
+    assert ("those of one acquisition are used" in flag) is told
+    assert ("headers do not tell which belong together" in flag) is not told
+
+
 def test_a_whole_acquisition_counts_more_than_one_that_was_broken_off(tmp_path):
     write_other(tmp_path, EVEN[:5], first=1, AcquisitionNumber=1)
     write_series(tmp_path, SOFT, first=6, AcquisitionNumber=2)
