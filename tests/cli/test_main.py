@@ -5,7 +5,7 @@ import pytest
 from aiohttp import ClientError
 from jax.errors import JaxRuntimeError
 
-from adn_jax.cli.main import ANEW, KEEPS_IN_OUT, VERBS, goes_on, main, run_verb
+from adn_jax.cli.main import ANEW, KEEPS_IN_OUT, VERBS, is_continued, main, run_verb
 from adn_jax.errors import UserError
 
 
@@ -104,9 +104,9 @@ def test_verbs_that_begin_anew_are_verbs():
         (["plan", "a.py", "--target", "h100", "--out=b"], True),
     ],
 )
-def test_a_verb_goes_on_with_what_it_keeps(command, continues):
+def test_a_verb_is_continued_with_what_it_keeps(command, continues):
     verb, *options = command
-    assert goes_on(verb, options) == continues
+    assert is_continued(verb, options) == continues
 
 
 def test_other_errors_of_xla_stay_what_they_are():
