@@ -149,9 +149,8 @@ def check_hounsfield(hu: Float32[np.ndarray, "..."], name: str) -> None:
     if high - low <= PICTURE_RANGE and not _is_stripped_brain(hu):
         stated = ""
         if LEAST_RANGE_HU <= high - low < PICTURE_RANGE:
-            # splines ring beyond what values were clipped to
-            were_cut = cut_ends(hu.ravel()) == (low, high)
-            to = f"{low:g} {high:g}" if were_cut else "LOW HIGH"
+            # air lies at the lower end, unless a spline rang beyond it
+            to = f"{low:g} {high:g}" if low in cut_ends(hu.ravel()) else "LOW HIGH"
             stated = (
                 ", or, where these are HU that were clipped, say to what: "
                 f"--hu-range {to}"

@@ -254,6 +254,13 @@ def test_ends_of_a_spline_are_not_named_as_the_range(clip):
         check_hounsfield(hu, "a.nii")
 
 
+def test_the_range_is_named_though_few_voxels_reach_its_upper_end(stripped_brain):
+    clipped = np.clip(stripped_brain, 0, 75)
+    assert np.mean(clipped == 75) < 0.01
+    with pytest.raises(UserError, match=r"say to what: --hu-range 0 75\.$"):
+        check_hounsfield(clipped, "a.nii")
+
+
 @pytest.mark.parametrize("outside", [-1024.0, 0.0])
 def test_a_clipped_stripped_scan_keeps_its_background(stripped_brain, outside):
     clipped = np.clip(stripped_brain, -17, 80)
