@@ -39,6 +39,13 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
+def typed_line(error: BaseException) -> str:
+    """The type of an error that nobody foresaw and its message: 'Rows' is all that a
+    KeyError says."""
+    said, kind = one_line(error), type(error).__name__
+    return said if said == kind else f"{kind}: {said}"
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that memory ran out: Python's, NumPy's or XLA's."""
     of_xla = type(error).__name__ in {"JaxRuntimeError", "XlaRuntimeError"}

@@ -37,6 +37,15 @@ VERBS = {
 ANEW = {"predict", "benchmark", "plan", "export-model", "completion", "import-torch"}
 """Verbs that do not go on where the same command was stopped."""
 
+KEEPS_IN_OUT = {"plan"}
+"""Those of them that do where --out names a folder for what is done."""
+
+
+def is_continued(verb: str, options: Sequence[str]) -> bool:
+    """Whether the same command goes on where it was stopped."""
+    has_out = any(option.partition("=")[0] == "--out" for option in options)
+    return verb not in ANEW or (verb in KEEPS_IN_OUT and has_out)
+
 
 def usage() -> str:
     """The verbs, a line each."""
@@ -55,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"adn: there is no verb {verb!r}.\n{usage()}", file=sys.stderr)
         raise SystemExit(2)
     module = importlib.import_module(f"adn_jax.cli.{verb.replace('-', '_')}")
-    run_verb(module.main, rest, verb not in ANEW)
+    run_verb(module.main, rest, is_continued(verb, rest))
 
 
 def run_verb(

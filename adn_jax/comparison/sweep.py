@@ -33,6 +33,7 @@ from adn_jax.inference.figures import save_figure
 from adn_jax.io.files import write_text
 from adn_jax.report.pages import format_number
 from adn_jax.report.tables import Section, markdown, to_csv
+from adn_jax.training.runs import changed_settings
 
 OF_P = {
     "auroc": "AUROC of P",
@@ -81,7 +82,8 @@ def plan_settings(
         size: the chosen size.
 
     Raises:
-        UserError: an unknown field, a value that it cannot have, or none.
+        UserError: an unknown field, a value that it cannot have, or none, or a field
+            that does not count for this system.
     """
     if not over:
         raise UserError(
@@ -109,7 +111,25 @@ def plan_settings(
             size,
         )
         settings.append(Setting(chosen, system))
+    for field, texts in values.items():
+        if len(texts) > 1 and not _counts(field, settings):
+            raise UserError(
+                f"--over {field}={','.join(texts)} changes nothing by which "
+                f"{recipe.name!r} is trained, so that its runs would all be the same; "
+                "leave it out, or give a field that counts for this system."
+            )
     return settings
+
+
+def _counts(field: str, settings: Sequence[Setting]) -> bool:
+    """Whether any two settings that differ in this field alone are other trainings."""
+    firsts: dict[tuple[str, ...], Recipe] = {}
+    for setting in settings:
+        others = tuple(text for name, text in setting.values.items() if name != field)
+        recipe = setting.system.recipe
+        if changed_settings("joint", firsts.setdefault(others, recipe), recipe):
+            return True
+    return False
 
 
 def _sweep_section(

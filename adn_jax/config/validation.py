@@ -2,19 +2,16 @@
 
 import difflib
 import math
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass
 from typing import Any, get_type_hints
 
 from adn_jax.config import (
     AlignLossSettings,
-    AlignmentNetSettings,
-    AsymmetrySettings,
     DeepMedicSettings,
     JointLossSettings,
     PatchNetSettings,
     Recipe,
     SegmentNetSettings,
-    StageSettings,
     SystemSettings,
     UNetSettings,
 )
@@ -29,33 +26,6 @@ from adn_jax.config.serialization import (
     value_from_json,
 )
 from adn_jax.errors import UserError
-
-
-def used_settings(recipe: Recipe) -> Recipe:
-    """The recipe with settings on which nothing depends at their defaults.
-
-    Those are what is computed again to save memory, which changes rounding alone, and
-    those of parts that the system lacks: without T those of its training and of its
-    network, but for the limits that tell whether heads turn in plane alone; without a
-    tissue net and without D likewise.
-    """
-    recipe = recipe.with_fields(remat=SystemSettings().remat)
-    system = recipe.system
-    if not system.alignment.network:
-        limits = AlignmentNetSettings(
-            rotation_limit_deg=system.alignment_net.rotation_limit_deg,
-            translation_limit=system.alignment_net.translation_limit,
-        )
-        recipe = recipe.with_fields(
-            align_loss=AlignLossSettings(), align=StageSettings(), alignment_net=limits
-        )
-    if recipe.tissue_source != "network":
-        recipe = replace(recipe, tissue_net=UNetSettings(), tissue=StageSettings())
-    if not system.disentangles:
-        recipe = recipe.with_fields(
-            disentangle_net=UNetSettings(), asymmetry=AsymmetrySettings()
-        )
-    return recipe
 
 
 def recipe_from_json(content: Any, where: str) -> Recipe:

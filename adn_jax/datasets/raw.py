@@ -128,8 +128,9 @@ def check_values(
     known = np.isin(values, [*range(LARGEST_LABEL + 1), *infarct_labels])
     if wrong := np.unique(values[~known]).tolist():
         rule = ", ".join(map(str, infarct_labels))
+        wanted = " ".join(f"{one:g}" for one in (*infarct_labels, wrong[0]))
         advice = (
-            f"if {wrong[0]:g} is infarct, name it in --infarct-labels"
+            f"if {wrong[0]:g} is infarct, too, set --infarct-labels {wanted}"
             if wrong[0] > 0 and wrong[0] % 1 == 0
             else "give whole numbers, drawn and not interpolated"
         )

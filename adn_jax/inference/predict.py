@@ -1,6 +1,7 @@
 """Unseen scans segmented, with every result on the scan's own grid."""
 
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -17,7 +18,13 @@ from adn_jax.config import AsymmetrySettings
 from adn_jax.config.serialization import settings_to_json
 from adn_jax.data.cases import PreparedCase
 from adn_jax.datasets.raw import CaseInput
-from adn_jax.errors import UserError, is_out_of_memory, memory_sentence, one_line
+from adn_jax.errors import (
+    UserError,
+    is_out_of_memory,
+    memory_sentence,
+    one_line,
+    typed_line,
+)
 from adn_jax.inference.dicom import Found, check_highdicom, check_series, write_dicom
 from adn_jax.inference.figures import as_webp, save_figure, scan_figure
 from adn_jax.inference.maps import CaseMaps
@@ -291,10 +298,8 @@ def predict_scans(
 
 
 def _reason(error: Exception) -> str:
-    """What an error says; of one that nobody foresaw its type, too: 'Rows' is all that
-    a KeyError says."""
-    said, kind = one_line(error), type(error).__name__
-    return said if isinstance(error, UserError) or said == kind else f"{kind}: {said}"
+    """What an error says, and its type unless it is for users."""
+    return one_line(error) if isinstance(error, UserError) else typed_line(error)
 
 
 def predict_and_write(
@@ -482,25 +487,27 @@ def _check_results(folder: Path, scan: str) -> None:
 
 def result_names(scans: Sequence[Path]) -> list[str]:
     """The name of each scan; if several have the same, as in 0001/CT and 0002/CT, the
-    parts of their paths that differ."""
+    parts that differ in their paths and in all others of as many folders."""
 
-    def folders_above(scan: Path) -> tuple[str, ...]:
-        """The folders above the part of a path that names the scan."""
-        path = scan.absolute()
-        named_by_itself = path.name.startswith(scan_name(scan))
-        return (path if named_by_itself else path.parent).parent.parts
+    def parts_of(scan: Path) -> tuple[str, ...]:
+        """The folders above the part of a path that names the scan, and its name."""
+        path, name = scan.absolute(), scan_name(scan)
+        folder = path if path.name.startswith(name) else path.parent
+        return (*folder.parent.parts, name)
 
     def shared_start(every: Sequence[Sequence[str]]) -> int:
         """How many first items all sequences have in common."""
         columns = zip(*every, strict=False)
         return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
 
+    paths = [parts_of(scan) for scan in scans]
+    often = Counter(path[-1] for path in paths)
+    lengths = {len(path) for path in paths if often[path[-1]] > 1}
+    alike = [path for path in paths if len(path) in lengths]
+    start = shared_start(alike)
+    end = shared_start([path[start:][::-1] for path in alike])
     names = []
-    for scan in scans:
-        name, parts = scan_name(scan), folders_above(scan)
-        alike = [folders_above(one) for one in scans if scan_name(one) == name]
-        start = shared_start(alike)
-        end = shared_start([others[start:][::-1] for others in alike])
-        differing = "_".join(parts[start : len(parts) - end])
-        names.append(differing or name if len(alike) > 1 else name)
+    for path in paths:
+        differing = path[start : len(path) - end] if path in alike else ()
+        names.append("_".join(differing) or path[-1])
     return names

@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float
 
 from adn_jax.config import AlignLossSettings, JointLossSettings
 from adn_jax.config.schedules import Schedule, parse_schedule
-from adn_jax.errors import UserError, one_line
+from adn_jax.errors import UserError, typed_line
 from adn_jax.geometry.rigid import Pose
 from adn_jax.losses import alignment, disentanglement
 from adn_jax.losses.segmentation import (
@@ -367,9 +367,8 @@ class ExtraTerm:
             value = self.function(*inputs)
         except Exception as error:
             raise UserError(
-                f"the loss term {self.name} failed with {type(error).__name__}: "
-                f"{one_line(error)}; correct it (in a system without D, P and what "
-                "follows from it are None)."
+                f"the loss term {self.name} failed with {typed_line(error)}; correct "
+                "it (in a system without D, P and what follows from it are None)."
             ) from error
         if found := _instead_of_number(value):
             raise UserError(

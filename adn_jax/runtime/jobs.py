@@ -18,7 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from adn_jax.errors import FULL_DISK, UserError
+from adn_jax.errors import FULL_DISK, UserError, typed_line
 
 if TYPE_CHECKING:
     from dask.distributed import Client
@@ -143,7 +143,7 @@ def attempt(name: str, work: Callable[[], None]) -> Outcome:
             raise
         return name, str(error)
     except Exception as error:  # whatever a file holds, the other cases go on
-        return name, f"unexpected {type(error).__name__}: {error}"
+        return name, f"unexpected {typed_line(error)}"
     return name, None
 
 
@@ -165,7 +165,7 @@ def outcome(name: str, result: Outcome | Exception) -> Outcome:
             "allow each more with --memory-gib, or use fewer with --workers."
         )
     if isinstance(result, Exception):
-        return name, f"unexpected {type(result).__name__}: {result}"
+        return name, f"unexpected {typed_line(result)}"
     return result
 
 
@@ -175,8 +175,8 @@ def check_cluster(client: "Client", folders: Sequence[Path]) -> None:
         answers = client.run(probe_worker, folders)
     except Exception as error:
         raise UserError(
-            f"the cluster's workers cannot run adn_jax ({type(error).__name__}: "
-            f"{error}); install this version of it for all of them."
+            f"the cluster's workers cannot run adn_jax ({typed_line(error)}); install "
+            "this version of it for all of them."
         ) from error
     here = version("adn-jax")
     for address, (there, missing) in answers.items():

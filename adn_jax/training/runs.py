@@ -8,7 +8,7 @@ may have them in `RUN/weights.npz` instead.
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
@@ -19,9 +19,18 @@ import jax
 import numpy as np
 from orbax.checkpoint.utils import is_checkpoint_finalized
 
-from adn_jax.config import Recipe
+from adn_jax.config import (
+    AlignLossSettings,
+    AlignmentNetSettings,
+    AsymmetrySettings,
+    JointLossSettings,
+    Recipe,
+    StageSettings,
+    SystemSettings,
+    UNetSettings,
+)
 from adn_jax.config.serialization import differing_fields, settings_to_json
-from adn_jax.config.validation import recipe_from_json, used_settings
+from adn_jax.config.validation import recipe_from_json
 from adn_jax.data.known_heads import KnownHeads
 from adn_jax.data.known_lesions import KnownLesions
 from adn_jax.data.manifest import Fold, Manifest, parse_fold
@@ -30,7 +39,7 @@ from adn_jax.distributed.mesh import placed_shapes
 from adn_jax.errors import UserError
 from adn_jax.io.files import atomic_path, is_there, is_vacant, read_json, write_json
 from adn_jax.io.paths import Place, as_place, move_folder, spelled_out, to_place
-from adn_jax.losses.recipes import resolve_term
+from adn_jax.losses.recipes import DISENTANGLEMENT, resolve_term
 from adn_jax.models import init_unet
 from adn_jax.pipeline.adn import AdnParams, init_adn
 from adn_jax.training.checkpoints import Mode, open_checkpoints
@@ -361,6 +370,40 @@ def changed_settings(stage: str, old: Recipe, recipe: Recipe) -> list[str]:
         for line in differing_fields(used_settings(old), used_settings(recipe))
         if needs is None or re.split(r"[. ]", line)[0] in needs
     ]
+
+
+def used_settings(recipe: Recipe) -> Recipe:
+    """The recipe with settings on which nothing depends at their defaults.
+
+    Those are what is computed again to save memory, which changes rounding alone, and
+    those of parts that the system lacks: without T those of its training and of its
+    network, but for the limits that tell whether heads turn in plane alone; without a
+    tissue net, without D and without L_D likewise.
+    """
+    recipe = recipe.with_fields(remat=SystemSettings().remat)
+    system = recipe.system
+    if not system.alignment.network:
+        limits = AlignmentNetSettings(
+            rotation_limit_deg=system.alignment_net.rotation_limit_deg,
+            translation_limit=system.alignment_net.translation_limit,
+        )
+        recipe = recipe.with_fields(
+            align_loss=AlignLossSettings(), align=StageSettings(), alignment_net=limits
+        )
+    if recipe.tissue_source != "network":
+        recipe = replace(recipe, tissue_net=UNetSettings(), tissue=StageSettings())
+    if not system.disentangles:
+        recipe = recipe.with_fields(
+            disentangle_net=UNetSettings(),
+            disentangle_input=SystemSettings().disentangle_input,
+            asymmetry=AsymmetrySettings(),
+        )
+    if not recipe.joint_loss.regularisation:
+        plain = JointLossSettings()
+        idle = (*DISENTANGLEMENT, "warm_start_steps")
+        usual = {name: getattr(plain, name) for name in idle}
+        recipe = replace(recipe, joint_loss=replace(recipe.joint_loss, **usual))
+    return recipe
 
 
 def own_terms(recipe: Recipe, stage: str | None = None) -> dict[str, str | None]:

@@ -5,7 +5,7 @@ import pytest
 from aiohttp import ClientError
 from jax.errors import JaxRuntimeError
 
-from adn_jax.cli.main import ANEW, VERBS, main, run_verb
+from adn_jax.cli.main import ANEW, KEEPS_IN_OUT, VERBS, is_continued, main, run_verb
 from adn_jax.errors import UserError
 
 
@@ -91,7 +91,22 @@ def test_a_stopped_verb_says_whether_it_continues(capsys, continues):
 
 
 def test_verbs_that_begin_anew_are_verbs():
-    assert set(VERBS) > ANEW
+    assert set(VERBS) > ANEW > KEEPS_IN_OUT
+
+
+@pytest.mark.parametrize(
+    ("command", "continues"),
+    [
+        (["train", "a.py", "--run", "b"], True),
+        (["predict", "a.nii", "--out", "b"], False),
+        (["plan", "a.py", "--target", "h100"], False),
+        (["plan", "a.py", "--target", "h100", "--out", "b"], True),
+        (["plan", "a.py", "--target", "h100", "--out=b"], True),
+    ],
+)
+def test_a_verb_is_continued_with_what_it_keeps(command, continues):
+    verb, *options = command
+    assert is_continued(verb, options) == continues
 
 
 def test_other_errors_of_xla_stay_what_they_are():

@@ -7,6 +7,7 @@ import pytest
 from adn_jax.comparison.compare import compare, read_scores
 from adn_jax.comparison.sweep import curves, plan_settings, write_sweep
 from adn_jax.comparison.work import plan_runs
+from adn_jax.config import AlignmentSettings, JointLossSettings
 from adn_jax.data.manifest import read_manifest
 from adn_jax.errors import UserError
 from tests.comparison.made_up import made_up_rows, write_scored
@@ -55,6 +56,45 @@ def test_folders_have_plain_names():
 def test_mistakes(over, said):
     with pytest.raises(UserError, match=said):
         settings_of(over)
+
+
+PLAIN = tiny_recipe(
+    alignment=AlignmentSettings(network=False),
+    segment_input="aligned",
+    joint_loss=JointLossSettings(regularisation=0.0),
+)
+"""Without T and D."""
+
+
+@pytest.mark.parametrize(
+    "over",
+    [
+        {"align.batch": "2,4"},
+        {"align.optimizer.learning_rate": "0.1,0.2"},
+        {"tissue.steps": "1,2"},
+        {"joint_loss.tissue": "0,1"},
+        {"joint_loss.warm_start_steps": "0,2"},
+        {"disentangle_input": "aligned,mirror_pair"},
+        {"joint.batch": "2,4", "align.batch": "2,4"},
+    ],
+)
+def test_a_setting_that_the_system_does_not_use_is_refused(over):
+    field, values = list(over.items())[-1]
+    with pytest.raises(UserError, match=f"--over {field}={values} changes nothing by"):
+        settings_of(over, PLAIN)
+
+
+@pytest.mark.parametrize(
+    "over",
+    [
+        {"align.batch": "2"},
+        {"joint_loss.boundary": "0,1"},
+        {"threshold": "0.4,0.5"},
+        {"tissue_source": "maps,network", "tissue.steps": "1,2"},
+    ],
+)
+def test_a_setting_that_counts_anywhere_is_not_refused(over):
+    assert settings_of(over, PLAIN)
 
 
 @pytest.fixture

@@ -54,7 +54,7 @@ def test_a_value_beyond_five_counts_where_it_is_named():
     """Masks of 0 and 255; what else is above five stays unknown."""
     values = np.array([0, 255, 255, 0], np.uint8).reshape(4, 1, 1)
     assert infarct_mask(image(values), (255,)).ravel().tolist() == [0, 1, 1, 0]
-    with pytest.raises(UserError, match=r"if 255 is infarct, name it in --infarct-lab"):
+    with pytest.raises(UserError, match=r"255 is .*, set --infarct-labels 1 2 255\.$"):
         infarct_mask(image(values), (1, 2))
     values[3] = 128
     with pytest.raises(UserError, match="holds the value 128"):

@@ -383,6 +383,13 @@ def test_an_unforeseen_error_names_its_scan_alone(tmp_path, monkeypatch):
         (["a/x/CT", "a/CT"], ["x", "CT"]),
         (["a/x/ct.nii.gz", "b/x/dicom"], ["a", "b"]),
         (["a/scan.nii", "b/scan.nii.gz"], ["a", "b"]),
+        (
+            [f"s{one}/{when}/ct.nii.gz" for one in (1, 2) for when in ("d0", "d7")],
+            ["s1_d0", "s1_d7", "s2_d0", "s2_d7"],
+        ),
+        (["p1/d0/dicom", "p1/d7/dicom", "p2/d0/dicom"], ["p1_d0", "p1_d7", "p2_d0"]),
+        (["p1/p2/dicom", "p2/d0", "p3/d0"], ["p1_p2", "p2_d0", "p3_d0"]),
+        (["p1/d0/ct.nii.gz", "p1/d7.nii", "other.nii"], ["d0", "d7", "other"]),
     ],
 )
 def test_scans_of_one_name_are_told_apart_by_their_folders(scans, names):

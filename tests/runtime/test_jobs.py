@@ -68,6 +68,7 @@ def test_outcomes_of_lost_processes():
     assert name == "a"
     assert "ended, twice, perhaps for want of memory; allow each more" in reason
     assert outcome("a", TypeError("x")) == ("a", "unexpected TypeError: x")
+    assert outcome("a", KeyError()) == ("a", "unexpected KeyError")
     with pytest.raises(UserError, match="disk"):
         outcome("a", UserError("the disk is full"))
 

@@ -206,6 +206,62 @@ def test_bone_and_air_of_a_clipped_head_are_put_in_again(clip):
     assert f"clipped to {clip[0]:g} to {clip[1]:g} HU" in flag
 
 
+CLIPS = [(-17.0, 80.0), (0.0, 100.0)]
+
+
+def splined(hu, clip):
+    """Clipped, then on finer voxels by a cubic spline, as in whole HU."""
+    return np.rint(ndimage.zoom(np.clip(hu, *clip), (2, 1.3, 1.3), order=3))
+
+
+@pytest.mark.parametrize("clip", CLIPS)
+def test_what_a_spline_left_beyond_the_stated_range_is_cut_back(clip):
+    hu = splined(head_of_one_slice(), clip)
+    assert hu.min() < clip[0] - 1
+    assert hu.max() > clip[1] + 5
+    filled, flag = restore_clipped(hu, clip, 1 / 1.3, "a.nii")
+    away = np.hypot(*(np.indices((78, 78)) - 39)) / 1.3
+    ring, air = (away > 18) & (away < 20), (away > 32) & (away < 38)
+    assert (filled[:, ring] >= 120).all()
+    assert (filled[:, ring] == SOLID_BONE_HU).mean() > 0.7
+    assert (filled[:, air] == AIR_HU).mean() > 0.95
+    assert set(np.unique(filled[filled > clip[1]])) <= {120, SOLID_BONE_HU}
+    assert set(np.unique(filled[filled < clip[0]])) == {AIR_HU}
+    assert f"clipped to {clip[0]:g} to {clip[1]:g} HU and resampled by a spline" in flag
+    assert f"beyond, from {hu.min():g} to {hu.max():g} HU; they were cut" in flag
+
+
+@pytest.mark.parametrize("clip", CLIPS)
+def test_a_spline_is_not_cut_to_a_range_that_is_not_its_own(clip):
+    hu = splined(head_of_one_slice(), clip)
+    for off in ((10, -5), (15, 0), (0, -10), (-40, -20)):
+        stated = (clip[0] + off[0], clip[1] + off[1])
+        with pytest.raises(UserError, match="which is not what --hu-range"):
+            restore_clipped(hu, stated, 1 / 1.3, "a.nii")
+
+
+def test_a_background_beyond_the_stated_range_is_no_ringing():
+    """Most of the voxels at -17 are background, and few others lie beyond."""
+    hu = ndimage.zoom(np.clip(head_of_one_slice(), -17, 80), (1, 1.3, 1.3), order=1)
+    with pytest.raises(UserError, match="not what --hu-range 0 80 says"):
+        restore_clipped(hu, (0.0, 80.0), 1 / 1.3, "a.nii")
+
+
+@pytest.mark.parametrize("clip", CLIPS)
+def test_ends_of_a_spline_are_not_named_as_the_range(clip):
+    """Nor is a clipped head, in which bone is bright, taken for a stripped brain."""
+    hu = splined(head_of_one_slice(), clip)
+    with pytest.raises(UserError, match=r"say to what: --hu-range LOW HIGH\.$"):
+        check_hounsfield(hu, "a.nii")
+
+
+def test_the_range_is_named_though_few_voxels_reach_its_upper_end(stripped_brain):
+    clipped = np.clip(stripped_brain, 0, 75)
+    assert np.mean(clipped == 75) < 0.01
+    with pytest.raises(UserError, match=r"say to what: --hu-range 0 75\.$"):
+        check_hounsfield(clipped, "a.nii")
+
+
 @pytest.mark.parametrize("outside", [-1024.0, 0.0])
 def test_a_clipped_stripped_scan_keeps_its_background(stripped_brain, outside):
     clipped = np.clip(stripped_brain, -17, 80)

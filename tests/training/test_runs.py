@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from adn_jax.config import UNetSettings
+from adn_jax.config import JointLossSettings, UNetSettings
 from adn_jax.errors import UserError
 from adn_jax.pipeline.adn import AdnParams
 from adn_jax.training.runs import (
@@ -187,3 +187,13 @@ def test_the_tissue_net_depends_on_the_box():
     (changed,) = changed_settings("tissue", recipe, boxed)
     assert changed.startswith("box")
     assert changed_settings("align", recipe, boxed) == []
+
+
+def test_without_lambda_the_terms_of_l_d_change_nothing():
+    recipe = tiny_recipe(joint_loss=JointLossSettings(regularisation=0.0))
+    idle = JointLossSettings(regularisation=0.0, tissue=0.0, warm_start_steps=0)
+    assert changed_settings("joint", recipe, tiny_recipe(joint_loss=idle)) == []
+    (changed,) = changed_settings(
+        "joint", recipe, tiny_recipe(joint_loss=replace(idle, boundary=1.0))
+    )
+    assert changed.startswith("joint_loss.boundary")
