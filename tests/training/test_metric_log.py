@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -63,3 +65,13 @@ def test_tensorboard_has_the_same_values(tmp_path):
     write(tmp_path, "align", 0, [1, 2])
     (file,) = (tmp_path / "tensorboard" / "align").iterdir()
     assert b"train/loss" in file.read_bytes()
+
+
+def test_predicting_and_evaluating_do_without_tensorboardx():
+    """It would bring PyTorch along where that is installed."""
+    program = (
+        "import sys, adn_jax.evaluation.evaluate, adn_jax.inference.predict; "
+        "print({'tensorboardX', 'torch'} & sys.modules.keys())"
+    )
+    said = subprocess.check_output([sys.executable, "-c", program], text=True)
+    assert said == "set()\n"
