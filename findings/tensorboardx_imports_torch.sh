@@ -2,7 +2,7 @@
 # One would guess: tensorboardX, chosen to write TensorBoard's files without PyTorch or
 # TensorFlow, imports neither.
 # What happens: `import tensorboardX` imports PyTorch wherever that is installed: the
-# import takes several times as long and 150 MB and more stay in use, whether or not
+# import takes several times as long and some 200 MB more stay in use, whether or not
 # anything of PyTorch is logged.
 # Why it matters: a jax program that logs by it holds PyTorch in every process, in its
 # measured memory and its start, as soon as someone installs both, as for a comparison.

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -94,10 +94,10 @@ def plan_settings(
     for name, text in over.items():
         field = field_name(recipe, name)
         values[field] = [value.strip() for value in text.split(",")]
-        if "" in values[field] or len(set(values[field])) < len(values[field]):
+        if "" in values[field]:
             raise UserError(
-                f"--over {name}={text} has an empty value or one twice; give different "
-                "values, separated by commas."
+                f"--over {name}={text} has an empty value; give values, separated by "
+                "commas."
             )
     settings = []
     for combination in product(*values.values()):
@@ -111,6 +111,12 @@ def plan_settings(
             size,
         )
         settings.append(Setting(chosen, system))
+    for one, other in combinations(settings, 2):
+        if one.system.recipe == other.system.recipe:
+            raise UserError(
+                f"--over gives {one.system.name} and {other.system.name}, which are "
+                "the same; give each value once."
+            )
     for field, texts in values.items():
         if len(texts) > 1 and not _counts(field, settings):
             raise UserError(
@@ -122,7 +128,7 @@ def plan_settings(
 
 
 def _counts(field: str, settings: Sequence[Setting]) -> bool:
-    """Whether any two settings that differ in this field alone are other trainings."""
+    """Whether any two settings that differ in this field alone train differently."""
     firsts: dict[tuple[str, ...], Recipe] = {}
     for setting in settings:
         others = tuple(text for name, text in setting.values.items() if name != field)

@@ -9,7 +9,7 @@ from pathlib import Path
 from adn_jax.config import Recipe
 from adn_jax.config.serialization import RENAMED, SYSTEM_FIELDS, sections
 from adn_jax.config.validation import check_recipe
-from adn_jax.errors import UserError
+from adn_jax.errors import UserError, typed_line
 from adn_jax.io.files import check_fetched
 from adn_jax.io.paths import find_modules_here
 
@@ -36,8 +36,8 @@ def load_recipe(path: Path | str) -> Recipe:
         raise
     except Exception as error:
         raise UserError(
-            f"the config {path} failed with {type(error).__name__}: {error}"
-            f"{_field_hint(error)}; correct it there."
+            f"the config {path} failed with {typed_line(error)}{_field_hint(error)}; "
+            "correct it there."
         ) from error
     if not isinstance(recipe, Recipe):
         raise UserError(

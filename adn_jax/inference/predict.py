@@ -1,5 +1,6 @@
 """Unseen scans segmented, with every result on the scan's own grid."""
 
+import os
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -491,7 +492,7 @@ def result_names(scans: Sequence[Path]) -> list[str]:
 
     def parts_of(scan: Path) -> tuple[str, ...]:
         """The folders above the part of a path that names the scan, and its name."""
-        path, name = scan.absolute(), scan_name(scan)
+        path, name = Path(os.path.normpath(scan.absolute())), scan_name(scan)
         folder = path if path.name.startswith(name) else path.parent
         return (*folder.parent.parts, name)
 

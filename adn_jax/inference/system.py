@@ -544,7 +544,8 @@ def _compile_for_scan(
 
 
 def _as_seen_by_host(leaf: jax.Array) -> np.ndarray | jax.Array:
-    """A view in the host's memory; random keys, which have none, stay."""
+    """A view of a jax array in the host's memory, which devices of a CPU take without a
+    copy; random keys, which have none, stay."""
     is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     return leaf if is_key else np.asarray(leaf)
 

@@ -49,9 +49,9 @@ WORKING_MM = (2.5, 0.9, 0.9)
 """Voxels are averaged to about this size (z y x) first, to be quick."""
 MOST_BONE = 0.05
 """Fraction of a stripped scan that is bone inside its rim; of a head 0.17 and more."""
-RINGS = 0.05
-"""Voxels within 1 HU of the background, of those of tissue: splines leave 0.1 and more,
-brain and CSF hold 0.02."""
+RINGS = 0.02
+"""Voxels beside tissue within 1 HU of the background but not of its value, to those of
+tissue: splines leave 0.03 and more, CSF at the rim of a brain is less than 0.01."""
 RING_HEIGHT = 0.25
 """Of the tissue's contrast: higher than rings of splines, lower than CSF."""
 RIM_MM = 5.0
@@ -165,8 +165,12 @@ def _tissue_of(hu: HuVolume) -> Mask | None:
     tissue = contrast > 1
     if outside <= FAT_HU:
         return tissue & (hu > FAT_HU)
-    near = np.count_nonzero((contrast > 0) & ~tissue)
-    if not tissue.any() or near <= RINGS * np.count_nonzero(tissue):
+    if tissue.all() or not tissue.any():
+        return tissue
+    # what 16 bits make of the background is one value, too
+    is_near = np.abs(hu - np.median(hu[~tissue])) > 1e-3
+    is_near &= ~(tissue | ndimage.binary_closing(tissue, np.ones((3, 3, 3))))
+    if np.count_nonzero(is_near) <= RINGS * np.count_nonzero(tissue):
         return tissue
     return contrast > max(1.0, RING_HEIGHT * float(np.median(contrast[tissue])))
 

@@ -4,7 +4,7 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-from adn_jax.errors import UserError
+from adn_jax.errors import UserError, typed_line
 from adn_jax.io.paths import find_modules_here
 
 
@@ -22,7 +22,7 @@ def named_function(module: str, function: str, what: str) -> Callable[..., Any]:
     except Exception as error:
         raise UserError(
             f"the module {module!r} of the {what} {module}:{function} cannot be "
-            f"imported ({type(error).__name__}: {error}); run the command in the "
+            f"imported ({typed_line(error)}); run the command in the "
             "folder that holds it, or correct the module."
         ) from error
     named = getattr(found, function, None)

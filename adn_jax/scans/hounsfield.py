@@ -47,19 +47,25 @@ BRAIN_HU = (12.0, 80.0)
 MOST_AT_END = 0.01
 """Share of the voxels at the lowest or highest value; where values were cut, more."""
 
+ABOVE_GREY_HU = 50.0
+"""Grey matter lies below, where hardly any noise is left."""
+
 MOST_BRIGHT = 0.08
-"""Share of a stripped scan that lies nearer its brightest voxel than its median; of a
-head, whose bone is that bright, 0.13 and more."""
+"""Share of a stripped scan that is so bright, and nearer its brightest voxel than its
+median; of a head, whose bone is the brightest, 0.13 and more."""
 
 FARTHEST_BEYOND = 0.5
 """Of the range to which values were clipped: what splines ring beyond it at most,
 where edges of all three directions meet. (Measured: 0.4, of fifth order 0.48.)"""
 
-MOST_BEYOND = 0.05
-"""Share of the voxels that splines leave beyond an end. (Measured: 0.03.)"""
+MOST_BEYOND = 0.08
+"""Share of the voxels that splines leave beyond an end. (Measured: 0.05.)"""
 
 RINGING = 0.15
 """Of that range: how far splines ring within bone, which is thin."""
+
+THIN = 4
+"""So many times more voxels lie 3 HU below the highest value that a spline made."""
 
 FAR_RINGING_HU = 0.5
 """What is left of it in wide air."""
@@ -149,8 +155,9 @@ def check_hounsfield(hu: Float32[np.ndarray, "..."], name: str) -> None:
     if high - low <= PICTURE_RANGE and not _is_stripped_brain(hu):
         stated = ""
         if LEAST_RANGE_HU <= high - low < PICTURE_RANGE:
-            # air lies at the lower end, unless a spline rang beyond it
-            to = f"{low:g} {high:g}" if low in cut_ends(hu.ravel()) else "LOW HIGH"
+            # where they were cut, unless a spline rang beyond it: few ring so far
+            rang = THIN * _count_near(hu, high) < _count_near(hu, high - 3)
+            to = "LOW HIGH" if rang else f"{low + 0.0:g} {high:g}"
             stated = (
                 ", or, where these are HU that were clipped, say to what: "
                 f"--hu-range {to}"
@@ -189,7 +196,8 @@ def _is_stripped_brain(hu: Num[np.ndarray, "..."]) -> bool:
     median = float(np.median(inside))
     if cut_ends(inside) or not BRAIN_HU[0] <= median <= BRAIN_HU[1]:
         return False
-    return bool(np.mean(inside > (median + inside.max()) / 2) <= MOST_BRIGHT)
+    bright = max((median + inside.max()) / 2, ABOVE_GREY_HU)
+    return bool(np.mean(inside > bright) <= MOST_BRIGHT)
 
 
 def cut_ends(hu: Num[np.ndarray, "voxels"]) -> tuple[float, ...]:
@@ -244,9 +252,9 @@ def restore_clipped(
     if not within:
         beyond = np.mean((inside < low - 1) | (inside > high + 1))
         told = (
-            f" and resampled by a spline since, which left {beyond:.1%} of the voxels "
-            f"beyond, from {least:g} to {most:g} HU; they were cut back, and bone and "
-            "air were put in"
+            f", and {beyond:.1%} of the voxels lie beyond, from {least:g} to {most:g} "
+            "HU, as splines leave them; they were cut back, and bone and air were put "
+            "in"
         )
         near = hu >= high - RINGING * (high - low)
         white = ndimage.binary_propagation(white, mask=near)
@@ -261,17 +269,31 @@ def _rings_about(
     values: Float32[np.ndarray, "..."], hu_range: tuple[float, float]
 ) -> bool:
     """Whether what lies beyond a range can be what a spline leaves beside edges: few
-    voxels, not far beyond, of which no value is as frequent as the range's end."""
+    voxels, not far beyond an end at which values heap up, of which no value is as
+    frequent as that end."""
     low, high = hu_range
     far = FARTHEST_BEYOND * (high - low)
     if values.min() < low - far or values.max() > high + far:
         return False
-    for end, beyond in ((low, values < low - 1), (high, values > high + 1)):
+    ends = ((low, values < low - 1, 1), (high, values > high + 1, -1))
+    for end, beyond, inwards in ends:
         _, counts = np.unique(np.rint(values[beyond]), return_counts=True)
-        at_end = np.sum(np.abs(values - end) <= 1)
-        if np.mean(beyond) > MOST_BEYOND or counts.max(initial=0) > at_end:
+        is_frequent = counts.max(initial=0) > _count_near(values, end)
+        if np.mean(beyond) > MOST_BEYOND or is_frequent:
+            return False
+        if beyond.any() and not _heaps_up(values, end, inwards):
             return False
     return True
+
+
+def _heaps_up(values: Num[np.ndarray, "..."], end: float, inwards: int) -> bool:
+    """Whether values were cut at an end: more lie there than a little further in."""
+    return _count_near(values, end) > _count_near(values, end + 3 * inwards)
+
+
+def _count_near(values: Num[np.ndarray, "..."], value: float) -> int:
+    """How many lie within 1 HU of a value."""
+    return int(np.count_nonzero(np.abs(values - value) <= 1))
 
 
 def with_bone_and_air(

@@ -6,7 +6,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.progress import Progress, TaskID, TimeElapsedColumn, TimeRemainingColumn
 
@@ -14,6 +14,9 @@ from adn_jax.distributed.hosts import is_first
 from adn_jax.io.files import write_text
 from adn_jax.io.paths import Place, at_hand, is_remote, upload
 from adn_jax.runtime.jobs import progress_bar
+
+if TYPE_CHECKING:
+    from tensorboardX import SummaryWriter
 
 METRICS = "metrics.jsonl"
 
@@ -31,8 +34,7 @@ class Logbook:
     here: Path
     """Where the files are written: `run` itself, unless that is in an object store."""
     lines: TextIO
-    events: Any
-    """TensorBoard's, a `SummaryWriter` of tensorboardX."""
+    events: "SummaryWriter"
     progress: Progress
     task: TaskID
 
@@ -69,7 +71,7 @@ def open_logbook(run: Place, stage: str, start: int, steps: int) -> Generator[Lo
 
     Of several processes only the first writes.
     """
-    # here, for it imports PyTorch where that is installed: seconds and 190 MB
+    # here, for it imports PyTorch where that is installed: seconds and 200 MB
     from tensorboardX import SummaryWriter
 
     writes = is_first()

@@ -378,7 +378,8 @@ def used_settings(recipe: Recipe) -> Recipe:
     Those are what is computed again to save memory, which changes rounding alone, and
     those of parts that the system lacks: without T those of its training and of its
     network, but for the limits that tell whether heads turn in plane alone; without a
-    tissue net, without D and without L_D likewise.
+    tissue net and without D likewise, but for the rim of A, which terms of the user's
+    own may see; and without lambda L_D's weights and its warm start.
     """
     recipe = recipe.with_fields(remat=SystemSettings().remat)
     system = recipe.system
@@ -393,10 +394,12 @@ def used_settings(recipe: Recipe) -> Recipe:
     if recipe.tissue_source != "network":
         recipe = replace(recipe, tissue_net=UNetSettings(), tissue=StageSettings())
     if not system.disentangles:
+        seen = bool(recipe.joint_loss.extra)
+        rim_mm = (system.asymmetry if seen else AsymmetrySettings()).rim_mm
         recipe = recipe.with_fields(
             disentangle_net=UNetSettings(),
             disentangle_input=SystemSettings().disentangle_input,
-            asymmetry=AsymmetrySettings(),
+            asymmetry=AsymmetrySettings(rim_mm=rim_mm),
         )
     if not recipe.joint_loss.regularisation:
         plain = JointLossSettings()

@@ -48,7 +48,7 @@ def test_folders_have_plain_names():
         ({}, "nothing to sweep over"),
         ({"joint_loss.tisue": "0,1"}, "perhaps 'joint_loss.tissue' is meant"),
         ({"joint_loss.tissue": "0,,1"}, "an empty value"),
-        ({"joint_loss.tissue": "0,0"}, "one twice"),
+        ({"joint_loss.tissue": "0,0.0"}, "which are the same; give each value once"),
         ({"joint_loss.tissue": "0,much"}, "is 'much'; float is wanted"),
         ({"joint_loss.tissue": "0,-1"}, "it has to be at least 0"),
     ],

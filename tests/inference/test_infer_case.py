@@ -16,6 +16,7 @@ from adn_jax.config import (
     UNetSettings,
 )
 from adn_jax.data.cases import read_case
+from adn_jax.distributed.mesh import device_mesh, replicated
 from adn_jax.inference import system as system_module
 from adn_jax.inference.system import (
     infer_case,
@@ -187,3 +188,13 @@ def test_devices_share_a_large_scan_whose_rows_they_divide():
     assert sharing_devices(small, 8) == 1
     patches = replace(large, segment_net=DeepMedicSettings())
     assert sharing_devices(patches, 8) == 1
+
+
+def test_devices_of_a_cpu_read_one_copy_of_the_parameters():
+    kernel = jax.numpy.ones((100, 100))
+    seen = system_module._as_seen_by_host(kernel)
+    placed = jax.device_put(seen, replicated(device_mesh(2, 2)))
+    places = {shard.data.unsafe_buffer_pointer() for shard in placed.addressable_shards}
+    assert places == {kernel.unsafe_buffer_pointer()}
+    key = jax.random.key(0)
+    assert system_module._as_seen_by_host(key) is key

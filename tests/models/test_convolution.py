@@ -244,3 +244,14 @@ def test_the_form_for_tpus_is_the_plain_one(taps, padding):
             volume, cotangent, kernel=kernel, padding=padding
         )
     np.testing.assert_allclose(gradient, pull_back(cotangent)[0], rtol=0, atol=1e-4)
+
+
+@pytest.mark.skipif(not slices.SLOW_UNPADDED, reason="this XLA needs no row of zeros")
+@pytest.mark.parametrize(("maps", "rows"), [(4, 0), (32, 1)])
+def test_many_maps_without_padding_get_a_row_of_zeros(maps, rows):
+    volume, kernel = draw((1, 3, 6, 6, maps), 2, 4)
+    program = jax.jit(lambda v, k: convolve(v, k, 0)).lower(volume, kernel).as_text()
+    assert program.count("pad = [[0, 1], [0, 0]]") == rows
+    np.testing.assert_allclose(
+        convolve(volume, kernel, 0), reference(volume, kernel, 0), rtol=1e-4, atol=1e-4
+    )

@@ -227,8 +227,8 @@ def test_what_a_spline_left_beyond_the_stated_range_is_cut_back(clip):
     assert (filled[:, air] == AIR_HU).mean() > 0.95
     assert set(np.unique(filled[filled > clip[1]])) <= {120, SOLID_BONE_HU}
     assert set(np.unique(filled[filled < clip[0]])) == {AIR_HU}
-    assert f"clipped to {clip[0]:g} to {clip[1]:g} HU and resampled by a spline" in flag
-    assert f"beyond, from {hu.min():g} to {hu.max():g} HU; they were cut" in flag
+    assert f"clipped to {clip[0]:g} to {clip[1]:g} HU, and " in flag
+    assert f" lie beyond, from {hu.min():g} to {hu.max():g} HU, as splines" in flag
 
 
 @pytest.mark.parametrize("clip", CLIPS)
@@ -238,6 +238,14 @@ def test_a_spline_is_not_cut_to_a_range_that_is_not_its_own(clip):
         stated = (clip[0] + off[0], clip[1] + off[1])
         with pytest.raises(UserError, match="which is not what --hu-range"):
             restore_clipped(hu, stated, 1 / 1.3, "a.nii")
+
+
+def test_values_that_were_never_clipped_are_no_ringing(stripped_brain):
+    noisy = np.where(stripped_brain == 0, 0, stripped_brain * 2 - 33)
+    assert noisy.max() > 80
+    for stated in ((-17.0, 80.0), (0.0, 80.0)):
+        with pytest.raises(UserError, match="leave the option out where they were not"):
+            restore_clipped(noisy, stated, 1.0, "a.nii")
 
 
 def test_a_background_beyond_the_stated_range_is_no_ringing():

@@ -197,3 +197,12 @@ def test_without_lambda_the_terms_of_l_d_change_nothing():
         "joint", recipe, tiny_recipe(joint_loss=replace(idle, boundary=1.0))
     )
     assert changed.startswith("joint_loss.boundary")
+
+
+def test_the_rim_counts_without_d_where_a_term_of_the_users_own_may_see_a():
+    plain = tiny_recipe().with_fields(segment_input="aligned")
+    wider = replace(plain.system.asymmetry, rim_mm=9.0)
+    loss = replace(plain.joint_loss, extra=("tests.training.made_up:term",))
+    for recipe, counts in ((plain, 0), (plain.with_fields(joint_loss=loss), 1)):
+        other = recipe.with_fields(asymmetry=wider)
+        assert len(changed_settings("joint", recipe, other)) == counts
