@@ -317,15 +317,16 @@ def choice_flags(
         if not meets(facts, name, value) and name != "volumes"
     ]
     if chosen.repeated:
-        used = (
-            "those of one acquisition are used"
-            if chosen.told
-            else "headers do not tell which belong together, so those used may be of "
-            "several acquisitions (look, and give a folder of one)"
-        )
-        flags.append(
+        there = (
             f"there are up to {facts['volumes']} images at {chosen.repeated} of "
-            f"{facts['slices']} places; {used}, {chosen.left_out} images are left out"
+            f"{facts['slices']} places; "
+        )
+        out = f"{chosen.left_out} images are left out"
+        flags.append(
+            f"{there}those of one acquisition are used, {out}"
+            if chosen.is_told_apart
+            else f"{there}headers do not tell which belong together; {out}. Look, and "
+            "give a folder of one acquisition"
         )
     bright = [
         one.title
