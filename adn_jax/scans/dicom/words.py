@@ -89,10 +89,10 @@ STUDY = (
 """Names what an examination is for; it has series without contrast, too."""
 
 GIVING = (
-    r"(?:ADMIN|SOMMINISTR|APPLI[CK]|APLI[CK]|INFU[SZ]|GABE|GEGE[BV]|VERABREICH|VERWEND|"
-    r"PODA[NVW]|TOEDIEN|TOEGED|TILF(?:OE|O)R|INDGIV|GI[TV]|USE|USO|USAGE|UTILI[SZ]|BRUK|"
-    r"ANVAND|PEMBERIAN|WZMOCN|UZYCI|POUZIT|ADAS|IN(?:J|Y|IEZ)[EA]?[CKZ]|ENHANC|ВВЕД|"
-    r"ПРИМЕН)[A-ZА-Я]*"
+    r"(?:ADMIN|SOMMINISTR|APP?LI[CK]|INFU[SZ]|GABE|GEGE[BV]|VERABREICH|VERWEND|"
+    r"PODA[NVW]|TOEDIEN|TOEGED|TILF(?:OE|O)R|INDGIV|GI(?:V|TT)|USE(?!F)|USO|USAGE|"
+    r"UTILI[SZ]|BRUK|ANVAND|PEMBERIAN|WZMOCN|UZYCI|POUZIT|ADAS|"
+    r"IN(?:J|Y|IEZ)[EA]?[CKZ]|ENHANC|ВВЕД|ПРИМЕН)[A-ZА-Я]*"
 )
 """How words begin that say what is done with a contrast agent."""
 
@@ -135,7 +135,7 @@ TURKISH_WITHOUT = (
 NOT_GIVEN = (
     rf"(?:{CONTRAST}|\b(?:IV)?KM|\bM\.?D\.?C)[ :=-]*"
     rf"(?:(?<=[ :=-]){NOT}\b(?= *(?:[^\w ]*$|[,;)/]|\d+(?:[.,]\d| ?MM)|{GIVING}|"
-    r"NE[CE]|REQ|INDI[CKZ]|NOTW|ERFORD))|(?:NONE|NEIN|YOK|FREI|FREE)\b)"
+    r"NECE|NEED|REQ|INDI[CKZ]|NOTW|ERFORD))|(?:NONE|NEIN|YOK|FREI|FREE)\b)"
 )
 """Any other word behind "not" tells what else is not: tilted, ionic, reacted to."""
 
