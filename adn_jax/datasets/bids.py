@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from io import StringIO
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,12 @@ SCAN_SUFFIXES = {"ct", "ncct"}
 
 SCAN_SPACES = {"ct", "ncct", "orig", "individual", "native", "scanner"}
 """Values of `space-` that mean the grid of the scan itself."""
+
+LABEL_FOLDER = re.compile(r"lesion|infarct|label|mask|msk|manual|seg|annot|truth")
+"""Words of folders of derivatives that may hold labels."""
+
+TEXT_FILES = {"README", "LICENSE", "CHANGES", "CITATION", "AUTHORS"}
+"""Files without an ending that BIDS knows."""
 
 MASK_ENDINGS = ("mask", "msk", "dseg", "roi", "lesion")
 """How the suffix of a mask ends."""
@@ -146,11 +153,21 @@ def _sources_of(root: Path) -> list[Path]:
 
 
 def _check_sources(root: Path) -> None:
-    """Raise `UserError` for a link to nothing where folders of subjects should be."""
+    """Raise `UserError` for a link to nothing where every subject's scan or label
+    should be."""
     for name in (*RAW_FOLDERS, "derivatives"):
         check_fetched(root / name)
-    for path in filter(is_lost, sorted(root.glob("derivatives/[!.]*"))):
-        check_fetched(path)
+    for path in _lost_derivatives(root):
+        if LABEL_FOLDER.search(path.name.lower()):
+            check_fetched(path)
+
+
+def _lost_derivatives(root: Path) -> list[Path]:
+    """Links to nothing where folders of derivatives should be; a subject's own fails
+    its case alone."""
+    paths = sorted(root.glob("derivatives/[!.]*"))
+    lost = [path for path in paths if is_lost(path) and path.name not in TEXT_FILES]
+    return [path for path in lost if not path.name.startswith("sub-")]
 
 
 def _subjects_in(place: Path) -> list[Path]:
@@ -189,6 +206,9 @@ def find_bids(folder: Path) -> RawDataset:
             f"{root} has {len(found)} subjects and no CT; scans are named "
             "sub-*_ct.nii.gz or sub-*_ncct.nii.gz."
         )
+    if not any(_is_lesion(file) is not None for file in chain(*files.values())):
+        for path in _lost_derivatives(root):
+            check_fetched(path)
     return RawDataset(
         folder=root,
         layout="bids",

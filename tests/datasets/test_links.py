@@ -113,6 +113,37 @@ def test_what_concerns_every_case_is_named_at_once(tmp_path, layout, name):
         find_dataset(root, layout)
 
 
+@pytest.mark.parametrize("name", ["README", "LICENSE", "CHANGES", "fmriprep", "sub-2"])
+def test_what_holds_no_label_of_other_cases_does_not_concern_them(tmp_path, name):
+    touch(tmp_path, *BIDS, *(file.replace("sub-1", "sub-2") for file in BIDS))
+    lost = tmp_path / "derivatives" / name
+    lost.symlink_to(f"/absent/{name}")
+    first, second = find_dataset(tmp_path, "bids").cases
+    assert first.lesion == tmp_path / BIDS[1]
+    if name == "sub-2":
+        with pytest.raises(UserError, match=f"{lost} is a link whose target is missi"):
+            input_fingerprint(second, PrepareSettings(), ReadSettings())
+    else:
+        assert second.lesion is not None
+
+
+@pytest.mark.parametrize(
+    ("labels", "name"), [(False, "fmriprep"), (True, "Lesion_new"), (True, "manual")]
+)
+def test_derivatives_that_may_hold_labels_are_named(tmp_path, labels, name):
+    touch(tmp_path, BIDS[0], *(BIDS[1:] if labels else ("derivatives/README",)))
+    (tmp_path / "derivatives" / name).symlink_to(f"/absent/{name}")
+    with pytest.raises(UserError, match=f"{name} is a link whose target is missing"):
+        find_dataset(tmp_path, "bids")
+
+
+def test_a_text_beside_derivatives_is_not_missed(tmp_path):
+    touch(tmp_path, BIDS[0])
+    (tmp_path / "derivatives").mkdir()
+    (tmp_path / "derivatives" / "README").symlink_to("/absent/README")
+    assert len(find_dataset(tmp_path, "bids").cases) == 1
+
+
 def test_an_archive_that_was_not_fetched_is_named(tmp_path):
     root = write_data(tmp_path / "data", "aisd")
     (root / "dicom-1.tar.gz").symlink_to("/absent/dicom-1.tar.gz")

@@ -169,16 +169,18 @@ def undecided(series: Sequence[Series]) -> list[Series]:
 
 
 def doubted(series: Sequence[Series], chosen: Series) -> Series | None:
-    """The best series that words of contrast alone put behind a chosen one whose own
-    words say nothing; None: there is none."""
-    if chosen.facts["contrast"] is not None:
+    """The best series that words of contrast alone put behind the chosen one; None:
+    there is none."""
+    words = chosen.facts["contrast"]
+    if words is True:
         return None
-    as_silent = [
-        (replace(one, facts=one.facts | {"contrast": None}), one)
+    behind = (True,) if words is None else (True, None)
+    as_chosen = [
+        (replace(one, facts=one.facts | {"contrast": words}), one)
         for one in series
-        if one.facts["contrast"] and not one.problem
+        if one.facts["contrast"] in behind and not one.problem
     ]
-    equal = [pair for pair in as_silent if _standing(pair[0]) >= _standing(chosen)]
+    equal = [pair for pair in as_chosen if _standing(pair[0]) >= _standing(chosen)]
     return max(equal, key=lambda pair: _preference(pair[0]))[1] if equal else None
 
 
@@ -187,15 +189,22 @@ def contradiction_flags(
 ) -> tuple[str, ...]:
     """A sentence if vessels say the opposite of words.
 
-    `vessels` are those of the chosen series and of the other one, called enhanced.
+    `vessels` are those of the chosen series and of the other one, which words put
+    behind it.
     """
     ours, theirs = vessels
     if ours is None or theirs is None or not ours.is_brighter(theirs):
         return ()
+    said = (
+        f"{chosen.title} is without contrast agent, but vessels are brighter in it "
+        f"than in {other.title}"
+        if chosen.facts["contrast"] is False
+        else f"{other.title} is with contrast agent, but vessels are brighter in "
+        f"{chosen.title}, which is used"
+    )
     return (
-        f"words say that the series {other.title} is with contrast agent, but vessels "
-        f"are brighter in {chosen.title}, which is used; look which is unenhanced, and "
-        "name it with --series",
+        f"words say that the series {said}; look which is unenhanced, and name it with "
+        "--series",
     )
 
 
@@ -308,15 +317,16 @@ def choice_flags(
         if not meets(facts, name, value) and name != "volumes"
     ]
     if chosen.repeated:
-        used = (
-            "those of one acquisition are used"
-            if chosen.told
-            else "headers do not tell which belong together, so those used may be of "
-            "several acquisitions (look, and give a folder of one)"
-        )
-        flags.append(
+        there = (
             f"there are up to {facts['volumes']} images at {chosen.repeated} of "
-            f"{facts['slices']} places; {used}, {chosen.left_out} images are left out"
+            f"{facts['slices']} places; "
+        )
+        out = f"{chosen.left_out} images are left out"
+        flags.append(
+            f"{there}those of one acquisition are used, {out}"
+            if chosen.is_told_apart
+            else f"{there}headers do not tell which belong together; {out}. Look, and "
+            "give a folder of one acquisition"
         )
     bright = [
         one.title

@@ -92,8 +92,7 @@ class Series:
     """Places where further images were left out."""
     left_out: int = 0
     """Images of other acquisitions at these places."""
-    told: bool = True
-    """Whether headers tell which images belong together, at these places."""
+    is_told_apart: bool = True
     problem: str = ""
     """Why it cannot be used, in words; empty where it can."""
     facts: dict[str, Any] = field(default_factory=dict)
@@ -248,7 +247,14 @@ def describe(volume: SliceVolume) -> Series:
         "volumes": volume.volumes,
     }
     problem = _problem_of(frames, facts, placed, told.localizer)
-    return Series(frames, volume.repeated, volume.left_out, volume.told, problem, facts)
+    return Series(
+        frames,
+        volume.repeated,
+        volume.left_out,
+        volume.is_told_apart,
+        problem,
+        facts,
+    )
 
 
 def is_ct(frame: Frame) -> bool:

@@ -63,7 +63,7 @@ class SliceVolume:
     """Most images at one place, with those left out."""
     left_out: int = 0
     """Images of other acquisitions at these places."""
-    told: bool = True
+    is_told_apart: bool = True
     """Whether headers tell which images belong together, at these places."""
 
 
@@ -144,9 +144,9 @@ def _find_stacks(slices: Stack) -> tuple[list[Stack], bool]:
 
     Acquisition numbers may be one a series, one a rotation or one a slice, and
     instance numbers may begin again: of the two orders the one with fewer stacks is
-    believed, or none, where both are out of order; UIDs are asked where numbers do not
-    tell two images at one place apart. Also returns whether an order is believed that
-    does.
+    believed, or none, where both are out of order. UIDs are asked where that is so, or
+    numbers do not tell two images at one place apart. Also returns whether an order is
+    believed that does.
     """
     parts, aside = [], []
     for group in grouped(slices, lambda one: one.frame.number("AcquisitionNumber")):
@@ -158,12 +158,14 @@ def _find_stacks(slices: Stack) -> tuple[list[Stack], bool]:
     if len({number_of(one.frame) for one in slices}) == len(slices):
         ways.append(_stacks_by(slices, lambda one: number_of(one.frame)))
     stacks, alike = min(ways, key=len), _are_alike(slices)
-    if len(slices) >= SHORTEST_RUN * len(stacks):
-        return stacks, not alike
-    if alike:
+    believed = len(slices) >= SHORTEST_RUN * len(stacks)
+    if alike or not believed:
         by_uid = _stacks_by(slices, lambda one: _uid_of(one.frame))
-        if len(slices) >= SHORTEST_RUN * len(by_uid):
+        fewer = len(by_uid) <= len(stacks)
+        if fewer and len(slices) >= SHORTEST_RUN * len(by_uid):
             return by_uid, True
+    if believed:
+        return stacks, not alike
     return _stacks_by(slices, lambda one: one.height), False
 
 
@@ -289,5 +291,5 @@ def _to_volume(kept: Stack, again: Stack, told: bool) -> SliceVolume:
         repeated=int((counts > 0).sum()),
         volumes=1 + int(counts.max()),
         left_out=len(again),
-        told=told,
+        is_told_apart=told,
     )

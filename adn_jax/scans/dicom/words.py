@@ -35,15 +35,23 @@ AGENT_NOUN = (
     r"УСИЛЕН[А-Я]*|VARJOAIN[A-Z]*|TEHOST[A-Z]*|CAN QUANG)"
 )
 
+INTO_A_VEIN = (
+    r"(?:(?:[IE]\.V|SR)\b(?:\.?[ -]|\.)|[IE]V[ -]|\(I\.?V\.?\) |"
+    r"(?:(?:INTRA|ENDO)[ -]?VE|DOZYLN|NITROZILN|ВНУТРИВЕН)[A-ZА-Я]*[ -]|В/В )"
+)
+"""Joined to an agent; of "i.v." and "sr." (Polish) the full stop ends no sentence."""
+
 AGENT = (
-    r"(?:(?:THE|OR|I\.?V|ORAL|MEDIO|MEIO|MEZZO|PRODUIT|SR|SRODKA?|DE|DI|"
-    r"(?:INTRA|ENDO)VE[A-Z]*)[ .-]+|[LD]')*"
-    rf"(?:{AGENT_NOUN}|CON(?!CU|TU|TRO)[A-Z]*|INJ[A-Z]*|INY[A-Z]*|INIEZ[A-Z]*|"
-    r"C\b(?!-)|ENHANC[A-Z]*)"
+    rf"(?:{INTO_A_VEIN}|[LD]'|"
+    r"(?:THE|OR|ORAL|MEDIO|MEIO|MEZZO|PRODUIT|SRODKA?|DE|DI)[ -])*"
+    rf"(?:{AGENT_NOUN}|CON(?:T?(?![A-Z])|[A-Z]{{0,2}}RA?S[A-Z]*)|INJ(?!UR)[A-Z]*|"
+    r"INY[A-Z]*|INIEZ[A-Z]*|C\b(?!-)|ENHANC[A-Z]*)"
 )
 """How a contrast agent, or the giving of it, is called."""
 
-AND = r"(?: (?:AND|THEN|UND|Y|E|ET|EN|I|VE|OG|OCH|И) | ?[&+/,] ?)"
+AND_WORD = r"(?:AND|THEN|UND|Y|E|ET|EN|I|VE|OG|OCH|И)"
+
+AND = rf"(?: {AND_WORD} | ?[&+/,] ?)"
 
 WITH = (
     r"\b(?:WITH|W/?|CON|COM|C/|AVEC|MIT|M\.|MET|MED|CU|DENGAN|SA|PO|POST?|NACH|"
@@ -63,15 +71,16 @@ NO_ORAL = re.compile(
 )
 """Says nothing of what was given into a vein."""
 
-NOT_OR_BEFORE = (
-    r"\b(?:NON?|NOT|NAO|NIET|NICHT|NIE|KEINE?|GEEN|IKKE|INGEN|KHONG|EI|PRE|PRAE|"
-    r"PRIMA(?: DEL?)?|BEFORE|VOR|AVANT|ANTES(?: DEL?)?|PRZED|PRED|VOOR|FOERE?|FORE|"
-    r"FOR(?= K)|ENNEN|НЕ|ДО)"
-)
-"""Danish and Norwegian write K where FOR is "before", not the English "for"."""
+NOT = r"(?:NO[NT]?|NAO|NIET|NICHT|NIE|KEINE?|GEEN|IKKE|INGEN|KHONG|EI|НЕ)"
 
-HARM = r"(?:ADVERSE|[A-Z]* ?REA[CK]TI|[CK]OMPLI[CK]A|ALLERG|SIDE|EVENT|PROBLEM|ISSUE)"
-"""What a contrast agent that was given did not do."""
+NOT_OR_BEFORE = (
+    rf"\b(?:{NOT}|PRE|PRAE|PRIMA(?: DEL?)?|BEFORE|VOR|AVANT|ANTES(?: DEL?)?|PRZED|PRED|"
+    r"VOOR|FOERE?|FORE|INNAN|FOR(?= K)|ENNEN|ДО)"
+)
+
+FOR = re.compile(r"(?<!\bHODE )(?<!\bHOVED )(?<!\bHJERNE )\bFOR (?:KONTRAS|KM\b)[A-Z]*")
+"""Before K it is "for", or in Danish and Norwegian "before": it tells nothing, but
+behind their words for the head."""
 
 STUDY = (
     r"(?:(?:(?<![A-Z])|(?<=HEAD)|(?<=NECK))CT[APV](?![A-Z])|\bCTA(?=HEAD)|"
@@ -80,57 +89,70 @@ STUDY = (
 """Names what an examination is for; it has series without contrast, too."""
 
 GIVING = (
-    r"(?:ADMIN|SOMMINISTR|APPLI[CK]|INFUS|GABE|VERABREICH|PODA[NVW]|TOEDIEN|GI[TV]|"
-    r"USE|USO|BRUK|ВВЕД)[A-ZА-Я]*"
+    r"(?:ADMIN|SOMMINISTR|APP?LI[CK]|INFU[SZ]|GABE|GEGE[BV]|VERABREICH|VERWEND|"
+    r"PODA[NVW]|TOEDIEN|TOEGED|TILF(?:OE|O)R|INDGIV|GI(?:V|TT)|USE(?!F)|USO|USAGE|"
+    r"UTILI[SZ]|BRUK|ANVAND|PEMBERIAN|WZMOCN|UZYCI|POUZIT|ADAS|"
+    r"IN(?:J|Y|IEZ)[EA]?[CKZ]|ENHANC|ВВЕД|ПРИМЕН)[A-ZА-Я]*"
 )
+"""How words begin that say what is done with a contrast agent."""
 
-OF = r"(?:OF|D[EIOU]L?|DELLA|VON|VAN|A[VF]|DE[RM]|THE|ANY)"
+OF = r"(?:OF|D[EIOU]L?|DELLA|VON|VAN|A[VF]|DE[RM]|THE)"
 
-OTHER_PHRASE = (
-    r"(?:(?:WITH|CON|COM|AVEC|MIT|MET|MED|CU|DENGAN|SA|POS?|NACH|DOPO|APOS|E[FT]TER|"
-    r"ILE|AND|THEN|UND|ET|EN|VE|OG|OCH|JA|ES|DAN|VA|SI|MAR|FAT)\b|(?!A\b)[A-ZА-Я]\b|"
-    r"POST|AFTER|APRES|POSLE|ПОСЛЕ|FOLLOW|PLUS|BUT|I?ONI[CK]|TILT|GANTRY|ART[EI]?FA|"
-    rf"METAL|MOTION|MOVE|OP\b|SURG|LYS|{HARM}|EXTRAVAS|LEAK|{STUDY}|VEI?N(?:OU?S|EUX)|"
-    r"ARTERI|PERF|BOLUS|DELAY|PHASE)"
+BETWEEN = (
+    rf"(?:{INTO_A_VEIN}|[LD]'|(?:{GIVING}|{OF}|ANY|AUCUNE?|NINGUN[AO]?|ALCUN[AO]?|"
+    r"NENHUMA?|EINE[RS]?|ORALE?|MEDIO|MEIO|MEZZO|PRODUIT|SRODK[A-Z]+|SUBSTAN[A-Z]+|"
+    r"AGENTE?|MADDE[A-Z]*)[ -])"
 )
-"""How words begin with which something else is said, that is there or is missing."""
-
-FILLER = rf"(?:(?!{OTHER_PHRASE})(?:[LD]')?[A-ZА-Я]+\.?[ -]+)"
+"""All that may stand between "without" and the agent: other words, and a full stop,
+begin to say something else."""
 
 FAR_AGENT = (
-    r"(?:[LD]')?(?:[EI]\.?V[ .-]+)?"
     rf"(?:(?!{CONTRAST}(?<=ADA|ADO|ATA|ATO|TED|ERT|TLI)\b){AGENT_NOUN}|"
     r"IN(?:J|Y|IEZ)[A-Z]*ION[A-Z]*|ENHANCEMENT)(?! ?\+|[ -]*ENHANCED)"
 )
 """An agent by a noun: what was done with it may say "with" behind other words."""
 
 MORE_OF_IT = (
-    rf"(?: {OF} {AGENT})?(?:(?:[ .-]+(?:ORAL|NI|NOR|OR|OU?|VIA))*[ .-]*"
-    r"(?:E\.?V\b|(?:INTRA|ENDO)[ -]?VE[A-Z]*))?"
+    rf"(?: {OF} {AGENT})?(?:(?:[ -](?:ORAL|NI|NOR|OR|OU?|VIA))*[ -]"
+    r"(?:[IE]\.?V\b|(?:INTRA|ENDO)[ -]?VE[A-Z]*))?"
 )
 """Goes on about the agent that is missing, and names no phase."""
 
-TURKISH_WITHOUT = (
-    rf"(?:{CONTRAST}|\b(?:IV)?KM)(?: ?MADDE[A-Z]*)?[ ']*"
-    r"(?:SIZ\b|(?:VERIL|UYGULAN|KULLANIL|EDIL)ME[A-Z]*|"
-    r"ONCE[A-Z]*\b(?! ?(?:VE|[/+&,-]) ?SONRA))"
+WITHOUT_AGENT = (
+    rf"(?:(?:{WITHOUT} ?|\b(?:NON?|PRE) - |(?:{NOT_OR_BEFORE}|\bO\.?)(?:\.|[ -]?))"
+    rf"{AGENT}|"
+    rf"(?:{WITHOUT} |{NOT_OR_BEFORE}[ -]){BETWEEN}{{1,6}}{FAR_AGENT}){MORE_OF_IT}"
 )
 
+TURKISH_WITHOUT = (
+    rf"(?:{CONTRAST}|\b(?:IV)?KM)(?: ?MADDE[A-Z]*)?[ ']*"
+    r"(?:SIZ\b|(?:(?:VERIL|EDIL)ME|(?:UYGULAN|KULLANIL)MA)(?:DEN|DAN|DI|KSIZIN)\b"
+    r"(?! ?(?:ONCE[A-Z]* ?)?(?:VE\b|[/+&,-]))|"
+    r"ONCE[A-Z]*\b(?! ?(?:VE|[/+&,-]) ?SONRA))"
+)
+"""The vowels tell what was not given ("verilmeden") from giving it ("verilmesi")."""
+
+NOT_GIVEN = (
+    rf"(?:{CONTRAST}|\b(?:IV)?KM|\bM\.?D\.?C)[ :=-]*"
+    rf"(?:(?<=[ :=-]){NOT}\b(?= *(?:[^\w ]*$|[,;)/]|\d+(?:[.,]\d| ?MM)|{GIVING}|"
+    r"NECE|NEED|REQ|INDI[CKZ]|NOTW|ERFORD))|(?:NONE|NEIN|YOK|FREI|FREE)\b)"
+)
+"""Any other word behind "not" tells what else is not: tilted, ionic, reacted to."""
+
+SOME_ML = r"(?<![\d.,])[1-9]\d*(?:[.,]\d+)? ?(?:ML|CC)\b"
+"""How much of an agent was given: it was, whatever "without" before it speaks of."""
+
 WITHOUT_WORDS = re.compile(
+    rf"(?!.*{SOME_ML})(?:"
     rf"UNENHANCED|UNCONTRASTED|TEHOSTAMAT|(?:TEHOSTE|VARJOAINEE?)TON|{TURKISH_WITHOUT}|"
-    rf"(?:{WITHOUT} ?{AGENT}|(?:{NOT_OR_BEFORE}|\bO\.?)[ .-]*{AGENT}|"
-    rf"{WITHOUT} {FILLER}{{1,4}}?{FAR_AGENT}|"
-    rf"{NOT_OR_BEFORE}[ .-]+{FILLER}{{0,3}}?(?:{OF}|{GIVING}) {FAR_AGENT}){MORE_OF_IT}|"
-    rf"{WITHOUT}(?={AND}| ?(?:[-(\d]|$))|"
+    rf"{WITHOUT_AGENT}|{NOT_GIVEN}|{WITHOUT}(?={AND}| ?(?:[-(\d]|$))|"
     rf"(?:WITHOUT|\bSIN|\bSEM|\bSANS|\bOHNE|\bBE[SZ]){CONTRAST}|"
     rf"\b[SZ][ ./]+(?:CONTRAS[A-Z]*|CTE|CIV|M\.?D\.?C)\b|\bS/C\b|"
     r"\bU[ ./]+KONTRAS[A-Z]*|\bU/K\b|"
-    rf"(?:{CONTRAST}|\b(?:IV)?KM|\bM\.?D\.?C)[ :=-]*"
-    rf"(?:(?<=[ :=-])(?:NO[NT]?|NICHT|NIE|NIET|IKKE)\b(?! {HARM}|[ -]I?ONI[CK])|"
-    r"(?:NONE|NEIN|YOK|FREI|FREE)\b)|"
-    r"KONTRAS[A-Z]*(?: (?:BE)?ADAS[A-Z]*)? NELKUL|ZOU?EI ?NASHI|造影(?:なし|無|前)"
+    r"KONTRAS[A-Z]*(?: (?:BE)?ADAS[A-Z]*)? NELKUL|ZOU?EI ?NASHI|造影(?:なし|無|前))"
 )
-"""Taken off before contrast is looked for: what is said may go on, "and with"."""
+"""Taken off before contrast is looked for: what is said may go on, "and with", or tell
+how much was given."""
 
 NOT_AFTER_WITH = "".join(
     rf"(?<!{word}{gap})"
@@ -160,7 +182,7 @@ ENHANCED = (
     rf"\b[SZС][ .]{AGENT}|"
     r"\bKONTR\b|\b(?:C|IV|KM) ?\(?\+|\(\+\) ?C\b|(?<![^ ])\+ ?C\b|"
     r"POST.?C(?:M|E|TR|NT)?\b|"
-    r"ENHANCED|TEHOST|VEI?N(?:OU?S|EUX)|"
+    r"ENHANCED|TEHOST|VEI?N(?:OE?U?S|EUX)|"
     r"ARTERI|SPATPHASE|(?<!SU)(?<!HY)PERF(?!O|E|I)|BOLUS|\bMIP\b|"
     r"\b(?:IV)?KM\b(?! -|-(?![A-Z]))|\bM\.?D\.?C\b|\bCIV\b|"
     r"\b[CM](?:MDC|KM)\b|IN[IJY]E[CKZ]|\bC/C\b|\bTSA\b|VARJOAIN|CAN QUANG|ZENG ?QIANG|"
@@ -171,11 +193,19 @@ CONTRAST_WORDS = re.compile(ENHANCED)
 
 STUDY_WORDS = re.compile(STUDY)
 
+AFTER = (
+    r"(?:AFTER(?:WARDS)?|PO(?:TEM)?|NACH(?:HER)?|DANACH|DOPO|APRES|APOS|DEPOIS|DESPUES|"
+    r"DUPA|EFTER|ETTER|POSLE|ПОСЛЕ)"
+)
+
 BOTH_WORDS = re.compile(
     r"W/ ?WO\b|W/?O ?(AND|&) ?W\b|\bW ?(AND|&) ?W/?O|\b[CS]/[CS]\.? ?CONTRAS|"
     rf"{WITH}(?:{AND}| ){WITHOUT}|"
     rf"{WITHOUT} (?:AND|UND|Y|E|ET|EN|OG|OCH|&) "
     rf"(?:WITH|MIT|CON|COM|AVEC|MED|MET)(?: ?{AGENT}|$)|"
+    rf"{WITHOUT_AGENT}(?: [A-Z]+)?? (?:{AND_WORD}|A|А|SI|PUIS|POI|DANN|LUEGO) "
+    rf"(?:(?:WITH|MIT|CON|COM|AVEC|MED|MET|POST)$|{AFTER}\b"
+    rf"(?! (?:I\.?V\.? )?(?:{LYSIS}|OP|SURG|CRANI|KRANI)))|"
     rf"(?:\b(?:N[CE]CT|T?NCT?)|{MINUS}) {STUDY}|"
     rf"{NATIVE}[A-Z]*{AND}(?:[A-Z]+ )?{ENHANCED}|{ENHANCED}[A-Z]*{AND}{NATIVE}|"
     rf"{MINUS} (?:C|IV|KM) ?\(?\+|{MINUS}.*{BRAND}|{BRAND}.*{MINUS}"
@@ -212,10 +242,10 @@ SHARP_CANON_KERNELS = (range(30, 40), range(50, 60), range(80, 90))
 
 
 def plain(text: str) -> str:
-    """Upper case without accents; what scanners write varies in both."""
+    """Upper case without accents, single spaces; what scanners write varies in all."""
     apart = unicodedata.normalize("NFKD", text.upper().translate(LETTERS))
     bare = "".join(one for one in apart if unicodedata.category(one) != "Mn")
-    return unicodedata.normalize("NFC", bare).translate(LETTERS)
+    return " ".join(unicodedata.normalize("NFC", bare).translate(LETTERS).split())
 
 
 def has_contrast(agent: str, *texts: str) -> bool | None:
@@ -245,8 +275,8 @@ def _speaks_of_contrast(text: str) -> bool | None:
         return True
     if NATIVE_WORDS.search(text):
         return False
-    rest = WITHOUT_WORDS.sub(" ", text)
-    without = rest != text
+    rest, times = WITHOUT_WORDS.subn(" ", FOR.sub(" ", text))
+    without = times > 0
     if CONTRAST_WORDS.search(STUDY_WORDS.sub(" ", rest) if without else rest):
         return True
     return False if without else None

@@ -254,3 +254,28 @@ def test_vessels_that_contradict_the_words_are_told(tmp_path, bright):
         "unenhanced, and name it with --series"
     )
     assert scan.flags == ((said,) if bright == 5 else ())
+
+
+@pytest.mark.parametrize("words", ["Head 5.0", "HEAD DELAYED", "CONTRAST TILTED"])
+@pytest.mark.parametrize("bright", [3, 5])
+def test_vessels_that_contradict_without_are_told(tmp_path, bright, words):
+    """Whatever is said, or not, of a series beside the one chosen for its words."""
+    for number, text in ((3, words), (5, "HEAD WITHOUT CONTRAST")):
+        write_series(
+            tmp_path,
+            with_vessels(PLAIN) if number == bright else PLAIN,
+            number=number,
+            name=f"{number}_{{:03d}}.dcm",
+            SeriesDescription=text,
+            ProtocolName="",
+            SOPInstanceUID=[uid(number, index) for index in range(8)],
+        )
+    scan = read_scan(tmp_path)
+    assert scan.source["chosen"] == "5"
+    said = (
+        "words say that the series 5 (HEAD WITHOUT CONTRAST) is without contrast "
+        f"agent, but vessels are brighter in it than in 3 ({words}); look which is "
+        "unenhanced, and name it with --series"
+    )
+    assert scan.flags == ((said,) if bright == 5 else ())
+    assert read_scan(tmp_path, series="5").flags == ()

@@ -190,6 +190,44 @@ def test_acquisitions_that_headers_do_not_tell_apart_are_told(tmp_path, way):
     assert ("headers do not tell which belong together" in flag) is not told
 
 
+OVERLAP = [40.0 + z for z in EVEN]
+
+OVERLAPS = {
+    "two without numbers": (EVEN, None),
+    "one image again": (EVEN[5:6], 6),
+    "in four places": (OVERLAP, 9),
+    "in four places, numbered anew": (OVERLAP, 1),
+    "in four places, without numbers": (OVERLAP, None),
+}
+"""Heights and first number of a second acquisition; None: neither has numbers."""
+
+
+@pytest.mark.parametrize("way", OVERLAPS)
+def test_uids_tell_what_numbers_do_not(tmp_path, way):
+    other_mm, first = OVERLAPS[way]
+    for part, z_mm in enumerate((EVEN, other_mm)):
+        uids = [f"1.2.{part + 1}.{index + 1}" for index in range(len(z_mm))]
+        tags = {"AcquisitionNumber": None, "SOPInstanceUID": uids}
+        tags |= {} if first else {"InstanceNumber": [None] * len(z_mm)}
+        number = first if part and first else 1
+        name = f"{'other' * part}{{:03d}}.dcm"
+        write_series(
+            tmp_path, SOFT[: len(z_mm)], z_mm=z_mm, name=name, first=number, **tags
+        )
+    found = find_series(read_headers(sorted(tmp_path.iterdir())))
+    chosen = choose(found, "", tmp_path)
+    (flag,) = choice_flags(found, chosen, 0)
+    shared = {*EVEN} & {*other_mm}
+    assert flag.endswith(f"acquisition are used, {len(shared)} images are left out")
+    assert len(chosen.frames) == len({*EVEN} | {*other_mm})
+    used = {
+        frame.path.name.startswith("other")
+        for frame in chosen.frames
+        if frame.position[2] in shared
+    }
+    assert len(used) == 1
+
+
 def test_a_whole_acquisition_counts_more_than_one_that_was_broken_off(tmp_path):
     write_other(tmp_path, EVEN[:5], first=1, AcquisitionNumber=1)
     write_series(tmp_path, SOFT, first=6, AcquisitionNumber=2)
