@@ -4,9 +4,10 @@ import io
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image as Picture
 
@@ -66,3 +67,13 @@ def pixels_of(page, selector):
     """RGB of what is seen of an element."""
     picture = Picture.open(io.BytesIO(page.locator(selector).screenshot()))
     return np.asarray(picture.convert("RGB"), int)
+
+
+def memory_mb():
+    """What all processes of browsers that this one started hold, shared pages once."""
+    held = 0
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # it has just ended
+            if "chrom" in process.name():
+                held += process.memory_full_info().pss
+    return held / 1e6

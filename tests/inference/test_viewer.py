@@ -17,7 +17,7 @@ from adn_jax.inference.shown import ShownScan, head_mask
 from adn_jax.inference.viewer import LAYERS, niivue, packed, write_viewer
 from adn_jax.prepare.case import to_native
 from adn_jax.scans.read import RawScan
-from tests.browser import NO_WEBGL, opened, pixels_of, wait_for
+from tests.browser import NO_WEBGL, memory_mb, opened, pixels_of, wait_for
 from tests.inference.planted import CLOT_MM, INFARCT_MM, ORIENTATIONS, planted
 
 TILT = np.deg2rad(18)
@@ -198,6 +198,15 @@ def test_without_webgl_the_picture_stands_for_the_scan(launch, written):
         assert page.locator("#still").is_visible()
         assert page.locator("#lesions button").count() == 1
         assert not page.locator(".window").first.is_visible()
+
+
+def test_page_after_page_in_one_browser_takes_no_more_memory(browser, written):
+    held = []
+    for _ in range(10):
+        with opened(browser, written) as page:
+            wait_for(page, READY)
+            held.append(memory_mb())
+    assert max(held[5:]) < 1.1 * max(held[:5])
 
 
 def test_a_scan_without_a_lesion_opens(browser, tmp_path):
