@@ -1,10 +1,13 @@
 """Results as DICOM objects, read back by pydicom, highdicom, SimpleITK and us."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import highdicom
+import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
@@ -12,6 +15,7 @@ import SimpleITK
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless
+from scipy.spatial import cKDTree
 
 from adn_jax.errors import UserError
 from adn_jax.inference import dicom as module
@@ -193,6 +197,29 @@ def test_volume_readers_see_all_slices_or_refuse(written):
     assert image.GetSpacing() == (1.0, 1.0, 1.0)
     with pytest.raises(RuntimeError, match="do not form a regularly-spaced volume"):
         segmentation.get_volume(combine_segments=False)
+
+
+def test_dcmqi_puts_even_upright_slices_in_their_place(tmp_path):
+    """3D Slicer opens DICOM SEG by it."""
+    scan = make_series(tmp_path / "series", "straight").scan
+    found = found_of(scan.image.shape)
+    write_dicom(tmp_path / "out", scan, found)
+    program = Path(sys.executable).parent / "segimage2itkimage"
+    read = ["--inputDICOM", tmp_path / "out" / DICOM_FILES["lesion"], "-t", "nrrd"]
+    command = [program, *read, "--outputDirectory", tmp_path]
+    subprocess.run(command, check=True, capture_output=True)
+    (path,) = tmp_path.glob("*.nrrd")
+    image = SimpleITK.ReadImage(str(path))
+    marked = np.argwhere(SimpleITK.GetArrayFromImage(image))[:, ::-1].tolist()
+    places = [image.TransformIndexToPhysicalPoint(index) for index in marked]
+    wanted = nib.affines.apply_affine(scan.image.affine, np.argwhere(found.lesion))
+    ours, theirs = (
+        wanted * [-1, -1, 1],
+        np.array(places),
+    )  # ITK counts to the left, back
+    assert len(theirs) == len(ours)
+    apart, _ = cKDTree(theirs).query(ours)
+    assert apart.max() < 0.01
 
 
 def test_nothing_found_is_written_too(tmp_path):
