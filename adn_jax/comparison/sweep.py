@@ -33,7 +33,7 @@ from adn_jax.inference.figures import save_figure
 from adn_jax.io.files import write_text
 from adn_jax.report.pages import format_number
 from adn_jax.report.tables import Section, markdown, to_csv
-from adn_jax.training.runs import changed_settings
+from adn_jax.training.differences import changed_settings
 
 OF_P = {
     "auroc": "AUROC of P",

@@ -33,7 +33,8 @@ from adn_jax.metrics.overlap import Mask
 from adn_jax.pipeline.align import aligns
 from adn_jax.runtime.jobs import progress_bar
 from adn_jax.training.begin import check_on_disk, check_raw_options, prepare_into
-from adn_jax.training.runs import Run, changed_settings, stages_of
+from adn_jax.training.differences import changed_settings
+from adn_jax.training.runs import Run, stages_of
 
 
 @dataclass(frozen=True)

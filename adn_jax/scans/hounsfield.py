@@ -155,7 +155,7 @@ def check_hounsfield(hu: Float32[np.ndarray, "..."], name: str) -> None:
     if high - low <= PICTURE_RANGE and not _is_stripped_brain(hu):
         stated = ""
         if LEAST_RANGE_HU <= high - low < PICTURE_RANGE:
-            # where they were cut, unless a spline rang beyond it: few ring so far
+            # the values were cut at their ends, unless splines rang beyond: few so far
             rang = THIN * _count_near(hu, high) < _count_near(hu, high - 3)
             to = "LOW HIGH" if rang else f"{low + 0.0:g} {high:g}"
             stated = (

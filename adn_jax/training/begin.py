@@ -20,12 +20,11 @@ from adn_jax.io.files import check_fetched
 from adn_jax.io.paths import Place, check_apart, is_remote
 from adn_jax.losses.recipes import resolve_term
 from adn_jax.models import network
+from adn_jax.training.differences import listed, own_terms
 from adn_jax.training.learnt import learnt_cases, not_known
 from adn_jax.training.runs import (
     TAKEN_STAGES,
     Run,
-    listed,
-    own_terms,
     params_shapes,
     run_name,
     run_place,

@@ -38,13 +38,9 @@ from adn_jax.distributed.preemption import StopRequest
 from adn_jax.errors import UserError
 from adn_jax.runtime.platform import compiler_options
 from adn_jax.training.checkpoints import Checkpoints, open_checkpoints
+from adn_jax.training.differences import changed_settings
 from adn_jax.training.metric_log import Logbook, open_logbook
-from adn_jax.training.runs import (
-    STAGE_MODES,
-    Run,
-    changed_settings,
-    check_unchanged,
-)
+from adn_jax.training.runs import STAGE_MODES, Run, check_unchanged
 from adn_jax.training.stages import Stage
 from adn_jax.training.steps import (
     ABSENT,

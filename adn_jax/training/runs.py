@@ -6,9 +6,8 @@ may have them in `RUN/weights.npz` instead.
 """
 
 import hashlib
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
@@ -19,17 +18,8 @@ import jax
 import numpy as np
 from orbax.checkpoint.utils import is_checkpoint_finalized
 
-from adn_jax.config import (
-    AlignLossSettings,
-    AlignmentNetSettings,
-    AsymmetrySettings,
-    JointLossSettings,
-    Recipe,
-    StageSettings,
-    SystemSettings,
-    UNetSettings,
-)
-from adn_jax.config.serialization import differing_fields, settings_to_json
+from adn_jax.config import Recipe
+from adn_jax.config.serialization import settings_to_json
 from adn_jax.config.validation import recipe_from_json
 from adn_jax.data.known_heads import KnownHeads
 from adn_jax.data.known_lesions import KnownLesions
@@ -39,30 +29,15 @@ from adn_jax.distributed.mesh import placed_shapes
 from adn_jax.errors import UserError
 from adn_jax.io.files import atomic_path, is_there, is_vacant, read_json, write_json
 from adn_jax.io.paths import Place, as_place, move_folder, spelled_out, to_place
-from adn_jax.losses.recipes import DISENTANGLEMENT, resolve_term
 from adn_jax.models import init_unet
 from adn_jax.pipeline.adn import AdnParams, init_adn
 from adn_jax.training.checkpoints import Mode, open_checkpoints
+from adn_jax.training.differences import changed_settings, listed, own_terms
 from adn_jax.training.weights import read_weights, write_weights
 from adn_jax.types import Key, Params
 
 STAGE_MODES: dict[str, Mode] = {"align": "min", "tissue": "max", "joint": "max"}
 """Stages in their order, and whether a low or a high validation score is better."""
-
-NEEDS_OF_T = (
-    *("prepare", "precision", "seed"),
-    *("alignment", "alignment_net", "align_loss", "align", "stream"),
-)
-"""Fields of a recipe on which a trained T depends."""
-
-STAGE_NEEDS = {
-    "align": NEEDS_OF_T,
-    "tissue": (
-        *NEEDS_OF_T,
-        *("soft_labels", "tissue_source", "tissue_net", "tissue", "box"),
-    ),
-}
-"""Fields on which what a stage trains depends; the joint stage depends on all."""
 
 TAKEN_STAGES = ("align", "tissue")
 """Stages that can be taken from another run; `joint` can begin with its weights."""
@@ -360,71 +335,6 @@ def check_unchanged(trained: Place, changed: list[str]) -> None:
             f"{trained} was trained with other settings ({listed(changed)}); choose "
             "another --run folder or the settings of this one."
         )
-
-
-def changed_settings(stage: str, old: Recipe, recipe: Recipe) -> list[str]:
-    """A line for each setting that a stage depends on and two recipes differ in."""
-    needs = STAGE_NEEDS.get(stage)
-    return [
-        line
-        for line in differing_fields(used_settings(old), used_settings(recipe))
-        if needs is None or re.split(r"[. ]", line)[0] in needs
-    ]
-
-
-def used_settings(recipe: Recipe) -> Recipe:
-    """The recipe with settings on which nothing depends at their defaults.
-
-    Those are what is computed again to save memory, which changes rounding alone, and
-    those of parts that the system lacks: without T those of its training and of its
-    network, but for the limits that tell whether heads turn in plane alone; without a
-    tissue net and without D likewise, but for the rim of A, which terms of the user's
-    own may see; and without lambda L_D's weights and its warm start.
-    """
-    recipe = recipe.with_fields(remat=SystemSettings().remat)
-    system = recipe.system
-    if not system.alignment.network:
-        limits = AlignmentNetSettings(
-            rotation_limit_deg=system.alignment_net.rotation_limit_deg,
-            translation_limit=system.alignment_net.translation_limit,
-        )
-        recipe = recipe.with_fields(
-            align_loss=AlignLossSettings(), align=StageSettings(), alignment_net=limits
-        )
-    if recipe.tissue_source != "network":
-        recipe = replace(recipe, tissue_net=UNetSettings(), tissue=StageSettings())
-    if not system.disentangles:
-        seen = bool(recipe.joint_loss.extra)
-        rim_mm = (system.asymmetry if seen else AsymmetrySettings()).rim_mm
-        recipe = recipe.with_fields(
-            disentangle_net=UNetSettings(),
-            disentangle_input=SystemSettings().disentangle_input,
-            asymmetry=AsymmetrySettings(rim_mm=rim_mm),
-        )
-    if not recipe.joint_loss.regularisation:
-        plain = JointLossSettings()
-        idle = (*DISENTANGLEMENT, "warm_start_steps")
-        usual = {name: getattr(plain, name) for name in idle}
-        recipe = replace(recipe, joint_loss=replace(recipe.joint_loss, **usual))
-    return recipe
-
-
-def own_terms(recipe: Recipe, stage: str | None = None) -> dict[str, str | None]:
-    """The loss terms of the user's own that a stage (None: any) adds, with the checksum
-    of their code."""
-    losses = {"align": recipe.align_loss, "joint": recipe.joint_loss}
-    named = [
-        resolve_term(text)
-        for each, loss in losses.items()
-        for text in loss.extra
-        if stage in {None, each}
-    ]
-    return {term.name: term.code_sha256 for term in named}
-
-
-def listed(changed: list[str]) -> str:
-    """The first few of these lines."""
-    return "; ".join([*changed[:5], *["and more"] * (len(changed) > 5)])
 
 
 @dataclass(frozen=True)

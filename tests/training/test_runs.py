@@ -9,9 +9,9 @@ import pytest
 from adn_jax.config import JointLossSettings, UNetSettings
 from adn_jax.errors import UserError
 from adn_jax.pipeline.adn import AdnParams
+from adn_jax.training.differences import changed_settings
 from adn_jax.training.runs import (
     Run,
-    changed_settings,
     initial_params,
     load_run,
     stages_of,

@@ -17,7 +17,7 @@ HALF_WAY = 1e-3
 """Planes nearer than this to the middle between two slices, of their distance."""
 
 FIRST_HALF = 0.4999
-"""Where such a plane of a mask is taken, so that the first slice decides a tie."""
+"""Where a plane midway between two slices of a mask is taken: the first decides."""
 
 EVEN = 0.02
 """Distances that differ by less than this share of themselves are even."""

@@ -56,21 +56,23 @@ def test_a_real_scan_without_contrast(shared):
     assert areas.sum() * distance / 1000 < 3
 
 
+def write_head(folder, hu, number, **tags):
+    """A series of this number, told apart from others by `tags` alone; its files."""
+    return write_series(
+        folder,
+        hu,
+        number=number,
+        name=f"{number}_{{:03d}}.dcm",
+        SOPInstanceUID=[uid(number, index) for index in range(len(hu))],
+        **{"SeriesDescription": "Pea", "ProtocolName": ""} | tags,
+    )
+
+
 def write_two(folder, enhanced, first=3, **tags):
     """A series, `enhanced`, and number 5 without vessels; the files of the first."""
-    written = []
-    for number, hu in ((first, enhanced), (5, PLAIN)):
-        written.append(
-            write_series(
-                folder,
-                hu,
-                number=number,
-                name=f"{number}_{{:03d}}.dcm",
-                SOPInstanceUID=[uid(number, index) for index in range(len(hu))],
-                **{"SeriesDescription": "Pea", "ProtocolName": ""} | tags,
-            )
-        )
-    return written[0]
+    files = write_head(folder, enhanced, first, **tags)
+    write_head(folder, PLAIN, 5, **tags)
+    return files
 
 
 BRIGHTER = (
@@ -219,15 +221,7 @@ def test_a_repeat_of_the_vertex_is_no_unenhanced_head(shared, tmp_path):
 
 def test_words_count_more_than_images(tmp_path):
     for number, text in ((3, "CRANEO CON CONTRASTE"), (5, "CRANEO SIN CONTRASTE")):
-        write_series(
-            tmp_path,
-            PLAIN,
-            number=number,
-            name=f"{number}_{{:03d}}.dcm",
-            SeriesDescription=text,
-            ProtocolName="",
-            SOPInstanceUID=[uid(number, index) for index in range(8)],
-        )
+        write_head(tmp_path, PLAIN, number, SeriesDescription=text)
     scan = read_scan(tmp_path)
     assert scan.source["chosen"] == "5"
     assert scan.flags == ()
@@ -237,15 +231,8 @@ def test_words_count_more_than_images(tmp_path):
 def test_vessels_that_contradict_the_words_are_told(tmp_path, bright):
     """Words that are not understood put the unenhanced series last."""
     for number, text in ((3, "Contrast: omitted"), (5, "HEAD DELAYED")):
-        write_series(
-            tmp_path,
-            with_vessels(PLAIN) if number == bright else PLAIN,
-            number=number,
-            name=f"{number}_{{:03d}}.dcm",
-            SeriesDescription=text,
-            ProtocolName="",
-            SOPInstanceUID=[uid(number, index) for index in range(8)],
-        )
+        hu = with_vessels(PLAIN) if number == bright else PLAIN
+        write_head(tmp_path, hu, number, SeriesDescription=text)
     scan = read_scan(tmp_path)
     assert scan.source["chosen"] == "5"
     said = (
@@ -261,15 +248,8 @@ def test_vessels_that_contradict_the_words_are_told(tmp_path, bright):
 def test_vessels_that_contradict_without_are_told(tmp_path, bright, words):
     """Whatever is said, or not, of a series beside the one chosen for its words."""
     for number, text in ((3, words), (5, "HEAD WITHOUT CONTRAST")):
-        write_series(
-            tmp_path,
-            with_vessels(PLAIN) if number == bright else PLAIN,
-            number=number,
-            name=f"{number}_{{:03d}}.dcm",
-            SeriesDescription=text,
-            ProtocolName="",
-            SOPInstanceUID=[uid(number, index) for index in range(8)],
-        )
+        hu = with_vessels(PLAIN) if number == bright else PLAIN
+        write_head(tmp_path, hu, number, SeriesDescription=text)
     scan = read_scan(tmp_path)
     assert scan.source["chosen"] == "5"
     said = (
