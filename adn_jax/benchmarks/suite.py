@@ -21,7 +21,7 @@ from adn_jax.benchmarks.machine import load_average, this_machine
 from adn_jax.benchmarks.record import FIGURES, Plan, Record, Result
 from adn_jax.config.serialization import settings_from_json, settings_to_json
 from adn_jax.errors import UserError, last_words
-from adn_jax.inference.system import sharing_devices
+from adn_jax.inference.chain import sharing_devices
 from adn_jax.runtime.jobs import sharing_processors, usable_processors
 from adn_jax.training.runs import cases_at_once
 

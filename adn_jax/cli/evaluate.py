@@ -23,7 +23,7 @@ from adn_jax.evaluation.evaluate import (
 )
 from adn_jax.evaluation.report import format_number
 from adn_jax.evaluation.summary import label_lost, no_midline, over_fewer
-from adn_jax.inference.system import spread_scans
+from adn_jax.inference.chain import spread_scans
 from adn_jax.runtime.platform import keep_compiled
 
 

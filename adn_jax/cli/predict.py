@@ -12,8 +12,8 @@ from adn_jax.cli.arguments import LocalFolder, WhereRun, given, parse
 from adn_jax.config import TtaSettings
 from adn_jax.distributed.preemption import interrupt_on_sigterm
 from adn_jax.errors import UserError
+from adn_jax.inference.chain import spread_scans
 from adn_jax.inference.predict import predict_scans
-from adn_jax.inference.system import spread_scans
 from adn_jax.io.files import check_fetched, is_there
 from adn_jax.io.paths import Place, is_remote
 from adn_jax.runtime.platform import keep_compiled

@@ -323,6 +323,8 @@ class JointLossSettings:
     """|volume of P - volume of T(G)| / volume of T(G), mean of the cases (ours)."""
     pathology_supervision: NonNegativeFloat = 0.0
     """Cross-entropy and generalised Dice of D's output against T(G) (ours)."""
+    pathology_cross_entropy: NonNegativeFloat = 0.0
+    """Cross-entropy of D's output against T(G) by itself (ours)."""
     symmetric: NonNegativeFloat = 1.0
     """mean(P * (1 - A)): P where there is no asymmetry."""
     symmetric_voxels: NonNegativeFloat = 0.0

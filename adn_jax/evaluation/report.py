@@ -25,6 +25,7 @@ from adn_jax.evaluation.summary import (
     over_fewer,
     pooled,
 )
+from adn_jax.inference.chain import as_map, on_scan_grid
 from adn_jax.inference.figures import (
     BAR,
     MEDIAN,
@@ -39,7 +40,7 @@ from adn_jax.inference.figures import (
 )
 from adn_jax.inference.maps import CaseMaps
 from adn_jax.inference.shown import ShownScan
-from adn_jax.inference.system import System, as_map, on_scan_grid
+from adn_jax.inference.system import System
 from adn_jax.inference.viewer import write_viewer
 from adn_jax.io.paths import Place
 from adn_jax.metrics.calibration import (

@@ -27,8 +27,9 @@ from adn_jax.data.known_heads import KnownHeads
 from adn_jax.data.known_lesions import ENOUGH, HeadLesions, KnownLesions
 from adn_jax.data.manifest import Manifest, check_grid, read_manifest
 from adn_jax.errors import UserError
+from adn_jax.inference.chain import MOST_OUTSIDE
 from adn_jax.inference.maps import Lesions
-from adn_jax.inference.system import MOST_OUTSIDE, infer_case, tta_of
+from adn_jax.inference.system import infer_case, tta_of
 from adn_jax.io.files import atomic_path, check_replaceable, write_json
 from adn_jax.io.paths import Place, spelled_out
 from adn_jax.pipeline.adn import AdnParams, apply_adn

@@ -26,16 +26,12 @@ from adn_jax.errors import (
     one_line,
     typed_line,
 )
+from adn_jax.inference.chain import as_map, on_scan_grid
 from adn_jax.inference.dicom import Found, check_highdicom, check_series, write_dicom
 from adn_jax.inference.figures import as_webp, save_figure, scan_figure
 from adn_jax.inference.maps import CaseMaps
 from adn_jax.inference.shown import ShownScan
-from adn_jax.inference.system import (
-    System,
-    as_map,
-    load_system,
-    on_scan_grid,
-)
+from adn_jax.inference.system import System, load_system
 from adn_jax.inference.viewer import write_viewer
 from adn_jax.io.files import (
     atomic_path,

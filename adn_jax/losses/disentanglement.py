@@ -96,6 +96,16 @@ def pathology_supervision(outputs: AdnOutputs, targets: Targets) -> Scalar:
     return cross_entropy(*pair) + generalised_dice(*pair)
 
 
+def pathology_cross_entropy(outputs: AdnOutputs, targets: Targets) -> Scalar:
+    """Cross-entropy of D's output against T(G) by itself (ours).
+
+    Where D is sure and wrong, and in heads without infarct, it still has a slope, which
+    the generalised Dice of `pathology_supervision` has not.
+    """
+    assert outputs.pathological_probability is not None
+    return cross_entropy(outputs.pathological_probability, targets.aligned_lesion)
+
+
 def intrinsic(
     outputs: AdnOutputs,
     targets: Targets,  # noqa: ARG001

@@ -66,6 +66,7 @@ DISENTANGLEMENT = {
     "size_in_asymmetry": disentanglement.size_in_asymmetry,
     "size_by_volume": disentanglement.size_by_volume,
     "pathology_supervision": disentanglement.pathology_supervision,
+    "pathology_cross_entropy": disentanglement.pathology_cross_entropy,
     "symmetric": disentanglement.symmetric,
     "symmetric_voxels": disentanglement.symmetric_voxels,
     "intrinsic": disentanglement.intrinsic,

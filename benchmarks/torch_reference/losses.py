@@ -101,6 +101,13 @@ def pathology_supervision(outputs: Outputs, targets: Targets) -> Scalar:
     return F.binary_cross_entropy(*pair) + generalised_dice(*pair)
 
 
+def pathology_cross_entropy(outputs: Outputs, targets: Targets) -> Scalar:
+    """Cross-entropy of D's output against T(G)."""
+    return F.binary_cross_entropy(
+        outputs.pathological_probability, targets.aligned_lesion
+    )
+
+
 def intrinsic(outputs: Outputs, _: Targets) -> Scalar:
     """-|mean(A - P)|."""
     return -(outputs.asymmetry - outputs.pathological).mean().abs()
@@ -156,6 +163,7 @@ DISENTANGLEMENT = {
     "size": size,
     "size_in_asymmetry": size_in_asymmetry,
     "pathology_supervision": pathology_supervision,
+    "pathology_cross_entropy": pathology_cross_entropy,
     "symmetric": symmetric,
     "symmetric_voxels": symmetric_voxels,
     "intrinsic": intrinsic,

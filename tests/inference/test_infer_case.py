@@ -17,13 +17,9 @@ from adn_jax.config import (
 )
 from adn_jax.data.cases import read_case
 from adn_jax.distributed.mesh import device_mesh, replicated
-from adn_jax.inference import system as system_module
-from adn_jax.inference.system import (
-    infer_case,
-    load_system,
-    on_scan_grid,
-    sharing_devices,
-)
+from adn_jax.inference import chain as chain_module
+from adn_jax.inference.chain import on_scan_grid, sharing_devices
+from adn_jax.inference.system import infer_case, load_system
 from adn_jax.models import convolution_cpu
 from adn_jax.pipeline.adn import init_adn
 
@@ -138,7 +134,7 @@ def test_maps_of_a_box_lie_on_the_whole_grid(
     inferred, tiny_data, tiny_params, tiny_recipe, monkeypatch
 ):
     case, (whole, _) = read_case(tiny_data / "turned"), inferred
-    monkeypatch.setattr(system_module, "MOST_OUTSIDE", 1.0)
+    monkeypatch.setattr(chain_module, "MOST_OUTSIDE", 1.0)
     recipe = tiny_recipe.with_fields(box=(8, 24, 20))
     maps, outputs = infer_case(tiny_params, case, recipe)
     assert outputs.aligned.shape == (1, 8, 24, 20, 1)
@@ -153,9 +149,9 @@ def test_maps_of_a_box_lie_on_the_whole_grid(
 @pytest.fixture
 def programs_made_anew():
     """Nothing that another test has compiled is used, nor the other way round."""
-    system_module.compiled_chain.cache_clear()
+    chain_module.compiled_chain.cache_clear()
     yield
-    system_module.compiled_chain.cache_clear()
+    chain_module.compiled_chain.cache_clear()
 
 
 @pytest.mark.usefixtures("programs_made_anew")
@@ -167,8 +163,8 @@ def test_devices_that_share_a_scan_find_what_one_finds(
     params = init_adn(jax.random.key(3), recipe.system)
     case = read_case(tiny_data / "turned")
     alone, _ = infer_case(params, case, recipe)
-    system_module.compiled_chain.cache_clear()
-    monkeypatch.setattr(system_module, "SHARED_FROM", 0)
+    chain_module.compiled_chain.cache_clear()
+    monkeypatch.setattr(chain_module, "SHARED_FROM", 0)
     monkeypatch.setattr(convolution_cpu, "STRIP_BYTES", 2**16)
     assert sharing_devices(recipe.system, jax.local_device_count()) == 2
     shared, outputs = infer_case(params, case, recipe)
@@ -192,9 +188,9 @@ def test_devices_share_a_large_scan_whose_rows_they_divide():
 
 def test_devices_of_a_cpu_read_one_copy_of_the_parameters():
     kernel = jax.numpy.ones((100, 100))
-    seen = system_module._as_seen_by_host(kernel)
+    seen = chain_module._on_host(kernel)
     placed = jax.device_put(seen, replicated(device_mesh(2, 2)))
     places = {shard.data.unsafe_buffer_pointer() for shard in placed.addressable_shards}
     assert places == {kernel.unsafe_buffer_pointer()}
     key = jax.random.key(0)
-    assert system_module._as_seen_by_host(key) is key
+    assert chain_module._on_host(key) is key

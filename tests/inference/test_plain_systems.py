@@ -10,9 +10,10 @@ from adn_jax.config import AlignmentSettings
 from adn_jax.data.cases import read_case
 from adn_jax.evaluation.case import evaluate_case
 from adn_jax.evaluation.evaluate import evaluate_run
+from adn_jax.inference.chain import on_scan_grid
 from adn_jax.inference.figures import maps_figure, overview_figure, scan_figure
 from adn_jax.inference.predict import predict_scans
-from adn_jax.inference.system import infer_case, load_system, on_scan_grid
+from adn_jax.inference.system import infer_case, load_system
 from tests.tiny_runs import make_shown
 
 OF_D = ("pathological", "anatomical", "salient", "compensated")

@@ -17,14 +17,9 @@ from adn_jax.errors import UserError
 from adn_jax.evaluation import evaluate as module
 from adn_jax.evaluation.evaluate import evaluate_run
 from adn_jax.evaluation.report import Pictures
+from adn_jax.inference.chain import as_batch, as_map
 from adn_jax.inference.maps import Thresholds, Uncertainty
-from adn_jax.inference.system import (
-    as_batch,
-    as_map,
-    has_dropout,
-    infer_case,
-    load_system,
-)
+from adn_jax.inference.system import has_dropout, infer_case, load_system
 from adn_jax.pipeline.adn import apply_adn
 from adn_jax.training.runs import Run, write_run, write_small_run
 from tests.evaluation.noted import note

@@ -12,15 +12,9 @@ from adn_jax.errors import UserError
 from adn_jax.evaluation import evaluate as module
 from adn_jax.evaluation.evaluate import evaluate_run
 from adn_jax.evaluation.report import Pictures
+from adn_jax.inference.chain import as_batch, as_map, run_chain, warp
 from adn_jax.inference.predict import predict_scans
-from adn_jax.inference.system import (
-    as_batch,
-    as_map,
-    infer_case,
-    load_system,
-    run_chain,
-    warp,
-)
+from adn_jax.inference.system import infer_case, load_system
 from adn_jax.pipeline.tta import averaged_prediction
 
 ASKED = {"mirrored": True, "copies": 1}
