@@ -6,7 +6,6 @@ and registered to the scan, under `derivatives` with `space-ncct`.
 """
 
 import csv
-import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from adn_jax.datasets.raw import (
     given_splits,
     is_lost,
 )
+from adn_jax.datasets.sessions import order_of_session
 from adn_jax.errors import UserError
 from adn_jax.io.files import check_fetched, files_below, is_there
 from adn_jax.scans.dicom.words import has_contrast, is_sharp
@@ -52,35 +52,6 @@ LESION_LABEL = "l"
 
 DATATYPES = {"anat", "ct", "dwi", "fmap", "func", "perf", "pet"}
 """Folders that BIDS sorts images of a session into, by what they are."""
-
-LATE_SESSION = re.compile(
-    r"follow|^fu|post|disch|late|chronic|subacute|control"
-    r"|(?<!\d)(?:hour|day|week|month|year)(?!s?\W?\d)"
-)
-"""Words of sessions after the first, and units whose number is not in digits."""
-
-EARLY_SESSION = re.compile(r"base|^bl|^adm|^pre|acute|initial|first")
-
-LATE_WORDS_H = {"post": 72.0, "subacute": 72.0, "disch": 168.0}
-"""Hours taken for late words without a time that mean days rather than months."""
-
-TIME_UNITS_H = {
-    **dict.fromkeys(("min", "mins", "minute", "minutes"), 1 / 60),
-    **dict.fromkeys(("h", "hr", "hrs", "hour", "hours"), 1.0),
-    **dict.fromkeys(("d", "day", "days"), 24.0),
-    **dict.fromkeys(("w", "wk", "wks", "week", "weeks"), 7 * 24.0),
-    **dict.fromkeys(("m", "mo", "mon", "month", "months"), 30 * 24.0),
-    **dict.fromkeys(("y", "yr", "yrs", "year", "years"), 365 * 24.0),
-}
-"""Hours of the units that names of sessions count in."""
-
-_NUMBER = r"(?P<number>\d+)"
-_UNIT = rf"(?P<unit>{'|'.join(sorted(TIME_UNITS_H, key=len, reverse=True))})"
-SESSION_TIMES = (
-    re.compile(rf"{_NUMBER}\W?{_UNIT}(?=$|\W|fu|follow|post|ct|scan)"),
-    re.compile(rf"(?:^|\W|fu|up|post|(?=hour|day|week|month|year)){_UNIT}\W?{_NUMBER}"),
-)
-"""A time in the name of a session: `24h`, `24hfu`, then `d7`, `fud7`, `visit2day7`."""
 
 UNNAMED_MASKS = ("dseg", "mask", "msk")
 """Suffixes that are taken for the lesion where no mask says what it is of."""
@@ -344,39 +315,6 @@ def _session_times(root: Path, name: str, sessions: Collection[str]) -> dict[str
     return told if set(sessions) <= set(told) else {}
 
 
-def _order_of_session(session: str) -> tuple[int, float, int, str]:
-    """Sorts first the session that is the first by its name.
-
-    First come early words and the number 0, then names that tell no time, then times
-    and late words, by their hours. A number without a unit counts visits up to 1, which
-    is before all times, and days above (`90` is after `day1`); beside a late word it
-    only puts words in order (`fu1`, `fu2`).
-    """
-    digits = re.search(r"\d+", session)
-    number = int(digits[0]) if digits else -1
-    told = _hours_of_session(session)
-    hours = number * TIME_UNITS_H["days"] if told is None else told
-    if LATE_SESSION.search(session):
-        return 2, _late_hours(session) if told is None else told, number, session
-    if EARLY_SESSION.search(session) or hours == 0:
-        return 0, told or 0.0, number, session
-    if told is None and number <= 1:
-        return 1, 0.0, number, session
-    return 2, hours, number, session
-
-
-def _hours_of_session(session: str) -> float | None:
-    """The time that the name of a session tells with a unit; None without one."""
-    found = filter(None, (pattern.search(session) for pattern in SESSION_TIMES))
-    time = next(found, None)
-    return time and int(time["number"]) * TIME_UNITS_H[time["unit"]]
-
-
-def _late_hours(session: str) -> float:
-    """The hours taken for a late word: after all times where it may mean months."""
-    return next((h for word, h in LATE_WORDS_H.items() if word in session), math.inf)
-
-
 def _fitness_of_scan(scan: BidsFile, files: Sequence[BidsFile]) -> tuple[bool, ...]:
     """Sorts first the scans that serve best, of whatever session and run."""
     labelled = any(
@@ -395,7 +333,7 @@ def _fitness_of_scan(scan: BidsFile, files: Sequence[BidsFile]) -> tuple[bool, .
 def _turn_of_scan(scan: BidsFile, times: Mapping[str, str]) -> tuple[Any, ...]:
     """Sorts first the scan of the first session and run."""
     session, run = _session_of(scan), scan.entities.get("run", "")
-    return times.get(session, ""), _order_of_session(session), len(run), run
+    return times.get(session, ""), order_of_session(session), len(run), run
 
 
 def distance(scan: BidsFile, file: BidsFile) -> tuple[int, int] | None:

@@ -7,6 +7,7 @@ import pytest
 
 from adn_jax.losses import disentanglement
 from adn_jax.losses.recipes import DISENTANGLEMENT
+from adn_jax.losses.segmentation import generalised_dice
 from tests import golden
 from tests.losses.arrays import golden_chain, random_chain
 
@@ -124,6 +125,39 @@ def test_only_infarct_asks_for_p():
     lesion = np.asarray(targets.aligned_lesion) > 0.5
     assert (papers[lesion] >= 0).all()
     assert (slope(("pathology_supervision",))[lesion] < 0).all()
+
+
+def test_the_cross_entropy_is_that_of_the_supervision():
+    outputs, targets = random_chain()
+    both = disentanglement.pathology_supervision(outputs, targets)
+    overlap = generalised_dice(outputs.pathological_probability, targets.aligned_lesion)
+    value = disentanglement.pathology_cross_entropy(outputs, targets)
+    assert value == pytest.approx(float(both - overlap), rel=1e-5)
+
+
+@pytest.mark.parametrize("infarct", [1.0, 0.0])
+def test_a_missed_infarct_and_a_false_one_still_have_a_slope(infarct):
+    """The overlap of a batch with an infarct that D is sure is none, and that of a
+    batch without one, say next to nothing of D's logits; the cross-entropy does."""
+    outputs, targets = random_chain()
+    lesion = infarct * targets.aligned_lesion
+    targets = replace(targets, aligned_lesion=lesion)
+    logits = jnp.full_like(lesion, -8.0 if infarct else 0.0)
+
+    def slope(term):
+        def loss(logits):
+            return term(with_p(outputs, jax.nn.sigmoid(logits)), targets)
+
+        return abs(np.asarray(jax.grad(loss)(logits))).max() * logits.size
+
+    def overlap(outputs, targets):
+        return generalised_dice(
+            outputs.pathological_probability, targets.aligned_lesion
+        )
+
+    entropy = slope(disentanglement.pathology_cross_entropy)
+    assert entropy > 0.49
+    assert slope(overlap) < 0.05 * entropy
 
 
 def test_intrinsic_takes_the_difference_whatever_q_is():

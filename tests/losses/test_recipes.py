@@ -116,6 +116,7 @@ ALL = replace(
     boundary=0.02,
     size_by_volume=0.1,
     pathology_supervision=0.5,
+    pathology_cross_entropy=0.3,
     schedules=(
         *("size:0:10", "cross_entropy:5:10:2:1", "boundary:0:4"),
         *("regularisation:0:8:1:0.5", "regularisation:20:30:1:0"),
@@ -132,7 +133,7 @@ def test_weighted_terms_sum_to_the_total(step):
     assert weighted.keys() == values.keys()
     assert sum(weighted.values()) == pytest.approx(float(total), rel=1e-6)
     terms = set(DISENTANGLEMENT) & set(values)
-    assert len(terms) == 6
+    assert len(terms) == 7
     for name in terms | {"warm_start"}:
         assert (weighted[name] != 0) == ((name == "warm_start") == (step < 2)), name
 
