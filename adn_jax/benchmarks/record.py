@@ -156,13 +156,15 @@ class Comparison:
 
 
 def summarise_systems(record: Record) -> list[Line]:
-    """A line for each system that was measured, in the order of the jobs."""
+    """A line for each system that was measured: ours, then the forms of the peer."""
     groups: dict[tuple[What, Form], list[Result]] = {}
     for result in record.results:
         if isinstance(result.figures, StepFigures):
             key = result.job.what, result.job.form
             groups.setdefault(key, []).append(result)
-    return [_summarise_system(record, results) for results in groups.values()]
+    steps = record.plan.what
+    ours_first = sorted(groups, key=lambda key: (steps.index(key[0]), key[1] != "jit"))
+    return [_summarise_system(record, groups[key]) for key in ours_first]
 
 
 def _summarise_system(record: Record, results: list[Result]) -> Line:

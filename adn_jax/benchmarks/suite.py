@@ -1,8 +1,8 @@
 """Every measurement of one benchmark, each in a fresh process, in a fair order.
 
-A system is measured in rounds: ours with an empty compilation cache, then the peer,
-then both again, ours with the filled cache. What happens on the machine meanwhile
-meets both sides, and the times of all rounds are pooled.
+A system is measured in rounds: the peer, which says at once if it cannot do it, then
+ours with an empty compilation cache, then both again, ours with the filled cache. What
+happens on the machine meanwhile meets both sides; the times of all rounds are pooled.
 """
 
 import json
@@ -84,7 +84,7 @@ def planned_jobs(plan: Plan, caches: Path) -> Iterator[tuple[int, Job]]:
             for form in ("jit", *plan.forms)
         )
         for number in range(1, plan.rounds + 1):
-            yield from ((number, each) for each in (ours, *peers))
+            yield from ((number, each) for each in (*peers, ours))
         if plan.data is not None and what != "inference":
             yield 1, replace(ours, task="input", data=plan.data)
         if plan.budget:

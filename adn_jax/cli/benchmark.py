@@ -13,7 +13,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from adn_jax.benchmarks.job import PeerForm, What
+from adn_jax.benchmarks.job import PeerForm, What, side_of
 from adn_jax.benchmarks.record import (
     PEER_FORMS,
     Plan,
@@ -135,6 +135,10 @@ def run(plan: Plan, command: str, out: Path | None, records: list[Record]) -> No
 
     def keep(record: Record) -> None:
         progress.advance(task)
+        for result in record.results[-1:]:
+            if result.failure:  # told at once: what follows takes minutes
+                side = side_of(result.job.form)
+                print(f"adn: {side}: {result.failure}", file=sys.stderr)
         records[:] = [record]
         if out is not None:
             found = record_json(record) | summary_json(record)

@@ -24,16 +24,16 @@ def test_both_sides_take_turns():
         for number, job in jobs_of(PLAN)
     ]
     assert found == [
-        ("joint", "steps", "jit", 1, 2, "caches/joint_jit"),
         ("joint", "steps", "eager", 1, 2, "caches/joint_eager"),
-        ("joint", "steps", "jit", 2, 2, "caches/joint_jit"),
+        ("joint", "steps", "jit", 1, 2, "caches/joint_jit"),
         ("joint", "steps", "eager", 2, 2, "caches/joint_eager"),
+        ("joint", "steps", "jit", 2, 2, "caches/joint_jit"),
         ("joint", "input", "jit", 1, 2, "caches/joint_jit"),
         ("joint", "budget", "jit", 1, 2, "caches/joint_jit"),
-        ("inference", "steps", "jit", 1, 1, "caches/inference_jit"),
         ("inference", "steps", "eager", 1, 1, "caches/inference_eager"),
-        ("inference", "steps", "jit", 2, 1, "caches/inference_jit"),
+        ("inference", "steps", "jit", 1, 1, "caches/inference_jit"),
         ("inference", "steps", "eager", 2, 1, "caches/inference_eager"),
+        ("inference", "steps", "jit", 2, 1, "caches/inference_jit"),
         ("inference", "budget", "jit", 1, 1, "caches/inference_jit"),
     ]
     assert suite.count_jobs(PLAN) == 1 + len(found)
@@ -76,8 +76,8 @@ def test_a_failed_system_is_not_tried_again(run):
     told, kept = run(replace(PLAN, what=("joint",)), answer)
     assert told == [
         "peaks of the machine",
-        "joint, ours, round 1",
         "joint, peer eager, round 1",
+        "joint, ours, round 1",
         "joint, ours, round 2",
         "joint, input",
         "joint, budget",

@@ -58,7 +58,7 @@ def test_steps_and_inference_are_timed(jobs, capsys):
 def test_the_peer_has_the_recipes_precision(jobs, options, forms):
     given = ["--what", "align", "--rounds", "1", "--peer", "torch", *options]
     main(["benchmark", CONFIG, *given])
-    assert [job.form for job in jobs[2:]] == forms
+    assert [job.form for job in jobs[1:]] == [*forms, "jit"]
 
 
 @pytest.mark.usefixtures("jobs")
@@ -81,7 +81,9 @@ def test_a_failure_of_ours_is_exit_code_2(monkeypatch, capsys):
     with pytest.raises(SystemExit) as end:
         main(["benchmark", CONFIG])
     assert end.value.code == 2
-    assert "ours: it is too big." in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "ours: it is too big." in said.out
+    assert "adn: ours: it is too big.\n" in said.err
 
 
 def test_what_was_found_before_a_stop_is_told(monkeypatch, capsys):
