@@ -5,7 +5,7 @@ the import of PyTorch weights look inside.
 """
 
 from adn_jax.models.alignment_net import apply_alignment_net, init_alignment_net
-from adn_jax.models.network import Network, PatchForm, network
+from adn_jax.models.network import Network, PatchForm, network, probability_of
 from adn_jax.models.unets import (
     apply_unet,
     apply_unet_levels,
@@ -21,4 +21,5 @@ __all__ = [
     "init_alignment_net",
     "init_unet",
     "network",
+    "probability_of",
 ]

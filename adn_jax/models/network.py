@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32
 
 from adn_jax.config import (
@@ -20,6 +22,33 @@ from adn_jax.models.patches import Patch, over_patches
 from adn_jax.models.sean import apply_sean, check_slices, init_sean, sean_patch
 from adn_jax.models.unets import apply_unet_levels, check_unet_shape, init_unet
 from adn_jax.types import Key, Params, Shape
+
+SUREST = 1 - 2**-21
+"""The highest probability: interpolation rounds what is closer to 1 up to it."""
+
+Probability = Float32[Array, "*shape"]
+
+
+@jax.custom_jvp
+def probability_of(logits: Float32[Array, "*shape"]) -> Probability:
+    """The sigmoid, up to 1 - 2^-21, with the slope p (1 - p) everywhere (ours).
+
+    In float32 a sigmoid is 1 from logits of 17 on. There it has no slope, and the
+    cross-entropy of a voxel that is called infarct and is none no value: what a network
+    is surest of, and wrongly, would teach it nothing.
+
+    >>> float(jax.grad(lambda z: -jnp.log(1 - probability_of(z)))(jnp.float32(40)))
+    0.9999995231628418
+    """
+    return jnp.minimum(jax.nn.sigmoid(logits), SUREST)
+
+
+@probability_of.defjvp
+def _slope(
+    primals: tuple[Probability], tangents: tuple[Probability]
+) -> tuple[Probability, Probability]:
+    probability = probability_of(*primals)
+    return probability, probability * (1 - probability) * tangents[0]
 
 
 class PatchForm(NamedTuple):

@@ -21,6 +21,7 @@ from adn_jax.models import (
     apply_unet,
     init_alignment_net,
     network,
+    probability_of,
 )
 from adn_jax.pipeline.align import Alignment, estimate_alignment
 from adn_jax.types import (
@@ -285,7 +286,7 @@ def _probabilities(
         params, volume, key=key, precision=system.precision, remat=system.remat
     )
     shape = volume.shape[1:4]
-    return tuple(repeat_to(jax.nn.sigmoid(logits), shape) for logits in levels)
+    return tuple(repeat_to(probability_of(logits), shape) for logits in levels)
 
 
 def repeat_to(

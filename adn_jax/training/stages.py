@@ -26,7 +26,7 @@ from adn_jax.losses.recipes import (
     weighted_joint_terms,
 )
 from adn_jax.losses.segmentation import tissue_cross_entropy
-from adn_jax.models import apply_unet, network
+from adn_jax.models import apply_unet, network, probability_of
 from adn_jax.models.patches import Patch, cut, draw_starts
 from adn_jax.pipeline.adn import (
     AdnOutputs,
@@ -356,4 +356,4 @@ def _run_patches(
             key=dropout_key,
             precision=recipe.system.precision,
         )
-    return jax.nn.sigmoid(logits), labels.reshape(logits.shape), statistics
+    return probability_of(logits), labels.reshape(logits.shape), statistics
