@@ -131,7 +131,8 @@ def check_held_out(
     run: Run | None, recipe: Recipe, pretrained: Place, data: Manifest | DrawnHeads
 ) -> None:
     """Raise `UserError` if the run with whose weights D and F begin has learnt from
-    cases that are held out now; tell it if that is not known.
+    cases that are held out now; tell it if that is not known, and if the heads that
+    are drawn have been its own.
 
     D and F of a `run` that goes on have begun already.
     """
@@ -139,12 +140,18 @@ def check_held_out(
         same = run.pretrained.get("joint") == run_name(pretrained)
         if same and not run.other_cases(data):
             return
+    source = Run.open(pretrained)
     if isinstance(data, DrawnHeads):
+        if source.cases_sha256 == data.digest and source.recipe.seed == recipe.seed:
+            print(
+                f"adn: {pretrained} has learnt from heads drawn with seed "
+                f"{recipe.seed}, and the same ones come again; give another --seed.",
+                file=sys.stderr,
+            )
         return
     held_out = [
         name for split in ("validation", "test") for name in data.splits.get(split, ())
     ]
-    source = Run.open(pretrained)
     seen = learnt_cases(source, data, held_out)
     if seen is None:
         print(f"adn: {not_known(source, data)}", file=sys.stderr)

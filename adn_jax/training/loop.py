@@ -126,6 +126,8 @@ def train_stage(
                 validate=make_validation(stage, frozen, validation, place, everywhere),
                 names=lambda step: train.names_in(batch, update.seed, step - 1),
             )
+            if stage.name in run.pretrained and not checkpoints.steps:
+                session.save(state, with_score=True)  # nothing later may be as good
             batches = train_batches(train, batch, update.seed, done, place)
             signal = _run_updates(session, state, batches, stop)
         if signal:
@@ -394,6 +396,11 @@ class Session:
         metrics: Any = manager.metrics(best)
         facts = {"steps": last, "best_step": best, self.stage.score: metrics["score"]}
         self.run.mark_finished(self.stage.name, facts)
+        if best == 0:
+            self.log.say(
+                f"{self.stage.name}: no update made the weights better that it began "
+                f"with ({self.run.pretrained[self.stage.name]}), so these are kept."
+            )
 
     def case_absent(self) -> UserError:
         """Why the training stops if a process could not read a case."""

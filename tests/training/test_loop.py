@@ -67,10 +67,11 @@ def train(heads, monkeypatch):
     """Train `STAGE`, changed as asked, in the folder given."""
     monkeypatch.setattr(updates, "initial_params", lambda *_: {"w": jnp.float32(2)})
 
-    def call(run, manifest=heads, recipe=RECIPE, **changes):
+    def call(run, manifest=heads, recipe=RECIPE, begun_from="", **changes):
+        pretrained = {"joint": begun_from} if begun_from else {}
         return loop.train_stage(
             replace(STAGE, **changes),
-            Run(run, recipe),
+            Run(run, recipe, pretrained=pretrained),
             open_split(manifest, "train"),
             open_split(manifest, "validation"),
             {"offset": jnp.float32(0.1)},
@@ -105,6 +106,26 @@ def test_lines_scores_and_end(train, tmp_path):
     assert finished["steps"] == 7
     assert finished["dice"] == max(scores.values())
     assert scores[finished["best_step"]] == finished["dice"]
+
+
+def test_weights_of_another_run_are_scored_first_and_kept_if_none_are_better(
+    train, tmp_path
+):
+    def likes_the_first(params, *_):
+        return {"dice": jnp.full(2, 1 - abs(params["w"] - 2))}
+
+    begun = {"begun_from": "other", "evaluate": likes_the_first}
+    assert train(tmp_path / "run", **begun) == 0
+    lines = read_metrics(tmp_path / "run")
+    scores = {x["step"]: x["dice"] for x in lines if x["split"] == "validation"}
+    assert list(scores) == [0, 3, 6, 7]
+    assert scores[0] == 1 > max(scores[3], scores[6], scores[7])
+    finished = read_finished(tmp_path / "run")["joint"]
+    assert (finished["best_step"], finished["dice"]) == (0, 1.0)
+    stopping = {**begun, "loss": stop_at(1, signal.SIGTERM)}
+    assert train(tmp_path / "stopped", **stopping) == signal.SIGTERM
+    assert train(tmp_path / "stopped", **begun) == 0
+    assert read_metrics(tmp_path / "stopped") == lines
 
 
 def test_cases_that_say_nothing_do_not_count():

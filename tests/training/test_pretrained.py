@@ -341,6 +341,16 @@ def test_it_is_told_if_that_is_not_known(tmp_path, capsys):
     assert "has learnt from is not known any more" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("seed", "told"), [(RECIPE.seed, True), (7, False)])
+def test_it_is_told_if_the_same_heads_come_again(tmp_path, capsys, seed, told):
+    base, run = tmp_path / "base", tmp_path / "run"
+    assert train(NO_NET, None, base) == 0
+    given = {"align": base, "joint": base}
+    assert train(replace(NO_NET, seed=seed), None, run, pretrained=given) == 0
+    said = f"adn: {base} has learnt from heads drawn with seed {RECIPE.seed}, and"
+    assert (said in capsys.readouterr().err) == told
+
+
 def test_a_training_goes_on_without_the_run_that_it_began_with(tmp_path, monkeypatch):
     data = write_heads(tmp_path / "data", train=2, validation=1).folder
     base, run = tmp_path / "base", tmp_path / "run"
