@@ -40,6 +40,8 @@ LEAST_RIVAL = 1.2
 had a nearer rival, and its mid-line was the one that erred by 2 degrees."""
 USUAL_DEG = 45.0
 """Heads lie turned by less, so up to here the coordinates say what is front."""
+BACKWARDS_DEG = 90.0
+"""Turned by more, a head looks like one whose rows were stored in the wrong order."""
 CLEAR_SKEWNESS = 0.05
 """Beyond `USUAL_DEG` the brain's shape has to say it: so clearly."""
 
@@ -259,10 +261,16 @@ def judge_midline(plane: Plane, fit: MidlineFit, affine: Affine) -> MidlineJudge
     if not knows_sides:
         flags.append(UNKNOWN_SIDES)
     elif unusual:
+        mirrored = (
+            ""
+            if abs(turn) <= BACKWARDS_DEG
+            else " (were the scan mirrored from front to back instead, they would be "
+            "the other way round)"
+        )
         flags.append(
             f"the head is turned by {turn:.0f} degrees in the scan's coordinates; left "
-            "and right are told by the brain's shape, not by the coordinates: look "
-            "whether the orientation is right"
+            "and right are told by the brain's shape, not by the coordinates"
+            f"{mirrored}: look whether the orientation is right"
         )
     return MidlineJudgement(True, knows_sides, tuple(flags))
 

@@ -316,22 +316,27 @@ def _upright(image: Image) -> Image:
 def slice_numbers(scan: RawScan) -> tuple[tuple[int, ...], str]:
     """The number of each slice of a scan from foot to head, and what it counts.
 
-    It is that of the image in a series, if each has another, as viewers of DICOM have
-    it, or of the slice as the file holds it; of a straightened series that of the
-    nearest slice as it was taken.
+    It is that of the image in a series of axial images, if each has another, as viewers
+    of DICOM have it, or of the slice as the file holds it; of a straightened series
+    that of the nearest slice as it was taken. Other series are counted from the foot.
     """
     upright = _upright(scan.image)
     step = np.linalg.solve(scan.image.affine, upright.affine)  # index to index
     axis = int(np.argmax(abs(step[:3, 2])))
     index = step[axis, 3] + step[axis, 2] * np.arange(upright.shape[2])
-    index = np.rint(index).astype(int)
+    index, is_axial = np.rint(index).astype(int), axis == 2
+    from_the_foot = np.arange(1, 1 + len(index))
+    if scan.frames and not is_axial:  # its images are no slices of these
+        return tuple(from_the_foot.tolist()), FROM_THE_FOOT
     if scan.taken is not None:
         heights = straightening(scan.taken).grid_mm[index]
         index = abs(scan.taken.heights_mm - heights[:, None]).argmin(axis=1)
-    numbers, counted = index + 1, FROM_THE_FOOT if scan.frames else IN_FILE
+    numbers, counted = index + 1, IN_FILE
     told = [int(frame.number("InstanceNumber")) for frame in scan.frames]
     if told and len(set(told)) == len(told):
         numbers, counted = np.array(told)[index], BY_IMAGE
+    elif told:
+        numbers, counted = from_the_foot, FROM_THE_FOOT
     if scan.taken is not None:
         counted = f"{counted}, {STRAIGHTENED}"
     return tuple(numbers.tolist()), counted

@@ -184,7 +184,7 @@ class System:
         known = self.known_lesions
         if model.recipe.least_lesion_ml > 0 or known is not None:
             maps = maps.counting(self.counts)
-        if known is not None:
+        if known is not None and not maps.midline_missed:  # known heads have all one
             maps = maps.telling(known, model.run.recipe.least_lesion_ml)
         if model.heads is not None:
             unlike = model.heads.flags(case, system.prepare)
@@ -393,7 +393,7 @@ def _midline(
         "plane": plane if judged.found else None,
         "first_plane": first_plane if judged.found else None,
         "midline_missed": not judged.found,
-        "knows_sides": judged.knows_sides,
+        "knows_sides": judged.knows_sides and case.source.get("sides_known", True),
     }
     return found, judged.flags
 

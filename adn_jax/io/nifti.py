@@ -239,6 +239,15 @@ def header_flags(path: Path) -> tuple[str, ...]:
     return tuple(flags)
 
 
+def tells_sides(path: Path) -> bool:
+    """Whether the header of a NIfTI file says which side is left, once or twice
+    alike."""
+    header = open_nifti(path).header
+    given = [header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]]
+    hands = {np.sign(np.linalg.det(each[:3, :3])) for each in given if each is not None}
+    return len(hands) == 1
+
+
 def _slant_deg(affine: Float[np.ndarray, "4 4"]) -> float:
     """How many degrees two axes of an affine are off a right angle, at most."""
     axes = unit_axes(affine)

@@ -12,7 +12,7 @@ from adn_jax.errors import UserError
 from adn_jax.io.archive import ARCHIVE_ENDINGS, unpack
 from adn_jax.io.files import check_fetched, is_there
 from adn_jax.io.image import Image, onto_voxels, read_image
-from adn_jax.io.nifti import header_flags
+from adn_jax.io.nifti import header_flags, tells_sides
 from adn_jax.io.paths import as_place
 from adn_jax.scans.dicom.headers import Frame, starts_as_dicom
 from adn_jax.scans.dicom.series import FEWEST_SLICES
@@ -149,9 +149,9 @@ def _read_nifti(
             f"nearly all voxels of {path} are NaN or infinite; convert the scan again."
         )
     hu, flags = to_hounsfield(image.voxels, hu_range is not None)
-    scan = RawScan(
-        name, image.holding(hu, "scan"), {"file": path.name}, header_flags(path) + flags
-    )
+    unknown = {} if tells_sides(path) else {"sides_known": False}
+    source = {"file": path.name, **unknown}
+    scan = RawScan(name, image.holding(hu, "scan"), source, header_flags(path) + flags)
     return in_hounsfield(scan, hu_range, str(path))
 
 

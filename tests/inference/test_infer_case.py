@@ -78,6 +78,16 @@ def test_a_label_never_reaches_a_prediction(tiny_data, tiny_params, tiny_recipe)
     np.testing.assert_array_equal(one.prediction, two.prediction)
 
 
+def test_sides_are_not_told_where_the_header_does_not(
+    inferred, tiny_data, tiny_params, tiny_recipe
+):
+    case = read_case(tiny_data / "turned")
+    unknown = replace(case, source={"sides_known": False})
+    maps, _ = infer_case(tiny_params, unknown, tiny_recipe)
+    assert inferred[0].knows_sides
+    assert not maps.knows_sides
+
+
 def test_maps_go_back_to_the_scans_grid(inferred):
     maps, outputs = inferred
     moved = on_scan_grid(outputs)

@@ -70,6 +70,8 @@ def test_sides_are_told_where_the_front_is_known(degrees, skewness, known):
     assert judged.found
     assert judged.knows_sides is known
     assert bool(judged.flags) is (not known or degrees > 45)
+    backwards = "were the scan mirrored from front to back" in " ".join(judged.flags)
+    assert backwards is (known and degrees > 90)
 
 
 def test_the_turn_is_against_the_patient_not_the_grid():

@@ -173,6 +173,10 @@ def test_slices_of_a_straightened_series_have_the_numbers_of_those_taken():
     assert slice_numbers(replace(scan, image=turned)) == (numbers[::-1], counted)
 
 
+CORONAL = np.array([[1.0, 0, 0, 0], [0, 0, 5, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
+"""Rows go down from the vertex, images from front to back."""
+
+
 @pytest.mark.parametrize(
     ("told", "numbers", "counted"),
     [
@@ -195,7 +199,12 @@ def test_slices_of_a_series_have_the_numbers_of_its_images(told, numbers, counte
     assert slice_numbers(RawScan("series", image, frames=frames)) == (numbers, counted)
     down = Image(image.voxels, image.affine @ np.diag([1.0, 1, -1, 1]), "scan")
     flipped = RawScan("series", down, frames=frames)
-    assert slice_numbers(flipped) == (numbers[::-1], counted)
+    from_the_foot = counted == FROM_THE_FOOT
+    backwards = numbers if from_the_foot else numbers[::-1]
+    assert slice_numbers(flipped) == (backwards, counted)
+    coronal = Image(np.zeros((5, 4, 6), np.float32).swapaxes(1, 2), CORONAL, "scan")
+    found = slice_numbers(RawScan("series", coronal, frames=frames))
+    assert found == ((1, 2, 3, 4, 5, 6), FROM_THE_FOOT)
 
 
 def test_a_prepared_case_is_shown_as_the_system_saw_it():

@@ -17,8 +17,9 @@ from adn_jax.errors import UserError
 from adn_jax.evaluation import evaluate as module
 from adn_jax.evaluation.evaluate import evaluate_run
 from adn_jax.evaluation.report import Pictures
+from adn_jax.inference import system as system_module
 from adn_jax.inference.chain import as_batch, as_map
-from adn_jax.inference.maps import Thresholds, Uncertainty
+from adn_jax.inference.maps import MidlineJudgement, Thresholds, Uncertainty
 from adn_jax.inference.system import has_dropout, infer_case, load_system
 from adn_jax.pipeline.adn import apply_adn
 from adn_jax.training.runs import Run, write_run, write_small_run
@@ -203,6 +204,19 @@ def test_how_often_lesions_are_true_holds_for_the_run_as_it_was_measured(
     assert together.known_lesions is None
     chosen = replace(measured, thresholds=Thresholds(0.5, 0.4))
     assert chosen.known_lesions is None
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_lesions_have_no_ppv_where_no_mid_line_was_found(
+    tiny_run, tmp_path, case, monkeypatch, found
+):
+    known = KnownLesions(100, 90, -4.0, 1.0, 3.0, least_ppv=0.0)
+    write_small_run(Run.open(tiny_run), tmp_path / "measured", lesions=known)
+    judged = MidlineJudgement(found, found, ())
+    monkeypatch.setattr(system_module, "judge_midline", lambda *_: judged)
+    maps = load_system(tmp_path / "measured").infer(case).maps
+    assert maps.predicted.any()
+    assert (maps.ppv is not None) == (maps.known_lesions is not None) == found
 
 
 def test_lesions_smaller_than_any_measured_one_are_not_left_out_by_their_ppv(

@@ -7,7 +7,14 @@ import pytest
 
 from adn_jax.errors import UserError
 from adn_jax.io.image import from_zyx, read_image, write_image
-from adn_jax.io.nifti import check_gzip, header_flags, one_line, open_nifti, read_voxels
+from adn_jax.io.nifti import (
+    check_gzip,
+    header_flags,
+    one_line,
+    open_nifti,
+    read_voxels,
+    tells_sides,
+)
 
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
@@ -115,6 +122,24 @@ def test_forms_that_disagree_are_flagged_beyond_a_voxel(tmp_path, shift, flagged
     assert bool(flags) == flagged
     assert not flagged or "disagree by up to 6 voxels; the sform is used" in flags[0]
     np.testing.assert_allclose(open_nifti(tmp_path / "a.nii").affine, moved, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("qform", "sform", "told"),
+    [
+        (None, None, False),
+        (AFFINE, None, True),
+        (None, AFFINE, True),
+        (AFFINE, np.diag([-1.0, -1, 1, 1]) @ AFFINE, True),  # half a turn
+        (AFFINE, np.diag([-1.0, 1, 1, 1]) @ AFFINE, False),  # a mirror image
+    ],
+)
+def test_whether_a_header_tells_the_sides(tmp_path, qform, sform, told):
+    header = nib.Nifti1Header()
+    header.set_qform(qform, int(qform is not None))
+    header.set_sform(sform, int(sform is not None))
+    nib.Nifti1Image(VALUES, None, header).to_filename(tmp_path / "a.nii")
+    assert tells_sides(tmp_path / "a.nii") == told
 
 
 def test_without_forms_the_side_is_not_known(tmp_path):
