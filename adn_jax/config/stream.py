@@ -132,9 +132,10 @@ class StreamSettings:
     other_side: Chance = 0.3
     """Chance that a further infarct lies on the other side."""
     infarct_quantiles_ml: Quantiles = (1.5, 12.0, 110.0)
-    """10th percentile, median and 90th percentile of an infarct's volume."""
+    """10th percentile, median and 90th percentile of an infarct's volume before its
+    artery's territory, the skull and the head's size cut it: labels have about half."""
     infarct_limits_ml: LimitRange = (0.3, 330.0)
-    """Smallest and largest volume; territories of arteries too small for the smallest
+    """Smallest and largest of these; territories of arteries too small for the smallest
     have no infarct."""
     infarct_loss_hu: NonNegativeRange = (2.0, 25.0)
     """Darkening of the core, from hyperacute to old; CSF density is the most."""

@@ -9,8 +9,10 @@ from adn_jax.errors import UserError
 HuVolume = Float[np.ndarray, "z y x"]
 
 STORED_OFFSETS_HU = {
-    1024.0: "without the rescale intercept; 1024 taken off",
-    1000.0: "with 1000 added to HU; 1000 taken off",
+    1024.0: "without the rescale intercept; 1024 taken off, by the brightness of soft "
+    "tissue (had it been 1000, all HU would be 24 higher)",
+    1000.0: "with 1000 added to HU; 1000 taken off, by the brightness of soft tissue "
+    "(had it been 1024, all HU would be 24 lower)",
     32_768.0: "as unsigned numbers around 32,768; 32,768 taken off",
 }
 """What some converters leave added to HU, and how it is told."""

@@ -159,7 +159,8 @@ def test_missing_rescale_intercept_is_corrected(tmp_path, head):
     scan = read_scan(save(tmp_path / "a.nii", stored, head.ct.affine))
     np.testing.assert_allclose(scan.image.voxels, stored - 1024.0)
     assert scan.flags == (
-        "values were stored without the rescale intercept; 1024 taken off",
+        "values were stored without the rescale intercept; 1024 taken off, by the "
+        "brightness of soft tissue (had it been 1000, all HU would be 24 higher)",
     )
 
 
