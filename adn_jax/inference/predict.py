@@ -202,9 +202,16 @@ class Prediction:
     @property
     def _on_slices(self) -> Found:
         """What was found on the slices of a series as they were taken."""
-        images, model = self.as_taken or self.images, self.facts["model"]
-        lesion, probability = images["lesion"].voxels, images["probability"].voxels
-        return Found(lesion, probability, model["recipe"], model["run"])
+        images, facts = self.as_taken or self.images, self.facts
+        return Found(
+            lesion=images["lesion"].voxels,
+            probability=images["probability"].voxels,
+            recipe=facts["model"]["recipe"],
+            run=facts["model"]["run"],
+            threshold=facts["threshold"],
+            left_out=facts["lesions_left_out"],
+            flags=tuple(facts["flags"]),
+        )
 
 
 def units_of(settings: AsymmetrySettings) -> dict[str, str]:

@@ -24,6 +24,7 @@ from adn_jax.inference.predict import (
 )
 from adn_jax.io.files import atomic_path
 from adn_jax.training.runs import Run, write_small_run
+from tests.inference.test_dicom import comments_of
 from tests.scans.dicom.files import write_series
 
 
@@ -233,6 +234,12 @@ def check_dicom(folder, uids):
         assert wanted.any()
         np.testing.assert_allclose(frames[..., 0], wanted, rtol=0, atol=step + 1e-6)
     assert facts["lesion_volume_ml"] > 0
+    told = json.loads((folder / "scan.json").read_text())
+    said = comments_of(folder / facts["files"]["report"])
+    assert said[: len(told["flags"])] == told["flags"] != []
+    left_out = f"lesions left out: {told['lesions_left_out']} (too small or doubtful"
+    assert said[-2].startswith(left_out)
+    assert said[-1] == f"threshold: {told['threshold']}"
 
 
 def test_a_scan_without_series_has_no_dicom_result(
