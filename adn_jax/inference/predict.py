@@ -17,7 +17,7 @@ from rich.progress import track
 
 from adn_jax.config import AsymmetrySettings
 from adn_jax.config.serialization import settings_to_json
-from adn_jax.data.cases import PreparedCase
+from adn_jax.data.cases import PreparedCase, sha256
 from adn_jax.datasets.raw import CaseInput
 from adn_jax.errors import (
     UserError,
@@ -52,7 +52,7 @@ from adn_jax.runtime.capacity import MemoryShortageError
 from adn_jax.runtime.platform import versions
 from adn_jax.scans.dicom.straighten import taken_image
 from adn_jax.scans.hounsfield import check_hu_range
-from adn_jax.scans.read import RawScan, read_scan, scan_name
+from adn_jax.scans.read import RawScan, find_nifti, read_scan, scan_name
 from adn_jax.training.runs import TrainedModel, run_name
 
 UNITS = {
@@ -134,6 +134,17 @@ class Failure(NamedTuple):
     sentence: str
     all_but_dicom: bool = False
     """Whether all results but those in DICOM are there."""
+    older_stay: bool = False
+    """Whether results of an earlier run are where its own would be."""
+
+    def beside(self, folder: Path) -> "Failure":
+        """The same, told with the older results that stay in a folder, if any do."""
+        if self.all_but_dicom or not _holds_results(folder):
+            return self
+        sentence = (
+            f"{self.sentence.rstrip('.')}; results of an earlier run stay in {folder}."
+        )
+        return self._replace(sentence=sentence, older_stay=True)
 
 
 @dataclass(frozen=True)
@@ -155,7 +166,7 @@ class Prediction:
     shown: ShownScan
     """Scan, lesions and maps as figure and page show them."""
     facts: Mapping[str, Any]
-    """What `scan.json` says: lesions, pose, flags, quality, model."""
+    """What `scan.json` says: the scan, lesions, pose, flags, quality, model."""
 
     def write(self, folder: Path, viewer: bool = True, dicom: bool = False) -> None:
         """Write volumes, figure, `scan.json` and, with `viewer`, the page that shows
@@ -292,13 +303,20 @@ def predict_scans(
             raise  # the same holds for every scan
         except UserError as error:
             lacks_dicom = isinstance(error, DicomNotWrittenError)
-            failures[scan] = Failure(str(error), lacks_dicom)
+            failures[scan] = Failure(str(error), lacks_dicom).beside(folder)
         except Exception as error:  # whatever a file holds, the other scans go on
             said = f"{scan} failed: {_reason(error)}"
             if is_out_of_memory(error):
                 said = f"{scan}: {memory_sentence(error)}"
-            failures[scan] = Failure(said)
+            failures[scan] = Failure(said).beside(folder)
     return failures
+
+
+def _holds_results(folder: Path) -> bool:
+    """Whether results of a scan are seen in a folder."""
+    with suppress(UserError):  # a disk that has gone: the other scans go on
+        return is_there(folder / FACTS)
+    return False
 
 
 def _reason(error: Exception) -> str:
@@ -324,6 +342,7 @@ def predict_and_write(
 
 def _predict_read(system: System, scan: RawScan, path: Path | str) -> Prediction:
     """Everything that a system finds in a scan that was read from a path."""
+    identity = identity_of(scan, Path(path))
     recipe = system.model.recipe
     settings = replace(recipe.system.prepare, tissue="none")  # not needed to predict
     case = prepare_scan(CaseInput(scan), settings)
@@ -336,7 +355,8 @@ def _predict_read(system: System, scan: RawScan, path: Path | str) -> Prediction
         volumes["uncertainty"] = native(uncertainty.entropy)
         further["mutual_information"] = native(uncertainty.mutual_information)
     shown = ShownScan.of_scan(scan, case, maps, volumes | further)
-    facts = {"scan": _spelled_out(path), **_describe_case(scan, case, maps, shown)}
+    facts: dict[str, Any] = {"scan": _spelled_out(path), "identity": identity}
+    facts |= _describe_case(scan, case, maps, shown)
     if uncertainty is not None:
         facts["uncertainty"] = system.uncertainty_source
     facts["window_hu"] = list(settings.window_hu)
@@ -364,6 +384,19 @@ def _predict_read(system: System, scan: RawScan, path: Path | str) -> Prediction
     facts["versions"] = versions()
     images = {name: scan.image.holding(one, name) for name, one in volumes.items()}
     return Prediction(scan, case, maps, images, as_taken, shown, facts)
+
+
+def identity_of(scan: RawScan, path: Path) -> dict[str, str]:
+    """What tells a scan that was read from a path from others that come to lie there.
+
+    The UID of its series or the checksum of its file, and nothing of the patient. Empty
+    if the images of a folder name no series.
+    """
+    uid = scan.frames[0].header.get("SeriesInstanceUID") if scan.frames else ""
+    if uid:
+        return {"series_instance_uid": uid}
+    file = find_nifti(path) or path
+    return {"sha256": sha256(file)} if file.is_file() else {}
 
 
 def lesion_of(

@@ -1,6 +1,9 @@
 import errno
+import hashlib
 import json
+import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import highdicom
@@ -17,15 +20,17 @@ from adn_jax.errors import UserError
 from adn_jax.inference import predict as module
 from adn_jax.inference.predict import (
     UNITS,
+    identity_of,
     predict_scans,
     result_folders,
     result_names,
     units_of,
 )
 from adn_jax.io.files import atomic_path
+from adn_jax.scans.read import read_scan
 from adn_jax.training.runs import Run, write_small_run
 from tests.inference.test_dicom import comments_of
-from tests.scans.dicom.files import write_series
+from tests.scans.dicom.files import head_of_blocks, write_series
 
 
 @pytest.fixture(scope="module")
@@ -299,7 +304,8 @@ def check_values(folder, scan):
 
 def check_facts(facts, folder):
     """What scan.json says fits the files."""
-    assert Path(facts["scan"]).exists()
+    held = Path(facts["scan"]).read_bytes()
+    assert facts["identity"] == {"sha256": hashlib.sha256(held).hexdigest()}
     lesion = load(folder, "lesion")
     voxel_ml = np.prod(lesion.header.get_zooms()) / 1000
     assert facts["lesion_volume_ml"] == pytest.approx(
@@ -379,6 +385,78 @@ def test_an_unforeseen_error_names_its_scan_alone(tmp_path, monkeypatch):
     said = f"{odd} failed: ZeroDivisionError: in the middle"
     assert failures == {odd: module.Failure(said)}
     assert done == [fine]
+
+
+@pytest.mark.parametrize(
+    ("error", "start"),
+    [
+        (UserError("the slices lie apart; mend them."), "the slices lie apart; mend"),
+        (ZeroDivisionError("in the middle"), "{scan} failed: ZeroDivisionError: in"),
+        (MemoryError(), "{scan}: memory ran out (the system gave no more); end other"),
+    ],
+)
+def test_a_failed_scan_names_the_results_that_an_earlier_run_left(
+    tmp_path, monkeypatch, error, start
+):
+    def predict_and_write(*_):
+        raise error
+
+    monkeypatch.setattr(module, "predict_and_write", predict_and_write)
+    monkeypatch.setattr(module, "load_system", lambda *_, **__: None)
+    old, new, out = tmp_path / "old.nii", tmp_path / "new.nii", tmp_path / "out"
+    (out / "old").mkdir(parents=True)
+    (out / "old" / "scan.json").write_text(json.dumps({"scan": str(old)}))
+    failures = predict_scans(tmp_path / "run", [old, new], out)
+    for scan, failure in failures.items():
+        assert failure.sentence.startswith(start.format(scan=scan))
+        assert ".;" not in failure.sentence
+        assert failure.older_stay == (scan == old)
+    stays = f"; results of an earlier run stay in {out / 'old'}."
+    assert failures[old].sentence.endswith(stays)
+    assert "an earlier run" not in failures[new].sentence
+    assert (out / "old" / "scan.json").is_file()
+
+
+def test_results_that_are_new_but_for_dicom_are_no_older_ones(tmp_path):
+    (tmp_path / "scan.json").touch()
+    lacking = module.Failure("no DICOM.", all_but_dicom=True)
+    assert lacking.beside(tmp_path) == lacking
+
+
+def test_a_disk_that_has_gone_stops_no_other_scan(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    failure = module.Failure("it failed.")
+    assert failure.beside(tmp_path) == failure
+
+
+def test_a_scan_is_known_by_what_it_holds(tmp_path, raw_head):
+    case = tmp_path / "case_7"
+    case.mkdir()
+    shutil.copy(raw_head, case / "ct.nii.gz")
+    wanted = {"sha256": hashlib.sha256(raw_head.read_bytes()).hexdigest()}
+    assert identity_of(read_scan(raw_head), raw_head) == wanted
+    assert identity_of(read_scan(case), case) == wanted
+
+
+def test_a_series_is_known_by_its_uid_and_by_nothing_of_the_patient(tmp_path):
+    folder = tmp_path / "series"
+    (first, *_) = write_series(folder, head_of_blocks(10))
+    wanted = {"series_instance_uid": pydicom.dcmread(first).SeriesInstanceUID}
+    scan = read_scan(folder)
+    assert identity_of(scan, folder) == wanted
+    archive = Path(shutil.make_archive(str(tmp_path / "packed"), "zip", folder))
+    assert identity_of(read_scan(archive), archive) == wanted
+    nameless = [
+        replace(frame, header=frame.header | {"SeriesInstanceUID": ""})
+        for frame in scan.frames
+    ]
+    scan = replace(scan, frames=tuple(nameless))
+    assert identity_of(scan, folder) == {}
+    packed = {"sha256": hashlib.sha256(archive.read_bytes()).hexdigest()}
+    assert identity_of(scan, archive) == packed
 
 
 @pytest.mark.parametrize(
