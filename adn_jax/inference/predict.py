@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, UInt8
+from nibabel.affines import apply_affine
 from rich.progress import track
+from scipy import ndimage
 
 from adn_jax.config import AsymmetrySettings
 from adn_jax.config.serialization import settings_to_json
@@ -29,7 +31,7 @@ from adn_jax.errors import (
 from adn_jax.inference.chain import as_map, on_scan_grid
 from adn_jax.inference.dicom import Found, check_highdicom, check_series, write_dicom
 from adn_jax.inference.figures import as_webp, save_figure, scan_figure
-from adn_jax.inference.maps import CaseMaps
+from adn_jax.inference.maps import CaseMaps, Lesions
 from adn_jax.inference.shown import ShownScan
 from adn_jax.inference.system import System, load_system
 from adn_jax.inference.viewer import write_viewer
@@ -349,6 +351,8 @@ def _predict_read(system: System, scan: RawScan, path: Path | str) -> Prediction
     maps, outputs, uncertainty = system.infer(case)
     native = partial(to_native, geometry=case.geometry)
     volumes = lesion_of(native(maps.prediction), maps.threshold)
+    lost = lost_lesions(maps, case, scan.image.holding(volumes["lesion"], "lesion"))
+    maps = replace(maps, left_out=maps.left_out + lost)
     volumes |= _maps_on_scan(scan, case, maps, outputs)
     further = {}
     if uncertainty is not None:
@@ -408,6 +412,20 @@ def lesion_of(
     stored = np.rint(probability / step) * step
     stored += step * (lesion.astype(np.float32) - (stored >= threshold))
     return {"lesion": lesion.astype(np.uint8), "probability": stored}
+
+
+def lost_lesions(maps: CaseMaps, case: PreparedCase, lesion: Image) -> int:
+    """How many lesions of the prepared grid have no voxel on the scan's own, whose
+    slices may lie beside a small one."""
+    number, voxels = Lesions.of(maps.predicted)
+    # A voxel of the scan is interpolated from the eight around it; no two of these
+    # belong to different lesions, for such would touch.
+    around = ndimage.maximum_filter(number, size=2, origin=-1)
+    to_case = np.linalg.solve(case.affine, lesion.affine)
+    places = apply_affine(to_case, np.argwhere(lesion.voxels))[:, ::-1]
+    lowest = np.clip(np.floor(places).astype(int), 0, np.array(number.shape) - 1)
+    shown = np.unique(around[tuple(lowest.T)])
+    return len(voxels) - int(np.count_nonzero(shown))
 
 
 def _maps_on_scan(

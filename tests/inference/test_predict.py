@@ -18,17 +18,22 @@ from adn_jax.config import AsymmetrySettings
 from adn_jax.data.known_lesions import KnownLesions
 from adn_jax.errors import UserError
 from adn_jax.inference import predict as module
+from adn_jax.inference.maps import Lesions
 from adn_jax.inference.predict import (
     UNITS,
     identity_of,
+    lost_lesions,
     predict_scans,
     result_folders,
     result_names,
     units_of,
 )
+from adn_jax.inference.system import Inferred, System
 from adn_jax.io.files import atomic_path
+from adn_jax.prepare.case import to_native
 from adn_jax.scans.read import read_scan
 from adn_jax.training.runs import Run, write_small_run
+from tests.inference.planted import planted
 from tests.inference.test_dicom import comments_of
 from tests.scans.dicom.files import head_of_blocks, write_series
 
@@ -75,7 +80,6 @@ def test_lesions_that_are_too_small_to_count_are_in_no_result(
     folder = tmp_path / "out" / "LSP"
     before = json.loads((folder / "scan.json").read_text())
     probability = load(folder, "probability").get_fdata()
-    assert before["lesions_left_out"] == 0
     assert before["model"]["least_lesion_ml"] == 0.0
     options += ("--least-lesion-ml", "1e4")
     main(["predict", str(tiny_run), str(reoriented), *options])
@@ -86,12 +90,61 @@ def test_lesions_that_are_too_small_to_count_are_in_no_result(
     assert before["lesion_volume_ml"] > 0
     assert after["lesion_volume_ml"] == 0
     assert after["lesions"] == []
-    assert after["lesions_left_out"] > 0
+    # before, those alone of which the scan's grid shows nothing
+    assert after["lesions_left_out"] > before["lesions_left_out"]
     assert after["model"]["least_lesion_ml"] == 1e4
     assert not load(folder, "lesion").get_fdata().any()
     held = load(folder, "probability").get_fdata()
     assert held.max() < 0.5
     assert (held <= probability).all()
+
+
+def test_a_lesion_of_which_the_scans_grid_shows_nothing_counts_as_left_out(
+    tiny_run, reoriented, tmp_path, monkeypatch
+):
+    infer = System.infer
+
+    def infer_two(system, case):
+        """A block, and a voxel that is no infarct anywhere but at its very centre."""
+        maps, outputs, uncertainty = infer(system, case)
+        prediction = np.zeros_like(maps.prediction)
+        middle = np.array(prediction.shape) // 2
+        prediction[tuple(slice(at - 1, at + 2) for at in middle)] = 1
+        prediction[tuple(middle - 4)] = np.nextafter(np.float32(0.5), np.float32(1))
+        maps = replace(maps, prediction=prediction)
+        return Inferred(maps, outputs, uncertainty)
+
+    monkeypatch.setattr(System, "infer", infer_two)
+    main(["predict", str(tiny_run), str(reoriented), *out_of(tmp_path)])
+    folder = tmp_path / "out" / "LSP"
+    facts = json.loads((folder / "scan.json").read_text())
+    assert len(facts["lesions"]) == 1
+    assert facts["lesions_left_out"] == 1
+    told = "; 1 too small or doubtful to count left out."
+    assert told in (folder / "viewer.html").read_text()
+
+
+@pytest.mark.parametrize("codes", ["RAS", "PIR"])
+@pytest.mark.parametrize("share", [0.0, 0.002])
+def test_lesions_are_lost_that_give_no_voxel_alone(codes, share):
+    scan, case, maps = planted(codes, tilt=0.2)
+    drawn = np.random.default_rng(3).random((2, *maps.prediction.shape), np.float32)
+    scattered = np.where(drawn[0] < share, drawn[1], 0)
+    maps = replace(maps, prediction=np.maximum(maps.prediction, scattered))
+    number, voxels = Lesions.of(maps.predicted)
+
+    def on_scan(prediction):
+        return to_native(prediction, case.geometry) >= maps.threshold
+
+    # below the threshold other lesions' surroundings add to what one lesion gives
+    alone = [
+        on_scan(np.where((number == 0) | (number == one), maps.prediction, 0))
+        for one in range(1, 1 + len(voxels))
+    ]
+    lost = lost_lesions(maps, case, scan.holding(on_scan(maps.prediction), "lesion"))
+    assert lost == sum(not one.any() for one in alone)
+    assert (lost > 0) == (share > 0)
+    assert lost < len(voxels)
 
 
 @pytest.fixture
@@ -111,7 +164,6 @@ def test_lesions_that_are_rarely_true_are_in_no_result(
     main([*command, "--least-ppv", "0"])
     folder = tmp_path / "out" / "LSP"
     everything = json.loads((folder / "scan.json").read_text())
-    assert everything["lesions_left_out"] == 0
     assert everything["model"]["known_lesions"]["least_ppv"] == 0
     main(command)
     told = json.loads((folder / "scan.json").read_text())
@@ -119,7 +171,7 @@ def test_lesions_that_are_rarely_true_are_in_no_result(
     # told is the PPV by which they were kept, not that of what the scan's grid shows
     assert min(lesion["ppv"] for lesion in everything["lesions"]) < 0.25
     assert min(lesion["ppv"] for lesion in told["lesions"]) >= 0.25
-    assert told["lesions_left_out"] > 0
+    assert told["lesions_left_out"] > everything["lesions_left_out"]
     # components of the prepared grid are judged, those of the scan's are told
     volumes, kept = ([one["volume_ml"] for one in facts["lesions"]]
                      for facts in (everything, told))  # fmt: skip
