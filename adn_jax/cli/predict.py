@@ -81,7 +81,9 @@ def main(arguments: Sequence[str]) -> None:
     for failure in failures.values():
         print(f"adn: {failure.sentence}", file=sys.stderr)
     done = len(scans) - sum(not failure.all_but_dicom for failure in failures.values())
-    print(f"{done} {'scan is' if done == 1 else 'scans are'} in {command.out}")
+    older = sum(failure.older_stay for failure in failures.values())
+    beside = f", and older results of {older}" if older else ""
+    print(f"{done} {'scan is' if done == 1 else 'scans are'} in {command.out}{beside}")
     if failures:
         raise SystemExit(2)
 

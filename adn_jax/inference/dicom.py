@@ -2,7 +2,8 @@
 
 A segmentation of the lesion (binary) and one of its probability (fractional), frame for
 frame on the slices as they were taken, and a structured report with the volume
-(TID 1500). Every one refers to the images of the series and lies in its study.
+(TID 1500), together with what makes it doubtful. Every one refers to the images of the
+series and lies in its study.
 """
 
 import warnings
@@ -89,6 +90,21 @@ class Found:
     probability: Float32[np.ndarray, "x y z"]
     recipe: str
     run: str
+    threshold: float
+    """Probability from which a voxel is infarct."""
+    left_out: int = 0
+    """Predicted lesions that are not among these."""
+    flags: tuple[str, ...] = ()
+    """What deserves a look in the scan, a sentence each."""
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader has to know of the volume, in the words of `scan.json`."""
+        return (
+            *self.flags,
+            f"lesions left out: {self.left_out} (too small or doubtful to count)",
+            f"threshold: {self.threshold}",
+        )
 
 
 def check_highdicom() -> None:
@@ -333,7 +349,8 @@ def _report(
     tracking: tuple[str, str],
     found: Found,
 ) -> "highdicom.sr.ComprehensiveSR":
-    """The report: volume of the infarct in the brain, referring to its segment."""
+    """The report: volume of the infarct in the brain, referring to its segment, and
+    beside it what makes it doubtful."""
     from highdicom import UID, sr
 
     device = sr.DeviceObserverIdentifyingAttributes(
@@ -356,6 +373,11 @@ def _report(
         measurements=[
             sr.Measurement(name=codes.SCT.Volume, value=volume_ml, unit=MILLILITRE)
         ],
+    )
+    # in the group, not at the root: there readers of TID 1500 pass over texts
+    region[0].ContentSequence.extend(
+        sr.TextContentItem(codes.DCM.Comment, remark, "CONTAINS")
+        for remark in found.remarks
     )
     content = sr.MeasurementReport(
         observation_context=sr.ObservationContext(

@@ -13,11 +13,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, UInt8
+from nibabel.affines import apply_affine
 from rich.progress import track
+from scipy import ndimage
 
 from adn_jax.config import AsymmetrySettings
 from adn_jax.config.serialization import settings_to_json
-from adn_jax.data.cases import PreparedCase
+from adn_jax.data.cases import PreparedCase, sha256
 from adn_jax.datasets.raw import CaseInput
 from adn_jax.errors import (
     UserError,
@@ -29,7 +31,7 @@ from adn_jax.errors import (
 from adn_jax.inference.chain import as_map, on_scan_grid
 from adn_jax.inference.dicom import Found, check_highdicom, check_series, write_dicom
 from adn_jax.inference.figures import as_webp, save_figure, scan_figure
-from adn_jax.inference.maps import CaseMaps
+from adn_jax.inference.maps import CaseMaps, Lesions
 from adn_jax.inference.shown import ShownScan
 from adn_jax.inference.system import System, load_system
 from adn_jax.inference.viewer import write_viewer
@@ -52,7 +54,7 @@ from adn_jax.runtime.capacity import MemoryShortageError
 from adn_jax.runtime.platform import versions
 from adn_jax.scans.dicom.straighten import taken_image
 from adn_jax.scans.hounsfield import check_hu_range
-from adn_jax.scans.read import RawScan, read_scan, scan_name
+from adn_jax.scans.read import RawScan, find_nifti, read_scan, scan_name
 from adn_jax.training.runs import TrainedModel, run_name
 
 UNITS = {
@@ -134,6 +136,17 @@ class Failure(NamedTuple):
     sentence: str
     all_but_dicom: bool = False
     """Whether all results but those in DICOM are there."""
+    older_stay: bool = False
+    """Whether results of an earlier run are where its own would be."""
+
+    def beside(self, folder: Path) -> "Failure":
+        """The same, told with the older results that stay in a folder, if any do."""
+        if self.all_but_dicom or not _holds_results(folder):
+            return self
+        sentence = (
+            f"{self.sentence.rstrip('.')}; results of an earlier run stay in {folder}."
+        )
+        return self._replace(sentence=sentence, older_stay=True)
 
 
 @dataclass(frozen=True)
@@ -155,7 +168,7 @@ class Prediction:
     shown: ShownScan
     """Scan, lesions and maps as figure and page show them."""
     facts: Mapping[str, Any]
-    """What `scan.json` says: lesions, pose, flags, quality, model."""
+    """What `scan.json` says: the scan, lesions, pose, flags, quality, model."""
 
     def write(self, folder: Path, viewer: bool = True, dicom: bool = False) -> None:
         """Write volumes, figure, `scan.json` and, with `viewer`, the page that shows
@@ -202,9 +215,16 @@ class Prediction:
     @property
     def _on_slices(self) -> Found:
         """What was found on the slices of a series as they were taken."""
-        images, model = self.as_taken or self.images, self.facts["model"]
-        lesion, probability = images["lesion"].voxels, images["probability"].voxels
-        return Found(lesion, probability, model["recipe"], model["run"])
+        images, facts = self.as_taken or self.images, self.facts
+        return Found(
+            lesion=images["lesion"].voxels,
+            probability=images["probability"].voxels,
+            recipe=facts["model"]["recipe"],
+            run=facts["model"]["run"],
+            threshold=facts["threshold"],
+            left_out=facts["lesions_left_out"],
+            flags=tuple(facts["flags"]),
+        )
 
 
 def units_of(settings: AsymmetrySettings) -> dict[str, str]:
@@ -285,13 +305,20 @@ def predict_scans(
             raise  # the same holds for every scan
         except UserError as error:
             lacks_dicom = isinstance(error, DicomNotWrittenError)
-            failures[scan] = Failure(str(error), lacks_dicom)
+            failures[scan] = Failure(str(error), lacks_dicom).beside(folder)
         except Exception as error:  # whatever a file holds, the other scans go on
             said = f"{scan} failed: {_reason(error)}"
             if is_out_of_memory(error):
                 said = f"{scan}: {memory_sentence(error)}"
-            failures[scan] = Failure(said)
+            failures[scan] = Failure(said).beside(folder)
     return failures
+
+
+def _holds_results(folder: Path) -> bool:
+    """Whether results of a scan are seen in a folder."""
+    with suppress(UserError):  # a disk that has gone: the other scans go on
+        return is_there(folder / FACTS)
+    return False
 
 
 def _reason(error: Exception) -> str:
@@ -317,19 +344,23 @@ def predict_and_write(
 
 def _predict_read(system: System, scan: RawScan, path: Path | str) -> Prediction:
     """Everything that a system finds in a scan that was read from a path."""
+    identity = identity_of(scan, Path(path))
     recipe = system.model.recipe
     settings = replace(recipe.system.prepare, tissue="none")  # not needed to predict
     case = prepare_scan(CaseInput(scan), settings)
     maps, outputs, uncertainty = system.infer(case)
     native = partial(to_native, geometry=case.geometry)
     volumes = lesion_of(native(maps.prediction), maps.threshold)
+    lost = lost_lesions(maps, case, scan.image.holding(volumes["lesion"], "lesion"))
+    maps = replace(maps, left_out=maps.left_out + lost)
     volumes |= _maps_on_scan(scan, case, maps, outputs)
     further = {}
     if uncertainty is not None:
         volumes["uncertainty"] = native(uncertainty.entropy)
         further["mutual_information"] = native(uncertainty.mutual_information)
     shown = ShownScan.of_scan(scan, case, maps, volumes | further)
-    facts = {"scan": _spelled_out(path), **_describe_case(scan, case, maps, shown)}
+    facts: dict[str, Any] = {"scan": _spelled_out(path), "identity": identity}
+    facts |= _describe_case(scan, case, maps, shown)
     if uncertainty is not None:
         facts["uncertainty"] = system.uncertainty_source
     facts["window_hu"] = list(settings.window_hu)
@@ -359,6 +390,19 @@ def _predict_read(system: System, scan: RawScan, path: Path | str) -> Prediction
     return Prediction(scan, case, maps, images, as_taken, shown, facts)
 
 
+def identity_of(scan: RawScan, path: Path) -> dict[str, str]:
+    """What tells a scan that was read from a path from others that come to lie there.
+
+    The UID of its series or the checksum of its file, and nothing of the patient. Empty
+    if the images of a folder name no series.
+    """
+    uid = scan.frames[0].header.get("SeriesInstanceUID") if scan.frames else ""
+    if uid:
+        return {"series_instance_uid": uid}
+    file = find_nifti(path) or path
+    return {"sha256": sha256(file)} if file.is_file() else {}
+
+
 def lesion_of(
     probability: Float32[np.ndarray, "i j k"], threshold: float
 ) -> dict[str, Float32[np.ndarray, "i j k"] | UInt8[np.ndarray, "i j k"]]:
@@ -368,6 +412,20 @@ def lesion_of(
     stored = np.rint(probability / step) * step
     stored += step * (lesion.astype(np.float32) - (stored >= threshold))
     return {"lesion": lesion.astype(np.uint8), "probability": stored}
+
+
+def lost_lesions(maps: CaseMaps, case: PreparedCase, lesion: Image) -> int:
+    """How many lesions of the prepared grid have no voxel on the scan's own, whose
+    slices may lie beside a small one."""
+    number, voxels = Lesions.of(maps.predicted)
+    # A voxel of the scan is interpolated from the eight around it; no two of these
+    # belong to different lesions, for such would touch.
+    around = ndimage.maximum_filter(number, size=2, origin=-1)
+    to_case = np.linalg.solve(case.affine, lesion.affine)
+    places = apply_affine(to_case, np.argwhere(lesion.voxels))[:, ::-1]
+    lowest = np.clip(np.floor(places).astype(int), 0, np.array(number.shape) - 1)
+    shown = np.unique(around[tuple(lowest.T)])
+    return len(voxels) - int(np.count_nonzero(shown))
 
 
 def _maps_on_scan(

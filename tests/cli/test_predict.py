@@ -97,6 +97,18 @@ def test_a_scan_that_lacks_its_dicom_result_alone_is_there(capsys):
 
 
 @pytest.mark.usefixtures("called")
+def test_the_last_line_tells_of_results_that_an_earlier_run_left(monkeypatch, capsys):
+    failures = {
+        Path("old"): Failure("old failed.", older_stay=True),
+        Path("new"): Failure("new failed."),
+    }
+    monkeypatch.setattr(module, "predict_scans", lambda *_: failures)
+    with pytest.raises(SystemExit):
+        main(["predict", "RUN", "old", "new", "--out", "O"])
+    assert capsys.readouterr().out == "0 scans are in O, and older results of 1\n"
+
+
+@pytest.mark.usefixtures("called")
 def test_scans_are_needed():
     with pytest.raises(SystemExit) as stop:
         main(["predict", "--out", "O"])

@@ -1,5 +1,6 @@
 """Results as DICOM objects, read back by pydicom, highdicom, SimpleITK and us."""
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -44,7 +45,7 @@ def found_of(shape, empty=False):
         probability[18:38, 30:44, 2:5] = drawn
         probability[20:24, 12:20, shape[2] - 2] = 0.75
     lesion = (probability >= 0.5).astype(np.uint8)
-    return Found(lesion, probability, "demo", "run")
+    return Found(lesion, probability, "demo", "run", 0.5)
 
 
 @pytest.fixture(params=KINDS)
@@ -148,6 +149,73 @@ def test_the_report_refers_to_the_segment_and_tells_its_volume(written):
     )
     assert pydicom.dcmread(written.files[0]).SeriesInstanceUID == series.UID
     assert group.tracking_uid == lesion.SegmentSequence[0].TrackingUID
+
+
+def comments_of(path):
+    """Texts of the report's only group of measurements; nothing of highdicom."""
+    report = pydicom.dcmread(path)
+    (groups,) = containers(report, "126010")
+    (group,) = containers(groups, "125007")
+    return [one.TextValue for one in items_of(group, "121106")]
+
+
+def items_of(dataset, code):
+    """The content items of this name."""
+    return [
+        item
+        for item in dataset.ContentSequence
+        if "ConceptNameCodeSequence" in item
+        and item.ConceptNameCodeSequence[0].CodeValue == code
+    ]
+
+
+def containers(dataset, code):
+    return [one for one in items_of(dataset, code) if one.ValueType == "CONTAINER"]
+
+
+DOUBTS = (
+    "no mid-line found: the brain mirrors well about no line; look at the brain mask "
+    "and the orientation",
+    "die Schichten fehlen: Gerät, 頭部",
+)
+
+
+def write_doubtful(tmp_path):
+    """The report of a scan in which nothing is left, and much is doubtful."""
+    scan = make_series(tmp_path / "series", "straight").scan
+    found = found_of(scan.image.shape, empty=True)
+    found = replace(found, threshold=0.35, left_out=3, flags=DOUBTS)
+    write_dicom(tmp_path / "out", scan, found)
+    return tmp_path / "out" / DICOM_FILES["report"]
+
+
+def test_the_report_tells_what_makes_its_volume_doubtful(tmp_path):
+    path = write_doubtful(tmp_path)
+    assert comments_of(path) == [
+        *DOUBTS,
+        "lesions left out: 3 (too small or doubtful to count)",
+        "threshold: 0.35",
+    ]
+    (group,) = highdicom.sr.srread(path).content.get_volumetric_roi_measurement_groups()
+    assert group.get_measurements()[0].value == 0
+
+
+def test_a_report_without_doubt_says_that_nothing_was_left_out(written):
+    assert comments_of(written.folder / DICOM_FILES["report"]) == [
+        "lesions left out: 0 (too small or doubtful to count)",
+        "threshold: 0.5",
+    ]
+
+
+def test_dcmqi_reads_the_volume_and_every_doubt(tmp_path):
+    path = write_doubtful(tmp_path)
+    program = Path(sys.executable).parent / "tid1500reader"
+    command = [program, "--inputDICOM", path, "--outputMetadata", tmp_path / "o.json"]
+    subprocess.run(command, check=True, capture_output=True)
+    (group,) = json.loads((tmp_path / "o.json").read_text())["Measurements"]
+    assert [float(one["value"]) for one in group["measurementItems"]] == [0]
+    said = [one["conceptValue"] for one in group["qualitativeEvaluations"]]
+    assert {*DOUBTS} <= {one for one in said if isinstance(one, str)}
 
 
 def test_volumes_count_each_slice_by_its_neighbours(written):

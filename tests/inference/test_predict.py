@@ -1,6 +1,9 @@
 import errno
+import hashlib
 import json
+import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import highdicom
@@ -15,16 +18,24 @@ from adn_jax.config import AsymmetrySettings
 from adn_jax.data.known_lesions import KnownLesions
 from adn_jax.errors import UserError
 from adn_jax.inference import predict as module
+from adn_jax.inference.maps import Lesions
 from adn_jax.inference.predict import (
     UNITS,
+    identity_of,
+    lost_lesions,
     predict_scans,
     result_folders,
     result_names,
     units_of,
 )
+from adn_jax.inference.system import Inferred, System
 from adn_jax.io.files import atomic_path
+from adn_jax.prepare.case import to_native
+from adn_jax.scans.read import read_scan
 from adn_jax.training.runs import Run, write_small_run
-from tests.scans.dicom.files import write_series
+from tests.inference.planted import planted
+from tests.inference.test_dicom import comments_of
+from tests.scans.dicom.files import head_of_blocks, write_series
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +80,6 @@ def test_lesions_that_are_too_small_to_count_are_in_no_result(
     folder = tmp_path / "out" / "LSP"
     before = json.loads((folder / "scan.json").read_text())
     probability = load(folder, "probability").get_fdata()
-    assert before["lesions_left_out"] == 0
     assert before["model"]["least_lesion_ml"] == 0.0
     options += ("--least-lesion-ml", "1e4")
     main(["predict", str(tiny_run), str(reoriented), *options])
@@ -80,12 +90,61 @@ def test_lesions_that_are_too_small_to_count_are_in_no_result(
     assert before["lesion_volume_ml"] > 0
     assert after["lesion_volume_ml"] == 0
     assert after["lesions"] == []
-    assert after["lesions_left_out"] > 0
+    # before, those alone of which the scan's grid shows nothing
+    assert after["lesions_left_out"] > before["lesions_left_out"]
     assert after["model"]["least_lesion_ml"] == 1e4
     assert not load(folder, "lesion").get_fdata().any()
     held = load(folder, "probability").get_fdata()
     assert held.max() < 0.5
     assert (held <= probability).all()
+
+
+def test_a_lesion_of_which_the_scans_grid_shows_nothing_counts_as_left_out(
+    tiny_run, reoriented, tmp_path, monkeypatch
+):
+    infer = System.infer
+
+    def infer_two(system, case):
+        """A block, and a voxel that is no infarct anywhere but at its very centre."""
+        maps, outputs, uncertainty = infer(system, case)
+        prediction = np.zeros_like(maps.prediction)
+        middle = np.array(prediction.shape) // 2
+        prediction[tuple(slice(at - 1, at + 2) for at in middle)] = 1
+        prediction[tuple(middle - 4)] = np.nextafter(np.float32(0.5), np.float32(1))
+        maps = replace(maps, prediction=prediction)
+        return Inferred(maps, outputs, uncertainty)
+
+    monkeypatch.setattr(System, "infer", infer_two)
+    main(["predict", str(tiny_run), str(reoriented), *out_of(tmp_path)])
+    folder = tmp_path / "out" / "LSP"
+    facts = json.loads((folder / "scan.json").read_text())
+    assert len(facts["lesions"]) == 1
+    assert facts["lesions_left_out"] == 1
+    told = "; 1 too small or doubtful to count left out."
+    assert told in (folder / "viewer.html").read_text()
+
+
+@pytest.mark.parametrize("codes", ["RAS", "PIR"])
+@pytest.mark.parametrize("share", [0.0, 0.002])
+def test_lesions_are_lost_that_give_no_voxel_alone(codes, share):
+    scan, case, maps = planted(codes, tilt=0.2)
+    drawn = np.random.default_rng(3).random((2, *maps.prediction.shape), np.float32)
+    scattered = np.where(drawn[0] < share, drawn[1], 0)
+    maps = replace(maps, prediction=np.maximum(maps.prediction, scattered))
+    number, voxels = Lesions.of(maps.predicted)
+
+    def on_scan(prediction):
+        return to_native(prediction, case.geometry) >= maps.threshold
+
+    # below the threshold other lesions' surroundings add to what one lesion gives
+    alone = [
+        on_scan(np.where((number == 0) | (number == one), maps.prediction, 0))
+        for one in range(1, 1 + len(voxels))
+    ]
+    lost = lost_lesions(maps, case, scan.holding(on_scan(maps.prediction), "lesion"))
+    assert lost == sum(not one.any() for one in alone)
+    assert (lost > 0) == (share > 0)
+    assert lost < len(voxels)
 
 
 @pytest.fixture
@@ -105,7 +164,6 @@ def test_lesions_that_are_rarely_true_are_in_no_result(
     main([*command, "--least-ppv", "0"])
     folder = tmp_path / "out" / "LSP"
     everything = json.loads((folder / "scan.json").read_text())
-    assert everything["lesions_left_out"] == 0
     assert everything["model"]["known_lesions"]["least_ppv"] == 0
     main(command)
     told = json.loads((folder / "scan.json").read_text())
@@ -113,7 +171,7 @@ def test_lesions_that_are_rarely_true_are_in_no_result(
     # told is the PPV by which they were kept, not that of what the scan's grid shows
     assert min(lesion["ppv"] for lesion in everything["lesions"]) < 0.25
     assert min(lesion["ppv"] for lesion in told["lesions"]) >= 0.25
-    assert told["lesions_left_out"] > 0
+    assert told["lesions_left_out"] > everything["lesions_left_out"]
     # components of the prepared grid are judged, those of the scan's are told
     volumes, kept = ([one["volume_ml"] for one in facts["lesions"]]
                      for facts in (everything, told))  # fmt: skip
@@ -233,6 +291,12 @@ def check_dicom(folder, uids):
         assert wanted.any()
         np.testing.assert_allclose(frames[..., 0], wanted, rtol=0, atol=step + 1e-6)
     assert facts["lesion_volume_ml"] > 0
+    told = json.loads((folder / "scan.json").read_text())
+    said = comments_of(folder / facts["files"]["report"])
+    assert said[: len(told["flags"])] == told["flags"] != []
+    left_out = f"lesions left out: {told['lesions_left_out']} (too small or doubtful"
+    assert said[-2].startswith(left_out)
+    assert said[-1] == f"threshold: {told['threshold']}"
 
 
 def test_a_scan_without_series_has_no_dicom_result(
@@ -292,7 +356,8 @@ def check_values(folder, scan):
 
 def check_facts(facts, folder):
     """What scan.json says fits the files."""
-    assert Path(facts["scan"]).exists()
+    held = Path(facts["scan"]).read_bytes()
+    assert facts["identity"] == {"sha256": hashlib.sha256(held).hexdigest()}
     lesion = load(folder, "lesion")
     voxel_ml = np.prod(lesion.header.get_zooms()) / 1000
     assert facts["lesion_volume_ml"] == pytest.approx(
@@ -372,6 +437,78 @@ def test_an_unforeseen_error_names_its_scan_alone(tmp_path, monkeypatch):
     said = f"{odd} failed: ZeroDivisionError: in the middle"
     assert failures == {odd: module.Failure(said)}
     assert done == [fine]
+
+
+@pytest.mark.parametrize(
+    ("error", "start"),
+    [
+        (UserError("the slices lie apart; mend them."), "the slices lie apart; mend"),
+        (ZeroDivisionError("in the middle"), "{scan} failed: ZeroDivisionError: in"),
+        (MemoryError(), "{scan}: memory ran out (the system gave no more); end other"),
+    ],
+)
+def test_a_failed_scan_names_the_results_that_an_earlier_run_left(
+    tmp_path, monkeypatch, error, start
+):
+    def predict_and_write(*_):
+        raise error
+
+    monkeypatch.setattr(module, "predict_and_write", predict_and_write)
+    monkeypatch.setattr(module, "load_system", lambda *_, **__: None)
+    old, new, out = tmp_path / "old.nii", tmp_path / "new.nii", tmp_path / "out"
+    (out / "old").mkdir(parents=True)
+    (out / "old" / "scan.json").write_text(json.dumps({"scan": str(old)}))
+    failures = predict_scans(tmp_path / "run", [old, new], out)
+    for scan, failure in failures.items():
+        assert failure.sentence.startswith(start.format(scan=scan))
+        assert ".;" not in failure.sentence
+        assert failure.older_stay == (scan == old)
+    stays = f"; results of an earlier run stay in {out / 'old'}."
+    assert failures[old].sentence.endswith(stays)
+    assert "an earlier run" not in failures[new].sentence
+    assert (out / "old" / "scan.json").is_file()
+
+
+def test_results_that_are_new_but_for_dicom_are_no_older_ones(tmp_path):
+    (tmp_path / "scan.json").touch()
+    lacking = module.Failure("no DICOM.", all_but_dicom=True)
+    assert lacking.beside(tmp_path) == lacking
+
+
+def test_a_disk_that_has_gone_stops_no_other_scan(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    failure = module.Failure("it failed.")
+    assert failure.beside(tmp_path) == failure
+
+
+def test_a_scan_is_known_by_what_it_holds(tmp_path, raw_head):
+    case = tmp_path / "case_7"
+    case.mkdir()
+    shutil.copy(raw_head, case / "ct.nii.gz")
+    wanted = {"sha256": hashlib.sha256(raw_head.read_bytes()).hexdigest()}
+    assert identity_of(read_scan(raw_head), raw_head) == wanted
+    assert identity_of(read_scan(case), case) == wanted
+
+
+def test_a_series_is_known_by_its_uid_and_by_nothing_of_the_patient(tmp_path):
+    folder = tmp_path / "series"
+    (first, *_) = write_series(folder, head_of_blocks(10))
+    wanted = {"series_instance_uid": pydicom.dcmread(first).SeriesInstanceUID}
+    scan = read_scan(folder)
+    assert identity_of(scan, folder) == wanted
+    archive = Path(shutil.make_archive(str(tmp_path / "packed"), "zip", folder))
+    assert identity_of(read_scan(archive), archive) == wanted
+    nameless = [
+        replace(frame, header=frame.header | {"SeriesInstanceUID": ""})
+        for frame in scan.frames
+    ]
+    scan = replace(scan, frames=tuple(nameless))
+    assert identity_of(scan, folder) == {}
+    packed = {"sha256": hashlib.sha256(archive.read_bytes()).hexdigest()}
+    assert identity_of(scan, archive) == packed
 
 
 @pytest.mark.parametrize(
