@@ -23,6 +23,7 @@ from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 from pydicom.valuerep import DA, TM, VR
 
 from adn_jax.errors import UserError, few_of
+from adn_jax.inference.maps import number_and_largest
 from adn_jax.scans.dicom.headers import Frame
 from adn_jax.scans.read import RawScan
 
@@ -92,8 +93,8 @@ class Found:
     run: str
     threshold: float
     """Probability from which a voxel is infarct."""
-    left_out: int = 0
-    """Predicted lesions that are not among these."""
+    left_out_ml: tuple[float, ...] = ()
+    """Volumes of the predicted lesions that are not among these."""
     flags: tuple[str, ...] = ()
     """What deserves a look in the scan, a sentence each."""
 
@@ -102,7 +103,8 @@ class Found:
         """What a reader has to know of the volume, in the words of `scan.json`."""
         return (
             *self.flags,
-            f"lesions left out: {self.left_out} (too small or doubtful to count)",
+            "lesions left out as too small or doubtful to count: "
+            + number_and_largest(self.left_out_ml),
             f"threshold: {self.threshold}",
         )
 

@@ -346,8 +346,8 @@ def _found_in_words(shown: ShownScan) -> str:
     found += f" and {more} more" if more > 0 else ""
     infarct = f"predicted infarct {found}" if lesions else "no infarct predicted"
     rules = [f"threshold {shown.threshold:.2f}"] if shown.has_probability else []
-    if shown.left_out:
-        rules.append(f"{shown.left_out} too small or doubtful to count left out")
+    if shown.left_out_ml:
+        rules.append(f"left out as too small or doubtful to count: {shown.left_out}")
     by = f" ({', '.join(rules)})" if rules else ""
     said = f"{shown.name}: {infarct}{by}. For research; not for diagnosis."
     if shown.flags:

@@ -7,7 +7,7 @@ information is the part of it that comes from their disagreement; the rest is
 uncertainty that each of them has.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -27,6 +27,7 @@ from adn_jax.metrics.alignment import (
 )
 from adn_jax.metrics.overlap import TOUCHING, Mask, Spacing
 from adn_jax.pipeline.align import MidlineFit
+from adn_jax.report.pages import format_ml
 
 LARGEST_UNLIKENESS = 0.25
 """From this mean |X - X'| over mean X no line mirrors the brain: whole heads of several
@@ -113,8 +114,8 @@ class CaseMaps:
     ppv: Map | None = None
     """PPV of the predicted lesion that each voxel of I's grid belongs to, NaN where it
     is smaller than any measured one, 0 where there is none; None: not known."""
-    left_out: int = 0
-    """Predicted lesions that do not count (`counting`)."""
+    left_out_ml: tuple[float, ...] = ()
+    """Volumes of the predicted lesions that do not count (`counting`)."""
 
     @property
     def predicted(self) -> Mask:
@@ -139,7 +140,7 @@ class CaseMaps:
             self,
             prediction=prediction[0],
             aligned_prediction=aligned[0],
-            left_out=prediction[1],
+            left_out_ml=prediction[1],
         )
 
     def telling(self, known: KnownLesions, least_ml: float) -> "CaseMaps":
@@ -217,14 +218,26 @@ class Lesions(NamedTuple):
 
 def hold_back(
     probability: Map, threshold: float, spacing_mm: Spacing, counts: LesionRule
-) -> tuple[Map, int]:
-    """Hold lesions that do not count below the threshold; also returns how many."""
+) -> tuple[Map, tuple[float, ...]]:
+    """Hold lesions that do not count below the threshold; also returns their mL."""
     lesions = Lesions.of(probability >= threshold)
-    left_out = ~counts(lesions.volumes_ml(spacing_mm), lesions.means(probability))
+    volume_ml = lesions.volumes_ml(spacing_mm)
+    left_out = ~counts(volume_ml, lesions.means(probability))
     held = np.minimum(probability, max(threshold - HELD_BELOW, 0.0))
     inside = np.concatenate([[False], left_out])[lesions.number]
     held = np.where(inside, held, probability).astype(probability.dtype)
-    return held, int(left_out.sum())
+    return held, tuple(volume_ml[left_out].tolist())
+
+
+def number_and_largest(volumes_ml: Sequence[float]) -> str:
+    """How many lesions there are, and how large the largest is, in words."""
+    match len(volumes_ml):
+        case 0:
+            return "none"
+        case 1:
+            return f"1, of {format_ml(*volumes_ml)} mL"
+        case many:
+            return f"{many}, the largest of {format_ml(max(volumes_ml))} mL"
 
 
 class MidlineJudgement(NamedTuple):

@@ -222,7 +222,7 @@ class Prediction:
             recipe=facts["model"]["recipe"],
             run=facts["model"]["run"],
             threshold=facts["threshold"],
-            left_out=facts["lesions_left_out"],
+            left_out_ml=tuple(facts["lesions_left_out_ml"]),
             flags=tuple(facts["flags"]),
         )
 
@@ -352,7 +352,7 @@ def _predict_read(system: System, scan: RawScan, path: Path | str) -> Prediction
     native = partial(to_native, geometry=case.geometry)
     volumes = lesion_of(native(maps.prediction), maps.threshold)
     lost = lost_lesions(maps, case, scan.image.holding(volumes["lesion"], "lesion"))
-    maps = replace(maps, left_out=maps.left_out + lost)
+    maps = replace(maps, left_out_ml=(*maps.left_out_ml, *lost))
     volumes |= _maps_on_scan(scan, case, maps, outputs)
     further = {}
     if uncertainty is not None:
@@ -414,18 +414,21 @@ def lesion_of(
     return {"lesion": lesion.astype(np.uint8), "probability": stored}
 
 
-def lost_lesions(maps: CaseMaps, case: PreparedCase, lesion: Image) -> int:
-    """How many lesions of the prepared grid have no voxel on the scan's own, whose
-    slices may lie beside a small one."""
-    number, voxels = Lesions.of(maps.predicted)
+def lost_lesions(
+    maps: CaseMaps, case: PreparedCase, lesion: Image
+) -> tuple[float, ...]:
+    """Volumes in mL of the lesions of the prepared grid that have no voxel on the
+    scan's own, whose slices may lie beside a small one."""
+    lesions = Lesions.of(maps.predicted)
     # A voxel of the scan is interpolated from the eight around it; no two of these
     # belong to different lesions, for such would touch.
-    around = ndimage.maximum_filter(number, size=2, origin=-1)
+    around = ndimage.maximum_filter(lesions.number, size=2, origin=-1)
     to_case = np.linalg.solve(case.affine, lesion.affine)
     places = apply_affine(to_case, np.argwhere(lesion.voxels))[:, ::-1]
-    lowest = np.clip(np.floor(places).astype(int), 0, np.array(number.shape) - 1)
-    shown = np.unique(around[tuple(lowest.T)])
-    return len(voxels) - int(np.count_nonzero(shown))
+    lowest = np.clip(np.floor(places).astype(int), 0, np.array(around.shape) - 1)
+    lost = np.ones(1 + len(lesions.voxels), bool)
+    lost[around[tuple(lowest.T)]] = False
+    return tuple(lesions.volumes_ml(maps.spacing_mm)[lost[1:]].tolist())
 
 
 def _maps_on_scan(
@@ -467,7 +470,8 @@ def _describe_case(
         "lesions": [one.to_json() for one in shown.lesions],
         "slices_counted": shown.counted,
         "threshold": maps.threshold,
-        "lesions_left_out": maps.left_out,
+        "lesions_left_out": len(maps.left_out_ml),
+        "lesions_left_out_ml": maps.left_out_ml,
     }
     if maps.plane is not None:
         if maps.knows_sides:

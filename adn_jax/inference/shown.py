@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from adn_jax.data.cases import PreparedCase
 from adn_jax.data.known_lesions import KnownLesions
-from adn_jax.inference.maps import CaseMaps, Uncertainty
+from adn_jax.inference.maps import CaseMaps, Uncertainty, number_and_largest
 from adn_jax.io.image import (
     Affine,
     Image,
@@ -108,8 +108,8 @@ class ShownScan:
     """How often lesions are true; None: nobody measured it."""
     ppv: Image | None = None
     """PPV of lesions where they were measured, on the prepared grid (`CaseMaps`)."""
-    left_out: int = 0
-    """Predicted lesions that were too small or too doubtful to count."""
+    left_out_ml: tuple[float, ...] = ()
+    """Volumes of the predicted lesions that were too small or doubtful to count."""
     flags: tuple[str, ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
     """What else is said of it, by title."""
@@ -185,6 +185,11 @@ class ShownScan:
     def has_probability(self) -> bool:
         """Whether the lesions were marked by a probability, and not given as a mask."""
         return "probability" in self.volumes
+
+    @property
+    def left_out(self) -> str:
+        """How many lesions were left out, and how large the largest was."""
+        return number_and_largest(self.left_out_ml)
 
     @property
     def spacing_mm(self) -> Spacing:
@@ -291,7 +296,7 @@ def _of_maps(
         "threshold": maps.threshold,
         "known_lesions": maps.known_lesions,
         "ppv": None if maps.ppv is None else from_zyx(maps.ppv, case.affine, "PPV"),
-        "left_out": maps.left_out,
+        "left_out_ml": maps.left_out_ml,
         "midline": plane and placed(plane, case.affine, case.volume.shape),
         "knows_sides": maps.knows_sides,
         "adds_up": maps.adds_up,

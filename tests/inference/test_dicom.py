@@ -184,7 +184,7 @@ def write_doubtful(tmp_path):
     """The report of a scan in which nothing is left, and much is doubtful."""
     scan = make_series(tmp_path / "series", "straight").scan
     found = found_of(scan.image.shape, empty=True)
-    found = replace(found, threshold=0.35, left_out=3, flags=DOUBTS)
+    found = replace(found, threshold=0.35, left_out_ml=(0.4, 18.25, 2.0), flags=DOUBTS)
     write_dicom(tmp_path / "out", scan, found)
     return tmp_path / "out" / DICOM_FILES["report"]
 
@@ -193,7 +193,7 @@ def test_the_report_tells_what_makes_its_volume_doubtful(tmp_path):
     path = write_doubtful(tmp_path)
     assert comments_of(path) == [
         *DOUBTS,
-        "lesions left out: 3 (too small or doubtful to count)",
+        "lesions left out as too small or doubtful to count: 3, the largest of 18.2 mL",
         "threshold: 0.35",
     ]
     (group,) = highdicom.sr.srread(path).content.get_volumetric_roi_measurement_groups()
@@ -202,7 +202,7 @@ def test_the_report_tells_what_makes_its_volume_doubtful(tmp_path):
 
 def test_a_report_without_doubt_says_that_nothing_was_left_out(written):
     assert comments_of(written.folder / DICOM_FILES["report"]) == [
-        "lesions left out: 0 (too small or doubtful to count)",
+        "lesions left out as too small or doubtful to count: none",
         "threshold: 0.5",
     ]
 

@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 
 from adn_jax.data.known_lesions import KnownLesions
-from adn_jax.inference.maps import Lesions, hold_back, judge_midline
+from adn_jax.inference.maps import (
+    Lesions,
+    hold_back,
+    judge_midline,
+    number_and_largest,
+)
 from adn_jax.metrics.alignment import Plane, in_plane_angle_deg, in_world, turn_deg
 from adn_jax.pipeline.align import MidlineFit
 from tests.tiny_runs import make_maps
@@ -112,8 +117,8 @@ def test_predicted_lesions_have_volumes_and_mean_probabilities():
 def test_lesions_count_by_their_mean_probability_too():
     probability = np.zeros((4, 6, 6), np.float32)
     probability[0, 0, :2], probability[3, 4:, 4:] = 0.9, 0.6
-    held, count = hold_back(probability, 0.5, SPACING, lambda _, mean: mean > 0.8)
-    assert count == 1
+    held, left_out_ml = hold_back(probability, 0.5, SPACING, lambda _, mean: mean > 0.8)
+    assert left_out_ml == (4,)
     np.testing.assert_array_equal(held >= 0.5, probability == np.float32(0.9))
 
 
@@ -124,21 +129,21 @@ def test_small_lesions_are_held_below_the_threshold_and_the_rest_stays():
     probability[4, 4:6, 4:6] = 0.99
     probability[0, 7, 7] = 0.5
     before = probability.copy()
-    held, count = hold_back(probability, 0.5, SPACING, larger_than(3.5))
+    held, left_out_ml = hold_back(probability, 0.5, SPACING, larger_than(3.5))
     np.testing.assert_array_equal(probability, before)
     found = held >= 0.5
-    assert count == 2
+    assert sorted(left_out_ml) == [1, 3]
     assert found.sum() == 4
     assert found[4, 4:6, 4:6].all()
     changed = held != before
     np.testing.assert_array_equal(changed, (before >= 0.5) & ~found)
     np.testing.assert_allclose(held[changed], 0.49)
-    everything, count = hold_back(before, 0.5, SPACING, larger_than(0.0))
+    everything, left_out_ml = hold_back(before, 0.5, SPACING, larger_than(0.0))
     np.testing.assert_array_equal(everything, before)
-    assert count == 0
-    again, count = hold_back(before, 0.5, SPACING, larger_than(3.0))
+    assert left_out_ml == ()
+    again, left_out_ml = hold_back(before, 0.5, SPACING, larger_than(3.0))
     assert (again >= 0.5).sum() == 7
-    assert count == 1
+    assert left_out_ml == (1,)
 
 
 def test_lesions_have_the_ppv_of_their_volume_and_probability():
@@ -154,3 +159,16 @@ def test_lesions_have_the_ppv_of_their_volume_and_probability():
     assert np.isnan(told.ppv[1, 15:17, 15:17]).all()
     assert np.isnan(told.ppv).sum() == 4
     assert (told.ppv[probability == 0] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("volumes_ml", "words"),
+    [
+        ((), "none"),
+        ((18.25,), "1, of 18.2 mL"),
+        ((0.04, 18.25, 2.0), "3, the largest of 18.2 mL"),
+        ((0.04, 0.02), "2, the largest of 0.04 mL"),
+    ],
+)
+def test_lesions_left_out_are_told_by_number_and_volume(volumes_ml, words):
+    assert number_and_largest(volumes_ml) == words

@@ -18,7 +18,7 @@ from adn_jax.config import AsymmetrySettings
 from adn_jax.data.known_lesions import KnownLesions
 from adn_jax.errors import UserError
 from adn_jax.inference import predict as module
-from adn_jax.inference.maps import Lesions
+from adn_jax.inference.maps import Lesions, number_and_largest
 from adn_jax.inference.predict import (
     UNITS,
     identity_of,
@@ -85,8 +85,13 @@ def test_lesions_that_are_too_small_to_count_are_in_no_result(
     main(["predict", str(tiny_run), str(reoriented), *options])
     after = json.loads((folder / "scan.json").read_text())
     page = (folder / "viewer.html").read_text()
-    told = f"; {after['lesions_left_out']} too small or doubtful to count left out."
-    assert told in page
+    left_out_ml = after["lesions_left_out_ml"]
+    assert len(left_out_ml) == after["lesions_left_out"]
+    told = number_and_largest(left_out_ml)
+    assert f"; left out as too small or doubtful to count: {told}." in page
+    # the volumes of the prepared grid, which the rule looks at, are those of the scan's
+    # own but for its rim
+    assert sum(left_out_ml) == pytest.approx(before["lesion_volume_ml"], rel=0.1)
     assert before["lesion_volume_ml"] > 0
     assert after["lesion_volume_ml"] == 0
     assert after["lesions"] == []
@@ -120,7 +125,7 @@ def test_a_lesion_of_which_the_scans_grid_shows_nothing_counts_as_left_out(
     facts = json.loads((folder / "scan.json").read_text())
     assert len(facts["lesions"]) == 1
     assert facts["lesions_left_out"] == 1
-    told = "; 1 too small or doubtful to count left out."
+    told = "; left out as too small or doubtful to count: 1, of "
     assert told in (folder / "viewer.html").read_text()
 
 
@@ -142,9 +147,11 @@ def test_lesions_are_lost_that_give_no_voxel_alone(codes, share):
         for one in range(1, 1 + len(voxels))
     ]
     lost = lost_lesions(maps, case, scan.holding(on_scan(maps.prediction), "lesion"))
-    assert lost == sum(not one.any() for one in alone)
-    assert (lost > 0) == (share > 0)
-    assert lost < len(voxels)
+    volumes_ml = Lesions(number, voxels).volumes_ml(maps.spacing_mm)
+    pairs = zip(volumes_ml, alone, strict=True)
+    assert lost == tuple(ml for ml, one in pairs if not one.any())
+    assert bool(lost) == (share > 0)
+    assert len(lost) < len(voxels)
 
 
 @pytest.fixture
@@ -294,8 +301,8 @@ def check_dicom(folder, uids):
     told = json.loads((folder / "scan.json").read_text())
     said = comments_of(folder / facts["files"]["report"])
     assert said[: len(told["flags"])] == told["flags"] != []
-    left_out = f"lesions left out: {told['lesions_left_out']} (too small or doubtful"
-    assert said[-2].startswith(left_out)
+    left_out = number_and_largest(told["lesions_left_out_ml"])
+    assert said[-2] == f"lesions left out as too small or doubtful to count: {left_out}"
     assert said[-1] == f"threshold: {told['threshold']}"
 
 
