@@ -187,7 +187,7 @@ def draw_curve(curve: TrainingCurve) -> str:
         axes.axvline(curve.best_step, color=MEDIAN, linewidth=1.1, linestyle="--")
     if curve.value.min() > 0 and curve.value.max() > 20 * curve.value.min():
         axes.set_yscale("log")
-    axes.set(xlabel="updates", xlim=(0, 1.03 * curve.step.max()))
+    axes.set(xlabel="updates", xlim=(0, 1.03 * max(curve.step.max(), 1)))
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25, linewidth=0.6)
     picture = BytesIO()

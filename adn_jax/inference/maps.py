@@ -115,7 +115,8 @@ class CaseMaps:
     """PPV of the predicted lesion that each voxel of I's grid belongs to, NaN where it
     is smaller than any measured one, 0 where there is none; None: not known."""
     left_out_ml: tuple[float, ...] = ()
-    """Volumes of the predicted lesions that do not count (`counting`)."""
+    """Volumes of the predicted lesions that do not count (`counting`), and in results
+    on a scan's own grid of those of which it shows no voxel."""
 
     @property
     def predicted(self) -> Mask:
@@ -251,10 +252,13 @@ class MidlineJudgement(NamedTuple):
     """What deserves a look, a sentence each."""
 
 
-def judge_midline(plane: Plane, fit: MidlineFit, affine: Affine) -> MidlineJudgement:
+def judge_midline(
+    plane: Plane, fit: MidlineFit, affine: Affine, sides_told: bool = True
+) -> MidlineJudgement:
     """Judge a plane of the prepared grid, whose affine leads to world mm (RAS).
 
-    `fit` tells how well the plane of this one head is known.
+    `fit` tells how well the plane of this one head is known, `sides_told` whether the
+    scan's header says which side is left: without that the brain's shape cannot.
     """
     unlikeness, elsewhere, rival, skewness = (float(value[0]) for value in fit)
     alone = elsewhere - unlikeness > LEAST_MARGIN
@@ -270,22 +274,26 @@ def judge_midline(plane: Plane, fit: MidlineFit, affine: Affine) -> MidlineJudge
     turn = turn_deg(in_world(plane, affine))
     unusual = abs(turn) > USUAL_DEG
     flags = [UNCERTAIN] if rival < LEAST_RIVAL else []
-    knows_sides = not skewness <= (CLEAR_SKEWNESS if unusual else 0.0)
-    if not knows_sides:
+    knows_front = not skewness <= (CLEAR_SKEWNESS if unusual else 0.0)
+    if not knows_front:
         flags.append(UNKNOWN_SIDES)
     elif unusual:
+        told_by = (
+            "; left and right are told by the brain's shape, not by the coordinates"
+            if sides_told
+            else ""
+        )
         mirrored = (
-            ""
-            if abs(turn) <= BACKWARDS_DEG
-            else " (were the scan mirrored from front to back instead, they would be "
-            "the other way round)"
+            " (were the scan mirrored from front to back instead, they would be the "
+            "other way round)"
+            if sides_told and abs(turn) > BACKWARDS_DEG
+            else ""
         )
         flags.append(
-            f"the head is turned by {turn:.0f} degrees in the scan's coordinates; left "
-            "and right are told by the brain's shape, not by the coordinates"
-            f"{mirrored}: look whether the orientation is right"
+            f"the head is turned by {turn:.0f} degrees in the scan's coordinates"
+            f"{told_by}{mirrored}: look whether the orientation is right"
         )
-    return MidlineJudgement(True, knows_sides, tuple(flags))
+    return MidlineJudgement(True, knows_front and sides_told, tuple(flags))
 
 
 @dataclass(frozen=True)

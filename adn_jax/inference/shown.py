@@ -330,9 +330,8 @@ def slice_numbers(scan: RawScan) -> tuple[tuple[int, ...], str]:
     axis = int(np.argmax(abs(step[:3, 2])))
     index = step[axis, 3] + step[axis, 2] * np.arange(upright.shape[2])
     index, is_axial = np.rint(index).astype(int), axis == 2
-    from_the_foot = np.arange(1, 1 + len(index))
     if scan.frames and not is_axial:  # its images are no slices of these
-        return tuple(from_the_foot.tolist()), FROM_THE_FOOT
+        return tuple(range(1, 1 + len(index))), FROM_THE_FOOT
     if scan.taken is not None:
         heights = straightening(scan.taken).grid_mm[index]
         index = abs(scan.taken.heights_mm - heights[:, None]).argmin(axis=1)
@@ -341,7 +340,9 @@ def slice_numbers(scan: RawScan) -> tuple[tuple[int, ...], str]:
     if told and len(set(told)) == len(told):
         numbers, counted = np.array(told)[index], BY_IMAGE
     elif told:
-        numbers, counted = from_the_foot, FROM_THE_FOOT
+        upwards = index[0] <= index[-1]
+        numbers = index + 1 if upwards else len(told) - index
+        counted = FROM_THE_FOOT
     if scan.taken is not None:
         counted = f"{counted}, {STRAIGHTENED}"
     return tuple(numbers.tolist()), counted

@@ -184,7 +184,7 @@ class System:
         known = self.known_lesions
         if model.recipe.least_lesion_ml > 0 or known is not None:
             maps = maps.counting(self.counts)
-        if known is not None and not maps.midline_missed:  # known heads have all one
+        if known is not None and not maps.midline_missed:  # else it is like none known
             maps = maps.telling(known, model.run.recipe.least_lesion_ml)
         if model.heads is not None:
             unlike = model.heads.flags(case, system.prepare)
@@ -388,12 +388,13 @@ def _midline(
         Plane(*(np.asarray(one[0], float) for one in mid_plane(matrix, extents)))
         for matrix in (inference.outputs.alignment.matrix, inference.first_matrix)
     )
-    judged = judge_midline(plane, fit, case.affine)
+    sides_told = case.source.get("sides_known", True)
+    judged = judge_midline(plane, fit, case.affine, sides_told)
     found = {
         "plane": plane if judged.found else None,
         "first_plane": first_plane if judged.found else None,
         "midline_missed": not judged.found,
-        "knows_sides": judged.knows_sides and case.source.get("sides_known", True),
+        "knows_sides": judged.knows_sides,
     }
     return found, judged.flags
 

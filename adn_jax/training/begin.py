@@ -143,9 +143,12 @@ def check_held_out(
     source = Run.open(pretrained)
     if isinstance(data, DrawnHeads):
         if source.cases_sha256 == data.digest and source.recipe.seed == recipe.seed:
+            again = "the same ones come again"
+            if source.recipe.stream != recipe.stream:
+                again = "those of now differ from them by the stream's settings alone"
             print(
                 f"adn: {pretrained} has learnt from heads drawn with seed "
-                f"{recipe.seed}, and the same ones come again; give another --seed.",
+                f"{recipe.seed}, and {again}; give another --seed.",
                 file=sys.stderr,
             )
         return

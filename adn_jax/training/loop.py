@@ -110,8 +110,9 @@ def train_stage(
         if "recipe" in progress:  # of another run, if the checkpoint was brought here
             saved = recipe_from_json(progress["recipe"], f"{folder}: recipe")
             check_unchanged(folder, changed_settings(stage.name, saved, run.recipe))
-        done = int(state.step)
-        with open_logbook(run.folder, stage.name, done, settings.steps) as log:
+        done, begins = int(state.step), not checkpoints.steps
+        start = None if begins else done
+        with open_logbook(run.folder, stage.name, start, settings.steps) as log:
             session = Session(
                 stage=stage,
                 run=run,
@@ -126,7 +127,7 @@ def train_stage(
                 validate=make_validation(stage, frozen, validation, place, everywhere),
                 names=lambda step: train.names_in(batch, update.seed, step - 1),
             )
-            if stage.name in run.pretrained and not checkpoints.steps:
+            if begins and stage.name in run.pretrained:
                 session.save(state, with_score=True)  # nothing later may be as good
             batches = train_batches(train, batch, update.seed, done, place)
             signal = _run_updates(session, state, batches, stop)

@@ -66,11 +66,15 @@ class Logbook:
 
 
 @contextmanager
-def open_logbook(run: Place, stage: str, start: int, steps: int) -> Generator[Logbook]:
+def open_logbook(
+    run: Place, stage: str, start: int | None, steps: int
+) -> Generator[Logbook]:
     """Logs of a stage that goes on from step `start`; what came after it is dropped.
 
-    Of several processes only the first writes.
+    None: it begins, and nothing of it is kept, as step 0 can have a score. Of several
+    processes only the first writes.
     """
+    last_kept = -1 if start is None else start
     # here, for it imports PyTorch where that is installed: seconds and 200 MB
     from tensorboardX import SummaryWriter
 
@@ -86,15 +90,15 @@ def open_logbook(run: Place, stage: str, start: int, steps: int) -> Generator[Lo
     with at_hand(run, *([METRICS] if writes else [])) as here:
         path = here / METRICS if writes else Path(os.devnull)
         if writes:
-            _drop_lines(path, stage, start)
+            _drop_lines(path, stage, last_kept)
         events = SummaryWriter(
             str(here / "tensorboard" / stage),
-            purge_step=start + 1,
+            purge_step=last_kept + 1,
             write_to_disk=writes,
         )
         with path.open("a", buffering=1, encoding="utf-8") as lines, progress:
             task = progress.add_task(
-                stage, total=steps, completed=start, values="compiling"
+                stage, total=steps, completed=start or 0, values="compiling"
             )
             try:
                 yield Logbook(stage, steps, run, here, lines, events, progress, task)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from adn_jax.cli.main import main
-from adn_jax.evaluation.index import find_curves, write_index
+from adn_jax.evaluation.index import TrainingCurve, draw_curve, find_curves, write_index
 from adn_jax.training.runs import Run
 from tests.browser import opened
 from tests.evaluation.noted import note
@@ -103,6 +103,12 @@ def test_curves_keep_the_mean_of_every_update(folder):
     np.testing.assert_array_equal(score.step, [500, 1000])
     np.testing.assert_array_equal(score.value, [0.25, 0.5])
     assert score.best_step == 0  # imported weights
+
+
+def test_a_training_that_was_stopped_before_its_first_update_has_a_curve():
+    """Of the score of the weights that it began with: a point, without warnings."""
+    begun = TrainingCurve("joint", "Dice", np.zeros(1), np.array([0.3]))
+    assert draw_curve(begun).startswith("data:image/svg+xml")
 
 
 def test_a_stage_that_was_taken_has_no_curve_here(folder):

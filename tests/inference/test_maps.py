@@ -79,6 +79,18 @@ def test_sides_are_told_where_the_front_is_known(degrees, skewness, known):
     assert backwards is (known and degrees > 90)
 
 
+def test_no_flag_tells_how_sides_are_known_where_the_header_leaves_them_open():
+    judged = judge_midline(plane(170.0), fit(skewness=0.1), UPRIGHT, False)
+    assert judged == (
+        True,
+        False,
+        (
+            "the head is turned by 170 degrees in the scan's coordinates: look whether "
+            "the orientation is right",
+        ),
+    )
+
+
 def test_the_turn_is_against_the_patient_not_the_grid():
     angle = np.deg2rad(-7.0)
     turned = np.eye(4)

@@ -10,6 +10,7 @@ from adn_jax.inference.shown import (
     BY_IMAGE,
     FROM_THE_FOOT,
     IN_FILE,
+    STRAIGHTENED,
     ShownScan,
     slice_numbers,
 )
@@ -171,6 +172,25 @@ def test_slices_of_a_straightened_series_have_the_numbers_of_those_taken():
     backwards = tuple(range(len(numbers), 0, -1))
     assert slice_numbers(RawScan("turned", turned)) == (backwards, IN_FILE)
     assert slice_numbers(replace(scan, image=turned)) == (numbers[::-1], counted)
+    nameless = replace(scan, frames=frames_of(("",) * 5))
+    in_order = numbers, f"{FROM_THE_FOOT}, {STRAIGHTENED}"
+    assert slice_numbers(nameless) == in_order
+    assert slice_numbers(replace(nameless, image=turned)) == (
+        tuple(6 - number for number in numbers[::-1]),
+        in_order[1],
+    )
+
+
+def frames_of(told):
+    """The images of a series, by their numbers."""
+    return tuple(
+        Frame(
+            Path(f"{place}.dcm"),
+            *(0, 6, 5, (0.0, 0.0, 5.0 * place), None, None, None, (1.0, 0.0)),
+            {"InstanceNumber": str(number)},
+        )
+        for place, number in enumerate(told)
+    )
 
 
 CORONAL = np.array([[1.0, 0, 0, 0], [0, 0, 5, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
@@ -187,14 +207,7 @@ CORONAL = np.array([[1.0, 0, 0, 0], [0, 0, 5, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
     ],
 )
 def test_slices_of_a_series_have_the_numbers_of_its_images(told, numbers, counted):
-    frames = tuple(
-        Frame(
-            Path(f"{place}.dcm"),
-            *(0, 6, 5, (0.0, 0.0, 5.0 * place), None, None, None, (1.0, 0.0)),
-            {"InstanceNumber": str(number)},
-        )
-        for place, number in enumerate(told)
-    )
+    frames = frames_of(told)
     image = Image(np.zeros((5, 6, 4), np.float32), np.diag([1.0, 1, 5, 1]), "scan")
     assert slice_numbers(RawScan("series", image, frames=frames)) == (numbers, counted)
     down = Image(image.voxels, image.affine @ np.diag([1.0, 1, -1, 1]), "scan")

@@ -128,6 +128,17 @@ def test_weights_of_another_run_are_scored_first_and_kept_if_none_are_better(
     assert read_metrics(tmp_path / "stopped") == lines
 
 
+def test_the_first_score_of_what_was_set_aside_is_not_in_the_log(train, tmp_path):
+    """Nor is that of a training that was killed before it had saved anything."""
+    run, given = tmp_path / "run", {"begun_from": "other"}
+    stopping = {**given, "loss": stop_at(1, signal.SIGTERM)}
+    assert train(run, **stopping) == signal.SIGTERM
+    Run(run, RECIPE).set_aside("joint")
+    assert train(run, **given) == 0
+    scores = [x["step"] for x in read_metrics(run) if x["split"] == "validation"]
+    assert scores == [0, 3, 6, 7]
+
+
 def test_cases_that_say_nothing_do_not_count():
     assert loop.mean_of_known([0.25, math.nan, 0.75]) == 0.5
     assert math.isnan(loop.mean_of_known([math.nan]))
