@@ -31,7 +31,8 @@ class ExportModel:
     heads: Where | None = None
     """Of weights, a prepared data set whose training cases stand for what the run has
     learnt: predict flags scans that are unlike them. Their labels tell how often its
-    lesions are true (of cases that it has learnt from, those for validation do)."""
+    lesions are true (of cases that it has learnt from, those for validation do). What
+    the run itself has of both stays where this is not given."""
 
 
 def main(arguments: Sequence[str]) -> None:

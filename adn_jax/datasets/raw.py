@@ -56,6 +56,8 @@ MAP_NAMES = {
 }
 """Words in the file names of tissue maps, in lower case; c1 to c3 are SPM's."""
 
+BRAIN_MASK = "brain mask"
+
 TissueMaps = Mapping[str, Image]
 """Probability maps under the names in `TISSUES`."""
 
@@ -138,6 +140,22 @@ def check_values(
             f"the {what} holds the value {wrong[0]:g}; known are 0 to {LARGEST_LABEL} "
             f"and what counts as infarct ({rule}); {advice}."
         )
+
+
+def unlabelled_input(scan: RawScan, path: Path) -> CaseInput:
+    """What prediction takes of the path from which a scan was read: the scan, and the
+    brain mask of its case folder, if there is one, as preparation does.
+
+    Raises `UserError` if the mask cannot be read.
+    """
+    file = first_file(path, "brain") if path.is_dir() else None
+    if file is None:
+        return CaseInput(scan)
+    _check_alone(file)
+    brain = read_image(file, BRAIN_MASK)
+    source = {**scan.source, "brain_mask": file.name}
+    flags = (*scan.flags, *number_flags([brain], scan.image))
+    return CaseInput(replace(scan, source=source, flags=flags), brain=brain)
 
 
 @runtime_checkable
@@ -226,7 +244,7 @@ class FileCase:
         if self.lesion is not None:
             lesion, flags = read_label(self.lesion, scan, settings.infarct_labels)
             scan = replace(scan, flags=(*scan.flags, *flags))
-        brain = None if self.brain is None else read_image(self.brain, "brain mask")
+        brain = None if self.brain is None else read_image(self.brain, BRAIN_MASK)
         tissue, flags = _open_tissue(self.name, self.tissue)
         others = [brain] * (brain is not None) + [*(tissue or {}).values()]
         flags += number_flags(others, scan.image)

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from adn_jax.data.cases import PreparedCase, read_native_lesion
+from adn_jax.errors import counted
 from adn_jax.inference.maps import CaseMaps, LesionUncertainty, Map, Uncertainty
 from adn_jax.inference.system import System
 from adn_jax.io.files import nan_for_none, none_for_nan
@@ -234,7 +235,13 @@ def evaluate_case(
     assert maps.lesion is not None  # the case is labelled
     native = native_lesion(maps.prediction, case, files)
     result = score_case(
-        case, maps.prediction, native, maps.threshold, empty, maps.flags
+        case,
+        maps.prediction,
+        native,
+        maps.threshold,
+        empty,
+        maps.flags,
+        left_out=maps.left_out,
     )
     alignment = system.model.recipe.system.alignment
     first = "network_alone" if alignment.network else "first_guess"
@@ -259,6 +266,7 @@ def score_case(
     empty: EmptyRule,
     flags: Sequence[str] = (),
     calibrated: bool = True,
+    left_out: int = 0,
 ) -> CaseResult:
     """Score the prediction of one labelled case, whatever it was made by.
 
@@ -271,6 +279,8 @@ def score_case(
         flags: what the tool found odd.
         calibrated: whether the values are probabilities; of masks calibration says
             nothing.
+        left_out: how many predicted lesions are below the threshold, for they were too
+            small or doubtful to count.
     """
     lesion, brain = np.asarray(case.lesion) >= 0.5, case.brain > 0
     is_lost = is_label_lost(lesion, native)
@@ -290,7 +300,7 @@ def score_case(
         disentanglement={},
         disentanglement_truth="",
         pose={},
-        flags=(*case.flags, *flags, *_result_flags(grids)),
+        flags=(*case.flags, *flags, *_result_flags(grids, left_out)),
         calibration={
             place: reliability(prediction, lesion, inside=inside)
             for place, inside in places.items()
@@ -353,13 +363,17 @@ def score_disentanglement(maps: CaseMaps) -> tuple[dict[str, float], str]:
     return disentanglement(maps.asymmetry, maps.pathological, truth)._asdict(), name
 
 
-def _result_flags(grids: dict[str, GridScores]) -> tuple[str, ...]:
-    """What deserves a look in a result, a sentence each."""
+def _result_flags(grids: dict[str, GridScores], left_out: int = 0) -> tuple[str, ...]:
+    """What deserves a look in a result, a sentence each; `left_out` lesions were
+    predicted and do not count."""
     scores = next(iter(grids.values()))
+    but = ""
+    if left_out:
+        but = f" but for {counted(left_out, 'lesion')} too small or doubtful to count"
     sentences = {
-        "both": "Label and prediction are empty.",
+        "both": f"Label and prediction are empty{but}.",
         "label": "The label is empty, the prediction is not.",
-        "prediction": "Nothing was predicted.",
+        "prediction": f"Nothing was predicted{but}.",
         "none": "Label and prediction do not overlap.",
     }
     flags = []

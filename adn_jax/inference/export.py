@@ -115,8 +115,12 @@ def export_model(
     chosen = _chosen_platforms(format, platforms)
     if format == "weights":
         check_vacant(out)  # before minutes of measuring
-        known = () if heads is None else measure_heads(load_run(run), heads)
-        write_small_run(Run.open(run), out, *known)
+        source = Run.open(run)
+        if heads is None:
+            known = KnownHeads.read(source.folder), KnownLesions.read(source.folder)
+        else:
+            known = measure_heads(load_run(run), heads)
+        write_small_run(source, out, *known)
         return out / WEIGHTS
     if heads is not None:
         raise UserError(

@@ -20,7 +20,7 @@ from scipy import ndimage
 from adn_jax.config import AsymmetrySettings
 from adn_jax.config.serialization import settings_to_json
 from adn_jax.data.cases import PreparedCase, sha256
-from adn_jax.datasets.raw import CaseInput
+from adn_jax.datasets.raw import unlabelled_input
 from adn_jax.errors import (
     UserError,
     is_out_of_memory,
@@ -347,7 +347,8 @@ def _predict_read(system: System, scan: RawScan, path: Path | str) -> Prediction
     identity = identity_of(scan, Path(path))
     recipe = system.model.recipe
     settings = replace(recipe.system.prepare, tissue="none")  # not needed to predict
-    case = prepare_scan(CaseInput(scan), settings)
+    given = unlabelled_input(scan, Path(path))
+    scan, case = given.scan, prepare_scan(given, settings)
     maps, outputs, uncertainty = system.infer(case)
     native = partial(to_native, geometry=case.geometry)
     volumes = lesion_of(native(maps.prediction), maps.threshold)

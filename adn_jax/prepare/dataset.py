@@ -53,7 +53,7 @@ from adn_jax.runtime.jobs import Outcome, Processes, attempt
 from adn_jax.scans.hounsfield import check_hu_range
 from adn_jax.scans.read import onto_scan
 
-PREPARED_VERSION = 5
+PREPARED_VERSION = 6
 """Raised when the same input would be prepared differently: all cases are redone."""
 CHECKSUM_READERS = 8
 """Threads that compare checksums: reading waits for the disk, not for Python."""

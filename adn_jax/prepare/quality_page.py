@@ -16,9 +16,9 @@ from adn_jax.io.image import Affine, spacing_of
 from adn_jax.io.paths import Place
 from adn_jax.prepare.quality import MEASURES
 from adn_jax.prepare.resample import box_around, shrink
-from adn_jax.prepare.skull_strip import BONE_HU
 from adn_jax.report.pages import page_environment
 from adn_jax.report.tables import to_csv
+from adn_jax.scans.hounsfield import BONE_HU
 
 COLUMNS = 8
 WIDTH = 1000

@@ -22,7 +22,14 @@ from adn_jax.prepare.skull_gaps import (
     find_gap,
     rays_that_meet,
 )
-from adn_jax.scans.hounsfield import AIR_HU, BRAIN_HU, HuVolume, background_of, cut_ends
+from adn_jax.scans.hounsfield import (
+    AIR_HU,
+    BONE_HU,
+    BRAIN_HU,
+    HuVolume,
+    background_of,
+    cut_ends,
+)
 
 SLICE_CM2 = (60.0, 320.0)
 """The largest slice: about 70 in a newborn, 130 to 200 in an adult."""
@@ -30,7 +37,6 @@ LARGEST_BRAIN_ML = 3000.0
 RIM_AT_BONE = 0.6
 """Fraction of the rim, in the slice, with bone beside it: 0.98 and more in heads."""
 BESIDE_MM = 4.0
-BONE_HU = 150.0
 SOFT_HU = (-30.0, 120.0)
 """Brain, blood and CSF, after smoothing; dark from hardened beams, or part bone."""
 FAT_HU = -60.0

@@ -74,6 +74,9 @@ FAR_RINGING_HU = 0.5
 
 AIR_HU, SOLID_BONE_HU = -1000.0, 1000.0
 
+BONE_HU = 150.0
+"""Bone is brighter, in its rim, too; of soft tissue calcifications are."""
+
 WHITE_RIM_MM, WHITE_RIM_HU = 1.0, 120.0
 """White this near to grey is part bone, part tissue: the brain reaches up to bone.
 (Measured on a real head: Dice of the brain mask with that from DICOM 0.99, else 0.97.)

@@ -2,13 +2,15 @@
 
 import tempfile
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
+from jaxtyping import Float32
 
-from adn_jax.errors import UserError
+from adn_jax.errors import UserError, few_of
 from adn_jax.io.archive import ARCHIVE_ENDINGS, unpack
 from adn_jax.io.files import check_fetched, is_there
 from adn_jax.io.image import Image, onto_voxels, read_image
@@ -24,6 +26,7 @@ from adn_jax.scans.dicom.straighten import (
 )
 from adn_jax.scans.dicom.volume import read_volume
 from adn_jax.scans.hounsfield import (
+    BONE_HU,
     check_hounsfield,
     outside_hu,
     restore_clipped,
@@ -184,17 +187,53 @@ def _read_dicom(
 def in_hounsfield(
     scan: RawScan, hu_range: tuple[float, float] | None, name: str
 ) -> RawScan:
-    """The scan, whose values can be HU, or were clipped to the `hu_range` stated."""
-    voxels = scan.image.voxels
+    """The scan, whose values can be HU, or were clipped to the `hu_range` stated, with
+    slices that were lost interpolated."""
+    image = scan.image
+    flags: list[str] = []
+    slices = int(np.argmax(nib.io_orientation(image.affine)[:, 0] == 2))
+    ordered = np.moveaxis(image.voxels, slices, 0)
     if hu_range is None:
-        check_hounsfield(voxels, name)
-        return scan
-    slices = int(np.argmax(nib.io_orientation(scan.image.affine)[:, 0] == 2))
-    pixel_mm = float(np.mean(np.delete(scan.image.spacing_mm, slices)))
-    ordered = np.moveaxis(voxels, slices, 0)
-    filled, flag = restore_clipped(ordered, hu_range, pixel_mm, name)
-    image = scan.image.holding(np.moveaxis(filled, 0, slices), "scan")
-    return replace(scan, image=image, flags=(*scan.flags, flag))
+        check_hounsfield(image.voxels, name)
+    else:
+        pixel_mm = float(np.mean(np.delete(image.spacing_mm, slices)))
+        ordered, flag = restore_clipped(ordered, hu_range, pixel_mm, name)
+        flags.append(flag)
+    ordered, lost = fill_lost_slices(ordered)
+    if lost:
+        numbers = few_of([str(index + 1) for index in lost])
+        flags.append(
+            "slices of one value between those of the head, as where images were lost "
+            f"({numbers}, counted from 1), were interpolated"
+        )
+    image = image.holding(np.moveaxis(ordered, 0, slices), "scan")
+    return replace(scan, image=image, flags=(*scan.flags, *flags))
+
+
+def fill_lost_slices(
+    hu: Float32[np.ndarray, "z i j"],
+) -> tuple[Float32[np.ndarray, "z i j"], list[int]]:
+    """A volume whose slices of one value, as converters put them where an image was
+    lost, are interpolated linearly, and which these were (from 0).
+
+    Slices count from one with bone to the next: beyond the head nothing is lost.
+    """
+    lowest, highest = hu.min(axis=(1, 2)), hu.max(axis=(1, 2))
+    is_blank = lowest == highest
+    whole = np.flatnonzero(~is_blank)
+    has_bone = highest > BONE_HU
+    lost: list[int] = []
+    filled = hu
+    for below, above in pairwise(whole):
+        if above == below + 1 or not (has_bone[below] and has_bone[above]):
+            continue
+        if not lost:
+            filled = hu.copy()
+        for index in range(below + 1, above):
+            part = np.float32((index - below) / (above - below))
+            filled[index] = hu[below] + part * (hu[above] - hu[below])
+            lost.append(int(index))
+    return filled, lost
 
 
 def check_size(image: Image, path: Path) -> None:

@@ -15,6 +15,7 @@ from adn_jax.datasets.raw import (
     _open_tissue,
     given_splits,
     read_label,
+    unlabelled_input,
     unread_flags,
 )
 from adn_jax.errors import UserError
@@ -43,6 +44,21 @@ def test_what_is_loaded_and_recorded(head, tmp_path):
     np.testing.assert_array_equal(given.lesion.voxels, head.lesion.dataobj)
     np.testing.assert_array_equal(given.brain.voxels, head.brain.dataobj)
     assert given.tissue is None
+
+
+def test_prediction_takes_the_brain_mask_of_a_case_folder(head, tmp_path):
+    head.ct.to_filename(tmp_path / "ct.nii.gz")
+    scan = read_scan(tmp_path)
+    assert unlabelled_input(scan, tmp_path).brain is None
+    head.brain.to_filename(tmp_path / "brain.nii.gz")
+    given = unlabelled_input(scan, tmp_path)
+    assert given.brain is not None
+    np.testing.assert_array_equal(given.brain.voxels, head.brain.get_fdata())
+    assert given.scan.source["brain_mask"] == "brain.nii.gz"
+    assert unlabelled_input(scan, tmp_path / "ct.nii.gz").brain is None
+    head.brain.to_filename(tmp_path / "brain.nii")
+    with pytest.raises(UserError, match=r"both brain\.nii and brain\.nii\.gz"):
+        unlabelled_input(scan, tmp_path)
 
 
 def test_labels_of_which_none_counts_are_flagged(head, tmp_path):

@@ -92,6 +92,28 @@ def test_an_infarct_that_the_prepared_grid_loses_has_no_score_there(prediction):
     assert calibrated([result, healthy, mask]) == []
 
 
+@pytest.mark.parametrize(
+    ("label", "left_out", "flag"),
+    [
+        (BOX, 0, "Nothing was predicted."),
+        (BOX, 1, "Nothing was predicted but for 1 lesion too small or doubtful to "
+                 "count."),
+        (EMPTY, 2, "Label and prediction are empty but for 2 lesions too small or "
+                   "doubtful to count."),
+    ],
+)  # fmt: skip
+def test_lesions_that_were_left_out_are_told_where_nothing_else_was_predicted(
+    label, left_out, flag
+):
+    case = PreparedCase(
+        "case", np.ones(BOX.shape, np.float32), np.ones(BOX.shape, np.uint8),
+        np.eye(4), {}, lesion=label.astype(np.float32))  # fmt: skip
+    probability = EMPTY.astype(np.float32)
+    native = NativeLesion(probability, label, SPACING)
+    result = score_case(case, probability, native, 0.5, "penalise", left_out=left_out)
+    assert result.flags == (flag,)
+
+
 def test_results_survive_json_with_none_for_nan():
     result = CaseResult(
         name="head",

@@ -13,11 +13,13 @@ from scipy import ndimage
 
 from adn_jax.cli.main import main
 from adn_jax.data.cases import read_case
+from adn_jax.data.known_heads import KnownHeads
+from adn_jax.data.known_lesions import KnownLesions
 from adn_jax.errors import UserError
 from adn_jax.inference import export as module
 from adn_jax.inference.export import MEANINGS, chain_maps, export_model, find_lesions
 from adn_jax.inference.system import infer_case, load_system
-from adn_jax.training.runs import load_run
+from adn_jax.training.runs import Run, load_run, write_small_run
 from tests.training.tiny import write_heads
 
 LOAD = """
@@ -132,6 +134,15 @@ def test_weights_are_a_small_run(tiny_run, tmp_path, capsys):
         np.testing.assert_allclose(one, other, rtol=2**-11, atol=1e-7)
     with pytest.raises(UserError, match="choose a new one"):
         export_model(tiny_run, out, "weights")
+
+
+def test_a_small_run_of_a_small_run_tells_what_that_does(tiny_run, tmp_path):
+    heads = KnownHeads(3, {"volume_ml": (900.0, 1900.0)})
+    lesions = KnownLesions(100, 90, -27.1, 10.0, 0.0, least_ppv=0.25)
+    write_small_run(Run.open(tiny_run), tmp_path / "small", heads, lesions)
+    export_model(tmp_path / "small", tmp_path / "again", "weights")
+    assert KnownHeads.read(tmp_path / "again") == heads
+    assert KnownLesions.read(tmp_path / "again") == lesions
 
 
 def test_lesions_are_found_and_held_to_the_label(tiny_run, cases):

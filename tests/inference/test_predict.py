@@ -14,8 +14,9 @@ import pytest
 import SimpleITK
 
 from adn_jax.cli.main import main
-from adn_jax.config import AsymmetrySettings
+from adn_jax.config import AsymmetrySettings, ReadSettings
 from adn_jax.data.known_lesions import KnownLesions
+from adn_jax.datasets.plain import find_plain
 from adn_jax.errors import UserError
 from adn_jax.inference import predict as module
 from adn_jax.inference.maps import Lesions, number_and_largest
@@ -30,9 +31,9 @@ from adn_jax.inference.predict import (
 )
 from adn_jax.inference.system import Inferred, System
 from adn_jax.io.files import atomic_path
-from adn_jax.prepare.case import to_native
+from adn_jax.prepare.case import prepare_scan, to_native
 from adn_jax.scans.read import read_scan
-from adn_jax.training.runs import Run, write_small_run
+from adn_jax.training.runs import Run, load_run, write_small_run
 from tests.inference.planted import planted
 from tests.inference.test_dicom import comments_of
 from tests.scans.dicom.files import head_of_blocks, write_series
@@ -127,6 +128,24 @@ def test_a_lesion_of_which_the_scans_grid_shows_nothing_counts_as_left_out(
     assert facts["lesions_left_out"] == 1
     told = "; left out as too small or doubtful to count: 1, of "
     assert told in (folder / "viewer.html").read_text()
+
+
+def test_the_brain_mask_of_a_case_folder_counts_as_in_preparation(tiny_run, raw, head):
+    mask = np.asarray(head.brain.dataobj).copy()
+    mask[: mask.shape[0] // 3] = 0
+    given = nib.Nifti1Image(mask, head.brain.affine)
+    given.to_filename(raw / "a" / "brain.nii.gz")
+    model = load_run(tiny_run)
+    found = module.predict(model, raw / "a")
+    settings = replace(model.recipe.system.prepare, tissue="none")
+    (case,) = (one for one in find_plain(raw).cases if one.name == "a")
+    prepared = prepare_scan(case.load(settings, ReadSettings()), settings)
+    np.testing.assert_array_equal(found.case.brain, prepared.brain)
+    np.testing.assert_array_equal(found.case.volume, prepared.volume)
+    assert found.facts["source"]["brain_mask"] == "brain.nii.gz"
+    alone = module.predict(model, raw / "b")
+    assert alone.case.brain.sum() > 1.1 * found.case.brain.sum()
+    assert "brain_mask" not in alone.facts["source"]
 
 
 @pytest.mark.parametrize("codes", ["RAS", "PIR"])

@@ -13,7 +13,8 @@ from adn_jax.prepare.skull_gaps import (
     smooth_shell,
     sphere,
 )
-from adn_jax.prepare.skull_strip import BONE_HU, find_brain
+from adn_jax.prepare.skull_strip import find_brain
+from adn_jax.scans.hounsfield import BONE_HU
 
 MOST_LOST_ML = 20
 

@@ -235,3 +235,32 @@ def test_a_clipped_dicom_series_is_read_where_its_range_is_stated(tmp_path, tilt
     assert scan.flags == (
         "values were clipped to 0 to 80 HU; bone and air were put in",
     )
+
+
+def test_a_slice_of_one_value_inside_the_head_is_interpolated(tmp_path):
+    """Some converters put a black slice where an image was lost."""
+    head = head_of_blocks(slices=12).astype(np.float32)
+    head[0] = head[-1] = -1000  # beyond the head nothing is lost
+    black = head.copy()
+    black[5] = -1024
+    along_y_z_x = np.zeros((4, 4))
+    along_y_z_x[[1, 2, 0, 3], [0, 1, 2, 3]] = 4, 10, 4, 1
+    path = save(tmp_path / "a.nii", np.moveaxis(black, 0, 1), along_y_z_x)
+    scan = read_scan(path)
+    assert scan.flags == (
+        "slices of one value between those of the head, as where images were lost (6, "
+        "counted from 1), were interpolated",
+    )
+    found = np.moveaxis(scan.image.voxels, 1, 0)
+    np.testing.assert_allclose(found[5], (head[4] + head[6]) / 2)
+    rest = np.arange(12) != 5
+    np.testing.assert_array_equal(found[rest], head[rest])
+
+
+def test_slices_of_one_value_beyond_the_head_stay(tmp_path):
+    hu = head_of_blocks(slices=12)
+    hu[[0, 1, 9, 11]] = -1000
+    hu[10] = np.where(hu[10] > 0, -300, -1000)  # a cap, no head
+    scan = read_scan(save(tmp_path / "a.nii", hu.T, np.diag([4, 4, 10, 1.0])))
+    assert scan.flags == ()
+    np.testing.assert_array_equal(scan.image.voxels, hu.T)
