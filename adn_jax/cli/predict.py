@@ -82,7 +82,7 @@ def main(arguments: Sequence[str]) -> None:
         print(f"adn: {failure.sentence}", file=sys.stderr)
     done = len(scans) - sum(not failure.all_but_dicom for failure in failures.values())
     older = sum(failure.older_stay for failure in failures.values())
-    beside = f", and older results of {older}" if older else ""
+    beside = f", and results of an earlier run for {older}" if older else ""
     print(f"{done} {'scan is' if done == 1 else 'scans are'} in {command.out}{beside}")
     if failures:
         raise SystemExit(2)

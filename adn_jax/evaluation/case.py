@@ -241,7 +241,7 @@ def evaluate_case(
         maps.threshold,
         empty,
         maps.flags,
-        left_out=maps.left_out,
+        left_out=len(maps.left_out_ml),
     )
     alignment = system.model.recipe.system.alignment
     first = "network_alone" if alignment.network else "first_guess"

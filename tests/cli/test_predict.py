@@ -105,7 +105,10 @@ def test_the_last_line_tells_of_results_that_an_earlier_run_left(monkeypatch, ca
     monkeypatch.setattr(module, "predict_scans", lambda *_: failures)
     with pytest.raises(SystemExit):
         main(["predict", "RUN", "old", "new", "--out", "O"])
-    assert capsys.readouterr().out == "0 scans are in O, and older results of 1\n"
+    assert (
+        capsys.readouterr().out
+        == "0 scans are in O, and results of an earlier run for 1\n"
+    )
 
 
 @pytest.mark.usefixtures("called")
