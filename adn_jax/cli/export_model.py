@@ -33,12 +33,20 @@ class ExportModel:
     learnt: predict flags scans that are unlike them. Their labels tell how often its
     lesions are true (of cases that it has learnt from, those for validation do). What
     the run itself has of both stays where this is not given."""
+    step: int | None = None
+    """Take the weights of this update of D and F, not those with the best score: of
+    the latest two checkpoints, which a run keeps."""
 
 
 def main(arguments: Sequence[str]) -> None:
     """Run the verb."""
     command = parse(ExportModel, "export-model", arguments)
     path = export_model(
-        command.run, command.out, command.format, command.platforms, command.heads
+        command.run,
+        command.out,
+        command.format,
+        command.platforms,
+        command.heads,
+        command.step,
     )
     print(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")

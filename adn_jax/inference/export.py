@@ -41,7 +41,7 @@ from adn_jax.training.runs import (
     Run,
     TrainedModel,
     check_vacant,
-    load_run,
+    model_of,
     write_small_run,
 )
 
@@ -92,6 +92,7 @@ def export_model(
     format: Format = "stablehlo",  # noqa: A002
     platforms: Sequence[ExportPlatform] | None = None,
     heads: Place | str | None = None,
+    step: int | None = None,
 ) -> Path:
     """Write `out/model.stablehlo` or `out/model.onnx`, and `out/model.json`.
 
@@ -106,20 +107,21 @@ def export_model(
             run has learnt, and scans unlike them are flagged (`data.known_heads`). If
             they have labels, the run itself not having learnt from them, they tell how
             often its lesions are true (`data.known_lesions`).
+        step: of which checkpoint of stage joint, one that is kept; None: the best.
 
     Raises:
-        UserError: no finished run, another folder, a package that is missing, a system
-            that the format cannot hold, heads for a program, or platforms for another
-            format.
+        UserError: no finished run, no such checkpoint, another folder, a package that
+            is missing, a system that the format cannot hold, heads for a program, or
+            platforms for another format.
     """
     chosen = _chosen_platforms(format, platforms)
+    source = Run.open(run) if step is None else Run.open(run).at_step(step)
     if format == "weights":
         check_vacant(out)  # before minutes of measuring
-        source = Run.open(run)
         if heads is None:
             known = KnownHeads.read(source.folder), KnownLesions.read(source.folder)
         else:
-            known = measure_heads(load_run(run), heads)
+            known = measure_heads(model_of(source), heads)
         write_small_run(source, out, *known)
         return out / WEIGHTS
     if heads is not None:
@@ -128,7 +130,7 @@ def export_model(
             "unlike them; take --format weights, or leave --heads out."
         )
     check_replaceable(out, DESCRIPTION, EXPORT_FILES.values())
-    model = load_run(run)
+    model = model_of(source)
     with atomic_path(out) as temporary:
         temporary.mkdir()
         path = temporary / EXPORT_FILES[format]

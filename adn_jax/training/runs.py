@@ -7,7 +7,7 @@ may have them in `RUN/weights.npz` instead.
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
@@ -26,7 +26,7 @@ from adn_jax.data.known_lesions import KnownLesions
 from adn_jax.data.manifest import Fold, Manifest, parse_fold
 from adn_jax.data.stream import DrawnHeads
 from adn_jax.distributed.mesh import placed_shapes
-from adn_jax.errors import UserError
+from adn_jax.errors import UserError, few_of
 from adn_jax.io.files import atomic_path, is_there, is_vacant, read_json, write_json
 from adn_jax.io.paths import Place, as_place, move_folder, spelled_out, to_place
 from adn_jax.models import init_unet
@@ -228,13 +228,34 @@ class Run:
         """Folder in which a stage keeps its checkpoints."""
         return self.folder / "checkpoints" / stage
 
+    def kept_steps(self, stage: str) -> list[int]:
+        """Steps at which a stage, finished or not, was saved and still is."""
+        folder = self.checkpoints(stage)
+        return sorted(
+            int(each.name)
+            for each in (folder.iterdir() if folder.is_dir() else ())
+            if each.name.isdecimal() and is_checkpoint_finalized(each)
+        )
+
     def has_checkpoints(self, stage: str) -> bool:
         """Whether a stage, finished or not, has saved anything."""
-        folder = self.checkpoints(stage)
-        return folder.is_dir() and any(
-            each.name.isdecimal() and is_checkpoint_finalized(each)
-            for each in folder.iterdir()
-        )
+        return bool(self.kept_steps(stage))
+
+    def at_step(self, step: int) -> "Run":
+        """The same run with D and F of another checkpoint than the best.
+
+        Raises `UserError` if a stage is not finished or that checkpoint is not kept.
+        """
+        self._check_finished()
+        kept = self.kept_steps("joint")
+        if step not in kept:
+            there = f"those of steps {few_of([*map(str, kept)])}" if kept else "none"
+            raise UserError(
+                f"{self.folder} keeps no weights of step {step} of stage 'joint', but "
+                f"{there}; name one of them, or leave the step out for the best."
+            )
+        facts = {"steps": self.finished["joint"]["steps"], "best_step": step}
+        return replace(self, finished={**self.finished, "joint": facts})
 
     def set_aside(self, stage: str) -> Place:
         """Move the checkpoints of a stage out of the way; returns where they are."""
@@ -279,6 +300,11 @@ class Run:
 
         Raises `UserError` if a stage is not finished.
         """
+        self._check_finished()
+        return {stage: self.params(stage) for stage in self.stages}
+
+    def _check_finished(self) -> None:
+        """Raise `UserError` if a stage is not."""
         for stage in self.stages:
             if stage not in self.finished:
                 raise UserError(
@@ -286,7 +312,6 @@ class Run:
                     f"trained; run `adn train CONFIG --data DIR --run {self.folder}` "
                     "to continue."
                 )
-        return {stage: self.params(stage) for stage in self.stages}
 
     def write_stage(self, stage: str, params: Params, **facts: Any) -> None:
         """Finish a stage, whole or not at all, with weights that come from elsewhere.
@@ -359,11 +384,15 @@ def load_run(run: Place | str) -> TrainedModel:
     Raises `UserError` if there is no run, a stage is not finished, or a checkpoint is
     damaged or of another architecture.
     """
-    opened = Run.open(run)
-    params = opened.all_params()
+    return model_of(Run.open(run))
+
+
+def model_of(run: Run) -> TrainedModel:
+    """The model of a run that was opened, as `load_run`."""
+    params = run.all_params()
     adn = adn_params(params.get("align"), params["joint"])
-    known = KnownHeads.read(opened.folder), KnownLesions.read(opened.folder)
-    return TrainedModel(opened.recipe, adn, params.get("tissue"), opened, *known)
+    known = KnownHeads.read(run.folder), KnownLesions.read(run.folder)
+    return TrainedModel(run.recipe, adn, params.get("tissue"), run, *known)
 
 
 def write_run(

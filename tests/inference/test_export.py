@@ -136,6 +136,27 @@ def test_weights_are_a_small_run(tiny_run, tmp_path, capsys):
         export_model(tiny_run, out, "weights")
 
 
+def test_weights_of_another_checkpoint_can_be_taken(tiny_run, tmp_path):
+    run = Run.open(tiny_run)
+    kept, best = run.kept_steps("joint"), run.finished["joint"]["best_step"]
+    assert best in kept
+    given = {step: run.at_step(step).params("joint") for step in kept}
+    for step, params in given.items():
+        out = tmp_path / str(step)
+        command = ["export-model", str(tiny_run), str(out), "--format", "weights"]
+        main([*command, "--step", str(step)])
+        small = Run.open(out)
+        assert small.finished["joint"]["best_step"] == step
+        for one, other in zip(
+            jax.tree.leaves(small.params("joint")), jax.tree.leaves(params), strict=True
+        ):
+            np.testing.assert_allclose(one, other, rtol=2**-11, atol=1e-7)
+    assert Run.open(tiny_run).finished == run.finished
+    with pytest.raises(UserError, match=r"keeps no weights of step 12345 .*; name one"):
+        export_model(tiny_run, tmp_path / "none", "weights", step=12345)
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_small_run_of_a_small_run_tells_what_that_does(tiny_run, tmp_path):
     heads = KnownHeads(3, {"volume_ml": (900.0, 1900.0)})
     lesions = KnownLesions(100, 90, -27.1, 10.0, 0.0, least_ppv=0.25)
