@@ -6,7 +6,7 @@ Result:   adn_jax/bundled/MODEL_CARD.md, which says what FIRST is.
 
 It sees no data set: heads are drawn while it trains, none twice (docs/data.md). A third
 of them are without infarct, more than by default: what it marks on healthy heads counts
-most, which the cross-entropies teach that are heard at 200 (docs/loss-variants.md). From
+most, and cross-entropies of weight 200 teach that (docs/loss-variants.md). From
 fresh weights they are slow to find any infarct, so it begins with a model that does. Of
 what it marks below 1 mL one in four was an infarct, so that is left out.
 """
