@@ -3,8 +3,7 @@
 # same distances in mm on every machine: it takes their spacing from the headers.
 # What happens: where SimpleITK is installed it reads the files by that, whose arrays are
 # z y x and whose spacing is x y z, and pairs the two as they come. Of voxels of
-# 0.5 x 0.5 x 5 mm a shift by one slice then counts 0.5 mm and one along a row as many
-# times 5 mm. Without SimpleITK nibabel reads them, and the distances are right. Dice and
+# 0.5 x 0.5 x 5 mm a shift by one slice then counts 0.5 mm and one by a column 5 mm. Without SimpleITK nibabel reads them, and the distances are right. Dice and
 # volumes are the same, and nothing is said.
 # Why it matters: HD95 and surface distances of thick-sliced CT, as in most stroke data,
 # depend on what else is installed, by a factor of ten.

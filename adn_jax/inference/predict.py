@@ -222,7 +222,7 @@ class Prediction:
             recipe=facts["model"]["recipe"],
             run=facts["model"]["run"],
             threshold=facts["threshold"],
-            left_out_ml=tuple(facts["lesions_left_out_ml"]),
+            left_out_ml=facts["lesions_left_out_ml"],
             flags=tuple(facts["flags"]),
         )
 

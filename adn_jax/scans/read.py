@@ -219,21 +219,18 @@ def fill_lost_slices(
     Slices count from one with bone to the next: beyond the head nothing is lost.
     """
     lowest, highest = hu.min(axis=(1, 2)), hu.max(axis=(1, 2))
-    is_blank = lowest == highest
-    whole = np.flatnonzero(~is_blank)
-    has_bone = highest > BONE_HU
-    lost: list[int] = []
-    filled = hu
-    for below, above in pairwise(whole):
-        if above == below + 1 or not (has_bone[below] and has_bone[above]):
-            continue
-        if not lost:
-            filled = hu.copy()
-        for index in range(below + 1, above):
-            part = np.float32((index - below) / (above - below))
-            filled[index] = hu[below] + part * (hu[above] - hu[below])
-            lost.append(int(index))
-    return filled, lost
+    whole, has_bone = np.flatnonzero(lowest != highest).tolist(), highest > BONE_HU
+    lost = {
+        index: (below, above)
+        for below, above in pairwise(whole)
+        if has_bone[below] and has_bone[above]
+        for index in range(below + 1, above)
+    }
+    filled = hu.copy() if lost else hu
+    for index, (below, above) in lost.items():
+        part = np.float32((index - below) / (above - below))
+        filled[index] = hu[below] + part * (hu[above] - hu[below])
+    return filled, [*lost]
 
 
 def check_size(image: Image, path: Path) -> None:
