@@ -6,9 +6,10 @@ Result:   adn_jax/bundled/MODEL_CARD.md, which says what FIRST is.
 
 It sees no data set: heads are drawn while it trains, none twice (docs/data.md). A third
 of them are without infarct, more than by default: what it marks on healthy heads counts
-most, and cross-entropies of weight 200 teach that (docs/loss-variants.md). From
-fresh weights they are slow to find any infarct, so it begins with a model that does. Of
-what it marks below 1 mL one in four was an infarct, so that is left out.
+most, cross-entropies of weight 200 teach that (docs/loss-variants.md), and they have a
+say in which weights are the best. From fresh weights it is slow to find any infarct, so
+it begins with a model that does. Of what it marks below 1 mL one in four was an infarct,
+so that is left out.
 """
 
 from dataclasses import replace
@@ -26,8 +27,9 @@ def get_config() -> Recipe:
         small,
         name="bundled",
         stream=replace(
-            small.stream, infarcts=(0.35, 0.4, 0.15, 0.1), validation_heads=96
+            small.stream, infarcts=(0.35, 0.4, 0.15, 0.1), validation_heads=144
         ),
+        score_healthy=True,
         least_lesion_ml=1.0,
         threshold=0.4,
         align=replace(small.align, steps=120, validate_every=60),

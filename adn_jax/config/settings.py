@@ -524,6 +524,11 @@ class Recipe:
     the threshold."""
     tta: TtaSettings = field(default_factory=TtaSettings)
     """Test-time augmentation: what inference averages over."""
+    score_healthy: bool = False
+    """Cases without infarct have a say in which weights of D and F are the best, too
+    (ours): each counts like a Dice, 1 if nothing or less than `least_lesion_ml` is
+    predicted, else 0. Of drawn heads held out, as many are without infarct then as of
+    those for training."""
 
     def with_fields(self, **changes: Any) -> "Recipe":
         """The recipe with some fields changed, its own or its system's.

@@ -60,7 +60,8 @@ class StreamSettings:
     """Heads drawn while training, where no data set is given (docs/data.md)."""
 
     validation_heads: PositiveInt = 32
-    """Held-out heads, all with an infarct, that choose the best weights."""
+    """Held-out heads that choose the best weights, all with an infarct unless the
+    recipe has `score_healthy`."""
     validation_seed: Seed = 1
     """Seed of the held-out heads, which no seed of a recipe draws for training."""
     epoch_heads: PositiveInt = 256

@@ -38,11 +38,13 @@ PURPOSES = {"training": 0x48656164, "validation": 0x54657374, "files": 0x46696C6
 
 @dataclass(frozen=True)
 class HeadStream:
-    """Heads for a purpose; those for validation all have an infarct."""
+    """Heads for a purpose."""
 
     settings: StreamSettings
     prepare: PrepareSettings
     purpose: str = "training"
+    all_infarcts: bool = False
+    """Whether every head has an infarct, not as many as the settings say."""
 
     def __post_init__(self) -> None:
         """Raise `UserError` for a grid that heads cannot be drawn on."""
@@ -92,7 +94,7 @@ class HeadStream:
         sharding = own.sharding
         mesh = sharding.mesh if isinstance(sharding, NamedSharding) else None
         settings = self.settings
-        if self.purpose == "validation":
+        if self.all_infarcts:
             settings = replace(settings, infarcts=(0.0, *settings.infarcts[1:]))
         draw = _compiled(self.prepare, mesh)
         return draw(key, own, _placed_atlas(self.prepare.spacing_mm, mesh), settings)
@@ -135,15 +137,25 @@ class DrawnHeads:
 
     settings: StreamSettings
     prepare: PrepareSettings
+    score_healthy: bool
+    """Whether some held-out heads are without infarct, as those to learn from are."""
     folder: None = None
     digest: str = DRAWN_DIGEST
     """In the place of a checksum over cases: the recipe says all of them."""
     learnt_sha256: None = None
 
+    @classmethod
+    def of(cls, recipe: Recipe) -> "DrawnHeads":
+        """Those that a recipe learns from and is judged by."""
+        return cls(recipe.stream, recipe.system.prepare, recipe.score_healthy)
+
     def splits(self) -> tuple[HeadStream, HeadStream]:
         """Heads to learn from, and held-out ones."""
         training = HeadStream(self.settings, self.prepare)
-        return training, replace(training, purpose="validation")
+        held_out = replace(
+            training, purpose="validation", all_infarcts=not self.score_healthy
+        )
+        return training, held_out
 
 
 def write_drawn_heads(

@@ -31,6 +31,7 @@ CURVE_POINTS = 300
 """Points of a curve; each is the mean of the updates since the one before."""
 
 VALIDATION_SCORES = {
+    "score": "score of validation heads (Dice; without infarct 1 if left unmarked)",
     "dice": "Dice of validation heads",
     "unmatched": "asymmetry left in validation heads",
 }

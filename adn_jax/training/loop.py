@@ -251,6 +251,11 @@ def mean_of_known(values: Sequence[float]) -> float:
     return math.fsum(known) / len(known) if known else math.nan
 
 
+def finite_of(numbers: Mapping[str, float]) -> dict[str, float]:
+    """Those of the named numbers that are numbers."""
+    return {name: each for name, each in numbers.items() if math.isfinite(each)}
+
+
 @dataclass
 class DiceHistory:
     """Sum of the training Dice of each epoch; plain numbers, saved as JSON."""
@@ -332,7 +337,7 @@ class Session:
         if numbers.pop(ABSENT):
             self.absent = self.absent or step
             return
-        finite = {name: each for name, each in numbers.items() if math.isfinite(each)}
+        finite = finite_of(numbers)
         if was_skipped(numbers):
             self.skipped.append(step)
             self.log.say(
@@ -351,22 +356,21 @@ class Session:
     def save(self, state: TrainState, with_score: bool) -> None:
         """Bring the logs up to the state, validate if asked, and save it.
 
-        Raises `UserError` if a validation value is not finite.
+        Raises `UserError` if the score is not finite.
         """
         self.fetch(leave=0)
         stage, step, score = self.stage, int(state.step), None
         if with_score:
             numbers = self.validate(state.best_params)
-            for name, number in numbers.items():
-                if not math.isfinite(number):
-                    raise UserError(
-                        f"validation {name} is {number} at step {step} of stage "
-                        f"{stage.name!r}; look at the cases of the split validation, "
-                        "or, where heads are drawn, set more "
-                        "--stream.validation-heads: one of them has to show an infarct."
-                    )
-            self.log.write(step, "validation", numbers)
             score = numbers[stage.score]
+            if not math.isfinite(score):
+                raise UserError(
+                    f"validation {stage.score} is {score} at step {step} of stage "
+                    f"{stage.name!r}; look at the cases of the split validation, "
+                    "or, where heads are drawn, set more "
+                    "--stream.validation-heads: one of them has to show an infarct."
+                )
+            self.log.write(step, "validation", finite_of(numbers))
             self.log.say(
                 f"{stage.name} step {step}: validation {stage.score} {score:.4f}"
             )

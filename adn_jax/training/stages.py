@@ -4,6 +4,7 @@ Stage align trains T, stage tissue the tissue net on aligned heads, stage joint 
 together with T fixed, or F alone in a system without D.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,7 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from adn_jax.config import Recipe, StageSettings
 from adn_jax.data.augment import augment, augmented_pose
@@ -82,7 +83,8 @@ def make_stage(name: str, recipe: Recipe) -> Stage:
         loss, evaluate, score = _tissue_loss, _evaluate_tissue, "accuracy"
     else:
         loss = _patch_loss if in_patches else loss_of_joint
-        evaluate, score = _evaluate_joint, "dice"
+        evaluate = _evaluate_joint
+        score = "score" if recipe.score_healthy else "dice"
         terms = partial(_patch_terms if in_patches else _terms_of_joint, recipe)
     settings = getattr(recipe, name)
     evaluate = partial(evaluate, recipe)
@@ -281,12 +283,31 @@ def _evaluate_joint(
     recipe: Recipe, params: Params, frozen: Any, batch: Batch
 ) -> CaseValues:
     """Dice of each case on the prepared grid, NaN without an infarct there: one too
-    thin for a voxel, or cut off where a head was drawn."""
+    thin for a voxel, or cut off where a head was drawn.
+
+    With `score_healthy` also whether those without are left unmarked, NaN for the
+    others, and as the score of every case the one or the other.
+    """
     adn = adn_params(frozen.get("align"), params)
-    outputs = apply_adn(adn, batch.volume, recipe.system)
-    dice = hard_dice(outputs.prediction, batch.lesion, recipe.threshold)
+    prediction = apply_adn(adn, batch.volume, recipe.system).prediction
+    dice = hard_dice(prediction, batch.lesion, recipe.threshold)
     has_infarct = (batch.lesion >= 0.5).any((1, 2, 3, 4))
-    return {"dice": jnp.where(has_infarct, dice, jnp.nan)}
+    values = {"dice": jnp.where(has_infarct, dice, jnp.nan)}
+    if not recipe.score_healthy:
+        return values
+    unmarked = is_unmarked(prediction, recipe).astype(jnp.float32)
+    return {
+        **values,
+        "unmarked": jnp.where(has_infarct, jnp.nan, unmarked),
+        "score": jnp.where(has_infarct, dice, unmarked),
+    }
+
+
+def is_unmarked(prediction: Volume, recipe: Recipe) -> Bool[Array, " b"]:
+    """Whether nothing of a case is called infarct, or less than counts as a lesion."""
+    marked = (prediction >= recipe.threshold).sum((1, 2, 3, 4))
+    voxel_ml = math.prod(recipe.system.prepare.spacing_mm) / 1000
+    return (marked == 0) | (marked * voxel_ml < recipe.least_lesion_ml)
 
 
 def hard_dice(

@@ -99,7 +99,7 @@ def train(
     mesh = device_mesh(spatial_shards=spatial_shards)
     if data is None:
         check_no_fold(fold)
-        cases = partial(DrawnHeads, recipe.stream, recipe.system.prepare)
+        cases = partial(DrawnHeads.of, recipe)
     else:
         cases = partial(prepared_cases, data, folder, recipe, fold, workers, reading)
     plan = partial(_plan, recipe, folder, fold, pretrained, mesh)
@@ -248,7 +248,7 @@ def _train_stages(
     with sync_errors():
         run = begun or Run.open(folder)
         if data is None:
-            source = DrawnHeads(recipe.stream, recipe.system.prepare)
+            source = DrawnHeads.of(recipe)
         else:
             prepared = data if has_manifest(data) else folder / "prepared"
             source = read_manifest(prepared).with_fold(fold)

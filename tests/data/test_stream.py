@@ -42,7 +42,7 @@ def test_it_goes_on_where_it_stopped():
 
 
 def test_held_out_heads_are_the_same_each_time_and_all_have_an_infarct():
-    held_out = replace(STREAM, purpose="validation")
+    _, held_out = DrawnHeads(STREAM.settings, PREPARE, score_healthy=False).splits()
     once, again = (list(held_out.once(batch=2)) for _ in range(2))
     assert_equal([batch for batch, _ in once], [batch for batch, _ in again])
     assert [count for _, count in once] == [2, 1]
@@ -50,6 +50,14 @@ def test_held_out_heads_are_the_same_each_time_and_all_have_an_infarct():
     assert all((batch.lesion.sum((1, 2, 3, 4)) > 0).all() for batch, _ in once)
     trained = next(train_batches(STREAM, 2, seed=held_out.settings.validation_seed))
     assert (np.asarray(trained.volume) != np.asarray(once[0][0].volume)).any()
+
+
+def test_held_out_heads_are_as_often_healthy_as_others_where_those_count():
+    rarely = replace(STREAM.settings, infarcts=(0.7, 0.3), validation_heads=16)
+    _, held_out = DrawnHeads(rarely, PREPARE, score_healthy=True).splits()
+    batches = [batch.lesion for batch, _ in held_out.once(batch=16)]
+    sick = np.asarray((batches[0] > 0).any((1, 2, 3, 4)))
+    assert 1 <= sick.sum() <= 9  # 4.8 are to be expected
 
 
 def test_a_grid_of_one_slice_is_refused_before_anything_is_written(tmp_path):
@@ -61,7 +69,7 @@ def test_a_grid_of_one_slice_is_refused_before_anything_is_written(tmp_path):
         write_drawn_heads(tmp_path / "out", 3, 1, recipe, 1, 1)
     assert not (tmp_path / "out").exists()
     with pytest.raises(UserError, match="heads are drawn on grids"):
-        DrawnHeads(StreamSettings(), prepare).splits()
+        DrawnHeads(StreamSettings(), prepare, score_healthy=False).splits()
 
 
 def test_heads_are_named():

@@ -14,6 +14,7 @@ from adn_jax.training import stages
 from adn_jax.training.runs import initial_params
 from adn_jax.training.stages import (
     hard_dice,
+    is_unmarked,
     make_stage,
     tissue_accuracy,
     training_batch,
@@ -51,6 +52,38 @@ def test_from_a_half_on_a_partial_label_counts():
     lesion = jnp.array([0.2, 0.49, 0.51, 1.0]).reshape(1, 1, 1, 4, 1)
     found = jnp.array([0.9, 0.1, 0.9, 0.1]).reshape(1, 1, 1, 4, 1)
     assert hard_dice(found, lesion, 0.5) == pytest.approx(0.5)
+
+
+def test_what_is_too_small_to_count_marks_no_head():
+    recipe = tiny_recipe(threshold=0.4)  # a voxel is 0.8 mL
+    voxels = jnp.array([0, 1, 2])[:, None] > jnp.arange(4)
+    prediction = jnp.where(voxels, 0.4, 0.39)[..., None, None, None]
+    assert is_unmarked(prediction, recipe).tolist() == [True, False, False]
+    recipe = replace(recipe, least_lesion_ml=1.0)
+    assert is_unmarked(prediction, recipe).tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.0])
+def test_healthy_cases_have_a_score_where_the_recipe_says_so(threshold):
+    """All is marked, or nothing; the second of the cases is without infarct."""
+    recipe = tiny_recipe(threshold=threshold)
+    params = initial_params(jax.random.key(0), recipe, "joint")
+    frozen = {"align": initial_params(jax.random.key(1), recipe, "align")}
+    batch = batch_of(0, 1)
+    batch = replace(batch, lesion=batch.lesion.at[1].set(0))
+    plain, scored = (
+        make_stage("joint", replace(recipe, score_healthy=healthy))
+        for healthy in (False, True)
+    )
+    values = plain.evaluate(params, frozen, batch)
+    assert plain.score == "dice"
+    assert list(values) == ["dice"]
+    found = scored.evaluate(params, frozen, batch)
+    np.testing.assert_array_equal(found["dice"], values["dice"])
+    assert np.isnan(found["dice"]).tolist() == [False, True]
+    unmarked = float(threshold == 1)
+    np.testing.assert_array_equal(found["unmarked"], [np.nan, unmarked])
+    np.testing.assert_array_equal(found[scored.score], [values["dice"][0], unmarked])
 
 
 @pytest.mark.parametrize("name", ["tissue", "joint"])
