@@ -1,15 +1,15 @@
 """The model in the box: `adn_parts`, small enough for two CPU cores, on drawn heads.
 
-Command:  adn train configs/bundled.py --run RUN --pretrained FIRST
-Hardware: 2 CPU cores, two hours, and two for FIRST.
-Result:   adn_jax/bundled/MODEL_CARD.md, which says what FIRST is.
+Command:  adn train configs/bundled.py --run RUN --pretrained SECOND
+Hardware: 2 CPU cores, one to two hours, and four for SECOND.
+Result:   adn_jax/bundled/MODEL_CARD.md, which says what SECOND is.
 
 It sees no data set: heads are drawn while it trains, none twice (docs/data.md). A third
 of them are without infarct, more than by default: what it marks on healthy heads counts
 most, cross-entropies of weight 200 teach that (docs/loss-variants.md), and they have a
 say in which weights are the best. From fresh weights it is slow to find any infarct, so
-it begins with a model that does. Of what it marks below 1 mL one in four was an infarct,
-so that is left out.
+it begins with a model that does. Of what it marks below 1 mL one in four was an
+infarct, so that is left out.
 """
 
 from dataclasses import replace
@@ -35,7 +35,7 @@ def get_config() -> Recipe:
         align=replace(small.align, steps=120, validate_every=60),
         joint=replace(
             small.joint,
-            steps=5_000,
+            steps=4_500,
             validate_every=500,
             optimizer=replace(
                 small.joint.optimizer, learning_rate=7e-4, ema_decay=0.998
