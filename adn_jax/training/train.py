@@ -201,9 +201,9 @@ def _open_splits(
 ) -> tuple[Split, Split]:
     """Training and validation cases of a stage, which have the labels it needs.
 
-    A case without infarct trains, but does not help to choose the joint stage's
-    weights: its Dice is 1 or 0 by convention. Raises `UserError` if the cases are too
-    few for a batch, or lack a label.
+    A case without infarct trains, but helps to choose the joint stage's weights only
+    with `score_healthy`: its Dice is 1 or 0 by convention. Raises `UserError` if the
+    cases are too few for a batch, or lack a label.
     """
     from_maps = recipe.tissue_source == "maps"
     needs = {
@@ -229,7 +229,7 @@ def _open_splits(
         return training, validation
     for split in (training, validation):
         split.check_infarcts()
-    return training, validation.with_infarct()
+    return training, validation if recipe.score_healthy else validation.with_infarct()
 
 
 def _train_stages(

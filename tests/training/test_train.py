@@ -240,12 +240,14 @@ def without_infarct(data, *names):
     replace(manifest, lacking={"infarct": names}).write()
 
 
-def test_cases_without_infarct_train_but_do_not_choose_weights(
-    no_training, data, tmp_path
+@pytest.mark.parametrize("score_healthy", [False, True])
+def test_cases_without_infarct_train_but_choose_weights_only_where_they_count(
+    no_training, data, tmp_path, score_healthy
 ):
     without_infarct(data, "head00", "head02")
-    train(RECIPE, data, tmp_path / "run")
-    assert no_training == [("align", 2, 2, ["search"]), ("joint", 2, 1, [])]
+    train(replace(RECIPE, score_healthy=score_healthy), data, tmp_path / "run")
+    judges = 2 if score_healthy else 1
+    assert no_training == [("align", 2, 2, ["search"]), ("joint", 2, judges, [])]
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
