@@ -525,10 +525,10 @@ class Recipe:
     tta: TtaSettings = field(default_factory=TtaSettings)
     """Test-time augmentation: what inference averages over."""
     score_healthy: bool = False
-    """Cases with no infarct on the prepared grid have a say, too, in which weights of D
-    and F are the best (ours): each counts like a Dice, 1 if nothing or less than
-    `least_lesion_ml` is predicted, else 0. Of drawn heads held out, as many are without
-    infarct then as of those for training."""
+    """Cases without infarct have a say, too, in which weights of D and F are the best
+    (ours): each counts like a Dice, 1 if nothing or less than `least_lesion_ml` is
+    predicted, else 0. Of drawn heads held out, as many are without infarct then as of
+    those for training."""
 
     def with_fields(self, **changes: Any) -> "Recipe":
         """The recipe with some fields changed, its own or its system's.

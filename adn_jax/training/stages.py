@@ -285,8 +285,9 @@ def _evaluate_joint(
     """Dice of each case on the prepared grid, NaN without an infarct there: one too
     thin for a voxel, or cut off where a head was drawn.
 
-    With `score_healthy` also whether those without are left unmarked, NaN for the
-    others, and as the score of every case the one or the other.
+    With `score_healthy` also whether healthy ones are left unmarked, NaN for the
+    others, and as the score the one or the other. What is too thin for a voxel makes
+    no case healthy: it has neither.
     """
     adn = adn_params(frozen.get("align"), params)
     prediction = apply_adn(adn, batch.volume, recipe.system).prediction
@@ -295,12 +296,10 @@ def _evaluate_joint(
     values = {"dice": jnp.where(has_infarct, dice, jnp.nan)}
     if not recipe.score_healthy:
         return values
-    unmarked = is_unmarked(prediction, recipe).astype(jnp.float32)
-    return {
-        **values,
-        "unmarked": jnp.where(has_infarct, jnp.nan, unmarked),
-        "score": jnp.where(has_infarct, dice, unmarked),
-    }
+    healthy = (batch.lesion == 0).all((1, 2, 3, 4))
+    unmarked = jnp.where(healthy, is_unmarked(prediction, recipe), jnp.nan)
+    score = jnp.where(has_infarct, dice, unmarked)
+    return {**values, "unmarked": unmarked, "score": score}
 
 
 def is_unmarked(prediction: Volume, recipe: Recipe) -> Bool[Array, " b"]:

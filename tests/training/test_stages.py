@@ -65,12 +65,14 @@ def test_what_is_too_small_to_count_marks_no_head():
 
 @pytest.mark.parametrize("threshold", [0.0, 1.0])
 def test_healthy_cases_have_a_score_where_the_recipe_says_so(threshold):
-    """All is marked, or nothing; the second of the cases is without infarct."""
+    """All is marked, or nothing; the second case is without infarct, the third has one
+    that is thinner than half a voxel."""
     recipe = tiny_recipe(threshold=threshold)
     params = initial_params(jax.random.key(0), recipe, "joint")
     frozen = {"align": initial_params(jax.random.key(1), recipe, "align")}
-    batch = batch_of(0, 1)
-    batch = replace(batch, lesion=batch.lesion.at[1].set(0))
+    batch = batch_of(0, 1, 2)
+    lesion = batch.lesion.at[1].set(0).at[2].multiply(0.4)
+    batch = replace(batch, lesion=lesion)
     plain, scored = (
         make_stage("joint", replace(recipe, score_healthy=healthy))
         for healthy in (False, True)
@@ -80,10 +82,12 @@ def test_healthy_cases_have_a_score_where_the_recipe_says_so(threshold):
     assert list(values) == ["dice"]
     found = scored.evaluate(params, frozen, batch)
     np.testing.assert_array_equal(found["dice"], values["dice"])
-    assert np.isnan(found["dice"]).tolist() == [False, True]
+    assert np.isnan(found["dice"]).tolist() == [False, True, True]
     unmarked = float(threshold == 1)
-    np.testing.assert_array_equal(found["unmarked"], [np.nan, unmarked])
-    np.testing.assert_array_equal(found[scored.score], [values["dice"][0], unmarked])
+    np.testing.assert_array_equal(found["unmarked"], [np.nan, unmarked, np.nan])
+    np.testing.assert_array_equal(
+        found[scored.score], [values["dice"][0], unmarked, np.nan]
+    )
 
 
 @pytest.mark.parametrize("name", ["tissue", "joint"])
