@@ -21,7 +21,7 @@ from adn_jax.training.stages import (
     unmatched_share,
 )
 from adn_jax.types import Batch
-from tests.training.tiny import head, tiny_recipe
+from tests.training.tiny import head, small_recipe, tiny_recipe
 
 RNG = np.random.default_rng(0)
 
@@ -67,7 +67,7 @@ def test_what_is_too_small_to_count_marks_no_head():
 def test_healthy_cases_have_a_score_where_the_recipe_says_so(threshold):
     """All is marked, or nothing; the second case is without infarct, the third has one
     that is thinner than half a voxel."""
-    recipe = tiny_recipe(threshold=threshold)
+    recipe = small_recipe(threshold=threshold)
     params = initial_params(jax.random.key(0), recipe, "joint")
     frozen = {"align": initial_params(jax.random.key(1), recipe, "align")}
     batch = batch_of(0, 1, 2)
@@ -77,10 +77,10 @@ def test_healthy_cases_have_a_score_where_the_recipe_says_so(threshold):
         make_stage("joint", replace(recipe, score_healthy=healthy))
         for healthy in (False, True)
     )
-    values = plain.evaluate(params, frozen, batch)
+    values = jax.jit(plain.evaluate)(params, frozen, batch)
     assert plain.score == "dice"
     assert list(values) == ["dice"]
-    found = scored.evaluate(params, frozen, batch)
+    found = jax.jit(scored.evaluate)(params, frozen, batch)
     np.testing.assert_array_equal(found["dice"], values["dice"])
     assert np.isnan(found["dice"]).tolist() == [False, True, True]
     unmarked = float(threshold == 1)
