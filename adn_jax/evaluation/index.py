@@ -35,7 +35,7 @@ VALIDATION_SCORES = {
     "dice": "Dice of validation heads",
     "unmatched": "asymmetry left in validation heads",
 }
-"""What the stages choose their weights by, and what to call it."""
+"""What tells how good the weights of a stage are, and what to call it."""
 
 
 class ScoredCase(NamedTuple):
@@ -71,7 +71,7 @@ class TrainingCurve:
     step: Float[np.ndarray, " n"]
     value: Float[np.ndarray, " n"]
     best_step: int | None = None
-    """Whose weights were kept; None if the value chooses none."""
+    """Whose weights were kept; None of a value that has no say in it."""
 
     @property
     def in_words(self) -> str:

@@ -356,21 +356,22 @@ class Session:
     def save(self, state: TrainState, with_score: bool) -> None:
         """Bring the logs up to the state, validate if asked, and save it.
 
-        Raises `UserError` if the score is not finite.
+        Raises `UserError` if a validation value that has to be there is not finite.
         """
         self.fetch(leave=0)
         stage, step, score = self.stage, int(state.step), None
         if with_score:
             numbers = self.validate(state.best_params)
-            score = numbers[stage.score]
-            if not math.isfinite(score):
-                raise UserError(
-                    f"validation {stage.score} is {score} at step {step} of stage "
-                    f"{stage.name!r}; look at the cases of the split validation, "
-                    "or, where heads are drawn, set more "
-                    "--stream.validation-heads: one of them has to show an infarct."
-                )
+            for name, number in numbers.items():
+                if not math.isfinite(number) and name not in stage.may_lack:
+                    raise UserError(
+                        f"validation {name} is {number} at step {step} of stage "
+                        f"{stage.name!r}; look at the cases of the split validation, "
+                        "or, where heads are drawn, set more "
+                        "--stream.validation-heads: one of them has to show an infarct."
+                    )
             self.log.write(step, "validation", finite_of(numbers))
+            score = numbers[stage.score]
             self.log.say(
                 f"{stage.name} step {step}: validation {stage.score} {score:.4f}"
             )

@@ -4,7 +4,6 @@ Stage align trains T, stage tissue the tissue net on aligned heads, stage joint 
 together with T fixed, or F alone in a system without D.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,6 +26,7 @@ from adn_jax.losses.recipes import (
     weighted_joint_terms,
 )
 from adn_jax.losses.segmentation import tissue_cross_entropy
+from adn_jax.metrics.overlap import voxel_ml
 from adn_jax.models import apply_unet, network, probability_of
 from adn_jax.models.patches import Patch, cut, draw_starts
 from adn_jax.pipeline.adn import (
@@ -69,6 +69,8 @@ class Stage:
     """(params, frozen, batch) -> values of each case."""
     score: str
     """The value of `evaluate` that chooses the best weights."""
+    may_lack: frozenset[str] = frozenset({"unmarked"})
+    """Values of `evaluate` that no case needs to have."""
     terms: WeightedTerms | None = None
     """The weighted terms of `loss`, whose gradients can be measured each for itself."""
 
@@ -88,7 +90,7 @@ def make_stage(name: str, recipe: Recipe) -> Stage:
         terms = partial(_patch_terms if in_patches else _terms_of_joint, recipe)
     settings = getattr(recipe, name)
     evaluate = partial(evaluate, recipe)
-    return Stage(name, settings, partial(loss, recipe), evaluate, score, terms)
+    return Stage(name, settings, partial(loss, recipe), evaluate, score, terms=terms)
 
 
 def training_batch(
@@ -305,8 +307,8 @@ def _evaluate_joint(
 def is_unmarked(prediction: Volume, recipe: Recipe) -> Bool[Array, " b"]:
     """Whether nothing of a case is called infarct, or less than counts as a lesion."""
     marked = (prediction >= recipe.threshold).sum((1, 2, 3, 4))
-    voxel_ml = math.prod(recipe.system.prepare.spacing_mm) / 1000
-    return (marked == 0) | (marked * voxel_ml < recipe.least_lesion_ml)
+    marked_ml = marked * voxel_ml(recipe.system.prepare.spacing_mm)
+    return (marked == 0) | (marked_ml < recipe.least_lesion_ml)
 
 
 def hard_dice(

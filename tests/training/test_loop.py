@@ -144,6 +144,24 @@ def test_cases_that_say_nothing_do_not_count():
     assert math.isnan(loop.mean_of_known([math.nan]))
 
 
+def test_a_value_that_no_case_has_is_not_logged_if_none_needs_to(train, tmp_path):
+    def lacking(name):
+        def judge(params, frozen, batch):
+            values = evaluate(params, frozen, batch)
+            return {**values, "score": values["dice"], name: values["dice"] * jnp.nan}
+
+        return {"evaluate": judge, "score": "score"}
+
+    assert train(tmp_path / "none_healthy", **lacking("unmarked")) == 0
+    logged = read_metrics(tmp_path / "none_healthy")
+    lines = [line for line in logged if line["split"] == "validation"]
+    assert lines
+    assert all({"score", "dice"} <= line.keys() for line in lines)
+    assert all("unmarked" not in line for line in lines)
+    with pytest.raises(UserError, match=r"validation dice is nan at step 3"):
+        train(tmp_path / "all_healthy", **lacking("dice"))
+
+
 def test_validation_is_the_mean_over_every_case(train, tmp_path, heads):
     train(tmp_path, settings=replace(SETTINGS, steps=1))
     validation = open_split(heads, "validation")
