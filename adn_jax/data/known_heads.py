@@ -17,6 +17,7 @@ from adn_jax.data.cases import PreparedCase
 from adn_jax.errors import UserError
 from adn_jax.io.files import is_there, read_json, write_json
 from adn_jax.io.paths import Place
+from adn_jax.metrics.overlap import voxel_ml
 
 KNOWN_HEADS = "heads.json"
 """In a run: the ranges of the heads it was trained on, where they were measured."""
@@ -51,7 +52,7 @@ def measure_head(case: PreparedCase, settings: PrepareSettings) -> dict[str, flo
         raise UserError(f"{case.name} has no brain voxel; prepare it again.")
     low, high = settings.window_hu
     hu = low + (high - low) * case.volume
-    voxel_ml = float(np.prod(settings.spacing_mm)) / 1000
+    of_voxel = voxel_ml(settings.spacing_mm)
     dark, median = np.percentile(hu[inside], (5, 50))
     deep = inside
     for axis, spacing in enumerate(settings.spacing_mm):
@@ -62,11 +63,11 @@ def measure_head(case: PreparedCase, settings: PrepareSettings) -> dict[str, flo
     # the median of |N(0, s)| is 0.6745 s, and a difference has twice the variance
     noise = np.median(steps) / 0.6745 / np.sqrt(2) if steps.size else 0.0
     return {
-        "volume_ml": float(inside.sum() * voxel_ml),
+        "volume_ml": float(inside.sum() * of_voxel),
         "dark_hu": float(dark),
         "median_hu": float(median),
         "bright_hu": float(np.percentile(hu[deep if deep.any() else inside], 95)),
-        "bright_ml": float((hu[deep] > BRIGHT_DEEP_HU).sum() * voxel_ml),
+        "bright_ml": float((hu[deep] > BRIGHT_DEEP_HU).sum() * of_voxel),
         "noise_hu": float(noise),
     }
 

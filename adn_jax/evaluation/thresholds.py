@@ -24,7 +24,7 @@ from adn_jax.inference.maps import SMALL_ML, Map, Thresholds
 from adn_jax.inference.system import System
 from adn_jax.io.files import fingerprint, none_for_nan, read_json, write_json
 from adn_jax.io.paths import Place
-from adn_jax.metrics.overlap import Spacing
+from adn_jax.metrics.overlap import Spacing, voxel_ml
 from adn_jax.training.runs import Run
 
 CANDIDATES = tuple(round(0.05 * step, 2) for step in range(1, 20))
@@ -80,7 +80,7 @@ def dice_curve(
 
 def volume_curve(probability: Map, spacing_mm: Spacing) -> ThresholdCurve:
     """Predicted volume in mL at each candidate."""
-    return _counts_above(probability) * float(np.prod(spacing_mm) / 1000.0)
+    return _counts_above(probability) * voxel_ml(spacing_mm)
 
 
 def _counts_above(probability: Float[np.ndarray, "*shape"]) -> ThresholdCurve:
