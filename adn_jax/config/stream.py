@@ -142,6 +142,11 @@ class StreamSettings:
     """Darkening of the core, from hyperacute to old; CSF density is the most."""
     infarct_rim_mm: Sizes = (2.0, 12.0)
     """Width over which the darkening falls from all to nothing."""
+    infarct_white: NonNegativeRange = (1.0, 1.0)
+    """Share of the darkening that white matter has in a hyperacute infarct, whose grey
+    matter loses its contrast first; the older it is, the nearer to 1."""
+    infarct_mottle: NonNegativeRange = (0.0, 0.0)
+    """Standard deviation of the darkening within an infarct against its mean."""
     swelling_mm: Range = (-4.0, 7.0)
     """Displacement at the border of a large infarct: shrunken if old, else swollen."""
     midline_mm: NonNegativeRange = (0.0, 9.0)
@@ -172,6 +177,9 @@ class StreamSettings:
     """Streaks of the skull base."""
     cupping_hu: Range = (-2.0, 7.0)
     """Brightening towards the skull."""
+    shading_hu: NonNegativeFloat = 0.0
+    """Standard deviation of the slope of CT numbers along each axis of the head, at 70
+    mm from its middle: a head beside the scanner's centre is darker on one side."""
     bone_hu: NonNegativeRange = (0.0, 90.0)
     """Brightening of the rim that is part bone."""
     bone_mm: Sizes = (0.7, 3.0)

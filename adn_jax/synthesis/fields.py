@@ -152,6 +152,11 @@ def grid_noise(key: Key, shape: tuple[int, int, int], factor: int) -> Maps:
     return jnp.einsum("xl,zyl->zyx", _stretch(x, coarse.shape[2], factor), along_y)
 
 
+def voxels_apart(distance_mm: float, half_mm: float) -> int:
+    """Nearest number of voxels of that half size, at least one, to a distance."""
+    return max(1, round(distance_mm / (2 * half_mm)))
+
+
 def _stretch(size: int, count: int, factor: int) -> Float[np.ndarray, "n k"]:
     """Weights from `count` knots, `factor` voxels apart, to `size` voxels."""
     knots = np.arange(count, dtype=np.float32) * factor

@@ -16,6 +16,7 @@ from adn_jax.synthesis.fields import (
     grid_noise,
     materialise,
     uniform,
+    voxels_apart,
     white_noise,
 )
 from adn_jax.synthesis.shape import ScanPose
@@ -29,6 +30,9 @@ STREAKS = 4
 
 SULCUS_MM = 4.5
 """Distance of the values of the field between whose signs own sulci lie."""
+
+SHADING_MM = 70.0
+"""Distance from the head's middle at which shading has its stated size."""
 
 MOST_GHOST = 0.4
 """Share of doubled contours at most."""
@@ -82,7 +86,7 @@ def artefacts(
     settings: StreamSettings,
 ) -> Maps:
     """CT numbers that bone adds and takes: hardened beams, streaks, part bone."""
-    scalar_key, streak_key = jax.random.split(key)
+    scalar_key, streak_key, slope_key = jax.random.split(key, 3)
     drawn = jax.random.uniform(scalar_key, (5,))
     points = anatomy.points
     low = jnp.exp(-(((points[2] - BAND_MM[1]) / 10) ** 2))
@@ -96,7 +100,9 @@ def artefacts(
     slant = jnp.clip((points[2] - 30) / 45, 0.0, 1.0) ** 2 + 0.35 * anatomy.base
     reach = between(drawn[4], settings.bone_mm) + 0.45 * scanner.slice_mm * slant
     part = jnp.exp(-depth / reach) * jnp.clip(0.7 + 0.5 * anatomy.rim, 0.0, 2.0)
-    return streaks + cupping + bone * part * (1 + 0.5 * anatomy.base) - dark
+    slope = settings.shading_hu * jax.random.normal(slope_key, (3,))
+    shading = sum(slope[axis] * points[axis] for axis in range(3)) / SHADING_MM
+    return streaks + cupping + shading + bone * part * (1 + 0.5 * anatomy.base) - dark
 
 
 def _streaks(key: Key, grid: ScanGrid) -> Float[Array, "1 y x"]:
@@ -197,6 +203,6 @@ def brain_mask(
 
 def own_sulci(key: Key, grid: ScanGrid) -> Maps:
     """Sheets of a head's own sulci, 0 to 1: where a field changes its sign."""
-    factor = max(1, round(SULCUS_MM / (2 * float(grid.half_mm[0]))))
+    factor = voxels_apart(SULCUS_MM, float(grid.half_mm[0]))
     field = grid_noise(key, (len(grid.z), len(grid.y), len(grid.x)), factor)
     return ramp(0.25 - jnp.abs(field), 0.4)

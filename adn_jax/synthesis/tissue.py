@@ -10,7 +10,14 @@ from jaxtyping import Array, Float
 from adn_jax.config.stream import StreamSettings
 from adn_jax.phantom.head import ramp
 from adn_jax.synthesis.atlas import LEVELS, TERRITORY_NAMES
-from adn_jax.synthesis.fields import Maps, Points, ball, between
+from adn_jax.synthesis.fields import (
+    Maps,
+    Points,
+    ball,
+    between,
+    grid_noise,
+    voxels_apart,
+)
 from adn_jax.synthesis.infarct import ANTERIOR, OLD, POSTERIOR, Infarcts
 from adn_jax.types import Key
 
@@ -42,6 +49,9 @@ CYST_MM = (8.0, 24.0)
 
 DEEP_HU = 1.5
 """What deep grey matter has above the cortex."""
+
+MOTTLE_MM = 9.0
+"""Distance of the values of the field that mottles infarcts."""
 
 SCAR_HU = 1.0
 """What an old infarct keeps above CSF."""
@@ -142,7 +152,7 @@ def compose(
         blur_mm: half a voxel's size (x y z).
         settings: ranges.
     """
-    keys, points = jax.random.split(key, 6), anatomy.points
+    keys, points = jax.random.split(key, 7), anatomy.points
     holes = jnp.maximum(
         _lacunes(keys[0], points, blur_mm, settings),
         _cyst(keys[1], points, settings),
@@ -161,9 +171,8 @@ def compose(
         + csf * csf_hu
     )
     most = jnp.maximum(hu - csf_hu - SCAR_HU, 0.0)
-    tissue = jnp.minimum(1.0, 2 * (grey + white))
-    taken = [soft[number] * infarcts.loss_hu[number] for number in range(len(soft))]
-    loss = jnp.minimum(jnp.stack(taken).max(0) * tissue, most)
+    taken = _darkening(keys[6], grey, white, infarcts, soft, blur_mm, settings)
+    loss = jnp.minimum(taken, most)
     extra = _dense(keys[4], anatomy, blur_mm, settings)
     extra += _blood(keys[5], points, infarcts, hard, blur_mm, settings)
     return Tissue(
@@ -172,8 +181,37 @@ def compose(
         csf=csf,
         hu=hu + extra,
         loss_hu=loss,
-        lesion=hard.max(0) * tissue,
+        lesion=hard.max(0) * jnp.minimum(1.0, 2 * (grey + white)),
     )
+
+
+def _darkening(
+    key: Key,
+    grey: Maps,
+    white: Maps,
+    infarcts: Infarcts,
+    soft: Float[Array, "n z y x"],
+    blur_mm: Float[np.ndarray, "3"],
+    settings: StreamSettings,
+) -> Maps:
+    """CT numbers that infarcts take: less of white matter while they are fresh, and
+    here more than there."""
+    own_key, field_key = jax.random.split(key)
+    drawn = jax.random.uniform(own_key, (2, len(soft)))
+    white_share = between(drawn[0], settings.infarct_white)
+    white_share += (1 - white_share) * jnp.clip(infarcts.age / OLD, 0.0, 1.0)
+    mottle = between(drawn[1], settings.infarct_mottle)
+    field = grid_noise(
+        field_key, soft.shape[1:], voxels_apart(MOTTLE_MM, float(blur_mm[0]))
+    )
+    taken = [
+        soft[one]
+        * infarcts.loss_hu[one]
+        * jnp.minimum(1.0, 2 * (grey + white_share[one] * white))
+        * jnp.maximum(1 + mottle[one] * field, 0.0)
+        for one in range(len(soft))
+    ]
+    return jnp.stack(taken).max(0)
 
 
 def _dark_white(key: Key, anatomy: Anatomy, settings: StreamSettings) -> Maps:

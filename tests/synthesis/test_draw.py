@@ -138,3 +138,51 @@ def test_ranges_are_obeyed(change, darker):
     other = draw(replace(PLAIN, noise_hu=(0.0, 0.0), **change))
     difference = (other.volume - still.volume).sum((1, 2, 3, 4))
     assert ((difference < 0) == darker).all()
+
+
+def test_fresh_infarcts_take_less_of_white_matter():
+    alike, grey_first = (
+        draw(replace(PLAIN, infarct_white=(share, share))) for share in (1.0, 0.0)
+    )
+    np.testing.assert_array_equal(alike.lesion, grey_first.lesion)
+    taken, left = (np.asarray(each.truth.pathological) for each in (alike, grey_first))
+    grey, white, _ = np.moveaxis(np.asarray(alike.truth.tissue), -1, 0)
+    core = taken > 0.02
+    share = left[core] / taken[core]
+    assert (share < 1 + 1e-5).all()
+    np.testing.assert_allclose(share[grey[..., None][core] > 0.5], 1.0, atol=1e-5)
+    in_white = share[white[..., None][core] > 0.9]
+    assert in_white.min() < 0.8  # fresh
+    assert in_white.max() == pytest.approx(1.0, abs=1e-5)  # old
+
+
+def test_mottled_infarcts_keep_their_label_and_their_mean():
+    even, mottled = (
+        draw(replace(PLAIN, infarct_mottle=(deviation, deviation)))
+        for deviation in (0.0, 0.4)
+    )
+    np.testing.assert_array_equal(even.lesion, mottled.lesion)
+    taken, other = (np.asarray(each.truth.pathological) for each in (even, mottled))
+    # in the faintest there is no limit at the density of CSF
+    core = (taken > 0.01) & (taken < 0.1)
+    share = other[core] / taken[core]
+    assert share.min() >= 0
+    assert share.mean() == pytest.approx(1.0, abs=0.1)
+    assert 0.15 < share.std() < 0.45
+
+
+def test_shading_is_a_slope_across_the_head():
+    still = replace(PLAIN, noise_hu=(0.0, 0.0), infarcts=(1.0, 0.0, 0.0, 0.0))
+    even, shaded = (
+        np.asarray(draw(replace(still, shading_hu=size)).volume[..., 0])
+        for size in (0.0, 6.0)
+    )
+    low, high = PREPARE.window_hu
+    for one, other in zip(even, shaded, strict=True):
+        within = (np.minimum(one, other) > 0.01) & (np.maximum(one, other) < 0.95)
+        added = (high - low) * (other - one)[within]
+        places = np.argwhere(within) * PREPARE.spacing_mm
+        design = np.column_stack([places, np.ones(len(places))])
+        slope, *_ = np.linalg.lstsq(design, added, rcond=None)
+        assert np.abs(slope[:3]).max() * 70 > 1
+        assert np.std(added - design @ slope) < 0.35 * np.std(added)
