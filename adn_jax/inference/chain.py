@@ -227,6 +227,7 @@ in_whole = jax.jit(Alignment.in_whole)
 
 
 warp_labels = jax.jit(Alignment.warp_labels)
+"""A label map of I's grid on X's (nearest voxel)."""
 
 
 def as_batch(volume: np.ndarray) -> Float[Array, "1 z y x 1"]:

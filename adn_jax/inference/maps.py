@@ -25,7 +25,7 @@ from adn_jax.metrics.alignment import (
     offset_mm,
     turn_deg,
 )
-from adn_jax.metrics.overlap import TOUCHING, Mask, Spacing
+from adn_jax.metrics.overlap import TOUCHING, Mask, Spacing, volume_ml, voxel_ml
 from adn_jax.pipeline.align import MidlineFit
 from adn_jax.report.pages import format_ml
 
@@ -148,9 +148,9 @@ class CaseMaps:
         """The same with the PPV of its lesions, of which `known` measured those of at
         least `least_ml`."""
         lesions = Lesions.of(self.predicted)
-        volume_ml = lesions.volumes_ml(self.spacing_mm)
-        ppv = known.ppv(volume_ml, lesions.means(self.prediction))
-        each = np.concatenate([[0.0], np.where(volume_ml < least_ml, np.nan, ppv)])
+        volumes = lesions.volumes_ml(self.spacing_mm)
+        ppv = known.ppv(volumes, lesions.means(self.prediction))
+        each = np.concatenate([[0.0], np.where(volumes < least_ml, np.nan, ppv)])
         return replace(self, known_lesions=known, ppv=each[lesions.number])
 
     @property
@@ -204,7 +204,7 @@ class Lesions(NamedTuple):
 
     def volumes_ml(self, spacing_mm: Spacing) -> Float[np.ndarray, " n"]:
         """The volume of each."""
-        return self.voxels * float(np.prod(spacing_mm)) / 1000.0
+        return self.voxels * voxel_ml(spacing_mm)
 
     def means(self, volume: Map) -> Float[np.ndarray, " n"]:
         """The mean over each one's voxels."""
@@ -222,12 +222,12 @@ def hold_back(
 ) -> tuple[Map, tuple[float, ...]]:
     """Hold lesions that do not count below the threshold; also returns their mL."""
     lesions = Lesions.of(probability >= threshold)
-    volume_ml = lesions.volumes_ml(spacing_mm)
-    left_out = ~counts(volume_ml, lesions.means(probability))
+    volumes = lesions.volumes_ml(spacing_mm)
+    left_out = ~counts(volumes, lesions.means(probability))
     held = np.minimum(probability, max(threshold - HELD_BELOW, 0.0))
     inside = np.concatenate([[False], left_out])[lesions.number]
     held = np.where(inside, held, probability).astype(probability.dtype)
-    return held, tuple(volume_ml[left_out].tolist())
+    return held, tuple(volumes[left_out].tolist())
 
 
 def number_and_largest(volumes_ml: Sequence[float]) -> str:
@@ -307,8 +307,7 @@ class Thresholds:
 
     def of(self, probability: Map, spacing_mm: Spacing) -> float:
         """The threshold of a case, by its probability on the prepared grid."""
-        voxels = np.count_nonzero(probability >= self.general)
-        volume = voxels * np.prod(spacing_mm) / 1000.0
+        volume = volume_ml(probability >= self.general, spacing_mm)
         return self.small if volume < self.small_ml else self.general
 
 

@@ -10,7 +10,7 @@ from scipy import ndimage
 from adn_jax.config import PrepareSettings
 from adn_jax.io.image import Affine, spacing_of
 from adn_jax.io.nifti import unit_axes
-from adn_jax.metrics.overlap import Spacing
+from adn_jax.metrics.overlap import Spacing, voxel_ml
 
 FWHM_PER_SIGMA = 2.3548
 FACE_ROUNDING = 1e-4
@@ -32,7 +32,7 @@ class Grid:
     @property
     def voxel_ml(self) -> float:
         """Volume of a voxel."""
-        return float(np.prod(self.spacing_mm) / 1000)
+        return voxel_ml(self.spacing_mm)
 
     def index_map(
         self, other: "Grid"
