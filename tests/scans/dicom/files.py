@@ -195,10 +195,20 @@ def write_dicomdir(folder: Path) -> None:
     save(dataset, folder / "DICOMDIR")
 
 
-def write_enhanced(path: Path, hu: np.ndarray, z_mm: Sequence[float]) -> None:
-    """A multi-frame file: the whole series in one, frames from the feet up."""
+def write_enhanced(
+    path: Path,
+    hu: np.ndarray,
+    z_mm: Sequence[float],
+    rescales: Sequence[tuple[int, int]] | None = None,
+) -> None:
+    """A multi-frame file: the whole series in one, frames from the feet up.
+
+    `rescales` are slope and intercept of each frame, else all share those of a file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    dataset = pixels(Dataset(), hu.astype(np.int32) - INTERCEPT)
+    slope, intercept = np.moveaxis(np.array(rescales or [(1, INTERCEPT)]), 1, 0)
+    stored = (hu - intercept[:, None, None]) // slope[:, None, None]
+    dataset = pixels(Dataset(), stored.astype(np.int32))
     dataset.SOPClassUID = EnhancedCTImageStorage
     dataset.SOPInstanceUID = uid("enhanced")
     dataset.StudyInstanceUID = uid("study")
@@ -212,26 +222,36 @@ def write_enhanced(path: Path, hu: np.ndarray, z_mm: Sequence[float]) -> None:
     dataset.SeriesDescription = "Head multi-frame"
     dataset.ImageType = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
     dataset.NumberOfFrames = len(hu)
-    dataset.SharedFunctionalGroupsSequence = Items([shared_groups()])
-    dataset.PerFrameFunctionalGroupsSequence = Items(
-        [frame_groups(index, z) for index, z in enumerate(z_mm)]
-    )
+    shared = shared_groups()
+    groups = [frame_groups(index, z) for index, z in enumerate(z_mm)]
+    if rescales is None:
+        shared.PixelValueTransformationSequence = Items([to_hu(1, INTERCEPT)])
+    else:
+        for group, rescale in zip(groups, rescales, strict=True):
+            group.PixelValueTransformationSequence = Items([to_hu(*rescale)])
+    dataset.SharedFunctionalGroupsSequence = Items([shared])
+    dataset.PerFrameFunctionalGroupsSequence = Items(groups)
     save(dataset, path)
+
+
+def to_hu(slope: int, intercept: int) -> Dataset:
+    """How stored values become HU."""
+    values = Dataset()
+    values.RescaleIntercept, values.RescaleSlope = intercept, slope
+    values.RescaleType = "HU"
+    return values
 
 
 def shared_groups() -> Dataset:
     """What all frames of a multi-frame file have in common."""
-    measures, orientation, values, frame = Dataset(), Dataset(), Dataset(), Dataset()
+    measures, orientation, frame = Dataset(), Dataset(), Dataset()
     measures.PixelSpacing = [SPACING_MM, SPACING_MM]
     measures.SliceThickness = DISTANCE_MM
     orientation.ImageOrientationPatient = list(AXIAL)
-    values.RescaleIntercept, values.RescaleSlope = INTERCEPT, 1
-    values.RescaleType = "HU"
     frame.FrameType = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
     shared = Dataset()
     shared.PixelMeasuresSequence = Items([measures])
     shared.PlaneOrientationSequence = Items([orientation])
-    shared.PixelValueTransformationSequence = Items([values])
     shared.CTImageFrameTypeSequence = Items([frame])
     return shared
 

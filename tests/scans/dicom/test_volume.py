@@ -162,6 +162,14 @@ def test_a_multi_frame_file(tmp_path, z_mm):
     assert scan.name == "a"
 
 
+def test_each_frame_has_its_own_rescale(tmp_path):
+    """As highdicom writes them where the slices of a series differ."""
+    rescales = [(1, -1024), (1, -1000), (2, -1024), (4, -2000)] * 2
+    even = 4 * (HU // 4)  # whole numbers, by each slope
+    write_enhanced(tmp_path / "a.dcm", even, EVEN, rescales)
+    assert_upright(read_scan(tmp_path / "a.dcm"), even)
+
+
 def test_missing_slices_are_interpolated_and_flagged(tmp_path):
     write_series(tmp_path, HU, z_mm=GAP)
     scan = read_scan(tmp_path)
