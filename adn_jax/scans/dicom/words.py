@@ -177,12 +177,18 @@ NATIVE = (
 
 NATIVE_WORDS = re.compile(NATIVE)
 
+NO_FORMAT = (
+    r"(?<!CONVERTED )ENHANCED"
+    r"(?! (?:CONVER|DICOM|MULTI-?FRAME|MF\b|SOP\b|IOD\b|CT IMAGE))"
+)
+"""DICOM calls its multi-frame files enhanced, and so do programs that convert to them."""
+
 ENHANCED = (
     rf"(?:{STUDY}|\bCE[ -]?CT\b|{CONTRAST}|{BRAND}|{WITH}[ .]?{AGENT}|"
     rf"\b[SZС][ .]{AGENT}|"
     r"\bKONTR\b|\b(?:C|IV|KM) ?\(?\+|\(\+\) ?C\b|(?<![^ ])\+ ?C\b|"
     r"POST.?C(?:M|E|TR|NT)?\b|"
-    r"ENHANCED|TEHOST|VEI?N(?:OE?U?S|EUX)|"
+    rf"(?<!EDGE )(?<!EDGE-){NO_FORMAT}|TEHOST|VEI?N(?:OE?U?S|EUX)|"
     r"ARTERI|SPATPHASE|(?<!SU)(?<!HY)PERF(?!O|E|I)|BOLUS|\bMIP\b|"
     r"\b(?:IV)?KM\b(?! -|-(?![A-Z]))|\bM\.?D\.?C\b|\bCIV\b|"
     r"\b[CM](?:MDC|KM)\b|IN[IJY]E[CKZ]|\bC/C\b|\bTSA\b|VARJOAIN|CAN QUANG|ZENG ?QIANG|"

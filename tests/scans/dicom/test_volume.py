@@ -11,8 +11,9 @@ import nibabel.processing
 import numpy as np
 import pydicom
 import pytest
+from highdicom.legacy import LegacyConvertedEnhancedCTImage
 from pydicom.encaps import encapsulate, generate_frames
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, generate_uid
 from scipy import ndimage
 
 from adn_jax.errors import UserError
@@ -160,6 +161,18 @@ def test_a_multi_frame_file(tmp_path, z_mm):
         assert_upright(scan, whole)
         assert bool(scan.flags) == (z_mm is GAP)
     assert scan.name == "a"
+
+
+def test_a_series_converted_to_one_file_is_what_it_was(tmp_path):
+    """Its description then says "enhanced", which is no contrast agent."""
+    series = [pydicom.dcmread(path) for path in write_series(tmp_path / "in", HU)]
+    uids = generate_uid(), generate_uid()
+    converted = LegacyConvertedEnhancedCTImage(series, uids[0], 3, uids[1], 1)
+    assert "enhanced" in converted.SeriesDescription
+    converted.save_as(tmp_path / "a.dcm")
+    scan = read_scan(tmp_path / "a.dcm")
+    assert_upright(scan)
+    assert scan.flags == ()
 
 
 def test_each_frame_has_its_own_rescale(tmp_path):

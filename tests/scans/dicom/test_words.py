@@ -241,6 +241,8 @@ WITHOUT = [
 ]
 
 WITH = [
+    "Head enhanced CT",
+    "CT BRAIN ENHANCED (enhanced conversion)",
     "CRANEO CON CONTRASTE",
     "CRANEO C/C",
     "craneo contrastado",
@@ -452,6 +454,12 @@ WITH = [
 
 SILENT = [
     "Head 5.0 H30s",
+    "Head 5.0 H30s (enhanced conversion)",
+    "HEAD LEGACY CONVERTED ENHANCED CT",
+    "Head Enhanced Multi-frame",
+    "Brain enhanced MF 1.0",
+    "Enhanced CT Image Storage",
+    "Brain edge enhanced",
     "HeadSeq",
     "Kopf 5.0",
     "CRANEO 5MM",
