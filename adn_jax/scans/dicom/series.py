@@ -124,7 +124,7 @@ class Series:
 def find_series(headers: Headers) -> list[Series]:
     """Sort images into volumes: by what they show and how, then by where they lie."""
     kinds: dict[Any, list[list[Frame]]] = {}
-    for frame in _with_positions(headers.frames):
+    for frame in _as_their_series_says(headers.frames):
         groups = kinds.setdefault(kind_of(frame), [])
         group = next((one for one in groups if _is_parallel(frame, one[0])), None)
         if group is None:
@@ -139,19 +139,28 @@ def find_series(headers: Headers) -> list[Series]:
     ]
 
 
-def _with_positions(frames: Sequence[Frame]) -> list[Frame]:
-    """The images; those that leave the patient's position blank have that of their
-    series, where it says one."""
-    said: dict[str, set[str]] = {}
+def _as_their_series_says(frames: Sequence[Frame]) -> list[Frame]:
+    """The images, with what only all of a series together tell of each."""
+    series: dict[str, list[Frame]] = {}
     for frame in frames:
-        told = said.setdefault(frame.header.get("SeriesInstanceUID", ""), set())
-        told |= {frame.header.get("PatientPosition", "")} - {""}
+        series.setdefault(frame.header.get("SeriesInstanceUID", ""), []).append(frame)
     return [
-        replace(frame, header=frame.header | {"PatientPosition": next(iter(told))})
-        if len(told := said[frame.header.get("SeriesInstanceUID", "")]) == 1
-        else frame
-        for frame in frames
+        replace(frame, header=frame.header | said) if said else frame
+        for uid, images in series.items()
+        for said in [_said_together(images, uid)]
+        for frame in images
     ]
+
+
+def _said_together(images: Sequence[Frame], uid: str) -> dict[str, str]:
+    """The patient's position, which some may leave blank; and no study where each file
+    has one of its own: SimpleITK makes one up for each slice unless it is told one."""
+    positions = {image.header.get("PatientPosition", "") for image in images} - {""}
+    said = {"PatientPosition": positions.pop()} if len(positions) == 1 else {}
+    studies = {image.header.get("StudyInstanceUID", "") for image in images}
+    if uid and 1 < len(studies) == len({image.path for image in images}):
+        said["StudyInstanceUID"] = ""
+    return said
 
 
 def value_unit(frame: Frame) -> str:

@@ -50,6 +50,12 @@ BY_GDCM = {
 }
 """Transfer syntaxes that pydicom itself does not decode."""
 
+LEAST_HU = 600.0
+"""What stored values must be able to hold: most bone."""
+
+LEAST_CLIPPED_HU = 80.0
+"""The same where they are said to be clipped: blood."""
+
 SAMPLE = 24
 """How many slices of a series are looked at for contrast agent."""
 
@@ -110,6 +116,7 @@ def read_volume(
     chosen = choose(found, series, where)
     rescaled, rescale_flags = _with_rescale(chosen)
     values, whole = _read_slices(rescaled, where)
+    _check_reach(whole, values, LEAST_CLIPPED_HU if clipped else LEAST_HU, where)
     stack, frames = _place_slices(values, whole)
     hu, value_flags = to_hounsfield(stack.values, clipped)
     stack = replace(stack, values=hu)
@@ -200,6 +207,28 @@ def _read_slices(
         values = values[:, :, good]
         series = replace(series, frames=tuple(series.frames[z] for z in good))
     return values, series
+
+
+def _check_reach(
+    series: Series, values: Float32[np.ndarray, "x y z"], least: float, where: Path
+) -> None:
+    """Raise `UserError` if the stored type, by its rescale, ends below `least` HU.
+
+    Programs that write HU as fractions, in steps of 0.001, let what is beyond the type
+    wrap round without a word. One that clipped to a window leaves nothing below 0.
+    """
+    frame = series.frames[0]
+    header = pydicom.dcmread(frame.path, force=True, stop_before_pixels=True)
+    signed = header.get("PixelRepresentation", 0) == 1
+    ends = 1 << (header.get("BitsStored", 16) - 1)
+    slope, intercept = frame.rescale
+    low, high = (slope * end + (intercept or 0.0) for end in (-ends, ends - 1))
+    if signed and slope > 0 and high < least and values.min() < 0:
+        raise UserError(
+            f"the stored values of {where}, in steps of {slope:g}, hold no more than "
+            f"{low:.4g} to {high:.4g} HU, so that brighter and darker ones are lost; "
+            "write the series again in steps of 1 HU."
+        )
 
 
 def _decode(

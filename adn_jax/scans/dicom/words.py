@@ -181,7 +181,7 @@ NO_FORMAT = (
     r"(?<!CONVERTED )ENHANCED"
     r"(?! (?:CONVER|DICOM|MULTI-?FRAME|MF\b|SOP\b|IOD\b|CT IMAGE))"
 )
-"""DICOM calls its multi-frame files enhanced, and so do programs that convert to them."""
+"""DICOM calls multi-frame files enhanced, and so do programs that convert to them."""
 
 ENHANCED = (
     rf"(?:{STUDY}|\bCE[ -]?CT\b|{CONTRAST}|{BRAND}|{WITH}[ .]?{AGENT}|"

@@ -45,6 +45,25 @@ def test_one_number_and_two_uids_are_two_series(tmp_path):
     assert [one.facts["slices"] for one in series_of(tmp_path)] == [8, 8]
 
 
+def test_slices_with_a_study_each_are_one_series(tmp_path):
+    """As SimpleITK writes them where it is told no study."""
+    apart = [uid("study", index) for index in range(8)]
+    write_series(tmp_path, HU, StudyInstanceUID=apart)
+    (series,) = series_of(tmp_path)
+    assert series.facts["slices"] == 8
+
+
+def test_one_uid_in_two_studies_is_two_series(tmp_path):
+    for study in ("one", "other"):
+        write_series(
+            tmp_path / study,
+            HU,
+            StudyInstanceUID=uid(study),
+            SOPInstanceUID=[uid(study, index) for index in range(8)],
+        )
+    assert [one.facts["slices"] for one in series_of(tmp_path)] == [8, 8]
+
+
 def test_views_of_a_localiser_are_apart(tmp_path):
     write_localiser(tmp_path)
     found = series_of(tmp_path)

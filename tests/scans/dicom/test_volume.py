@@ -183,6 +183,30 @@ def test_each_frame_has_its_own_rescale(tmp_path):
     assert_upright(read_scan(tmp_path / "a.dcm"), even)
 
 
+def in_steps_of(step, hu):
+    """Tags of a series that stores HU as fractions in 16 bits, as SimpleITK does."""
+    stored = np.round(hu / step).astype(np.int64).astype("<i2")
+    return {
+        "PixelRepresentation": 1,
+        "RescaleSlope": str(step),
+        "RescaleIntercept": 0,
+        "PixelData": [image.tobytes() for image in stored],
+    }
+
+
+def test_values_beyond_what_the_type_holds_are_told(tmp_path):
+    write_series(tmp_path / "fine", HU, **in_steps_of(0.001, HU))
+    for given in (None, (-33.0, 33.0)):
+        with pytest.raises(
+            UserError,
+            match=r"in steps of 0\.001, hold no more than "
+            r"-32\.77 to 32\.77 HU.*in steps of 1 HU",
+        ):
+            read_scan(tmp_path / "fine", hu_range=given)
+    write_series(tmp_path / "coarse", HU, **in_steps_of(0.1, HU))
+    assert_upright(read_scan(tmp_path / "coarse"))
+
+
 def test_missing_slices_are_interpolated_and_flagged(tmp_path):
     write_series(tmp_path, HU, z_mm=GAP)
     scan = read_scan(tmp_path)
