@@ -191,6 +191,11 @@ def read_sources(frames: Sequence[Frame], distance_mm: float) -> list[Dataset]:
             f"images of {paths[0].parent} share one SOPInstanceUID, so that no DICOM "
             "result can refer to one of them; leave out --dicom."
         )
+    if len({one.StudyInstanceUID for one in sources}) > 1:
+        raise UserError(
+            f"images of {paths[0].parent} are said to be of several studies, and a "
+            "DICOM result is of one; leave out --dicom."
+        )
     if len(sources) > 1 and any("NumberOfFrames" in one for one in sources):
         raise UserError(
             f"the series in {paths[0].parent} is made of several multi-frame files, to "

@@ -455,6 +455,15 @@ def test_what_nothing_can_refer_to_is_refused(tmp_path, raw_head, monkeypatch):
         check_highdicom()
 
 
+def test_slices_with_a_study_each_have_no_dicom_result(tmp_path):
+    hu = head_of_blocks(12)
+    studies = [f"1.2.3.{z}" for z in range(len(hu))]
+    write_series(tmp_path / "series", hu, StudyInstanceUID=studies)
+    scan = read_scan(tmp_path / "series")
+    with pytest.raises(UserError, match="are said to be of several studies"):
+        write_dicom(tmp_path / "out", scan, found_of(scan.image.shape))
+
+
 def changed(series, keyword, value):
     """The scan, with an element of all its files changed."""
     for path in series.files:
