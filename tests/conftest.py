@@ -109,6 +109,19 @@ def strict_promotion(request):
 
 
 @pytest.fixture
+def set_constant(monkeypatch) -> Iterator[Callable[[str, Any], None]]:
+    """Set a constant of a CPU's convolutions; nothing that jax has traced with another
+    value is used again."""
+
+    def set_it(name: str, value: Any) -> None:
+        monkeypatch.setattr(f"adn_jax.models.convolution_cpu.{name}", value)
+        jax.clear_caches()
+
+    yield set_it
+    jax.clear_caches()
+
+
+@pytest.fixture
 def new_hold(tmp_path) -> Callable[[], Hold]:
     """Make a moment at which a process waits, each with a folder of its own."""
     numbers = count()

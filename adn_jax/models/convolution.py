@@ -7,7 +7,7 @@ Kernels are parameters in float32: they are brought to the maps' type here, and 
 gradients are float32 again.
 """
 
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,13 @@ Padding = tuple[int, int, int]
 
 KEPT = "kept"
 """Name of what a gradient keeps where it computes other values again."""
+
+
+@cache
+def _given(function, **settings):
+    """The function with these settings; each time the same, so that jax, which traces
+    the forms for all platforms, traces each once for arguments of a shape."""
+    return partial(function, **settings)
 
 
 def convolve(volume: Volume, kernel: Kernel, padding: int | Padding) -> Features:
@@ -50,9 +57,9 @@ def _convolve(volume, kernel, padding, products):
         return lax.platform_dependent(
             volume,
             kernel.astype(volume.dtype),
-            cpu=partial(convolve_slices, padding=padding),
-            tpu=partial(_convolve_planes, padding=padding),
-            default=partial(_convolve_volume, padding=padding),
+            cpu=_given(convolve_slices, padding=padding),
+            tpu=_given(_convolve_planes, padding=padding),
+            default=_given(_convolve_volume, padding=padding),
         )
 
 
@@ -62,13 +69,14 @@ def _convolve_forward(volume, kernel, padding, products):
 
 def _convolve_backward(padding, products, inputs, cotangent):
     volume, kernel = inputs
+    shape = jax.ShapeDtypeStruct(kernel.shape, kernel.dtype)
     with jax.default_matmul_precision(products), jax.named_scope("kernel_gradient"):
         kernel_gradient = lax.platform_dependent(
             volume,
             cotangent,
-            cpu=partial(kernel_gradient_slices, kernel=kernel, padding=padding),
-            tpu=partial(_kernel_gradient_planes, kernel=kernel, padding=padding),
-            default=partial(_kernel_gradient_gpu, kernel=kernel, padding=padding),
+            cpu=_given(kernel_gradient_slices, kernel=shape, padding=padding),
+            tpu=_given(_kernel_gradient_planes, kernel=shape, padding=padding),
+            default=_given(_kernel_gradient_gpu, kernel=shape, padding=padding),
         )
     with jax.named_scope("input_gradient"):
         flipped = jnp.flip(kernel, (0, 1, 2)).swapaxes(3, 4)
@@ -103,8 +111,8 @@ def _convolve_relu(volume, kernel, shortcut, products):
             kernel.astype(volume.dtype),
             shortcut,
             cpu=_convolve_relu_slices,
-            tpu=partial(_convolve_relu_whole, convolve=_convolve_planes),
-            default=partial(_convolve_relu_whole, convolve=_convolve_volume),
+            tpu=_given(_convolve_relu_whole, convolve=_convolve_planes),
+            default=_given(_convolve_relu_whole, convolve=_convolve_volume),
         )
 
 
@@ -223,7 +231,7 @@ def _kernel_gradient_volume(volume, cotangent, *, kernel, padding):
 def _kernel_gradient_gpu(volume, cotangent, *, kernel, padding):
     """As above, but rounded to the maps' type once: cuDNN sums in float32, and for a
     result in float32 XLA would bring the maps to float32, too."""
-    in_maps_type = kernel.astype(volume.dtype)
+    in_maps_type = jax.ShapeDtypeStruct(kernel.shape, volume.dtype)
     gradient = _kernel_gradient_volume(
         volume, cotangent, kernel=in_maps_type, padding=padding
     )
@@ -256,8 +264,8 @@ def _convolve_upsampled(volume, kernel, flat, products):
         return lax.platform_dependent(
             volume,
             kernel,
-            cuda=partial(_upsampled_transposed, flat=flat),
-            default=partial(_upsampled_folded, flat=flat),
+            cuda=_given(_upsampled_transposed, flat=flat),
+            default=_given(_upsampled_folded, flat=flat),
         )
 
 

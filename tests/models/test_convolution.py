@@ -57,10 +57,10 @@ def assert_same_with_gradients(function, expected, volume, kernel):
 
 
 @pytest.fixture(params=["joined taps", "pairs of slices"])
-def either_form(request, monkeypatch):
+def either_form(request, set_constant):
     """Both forms of a convolution of three taps on a CPU, whatever the maps."""
     many_maps = 1 if request.param == "pairs of slices" else 10**6
-    monkeypatch.setattr(slices, "MANY_MAPS", many_maps)
+    set_constant("MANY_MAPS", many_maps)
 
 
 @pytest.mark.usefixtures("either_form")
@@ -87,8 +87,8 @@ def test_collapsed_upsampling_equals_repeat_and_convolve(shape):
 @pytest.mark.usefixtures("either_form")
 @pytest.mark.parametrize("strip_bytes", [1, 2**26])
 @pytest.mark.parametrize("shape", [(2, 3, 17, 5, 3), (1, 1, 1, 2, 2)])
-def test_collapsed_upsampling_of_y_and_x_alone(shape, strip_bytes, monkeypatch):
-    monkeypatch.setattr(slices, "STRIP_BYTES", strip_bytes)
+def test_collapsed_upsampling_of_y_and_x_alone(shape, strip_bytes, set_constant):
+    set_constant("STRIP_BYTES", strip_bytes)
     assert_same_with_gradients(
         lambda v, k: convolve_upsampled(v, k, flat=True),
         lambda v, k: upsampled_reference(v, k, axes=(2, 3)),
@@ -108,8 +108,8 @@ def test_strided_convolution_equals_lax(shape):
 @pytest.mark.usefixtures("either_form")
 @pytest.mark.parametrize("z", [1, 2, 5])
 @pytest.mark.parametrize(("taps", "padding"), [(3, 1), (2, 1), (1, 0)])
-def test_strips_equal_the_whole(taps, padding, z, monkeypatch):
-    monkeypatch.setattr(slices, "STRIP_BYTES", 1)
+def test_strips_equal_the_whole(taps, padding, z, set_constant):
+    set_constant("STRIP_BYTES", 1)
     assert_same_with_gradients(
         lambda v, k: convolve(v, k, padding),
         lambda v, k: reference(v, k, padding),
@@ -121,9 +121,9 @@ def test_strips_equal_the_whole(taps, padding, z, monkeypatch):
 @pytest.mark.parametrize("strip_bytes", [1, 2**26])
 @pytest.mark.parametrize("with_shortcut", [True, False])
 def test_relu_and_shortcut_inside_equal_those_behind(
-    with_shortcut, strip_bytes, monkeypatch
+    with_shortcut, strip_bytes, set_constant
 ):
-    monkeypatch.setattr(slices, "STRIP_BYTES", strip_bytes)
+    set_constant("STRIP_BYTES", strip_bytes)
     volume, kernel = draw((2, 3, 10, 4, 3), 3, 4)
     shortcut = jnp.asarray(
         np.random.default_rng(6).standard_normal((2, 3, 10, 4, 4)), jnp.float32
@@ -148,8 +148,8 @@ def test_relu_and_shortcut_inside_equal_those_behind(
 
 
 @pytest.mark.parametrize(("many_maps", "products"), [(41, 3), (40, 2)])
-def test_many_maps_take_fewer_products(monkeypatch, many_maps, products):
-    monkeypatch.setattr(slices, "MANY_MAPS", many_maps)
+def test_many_maps_take_fewer_products(set_constant, many_maps, products):
+    set_constant("MANY_MAPS", many_maps)
     maps = 40
     volume, kernel = draw((1, 4, 16, 16, maps), 3, maps)
     compiled = jax.jit(lambda v, k: convolve(v, k, 1)).lower(volume, kernel).compile()
@@ -158,7 +158,7 @@ def test_many_maps_take_fewer_products(monkeypatch, many_maps, products):
     assert 0.8 * products < flops / least < 1.1 * products
 
 
-def test_strips_wait_for_each_other_in_memory(monkeypatch):
+def test_strips_wait_for_each_other_in_memory(set_constant):
     volume, kernel = jnp.ones((1, 4, 512, 32, 8)), jnp.ones((3, 3, 3, 8, 8))
 
     def temporary_bytes():
@@ -166,7 +166,7 @@ def test_strips_wait_for_each_other_in_memory(monkeypatch):
         return convolved.lower(volume, kernel).compile().memory_analysis()
 
     whole = temporary_bytes().temp_size_in_bytes
-    monkeypatch.setattr(slices, "STRIP_BYTES", volume.nbytes // 8)
+    set_constant("STRIP_BYTES", volume.nbytes // 8)
     in_strips = temporary_bytes().temp_size_in_bytes
     assert whole > 2.9 * volume.nbytes  # three taps of the whole map
     assert in_strips < 1.7 * volume.nbytes  # the map between, and a strip

@@ -71,10 +71,10 @@ def test_the_memory_of_the_state_is_used_again(batches):
     [(WHOLE, 1, "cpu"), (1, 1, "cpu"), (WHOLE, 2, "cpu"), (WHOLE, 2, "gpu")],
 )
 def test_a_split_batch_moves_no_maps(
-    monkeypatch, tmp_path, strip_bytes, parts, backend
+    monkeypatch, set_constant, tmp_path, strip_bytes, parts, backend
 ):
     """Between devices travel sums alone: of gradients, and means over the batch."""
-    monkeypatch.setattr(slices, "STRIP_BYTES", strip_bytes)
+    set_constant("STRIP_BYTES", strip_bytes)
     # micro-batches in line or as a loop
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     joint = replace(RECIPE.joint, micro_batches=parts)
