@@ -1,11 +1,12 @@
 """The model in the box: `adn_parts`, small enough for two CPU cores, on drawn heads.
 
-Command:  adn train configs/bundled.py --run RUN --pretrained SECOND
-Hardware: 2 CPU cores, one to two hours, and four for SECOND.
-Result:   adn_jax/bundled/MODEL_CARD.md, which says what SECOND is.
+Command:  adn train configs/bundled.py --run RUN --pretrained THIRD
+Hardware: 2 CPU cores, one to two hours, and five for THIRD.
+Result:   adn_jax/bundled/MODEL_CARD.md, which says what THIRD is.
 
-It sees no data set: heads are drawn while it trains, none twice (docs/data.md). A third
-of them are without infarct, more than by default: what it marks on healthy heads counts
+It sees no data set: heads are drawn while it trains, none twice (docs/data.md), wider
+than by default: infarcts are mottled and fresh ones begin in grey matter, and a slope
+of CT numbers goes across the head. A third are without infarct, more than by default: what it marks on healthy heads counts
 most, cross-entropies of weight 200 teach that (docs/loss-variants.md), and they have a
 say in which weights are the best. From fresh weights it is slow to find any infarct, so
 it begins with a model that does. Of what it marks below 1 mL one in four was an
@@ -27,7 +28,12 @@ def get_config() -> Recipe:
         small,
         name="bundled",
         stream=replace(
-            small.stream, infarcts=(0.35, 0.4, 0.15, 0.1), validation_heads=144
+            small.stream,
+            infarcts=(0.35, 0.4, 0.15, 0.1),
+            infarct_white=(0.4, 1.0),
+            infarct_mottle=(0.0, 0.5),
+            shading_hu=1.2,
+            validation_heads=144,
         ),
         score_healthy=True,
         least_lesion_ml=1.0,
