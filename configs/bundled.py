@@ -6,11 +6,11 @@ Result:   adn_jax/bundled/MODEL_CARD.md, which says what THIRD is.
 
 It sees no data set: heads are drawn while it trains, none twice (docs/data.md), wider
 than by default: infarcts are mottled and fresh ones begin in grey matter, and a slope
-of CT numbers goes across the head. A third are without infarct, more than by default: what it marks on healthy heads counts
-most, cross-entropies of weight 200 teach that (docs/loss-variants.md), and they have a
-say in which weights are the best. From fresh weights it is slow to find any infarct, so
-it begins with a model that does. Of what it marks below 1 mL one in four was an
-infarct, so that is left out.
+of CT numbers goes across the head. A third are without infarct, more than by default:
+what it marks on healthy heads counts most, cross-entropies of weight 200 teach that
+(docs/loss-variants.md), and they have a say in which weights are the best. From fresh
+weights it is slow to find any infarct, so it begins with a model that does. Of what it
+marks below 1 mL one in four was an infarct, so that is left out.
 """
 
 from dataclasses import replace

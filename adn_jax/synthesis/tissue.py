@@ -197,19 +197,19 @@ def _darkening(
     """CT numbers that infarcts take: less of white matter while they are fresh, and
     here more than there."""
     own_key, field_key = jax.random.split(key)
-    drawn = jax.random.uniform(own_key, (2, len(soft)))
+    count, z, y, x = soft.shape
+    drawn = jax.random.uniform(own_key, (2, count))
     white_share = between(drawn[0], settings.infarct_white)
     white_share += (1 - white_share) * jnp.clip(infarcts.age / OLD, 0.0, 1.0)
     mottle = between(drawn[1], settings.infarct_mottle)
-    field = grid_noise(
-        field_key, soft.shape[1:], voxels_apart(MOTTLE_MM, float(blur_mm[0]))
-    )
+    apart = voxels_apart(MOTTLE_MM, float(blur_mm[0]))
+    field = grid_noise(field_key, (z, y, x), apart)
     taken = [
         soft[one]
         * infarcts.loss_hu[one]
         * jnp.minimum(1.0, 2 * (grey + white_share[one] * white))
         * jnp.maximum(1 + mottle[one] * field, 0.0)
-        for one in range(len(soft))
+        for one in range(count)
     ]
     return jnp.stack(taken).max(0)
 
