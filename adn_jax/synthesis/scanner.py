@@ -85,7 +85,8 @@ def artefacts(
     scanner: Scanner,
     settings: StreamSettings,
 ) -> Maps:
-    """CT numbers that bone adds and takes: hardened beams, streaks, part bone."""
+    """CT numbers that scanner and bone add and take: hardened beams, streaks, a slope
+    across the head, part bone."""
     scalar_key, streak_key, slope_key = jax.random.split(key, 3)
     drawn = jax.random.uniform(scalar_key, (5,))
     points = anatomy.points

@@ -181,8 +181,13 @@ def compose(
         csf=csf,
         hu=hu + extra,
         loss_hu=loss,
-        lesion=hard.max(0) * jnp.minimum(1.0, 2 * (grey + white)),
+        lesion=hard.max(0) * _solid(grey, white),
     )
+
+
+def _solid(grey: Maps, white: Maps) -> Maps:
+    """How far a voxel counts as tissue: wholly from half of it on."""
+    return jnp.minimum(1.0, 2 * (grey + white))
 
 
 def _darkening(
@@ -207,7 +212,7 @@ def _darkening(
     taken = [
         soft[one]
         * infarcts.loss_hu[one]
-        * jnp.minimum(1.0, 2 * (grey + white_share[one] * white))
+        * _solid(grey, white_share[one] * white)
         * jnp.maximum(1 + mottle[one] * field, 0.0)
         for one in range(count)
     ]

@@ -177,18 +177,19 @@ NATIVE = (
 
 NATIVE_WORDS = re.compile(NATIVE)
 
-NO_FORMAT = (
-    r"(?<!CONVERTED )ENHANCED"
+BY_AGENT = (
+    r"(?<!CONVERTED )(?<!EDGE )(?<!EDGE-)ENHANCED"
     r"(?! (?:CONVER|DICOM|MULTI-?FRAME|MF\b|SOP\b|IOD\b|CT IMAGE))"
 )
-"""DICOM calls multi-frame files enhanced, and so do programs that convert to them."""
+"""Kernels enhance edges, and DICOM calls multi-frame files enhanced, as do programs
+that convert to them."""
 
 ENHANCED = (
     rf"(?:{STUDY}|\bCE[ -]?CT\b|{CONTRAST}|{BRAND}|{WITH}[ .]?{AGENT}|"
     rf"\b[SZС][ .]{AGENT}|"
     r"\bKONTR\b|\b(?:C|IV|KM) ?\(?\+|\(\+\) ?C\b|(?<![^ ])\+ ?C\b|"
     r"POST.?C(?:M|E|TR|NT)?\b|"
-    rf"(?<!EDGE )(?<!EDGE-){NO_FORMAT}|TEHOST|VEI?N(?:OE?U?S|EUX)|"
+    rf"{BY_AGENT}|TEHOST|VEI?N(?:OE?U?S|EUX)|"
     r"ARTERI|SPATPHASE|(?<!SU)(?<!HY)PERF(?!O|E|I)|BOLUS|\bMIP\b|"
     r"\b(?:IV)?KM\b(?! -|-(?![A-Z]))|\bM\.?D\.?C\b|\bCIV\b|"
     r"\b[CM](?:MDC|KM)\b|IN[IJY]E[CKZ]|\bC/C\b|\bTSA\b|VARJOAIN|CAN QUANG|ZENG ?QIANG|"
