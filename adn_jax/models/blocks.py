@@ -17,7 +17,7 @@ from adn_jax.config import Remat, UNetSettings
 from adn_jax.distributed.mesh import platform_in_use
 from adn_jax.errors import UserError
 from adn_jax.models.convolution import KEPT, convolve, convolve_relu
-from adn_jax.models.convolution_cpu import after
+from adn_jax.models.convolution_cpu import after, when_made
 from adn_jax.models.packing import packed_head, packed_kernel, repack, tile_channels
 from adn_jax.models.precision import add_to_channels, products_in_use
 from adn_jax.types import Key, Params, Volume
@@ -278,7 +278,9 @@ def _recomputed_later(
         params, volume = inputs
         volume = after(volume, cotangent[:, :1, :1, :1, :1])
         with jax.default_matmul_precision(products):
-            return jax.vjp(apply, params, volume)[1](cotangent)
+            by_params, by_volume = jax.vjp(apply, params, volume)[1](cotangent)
+        # else the gradients of parameters may be left for later, and their maps kept
+        return by_params, after(by_volume, when_made(by_params))
 
     later.defvjp(
         lambda params, volume: (apply(params, volume), (params, volume)), backward

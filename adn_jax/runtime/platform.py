@@ -31,6 +31,9 @@ PACKAGES = ("adn-jax", "jax", "jaxlib", "flax", "numpy", "scipy", "nibabel")
 FLAG = "--xla_gpu_deterministic_ops"
 
 COMPILER_OPTIONS: dict[str, dict[str, str | bool]] = {
+    # else XLA orders operations by what could run side by side, and a train step
+    # holds twice as many maps (docs/findings.md)
+    "cpu": {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"},
     # else XLA turns every 3-D convolution channels first, and transposes its maps
     "gpu": {"xla_gpu_force_conv_nhwc": True},
 }

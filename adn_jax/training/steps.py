@@ -13,11 +13,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.core import Tracer
 from jax.sharding import Sharding
 from jaxtyping import Array
 
 from adn_jax.config import OptimizerSettings
 from adn_jax.errors import UserError
+from adn_jax.models.convolution_cpu import after, when_made
 from adn_jax.runtime.platform import compiler_options
 from adn_jax.types import Batch, Key, Params, Scalar, Step, register_arrays
 
@@ -230,12 +232,17 @@ def average_of_parts(function: Callable[..., Any], parts: int) -> Callable[..., 
                 "choose a number that divides it."
             )
 
+        in_line = jax.default_backend() == "cpu"  # convolutions in loops are slow there
+
         def of_part(number: Step, cases: list[Array]) -> Any:
             part_key = jax.random.fold_in(key, number)
             return function(params, frozen, tree.unflatten(cases), part_key, step)
 
         def add(total: Any, numbered: tuple[Step, list[Array]]) -> Any:
-            return jax.tree.map(jnp.add, total, of_part(*numbered)), None
+            number, cases = numbered
+            if in_line:  # else the parts may be computed side by side
+                cases = [after(each, when_made(total)) for each in cases]
+            return jax.tree.map(jnp.add, total, of_part(number, cases)), None
 
         def split(cases: Array) -> Array:
             return cases.reshape(-1, parts, *cases.shape[1:]).swapaxes(0, 1)
@@ -243,7 +250,6 @@ def average_of_parts(function: Callable[..., Any], parts: int) -> Callable[..., 
         numbered = jnp.arange(parts), [split(cases) for cases in leaves]
         shapes = jax.eval_shape(of_part, *jax.tree.map(lambda each: each[0], numbered))
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        in_line = jax.default_backend() == "cpu"  # convolutions in loops are slow there
         total, _ = jax.lax.scan(add, zeros, numbered, unroll=in_line)
         return jax.tree.map(lambda leaf: leaf / parts, total)
 
@@ -288,10 +294,20 @@ def make_term_gradients(
             for name, value in values.items()
         }
 
+    def compiled(part: Callable[..., Any]) -> Callable[..., Any]:
+        # jax takes options for whole programs only
+        alone = jax.jit(part, compiler_options=compiler_options())
+        within = jax.jit(part)
+
+        def call(*inputs: Any) -> Any:
+            leaves = jax.tree.leaves(inputs)
+            traced = any(isinstance(leaf, Tracer) for leaf in leaves)
+            return (within if traced else alone)(*inputs)
+
+        return call
+
     # Two programs instead of one: the way back is compiled once for all terms.
-    run_forward, run_back = (
-        jax.jit(part, compiler_options=compiler_options()) for part in (forward, back)
-    )
+    run_forward, run_back = compiled(forward), compiled(back)
     compare = jax.jit(norm_and_product, out_shardings=sharding)
     finish = jax.jit(_compare_gradients, out_shardings=sharding)
 

@@ -224,15 +224,14 @@ def _lighter_kinds(
     settings, on_cpu = getattr(recipe, name), devices.platform == "cpu"
     batch, parts = settings.batch, settings.micro_batches
     at_once = batch // parts // devices.data
-    # On a CPU micro-batches and norms save nothing: XLA drops the barriers.
-    if not on_cpu:
-        yield [
-            Lighter(f"--{name}.micro-batches {parts * more}", 1 / more)
-            for more in range(2, at_once + 1)
-            if at_once % more == 0
-        ]
+    yield [
+        Lighter(f"--{name}.micro-batches {parts * more}", 1 / more)
+        for more in range(2, at_once + 1)
+        if at_once % more == 0
+    ]
     nets = {"tissue": recipe.tissue_net, "joint": recipe.system.segment_net}
     net = nets.get(name)
+    # on a CPU norms save nothing: XLA drops their barrier
     kept_by = KEPT_BY_REMAT | ({"norms": 1.0} if on_cpu else {})
     now = kept_by[remat_on(devices.platform, recipe.system.remat)]
     yield [

@@ -6,8 +6,11 @@ import numpy as np
 import optax
 import pytest
 
+from adn_jax.config import UNetSettings
 from adn_jax.distributed.mesh import device_mesh, place_cases, replicate, replicated
 from adn_jax.errors import UserError
+from adn_jax.models import apply_unet, init_unet
+from adn_jax.runtime.platform import compiler_options
 from adn_jax.training.loop import saved_items, state_from_items
 from adn_jax.training.steps import (
     ABSENT,
@@ -28,8 +31,8 @@ def loss(params, frozen, batch, key, step):
     return distance**2, {"distance": distance, "noise": noise, "step": step}
 
 
-def make_batch(place=jnp.asarray):
-    volume = np.random.default_rng(0).random((4, 2, 2, 2, 1), np.float32)
+def make_batch(place=jnp.asarray, shape=(2, 2, 2)):
+    volume = np.random.default_rng(0).random((4, *shape, 1), np.float32)
     nothing = np.zeros_like(volume)
     tissue = np.zeros(volume.shape[:-1], np.uint8)
     return Batch(
@@ -140,6 +143,26 @@ def test_a_batch_that_does_not_divide_is_refused():
     step = make_train_step(loss_of_cases, OPTIMIZER, KEY, micro_batches=3)
     with pytest.raises(UserError, match="of 4 cases does not divide into 3 micro-batc"):
         step(fresh(), jnp.float32(0.5), make_batch())
+
+
+def test_on_a_cpu_parts_take_the_memory_of_one():
+    settings = UNetSettings(widths=(8, 16))
+    params = init_unet(KEY, settings)
+    batch = make_batch(shape=(8, 16, 16))
+
+    def gradient(params, _frozen, batch, key, _step):
+        def loss(params):
+            return apply_unet(params, batch.volume, settings, key=key).sum()
+
+        return jax.grad(loss)(params)
+
+    def planned(parts):
+        average = jax.jit(average_of_parts(gradient, parts))
+        lowered = average.lower(params, None, batch, KEY, jnp.int32(0))
+        program = lowered.compile(compiler_options())
+        return program.memory_analysis().temp_size_in_bytes
+
+    assert planned(2) < 0.65 * planned(1)
 
 
 def test_every_case_is_in_one_part_and_each_part_draws_for_itself():
