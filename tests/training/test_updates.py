@@ -60,9 +60,9 @@ def test_a_gpu_computes_norms_again_of_itself():
 def test_on_a_cpu_smaller_batches_parts_and_blocks_help():
     said = advice(there=30, platform="cpu", count=2)
     assert "or --joint.batch 2 (about 21.0 GB)" in said
-    said = advice(there=45, platform="cpu", count=2)
-    assert "--joint.micro-batches 4 (about 21.0 GB)" in said
-    assert "--remat blocks (about 37.0 GB)" in said
+    said = advice(there=55, platform="cpu", count=2)
+    assert "--joint.micro-batches 2 (about 41.0 GB)" in said
+    assert "--remat blocks (about 45.0 GB)" in said
     assert "norms" not in said
     said = advice(there=13, platform="cpu", count=2)
     assert said == "set --joint.batch 1 (about 11.0 GB)"
