@@ -42,8 +42,8 @@ KEPT_BY_REMAT = {"nothing": 1.0, "norms": 0.7, "blocks": 0.45}
 H200 planned for a joint step (0.61 and 0.42)."""
 
 KEPT_ON_CPU = KEPT_BY_REMAT | {"norms": 1.0, "blocks": 0.55}
-"""The same on a CPU, whose compiler drops the barrier of norms. For blocks it planned 0.51
-of a joint step's, with the brain's box and without."""
+"""The same on a CPU, whose compiler drops the barrier of norms. For blocks it planned
+0.51 of a joint step's, with the brain's box and without."""
 
 
 @dataclass(frozen=True)
